@@ -1,0 +1,53 @@
+# BlockFL. `make` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LEDGER ?= embedded
+export PYTHONDONTWRITEBYTECODE=
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench accuracy lock clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make the environment in .venv (the other targets call it)
+
+$(STAMP): requirements/all.txt requirements/installer.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "BlockFL needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/installer.txt
+	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/all.txt || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/all.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
+	@touch $@
+
+demo: $(STAMP) ## Four real hospitals, twelve rounds, the audit (result in build/demo)
+	$(BIN)/python examples/heart/demo.py --ledger $(LEDGER) $(DEMO)
+
+test: $(STAMP) ## Every test; TEST="-k name" chooses
+	$(BIN)/python -m pytest $(TEST)
+
+check: $(STAMP) ## Formatting, lint, types, imports between the rooms
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Rounds and transactions, timed (result in build/bench)
+	$(BIN)/python -m benchmarks.bench
+
+accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result in build/accuracy)
+	$(BIN)/python -m benchmarks.accuracy
+
+lock: $(STAMP) ## Write requirements/all.txt anew
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras pyproject.toml -o requirements/all.txt
+
+clean: ## Remove build results and the environment
+	rm -rf build $(VENV)
