@@ -1,0 +1,64 @@
+"""Records as canonical JSON (RFC 8785): one byte string per meaning, decoded strictly.
+
+Unknown, missing or mistyped fields, floats, duplicate names, other orders or spellings and trailing bytes are refused.
+
+Source: RFC 8785, JSON Canonicalization Scheme.
+"""
+
+import hashlib
+from typing import Annotated, Self
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from blockfl.protocol.codes import Code, ProtocolError
+
+MAX_INTEGER = 2**53 - 1
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$")]
+Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})*$")]
+Natural = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Positive = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+Decimal = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,99})$")]
+"""A natural number that may exceed 2^53, as a decimal string."""
+
+
+class Record(BaseModel):
+    """A value with exactly one encoding.
+
+    Subclasses declare fields of strict types; integers only, big ones as ``Decimal``.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes."""
+        return rfc8785.dumps(self.model_dump(mode="json"))
+
+    @property
+    def record_digest(self) -> str:
+        """SHA-256 of the canonical bytes, lower-case hex."""
+        return hashlib.sha256(self.encode()).hexdigest()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return the record that these bytes, and no others, encode.
+
+        Raises:
+            ProtocolError: BFL301, naming the field, when the bytes are anything else.
+        """
+        try:
+            record = cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the record"
+            raise ProtocolError(Code.MALFORMED, f"{cls.__name__}: {place}: {first['msg']}") from error
+        if record.encode() != data:
+            raise ProtocolError(Code.MALFORMED, f"{cls.__name__}: not in canonical form (RFC 8785)")
+        return record
+
+
+def compute_digest(data: bytes) -> str:
+    """Return SHA-256 of the bytes as lower-case hex."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,393 @@
+"""The records of the ledger: what each key holds.
+
+Times are milliseconds since 1970 as stated by the transaction; sizes are bytes; digests are lower-case hex of SHA-256.
+Organisations are named by their MSP id. Tuples of organisations ascend.
+
+Source: design of the protocol, ``docs/protocol.md``.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from blockfl.protocol.canonical import Decimal, Digest, Hex, Name, Natural, Positive, Record
+
+MINIMUM_ACCEPTED = 3
+"""Below three accepted updates the sum would expose an individual one."""
+CHUNK_BYTES = 4 * 1024 * 1024
+"""The largest chunk, sealed or plain."""
+MAX_DIMENSION = 2**28
+MAX_CHUNKS = 4096
+
+Organisations = tuple[Name, ...]
+Role = Literal["committee", "coordinator", "institution"]
+Text = Annotated[str, StringConstraints(max_length=500)]
+PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Certificate = Annotated[str, StringConstraints(max_length=8192, pattern=r"^-----BEGIN CERTIFICATE-----\n")]
+
+
+def _ascending(names: tuple[str, ...], what: str) -> None:
+    if list(names) != sorted(set(names)):
+        raise ValueError(f"{what} must be in ascending order, each once")
+
+
+class Member(Record):
+    """An organisation of the consortium and its roles."""
+
+    organisation: Name
+    roles: tuple[Role, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ascending(self.roles, "roles")
+        return self
+
+
+class Consortium(Record):
+    """Who takes part, and in which role. Key: ``consortium``.
+
+    ``threshold`` is the number of committee members that must agree on what only the committee can judge.
+    """
+
+    network: Name
+    channel: Name
+    contract: Name
+    sequence: Positive
+    members: tuple[Member, ...]
+    threshold: Positive
+
+    @property
+    def committee(self) -> Organisations:
+        """The organisations whose contract services hold an opening key, ascending."""
+        return self.having("committee")
+
+    def having(self, role: Role) -> Organisations:
+        """Return the organisations with this role, ascending."""
+        return tuple(member.organisation for member in self.members if role in member.roles)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ascending(tuple(member.organisation for member in self.members), "members")
+        size = len(self.committee)
+        if size < 2 or not 2 <= self.threshold <= size or 2 * self.threshold <= size:
+            raise ValueError(
+                f"threshold {self.threshold} of {size}: a committee of two or more decides by a majority, at least two"
+            )
+        if len(self.having("coordinator")) != 1:
+            raise ValueError("exactly one organisation is the coordinator")
+        return self
+
+
+class Blob(Record):
+    """Bytes kept as content-addressed chunks: all but the last of ``CHUNK_BYTES``."""
+
+    digest: Digest
+    size_bytes: Positive
+    chunks: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MAX_CHUNKS)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.chunks) != -(-self.size_bytes // CHUNK_BYTES):
+            raise ValueError(f"{self.size_bytes} bytes are not {len(self.chunks)} chunks of {CHUNK_BYTES}")
+        return self
+
+
+class Tensor(Record):
+    """One tensor of the model: row-major, ``offset`` counted in elements."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    dtype: Literal["float32"]
+    shape: Annotated[tuple[Positive, ...], Field(max_length=8)]
+    offset: Natural
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        size = 1
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+class Manifest(Record):
+    """The model's tensors in their agreed order, without gaps."""
+
+    tensors: Annotated[tuple[Tensor, ...], Field(min_length=1, max_length=10_000)]
+
+    @property
+    def dimension(self) -> int:
+        """Number of elements of all tensors, d."""
+        return sum(tensor.size for tensor in self.tensors)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        offset = 0
+        for tensor in self.tensors:
+            if tensor.offset != offset:
+                raise ValueError(f"tensor {tensor.name}: offset {tensor.offset}, expected {offset}")
+            offset += tensor.size
+        if len({tensor.name for tensor in self.tensors}) != len(self.tensors):
+            raise ValueError("tensor names must differ")
+        if offset > MAX_DIMENSION:
+            raise ValueError(f"dimension {offset} is over {MAX_DIMENSION}")
+        return self
+
+
+class Deadlines(Record):
+    """Seconds from a round's opening to the end of submitting, and from there to the end of judging."""
+
+    submit_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
+    judge_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
+
+
+class Training(Record):
+    """What each institution does with the base model in a round. ``learning_rate_micro`` 0: the model's own."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=1, le=2**20)]
+    learning_rate_micro: Annotated[int, Field(ge=0, le=10**9)]
+
+
+class TaskSpec(Record):
+    """What the coordinator proposes: one federated activity.
+
+    ``bound_l2_micro`` is the bound B on an update's L2 norm in millionths; ``weight_cap`` the largest integer weight;
+    ``samples_cap`` the most samples that count.
+    """
+
+    task: Name
+    title: Text
+    manifest: Manifest
+    initial_model: Blob
+    encoding: Literal["int16"]
+    rule: Literal["fedavg"]
+    aggregator: Name
+    institutions: Annotated[Organisations, Field(min_length=MINIMUM_ACCEPTED)]
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    minimum_accepted: Annotated[int, Field(ge=MINIMUM_ACCEPTED, le=10_000)]
+    bound_l2_micro: Annotated[int, Field(ge=1, le=10**15)]
+    weight_cap: Annotated[int, Field(ge=1, le=255)]
+    samples_cap: Positive
+    deadlines: Deadlines
+    training: Training
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ascending(self.institutions, "institutions")
+        if self.minimum_accepted > len(self.institutions):
+            raise ValueError(
+                f"minimum_accepted {self.minimum_accepted} is more than {len(self.institutions)} institutions"
+            )
+        return self
+
+
+class Task(Record):
+    """A task on the ledger, never changed. Key: ``task/<task>``."""
+
+    spec: TaskSpec
+    manifest_digest: Digest
+    created_by: Name
+    created_at_ms: Natural
+
+
+class Progress(Record):
+    """Where a task stands. Key: ``progress/<task>``. Round 0: none was opened yet."""
+
+    task: Name
+    round: Natural
+    version: Natural
+    model_digest: Digest
+
+
+class CommitteeKey(Record):
+    """A committee member's public opening key (X25519). Key: ``committee-key/<organisation>``."""
+
+    organisation: Name
+    public_key: PublicKey
+    registered_at_ms: Natural
+
+
+class Enrolment(Record):
+    """An institution's part in a task. Key: ``enrolment/<task>/<organisation>``.
+
+    ``certificate_digest`` is SHA-256 of the certificate's DER; its key signs the institution's updates.
+    """
+
+    task: Name
+    organisation: Name
+    samples: Positive
+    certificate: Certificate
+    certificate_digest: Digest
+    enrolled_at_ms: Natural
+
+
+class Participant(Record):
+    """An institution in one round, with its frozen weight ω."""
+
+    organisation: Name
+    samples: Positive
+    weight: Positive
+    certificate_digest: Digest
+
+
+class Recipient(Record):
+    """A committee member to whose key updates of a round are sealed."""
+
+    organisation: Name
+    public_key: PublicKey
+
+
+class Round(Record):
+    """One round. Key: ``round/<task>/<round>``; written with the contract's own (majority) policy.
+
+    ``bound_l2_squared`` and ``bound_linf`` are the integer bounds for weight 1: an update of weight ω keeps
+    Σx² ≤ ω²·bound_l2_squared and |x| ≤ min(32767, ω·bound_linf), where x = ω·δ·2^scale rounded.
+    After closing: ``accepted``, ``rejected``, ``unjudged`` and ``absent`` partition the participants.
+    """
+
+    task: Name
+    round: Positive
+    state: Literal["open", "closed", "published", "failed"]
+    base_version: Natural
+    base_digest: Digest
+    committee: tuple[Recipient, ...]
+    participants: tuple[Participant, ...]
+    scale: Annotated[int, Field(ge=-64, le=64)]
+    bound_l2_squared: Decimal
+    bound_linf: Natural
+    opened_at_ms: Natural
+    submit_deadline_ms: Natural
+    judge_deadline_ms: Natural
+    closed_at_ms: Natural
+    accepted: Organisations
+    rejected: Organisations
+    unjudged: Organisations
+    absent: Organisations
+    total_weight: Natural
+
+    def participant(self, organisation: str) -> Participant | None:
+        """Return this organisation's part, or None."""
+        return next((one for one in self.participants if one.organisation == organisation), None)
+
+
+class WrappedKey(Record):
+    """The data key for one committee member: HPKE base mode, encapsulation and ciphertext as hex."""
+
+    organisation: Name
+    public_key: PublicKey
+    encapsulation: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    ciphertext: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
+
+
+class Header(Record):
+    """What an institution signs about its update; public."""
+
+    network: Name
+    channel: Name
+    contract: Name
+    task: Name
+    round: Positive
+    organisation: Name
+    certificate_digest: Digest
+    base_digest: Digest
+    manifest_digest: Digest
+    payload_digest: Digest
+    payload_bytes: Positive
+    chunk_digests: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MAX_CHUNKS)]
+    dimension: Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
+    samples: Positive
+    weight: Positive
+    scale: Annotated[int, Field(ge=-64, le=64)]
+    bound_l2_squared: Decimal
+    wrapped_keys: Annotated[tuple[WrappedKey, ...], Field(min_length=1, max_length=64)]
+    key_commitment: Digest
+
+
+class SignedHeader(Record):
+    """A header and the institution's signature (DER, low-S, hex). Key: ``header/<task>/<round>/<organisation>``."""
+
+    header: Header
+    signature: Annotated[Hex, StringConstraints(min_length=16, max_length=160)]
+
+
+class Update(Record):
+    """Where an update stands. Key: ``update/<task>/<round>/<organisation>``; policy: the committee's threshold.
+
+    Norms are coarse: the bit length of Σx² and of max|x|, 0 when not known.
+    """
+
+    task: Name
+    round: Positive
+    organisation: Name
+    header_digest: Digest
+    state: Literal["submitted", "accepted", "rejected"]
+    code: Annotated[str, StringConstraints(pattern=r"^(BFL4[0-9]{2})?$")]
+    reason: Text
+    norm_l2_squared_bits: Natural
+    norm_linf_bits: Natural
+    submitted_at_ms: Natural
+    judged_at_ms: Natural
+
+
+class Equivocation(Record):
+    """Proof that two different headers were signed. Key: ``equivocation/<task>/<round>/<organisation>``."""
+
+    task: Name
+    round: Positive
+    organisation: Name
+    first_digest: Digest
+    second: SignedHeader
+    recorded_at_ms: Natural
+
+
+class Aggregate(Record):
+    """A round's sum. Key: ``aggregate/<task>/<round>``; key-level policy: the committee's threshold."""
+
+    task: Name
+    round: Positive
+    state: Literal["pending", "attested"]
+    accepted: Organisations
+    total_weight: Positive
+    sum: Blob | None
+    attested_at_ms: Natural
+
+
+class Model(Record):
+    """A version of the global model. Key: ``model/<task>/<version>``. Version 0 is the initial one, without a sum."""
+
+    task: Name
+    version: Natural
+    round: Natural
+    digest: Digest
+    base_digest: Digest | None
+    sum: Blob | None
+    scale: Annotated[int, Field(ge=-64, le=64)]
+    total_weight: Natural
+    accepted: Organisations
+    published_by: Name
+    published_at_ms: Natural
+
+
+class Metrics(Record):
+    """An institution's own evaluation of a version. Key: ``metrics/<task>/<version>/<organisation>``.
+
+    ``model_digest`` is the digest that the institution itself arrived at.
+    """
+
+    task: Name
+    version: Natural
+    organisation: Name
+    model_digest: Digest
+    samples: Positive
+    accuracy_micro: Annotated[int, Field(ge=0, le=10**6)]
+    loss_micro: Annotated[int, Field(ge=0, le=10**15)]
+    reported_at_ms: Natural
+
+
+class Notice(Record):
+    """The payload of every chaincode event: what happened, and where to read on."""
+
+    task: str
+    round: Natural
+    organisation: str
+    detail: str
