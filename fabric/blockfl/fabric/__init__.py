@@ -1,0 +1,1 @@
+"""Fabric for Python: identities, policies, channel configuration, blocks, clients and a node; no learning."""
