@@ -1,0 +1,311 @@
+"""The contract, typed: one method per transaction and per read.
+
+Every transaction of the contract is idempotent, so each method may be called again after any error.
+
+Example:
+    async with Ledger(ConnectionProfile.load(path)) as ledger:
+        progress = await ledger.read_progress("heart")
+        await ledger.open_round("heart", progress.round + 1)
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Self, TypeVar
+
+from blockfl.fabric.events import Checkpoint
+from blockfl.fabric.gateway import Committed, Gateway, Timeouts
+
+from blockfl.fabric.errors import CommitError, EndorseError, FabricError
+from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, translate
+from blockfl.ledger.event import Event
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.protocol import records
+from blockfl.protocol.canonical import Record
+from blockfl.protocol.codes import Code, ProtocolError
+
+R = TypeVar("R", bound=Record)
+
+_CONFLICTS = frozenset({"MVCC_READ_CONFLICT", "PHANTOM_READ_CONFLICT"})
+_ATTEMPTS = 8
+
+
+class Ledger:
+    """One identity's view of the contract, through its organisation's own peer."""
+
+    def __init__(self, profile: ConnectionProfile, *, timeouts: Timeouts | None = None) -> None:
+        self.profile = profile
+        self.signer = profile.load_signer()
+        self.gateway = Gateway(
+            profile.make_endpoint(), self.signer, profile.channel, timeouts=timeouts if timeouts else Timeouts()
+        )
+        self._consortium: records.Consortium | None = None
+        self._jitter = random.Random()  # noqa: S311 (spreads retries, decides nothing)
+
+    async def __aenter__(self) -> Self:
+        await self.gateway.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.gateway.__aexit__(None, None, None)
+
+    @property
+    def organisation(self) -> str:
+        """The organisation whose identity asks."""
+        return self.profile.organisation
+
+    # Transactions, in the order of a round
+
+    async def register_consortium(self, consortium: records.Consortium) -> Committed:
+        """Register who takes part; endorsed by the organisations that agreed to exactly this record."""
+        return await self.submit("RegisterConsortium", consortium.encode())
+
+    async def register_committee_key(self, public_key: str) -> Committed:
+        """Register the organisation's own opening key (X25519, 32 bytes as hex)."""
+        return await self.submit("RegisterCommitteeKey", public_key)
+
+    async def create_task(self, spec: records.TaskSpec) -> Committed:
+        """Create a task (coordinator)."""
+        return await self.submit("CreateTask", spec.encode())
+
+    async def upload_model_chunk(self, task: str, digest: str, chunk: bytes) -> Committed:
+        """Put one chunk of an initial model or of a sum into the collection of all members."""
+        return await self.submit("UploadModelChunk", task, digest, transient={"chunk": chunk})
+
+    async def enrol(self, task: str, samples: int) -> Committed:
+        """Enrol the organisation with its number of training samples."""
+        return await self.submit("Enrol", task, str(samples))
+
+    async def open_round(self, task: str, number: int) -> Committed:
+        """Open the next round (committee)."""
+        return await self.submit("OpenRound", task, str(number))
+
+    async def submit_update(self, signed: records.SignedHeader) -> Committed:
+        """Submit the signed header of an update (institution)."""
+        return await self.submit("SubmitUpdate", signed.encode())
+
+    async def upload_chunk(self, task: str, number: int, index: int, chunk: bytes) -> Committed:
+        """Upload one sealed chunk of the organisation's update."""
+        return await self._submit_as_committee("UploadChunk", task, str(number), str(index), transient={"chunk": chunk})
+
+    async def judge_update(self, task: str, number: int, organisation: str) -> Committed:
+        """Have the committee judge an update (committee)."""
+        return await self._submit_as_committee("JudgeUpdate", task, str(number), organisation)
+
+    async def close_round(self, task: str, number: int) -> Committed:
+        """Close a round (committee)."""
+        return await self.submit("CloseRound", task, str(number))
+
+    async def attest_aggregate(self, task: str, number: int, blob: records.Blob) -> Committed:
+        """Have the committee check and attest the sum (committee)."""
+        return await self._submit_as_committee("AttestAggregate", task, str(number), blob.encode())
+
+    async def publish_model(self, task: str, number: int, model_digest: str) -> Committed:
+        """Publish the round's new model version (committee)."""
+        return await self.submit("PublishModel", task, str(number), model_digest)
+
+    async def report_metrics(self, metrics: records.Metrics) -> Committed:
+        """Report the organisation's own evaluation of a version (institution)."""
+        return await self.submit("ReportMetrics", metrics.encode())
+
+    # Reads
+
+    async def read_consortium(self) -> records.Consortium:
+        """Return the registered consortium."""
+        return await self._read(records.Consortium, "ReadConsortium")
+
+    async def read_task(self, task: str) -> records.Task:
+        """Return a task."""
+        return await self._read(records.Task, "ReadTask", task)
+
+    async def list_tasks(self) -> tuple[records.Task, ...]:
+        """Return all tasks, by name."""
+        return await self._list(records.Task, "ListTasks")
+
+    async def read_progress(self, task: str) -> records.Progress:
+        """Return where a task stands."""
+        return await self._read(records.Progress, "ReadProgress", task)
+
+    async def read_round(self, task: str, number: int) -> records.Round:
+        """Return a round."""
+        return await self._read(records.Round, "ReadRound", task, str(number))
+
+    async def list_rounds(self, task: str) -> tuple[records.Round, ...]:
+        """Return a task's rounds, ascending."""
+        return await self._list(records.Round, "ListRounds", task)
+
+    async def read_header(self, task: str, number: int, organisation: str) -> records.SignedHeader:
+        """Return an update's signed header."""
+        return await self._read(records.SignedHeader, "ReadHeader", task, str(number), organisation)
+
+    async def read_update(self, task: str, number: int, organisation: str) -> records.Update:
+        """Return an update's state and verdict."""
+        return await self._read(records.Update, "ReadUpdate", task, str(number), organisation)
+
+    async def list_updates(self, task: str, number: int) -> tuple[records.Update, ...]:
+        """Return a round's updates, by organisation."""
+        return await self._list(records.Update, "ListUpdates", task, str(number))
+
+    async def list_equivocations(self, task: str, number: int) -> tuple[records.Equivocation, ...]:
+        """Return a round's proofs of equivocation."""
+        return await self._list(records.Equivocation, "ListEquivocations", task, str(number))
+
+    async def read_upload(self, task: str, number: int, organisation: str) -> tuple[bool, ...]:
+        """Return for each chunk of an update whether it is on the ledger."""
+        return _flags(await self.evaluate("ReadUpload", task, str(number), organisation))
+
+    async def read_chunk(self, task: str, number: int, organisation: str, index: int) -> bytes:
+        """Return a sealed chunk from the organisation's own peer (committee)."""
+        return await self.evaluate("ReadChunk", task, str(number), organisation, str(index), own_peer=True)
+
+    async def read_aggregate(self, task: str, number: int) -> records.Aggregate:
+        """Return a round's sum as attested."""
+        return await self._read(records.Aggregate, "ReadAggregate", task, str(number))
+
+    async def read_model(self, task: str, version: int) -> records.Model:
+        """Return a model version."""
+        return await self._read(records.Model, "ReadModel", task, str(version))
+
+    async def list_models(self, task: str) -> tuple[records.Model, ...]:
+        """Return a task's model versions, ascending."""
+        return await self._list(records.Model, "ListModels", task)
+
+    async def read_model_chunk(self, task: str, digest: str) -> bytes:
+        """Return a chunk of a model or sum from the organisation's own peer."""
+        return await self.evaluate("ReadModelChunk", task, digest, own_peer=True)
+
+    async def read_model_upload(self, task: str, blob: records.Blob) -> tuple[bool, ...]:
+        """Return for each chunk of a model or sum whether it is on the ledger."""
+        return _flags(await self.evaluate("ReadModelUpload", task, blob.encode()))
+
+    async def list_enrolments(self, task: str) -> tuple[records.Enrolment, ...]:
+        """Return a task's enrolments, by organisation."""
+        return await self._list(records.Enrolment, "ListEnrolments", task)
+
+    async def list_committee_keys(self) -> tuple[records.CommitteeKey, ...]:
+        """Return the registered opening keys, by organisation."""
+        return await self._list(records.CommitteeKey, "ListCommitteeKeys")
+
+    async def list_metrics(self, task: str, version: int) -> tuple[records.Metrics, ...]:
+        """Return what the institutions reported of a version."""
+        return await self._list(records.Metrics, "ListMetrics", task, str(version))
+
+    # Events
+
+    async def events(
+        self, *, start_block: int | None = None, checkpoint: Checkpoint | None = None
+    ) -> AsyncIterator[Event]:
+        """Yield the contract's events, without end, across interruptions of the connection.
+
+        Args:
+            start_block: First block to read; None: from now on.
+            checkpoint: Where to go on after a restart; has precedence once it holds a position.
+        """
+        stream = self.gateway.events(self.profile.contract, start_block=start_block, checkpoint=checkpoint)
+        async for event in stream:
+            yield Event(
+                name=event.name,
+                notice=records.Notice.decode(event.payload),
+                block_number=event.block_number,
+                transaction_id=event.transaction_id,
+            )
+
+    # The two ways to call the contract
+
+    async def evaluate(self, function: str, *arguments: str | bytes, own_peer: bool = False) -> bytes:
+        """Ask the contract without a transaction.
+
+        Raises:
+            RefusedError: The contract said no.
+            UnreachableError: No answer.
+        """
+        organisations = (self.organisation,) if own_peer else ()
+        try:
+            return await self.gateway.evaluate(self.profile.contract, function, *arguments, organisations=organisations)
+        except FabricError as error:
+            raise translate(error, function) from error
+
+    async def submit(
+        self,
+        function: str,
+        *arguments: str | bytes,
+        transient: Mapping[str, bytes] | None = None,
+        organisations: Sequence[str] = (),
+    ) -> Committed:
+        """Submit a transaction and wait until it is committed; conflicts with concurrent ones are tried again.
+
+        Raises:
+            RefusedError: The contract said no, or the transaction was found invalid.
+            UnreachableError: Not enough endorsers answered; nothing was done.
+            UnknownOutcomeError: Sent, outcome unknown.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self.gateway.submit(
+                    self.profile.contract, function, *arguments, transient=transient, organisations=organisations
+                )
+            except CommitError as error:
+                if error.code_name not in _CONFLICTS or attempt == _ATTEMPTS - 1:
+                    raise translate(error, function) from error
+                await asyncio.sleep(self._jitter.uniform(0.01, 0.05) * 2**attempt)
+            except FabricError as error:
+                raise translate(error, function) from error
+        raise AssertionError("unreachable")
+
+    async def _submit_as_committee(
+        self, function: str, *arguments: str | bytes, transient: Mapping[str, bytes] | None = None
+    ) -> Committed:
+        """Submit with every committee member as endorser; when one cannot answer, with those that can."""
+        if self._consortium is None:
+            self._consortium = await self.read_consortium()
+        committee, threshold = self._consortium.committee, self._consortium.threshold
+        endorsers, absent = committee, frozenset[str]()
+        while True:
+            try:
+                return await self.submit(function, *arguments, transient=transient, organisations=endorsers)
+            except UnreachableError as error:
+                failed = _unreachable_members(error, endorsers)
+                absent |= failed
+                endorsers = tuple(one for one in committee if one not in absent)
+                if not failed or len(endorsers) < threshold:
+                    raise
+
+    async def _read(self, kind: type[R], function: str, *arguments: str | bytes) -> R:
+        return _decode(kind, await self.evaluate(function, *arguments))
+
+    async def _list(self, kind: type[R], function: str, *arguments: str | bytes) -> tuple[R, ...]:
+        rows = _rows(await self.evaluate(function, *arguments))
+        return tuple(kind.model_validate_json(json.dumps(row)) for row in rows)
+
+
+def _decode(kind: type[R], content: bytes) -> R:
+    try:
+        return kind.decode(content)
+    except ProtocolError as error:
+        raise LedgerError(f"the contract answered with something that is not a {kind.__name__}: {error}") from error
+
+
+def _rows(content: bytes) -> list[object]:
+    rows = json.loads(content)
+    if not isinstance(rows, list):
+        raise LedgerError("the contract answered with something that is not a list")
+    return rows
+
+
+def _flags(content: bytes) -> tuple[bool, ...]:
+    return tuple(bool(flag) for flag in _rows(content))
+
+
+def _unreachable_members(error: UnreachableError, endorsers: Sequence[str]) -> frozenset[str]:
+    """Return the endorsers that the gateway's details name as not answering."""
+    cause = error.__cause__
+    if not isinstance(cause, EndorseError):
+        return frozenset()
+    named = frozenset(detail.msp_id for detail in cause.details if detail.msp_id in endorsers)
+    return named or frozenset(one for one in endorsers if one in str(cause))
+
+
+def is_refused_with(error: LedgerError, *codes: Code) -> bool:
+    """Whether the contract refused with one of these codes."""
+    return isinstance(error, RefusedError) and error.code in codes

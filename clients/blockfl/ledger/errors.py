@@ -1,0 +1,48 @@
+"""What can go wrong between an organisation's process and the contract, as one tree.
+
+LedgerError
+├── RefusedError      the contract said no, with its stable code
+├── UnreachableError  no answer, or not enough endorsers; nothing was done, try again
+└── UnknownOutcomeError  sent, but not known to be committed; repeating it is safe, transactions are idempotent
+"""
+
+from blockfl.fabric.errors import CommitError, CommitStatusError, FabricError
+from blockfl.protocol.codes import Code
+
+
+class LedgerError(Exception):
+    """A transaction or a read did not succeed."""
+
+
+class RefusedError(LedgerError):
+    """The contract refused, or the transaction was found invalid.
+
+    Attributes:
+        code: The contract's code, or None when the ledger itself refused.
+    """
+
+    def __init__(self, message: str, code: Code | None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UnreachableError(LedgerError):
+    """The ledger did not answer, or too few endorsers did; nothing was done."""
+
+
+class UnknownOutcomeError(LedgerError):
+    """The transaction was sent and may or may not have been committed; repeating it is safe."""
+
+
+def translate(error: FabricError, what: str) -> LedgerError:
+    """Return the error of this tree for one of the gateway's, keeping the contract's own words."""
+    text = str(error)
+    code = Code.of(text)
+    if code is not None:
+        start = text.index(code.identifier)
+        return RefusedError(text[start:].splitlines()[0], code)
+    if isinstance(error, CommitStatusError):
+        return UnknownOutcomeError(f"{what}: sent, but its outcome is not known ({text}); repeat it")
+    if isinstance(error, CommitError):
+        return RefusedError(f"{what}: committed as invalid, {error.code_name}", None)
+    return UnreachableError(f"{what}: {text}")

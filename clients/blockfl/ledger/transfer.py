@@ -1,0 +1,106 @@
+"""Moving payloads to and from the ledger: chunks in parallel, resumable, verified.
+
+At most ``IN_FLIGHT`` chunks are on their way at once, so memory stays bounded whatever the model's size.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from blockfl.protocol.blob import join_blob
+
+from blockfl.ledger.client import Ledger
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.records import Blob
+
+IN_FLIGHT = 4
+Progress = Callable[[int, int], None]
+"""Called with the number of chunks done, and of all."""
+
+
+def _silent(done: int, total: int) -> None:
+    del done, total
+
+
+async def upload_update(
+    ledger: Ledger,
+    task: str,
+    number: int,
+    read_chunk: Callable[[int], bytes],
+    *,
+    progress: Progress = _silent,
+) -> None:
+    """Upload the chunks of the organisation's own update that are not on the ledger yet.
+
+    Args:
+        ledger: The institution's ledger.
+        task: The task.
+        number: The round.
+        read_chunk: Gives the sealed chunk of an index.
+        progress: Told after each chunk.
+
+    Raises:
+        LedgerError: As the transactions do; calling again resumes.
+    """
+    present = await ledger.read_upload(task, number, ledger.organisation)
+
+    async def put(index: int) -> None:
+        await ledger.upload_chunk(task, number, index, read_chunk(index))
+
+    await _move(present, put, progress)
+
+
+async def upload_blob(
+    ledger: Ledger, task: str, blob: Blob, chunks: Sequence[bytes], *, progress: Progress = _silent
+) -> None:
+    """Upload those chunks of a model or sum that are not on the ledger yet.
+
+    Raises:
+        LedgerError: As the transactions do; calling again resumes.
+    """
+    present = await ledger.read_model_upload(task, blob)
+
+    async def put(index: int) -> None:
+        await ledger.upload_model_chunk(task, blob.chunks[index], chunks[index])
+
+    await _move(present, put, progress)
+
+
+async def fetch_blob(ledger: Ledger, task: str, blob: Blob, *, progress: Progress = _silent) -> bytes:
+    """Return a model or sum from the organisation's own peer, verified.
+
+    Raises:
+        LedgerError: As the reads do.
+        ProtocolError: BFL308 when the bytes are not what the blob says.
+    """
+    chunks: list[bytes] = [b""] * len(blob.chunks)
+
+    async def get(index: int) -> None:
+        chunk = await ledger.read_model_chunk(task, blob.chunks[index])
+        if compute_digest(chunk) != blob.chunks[index]:
+            raise ProtocolError(Code.BLOB_MISMATCH, f"chunk {index} of {blob.digest}: the peer returned other bytes")
+        chunks[index] = chunk
+
+    await _move([False] * len(blob.chunks), get, progress)
+    return join_blob(blob, chunks)
+
+
+async def _move(present: Sequence[bool], move: Callable[[int], Awaitable[None]], progress: Progress) -> None:
+    """Move every chunk that is not present, a few at a time; the first failure stops the rest."""
+    gate = asyncio.Semaphore(IN_FLIGHT)
+    done = sum(present)
+
+    async def one(index: int) -> None:
+        nonlocal done
+        async with gate:
+            await move(index)
+        done += 1
+        progress(done, len(present))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index, there in enumerate(present):
+                if not there:
+                    group.create_task(one(index))
+    except* Exception as errors:
+        raise errors.exceptions[0] from None
