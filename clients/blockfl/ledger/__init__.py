@@ -1,1 +1,1 @@
-"""The contract's transactions, events, chunk transfer and model store, typed: what every process above the ledger uses."""
+"""The contract, typed: transactions, events, chunk transfer and model store, for every process above the ledger."""

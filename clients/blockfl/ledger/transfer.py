@@ -18,7 +18,8 @@ Progress = Callable[[int, int], None]
 """Called with the number of chunks done, and of all."""
 
 
-def _silent(done: int, total: int) -> None:
+def ignore_progress(done: int, total: int) -> None:
+    """Take no notice of progress."""
     del done, total
 
 
@@ -28,7 +29,7 @@ async def upload_update(
     number: int,
     read_chunk: Callable[[int], bytes],
     *,
-    progress: Progress = _silent,
+    progress: Progress = ignore_progress,
 ) -> None:
     """Upload the chunks of the organisation's own update that are not on the ledger yet.
 
@@ -51,7 +52,7 @@ async def upload_update(
 
 
 async def upload_blob(
-    ledger: Ledger, task: str, blob: Blob, chunks: Sequence[bytes], *, progress: Progress = _silent
+    ledger: Ledger, task: str, blob: Blob, chunks: Sequence[bytes], *, progress: Progress = ignore_progress
 ) -> None:
     """Upload those chunks of a model or sum that are not on the ledger yet.
 
@@ -66,7 +67,7 @@ async def upload_blob(
     await _move(present, put, progress)
 
 
-async def fetch_blob(ledger: Ledger, task: str, blob: Blob, *, progress: Progress = _silent) -> bytes:
+async def fetch_blob(ledger: Ledger, task: str, blob: Blob, *, progress: Progress = ignore_progress) -> bytes:
     """Return a model or sum from the organisation's own peer, verified.
 
     Raises:

@@ -1,0 +1,1 @@
+"""The process of a committee member: judges, closes, sums and publishes."""

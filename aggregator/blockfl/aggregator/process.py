@@ -1,0 +1,303 @@
+"""The committee member's process: looks at the ledger, does what is due, waits for the next event.
+
+It keeps no state of its own but a cache of models: what is due follows from the ledger alone, so a restart goes on where
+the ledger stands, and doing something twice changes nothing.
+
+Example:
+    async with Ledger(profile) as ledger:
+        await Aggregator(ledger, opening_key, ModelStore(directory), settings, report).run()
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from blockfl.protocol.blob import split_blob
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from blockfl.aggregator.duty import Watch, compute_rank
+from blockfl.aggregator.summing import compute_round_sum
+from blockfl.ledger.client import Ledger, is_refused_with
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.event import Event
+from blockfl.ledger.lineage import compute_model, obtain_model
+from blockfl.ledger.store import ModelStore
+from blockfl.ledger.transfer import upload_blob
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.records import Consortium, Progress, Round, Task, Update
+
+_log = logging.getLogger(__name__)
+
+Report = Callable[[str], None]
+"""Called with one line for each thing that was done."""
+
+_IDLE_S = 5.0
+_RETRY_S = 0.5
+_RETRY_LIMIT_S = 15.0
+_CLOCK_MARGIN_MS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregatorSettings:
+    """What a committee member may choose.
+
+    Attributes:
+        tasks: Only these tasks; empty: every task of the ledger.
+        enrolment_patience_s: How long the first round waits for institutions that have not enrolled yet, once enough have.
+        judge_patience_s: After how long the next member judges or closes what the one before has not.
+        takeover_s: After how long another member opens, sums or publishes in the aggregator's place.
+        until_complete: End once every task has had all its rounds.
+    """
+
+    tasks: tuple[str, ...] = ()
+    enrolment_patience_s: float = 60.0
+    judge_patience_s: float = 5.0
+    takeover_s: float = 60.0
+    until_complete: bool = False
+
+
+@dataclass
+class _Outlook:
+    """What one look at the ledger left to wait for."""
+
+    wake_s: float = _IDLE_S
+    complete: bool = True
+    duties: list[str] = field(default_factory=list)
+
+
+class Aggregator:
+    """One committee member at work."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        opening_key: X25519PrivateKey,
+        store: ModelStore,
+        settings: AggregatorSettings,
+        report: Report,
+    ) -> None:
+        self._ledger = ledger
+        self._opening_key = opening_key
+        self._store = store
+        self._settings = settings
+        self._report = report
+        self._watch = Watch()
+        self._woken = asyncio.Event()
+        self._tasks: dict[str, Task] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled, or until every task is complete when the settings say so."""
+        listener = asyncio.create_task(self._listen())
+        retry_s = _RETRY_S
+        try:
+            while True:
+                self._woken.clear()
+                try:
+                    outlook = await self._look()
+                except (LedgerError, ProtocolError) as error:
+                    self._report(f"waiting: {error}")
+                    outlook = _Outlook(wake_s=retry_s, complete=False)
+                    retry_s = min(2 * retry_s, _RETRY_LIMIT_S)
+                else:
+                    retry_s = _RETRY_S
+                if outlook.complete and self._settings.until_complete:
+                    return
+                await self._wait(outlook.wake_s)
+        finally:
+            listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listener
+
+    async def _listen(self) -> None:
+        """Wake the work on every event; what happened is read from the ledger, not from the event."""
+        async for event in self._ledger.events(start_block=0):
+            self._note(event)
+            self._woken.set()
+
+    def _note(self, event: Event) -> None:
+        _log.debug("block %d: %s %s", event.block_number, event.name, event.notice.detail)
+
+    async def _wait(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), timeout_s)
+
+    async def _look(self) -> _Outlook:
+        """Do everything that is due now."""
+        consortium = await self._ledger.read_consortium()
+        await self._register_key(consortium)
+        outlook = _Outlook()
+        tasks = await self._ledger.list_tasks()
+        wanted = [task for task in tasks if not self._settings.tasks or task.spec.task in self._settings.tasks]
+        if len(wanted) < max(1, len(self._settings.tasks)):
+            outlook.complete = False
+        for task in wanted:
+            await self._attend(consortium, task, outlook)
+        self._watch.forget(outlook.duties)
+        return outlook
+
+    async def _register_key(self, consortium: Consortium) -> None:
+        organisation = self._ledger.organisation
+        if organisation not in consortium.committee:
+            raise LedgerError(
+                f"{organisation} is not in the committee ({', '.join(consortium.committee)}); "
+                "only its members run an aggregator"
+            )
+        public_key = self._opening_key.public_key().public_bytes_raw().hex()
+        keys = {key.organisation: key.public_key for key in await self._ledger.list_committee_keys()}
+        if keys.get(organisation) != public_key:
+            await self._ledger.register_committee_key(public_key)
+            self._report("registered the opening key")
+
+    async def _attend(self, consortium: Consortium, task: Task, outlook: _Outlook) -> None:
+        progress = await self._ledger.read_progress(task.spec.task)
+        round_ = await self._ledger.read_round(task.spec.task, progress.round) if progress.round else None
+        if round_ is None or round_.state in ("published", "failed"):
+            await self._open_next(consortium, task, progress, outlook)
+        elif round_.state == "open":
+            outlook.complete = False
+            await self._judge_and_close(consortium, task, round_, outlook)
+        else:
+            outlook.complete = False
+            await self._publish(consortium, task, round_, outlook)
+
+    def _is_due(
+        self, consortium: Consortium, duty: str, outlook: _Outlook, patience_s: float, first: str | None
+    ) -> bool:
+        """Whether it is this member's turn now; otherwise the outlook knows when it will be."""
+        outlook.duties.append(duty)
+        rank = compute_rank(consortium.committee, self._ledger.organisation, duty, first)
+        remaining = rank * patience_s - self._watch.waited(duty, time.monotonic())
+        if remaining > 0:
+            outlook.wake_s = min(outlook.wake_s, remaining)
+            return False
+        return True
+
+    async def _open_next(self, consortium: Consortium, task: Task, progress: Progress, outlook: _Outlook) -> None:
+        spec = task.spec
+        number = progress.round + 1
+        if number > spec.rounds:
+            return
+        outlook.complete = False
+        if number == 1 and not await self._are_enrolled(task, outlook):
+            return
+        if not self._is_due(
+            consortium, f"open/{spec.task}/{number}", outlook, self._settings.takeover_s, spec.aggregator
+        ):
+            return
+        try:
+            await self._ledger.open_round(spec.task, number)
+        except LedgerError as error:
+            if not is_refused_with(
+                error, Code.TOO_FEW_ENROLLED, Code.KEYS_MISSING, Code.MODEL_MISSING, Code.ROUND_ORDER
+            ):
+                raise
+            _log.info("round %d of %s not opened: %s", number, spec.task, error)
+            return
+        self._report(f"task {spec.task}: round {number} is open")
+        outlook.wake_s = 0.0
+
+    async def _are_enrolled(self, task: Task, outlook: _Outlook) -> bool:
+        enrolled = len(await self._ledger.list_enrolments(task.spec.task))
+        if enrolled == len(task.spec.institutions):
+            return True
+        if enrolled < task.spec.minimum_accepted:
+            return False
+        duty = f"enrolment/{task.spec.task}"
+        outlook.duties.append(duty)
+        remaining = self._settings.enrolment_patience_s - self._watch.waited(duty, time.monotonic())
+        outlook.wake_s = min(outlook.wake_s, max(remaining, 0.0))
+        return remaining <= 0
+
+    async def _judge_and_close(self, consortium: Consortium, task: Task, round_: Round, outlook: _Outlook) -> None:
+        name, number = task.spec.task, round_.round
+        patience_s = self._settings.judge_patience_s
+        updates = {update.organisation: update for update in await self._ledger.list_updates(name, number)}
+        for organisation, update in updates.items():
+            if update.state != "submitted" or not await self._can_be_judged(round_, update, outlook):
+                continue
+            if self._is_due(consortium, f"judge/{name}/{number}/{organisation}", outlook, patience_s, None):
+                await self._judge(round_, organisation)
+                outlook.wake_s = 0.0
+        if outlook.wake_s == 0.0:
+            return
+        if not self._can_close(round_, updates, outlook):
+            return
+        if self._is_due(consortium, f"close/{name}/{number}", outlook, patience_s, task.spec.aggregator):
+            await self._close(round_)
+            outlook.wake_s = 0.0
+
+    async def _can_be_judged(self, round_: Round, update: Update, outlook: _Outlook) -> bool:
+        """Whether all chunks are there, or the time for them is over."""
+        if self._is_past(round_.submit_deadline_ms, outlook):
+            return True
+        return all(await self._ledger.read_upload(round_.task, round_.round, update.organisation))
+
+    async def _judge(self, round_: Round, organisation: str) -> None:
+        try:
+            await self._ledger.judge_update(round_.task, round_.round, organisation)
+        except LedgerError as error:
+            if not is_refused_with(error, Code.UPLOAD_INCOMPLETE, Code.CHUNK_UNAVAILABLE, Code.ROUND_CLOSED):
+                raise
+            _log.info("update of %s not judged: %s", organisation, error)
+            return
+        verdict = await self._ledger.read_update(round_.task, round_.round, organisation)
+        why = f" {verdict.code} {verdict.reason}" if verdict.code else ""
+        self._report(f"task {round_.task}, round {round_.round}: {organisation} {verdict.state}{why}")
+
+    def _can_close(self, round_: Round, updates: dict[str, Update], outlook: _Outlook) -> bool:
+        """Whether the contract would let the round close, so that no transaction is wasted on asking."""
+        submitted = [update for update in updates.values() if update.state == "submitted"]
+        if not submitted and len(updates) == len(round_.participants):
+            return True
+        if not submitted and self._is_past(round_.submit_deadline_ms, outlook):
+            return True
+        return self._is_past(round_.judge_deadline_ms, outlook)
+
+    def _is_past(self, deadline_ms: int, outlook: _Outlook) -> bool:
+        remaining_ms = deadline_ms + _CLOCK_MARGIN_MS - time.time_ns() // 1_000_000
+        if remaining_ms > 0:
+            outlook.wake_s = min(outlook.wake_s, remaining_ms / 1000)
+        return remaining_ms <= 0
+
+    async def _close(self, round_: Round) -> None:
+        try:
+            await self._ledger.close_round(round_.task, round_.round)
+        except LedgerError as error:
+            if not is_refused_with(error, Code.ROUND_NOT_READY):
+                raise
+            _log.info("round %d not closed: %s", round_.round, error)
+            return
+        closed = await self._ledger.read_round(round_.task, round_.round)
+        self._report(
+            f"task {round_.task}, round {round_.round}: {closed.state}, accepted {len(closed.accepted)} "
+            f"of {len(closed.participants)}"
+        )
+
+    async def _publish(self, consortium: Consortium, task: Task, round_: Round, outlook: _Outlook) -> None:
+        name, number = task.spec.task, round_.round
+        duty = f"publish/{name}/{number}"
+        if not self._is_due(consortium, duty, outlook, self._settings.takeover_s, task.spec.aggregator):
+            return
+        base = await obtain_model(self._ledger, self._store, task, round_.base_version)
+        total = await compute_round_sum(
+            self._ledger, round_, task.spec.manifest.dimension, self._opening_key, self._on_opened(round_)
+        )
+        blob, chunks = split_blob(total)
+        await upload_blob(self._ledger, name, blob, chunks)
+        await self._ledger.attest_aggregate(name, number, blob)
+        manifest = task.spec.manifest
+        content = await asyncio.to_thread(compute_model, manifest, base, total, round_.scale, round_.total_weight)
+        self._store.put(content)
+        await self._ledger.publish_model(name, number, compute_digest(content))
+        self._report(f"task {name}, round {number}: published version {round_.base_version + 1}")
+        outlook.wake_s = 0.0
+
+    def _on_opened(self, round_: Round) -> Callable[[int, int], None]:
+        def progress(done: int, total: int) -> None:
+            _log.info("task %s, round %d: opened %d of %d updates", round_.task, round_.round, done, total)
+
+        return progress

@@ -1,0 +1,87 @@
+"""A model version on an organisation's own disk, re-derived from the ledger.
+
+Nobody's word is taken for a model: version v is the initial model plus the sums of the versions up to v, and each step
+must arrive at the digest that was published.
+"""
+
+import asyncio
+
+from blockfl.protocol.aggregation import apply_sum, decode_sum
+from blockfl.protocol.model import decode_model, encode_model
+
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.store import ModelStore
+from blockfl.ledger.transfer import Progress, fetch_blob, ignore_progress
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.records import Manifest, Model, Task
+
+
+async def obtain_model(
+    ledger: Ledger, store: ModelStore, task: Task, version: int, *, progress: Progress = ignore_progress
+) -> bytes:
+    """Return the file of a model version, from the store or re-derived from the latest one that is there.
+
+    Args:
+        ledger: The organisation's ledger.
+        store: Where every version on the way is kept.
+        task: The task.
+        version: The version wanted; 0 is the initial model.
+        progress: Told after each chunk that was fetched.
+
+    Returns:
+        The canonical safetensors bytes, whose digest is the published one.
+
+    Raises:
+        ProtocolError: BFL503 when a version does not come out as published, BFL308 when bytes are not as announced.
+        LedgerError: As the reads do.
+    """
+    missing: list[Model] = []
+    content: bytes | None = None
+    at = version
+    while content is None:
+        model = await ledger.read_model(task.spec.task, at)
+        content = store.fetch(model.digest)
+        if content is None and at == 0:
+            content = await fetch_blob(ledger, task.spec.task, task.spec.initial_model, progress=progress)
+            store.put(content)
+        elif content is None:
+            missing.append(model)
+            at -= 1
+    for model in reversed(missing):
+        if model.sum is None:
+            raise LedgerError(f"task {task.spec.task}: version {model.version} has no sum on the ledger")
+        total = await fetch_blob(ledger, task.spec.task, model.sum, progress=progress)
+        content = await asyncio.to_thread(derive_model, task.spec.manifest, content, total, model)
+        store.put(content)
+    return content
+
+
+def derive_model(manifest: Manifest, base: bytes, total: bytes, model: Model) -> bytes:
+    """Return a version's file from its base's file and the bytes of its sum.
+
+    Args:
+        manifest: The model's tensors.
+        base: Canonical safetensors bytes of the base version.
+        total: The encoded sum.
+        model: The version's record.
+
+    Raises:
+        ProtocolError: BFL503 when the digest is not the published one.
+    """
+    content = compute_model(manifest, base, total, model.scale, model.total_weight)
+    digest = compute_digest(content)
+    if digest != model.digest:
+        raise ProtocolError(
+            Code.MODEL_MISMATCH,
+            f"task {model.task}, version {model.version}: published as {model.digest}, but its sum gives {digest}; "
+            "do not use this version, and show it to the consortium's auditors",
+        )
+    return content
+
+
+def compute_model(manifest: Manifest, base: bytes, total: bytes, scale: int, total_weight: int) -> bytes:
+    """Return the new version's file: base + sum · 2^−scale / total weight, elementwise."""
+    vector = decode_model(base, manifest)
+    return encode_model(manifest, apply_sum(vector, decode_sum(total, manifest.dimension), scale, total_weight))
