@@ -1,0 +1,395 @@
+"""What a contract sees: the call, and the ledger behind it.
+
+Owns: `Context`, one per transaction. Every operation asks the peer, which records it in the transaction's
+read/write set; reads see the ledger as it was, never the transaction's own writes.
+
+    async def handler(context: Context) -> bytes:
+        if context.function == "Put":
+            await context.put_state(context.args[0].decode(), context.args[1])
+            return b""
+        raise ContractFault(f"expected the function Put, got {context.function!r}")
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Protocol
+
+from fabric_protos.ledger.queryresult import kv_query_result_pb2
+from fabric_protos.peer import (
+    chaincode_event_pb2,
+    chaincode_pb2,
+    chaincode_shim_pb2,
+    proposal_response_pb2,
+)
+from google.protobuf.message import DecodeError
+
+from ..errors import ShimError
+from ..identity import Identity
+from ..wire import encode_bytes, encode_integer, encode_prefix
+from .messages import VALIDATION_PARAMETER, BatchLimits, Invocation, MessageType, Parts, bytes_parts
+
+Ask = Callable[[int, Parts], Awaitable[memoryview]]
+
+# The empty start of a range stands for the first simple key: keys that begin with \x00 are composite keys.
+_FIRST_KEY: Final = "\x01"
+# A batch of writes is one message, which has a hard ceiling of 100 MiB.
+_BATCH_BYTES: Final = 8 * 1024 * 1024
+
+
+class ContractFault(Exception):
+    """The contract refuses the call; the client gets exactly this text."""
+
+
+class LedgerRefusal(ShimError):
+    """The peer refused a ledger operation, e.g. the read of a collection by somebody who may not."""
+
+
+class Contract(Protocol):
+    """A contract: it is given the call and returns the payload of the response."""
+
+    async def __call__(self, context: Context, /) -> bytes:
+        """Run one transaction.
+
+        Raises:
+            ContractFault: the call is refused; nothing is written.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Some entries of a range, and where the next page begins ("" after the last)."""
+
+    entries: tuple[tuple[str, bytes], ...]
+    bookmark: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChaincodeResponse:
+    """What another chaincode answered."""
+
+    status: int
+    message: str
+    payload: bytes
+
+
+class Context:
+    """One call of the contract and its view of the ledger.
+
+    Keys are non-empty strings. A missing value is None: Fabric cannot store an empty one, writing it deletes.
+    Calls of one transaction are sent to the peer one after the other, also when they are awaited together.
+    """
+
+    def __init__(self, invocation: Invocation, ask: Ask, limits: BatchLimits | None = None) -> None:
+        self.invocation = invocation
+        self.event: tuple[str, bytes] | None = None
+        self._ask_peer = ask
+        self._limits = limits or BatchLimits()
+        self._turn = asyncio.Lock()
+        self._writes: list[bytes] = []
+        self._writes_bytes = 0
+        self._writes_count = 0
+
+    # The call
+
+    @property
+    def tx_id(self) -> str:
+        """The transaction's id."""
+        return self.invocation.tx_id
+
+    @property
+    def channel(self) -> str:
+        """The channel's id."""
+        return self.invocation.channel
+
+    @cached_property
+    def function(self) -> str:
+        """Name of the function called.
+
+        Raises:
+            ContractFault: the call has no argument at all, or the first is no text.
+        """
+        if not self.invocation.args:
+            raise ContractFault("expected the name of a function as the first argument, got no arguments")
+        try:
+            return self.invocation.args[0].decode()
+        except UnicodeDecodeError as error:
+            raise ContractFault("expected the name of a function in UTF-8, got other bytes") from error
+
+    @cached_property
+    def args(self) -> tuple[bytes, ...]:
+        """The arguments after the function's name."""
+        return self.invocation.args[1:]
+
+    @cached_property
+    def creator(self) -> Identity:
+        """Who signed the proposal; the peer has checked signature and certificate."""
+        return Identity.parse(self.invocation.creator)
+
+    @property
+    def transient(self) -> Mapping[str, bytes]:
+        """Data for the endorsers only; it never becomes part of the transaction."""
+        return self.invocation.transient
+
+    @property
+    def timestamp_ms(self) -> int:
+        """The client's word on the time, milliseconds since 1970; peers bound how far it may be off."""
+        return self.invocation.timestamp_ms
+
+    # Public state
+
+    async def get_state(self, key: str) -> bytes | None:
+        """Read a key."""
+        return _value(await self._ask(MessageType.GET_STATE, (_key(key),)))
+
+    async def put_state(self, key: str, value: bytes) -> None:
+        """Write a key; an empty value deletes it."""
+        await self._put("", key, value)
+
+    async def delete_state(self, key: str) -> None:
+        """Delete a key."""
+        await self._delete("", key)
+
+    def range(self, start: str, end: str) -> RangeIterator:
+        """Iterate over the keys from `start` on and before `end` ("" for both ends: all simple keys)."""
+        return RangeIterator(self._ask, _range("", start, end))
+
+    async def page(self, start: str, end: str, size: int, bookmark: str = "") -> Page:
+        """Read one page of a range; only for transactions that write nothing.
+
+        Args:
+            start: first key, "" for the very first.
+            end: key after the last, "" for no end.
+            size: how many entries at most.
+            bookmark: of the page before.
+        """
+        if size <= 0:
+            raise ValueError(f"expected a positive page size, got {size}")
+        metadata = chaincode_shim_pb2.QueryMetadata(pageSize=size, bookmark=bookmark).SerializeToString()
+        payload = await self._ask(MessageType.GET_STATE_BY_RANGE, (*_range("", start, end), *bytes_parts(4, metadata)))
+        response = _decode(chaincode_shim_pb2.QueryResponse, payload)
+        described = _decode(chaincode_shim_pb2.QueryResponseMetadata, response.metadata)
+        return Page(entries=tuple(map(_entry, response.results)), bookmark=described.bookmark)
+
+    async def set_state_policy(self, key: str, policy: bytes) -> None:
+        """Give a key an endorsement policy of its own, in force from the next transaction on.
+
+        Args:
+            key: the key; it must exist, or be written by this transaction.
+            policy: serialised SignaturePolicyEnvelope; b"" returns to the chaincode's policy.
+        """
+        await self._set_policy("", key, policy)
+
+    async def get_state_policy(self, key: str) -> bytes | None:
+        """Read the endorsement policy of a key, None if it has none of its own."""
+        return await self._get_policy("", key)
+
+    # Private data
+
+    async def get_private(self, collection: str, key: str) -> bytes | None:
+        """Read a private key; only where the peer's organisation is a member of the collection."""
+        return _value(await self._ask(MessageType.GET_STATE, _place(collection, key)))
+
+    async def put_private(self, collection: str, key: str, value: bytes) -> None:
+        """Write a private key; the ledger gets hashes only."""
+        if not value:
+            raise ValueError("expected a value for private data, got an empty one: delete the key instead")
+        await self._put(_collection(collection), key, value)
+
+    async def delete_private(self, collection: str, key: str) -> None:
+        """Delete a private key; its history stays with the members."""
+        await self._delete(_collection(collection), key)
+
+    async def purge_private(self, collection: str, key: str) -> None:
+        """Delete a private key together with its history."""
+        await self._write(MessageType.PURGE_PRIVATE_DATA, key, _collection(collection))
+
+    def private_range(self, collection: str, start: str, end: str) -> RangeIterator:
+        """Iterate over private keys from `start` on and before `end`."""
+        return RangeIterator(self._ask, _range(_collection(collection), start, end))
+
+    async def get_private_hash(self, collection: str, key: str) -> bytes | None:
+        """Read the SHA-256 of a private value; works for organisations that are not members, too."""
+        return _value(await self._ask(MessageType.GET_PRIVATE_DATA_HASH, _place(collection, key)))
+
+    async def set_private_policy(self, collection: str, key: str, policy: bytes) -> None:
+        """Give a private key an endorsement policy of its own."""
+        await self._set_policy(_collection(collection), key, policy)
+
+    async def get_private_policy(self, collection: str, key: str) -> bytes | None:
+        """Read the endorsement policy of a private key."""
+        return await self._get_policy(_collection(collection), key)
+
+    # Everything else
+
+    def set_event(self, name: str, payload: bytes) -> None:
+        """Emit an event once the transaction is valid on the ledger; the last call counts, there is only one."""
+        if not name:
+            raise ValueError("expected a name for the event, got an empty one")
+        self.event = (name, payload)
+
+    async def invoke_chaincode(self, name: str, *args: bytes | str) -> ChaincodeResponse:
+        """Call another chaincode of the channel within this transaction.
+
+        Raises:
+            LedgerRefusal: it does not exist, or could not be run.
+        """
+        await self.flush()
+        spec = chaincode_pb2.ChaincodeSpec(
+            chaincode_id=chaincode_pb2.ChaincodeID(name=name),
+            input=chaincode_pb2.ChaincodeInput(args=[a.encode() if isinstance(a, str) else a for a in args]),
+        )
+        payload = await self._ask(MessageType.INVOKE_CHAINCODE, (spec.SerializeToString(),))
+        answer = _decode(chaincode_shim_pb2.ChaincodeMessage, payload)
+        response = _decode(proposal_response_pb2.Response, answer.payload)
+        if answer.type != MessageType.COMPLETED:
+            raise LedgerRefusal(response.message or f"the chaincode {name!r} could not be called")
+        return ChaincodeResponse(status=response.status, message=response.message, payload=response.payload)
+
+    async def flush(self) -> None:
+        """Send the writes that are still held back (peers from 3.1 on take several at once).
+
+        Raises:
+            LedgerRefusal: the peer refused one of them.
+        """
+        if self._writes:
+            writes, self._writes, self._writes_bytes, self._writes_count = self._writes, [], 0, 0
+            await self._ask(MessageType.WRITE_BATCH_STATE, writes)
+
+    def encode_event(self) -> bytes:
+        """The event as the peer wants it, b"" if there is none."""
+        if self.event is None:
+            return b""
+        name, payload = self.event
+        return bytes(chaincode_event_pb2.ChaincodeEvent(event_name=name, payload=payload).SerializeToString())
+
+    async def _ask(self, kind: int, payload: Parts) -> memoryview:
+        # Peers drop a second request of a transaction that is still busy with the first.
+        async with self._turn:
+            return await self._ask_peer(kind, payload)
+
+    async def _put(self, collection: str, key: str, value: bytes) -> None:
+        await self._write(MessageType.PUT_STATE, key, collection, value=value)
+
+    async def _delete(self, collection: str, key: str) -> None:
+        await self._write(MessageType.DEL_STATE, key, collection)
+
+    async def _set_policy(self, collection: str, key: str, policy: bytes) -> None:
+        metadata = chaincode_shim_pb2.StateMetadata(metakey=VALIDATION_PARAMETER, value=policy).SerializeToString()
+        await self._write(MessageType.PUT_STATE_METADATA, key, collection, metadata=metadata)
+
+    async def _get_policy(self, collection: str, key: str) -> bytes | None:
+        where = (_key(key), _text(2, collection))
+        result = _decode(chaincode_shim_pb2.StateMetadataResult, await self._ask(MessageType.GET_STATE_METADATA, where))
+        return next((bytes(e.value) for e in result.entries if e.metakey == VALIDATION_PARAMETER), None)
+
+    async def _write(self, kind: int, key: str, collection: str, *, value: bytes = b"", metadata: bytes = b"") -> None:
+        """Send a write, or hold it back where the peer takes batches: reads never see it anyway."""
+        if not self._limits.writes:
+            await self._ask(kind, _single_write(kind, key, collection, value, metadata))
+            return
+        record = (
+            _key(key),
+            *bytes_parts(2, value),
+            _text(3, collection),
+            *bytes_parts(4, metadata),
+            encode_integer(5, kind),
+        )
+        size = sum(map(len, record))
+        if self._writes_count == self._limits.writes or self._writes_bytes + size > _BATCH_BYTES:
+            await self.flush()
+        self._writes += (encode_prefix(1, size), *record)
+        self._writes_bytes += size
+        self._writes_count += 1
+
+
+class RangeIterator(AsyncIterator[tuple[str, bytes]]):
+    """Entries of a range in the order of their keys, fetched in batches while they are iterated over."""
+
+    def __init__(self, ask: Ask, query: Parts) -> None:
+        self._ask = ask
+        self._query: Parts | None = query
+        self._batch: list[Any] = []
+        self._id = ""
+        self._more = False
+
+    async def __anext__(self) -> tuple[str, bytes]:
+        """Return the next entry; the last one closes the query."""
+        while not self._batch:
+            if self._query is not None:
+                query, self._query = self._query, None
+                self._take(await self._ask(MessageType.GET_STATE_BY_RANGE, query))
+            elif self._more:
+                self._take(await self._ask(MessageType.QUERY_STATE_NEXT, (_text(1, self._id),)))
+            else:
+                raise StopAsyncIteration
+        return _entry(self._batch.pop())
+
+    async def aclose(self) -> None:
+        """End the query early; otherwise the peer ends it together with the transaction."""
+        self._batch, self._query = [], None
+        if self._more:
+            self._more = False
+            await self._ask(MessageType.QUERY_STATE_CLOSE, (_text(1, self._id),))
+
+    def _take(self, payload: memoryview) -> None:
+        response = _decode(chaincode_shim_pb2.QueryResponse, payload)
+        self._batch = list(reversed(response.results))
+        # A query without more results is closed by the peer itself.
+        self._id, self._more = response.id, response.has_more
+
+
+def _text(number: int, text: str) -> bytes:
+    return encode_bytes(number, text.encode())
+
+
+def _key(key: str) -> bytes:
+    if not key:
+        raise ValueError("expected a key, got an empty one")
+    return _text(1, key)
+
+
+def _collection(name: str) -> str:
+    if not name:
+        raise ValueError("expected the name of a collection, got an empty one")
+    return name
+
+
+def _place(collection: str, key: str) -> Parts:
+    return _key(key), _text(2, _collection(collection))
+
+
+def _range(collection: str, start: str, end: str) -> Parts:
+    if not collection and (start.startswith("\x00") or end.startswith("\x00")):
+        raise ValueError("expected simple keys as the ends of a range, got one that begins with \\x00")
+    return _text(1, start or _FIRST_KEY), _text(2, end), _text(3, collection)
+
+
+def _single_write(kind: int, key: str, collection: str, value: bytes, metadata: bytes) -> Parts:
+    if kind == MessageType.PUT_STATE:
+        return _key(key), *bytes_parts(2, value), _text(3, collection)
+    if kind == MessageType.PUT_STATE_METADATA:
+        return _key(key), _text(3, collection), *bytes_parts(4, metadata)
+    return _key(key), _text(2, collection)
+
+
+def _value(payload: memoryview) -> bytes | None:
+    return bytes(payload) or None
+
+
+def _decode(kind: Any, payload: bytes | memoryview) -> Any:
+    try:
+        return kind.FromString(bytes(payload))
+    except DecodeError as error:
+        raise ShimError(
+            f"expected {kind.DESCRIPTOR.full_name} from the peer, got {len(payload)} bytes that are none"
+        ) from error
+
+
+def _entry(result: Any) -> tuple[str, bytes]:
+    kv = _decode(kv_query_result_pb2.KV, result.resultBytes)
+    return kv.key, kv.value
