@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from .wire import bytes_field, integer_field, length_prefix, message_field, text_field
+from ..wire import encode_bytes, encode_integer, encode_prefix
 
 _MERKLE_DEGREE = 50
 
@@ -44,13 +44,13 @@ def encode_private_rwset(private: Mapping[tuple[str, str], bytes]) -> bytes:
     namespaces: dict[str, list[bytes]] = {}
     for (namespace, collection), rwset in private.items():
         parts = namespaces.setdefault(namespace, [])
-        name = text_field(1, collection)
-        size = length_prefix(2, len(rwset)) if rwset else b""
-        parts += [length_prefix(2, len(name) + len(size) + len(rwset)), name, size, rwset]
+        name = _encode_text(1, collection)
+        size = encode_prefix(2, len(rwset)) if rwset else b""
+        parts += [encode_prefix(2, len(name) + len(size) + len(rwset)), name, size, rwset]
     joined: list[bytes] = []
     for namespace, parts in namespaces.items():
-        name = text_field(1, namespace)
-        joined += [length_prefix(2, len(name) + sum(map(len, parts))), name, *parts]
+        name = _encode_text(1, namespace)
+        joined += [encode_prefix(2, len(name) + sum(map(len, parts))), name, *parts]
     return b"".join(joined)
 
 
@@ -66,25 +66,28 @@ class _Collection:
         parts: list[bytes] = []
         for key in sorted(self.writes):
             parts += _encode_write(3, key, self.writes[key][0])
-        parts += [message_field(4, text_field(1, key)) for key in sorted(self.metadata)]
+        parts += [_encode_message(4, _encode_text(1, key)) for key in sorted(self.metadata)]
         return b"".join(parts)
 
     def hashed_rwset(self) -> bytes:
-        parts = [message_field(1, bytes_field(1, hash_key(key)) + _encode_version(self.reads[key])) for key in sorted(self.reads)]
+        parts = [
+            _encode_message(1, encode_bytes(1, hash_key(key)) + _encode_version(self.reads[key]))
+            for key in sorted(self.reads)
+        ]
         for key in sorted(self.writes):
             value, purge = self.writes[key]
             value_hash = sha256(value).digest() if value else b""
             parts.append(
-                message_field(
+                _encode_message(
                     2,
-                    bytes_field(1, hash_key(key))
-                    + integer_field(2, not value)
-                    + bytes_field(3, value_hash)
-                    + integer_field(4, purge),
+                    encode_bytes(1, hash_key(key))
+                    + encode_integer(2, not value)
+                    + encode_bytes(3, value_hash)
+                    + encode_integer(4, purge),
                 )
             )
         for key in sorted(self.metadata):
-            parts.append(message_field(3, bytes_field(1, hash_key(key)) + _encode_entries(self.metadata[key])))
+            parts.append(_encode_message(3, encode_bytes(1, hash_key(key)) + _encode_entries(self.metadata[key])))
         return b"".join(parts)
 
 
@@ -97,12 +100,13 @@ class _Namespace:
     collections: dict[str, _Collection] = field(default_factory=dict)
 
     def rwset(self) -> bytes:
-        parts = [message_field(1, encode_read(key, self.reads[key])) for key in sorted(self.reads)]
-        parts += [message_field(2, encoded) for encoded in self.ranges.values()]
+        parts = [_encode_message(1, encode_read(key, self.reads[key])) for key in sorted(self.reads)]
+        parts += [_encode_message(2, encoded) for encoded in self.ranges.values()]
         for key in sorted(self.writes):
             parts += _encode_write(3, key, self.writes[key])
         parts += [
-            message_field(4, text_field(1, key) + _encode_entries(self.metadata[key])) for key in sorted(self.metadata)
+            _encode_message(4, _encode_text(1, key) + _encode_entries(self.metadata[key]))
+            for key in sorted(self.metadata)
         ]
         return b"".join(parts)
 
@@ -134,7 +138,9 @@ class RwsetBuilder:
         """Records a read of a private key or of its hash."""
         self._collection(namespace, collection).reads[key] = version
 
-    def add_private_write(self, namespace: str, collection: str, key: str, value: bytes, *, purge: bool = False) -> None:
+    def add_private_write(
+        self, namespace: str, collection: str, key: str, value: bytes, *, purge: bool = False
+    ) -> None:
         """Records a private write; an empty value is a delete."""
         self._collection(namespace, collection).writes[key] = (value, purge)
 
@@ -152,7 +158,7 @@ class RwsetBuilder:
         private: dict[tuple[str, str], bytes] = {}
         for namespace in sorted(self._namespaces):
             content = self._namespaces[namespace]
-            parts = [text_field(1, namespace), bytes_field(2, content.rwset())]
+            parts = [_encode_text(1, namespace), encode_bytes(2, content.rwset())]
             for name in sorted(content.collections):
                 collection = content.collections[name]
                 rwset = collection.private_rwset()
@@ -160,9 +166,9 @@ class RwsetBuilder:
                 if rwset is not None:
                     private[namespace, name] = rwset
                     digest = sha256(rwset).digest()
-                hashed = bytes_field(2, collection.hashed_rwset())
-                parts.append(message_field(3, text_field(1, name) + hashed + bytes_field(3, digest)))
-            public += [length_prefix(2, sum(map(len, parts))), *parts]
+                hashed = encode_bytes(2, collection.hashed_rwset())
+                parts.append(_encode_message(3, _encode_text(1, name) + hashed + encode_bytes(3, digest)))
+            public += [encode_prefix(2, sum(map(len, parts))), *parts]
         return SimulationResult(public=b"".join(public), private=private)
 
     def _namespace(self, name: str) -> _Namespace:
@@ -197,7 +203,7 @@ class RangeRecord:
     def add(self, key: str, version: Height) -> None:
         """Records one result."""
         self.end = key
-        self._pending.append(message_field(1, encode_read(key, version)))
+        self._pending.append(_encode_message(1, encode_read(key, version)))
         if len(self._pending) > _MERKLE_DEGREE:
             self._hash_pending()
 
@@ -208,14 +214,14 @@ class RangeRecord:
 
     def encode(self) -> bytes:
         """Serialises as RangeQueryInfo; to be called once, when the simulation is over."""
-        head = text_field(1, self.start) + text_field(2, self.end) + integer_field(3, self.exhausted)
+        head = _encode_text(1, self.start) + _encode_text(2, self.end) + encode_integer(3, self.exhausted)
         if not self._tree:
-            return head + (message_field(4, b"".join(self._pending)) if self._pending else b"")
+            return head + (_encode_message(4, b"".join(self._pending)) if self._pending else b"")
         if self._pending:
             self._hash_pending()
         self._close_tree()
-        hashes = b"".join(message_field(3, digest) for digest in self._tree.get(self._top, ()))
-        return head + message_field(5, integer_field(1, _MERKLE_DEGREE) + integer_field(2, self._top) + hashes)
+        hashes = b"".join(_encode_message(3, digest) for digest in self._tree.get(self._top, ()))
+        return head + _encode_message(5, encode_integer(1, _MERKLE_DEGREE) + encode_integer(2, self._top) + hashes)
 
     def _hash_pending(self) -> None:
         digest = sha256(b"".join(self._pending)).digest()
@@ -249,24 +255,33 @@ def hash_key(key: str) -> bytes:
 
 def encode_read(key: str, version: Height | None) -> bytes:
     """Serialises as KVRead."""
-    return text_field(1, key) + _encode_version(version)
+    return _encode_text(1, key) + _encode_version(version)
 
 
 def _encode_version(version: Height | None) -> bytes:
     if version is None:
         return b""
-    return message_field(2, integer_field(1, version[0]) + integer_field(2, version[1]))
+    return _encode_message(2, encode_integer(1, version[0]) + encode_integer(2, version[1]))
 
 
 def _encode_write(number: int, key: str, value: bytes) -> list[bytes]:
-    name = text_field(1, key)
+    name = _encode_text(1, key)
     if not value:
-        return [message_field(number, name + integer_field(2, 1))]
-    prefix = length_prefix(3, len(value))
-    return [length_prefix(number, len(name) + len(prefix) + len(value)), name, prefix, value]
+        return [_encode_message(number, name + encode_integer(2, 1))]
+    prefix = encode_prefix(3, len(value))
+    return [encode_prefix(number, len(name) + len(prefix) + len(value)), name, prefix, value]
 
 
 def _encode_entries(entries: Mapping[str, bytes]) -> bytes:
     return b"".join(
-        message_field(2, text_field(1, name) + bytes_field(2, entries[name])) for name in sorted(entries)
+        _encode_message(2, _encode_text(1, name) + encode_bytes(2, entries[name])) for name in sorted(entries)
     )
+
+
+def _encode_message(number: int, content: bytes) -> bytes:
+    """A sub-message or an element of a repeated field: there even when it is empty."""
+    return encode_prefix(number, len(content)) + content
+
+
+def _encode_text(number: int, text: str) -> bytes:
+    return encode_bytes(number, text.encode())
