@@ -32,7 +32,7 @@ PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 # Orders of the curves that peers accept in certificates.
-_CURVE_ORDERS: Final = {
+CURVE_ORDERS: Final = {
     "secp224r1": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFF16A2E0B8F03E13DD29455C5C2A3D,
     "secp256r1": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
     "secp384r1": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
@@ -146,7 +146,7 @@ def verify_signature(signed_by: x509.Certificate | PublicKey, signature: bytes, 
             key.verify(signature, message)
             return
         r, s = parse_ecdsa_signature(signature)
-        if s > _CURVE_ORDERS[key.curve.name] >> 1:
+        if s > CURVE_ORDERS[key.curve.name] >> 1:
             raise IdentityError(
                 "expected a signature with S in the lower half of the curve's order, got one in the upper "
                 "half: sign with low S"
@@ -185,13 +185,13 @@ def parse_ecdsa_signature(signature: bytes) -> tuple[int, int]:
 def low_s(signature: bytes, curve: str = "secp256r1") -> bytes:
     """The same signature with S in the lower half of the curve's order, in canonical DER."""
     r, s = parse_ecdsa_signature(signature)
-    order = _CURVE_ORDERS[curve]
+    order = CURVE_ORDERS[curve]
     return utils.encode_dss_signature(r, min(s, order - s) if s > order >> 1 else s)
 
 
 def has_low_s(signature: bytes, curve: str = "secp256r1") -> bool:
     """Whether S is in the lower half of the curve's order."""
-    return parse_ecdsa_signature(signature)[1] <= _CURVE_ORDERS[curve] >> 1
+    return parse_ecdsa_signature(signature)[1] <= CURVE_ORDERS[curve] >> 1
 
 
 def check_not_expired(identity: Identity, at: datetime) -> None:
@@ -257,7 +257,7 @@ def parse_private_key(pem: bytes, what: str = "the private key") -> PrivateKey:
         raise IdentityError(f"expected an unencrypted private key in PEM in {what}") from error
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key
-    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVE_ORDERS:
+    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in CURVE_ORDERS:
         return key
     raise IdentityError(f"expected an ECDSA (P-256) or Ed25519 private key in {what}, got another kind")
 
@@ -285,7 +285,7 @@ def _certificate_key(certificate: x509.Certificate) -> PublicKey:
         raise IdentityError(f"cannot read the certificate's public key: {error}") from error
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVE_ORDERS:
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in CURVE_ORDERS:
         return key
     raise IdentityError("expected a certificate with an ECDSA (P-256) or Ed25519 key, got another kind")
 
