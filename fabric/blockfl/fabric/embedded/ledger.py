@@ -6,7 +6,7 @@ is damaged, and refuses to order what would stop a real peer.
     with Ledger.open(directory, genesis, orderer=signer) as ledger:
         status = await ledger.order(envelope)
         with ledger.snapshot("alpha") as view:
-            value = view.get("contract", "key")
+            value = view.private_get("alpha", "contract", "collection", "key")
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Snapshot:
 
     height: int
     config: ChannelConfig
-    organisation: str | None
+    organisations: tuple[str, ...]
 
     def get(self, namespace: str, key: str) -> StateValue | None:
         """Read a public value."""
@@ -94,8 +94,8 @@ class Snapshot:
         """Tell whether a transaction with this id, valid or not, is on the ledger."""
         raise NotImplementedError
 
-    def private_get(self, namespace: str, collection: str, key: str) -> PrivateValue | None:
-        """Read a private value of the snapshot's organisation.
+    def private_get(self, organisation: str, namespace: str, collection: str, key: str) -> PrivateValue | None:
+        """Read a private value as an organisation of this snapshot holds it.
 
         Raises:
             NodeError: the ledger knows the value's hash, but this organisation does not hold the value.
@@ -103,7 +103,7 @@ class Snapshot:
         raise NotImplementedError
 
     def private_range(
-        self, namespace: str, collection: str, start: str, end: str
+        self, organisation: str, namespace: str, collection: str, start: str, end: str
     ) -> Iterator[tuple[str, PrivateValue]]:
         """Iterate the private keys that the organisation holds, in order."""
         raise NotImplementedError
@@ -165,8 +165,8 @@ class Ledger:
         """Why the ledger stopped accepting, or None."""
         raise NotImplementedError
 
-    def snapshot(self, organisation: str | None = None) -> Snapshot:
-        """Open a consistent view of the state, with the private data of one organisation or of none."""
+    def snapshot(self, *organisations: str) -> Snapshot:
+        """Open a consistent view of the state, with the private data of the organisations named."""
         raise NotImplementedError
 
     def block(self, number: int) -> bytes:
