@@ -1,7 +1,7 @@
 """Who of the committee acts first, and when another takes over.
 
-Every member could do everything that the committee does; all transactions are idempotent. So that they do not all do the
-same at once, each duty has an order of members; a member acts when those before it had their time and nothing happened.
+Every member could do everything that the committee does; all transactions are idempotent. So that they do not all
+do the same at once, each duty has an order of members; a member acts when those before it had their time in vain.
 """
 
 import hashlib

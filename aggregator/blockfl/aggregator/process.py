@@ -1,7 +1,7 @@
 """The committee member's process: looks at the ledger, does what is due, waits for the next event.
 
-It keeps no state of its own but a cache of models: what is due follows from the ledger alone, so a restart goes on where
-the ledger stands, and doing something twice changes nothing.
+It keeps no state of its own but a cache of models: what is due follows from the ledger alone, so a restart goes on
+where the ledger stands, and doing something twice changes nothing.
 
 Example:
     async with Ledger(profile) as ledger:
@@ -47,7 +47,7 @@ class AggregatorSettings:
 
     Attributes:
         tasks: Only these tasks; empty: every task of the ledger.
-        enrolment_patience_s: How long the first round waits for institutions that have not enrolled yet, once enough have.
+        enrolment_patience_s: How long the first round waits, once enough institutions have enrolled, for the rest.
         judge_patience_s: After how long the next member judges or closes what the one before has not.
         takeover_s: After how long another member opens, sums or publishes in the aggregator's place.
         until_complete: End once every task has had all its rounds.
