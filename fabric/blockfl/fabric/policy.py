@@ -116,8 +116,6 @@ class SignaturePolicy:
         Raises:
             PolicyError: it is malformed.
         """
-        if envelope.version != 0:
-            raise PolicyError(f"expected a signature policy of version 0, got version {envelope.version}")
         self._principals = tuple(envelope.identities)
         self._rule = _compile(envelope.rule, len(self._principals))
 
@@ -289,7 +287,7 @@ class PolicyManager:
         policy = group.policies[name].policy
         try:
             if policy.type == policies_pb2.Policy.SIGNATURE:
-                return SignaturePolicy.parse(policy.value)
+                return SignaturePolicy(_versioned(policy.value))
             if policy.type == policies_pb2.Policy.IMPLICIT_META:
                 meta = _decode(policies_pb2.ImplicitMetaPolicy, policy.value, "an implicit meta policy")
                 paths = [f"{path}/{child}/{meta.sub_policy}" for child in sorted(group.groups)]
@@ -333,6 +331,14 @@ def _threshold(rule: int, parts: int) -> int:
     if rule == rules.MAJORITY:
         return parts // 2 + 1
     raise PolicyError(f"expected ANY, ALL or MAJORITY, got rule {rule}")
+
+
+def _versioned(encoded: bytes) -> Any:
+    """Peers check the version in the channel's configuration only, not in the policies of contracts and keys."""
+    envelope = _decode(policies_pb2.SignaturePolicyEnvelope, encoded, "a signature policy")
+    if envelope.version != 0:
+        raise PolicyError(f"expected a signature policy of version 0, got version {envelope.version}")
+    return envelope
 
 
 def _decode(kind: Any, encoded: bytes, what: str) -> Any:
