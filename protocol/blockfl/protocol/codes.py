@@ -36,7 +36,6 @@ class Code(Enum):
     CHUNK_UNAVAILABLE = ("BFL116", "this peer does not hold the chunk (yet)")
     RECORD_UNKNOWN = ("BFL117", "no such record")
     TASK_BUSY = ("BFL118", "not while a round is open")
-    KEY_UNAVAILABLE = ("BFL119", "this contract service does not hold the round's opening key")
     OPENING_KEY = ("BFL119", "this organisation's opening key is not one that the update is sealed to")
 
     # 2xx: who may do what
