@@ -59,6 +59,6 @@ class Record(BaseModel):
         return record
 
 
-def compute_digest(data: bytes) -> str:
+def compute_digest(data: bytes | bytearray | memoryview) -> str:
     """Return SHA-256 of the bytes as lower-case hex."""
     return hashlib.sha256(data).hexdigest()

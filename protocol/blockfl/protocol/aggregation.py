@@ -1,0 +1,170 @@
+"""The sum of the accepted updates, and the model that follows from it.
+
+Owns: the accumulator, the bytes of a sum, and the one formula that every organisation must compute to the same bit.
+Elementwise + × ÷ in float64, in a fixed order, no ``pow``; refuses to run where subnormal numbers are flushed to zero
+(training libraries switch that on for their whole process).
+
+    total = Sum(dimension)
+    total.add(values)
+    model = apply_sum(base, total.values, round_.scale, round_.total_weight)
+
+Source: ``docs/protocol.md``, aggregation.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.payload import MAX_VALUE, Values
+
+Total = npt.NDArray[np.int32]
+Vector = npt.NDArray[np.float32]
+
+MAX_UPDATES: Final = (2**31 - 1) // MAX_VALUE
+"""So many updates fit into int32 without overflow: 65 538."""
+_BLOCK = 2**16
+
+
+class Sum:
+    """Adds updates up, one at a time; memory O(d)."""
+
+    def __init__(self, dimension: int) -> None:
+        """Start with zero.
+
+        Args:
+            dimension: d.
+        """
+        self._values: Total = np.zeros(dimension, dtype=np.int32)
+        self.count = 0
+
+    @property
+    def values(self) -> Total:
+        """The sum so far, int32 of shape (d,), read-only."""
+        view = self._values.view()
+        view.flags.writeable = False
+        return view
+
+    def add(self, values: Values) -> None:
+        """Add one update, int16 of shape (d,) within ±32767.
+
+        Raises:
+            ProtocolError: BFL414 for another dtype or shape, BFL415 for −32768 or more updates than fit.
+        """
+        if values.dtype != np.int16 or values.shape != self._values.shape:
+            raise ProtocolError(
+                Code.PAYLOAD_FORMAT,
+                f"expected int16 of shape {self._values.shape}, got {values.dtype} of {values.shape}",
+            )
+        if int(values.min(initial=0)) < -MAX_VALUE:
+            raise ProtocolError(Code.RANGE, f"expected values within ±{MAX_VALUE}, got -32768")
+        if self.count == MAX_UPDATES:
+            raise ProtocolError(Code.RANGE, f"a sum holds at most {MAX_UPDATES} updates")
+        np.add(self._values, values, out=self._values)
+        self.count += 1
+
+    def encode(self) -> bytes:
+        """Return the bytes of the sum so far."""
+        return encode_sum(self._values)
+
+
+def encode_sum(values: Total) -> bytes:
+    """Return a sum as little-endian int32.
+
+    Raises:
+        ProtocolError: BFL414 for another dtype or shape.
+    """
+    if values.dtype != np.int32 or values.ndim != 1 or not values.size:
+        raise ProtocolError(
+            Code.PAYLOAD_FORMAT, f"expected a vector of int32, got {values.dtype} of shape {values.shape}"
+        )
+    return values.astype("<i4", copy=False).tobytes()
+
+
+def decode_sum(data: bytes, dimension: int, count: int) -> Total:
+    """Return a sum, int32 of shape (d,), read-only.
+
+    Args:
+        data: the bytes.
+        dimension: d.
+        count: the number of updates in it; no value exceeds 32767 times that.
+
+    Raises:
+        ProtocolError: BFL501 for another length, or a value that no sum of so many updates has.
+    """
+    if dimension < 1 or len(data) != 4 * dimension:
+        raise ProtocolError(Code.SUM_MISMATCH, f"expected {4 * dimension} bytes for {dimension} sums, got {len(data)}")
+    values = np.frombuffer(data, dtype="<i4").astype(np.int32, copy=False)
+    values.flags.writeable = False
+    limit = MAX_VALUE * count
+    if int(values.max()) > limit or int(values.min()) < -limit:
+        raise ProtocolError(Code.SUM_MISMATCH, f"expected values within ±{limit}, the sum of {count} updates")
+    return values
+
+
+def apply_sum(base: Vector, total: Total, scale: int, total_weight: int) -> Vector:
+    """Return the new model: float32(float64(base) + X·2^−s ÷ Σω), element by element.
+
+    Args:
+        base: float32, shape (d,): the model that the updates started from.
+        total: X, int32, shape (d,).
+        scale: s of the round.
+        total_weight: Σω of the accepted updates.
+
+    Returns:
+        float32, shape (d,).
+
+    Raises:
+        ProtocolError: BFL306 for other dtypes or shapes; BFL307 if the base or the result is not finite.
+        FloatingPointError: the process flushes subnormal numbers to zero.
+    """
+    require_ieee_subnormals()
+    if base.dtype != np.float32 or total.dtype != np.int32 or base.ndim != 1 or base.shape != total.shape:
+        raise ProtocolError(
+            Code.MANIFEST_MISMATCH,
+            f"expected float32 and int32 of one shape (d,), got {base.dtype} of {base.shape} "
+            f"and {total.dtype} of {total.shape}",
+        )
+    if total_weight < 1:
+        raise ValueError(f"expected a total weight of 1 or more, got {total_weight}")
+    unit = np.ldexp(np.float64(1), -scale)
+    divisor = np.float64(total_weight)
+    model = np.empty_like(base)
+    for start in range(0, base.size, _BLOCK):
+        stop = start + _BLOCK
+        step = total[start:stop].astype(np.float64)
+        step *= unit
+        step /= divisor
+        step += base[start:stop]
+        # A value over the largest float32 becomes infinite here, and is refused below.
+        with np.errstate(over="ignore"):
+            model[start:stop] = step
+    if not np.isfinite(model).all():
+        raise ProtocolError(Code.NOT_FINITE, "the base model or the result holds a value that is NaN or infinite")
+    return model
+
+
+def require_ieee_subnormals() -> None:
+    """Check that this thread computes with subnormal numbers as IEEE 754 says.
+
+    Raises:
+        FloatingPointError: it flushes them to zero, so that digests would differ from everybody else's.
+    """
+    single = np.full(64, np.finfo(np.float32).smallest_normal, dtype=np.float32)
+    double = np.full(64, np.finfo(np.float64).smallest_normal, dtype=np.float64)
+    exact = (
+        _survives_halving(single)
+        and _survives_halving(double)
+        and (single.astype(np.float64) / 2).astype(np.float32).all()
+    )
+    if not exact:
+        raise FloatingPointError(
+            "this thread flushes subnormal numbers to zero (a training library switches that on): "
+            "compute models in a process without one"
+        )
+
+
+def _survives_halving(tiny: npt.NDArray[Any]) -> bool:
+    halved = tiny / 2
+    return bool(halved.all() and (halved + halved == tiny).all())

@@ -1,0 +1,174 @@
+"""Judging an update: the rules that the committee's contract services apply to what only they can open.
+
+Owns: the norm rule, a rule on integers, and the verdict. A bad update is a value, not an error: rejected with a code,
+a text and coarse numbers that are the same for every member. An error means that this member could not judge.
+
+    judgement = judge_update(header, round_, chunks, "regulator", opening_key)
+    update = judgement.apply(update, now_ms)
+
+Source: ``docs/protocol.md``, judging.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.payload import MAX_VALUE, Values, decode_payload
+from blockfl.protocol.records import Header, Round, Update
+from blockfl.protocol.seal import open_update
+
+_BLOCK = 2**16
+_LOCAL_FAULTS: Final = (Code.OPENING_KEY, Code.CHUNK_MISMATCH)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norms:
+    """Exact norms of integer values: secret, for an exact norm can give a value away."""
+
+    l2_squared: int
+    linf: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A verdict: accepted, or rejected with a code; norms are told as bit lengths only, 0 when not known."""
+
+    accepted: bool
+    code: Code | None
+    reason: str
+    norm_l2_squared_bits: int
+    norm_linf_bits: int
+
+    def apply(self, update: Update, now_ms: int) -> Update:
+        """Return the update's record with this verdict; a judged one is returned as it is."""
+        if update.state != "submitted":
+            return update
+        return update.model_copy(
+            update={
+                "state": "accepted" if self.accepted else "rejected",
+                "code": self.code.identifier if self.code else "",
+                "reason": self.reason,
+                "norm_l2_squared_bits": self.norm_l2_squared_bits,
+                "norm_linf_bits": self.norm_linf_bits,
+                "judged_at_ms": now_ms,
+            }
+        )
+
+
+def compute_norms(values: Values) -> Norms:
+    """Return the exact Σx² and max|x| of int16 values of any shape (d,); memory does not grow with d."""
+    total = 0
+    for start in range(0, values.size, _BLOCK):
+        block = values[start : start + _BLOCK].astype(np.int64)
+        total += int(np.dot(block, block))
+    linf = max(int(values.max(initial=0)), -int(values.min(initial=0)))
+    return Norms(l2_squared=total, linf=linf)
+
+
+def judge_values(values: Values, dimension: int, weight: int, bound_l2_squared: int, bound_linf: int) -> Norms:
+    """Apply the norm rule: |x| ≤ 32767, Σx² ≤ ω²·bound_l2_squared, |x| ≤ min(32767, ω·bound_linf).
+
+    Args:
+        values: int16, shape (d,).
+        dimension: d.
+        weight: ω.
+        bound_l2_squared: of the round, for weight 1.
+        bound_linf: of the round, for weight 1.
+
+    Returns:
+        The exact norms.
+
+    Raises:
+        ProtocolError: BFL414 for another dtype or shape, then BFL415, BFL416, BFL417.
+    """
+    if values.dtype != np.int16 or values.shape != (dimension,):
+        raise ProtocolError(
+            Code.PAYLOAD_FORMAT, f"expected int16 of shape ({dimension},), got {values.dtype} of {values.shape}"
+        )
+    norms = compute_norms(values)
+    _check_norms(norms, weight, bound_l2_squared, bound_linf)
+    return norms
+
+
+def judge_update(
+    header: Header, round_: Round, chunks: Iterable[bytes], organisation: str, private_key: X25519PrivateKey
+) -> Judgement:
+    """Judge a submitted update as one member of the committee.
+
+    Args:
+        header: the submitted header; ``check_header`` held and its signature was verified.
+        round_: the header's round; weight and bounds are taken from it.
+        chunks: the sealed chunks in order.
+        organisation: the member that judges.
+        private_key: its opening key.
+
+    Raises:
+        ProtocolError: this member cannot judge: BFL119 (its key is not one that the update is sealed to), BFL304 (these
+            are not the announced chunks), BFL204 (the header is of another round).
+    """
+    part = round_.participant(header.organisation)
+    if part is None or (header.task, header.round) != (round_.task, round_.round):
+        raise ProtocolError(
+            Code.NOT_ENROLLED,
+            f"the header of {header.organisation} is not one of round {round_.round} of {round_.task}",
+        )
+    norms: Norms | None = None
+    try:
+        values, _ = decode_payload(open_update(header, chunks, organisation, private_key), header.dimension)
+        norms = compute_norms(values)
+        _check_norms(norms, part.weight, int(round_.bound_l2_squared), round_.bound_linf)
+    except ProtocolError as error:
+        if error.code in _LOCAL_FAULTS:
+            raise
+        return _reject(error, norms)
+    return Judgement(
+        accepted=True,
+        code=None,
+        reason="",
+        norm_l2_squared_bits=norms.l2_squared.bit_length(),
+        norm_linf_bits=norms.linf.bit_length(),
+    )
+
+
+def judge_missing() -> Judgement:
+    """Return the verdict on an update whose chunks were not uploaded in time."""
+    return _reject(ProtocolError(Code.CHUNKS_MISSING, "chunks were not uploaded before the submit deadline"), None)
+
+
+def open_values(header: Header, chunks: Iterable[bytes], organisation: str, private_key: X25519PrivateKey) -> Values:
+    """Return the values of an accepted update, int16 of shape (d,), opened as one member of the committee.
+
+    Raises:
+        ProtocolError: as ``open_update`` and ``decode_payload``.
+    """
+    values, _ = decode_payload(open_update(header, chunks, organisation, private_key), header.dimension)
+    return values
+
+
+def _check_norms(norms: Norms, weight: int, bound_l2_squared: int, bound_linf: int) -> None:
+    # Texts are public: they say bit lengths, never the exact norms.
+    if norms.linf > MAX_VALUE:
+        raise ProtocolError(Code.RANGE, f"expected values within ±{MAX_VALUE}, got -32768")
+    allowed = weight**2 * bound_l2_squared
+    if norms.l2_squared > allowed:
+        raise ProtocolError(
+            Code.NORM_L2,
+            f"the squared L2 norm ({norms.l2_squared.bit_length()} bits) is over {allowed}",
+        )
+    allowed = min(MAX_VALUE, weight * bound_linf)
+    if norms.linf > allowed:
+        raise ProtocolError(Code.NORM_LINF, f"the largest value ({norms.linf.bit_length()} bits) is over {allowed}")
+
+
+def _reject(error: ProtocolError, norms: Norms | None) -> Judgement:
+    return Judgement(
+        accepted=False,
+        code=error.code,
+        reason=str(error).removeprefix(f"{error.code.identifier} "),
+        norm_l2_squared_bits=norms.l2_squared.bit_length() if norms else 0,
+        norm_linf_bits=norms.linf.bit_length() if norms else 0,
+    )

@@ -1,0 +1,198 @@
+"""Model files: safetensors in one layout, so that a model has one digest.
+
+Owns: the manifest of a model's tensors, the way between named arrays, the flat vector and the bytes. Tensors stand in
+manifest order without gaps; the header is compact JSON in that order, padded with spaces to a multiple of eight,
+without metadata. The safetensors library reads it; what that library writes may differ and is then refused here.
+
+    manifest = manifest_of({"dense/kernel": kernel, "dense/bias": bias})
+    data = encode_model(manifest, flatten(manifest, arrays))
+
+Source: the safetensors format, https://github.com/huggingface/safetensors; ``docs/protocol.md``, models.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.records import Manifest, Tensor
+
+Vector = npt.NDArray[np.float32]
+
+_LENGTH_BYTES = 8
+_ALIGNMENT = 8
+_VALUE_BYTES = 4
+_MAX_HEADER_BYTES = 100_000_000
+
+
+def manifest_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Manifest:
+    """Return the manifest of named arrays, in their order.
+
+    Raises:
+        ProtocolError: BFL306 if one is not float32 or a name or shape is not allowed.
+    """
+    tensors = []
+    offset = 0
+    for name, array in arrays.items():
+        if array.dtype != np.float32:
+            raise ProtocolError(
+                Code.MANIFEST_MISMATCH,
+                f"tensor {name} is {array.dtype}, expected float32: leave out integer buffers, convert the others",
+            )
+        tensors.append((name, array.shape, offset))
+        offset += array.size
+    return _build_manifest(tensors)
+
+
+def flatten(manifest: Manifest, arrays: Mapping[str, npt.NDArray[Any]]) -> Vector:
+    """Return named arrays as one vector, float32 of shape (d,), in manifest order.
+
+    Raises:
+        ProtocolError: BFL306 if names, dtypes or shapes are not those of the manifest; BFL307 for NaN or infinity.
+    """
+    names = [tensor.name for tensor in manifest.tensors]
+    if set(arrays) != set(names):
+        raise ProtocolError(
+            Code.MANIFEST_MISMATCH,
+            f"expected the tensors {', '.join(names)}; "
+            f"missing: {', '.join(sorted(set(names) - set(arrays))) or 'none'}, "
+            f"unknown: {', '.join(sorted(set(arrays) - set(names))) or 'none'}",
+        )
+    vector = np.empty(manifest.dimension, dtype=np.float32)
+    for tensor in manifest.tensors:
+        array = arrays[tensor.name]
+        if array.dtype != np.float32 or array.shape != tensor.shape:
+            raise ProtocolError(
+                Code.MANIFEST_MISMATCH,
+                f"tensor {tensor.name}: expected float32 of shape {tensor.shape}, got {array.dtype} of {array.shape}",
+            )
+        vector[tensor.offset : tensor.offset + tensor.size] = array.reshape(-1)
+    check_finite(manifest, vector)
+    return vector
+
+
+def unflatten(manifest: Manifest, vector: Vector) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the tensors of a vector by name, as views.
+
+    Raises:
+        ProtocolError: BFL306 if dtype or shape is not that of the manifest.
+    """
+    _check_vector(manifest, vector)
+    return {
+        tensor.name: vector[tensor.offset : tensor.offset + tensor.size].reshape(tensor.shape)
+        for tensor in manifest.tensors
+    }
+
+
+def check_finite(manifest: Manifest, vector: Vector) -> None:
+    """Check that no value is NaN or infinite.
+
+    Raises:
+        ProtocolError: BFL307, naming the first tensor with one.
+    """
+    finite = np.isfinite(vector)
+    if finite.all():
+        return
+    index = int(np.flatnonzero(~finite)[0])
+    tensor = next(one for one in manifest.tensors if one.offset <= index < one.offset + one.size)
+    raise ProtocolError(Code.NOT_FINITE, f"tensor {tensor.name}: element {index - tensor.offset} is {vector[index]}")
+
+
+def encode_model(manifest: Manifest, vector: Vector) -> bytes:
+    """Return the model file of a vector, float32 of shape (d,).
+
+    Raises:
+        ProtocolError: BFL306 if dtype or shape is not that of the manifest; BFL307 for NaN or infinity.
+    """
+    _check_vector(manifest, vector)
+    check_finite(manifest, vector)
+    return _encode_header(manifest) + vector.astype("<f4", copy=False).tobytes()
+
+
+def decode_model(manifest: Manifest, data: bytes) -> Vector:
+    """Return the vector of a model file, float32 of shape (d,), read-only.
+
+    Raises:
+        ProtocolError: BFL306 if the bytes are not this manifest's one layout; BFL307 for NaN or infinity.
+    """
+    header = _encode_header(manifest)
+    expected = len(header) + _VALUE_BYTES * manifest.dimension
+    if len(data) != expected or data[: len(header)] != header:
+        raise ProtocolError(
+            Code.MANIFEST_MISMATCH,
+            f"expected a model file of {expected} bytes with the header of the task's manifest, got {len(data)} bytes "
+            "with another: encode the model with its manifest",
+        )
+    vector = np.frombuffer(data, dtype="<f4", offset=len(header)).astype(np.float32, copy=False)
+    vector.flags.writeable = False
+    check_finite(manifest, vector)
+    return vector
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Return the manifest of a model file in the one layout.
+
+    Raises:
+        ProtocolError: BFL306 if the bytes are anything else.
+    """
+    size = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if len(data) < _LENGTH_BYTES or size > min(len(data) - _LENGTH_BYTES, _MAX_HEADER_BYTES):
+        raise ProtocolError(
+            Code.MANIFEST_MISMATCH, f"expected a safetensors file, got {len(data)} bytes of another kind"
+        )
+    try:
+        entries = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + size])
+        tensors = [
+            (name, tuple(entry["shape"]), entry["data_offsets"][0] // _VALUE_BYTES) for name, entry in entries.items()
+        ]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise ProtocolError(Code.MANIFEST_MISMATCH, "expected a safetensors header, got something else") from error
+    manifest = _build_manifest(tensors)
+    if data[: _LENGTH_BYTES + size] != _encode_header(manifest):
+        raise ProtocolError(
+            Code.MANIFEST_MISMATCH,
+            "the safetensors header is not in the one layout: encode the model with its manifest",
+        )
+    return manifest
+
+
+def compute_model_digest(data: bytes) -> str:
+    """Return the digest of a model: SHA-256 of its file."""
+    return compute_digest(data)
+
+
+def _encode_header(manifest: Manifest) -> bytes:
+    entries = {
+        tensor.name: {
+            "dtype": "F32",
+            "shape": list(tensor.shape),
+            "data_offsets": [_VALUE_BYTES * tensor.offset, _VALUE_BYTES * (tensor.offset + tensor.size)],
+        }
+        for tensor in manifest.tensors
+    }
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
+
+
+def _build_manifest(tensors: list[tuple[str, tuple[int, ...], int]]) -> Manifest:
+    try:
+        return Manifest(
+            tensors=tuple(
+                Tensor(name=name, dtype="float32", shape=shape, offset=offset) for name, shape, offset in tensors
+            )
+        )
+    except ValueError as error:
+        raise ProtocolError(Code.MANIFEST_MISMATCH, f"the tensors are not ones of a model: {error}") from error
+
+
+def _check_vector(manifest: Manifest, vector: Vector) -> None:
+    if vector.dtype != np.float32 or vector.shape != (manifest.dimension,):
+        raise ProtocolError(
+            Code.MANIFEST_MISMATCH,
+            f"expected float32 of shape ({manifest.dimension},), got {vector.dtype} of {vector.shape}",
+        )

@@ -1,0 +1,121 @@
+"""From a trained delta to the integers that are sealed: clip, weight, round, until the norm rule holds.
+
+Owns: the float arithmetic on the institution's side. The norm rule is a rule on the integers, the same function that
+judges: rounding adds about d/4 to Σx², so the update is rounded, checked, shrunk, and rounded again.
+
+    values = quantise_update(delta, weight=3, scale=10, bound_l2_squared=b2, bound_linf=b, generator=generator)
+
+Source: ``docs/protocol.md``, quantisation.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.judging import judge_values
+from blockfl.protocol.payload import MAX_VALUE, Values
+
+Delta = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+_ATTEMPTS: Final = 64
+
+
+def clip_delta(delta: Delta, bound_l2: float) -> npt.NDArray[np.float64]:
+    """Return the delta, shortened to L2 norm ``bound_l2`` if it is longer.
+
+    Args:
+        delta: float32 or float64, shape (d,).
+        bound_l2: B, in the model's own units; not negative.
+
+    Raises:
+        ProtocolError: BFL307 if a value is NaN or infinite.
+    """
+    exact = _check_finite(delta)
+    if not 0 <= bound_l2 < np.inf:
+        raise ValueError(f"expected a finite bound of 0 or more, got {bound_l2}")
+    # The largest value is taken out, so that squares neither overflow nor vanish.
+    largest = np.abs(exact).max(initial=0.0)
+    if largest == 0.0:
+        return exact
+    norm = np.linalg.norm(exact / largest)
+    if norm * largest <= bound_l2:
+        return exact
+    shortened: npt.NDArray[np.float64] = exact / largest * (bound_l2 / norm)
+    return shortened
+
+
+def quantise_update(
+    delta: Delta,
+    weight: int,
+    scale: int,
+    bound_l2_squared: int,
+    bound_linf: int,
+    generator: np.random.Generator,
+) -> Values:
+    """Return ω·δ·2^s rounded stochastically, obeying the norm rule.
+
+    Values over the L∞ bound are cut to it; a delta over the L2 bound is shortened.
+
+    Args:
+        delta: float32 or float64, shape (d,).
+        weight: ω of the institution.
+        scale: s of the round.
+        bound_l2_squared: of the round, for weight 1.
+        bound_linf: of the round, for weight 1.
+        generator: the randomness of the rounding.
+
+    Returns:
+        int16, shape (d,).
+
+    Raises:
+        ProtocolError: BFL307 if a value is NaN or infinite.
+    """
+    limit_l2 = weight * np.sqrt(np.float64(bound_l2_squared))
+    limit_linf = np.float64(min(MAX_VALUE, weight * bound_linf))
+    exact = clip_delta(delta, np.ldexp(limit_l2 / weight, -scale))
+    exact = np.clip(np.ldexp(exact * weight, scale), -limit_linf, limit_linf)
+    for attempt in range(_ATTEMPTS):
+        values = _round(exact, generator)
+        try:
+            judge_values(values, len(values), weight, bound_l2_squared, bound_linf)
+        except ProtocolError as error:
+            if error.code is not Code.NORM_L2:
+                raise
+            exact = exact * _shrinkage(exact, values, limit_l2, attempt)
+        else:
+            return values
+    raise ProtocolError(
+        Code.NORM_L2, f"no rounding kept the norm under {bound_l2_squared} times {weight}² in {_ATTEMPTS} attempts"
+    )
+
+
+def _round(exact: npt.NDArray[np.float64], generator: np.random.Generator) -> Values:
+    lower = np.floor(exact)
+    lower += generator.random(len(exact)) < exact - lower
+    return lower.astype(np.int16)
+
+
+def _shrinkage(exact: npt.NDArray[np.float64], values: Values, limit_l2: np.float64, attempt: int) -> np.float64:
+    length_squared = np.dot(exact, exact)
+    rounded = values.astype(np.float64)
+    noise = np.dot(rounded, rounded) - length_squared
+    # Aim under the limit by what rounding added; each attempt a little lower, so that luck is not needed.
+    room = max(limit_l2**2 - noise, limit_l2**2 / 4)
+    return np.float64(min(1.0, np.sqrt(room / length_squared)) * (1 - 0.001 * (attempt + 1)))
+
+
+def _check_finite(delta: Delta) -> npt.NDArray[np.float64]:
+    if delta.ndim != 1 or delta.dtype not in (np.float32, np.float64):
+        raise ProtocolError(
+            Code.MANIFEST_MISMATCH,
+            f"expected a vector of float32 or float64, got {delta.dtype} of shape {delta.shape}",
+        )
+    finite = np.isfinite(delta)
+    if not finite.all():
+        index = int(np.flatnonzero(~finite)[0])
+        raise ProtocolError(
+            Code.NOT_FINITE, f"value {index} of the delta is {delta[index]}: lower the learning rate or check the data"
+        )
+    return delta.astype(np.float64)

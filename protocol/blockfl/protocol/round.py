@@ -1,0 +1,312 @@
+"""The states of a round: open → closed → published, or open → failed. Rules only; the contract reads and writes.
+
+Owns: when a round may open and close, who takes part, who is accepted, what a publication makes. Every function takes
+records and the transaction's time and returns new records.
+
+    round_ = open_round(task, progress, previous, consortium, keys, enrolments, number=1, now_ms=now_ms)
+    round_ = close_round(round_, updates, equivocators, task.spec.minimum_accepted, now_ms)
+
+Source: ``docs/protocol.md``, one round.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.records import (
+    Aggregate,
+    Blob,
+    CommitteeKey,
+    Consortium,
+    Enrolment,
+    Model,
+    Participant,
+    Progress,
+    Recipient,
+    Round,
+    Task,
+    TaskSpec,
+    Update,
+)
+from blockfl.protocol.terms import compute_bounds, compute_weights
+
+
+def check_spec(spec: TaskSpec, consortium: Consortium) -> None:
+    """Check what a task's proposal says about the consortium.
+
+    Raises:
+        ProtocolError: BFL203 if one of its institutions has not that role, BFL202 if its aggregator is not in the
+            committee.
+    """
+    for organisation in spec.institutions:
+        if organisation not in consortium.having("institution"):
+            raise ProtocolError(
+                Code.NOT_INSTITUTION,
+                f"{organisation} is not an institution of the consortium: choose among "
+                f"{', '.join(consortium.having('institution'))}",
+            )
+    if spec.aggregator not in consortium.committee:
+        raise ProtocolError(
+            Code.NOT_COMMITTEE,
+            f"the aggregator {spec.aggregator} is not in the committee: choose among {', '.join(consortium.committee)}",
+        )
+
+
+def create_task(spec: TaskSpec, creator: str, now_ms: int) -> tuple[Task, Progress, Model]:
+    """Return the records of a new task: itself, its progress before round 1, and version 0 of its model."""
+    task = Task(spec=spec, manifest_digest=spec.manifest.record_digest, created_by=creator, created_at_ms=now_ms)
+    progress = Progress(task=spec.task, round=0, version=0, model_digest=spec.initial_model.digest)
+    model = Model(
+        task=spec.task,
+        version=0,
+        round=0,
+        digest=spec.initial_model.digest,
+        base_digest=None,
+        sum=None,
+        scale=0,
+        total_weight=0,
+        accepted=(),
+        published_by=creator,
+        published_at_ms=now_ms,
+    )
+    return task, progress, model
+
+
+def open_round(
+    task: Task,
+    progress: Progress,
+    previous: Round | None,
+    consortium: Consortium,
+    keys: Iterable[CommitteeKey],
+    enrolments: Iterable[Enrolment],
+    number: int,
+    now_ms: int,
+) -> Round:
+    """Return round ``number``, opened now.
+
+    Args:
+        task: the task.
+        progress: where it stands.
+        previous: the record of round ``progress.round``, None if that is 0.
+        consortium: its committee and threshold hold for the round.
+        keys: the opening keys that are registered.
+        enrolments: of this task.
+        number: of the round to open.
+        now_ms: the transaction's time.
+
+    Raises:
+        ProtocolError: BFL105 (not its turn), BFL108 (all rounds were had), BFL107 (the previous is still open or waits
+            for its model), BFL109 (too few enrolled), BFL110 (too few opening keys).
+    """
+    spec = task.spec
+    _check_turn(spec, progress, previous, number)
+    enrolled = {one.organisation: one for one in enrolments if one.organisation in spec.institutions}
+    if len(enrolled) < spec.minimum_accepted:
+        raise ProtocolError(
+            Code.TOO_FEW_ENROLLED,
+            f"task {spec.task} needs {spec.minimum_accepted} enrolled institutions, {len(enrolled)} are: "
+            f"waiting for {', '.join(sorted(set(spec.institutions) - set(enrolled)))}",
+        )
+    registered = {one.organisation: one.public_key for one in keys if one.organisation in consortium.committee}
+    if len(registered) < consortium.threshold:
+        raise ProtocolError(
+            Code.KEYS_MISSING,
+            f"{consortium.threshold} committee members must have registered an opening key, {len(registered)} have: "
+            f"waiting for {', '.join(sorted(set(consortium.committee) - set(registered)))}",
+        )
+    weights = compute_weights(
+        {organisation: one.samples for organisation, one in enrolled.items()}, spec.samples_cap, spec.weight_cap
+    )
+    bounds = compute_bounds(spec.bound_l2_micro, max(weights.values()), spec.manifest.dimension)
+    submit_deadline_ms = now_ms + 1000 * spec.deadlines.submit_s
+    return Round(
+        task=spec.task,
+        round=number,
+        state="open",
+        base_version=progress.version,
+        base_digest=progress.model_digest,
+        committee=tuple(
+            Recipient(organisation=organisation, public_key=registered[organisation])
+            for organisation in sorted(registered)
+        ),
+        participants=tuple(
+            Participant(
+                organisation=organisation,
+                samples=enrolled[organisation].samples,
+                weight=weight,
+                certificate_digest=enrolled[organisation].certificate_digest,
+            )
+            for organisation, weight in weights.items()
+        ),
+        scale=bounds.scale,
+        bound_l2_squared=str(bounds.l2_squared),
+        bound_linf=bounds.linf,
+        opened_at_ms=now_ms,
+        submit_deadline_ms=submit_deadline_ms,
+        judge_deadline_ms=submit_deadline_ms + 1000 * spec.deadlines.judge_s,
+        closed_at_ms=0,
+        accepted=(),
+        rejected=(),
+        unjudged=(),
+        absent=(),
+        total_weight=0,
+    )
+
+
+def check_accepting(round_: Round, now_ms: int) -> None:
+    """Check that the round still takes headers and chunks: it is open, and now ≤ the submit deadline.
+
+    Raises:
+        ProtocolError: BFL104.
+    """
+    check_open(round_)
+    if now_ms > round_.submit_deadline_ms:
+        raise ProtocolError(
+            Code.ROUND_CLOSED,
+            f"round {round_.round} of {round_.task} took updates until {round_.submit_deadline_ms}, "
+            f"the transaction's time is {now_ms}: take part in the next",
+        )
+
+
+def check_open(round_: Round) -> None:
+    """Check that the round is open.
+
+    Raises:
+        ProtocolError: BFL104.
+    """
+    if round_.state != "open":
+        raise ProtocolError(Code.ROUND_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}")
+
+
+def close_round(
+    round_: Round,
+    updates: Mapping[str, Update],
+    equivocators: Collection[str],
+    minimum_accepted: int,
+    now_ms: int,
+) -> Round:
+    """Return the round closed, or failed if too few updates were accepted.
+
+    Args:
+        round_: the open round.
+        updates: the updates that were submitted, by organisation.
+        equivocators: organisations that signed two different headers; they are never accepted.
+        minimum_accepted: of the task.
+        now_ms: the transaction's time.
+
+    Raises:
+        ProtocolError: BFL104 if it is not open; BFL106 if somebody may still submit, or a submitted update is
+            unjudged, before the deadline for it.
+    """
+    check_open(round_)
+    names = tuple(one.organisation for one in round_.participants)
+    undecided = [name for name in names if _is_undecided(name, updates, equivocators)]
+    absent = [name for name in names if name not in updates and name not in equivocators]
+    waiting = undecided + (absent if now_ms < round_.submit_deadline_ms else [])
+    if waiting and now_ms < round_.judge_deadline_ms:
+        raise ProtocolError(
+            Code.ROUND_NOT_READY,
+            f"round {round_.round} of {round_.task} waits for {', '.join(sorted(waiting))} until "
+            f"{round_.submit_deadline_ms if not undecided else round_.judge_deadline_ms}, "
+            f"the transaction's time is {now_ms}",
+        )
+    accepted = tuple(
+        name for name in names if name in updates and updates[name].state == "accepted" and name not in equivocators
+    )
+    return round_.model_copy(
+        update={
+            "state": "closed" if len(accepted) >= minimum_accepted else "failed",
+            "closed_at_ms": now_ms,
+            "accepted": accepted,
+            "rejected": tuple(name for name in names if name not in (*accepted, *undecided, *absent)),
+            "unjudged": tuple(undecided),
+            "absent": tuple(absent),
+            "total_weight": sum(one.weight for one in round_.participants if one.organisation in accepted),
+        }
+    )
+
+
+def create_aggregate(round_: Round) -> Aggregate:
+    """Return the record of a closed round's sum, which the committee is to attest."""
+    return Aggregate(
+        task=round_.task,
+        round=round_.round,
+        state="pending",
+        accepted=round_.accepted,
+        total_weight=round_.total_weight,
+        sum=None,
+        attested_at_ms=0,
+    )
+
+
+def attest_aggregate(aggregate: Aggregate, round_: Round, total: Blob, now_ms: int) -> Aggregate:
+    """Return the aggregate attested with this sum; whether it is the sum is for the caller to have checked.
+
+    Raises:
+        ProtocolError: BFL107 if the round is not closed, BFL504 if another sum was attested before.
+    """
+    if aggregate.state == "attested":
+        if aggregate.sum != total:
+            raise ProtocolError(
+                Code.ALREADY_SETTLED,
+                f"the sum of round {round_.round} was attested as {aggregate.sum and aggregate.sum.digest}, "
+                f"not {total.digest}",
+            )
+        return aggregate
+    if round_.state != "closed":
+        raise ProtocolError(Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}")
+    return aggregate.model_copy(update={"state": "attested", "sum": total, "attested_at_ms": now_ms})
+
+
+def publish_round(
+    round_: Round, progress: Progress, aggregate: Aggregate, model_digest: str, publisher: str, now_ms: int
+) -> tuple[Round, Progress, Model]:
+    """Return the records that a publication writes: the round published, the progress, the new model version.
+
+    Raises:
+        ProtocolError: BFL107 if the round is not closed, BFL502 if its sum is not attested.
+    """
+    if round_.state != "closed":
+        raise ProtocolError(Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}")
+    if aggregate.state != "attested" or aggregate.sum is None:
+        raise ProtocolError(
+            Code.NOT_ATTESTED, f"the sum of round {round_.round} of {round_.task} is not attested yet: attest it first"
+        )
+    model = Model(
+        task=round_.task,
+        version=progress.version + 1,
+        round=round_.round,
+        digest=model_digest,
+        base_digest=round_.base_digest,
+        sum=aggregate.sum,
+        scale=round_.scale,
+        total_weight=aggregate.total_weight,
+        accepted=aggregate.accepted,
+        published_by=publisher,
+        published_at_ms=now_ms,
+    )
+    return (
+        round_.model_copy(update={"state": "published"}),
+        progress.model_copy(update={"version": model.version, "model_digest": model_digest}),
+        model,
+    )
+
+
+def _check_turn(spec: TaskSpec, progress: Progress, previous: Round | None, number: int) -> None:
+    if number > spec.rounds:
+        raise ProtocolError(Code.TASK_COMPLETE, f"task {spec.task} has {spec.rounds} rounds, there is no {number}")
+    if number != progress.round + 1:
+        raise ProtocolError(
+            Code.ROUND_ORDER, f"round {number} cannot open: {progress.round + 1} is the next of task {spec.task}"
+        )
+    if (previous.round if previous else 0) != progress.round:
+        raise ProtocolError(Code.ROUND_UNKNOWN, f"the record of round {progress.round} of {spec.task} is missing")
+    if previous and previous.state not in ("published", "failed"):
+        raise ProtocolError(
+            Code.ROUND_NOT_CLOSED,
+            f"round {number} cannot open: round {previous.round} of {spec.task} is {previous.state}, "
+            "expected published or failed",
+        )
+
+
+def _is_undecided(name: str, updates: Mapping[str, Update], equivocators: Collection[str]) -> bool:
+    return name in updates and updates[name].state == "submitted" and name not in equivocators

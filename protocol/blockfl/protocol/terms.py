@@ -1,0 +1,89 @@
+"""The integers of a round that follow from its task: weights, scale and bounds.
+
+Owns: how declared samples become weights, and how the norm bound B of a task becomes a rule on integers. Exact
+integer arithmetic throughout: every party computes the same numbers.
+
+    weights = compute_weights({"alpha": 199, "beta": 30}, samples_cap=1000, weight_cap=16)   # {"alpha": 16, "beta": 2}
+    scale = compute_scale(bound_l2_micro=1_000_000, weight_max=16, dimension=10_000)
+
+Source: ``docs/protocol.md``, terms of a round.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+from typing import Final
+
+from blockfl.protocol.payload import MAX_VALUE
+
+SPREAD_SQUARED: Final = 4096
+"""No value may exceed 64 times what it would be if all were equal: (64·B/√d)² = 4096·B²/d."""
+_MICRO_SQUARED = 10**12
+_MAX_SCALE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """The integer bounds of a round for weight 1."""
+
+    scale: int
+    l2_squared: int
+    linf: int
+
+
+def compute_weights(samples: Mapping[str, int], samples_cap: int, weight_cap: int) -> dict[str, int]:
+    """Return the weight ω of each organisation: its capped samples in proportion, the largest being ``weight_cap``.
+
+    ω = max(1, round half up of capped · weight_cap / largest capped).
+
+    Args:
+        samples: declared samples, each at least 1, by organisation.
+        samples_cap: the most samples that count.
+        weight_cap: the largest weight.
+    """
+    capped = {organisation: min(count, samples_cap) for organisation, count in samples.items()}
+    if min(capped.values(), default=0) < 1 or weight_cap < 1:
+        raise ValueError("expected at least one organisation, and samples and caps of 1 or more")
+    largest = max(capped.values())
+    return {
+        organisation: max(1, (2 * capped[organisation] * weight_cap + largest) // (2 * largest))
+        for organisation in sorted(capped)
+    }
+
+
+def compute_scale(bound_l2_micro: int, weight_max: int, dimension: int) -> int:
+    """Return the largest s for which the largest allowed value fits int16: ω·B∞·2^s ≤ 32767, B∞ = min(B, 64·B/√d).
+
+    Args:
+        bound_l2_micro: the norm bound B in millionths.
+        weight_max: the largest weight ω of the round.
+        dimension: d.
+    """
+    if min(bound_l2_micro, weight_max, dimension) < 1:
+        raise ValueError("expected a bound, weight and dimension of 1 or more")
+    numerator, denominator = _linf_squared(bound_l2_micro, dimension)
+    for scale in range(_MAX_SCALE, -_MAX_SCALE - 1, -1):
+        up, down = _power_of_four(scale)
+        if up * weight_max**2 * numerator <= MAX_VALUE**2 * denominator * down:
+            return scale
+    raise ValueError(f"a bound of {bound_l2_micro} millionths with weight {weight_max} is too large for int16")
+
+
+def compute_bounds(bound_l2_micro: int, weight_max: int, dimension: int) -> Bounds:
+    """Return the scale and ⌊4^s·B²⌋, ⌊2^s·B∞⌋."""
+    scale = compute_scale(bound_l2_micro, weight_max, dimension)
+    up, down = _power_of_four(scale)
+    numerator, denominator = _linf_squared(bound_l2_micro, dimension)
+    return Bounds(
+        scale=scale,
+        l2_squared=up * bound_l2_micro**2 // (_MICRO_SQUARED * down),
+        linf=isqrt(up * numerator // (denominator * down)),
+    )
+
+
+def _linf_squared(bound_l2_micro: int, dimension: int) -> tuple[int, int]:
+    return bound_l2_micro**2 * min(dimension, SPREAD_SQUARED), _MICRO_SQUARED * dimension
+
+
+def _power_of_four(scale: int) -> tuple[int, int]:
+    return 4 ** max(scale, 0), 4 ** max(-scale, 0)
