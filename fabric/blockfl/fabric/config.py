@@ -38,7 +38,7 @@ HASHING_WIDTH: Final = 0xFFFFFFFF
 _READERS: Final = "/Channel/Application/Readers"
 _WRITERS: Final = "/Channel/Application/Writers"
 # What peers apply to a resource that the configuration has no access rule for.
-_DEFAULT_ACLS: Final = {
+DEFAULT_ACLS: Final[Mapping[str, str]] = {
     "_lifecycle/CheckCommitReadiness": _WRITERS,
     "_lifecycle/CommitChaincodeDefinition": _WRITERS,
     "_lifecycle/QueryChaincodeDefinition": _WRITERS,
@@ -257,7 +257,7 @@ class ChannelConfig:
         Raises:
             ConfigError: nobody knows this resource.
         """
-        path = self.acls.get(resource) or _DEFAULT_ACLS.get(resource)
+        path = self.acls.get(resource) or DEFAULT_ACLS.get(resource)
         if path is None:
             raise ConfigError(f"expected a resource such as peer/Propose, got {resource!r}")
         return path
