@@ -6,15 +6,14 @@ must arrive at the digest that was published.
 
 import asyncio
 
-from blockfl.protocol.aggregation import apply_sum, decode_sum
-from blockfl.protocol.model import decode_model, encode_model
-
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import Progress, fetch_blob, ignore_progress
+from blockfl.protocol.aggregation import apply_sum, decode_sum
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.model import decode_model, encode_model
 from blockfl.protocol.records import Manifest, Model, Task
 
 

@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Self
 
-from blockfl.fabric.endpoint import Endpoint
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from blockfl.fabric.endpoint import Endpoint
 from blockfl.fabric.identity import Signer
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.canonical import Name
@@ -25,6 +25,7 @@ class ConnectionProfile(BaseModel):
         endpoint: ``host:port`` of the organisation's peer (its Gateway service).
         server_name: Name in the peer's TLS certificate, when it is not the host.
         opening_key: Only for committee members: the file of the private opening key.
+        genesis: The organisation's own copy of the channel's first block, the anchor of an audit.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -39,6 +40,7 @@ class ConnectionProfile(BaseModel):
     certificate: str
     private_key: str
     opening_key: str | None = None
+    genesis: str | None = None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -61,7 +63,7 @@ class ConnectionProfile(BaseModel):
         home = path.resolve().parent
         paths = {
             name: str(home / value)
-            for name in ("tls_roots", "certificate", "private_key", "opening_key")
+            for name in ("tls_roots", "certificate", "private_key", "opening_key", "genesis")
             if (value := getattr(profile, name)) is not None
         }
         return profile.model_copy(update=paths)

@@ -1,0 +1,153 @@
+"""The chain, verified: every block re-checked and every transaction re-validated, from a pinned first block on.
+
+Nothing that the serving node says about validity is taken over: hash chain, data hashes and orderers' signatures are
+checked against the configuration in force; each transaction's creator, endorsements and reads are validated anew; the
+node's validity flags and commit hash must come out the same. The result holds the state that follows from the ledger.
+
+Example:
+    async for block in gateway.blocks(0, stop):
+        proof.add(block)
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from blockfl.fabric.memory_state import MemoryState
+
+from blockfl.audit.errors import VerificationError
+from blockfl.fabric.block import (
+    compute_commit_hash,
+    decode_block,
+    decode_metadata,
+    header_hash,
+    verify_block,
+    verify_genesis,
+)
+from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.errors import FabricError
+from blockfl.fabric.transaction import decode_transaction, read_tx_id
+from blockfl.fabric.validate import code_name, validate_block
+from blockfl.ledger.errors import LedgerError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """One public write of a valid transaction: what the ledger held since when."""
+
+    block_number: int
+    key: str
+    value: bytes
+
+
+@dataclass(kw_only=True)
+class ChainProof:
+    """A chain verified so far.
+
+    Attributes:
+        genesis_hash: The pinned header hash of block 0; the anchor of all trust.
+        namespace: The contract whose writes are kept for the proofs that follow.
+    """
+
+    genesis_hash: bytes
+    namespace: str
+    blocks: int = 0
+    transactions: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    state: MemoryState = field(default_factory=MemoryState)
+    writes: list[Write] = field(default_factory=list)
+    block_bytes: int = 0
+    function_bytes: Counter[str] = field(default_factory=Counter)
+    last_hash: bytes = b""
+    last_commit_hash: bytes = b""
+    config: ChannelConfig | None = None
+
+    def add(self, block: Any) -> None:
+        """Verify the next block and apply it.
+
+        Raises:
+            VerificationError: Naming the block and what is wrong with it.
+        """
+        number = self.blocks
+        try:
+            if number == 0:
+                self._begin(block)
+            else:
+                self._verify(block)
+        except FabricError as error:
+            raise VerificationError(str(error), number) from error
+        self.last_hash = header_hash(block.header)
+        self.blocks += 1
+        self.block_bytes += block.ByteSize()
+        for data in block.data.data:
+            self.function_bytes[_function(data, self.namespace)] += len(data)
+
+    def _begin(self, block: Any) -> None:
+        if header_hash(block.header) != self.genesis_hash:
+            raise VerificationError(
+                f"the first block is {header_hash(block.header).hex()}, expected {self.genesis_hash.hex()}: "
+                "this is another ledger than the one you pinned",
+                0,
+            )
+        verify_genesis(block)
+        self.config = ChannelConfig.from_block(block)
+        self._replay(block)
+
+    def _verify(self, block: Any) -> None:
+        if self.config is None:
+            raise VerificationError("blocks must be added from the first one on")
+        verify_block(block, self.config, previous_hash=self.last_hash, number=self.blocks)
+        self._replay(block)
+
+    def _replay(self, block: Any) -> None:
+        """Validate the block's transactions anew and compare with what the node recorded."""
+        if self.config is None:
+            raise VerificationError("blocks must be added from the first one on")
+        number = self.blocks
+        validation = validate_block(block, self.config, self.state)
+        metadata = decode_metadata(block)
+        recorded = tuple(metadata.codes)
+        for index, code in enumerate(validation.codes):
+            if index >= len(recorded) or recorded[index] != code:
+                said = code_name(recorded[index]) if index < len(recorded) else "nothing"
+                raise VerificationError(
+                    f"transaction {index} is recorded as {said}, but validating it anew gives {code_name(code)}", number
+                )
+        commit_hash = compute_commit_hash(self.last_commit_hash, bytes(validation.codes), validation.updates.encode())
+        if metadata.commit_hash and metadata.commit_hash != commit_hash:
+            raise VerificationError(
+                f"the commit hash is {metadata.commit_hash.hex()}, but the ledger's content gives {commit_hash.hex()}",
+                number,
+            )
+        self.last_commit_hash = commit_hash
+        self.state.apply(validation.updates, [tx_id for data in block.data.data if (tx_id := read_tx_id(data))])
+        for write in validation.updates.public:
+            if write.namespace == self.namespace and write.value is not None:
+                self.writes.append(Write(block_number=number, key=write.key, value=write.value))
+        self.codes.update(code_name(code) for code in validation.codes)
+        self.transactions += len(validation.codes)
+        if validation.config is not None:
+            self.config = validation.config
+
+
+def pinned_hash(genesis: bytes) -> bytes:
+    """Return the header hash of a configuration block's bytes.
+
+    Raises:
+        LedgerError: When they are not a block.
+    """
+    try:
+        return header_hash(decode_block(genesis).header)
+    except FabricError as error:
+        raise LedgerError(f"the pinned first block cannot be read: {error}") from error
+
+
+def _function(envelope: bytes, namespace: str) -> str:
+    """Return the contract function that a transaction called, or what kind of transaction it is."""
+    try:
+        transaction = decode_transaction(envelope)
+    except FabricError:
+        return "unreadable"
+    if transaction.chaincode != namespace or not transaction.args:
+        return transaction.chaincode or "configuration"
+    return transaction.args[0].decode(errors="replace")

@@ -1,0 +1,211 @@
+"""The records of a task, verified: who signed which update, what was accepted, and how each model came about.
+
+Works on a verified chain alone. Signatures of old rounds are checked with the certificate that was enrolled then; digests
+of chunks are compared with the hashes that the ledger keeps of private data. `verify_models` then recomputes every version.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TypeVar
+
+from blockfl.audit.chain import ChainProof
+from blockfl.audit.errors import VerificationError
+from blockfl.fabric.rwset import hash_key
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.lineage import derive_model
+from blockfl.ledger.transfer import fetch_blob
+from blockfl.protocol import place
+from blockfl.protocol.canonical import Record, compute_digest
+from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.records import (
+    Aggregate,
+    Blob,
+    Enrolment,
+    Model,
+    Round,
+    SignedHeader,
+    Task,
+    Update,
+)
+from blockfl.protocol.submission import verify_header_signature
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskProof:
+    """What was proven of a task."""
+
+    task: str
+    rounds: int
+    updates: int
+    accepted: int
+    versions: int
+    model_digest: str
+
+
+class History:
+    """The contract's records of a verified chain: the last of each key, and all that ever were."""
+
+    def __init__(self, chain: ChainProof) -> None:
+        self._chain = chain
+        self._last: dict[str, bytes] = {}
+        self._certificates: dict[tuple[str, str, str], str] = {}
+        self.versions_of_key: dict[str, list[bytes]] = defaultdict(list)
+        for write in chain.writes:
+            self._last[write.key] = write.value
+            self.versions_of_key[write.key].append(write.value)
+            if write.key.startswith("enrolment/"):
+                enrolment = Enrolment.decode(write.value)
+                part = (enrolment.task, enrolment.organisation, enrolment.certificate_digest)
+                self._certificates[part] = enrolment.certificate
+
+    def get(self, kind: type[R], key: str) -> R:
+        """Return a record that must be there."""
+        value = self._last.get(key)
+        if value is None:
+            raise VerificationError(f"no record {key} on the ledger")
+        return self._decode(kind, key, value)
+
+    def find(self, kind: type[R], key: str) -> R | None:
+        """Return a record, or None."""
+        value = self._last.get(key)
+        return None if value is None else self._decode(kind, key, value)
+
+    def below(self, kind: type[R], prefix: str) -> list[R]:
+        """Return all records whose key begins with ``prefix/``, ascending."""
+        keys = sorted(key for key in self._last if key.startswith(prefix + "/"))
+        return [self._decode(kind, key, self._last[key]) for key in keys]
+
+    def certificate(self, task: str, organisation: str, digest: str) -> str:
+        """Return the certificate that was enrolled under a digest."""
+        found = self._certificates.get((task, organisation, digest))
+        if found is None:
+            raise VerificationError(f"task {task}: {organisation} never enrolled a certificate {digest}")
+        return found
+
+    def private_hash(self, collection: str, key: str) -> str | None:
+        """Return SHA-256 of a private value as the ledger holds it, or None."""
+        hashed = self._chain.state.get_hash(self._chain.namespace, collection, hash_key(key))
+        return None if hashed is None else hashed.value_hash.hex()
+
+    @staticmethod
+    def _decode(kind: type[R], key: str, value: bytes) -> R:
+        try:
+            return kind.decode(value)
+        except ProtocolError as error:
+            raise VerificationError(f"record {key}: {error}") from error
+
+
+def verify_task(history: History, task: Task) -> TaskProof:
+    """Verify every round, update and version record of a task.
+
+    Raises:
+        VerificationError: Naming the record and what is wrong with it.
+    """
+    name = task.spec.task
+    rounds = history.below(Round, f"round/{name}")
+    updates = accepted = 0
+    for round_ in rounds:
+        judged = _verify_round(history, round_)
+        updates += len(judged)
+        accepted += len(round_.accepted)
+    models = history.below(Model, f"model/{name}")
+    _verify_versions(history, task, models)
+    return TaskProof(
+        task=name,
+        rounds=len(rounds),
+        updates=updates,
+        accepted=accepted,
+        versions=len(models),
+        model_digest=models[-1].digest,
+    )
+
+
+def _verify_round(history: History, round_: Round) -> dict[str, Update]:
+    where = f"task {round_.task}, round {round_.round}"
+    updates = {
+        update.organisation: update for update in history.below(Update, f"update/{round_.task}/{round_.round:06d}")
+    }
+    for organisation, update in updates.items():
+        _verify_update(history, round_, organisation, update, where)
+    for organisation in round_.accepted:
+        if organisation not in updates or updates[organisation].state != "accepted":
+            raise VerificationError(f"{where}: counts {organisation} as accepted, which has no accepted update")
+    weights = {part.organisation: part.weight for part in round_.participants}
+    if round_.state in ("closed", "published") and round_.total_weight != sum(weights[one] for one in round_.accepted):
+        raise VerificationError(f"{where}: total weight {round_.total_weight} is not that of the accepted updates")
+    return updates
+
+
+def _verify_update(history: History, round_: Round, organisation: str, update: Update, where: str) -> None:
+    where = f"{where}, update of {organisation}"
+    signed = history.get(SignedHeader, place.header_key(round_.task, round_.round, organisation))
+    if signed.header.record_digest != update.header_digest:
+        raise VerificationError(f"{where}: the verdict is on another header than the one on the ledger")
+    part = round_.participant(organisation)
+    if part is None:
+        raise VerificationError(f"{where}: it takes no part in the round")
+    try:
+        verify_header_signature(signed, history.certificate(round_.task, organisation, part.certificate_digest))
+    except ProtocolError as error:
+        raise VerificationError(f"{where}: {error}") from error
+    if signed.header.base_digest != round_.base_digest:
+        raise VerificationError(f"{where}: built on another model than the round's")
+    if update.state != "accepted":
+        return
+    for index, digest in enumerate(signed.header.chunk_digests):
+        key = place.sealed_chunk_key(round_.task, round_.round, organisation, index)
+        held = history.private_hash(place.SEALED, key)
+        if held is not None and held != digest:
+            raise VerificationError(f"{where}: chunk {index} on the ledger is not the one that was signed")
+
+
+def _verify_versions(history: History, task: Task, models: list[Model]) -> None:
+    name = task.spec.task
+    if not models or models[0].version != 0 or models[0].digest != task.spec.initial_model.digest:
+        raise VerificationError(f"task {name}: version 0 is not the task's initial model")
+    for before, model in zip(models, models[1:], strict=False):
+        where = f"task {name}, version {model.version}"
+        round_ = history.get(Round, place.round_key(name, model.round))
+        aggregate = history.get(Aggregate, place.aggregate_key(name, model.round))
+        if model.version != before.version + 1 or model.base_digest != before.digest:
+            raise VerificationError(f"{where}: does not follow from version {before.version}")
+        if round_.base_digest != before.digest or round_.state != "published":
+            raise VerificationError(f"{where}: round {model.round} was not built on version {before.version}")
+        if aggregate.state != "attested" or aggregate.sum != model.sum or model.sum is None:
+            raise VerificationError(f"{where}: its sum is not the one that the committee attested")
+        if not model.accepted == aggregate.accepted == round_.accepted:
+            raise VerificationError(f"{where}: round, sum and version name different accepted updates")
+        if not model.total_weight == aggregate.total_weight == round_.total_weight or model.scale != round_.scale:
+            raise VerificationError(f"{where}: weight or scale is not that of round {model.round}")
+        _verify_blob(history, name, model.sum, where)
+    _verify_blob(history, name, task.spec.initial_model, f"task {name}, initial model")
+
+
+def _verify_blob(history: History, task: str, blob: Blob, where: str) -> None:
+    for digest in blob.chunks:
+        if history.private_hash(place.MODELS, place.model_chunk_key(task, digest)) != digest:
+            raise VerificationError(f"{where}: chunk {digest} is not on the ledger")
+
+
+async def verify_models(ledger: Ledger, history: History, task: Task) -> str:
+    """Recompute every version from the initial model and the sums.
+
+    Returns:
+        The digest of the last version.
+
+    Raises:
+        VerificationError: A version does not come out as published.
+        LedgerError: The auditor's peer cannot give a model or a sum.
+    """
+    name = task.spec.task
+    try:
+        content = await fetch_blob(ledger, name, task.spec.initial_model)
+        for model in history.below(Model, f"model/{name}")[1:]:
+            if model.sum is None:
+                raise VerificationError(f"task {name}, version {model.version}: no sum")
+            content = derive_model(task.spec.manifest, content, await fetch_blob(ledger, name, model.sum), model)
+    except ProtocolError as error:
+        raise VerificationError(str(error)) from error
+    return compute_digest(content)

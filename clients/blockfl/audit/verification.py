@@ -1,0 +1,73 @@
+"""The whole proof: the chain, then every task's records, then every model."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from blockfl.audit.chain import ChainProof, pinned_hash
+from blockfl.audit.records import History, TaskProof, verify_models, verify_task
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
+from blockfl.protocol.records import Task
+
+Progress = Callable[[str], None]
+_EVERY = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationReport:
+    """What was verified: numbers of blocks and transactions, validity codes, tasks, and the last block's hash."""
+
+    blocks: int
+    transactions: int
+    codes: dict[str, int]
+    ledger_bytes: int
+    function_bytes: dict[str, int]
+    genesis_hash: str
+    last_block_hash: str
+    tasks: tuple[TaskProof, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the report for machines."""
+        return {"verified": True, **asdict(self)}
+
+
+async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> VerificationReport:
+    """Verify everything up to the present height.
+
+    Args:
+        ledger: An identity of any organisation.
+        genesis: The organisation's own copy of the first block.
+        progress: Told what is being verified.
+
+    Raises:
+        VerificationError: Something is not as it must be.
+        LedgerError: The ledger cannot be read.
+    """
+    try:
+        anchor = pinned_hash(genesis.read_bytes())
+    except OSError as error:
+        raise LedgerError(f"{genesis}: your copy of the first block cannot be read ({error.strerror})") from error
+    chain = ChainProof(genesis_hash=anchor, namespace=ledger.profile.contract)
+    height = await ledger.gateway.height()
+    async for block in ledger.gateway.blocks(0, height - 1):
+        chain.add(block)
+        if chain.blocks % _EVERY == 0 or chain.blocks == height:
+            progress(f"verified block {chain.blocks - 1} of {height - 1}")
+    history = History(chain)
+    proofs = []
+    for task in history.below(Task, "task"):
+        proof = verify_task(history, task)
+        digest = await verify_models(ledger, history, task)
+        progress(f"task {proof.task}: {proof.versions} versions recomputed, the last is {digest[:16]}…")
+        proofs.append(proof)
+    return VerificationReport(
+        blocks=chain.blocks,
+        transactions=chain.transactions,
+        codes=dict(chain.codes),
+        ledger_bytes=chain.block_bytes,
+        function_bytes=dict(chain.function_bytes),
+        genesis_hash=anchor.hex(),
+        last_block_hash=chain.last_hash.hex(),
+        tasks=tuple(proofs),
+    )

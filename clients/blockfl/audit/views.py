@@ -1,0 +1,146 @@
+"""What an auditor looks at: tasks, rounds, updates and models as rows.
+
+A row is a plain mapping of column to value, ready for a table or for JSON. Times are milliseconds since 1970 as the
+submitter of the transaction stated them, which peers accept only near their own clock.
+"""
+
+from datetime import UTC, datetime
+
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import RefusedError
+from blockfl.protocol.records import Aggregate, Model, Round, Update
+
+Row = dict[str, object]
+
+
+async def list_tasks(ledger: Ledger) -> list[Row]:
+    """Return a row for each task."""
+    rows: list[Row] = []
+    for task in await ledger.list_tasks():
+        progress = await ledger.read_progress(task.spec.task)
+        rows.append(
+            {
+                "task": task.spec.task,
+                "title": task.spec.title,
+                "round": progress.round,
+                "rounds": task.spec.rounds,
+                "version": progress.version,
+                "model_digest": progress.model_digest,
+                "institutions": list(task.spec.institutions),
+                "aggregator": task.spec.aggregator,
+                "created": _time(task.created_at_ms),
+            }
+        )
+    return rows
+
+
+async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
+    """Return a row for each round: state, who was accepted, seconds per step as the ledger's times give them."""
+    rows: list[Row] = []
+    models = {model.round: model for model in await ledger.list_models(task) if model.version}
+    for round_ in await ledger.list_rounds(task):
+        updates = await ledger.list_updates(task, round_.round)
+        aggregate = await _find_aggregate(ledger, round_)
+        rows.append(
+            {
+                "round": round_.round,
+                "state": round_.state,
+                "base_version": round_.base_version,
+                "accepted": list(round_.accepted),
+                "rejected": [
+                    {"organisation": update.organisation, "code": update.code}
+                    for update in updates
+                    if update.state == "rejected"
+                ],
+                "unjudged": list(round_.unjudged),
+                "absent": list(round_.absent),
+                "opened": _time(round_.opened_at_ms),
+                "seconds": _seconds(round_, list(updates), aggregate, models.get(round_.round)),
+            }
+        )
+    return rows
+
+
+async def list_updates(ledger: Ledger, task: str, number: int | None) -> list[Row]:
+    """Return a row for each update of a round, or of every round."""
+    numbers = [number] if number else [round_.round for round_ in await ledger.list_rounds(task)]
+    return [_update_row(update) for one in numbers for update in await ledger.list_updates(task, one)]
+
+
+async def list_models(ledger: Ledger, task: str) -> list[Row]:
+    """Return a row for each version, with what the institutions reported of it."""
+    rows: list[Row] = []
+    for model in await ledger.list_models(task):
+        reports = await ledger.list_metrics(task, model.version)
+        samples = sum(report.samples for report in reports)
+        correct = sum(report.accuracy_micro * report.samples for report in reports)
+        rows.append(
+            {
+                "version": model.version,
+                "round": model.round,
+                "digest": model.digest,
+                "accepted": list(model.accepted),
+                "published_by": model.published_by,
+                "published": _time(model.published_at_ms),
+                "accuracy": round(correct / samples / 1e6, 6) if samples else None,
+                "confirmed_by": [report.organisation for report in reports if report.model_digest == model.digest],
+                "contested_by": [report.organisation for report in reports if report.model_digest != model.digest],
+                "reports": {
+                    report.organisation: {
+                        "digest": report.model_digest,
+                        "accuracy": report.accuracy_micro / 1e6,
+                        "samples": report.samples,
+                    }
+                    for report in reports
+                },
+            }
+        )
+    return rows
+
+
+def _update_row(update: Update) -> Row:
+    return {
+        "round": update.round,
+        "organisation": update.organisation,
+        "state": update.state,
+        "code": update.code,
+        "reason": update.reason,
+        "norm_l2_squared_bits": update.norm_l2_squared_bits,
+        "norm_linf_bits": update.norm_linf_bits,
+        "submitted": _time(update.submitted_at_ms),
+        "judged": _time(update.judged_at_ms),
+        "header_digest": update.header_digest,
+    }
+
+
+async def _find_aggregate(ledger: Ledger, round_: Round) -> Aggregate | None:
+    if round_.state not in ("closed", "published"):
+        return None
+    try:
+        return await ledger.read_aggregate(round_.task, round_.round)
+    except RefusedError:
+        return None
+
+
+def _seconds(
+    round_: Round, updates: list[Update], aggregate: Aggregate | None, model: Model | None
+) -> dict[str, float]:
+    """Return how long each step took: training and submitting, judging, closing, summing, publishing."""
+    marks = {
+        "submit": max((update.submitted_at_ms for update in updates), default=0),
+        "judge": max((update.judged_at_ms for update in updates), default=0),
+        "close": round_.closed_at_ms,
+        "sum": aggregate.attested_at_ms if aggregate else 0,
+        "publish": model.published_at_ms if model else 0,
+    }
+    seconds: dict[str, float] = {}
+    before = round_.opened_at_ms
+    for step, at_ms in marks.items():
+        if at_ms:
+            seconds[step] = max(0, at_ms - before) / 1000
+            before = max(before, at_ms)
+    return seconds
+
+
+def _time(at_ms: int) -> str | None:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds") if at_ms else None

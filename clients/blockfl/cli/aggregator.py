@@ -1,0 +1,76 @@
+"""``blockfl aggregator``: a committee member's process."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from blockfl.aggregator.process import Aggregator, AggregatorSettings
+from blockfl.cli import option
+from blockfl.cli.output import Output
+from blockfl.cli.termination import run_until_terminated
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.ledger.store import ModelStore
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Run a committee member's process."""
+
+
+@app.command()
+def run(
+    profile: option.Profile,
+    directory: Annotated[Path, typer.Option(help="Where models are kept; may be deleted when the process is stopped.")],
+    task: Annotated[list[str] | None, typer.Option(help="Attend only to this task; may be repeated.")] = None,
+    enrolment_patience: Annotated[
+        float, typer.Option(min=0, help="Seconds the first round waits for those not enrolled, once enough are.")
+    ] = 60.0,
+    judge_patience: Annotated[
+        float, typer.Option(min=0, help="Seconds after which the next member judges or closes.")
+    ] = 5.0,
+    takeover: Annotated[
+        float, typer.Option(min=0, help="Seconds after which another member publishes in the aggregator's place.")
+    ] = 60.0,
+    until_complete: Annotated[bool, typer.Option(help="End when every task has had all its rounds.")] = False,
+) -> None:
+    """Judge updates and close rounds; the task's aggregator also opens rounds, sums and publishes."""
+    settings = AggregatorSettings(
+        tasks=tuple(task or ()),
+        enrolment_patience_s=enrolment_patience,
+        judge_patience_s=judge_patience,
+        takeover_s=takeover,
+        until_complete=until_complete,
+    )
+    asyncio.run(run_until_terminated(_run(ConnectionProfile.load(profile), directory, settings)))
+
+
+async def _run(profile: ConnectionProfile, directory: Path, settings: AggregatorSettings) -> None:
+    output = Output(as_json=False)
+    opening_key = _load_opening_key(profile)
+    async with Ledger(profile) as ledger:
+        output.progress(f"{profile.organisation}: attending to {', '.join(settings.tasks) or 'every task'}")
+        await Aggregator(ledger, opening_key, ModelStore(directory), settings, output.progress).run()
+
+
+def _load_opening_key(profile: ConnectionProfile) -> X25519PrivateKey:
+    """Read the member's private opening key: 32 bytes as hex."""
+    if profile.opening_key is None:
+        raise LedgerError(
+            f"the profile of {profile.organisation} names no opening_key; only committee members have one"
+        )
+    path = Path(profile.opening_key)
+    try:
+        if path.stat().st_mode & 0o077:
+            raise LedgerError(f"{path}: others may read this private key; run: chmod 600 {path}")
+        return X25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip()))
+    except OSError as error:
+        raise LedgerError(f"{path}: the opening key cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise LedgerError(f"{path}: expected 32 bytes as hex; generate the key anew and register it") from error

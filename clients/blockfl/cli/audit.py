@@ -1,0 +1,103 @@
+"""``blockfl audit``: what happened, and the proof of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from blockfl.audit import views
+from blockfl.audit.verification import verify_ledger
+from blockfl.cli import option
+from blockfl.cli.output import Output
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.profile import ConnectionProfile
+
+app = typer.Typer(no_args_is_help=True)
+
+T = TypeVar("T")
+TaskName = Annotated[str, typer.Option("--task", "-t", help="The task.")]
+
+
+@app.command()
+def tasks(profile: option.Profile, json: option.Json = False) -> None:
+    """List the tasks."""
+    rows = _ask(profile, views.list_tasks)
+    columns = ["task", "title", "round", "rounds", "version", "model_digest", "institutions"]
+    Output(as_json=json).table("tasks", rows, columns)
+
+
+@app.command()
+def rounds(profile: option.Profile, task: TaskName, json: option.Json = False) -> None:
+    """List a task's rounds: state, who was accepted and rejected, seconds per step."""
+    rows = _ask(profile, lambda ledger: views.list_rounds(ledger, task))
+    Output(as_json=json).table(
+        f"rounds of {task}",
+        rows,
+        ["round", "state", "base_version", "accepted", "rejected", "unjudged", "absent", "opened"],
+    )
+
+
+@app.command()
+def updates(
+    profile: option.Profile,
+    task: TaskName,
+    number: Annotated[int | None, typer.Option("--round", "-r", min=1, help="Only this round.")] = None,
+    json: option.Json = False,
+) -> None:
+    """List the updates of a task with their verdicts."""
+    rows = _ask(profile, lambda ledger: views.list_updates(ledger, task, number))
+    columns = ["round", "organisation", "state", "code", "reason", "norm_l2_squared_bits", "submitted", "judged"]
+    Output(as_json=json).table(f"updates of {task}", rows, columns)
+
+
+@app.command()
+def models(profile: option.Profile, task: TaskName, json: option.Json = False) -> None:
+    """List a task's model versions and what the institutions reported of them."""
+    rows = _ask(profile, lambda ledger: views.list_models(ledger, task))
+    columns = ["version", "round", "digest", "accepted", "accuracy", "confirmed_by", "contested_by", "published"]
+    Output(as_json=json).table(f"models of {task}", rows, columns)
+
+
+@app.command()
+def verify(
+    profile: option.Profile,
+    genesis: Annotated[
+        Path | None, typer.Option(help="Your own copy of the channel's first block; default: the profile's.")
+    ] = None,
+    json: option.Json = False,
+) -> None:
+    """Verify the whole ledger: chain, signatures, every transaction anew, records, every model version.
+
+    Exit code 3 when something is not as it must be.
+    """
+    output = Output(as_json=json)
+    anchor = _genesis(ConnectionProfile.load(profile), genesis)
+
+    async def prove(ledger: Ledger) -> dict[str, object]:
+        return (await verify_ledger(ledger, anchor, output.progress)).as_dict()
+
+    report = _ask(profile, prove)
+    output.result(report)
+    output.line(
+        f"verified: {report['blocks']} blocks, {report['transactions']} transactions {report['codes']}, "
+        f"from first block {str(report['genesis_hash'])[:16]}… to {str(report['last_block_hash'])[:16]}…"
+    )
+
+
+def _genesis(profile: ConnectionProfile, given: Path | None) -> Path:
+    if given is not None:
+        return given
+    if profile.genesis is None:
+        raise LedgerError("the profile names no genesis block; pass your own copy with --genesis")
+    return Path(profile.genesis)
+
+
+def _ask(profile: Path, question: Callable[[Ledger], Awaitable[T]]) -> T:
+    async def ask() -> T:
+        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+            return await question(ledger)
+
+    return asyncio.run(ask())

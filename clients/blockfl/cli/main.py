@@ -1,0 +1,49 @@
+"""The ``blockfl`` command: its groups, and how errors become exit codes."""
+
+import logging
+import sys
+
+import typer
+
+from blockfl.audit.errors import VerificationError
+from blockfl.cli import aggregator, audit, institution, network, task
+from blockfl.cli.output import Exit, Output
+from blockfl.fabric.errors import FabricError
+from blockfl.institution.errors import InstitutionError
+from blockfl.ledger.errors import LedgerError
+from blockfl.network.errors import NetworkError
+from blockfl.protocol.codes import ProtocolError
+
+app = typer.Typer(
+    name="blockfl",
+    help="Federated learning with Hyperledger Fabric as the referee.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(network.app, name="network", help="Bring a consortium's network up, look at it, take it down.")
+app.add_typer(task.app, name="task", help="Create federated tasks and look at them.")
+app.add_typer(institution.app, name="institution", help="Run the agent beside an institution's data.")
+app.add_typer(aggregator.app, name="aggregator", help="Run a committee member's process.")
+app.add_typer(audit.app, name="audit", help="Query the ledger and prove what happened.")
+
+
+def main() -> None:
+    """Run the command; every failure is one clear line and an exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    output = Output(as_json=False)
+    try:
+        app()
+    except VerificationError as error:
+        output.error(str(error))
+        sys.exit(Exit.NOT_VERIFIED)
+    except (LedgerError, NetworkError, ProtocolError, FabricError, InstitutionError) as error:
+        output.error(str(error))
+        sys.exit(Exit.FAILED)
+    except KeyboardInterrupt:
+        output.error("interrupted")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

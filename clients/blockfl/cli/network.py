@@ -1,0 +1,87 @@
+"""``blockfl network``: a consortium's network on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from blockfl.network.network import Network
+
+from blockfl.cli import option
+from blockfl.cli.output import Exit, Output
+from blockfl.network.description import Description, LedgerKind
+
+app = typer.Typer(no_args_is_help=True)
+
+Directory = Annotated[
+    Path, typer.Option("--directory", "-d", envvar="BLOCKFL_NETWORK", help="The network's directory.")
+]
+
+
+@app.command()
+def up(
+    directory: Directory = Path("network-data"),
+    consortium: Annotated[
+        Path | None, typer.Option(help="Description of the consortium; default: four hospitals, three neutral ones.")
+    ] = None,
+    ledger: Annotated[LedgerKind, typer.Option(help="Which ledger runs it.")] = "embedded",
+    base_port: Annotated[int | None, typer.Option(help="First port of the default consortium.", min=1024)] = None,
+    json: option.Json = False,
+) -> None:
+    """Bring the network up; a running or stopped one continues."""
+    output = Output(as_json=json)
+    if consortium is not None and base_port is not None:
+        output.error("--base-port belongs to the default consortium; name the ports in your own description")
+        raise typer.Exit(Exit.USAGE)
+    description = Description.load(consortium) if consortium else None
+    network = Network.prepare(directory, description, ledger, base_port=base_port)
+    network.up(output.progress)
+    _print_status(network, output)
+
+
+@app.command()
+def status(directory: Directory = Path("network-data"), json: option.Json = False) -> None:
+    """Show each process: state, memory, height, last error."""
+    output = Output(as_json=json)
+    if not _print_status(Network.open(directory), output):
+        raise typer.Exit(Exit.FAILED)
+
+
+@app.command()
+def logs(
+    node: Annotated[str, typer.Argument(help="A process as `blockfl network status` names it.")],
+    directory: Directory = Path("network-data"),
+    lines: Annotated[int, typer.Option(min=1, help="How many of the last lines.")] = 50,
+) -> None:
+    """Print the last lines of a process's log."""
+    Output(as_json=False).line(Network.open(directory).logs(node, lines))
+
+
+@app.command()
+def stop(directory: Directory = Path("network-data")) -> None:
+    """Stop every process; nothing is lost, and `up` continues."""
+    output = Output(as_json=False)
+    for name in Network.open(directory).stop():
+        output.progress(f"stopped {name}")
+
+
+@app.command()
+def down(
+    directory: Directory = Path("network-data"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Stop the network and delete its ledger, keys and logs for good."""
+    network = Network.open(directory)
+    if not yes:
+        typer.confirm(f"Delete the ledger, all keys and logs in {directory.resolve()}?", abort=True)
+    network.down()
+
+
+def _print_status(network: Network, output: Output) -> bool:
+    """Print the status; return whether every process runs."""
+    rows = network.status()
+    output.table(
+        f"network {network.description.network}, ledger {network.ledger}",
+        [row.as_dict() for row in rows],
+        ["name", "state", "pid", "address", "memory_mb", "height", "error"],
+    )
+    return all(row.state == "running" for row in rows)

@@ -1,0 +1,65 @@
+"""What commands print: tables and progress for people, JSON for machines, one line for an error."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+
+from rich.console import Console
+from rich.table import Table
+
+
+class Exit(IntEnum):
+    """Exit codes of every command (2 is a usage error)."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_VERIFIED = 3
+
+
+class Output:
+    """Standard output for results, standard error for progress and errors."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._console = Console(soft_wrap=True)
+        self._errors = Console(stderr=True, soft_wrap=True)
+
+    def result(self, value: object) -> None:
+        """Print a machine-readable result, when JSON is wanted."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+    def table(self, title: str, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
+        """Print rows: as a table, or as a JSON list."""
+        if self.as_json:
+            self.result(list(rows))
+            return
+        table = Table(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column.replace("_", " "), overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(row.get(column)) for column in columns))
+        self._console.print(table)
+
+    def line(self, text: str) -> None:
+        """Print a line for people."""
+        if not self.as_json:
+            self._console.print(text, markup=False, highlight=False)
+
+    def progress(self, text: str) -> None:
+        """Print a line of progress, to standard error."""
+        self._errors.print(text, markup=False, highlight=False)
+
+    def error(self, text: str) -> None:
+        """Print an error."""
+        self._errors.print(f"error: {text}", markup=False, highlight=False, style="red")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return ", ".join(str(part) for part in value)
+    return str(value)

@@ -1,0 +1,1 @@
+"""From ``consortium.yaml`` to a running network."""

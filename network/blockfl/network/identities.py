@@ -1,0 +1,154 @@
+"""The organisations' authorities, certificates and keys, made in Python and kept where they are used.
+
+Each organisation has two authorities, one for signing and one for TLS. What exists is kept, so this may run again.
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from blockfl.fabric.authority import Authority
+from blockfl.fabric.identity import create_private_key, private_key_pem
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.description import Description, Organisation
+from blockfl.network.errors import NetworkError
+from blockfl.network.layout import Layout, OrganisationLayout
+
+USERS = {"admin": "admin", "agent": "client"}
+
+
+def provision_identities(description: Description, layout: Layout) -> None:
+    """Make what is missing of every organisation's identities and profiles.
+
+    Raises:
+        NetworkError: A file cannot be written.
+    """
+    try:
+        for organisation in description.organisations:
+            _provision(description, organisation, layout.organisation(organisation.name))
+    except OSError as error:
+        raise NetworkError(f"{error.filename}: cannot be written ({error.strerror})") from error
+
+
+def _provision(description: Description, organisation: Organisation, place: OrganisationLayout) -> None:
+    signing = _authority(
+        organisation.name, "signing", place.signing_authority("certificate"), place.signing_authority("key")
+    )
+    tls = _authority(organisation.name, "TLS", place.tls_authority("certificate"), place.tls_authority("key"))
+    hosts = _hosts(organisation)
+    kinds = ["peer"] + (["orderer"] if organisation.orderer else [])
+    for kind in kinds:
+        unit = "peer" if kind == "peer" else "orderer"
+        _signing_pair(
+            signing,
+            f"{kind}.{organisation.name}",
+            unit,
+            place.node(kind, "certificate.pem"),
+            place.node(kind, "key.pem"),
+        )
+        _tls_pair(
+            tls,
+            f"{kind}.{organisation.name}",
+            hosts,
+            place.node(kind, "tls-certificate.pem"),
+            place.node(kind, "tls-key.pem"),
+        )
+    _tls_pair(
+        tls,
+        f"contract.{organisation.name}",
+        hosts,
+        place.node("contract", "tls-certificate.pem"),
+        place.node("contract", "tls-key.pem"),
+    )
+    _dialling_pair(organisation.name, place)
+    for user, unit in USERS.items():
+        _signing_pair(
+            signing,
+            f"{user}.{organisation.name}",
+            unit,
+            place.user(user, "certificate.pem"),
+            place.user(user, "key.pem"),
+        )
+        _profile(description, organisation, place, user)
+    if "committee" in organisation.roles and not place.opening_key.exists():
+        _write(place.opening_key, secrets.token_hex(32).encode() + b"\n", private=True)
+
+
+def _authority(organisation: str, purpose: str, certificate: Path, key: Path) -> Authority:
+    if certificate.exists() and key.exists():
+        return Authority.from_pem(certificate.read_bytes(), key.read_bytes())
+    authority = Authority.create(f"{organisation} {purpose} authority", organisation)
+    _write(key, authority.private_key_pem(), private=True)
+    _write(certificate, authority.certificate_pem)
+    return authority
+
+
+def _signing_pair(authority: Authority, name: str, unit: str, certificate: Path, key: Path) -> None:
+    if certificate.exists() and key.exists():
+        return
+    private_key = create_private_key()
+    issued = authority.issue(private_key.public_key(), common_name=name, unit=unit)  # type: ignore[arg-type]
+    _write(key, private_key_pem(private_key), private=True)
+    _write(certificate, issued)
+
+
+def _tls_pair(authority: Authority, name: str, hosts: Sequence[str], certificate: Path, key: Path) -> None:
+    if certificate.exists() and key.exists():
+        return
+    private_key = create_private_key()
+    issued = authority.issue(private_key.public_key(), common_name=name, unit=None, hosts=hosts, tls=True)
+    _write(key, private_key_pem(private_key), private=True)
+    _write(certificate, issued)
+
+
+def _dialling_pair(organisation: str, place: OrganisationLayout) -> None:
+    """Make the key with which the peer dials its contract service; good for nothing else.
+
+    Its authority's key is not kept: a peer stores the dialling key in the clear, so nothing else may trust that authority.
+    """
+    certificate, key, root = (
+        place.node("contract", name) for name in ("client-certificate.pem", "client-key.pem", "client-roots.pem")
+    )
+    if certificate.exists() and key.exists() and root.exists():
+        return
+    authority = Authority.create(f"{organisation} contract dialling", organisation)
+    private_key = create_private_key()
+    issued = authority.issue(private_key.public_key(), common_name=f"dial.{organisation}", unit=None, tls=True)
+    _write(root, authority.certificate_pem)
+    _write(key, private_key_pem(private_key), private=True)
+    _write(certificate, issued)
+
+
+def _profile(description: Description, organisation: Organisation, place: OrganisationLayout, user: str) -> None:
+    profile = ConnectionProfile(
+        network=description.network,
+        channel=description.channel,
+        contract=description.contract,
+        organisation=organisation.name,
+        endpoint=f"{organisation.host}:{organisation.ports.peer}",
+        tls_roots="../authority/tls-certificate.pem",
+        certificate=f"../users/{user}/certificate.pem",
+        private_key=f"../users/{user}/key.pem",
+        opening_key="../opening-key" if "committee" in organisation.roles and user == "agent" else None,
+        genesis="../../../genesis.block",
+    )
+    profile.save(place.profile(user))
+
+
+def _hosts(organisation: Organisation) -> list[str]:
+    hosts = [organisation.host, *(f"{kind}.{organisation.name}" for kind in ("peer", "orderer", "contract"))]
+    with contextlib.suppress(ValueError):
+        if ip_address(organisation.host).is_loopback:
+            hosts.append("localhost")
+    return hosts
+
+
+def _write(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write a file; a private one is never readable by others, not even for a moment."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)

@@ -1,0 +1,159 @@
+"""Processes that belong to a network: started apart from the terminal, remembered by pid, stopped by pid.
+
+Each has a log and a record ``run/<name>.json`` with pid and start time, so that a pid that now belongs to somebody else
+is never signalled.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from blockfl.network.errors import NetworkError
+
+State = Literal["running", "stopped", "crashed"]
+_LOG_LINES = 15
+_LOG_TAIL_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSpec:
+    """How one process is started."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
+class ProcessTable:
+    """The processes of one network directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._run = directory / "run"
+        self._logs = directory / "logs"
+
+    def log(self, name: str) -> Path:
+        """Return the path of a process's log."""
+        return self._logs / f"{name}.log"
+
+    def names(self) -> list[str]:
+        """Return the names of all processes that were ever started here."""
+        return sorted(path.stem for path in self._run.glob("*.json"))
+
+    def start(self, spec: ProcessSpec) -> bool:
+        """Start a process unless it runs already.
+
+        Returns:
+            Whether it was started now.
+        """
+        if self.find(spec.name) is not None:
+            return False
+        self._run.mkdir(parents=True, exist_ok=True)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with self.log(spec.name).open("ab") as log:
+            child = subprocess.Popen(
+                list(spec.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**_clean_environment(), **spec.environment},
+                start_new_session=True,
+            )
+        record = {"pid": child.pid, "created": psutil.Process(child.pid).create_time(), "stopped": False}
+        self._write(spec.name, record)
+        return True
+
+    def find(self, name: str) -> psutil.Process | None:
+        """Return the running process, or None."""
+        record = self._read(name)
+        if record is None:
+            return None
+        try:
+            process = psutil.Process(int(record["pid"]))
+            if abs(process.create_time() - float(record["created"])) > 1 or process.status() == psutil.STATUS_ZOMBIE:
+                return None
+        except psutil.Error:
+            return None
+        return process
+
+    def state(self, name: str) -> State:
+        """Return whether the process runs, was stopped on purpose, or is gone without that."""
+        if self.find(name) is not None:
+            return "running"
+        record = self._read(name)
+        return "stopped" if record is None or record["stopped"] else "crashed"
+
+    def stop(self, names: Sequence[str], timeout_s: float = 15.0) -> list[str]:
+        """Ask processes to end, and end those that do not within the timeout.
+
+        Returns:
+            The names of those that ran.
+        """
+        running = {name: process for name in names if (process := self.find(name)) is not None}
+        for name, process in running.items():
+            record = self._read(name) or {}
+            self._write(name, {**record, "stopped": True})
+            _signal(process, signal.SIGTERM)
+        _, alive = psutil.wait_procs(list(running.values()), timeout=timeout_s)
+        for process in alive:
+            _signal(process, signal.SIGKILL)
+        psutil.wait_procs(alive, timeout=5)
+        return sorted(running)
+
+    def tail(self, name: str, lines: int = _LOG_LINES) -> str:
+        """Return the last lines of a process's log."""
+        path = self.log(name)
+        if not path.exists():
+            return ""
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+            text = log.read().decode(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def require_running(self, name: str) -> None:
+        """Check that a process still runs.
+
+        Raises:
+            NetworkError: With its last log lines, when it does not.
+        """
+        if self.find(name) is None:
+            raise NetworkError(f"{name} ended unexpectedly; the last lines of {self.log(name)}:\n{self.tail(name)}")
+
+    def _read(self, name: str) -> dict[str, float] | None:
+        path = self._run / f"{name}.json"
+        try:
+            record = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and {"pid", "created", "stopped"} <= set(record) else None
+
+    def _write(self, name: str, record: Mapping[str, object]) -> None:
+        path = self._run / f"{name}.json"
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record))
+        partial.rename(path)
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module with this interpreter."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _clean_environment() -> dict[str, str]:
+    """Return what a node may inherit: where programs and libraries are, nothing of ours."""
+    kept = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name in kept if (value := os.environ.get(name)) is not None} | {"PYTHONUNBUFFERED": "1"}
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
