@@ -39,7 +39,8 @@ def join_blob(blob: Blob, chunks: Iterable[bytes]) -> bytes:
     data = bytearray()
     count = 0
     for index, chunk in enumerate(chunks):
-        if index >= len(blob.chunks) or compute_digest(chunk) != blob.chunks[index]:
+        expected_bytes = min(CHUNK_BYTES, blob.size_bytes - index * CHUNK_BYTES)
+        if index >= len(blob.chunks) or len(chunk) != expected_bytes or compute_digest(chunk) != blob.chunks[index]:
             raise ProtocolError(
                 Code.BLOB_MISMATCH, f"chunk {index} of {blob.digest} is not the announced one: fetch it again"
             )

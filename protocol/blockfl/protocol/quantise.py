@@ -40,8 +40,9 @@ def clip_delta(delta: Delta, bound_l2: float) -> npt.NDArray[np.float64]:
     if largest == 0.0:
         return exact
     norm = np.linalg.norm(exact / largest)
-    if norm * largest <= bound_l2:
-        return exact
+    with np.errstate(over="ignore"):
+        if norm <= bound_l2 / largest:
+            return exact
     shortened: npt.NDArray[np.float64] = exact / largest * (bound_l2 / norm)
     return shortened
 

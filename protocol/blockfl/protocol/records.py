@@ -108,6 +108,12 @@ class Tensor(Record):
             size *= extent
         return size
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "__metadata__":
+            raise ValueError("a model file keeps the name __metadata__ for itself: rename the tensor")
+        return self
+
 
 class Manifest(Record):
     """The model's tensors in their agreed order, without gaps."""

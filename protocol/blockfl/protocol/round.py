@@ -226,7 +226,12 @@ def close_round(
 
 
 def create_aggregate(round_: Round) -> Aggregate:
-    """Return the record of a closed round's sum, which the committee is to attest."""
+    """Return the record of a closed round's sum, which the committee is to attest.
+
+    Raises:
+        ProtocolError: BFL107 if the round is not closed.
+    """
+    _check_closed(round_)
     return Aggregate(
         task=round_.task,
         round=round_.round,
@@ -252,8 +257,7 @@ def attest_aggregate(aggregate: Aggregate, round_: Round, total: Blob, now_ms: i
                 f"not {total.digest}",
             )
         return aggregate
-    if round_.state != "closed":
-        raise ProtocolError(Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}")
+    _check_closed(round_)
     return aggregate.model_copy(update={"state": "attested", "sum": total, "attested_at_ms": now_ms})
 
 
@@ -265,8 +269,7 @@ def publish_round(
     Raises:
         ProtocolError: BFL107 if the round is not closed, BFL502 if its sum is not attested.
     """
-    if round_.state != "closed":
-        raise ProtocolError(Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}")
+    _check_closed(round_)
     if aggregate.state != "attested" or aggregate.sum is None:
         raise ProtocolError(
             Code.NOT_ATTESTED, f"the sum of round {round_.round} of {round_.task} is not attested yet: attest it first"
@@ -310,3 +313,10 @@ def _check_turn(spec: TaskSpec, progress: Progress, previous: Round | None, numb
 
 def _is_undecided(name: str, updates: Mapping[str, Update], equivocators: Collection[str]) -> bool:
     return name in updates and updates[name].state == "submitted" and name not in equivocators
+
+
+def _check_closed(round_: Round) -> None:
+    if round_.state != "closed":
+        raise ProtocolError(
+            Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}, expected closed"
+        )

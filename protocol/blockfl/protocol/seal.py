@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from blockfl.protocol import hpke
 from blockfl.protocol.canonical import Name, Natural, Positive, Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.payload import SEED_BYTES
+from blockfl.protocol.payload import SEED_BYTES, compute_payload_bytes
 from blockfl.protocol.records import CHUNK_BYTES, Header, PublicKey, Recipient, WrappedKey
 
 TAG_BYTES: Final = 16
@@ -146,9 +146,14 @@ def open_update(header: Header, chunks: Iterable[bytes], organisation: str, priv
 
     Raises:
         ProtocolError: a verdict, the same for every member: BFL410 (a chunk's length or tag), BFL411 (key
-            commitment), BFL412 (a wrapped key), BFL413 (payload digest). Or a fault of this member, no verdict: BFL119
-            (not a recipient, or another opening key), BFL304 (the bytes are not the announced chunks).
+            commitment), BFL412 (a wrapped key), BFL413 (payload digest), BFL414 (payload length). Or a fault of this
+            member, no verdict: BFL119 (not a recipient, or another opening key), BFL304 (the bytes are not the
+            announced chunks).
     """
+    if header.payload_bytes != compute_payload_bytes(header.dimension):
+        raise ProtocolError(
+            Code.PAYLOAD_FORMAT, f"{header.payload_bytes} bytes are not {header.dimension} values and the seed"
+        )
     data_key = unwrap_data_key(header, organisation, private_key)
     payload = _open_chunks(header, chunks, data_key)
     if not hmac.compare_digest(compute_digest(payload), header.payload_digest):

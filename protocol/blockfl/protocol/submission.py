@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -123,11 +123,11 @@ def sign_header(header: Header, sign: Callable[[bytes], bytes]) -> SignedHeader:
     """
     try:
         r, s = decode_dss_signature(sign(signing_bytes(header)))
+        low = encode_dss_signature(r, min(s, _ORDER_P256 - s))
     except ValueError as error:
         raise ProtocolError(
             Code.SIGNATURE, "expected an ECDSA signature in DER from the signer: sign with the P-256 key"
         ) from error
-    low = encode_dss_signature(r, min(s, _ORDER_P256 - s))
     return SignedHeader(header=header, signature=low.hex())
 
 
@@ -228,7 +228,7 @@ def _parse_certificate(certificate: str) -> x509.Certificate:
 def _public_key(certificate: str) -> ec.EllipticCurvePublicKey:
     try:
         key = _parse_certificate(certificate).public_key()
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise ProtocolError(Code.CERTIFICATE_MISMATCH, "the certificate's key cannot be read") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ProtocolError(Code.CERTIFICATE_MISMATCH, "expected a certificate with an ECDSA key on P-256")
