@@ -1,8 +1,8 @@
 """Four real hospitals: the UCI heart-disease rows, prepared as FLamby's Fed-Heart-Disease does.
 
-Of 920 patients, those with all columns but ``slope``, ``ca`` and ``thal`` are kept (740). Chest pain and resting ECG are
-one-hot without their first level: 13 inputs. Each hospital splits its own rows 66/34, stratified by label, and scales
-them by mean and standard deviation of its own training part. Nothing is computed across hospitals.
+Of 920 patients, those with all columns but ``slope``, ``ca`` and ``thal`` are kept (740). Chest pain and resting ECG
+are one-hot without their first level: 13 inputs. Each hospital splits its own rows 66/34, stratified by label, and
+scales them by mean and standard deviation of its own training part. Nothing is computed across hospitals.
 
 Source: Janosi, Steinbrunn, Pfisterer, Detrano (1988), Heart Disease, UCI, doi 10.24432/C52P4X, CC BY 4.0. Split and
 inputs: du Terrail et al. (2022), FLamby, arXiv 2210.04620.

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from blockfl.protocol.blob import split_blob
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.aggregator.duty import Watch, compute_rank
@@ -26,6 +25,7 @@ from blockfl.ledger.event import Event
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import upload_blob
+from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import Consortium, Progress, Round, Task, Update
@@ -290,7 +290,9 @@ class Aggregator:
         await upload_blob(self._ledger, name, blob, chunks)
         await self._ledger.attest_aggregate(name, number, blob)
         manifest = task.spec.manifest
-        content = await asyncio.to_thread(compute_model, manifest, base, total, round_.scale, round_.total_weight)
+        content = await asyncio.to_thread(
+            compute_model, manifest, base, total, len(round_.accepted), round_.scale, round_.total_weight
+        )
         self._store.put(content)
         await self._ledger.publish_model(name, number, compute_digest(content))
         self._report(f"task {name}, round {number}: published version {round_.base_version + 1}")

@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import Callable
 
-from blockfl.protocol.aggregation import Sum, encode_sum
-from blockfl.protocol.payload import decode_payload
-from blockfl.protocol.seal import open_update
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.ledger.client import Ledger
+from blockfl.protocol.aggregation import Sum
+from blockfl.protocol.judging import open_values
 from blockfl.protocol.records import Round, SignedHeader
 
 Progress = Callable[[int, int], None]
@@ -37,14 +36,10 @@ async def compute_round_sum(
             await ledger.read_chunk(round_.task, round_.round, organisation, index)
             for index in range(len(signed.header.chunk_digests))
         ]
-        await asyncio.to_thread(_add, total, signed, chunks, ledger.organisation, opening_key, dimension)
+        await asyncio.to_thread(_add, total, signed, chunks, ledger.organisation, opening_key)
         progress(done, len(round_.accepted))
-    return encode_sum(total)
+    return total.encode()
 
 
-def _add(
-    total: Sum, signed: SignedHeader, chunks: list[bytes], organisation: str, key: X25519PrivateKey, dimension: int
-) -> None:
-    payload = open_update(signed.header, chunks, organisation, key)
-    values, _ = decode_payload(payload, dimension)
-    total.add(values)
+def _add(total: Sum, signed: SignedHeader, chunks: list[bytes], organisation: str, key: X25519PrivateKey) -> None:
+    total.add(open_values(signed.header, chunks, organisation, key))

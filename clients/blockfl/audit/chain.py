@@ -13,11 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from blockfl.fabric.memory_state import MemoryState
+from fabric_protos.peer import transaction_pb2
 
 from blockfl.audit.errors import VerificationError
 from blockfl.fabric.block import (
-    compute_commit_hash,
     decode_block,
     decode_metadata,
     header_hash,
@@ -26,8 +25,9 @@ from blockfl.fabric.block import (
 )
 from blockfl.fabric.config import ChannelConfig
 from blockfl.fabric.errors import FabricError
+from blockfl.fabric.memory_state import MemoryState
 from blockfl.fabric.transaction import decode_transaction, read_tx_id
-from blockfl.fabric.validate import code_name, validate_block
+from blockfl.fabric.validate import validate_block
 from blockfl.ledger.errors import LedgerError
 
 
@@ -106,14 +106,15 @@ class ChainProof:
         number = self.blocks
         validation = validate_block(block, self.config, self.state)
         metadata = decode_metadata(block)
-        recorded = tuple(metadata.codes)
+        recorded = tuple(metadata.filter)
         for index, code in enumerate(validation.codes):
             if index >= len(recorded) or recorded[index] != code:
-                said = code_name(recorded[index]) if index < len(recorded) else "nothing"
+                said = _code_name(recorded[index]) if index < len(recorded) else "nothing"
                 raise VerificationError(
-                    f"transaction {index} is recorded as {said}, but validating it anew gives {code_name(code)}", number
+                    f"transaction {index} is recorded as {said}, but validating it anew gives {_code_name(code)}",
+                    number,
                 )
-        commit_hash = compute_commit_hash(self.last_commit_hash, bytes(validation.codes), validation.updates.encode())
+        commit_hash = validation.commit_hash(self.last_commit_hash)
         if metadata.commit_hash and metadata.commit_hash != commit_hash:
             raise VerificationError(
                 f"the commit hash is {metadata.commit_hash.hex()}, but the ledger's content gives {commit_hash.hex()}",
@@ -124,7 +125,7 @@ class ChainProof:
         for write in validation.updates.public:
             if write.namespace == self.namespace and write.value is not None:
                 self.writes.append(Write(block_number=number, key=write.key, value=write.value))
-        self.codes.update(code_name(code) for code in validation.codes)
+        self.codes.update(_code_name(code) for code in validation.codes)
         self.transactions += len(validation.codes)
         if validation.config is not None:
             self.config = validation.config
@@ -151,3 +152,7 @@ def _function(envelope: bytes, namespace: str) -> str:
     if transaction.chaincode != namespace or not transaction.args:
         return transaction.chaincode or "configuration"
     return transaction.args[0].decode(errors="replace")
+
+
+def _code_name(code: int) -> str:
+    return str(transaction_pb2.TxValidationCode.Name(code))

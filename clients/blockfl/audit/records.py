@@ -1,11 +1,13 @@
-"""The records of a task, verified: who signed which update, what was accepted, and how each model came about.
+"""The records of a task, verified: who signed which update, what was accepted, how each model came about.
 
-Works on a verified chain alone. Signatures of old rounds are checked with the certificate that was enrolled then; digests
-of chunks are compared with the hashes that the ledger keeps of private data. `verify_models` then recomputes every version.
+Works on a verified chain alone. Signatures of old rounds are checked with the certificate that was enrolled then;
+digests of chunks are compared with the hashes that the ledger keeps of private data. `verify_models` then recomputes
+every version.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 from blockfl.audit.chain import ChainProof
@@ -165,7 +167,7 @@ def _verify_versions(history: History, task: Task, models: list[Model]) -> None:
     name = task.spec.task
     if not models or models[0].version != 0 or models[0].digest != task.spec.initial_model.digest:
         raise VerificationError(f"task {name}: version 0 is not the task's initial model")
-    for before, model in zip(models, models[1:], strict=False):
+    for before, model in pairwise(models):
         where = f"task {name}, version {model.version}"
         round_ = history.get(Round, place.round_key(name, model.round))
         aggregate = history.get(Aggregate, place.aggregate_key(name, model.round))

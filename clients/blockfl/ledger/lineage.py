@@ -10,7 +10,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import Progress, fetch_blob, ignore_progress
-from blockfl.protocol.aggregation import apply_sum, decode_sum
+from blockfl.protocol.aggregation import apply_sum, decode_sum, require_ieee_subnormals
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.model import decode_model, encode_model
@@ -69,7 +69,7 @@ def derive_model(manifest: Manifest, base: bytes, total: bytes, model: Model) ->
     Raises:
         ProtocolError: BFL503 when the digest is not the published one.
     """
-    content = compute_model(manifest, base, total, model.scale, model.total_weight)
+    content = compute_model(manifest, base, total, len(model.accepted), model.scale, model.total_weight)
     digest = compute_digest(content)
     if digest != model.digest:
         raise ProtocolError(
@@ -80,7 +80,20 @@ def derive_model(manifest: Manifest, base: bytes, total: bytes, model: Model) ->
     return content
 
 
-def compute_model(manifest: Manifest, base: bytes, total: bytes, scale: int, total_weight: int) -> bytes:
-    """Return the new version's file: base + sum · 2^−scale / total weight, elementwise."""
-    vector = decode_model(base, manifest)
-    return encode_model(manifest, apply_sum(vector, decode_sum(total, manifest.dimension), scale, total_weight))
+def compute_model(manifest: Manifest, base: bytes, total: bytes, count: int, scale: int, total_weight: int) -> bytes:
+    """Return the new version's file: base + sum · 2^−scale / total weight, elementwise.
+
+    Args:
+        manifest: The model's tensors.
+        base: Canonical safetensors bytes of the base version.
+        total: The encoded sum of ``count`` updates.
+        count: Number of accepted updates.
+        scale: The round's scale.
+        total_weight: Σω over the accepted updates.
+
+    Raises:
+        ProtocolError: BFL414 or BFL415 when the bytes are not such a sum, BFL306 or BFL307 when the base is no model.
+    """
+    require_ieee_subnormals()
+    summed = decode_sum(total, manifest.dimension, count)
+    return encode_model(manifest, apply_sum(decode_model(manifest, base), summed, scale, total_weight))
