@@ -12,11 +12,11 @@ import yaml
 from fabric_protos.common import common_pb2, configtx_pb2
 from fabric_protos.msp import msp_config_pb2
 from fabric_protos.peer import configuration_pb2 as peer_pb2
-from support.organisation import Organisation, channel_spec, make_organisation
 
 from blockfl.fabric.channel_spec import ChannelSpec, Consensus
 from blockfl.fabric.duration import format_duration
 from blockfl.fabric.genesis import build_genesis_block
+from support.organisation import Organisation, channel_spec, make_organisation
 
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
 
@@ -51,7 +51,7 @@ def test_configtxgen_reads_our_block(configtxgen: Path, tmp_path: Path, consensu
     path = tmp_path / "genesis.block"
     path.write_bytes(block.SerializeToString())
     (tmp_path / "configtx.yaml").write_text("Profiles: {}\n")
-    command = [configtxgen, "-configPath", tmp_path, "-inspectBlock", path]
+    command: list[str | Path] = [configtxgen, "-configPath", tmp_path, "-inspectBlock", path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(f'"{name}"' in done.stdout for name in NAMES)
@@ -63,7 +63,7 @@ def _run(tool: Path, directory: Path, spec: ChannelSpec, organisations: list[Org
     description = {"Profiles": {"Channel": _profile(directory, spec)}}
     (directory / "configtx.yaml").write_text(yaml.safe_dump(description))
     output = directory / "their.block"
-    arguments = ["-configPath", directory, "-profile", "Channel", "-channelID", spec.channel_id]
+    arguments: list[str | Path] = ["-configPath", directory, "-profile", "Channel", "-channelID", spec.channel_id]
     done = subprocess.run([tool, *arguments, "-outputBlock", output], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return common_pb2.Block.FromString(output.read_bytes())
