@@ -1,0 +1,67 @@
+"""Runs a contract service: ``python -m blockfl.contract --config service.json``.
+
+One line on standard output says that it serves; SIGTERM or SIGINT let running transactions end first. Exit codes:
+0 stopped, 1 could not serve, 2 wrong usage.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from blockfl.contract.contract import Contract
+from blockfl.contract.settings import ServiceSettings, SettingsError
+from blockfl.fabric.errors import FabricError
+from blockfl.fabric.shim import ContractServer
+from blockfl.protocol.seal import encode_public_key
+
+
+def describe(settings: ServiceSettings, address: str) -> str:
+    """Return the line that says that the service is up: ``name=value`` pairs, no secrets."""
+    key = settings.contract.opening_key
+    return (
+        f"contract service ready: organisation={settings.contract.organisation} address={address} "
+        f"package_id={settings.package_id} consortium={settings.contract.consortium.record_digest} "
+        f"opening_key={encode_public_key(key) if key else 'none'}"
+    )
+
+
+async def serve(settings: ServiceSettings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        FabricError: The address cannot be listened on.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    server = ContractServer(Contract(settings.contract), settings.package_id, settings.listen, settings.tls)
+    await server.start()
+    try:
+        sys.stdout.write(f"{describe(settings, server.address)}\n")
+        sys.stdout.flush()
+        await stopping.wait()
+    finally:
+        await server.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the service and return the process's exit code."""
+    parser = argparse.ArgumentParser(prog="python -m blockfl.contract", description="Run a contract service.")
+    parser.add_argument("--config", type=Path, required=True, help="the service's configuration, service.json")
+    said = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        asyncio.run(serve(ServiceSettings.load(said.config)))
+    except (SettingsError, FabricError) as error:
+        sys.stderr.write(f"the contract service cannot run: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""What a caller may say: the decoders of arguments. Anything else is a coded refusal.
+
+Texts are UTF-8, numbers decimal without leading zeros, records canonical JSON.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from blockfl.protocol.canonical import MAX_INTEGER, Digest, Name
+from blockfl.protocol.codes import Code, ProtocolError
+
+T = TypeVar("T")
+Decoder = Callable[[bytes], T]
+
+MAX_NUMBER: Final = 999_999
+"""Rounds, versions and indices have six digits in keys, so that ranges ascend."""
+_DECIMAL: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
+_SHOWN: Final = 80
+_NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
+_DIGEST: Final[TypeAdapter[str]] = TypeAdapter(Digest)
+
+
+def decode_name(data: bytes) -> str:
+    """Return the name of a task or organisation.
+
+    Raises:
+        ProtocolError: BFL301 when it is none.
+    """
+    return _decode_text(_NAME, data, "a name of lower-case letters, digits and hyphens")
+
+
+def decode_digest(data: bytes) -> str:
+    """Return a digest, or a public key: 32 bytes as lower-case hex.
+
+    Raises:
+        ProtocolError: BFL301 when it is none.
+    """
+    return _decode_text(_DIGEST, data, "32 bytes as lower-case hex")
+
+
+def decode_number(data: bytes) -> int:
+    """Return the number of a round, version or chunk.
+
+    Raises:
+        ProtocolError: BFL301 when it is none.
+    """
+    return _decode_decimal(data, MAX_NUMBER)
+
+
+def decode_count(data: bytes) -> int:
+    """Return a number up to 2^53 - 1.
+
+    Raises:
+        ProtocolError: BFL301 when it is none.
+    """
+    return _decode_decimal(data, MAX_INTEGER)
+
+
+def decode_arguments(decoders: Sequence[Decoder[Any]], arguments: Sequence[bytes]) -> tuple[Any, ...]:
+    """Decode all arguments of a call.
+
+    Raises:
+        ProtocolError: BFL303 when there are more or fewer than expected, BFL301 when one is malformed.
+    """
+    if len(arguments) != len(decoders):
+        raise ProtocolError(Code.ARGUMENTS, f"expected {len(decoders)} arguments, got {len(arguments)}")
+    return tuple(decode(argument) for decode, argument in zip(decoders, arguments, strict=True))
+
+
+def decode_transient(fields: Sequence[str], transient: Mapping[str, bytes]) -> tuple[bytes, ...]:
+    """Return the transient fields in the expected order.
+
+    Raises:
+        ProtocolError: BFL303 when the fields are others.
+    """
+    if sorted(transient) != sorted(fields):
+        expected = ", ".join(fields) or "none"
+        got = ", ".join(show(name) for name in sorted(transient)) or "none"
+        raise ProtocolError(Code.ARGUMENTS, f"expected the transient fields {expected}; got {_cut(got)}")
+    return tuple(transient[name] for name in fields)
+
+
+def _decode_text(adapter: TypeAdapter[str], data: bytes, expected: str) -> str:
+    try:
+        return adapter.validate_python(data.decode(), strict=True)
+    except (UnicodeDecodeError, ValidationError) as error:
+        raise ProtocolError(Code.MALFORMED, f"expected {expected}, got {show(data)}") from error
+
+
+def _decode_decimal(data: bytes, maximum: int) -> int:
+    text = data.decode(errors="replace")
+    if len(text) > len(str(maximum)) or not _DECIMAL.fullmatch(text) or int(text) > maximum:
+        raise ProtocolError(
+            Code.MALFORMED, f"expected a number from 0 to {maximum} without leading zeros, got {show(data)}"
+        )
+    return int(text)
+
+
+def show(value: bytes | str) -> str:
+    """Return what a caller sent in printable ASCII, cut short."""
+    return _cut(ascii(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,98 @@
+"""Chunks in the private collections: which are there, and their bytes.
+
+The ledger holds each chunk's SHA-256, so presence is public; the bytes are only on the members' peers. Ciphertext is
+handed over chunk by chunk and let go at once: a contract service stays small whatever the update's size.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+from blockfl.contract.state import State
+from blockfl.fabric.shim import LedgerRefusal
+from blockfl.protocol import place
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.records import CHUNK_BYTES, Blob, Header
+
+
+def check_chunk(chunk: bytes, digest: str) -> None:
+    """Check a chunk against its announced digest.
+
+    Raises:
+        ProtocolError: BFL305 for a wrong size, BFL304 for another digest.
+    """
+    if not 1 <= len(chunk) <= CHUNK_BYTES:
+        raise ProtocolError(Code.CHUNK_SIZE, f"expected a chunk of 1 to {CHUNK_BYTES} bytes, got {len(chunk)}")
+    got = compute_digest(chunk)
+    if got != digest:
+        raise ProtocolError(Code.CHUNK_MISMATCH, f"expected the chunk {digest}, got {got}: send the announced one")
+
+
+async def is_present(state: State, collection: str, key: str, digest: str) -> bool:
+    """Whether the ledger holds exactly this chunk there."""
+    return await state.context.get_private_hash(collection, key) == bytes.fromhex(digest)
+
+
+async def list_sealed_presence(state: State, header: Header) -> list[bool]:
+    """Return for each chunk of an update whether it was uploaded."""
+    return [
+        await is_present(state, place.SEALED, _sealed_key(header, index), digest)
+        for index, digest in enumerate(header.chunk_digests)
+    ]
+
+
+async def list_model_presence(state: State, task: str, blob: Blob) -> list[bool]:
+    """Return for each chunk of a model or sum whether it was uploaded."""
+    return [
+        await is_present(state, place.MODELS, place.model_chunk_key(task, digest), digest) for digest in blob.chunks
+    ]
+
+
+async def require_model(state: State, task: str, blob: Blob, what: str) -> None:
+    """Check that a model or sum is on the ledger.
+
+    Raises:
+        ProtocolError: BFL111, naming the chunks.
+    """
+    missing = [index for index, there in enumerate(await list_model_presence(state, task, blob)) if not there]
+    if missing:
+        raise ProtocolError(
+            Code.MODEL_MISSING,
+            f"{len(missing)} of {len(blob.chunks)} chunks of {what} are not on the ledger, the first is chunk "
+            f"{missing[0]}: upload them",
+        )
+
+
+async def fetch_chunk(state: State, collection: str, key: str) -> bytes:
+    """Return a chunk's bytes from the endorsing peer.
+
+    Raises:
+        ProtocolError: BFL116 when this peer does not hold them, whatever the ledger says.
+    """
+    try:
+        chunk = await state.context.get_private(collection, key)
+    except LedgerRefusal as refusal:
+        raise ProtocolError(Code.CHUNK_UNAVAILABLE, f"this peer cannot give {collection}/{key}: {refusal}") from refusal
+    if chunk is None:
+        raise ProtocolError(Code.CHUNK_UNAVAILABLE, f"this peer does not hold {collection}/{key}: try again later")
+    return chunk
+
+
+async def fetch_sealed(state: State, header: Header) -> Iterator[bytes]:
+    """Return an iterator over the chunks of an update, which lets go of each as it hands it over."""
+    chunks = deque(
+        [
+            await fetch_chunk(state, place.SEALED, _sealed_key(header, index))
+            for index in range(len(header.chunk_digests))
+        ]
+    )
+    return _drain(chunks)
+
+
+def _drain(chunks: deque[bytes]) -> Iterator[bytes]:
+    while chunks:
+        yield chunks.popleft()
+
+
+def _sealed_key(header: Header, index: int) -> str:
+    return place.sealed_chunk_key(header.task, header.round, header.organisation, index)

@@ -1,0 +1,137 @@
+"""The contract as a peer calls it: the table of transactions and reads, and how one is run.
+
+A transaction reads: decode, authorise, apply a rule of the protocol, write, announce. What it writes depends on its
+arguments and the ledger only; the one private input, the committee's opening keys, gives every member the same result.
+Every transaction may be repeated: what is there already is a success that writes nothing. Whatever is wrong with a
+call is refused with a stable code.
+
+    server = ContractServer(Contract(settings), package_id, "127.0.0.1:9999", tls)
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from blockfl.contract import query
+from blockfl.contract.argument import (
+    Decoder,
+    decode_arguments,
+    decode_count,
+    decode_digest,
+    decode_name,
+    decode_number,
+    decode_transient,
+    show,
+)
+from blockfl.contract.opener import Opener
+from blockfl.contract.rounds import Rounds
+from blockfl.contract.settings import ContractSettings
+from blockfl.contract.setup import Setup
+from blockfl.contract.state import State
+from blockfl.fabric.errors import IdentityError
+from blockfl.fabric.shim import Context, ContractFault
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.records import Blob, Consortium, Metrics, SignedHeader, TaskSpec
+
+_MAX_TIME_MS: Final = 2**52
+"""Far beyond any clock, and far enough from 2^53 that deadlines still fit into a record."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table: what runs, what its arguments are, and its transient fields."""
+
+    run: Callable[..., Awaitable[bytes]]
+    arguments: tuple[Decoder[Any], ...] = ()
+    transient: tuple[str, ...] = ()
+
+
+class Contract:
+    """One organisation's instance of the contract.
+
+    Args:
+        settings: What the organisation's operator configured.
+    """
+
+    def __init__(self, settings: ContractSettings) -> None:
+        self.table: Mapping[str, Entry] = _list_transactions(Setup(settings), Rounds(Opener(settings))) | _list_reads()
+
+    async def __call__(self, context: Context) -> bytes:
+        """Run one call.
+
+        Raises:
+            ContractFault: The call is refused; the text begins with a stable code.
+        """
+        try:
+            return await self._run(context)
+        except ProtocolError as error:
+            raise ContractFault(str(error)) from error
+        except (ValidationError, IdentityError) as error:
+            # A record that would break its own rules, or a creator that no peer lets in.
+            raise ContractFault(str(ProtocolError(Code.MALFORMED, "the call does not give a valid record"))) from error
+
+    async def _run(self, context: Context) -> bytes:
+        entry = self.table.get(_function(context))
+        if entry is None:
+            raise ProtocolError(
+                Code.UNKNOWN_TRANSACTION, f"no transaction {show(_function(context))}: see docs/protocol.md"
+            )
+        arguments = decode_arguments(entry.arguments, context.args)
+        transient = decode_transient(entry.transient, context.transient)
+        if not 0 <= context.timestamp_ms <= _MAX_TIME_MS:
+            raise ProtocolError(Code.MALFORMED, f"expected a time since 1970, got {context.timestamp_ms} ms")
+        return await entry.run(State(context), *arguments, *transient)
+
+
+def _function(context: Context) -> str:
+    try:
+        return context.function
+    except ContractFault as error:
+        raise ProtocolError(Code.UNKNOWN_TRANSACTION, str(error)) from error
+
+
+def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
+    task, number = decode_name, decode_number
+    return {
+        "RegisterConsortium": Entry(setup.register_consortium, (Consortium.decode,)),
+        "RegisterCommitteeKey": Entry(setup.register_committee_key, (decode_digest,)),
+        "CreateTask": Entry(setup.create_task, (TaskSpec.decode,)),
+        "UploadModelChunk": Entry(setup.upload_model_chunk, (task, decode_digest), ("chunk",)),
+        "Enrol": Entry(setup.enrol, (task, decode_count)),
+        "OpenRound": Entry(rounds.open_round, (task, number)),
+        "SubmitUpdate": Entry(rounds.submit_update, (SignedHeader.decode,)),
+        "UploadChunk": Entry(rounds.upload_chunk, (task, number, decode_number), ("chunk",)),
+        "JudgeUpdate": Entry(rounds.judge_update, (task, number, decode_name)),
+        "CloseRound": Entry(rounds.close_round, (task, number)),
+        "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, Blob.decode)),
+        "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
+        "ReportMetrics": Entry(rounds.report_metrics, (Metrics.decode,)),
+    }
+
+
+def _list_reads() -> dict[str, Entry]:
+    task, number, organisation = decode_name, decode_number, decode_name
+    return {
+        "ReadConsortium": Entry(query.read_consortium),
+        "ReadTask": Entry(query.read_task, (task,)),
+        "ListTasks": Entry(query.list_tasks),
+        "ReadProgress": Entry(query.read_progress, (task,)),
+        "ReadRound": Entry(query.read_round, (task, number)),
+        "ListRounds": Entry(query.list_rounds, (task,)),
+        "ReadHeader": Entry(query.read_header, (task, number, organisation)),
+        "ReadUpdate": Entry(query.read_update, (task, number, organisation)),
+        "ListUpdates": Entry(query.list_updates, (task, number)),
+        "ListEquivocations": Entry(query.list_equivocations, (task, number)),
+        "ReadUpload": Entry(query.read_upload, (task, number, organisation)),
+        "ReadChunk": Entry(query.read_chunk, (task, number, organisation, decode_number)),
+        "ReadAggregate": Entry(query.read_aggregate, (task, number)),
+        "ReadModel": Entry(query.read_model, (task, number)),
+        "ListModels": Entry(query.list_models, (task,)),
+        "ReadModelChunk": Entry(query.read_model_chunk, (task, decode_digest)),
+        "ReadModelUpload": Entry(query.read_model_upload, (task, Blob.decode)),
+        "ListEnrolments": Entry(query.list_enrolments, (task,)),
+        "ListCommitteeKeys": Entry(query.list_committee_keys),
+        "ListMetrics": Entry(query.list_metrics, (task, number)),
+    }

@@ -1,0 +1,63 @@
+"""The committee member's part of the contract: opens sealed updates, one at a time, in memory only.
+
+Owns the private opening key. Whatever an opened update is worth is a verdict, the same in every member's service;
+what is wrong with this member itself (no key, bytes not there yet) is a refusal, so that the others go on without it.
+"""
+
+import asyncio
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from blockfl.contract.chunk import fetch_sealed
+from blockfl.contract.settings import ContractSettings
+from blockfl.contract.state import State
+from blockfl.protocol.aggregation import Sum
+from blockfl.protocol.blob import compute_blob
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.judging import Judgement, judge_update, open_values
+from blockfl.protocol.records import Blob, Header, Round
+from blockfl.protocol.seal import encode_public_key
+
+
+class Opener:
+    """Opens updates with the key of one organisation."""
+
+    def __init__(self, settings: ContractSettings) -> None:
+        self._organisation = settings.organisation
+        self._key = settings.opening_key
+        # Whatever the number of transactions, one update is open at any time: this bounds the service's memory.
+        self._turn = asyncio.Lock()
+
+    async def judge(self, state: State, round_: Round, header: Header) -> Judgement:
+        """Open an update and apply every rule to it.
+
+        Raises:
+            ProtocolError: BFL119, BFL116 or BFL304: this member cannot judge.
+        """
+        key = self._require_key(round_)
+        async with self._turn:
+            return judge_update(header, round_, await fetch_sealed(state, header), self._organisation, key)
+
+    async def compute_sum(self, state: State, round_: Round, dimension: int) -> Blob:
+        """Open the accepted updates again, one after the other, and return what their sum is on the ledger.
+
+        Raises:
+            ProtocolError: BFL119, BFL116 or BFL304: this member cannot say.
+        """
+        key = self._require_key(round_)
+        async with self._turn:
+            total = Sum(dimension)
+            for organisation in round_.accepted:
+                header = (await state.read_header(round_.task, round_.round, organisation)).header
+                total.add(open_values(header, await fetch_sealed(state, header), self._organisation, key))
+            return compute_blob(total.encode())
+
+    def _require_key(self, round_: Round) -> X25519PrivateKey:
+        frozen = next((one.public_key for one in round_.committee if one.organisation == self._organisation), None)
+        if self._key is None or frozen != encode_public_key(self._key):
+            raise ProtocolError(
+                Code.OPENING_KEY,
+                f"the contract service of {self._organisation} does not hold an opening key of round {round_.round} "
+                f"of {round_.task}: ask {', '.join(one.organisation for one in round_.committee)}",
+            )
+        return self._key

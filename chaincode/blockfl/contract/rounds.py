@@ -1,0 +1,240 @@
+"""Transactions of a round, from its opening to what institutions say about the model that it made."""
+
+from blockfl.contract.authority import describe_certificate, require_committee, require_institution
+from blockfl.contract.chunk import check_chunk, is_present, list_sealed_presence, require_model
+from blockfl.contract.opener import Opener
+from blockfl.contract.state import State
+from blockfl.protocol import place
+from blockfl.protocol import round as rule
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.judging import judge_missing
+from blockfl.protocol.records import Blob, Equivocation, Metrics, Round, SignedHeader
+from blockfl.protocol.submission import check_header, create_equivocation, create_update, verify_header_signature
+
+
+class Rounds:
+    """Everything that happens in a round.
+
+    Args:
+        opener: Opens updates with the organisation's key, where it has one.
+    """
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+
+    async def open_round(self, state: State, task: str, number: int) -> bytes:
+        """Open the next round: freezes base model, committee keys, participants, weights, bounds and deadlines."""
+        consortium = await state.read_consortium()
+        require_committee(consortium, state.caller)
+        record, progress = await state.read_task(task), await state.read_progress(task)
+        previous = await state.read_round(task, progress.round) if progress.round else None
+        if previous and previous.round == number and previous.state == "open":
+            return previous.encode()
+        keys = await state.find_committee_keys(consortium.committee)
+        institutions = tuple(one for one in record.spec.institutions if one in consortium.having("institution"))
+        enrolments = await state.find_enrolments(task, institutions)
+        round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, number, state.now_ms)
+        if progress.version == 0:
+            await require_model(state, task, record.spec.initial_model, f"the initial model of task {task}")
+        await state.write(place.round_key(task, number), round_)
+        await state.write(place.progress_key(task), progress.model_copy(update={"round": number}))
+        state.announce("RoundOpened", task=task, number=number, organisation=state.caller, detail=round_.base_digest)
+        return round_.encode()
+
+    async def submit_update(self, state: State, signed: SignedHeader) -> bytes:
+        """Take an institution's signed header; a second, different one is recorded as equivocation."""
+        header = signed.header
+        if header.organisation != state.caller:
+            raise ProtocolError(
+                Code.CREATOR_MISMATCH, f"the header is of {header.organisation}, the transaction of {state.caller}"
+            )
+        task, number = header.task, header.round
+        record, round_ = await state.read_task(task), await state.read_round(task, number)
+        first = await state.find(SignedHeader, place.header_key(task, number, state.caller))
+        if first == signed:
+            return (await state.read_update(task, number, state.caller)).encode()
+        consortium = await state.read_consortium()
+        require_institution(consortium, record.spec, state.caller)
+        rule.check_accepting(round_, state.now_ms)
+        check_header(header, consortium, record, round_)
+        verify_header_signature(signed, describe_certificate(state.context.creator)[0])
+        if first:
+            return await self._record_equivocation(state, first, signed)
+        update = create_update(header, state.now_ms)
+        await state.write(place.header_key(task, number, state.caller), signed)
+        await state.write_guarded(
+            place.update_key(task, number, state.caller), update, consortium.threshold, _committee(round_)
+        )
+        state.announce(
+            "UpdateSubmitted", task=task, number=number, organisation=state.caller, detail=update.header_digest
+        )
+        return update.encode()
+
+    async def _record_equivocation(self, state: State, first: SignedHeader, second: SignedHeader) -> bytes:
+        task, number = second.header.task, second.header.round
+        proof = create_equivocation(first.header, second, state.now_ms)
+        if proof is None:
+            return (await state.read_update(task, number, state.caller)).encode()
+        key = place.equivocation_key(task, number, state.caller)
+        earlier = await state.find(Equivocation, key)
+        if earlier:
+            return earlier.encode()
+        await state.write(key, proof)
+        state.announce(
+            "EquivocationRecorded",
+            task=task,
+            number=number,
+            organisation=state.caller,
+            detail=f"{Code.EQUIVOCATION.identifier} {proof.first_digest} and {second.header.record_digest}",
+        )
+        return proof.encode()
+
+    async def upload_chunk(self, state: State, task: str, number: int, index: int, chunk: bytes) -> bytes:
+        """Put one sealed chunk of the caller's update into the committee's collection."""
+        header = (await state.read_header(task, number, state.caller)).header
+        if index >= len(header.chunk_digests):
+            raise ProtocolError(
+                Code.CHUNK_MISMATCH, f"the header announces {len(header.chunk_digests)} chunks, got index {index}"
+            )
+        check_chunk(chunk, header.chunk_digests[index])
+        key = place.sealed_chunk_key(task, number, state.caller, index)
+        if await is_present(state, place.SEALED, key, header.chunk_digests[index]):
+            return b""
+        rule.check_accepting(await state.read_round(task, number), state.now_ms)
+        await state.context.put_private(place.SEALED, key, chunk)
+        state.announce("ChunkUploaded", task=task, number=number, organisation=state.caller, detail=str(index))
+        return b""
+
+    async def judge_update(self, state: State, task: str, number: int, organisation: str) -> bytes:
+        """Write the committee's verdict on an update."""
+        require_committee(await state.read_consortium(), state.caller)
+        update = await state.read_update(task, number, organisation)
+        if update.state != "submitted":
+            return update.encode()
+        round_ = await state.read_round(task, number)
+        rule.check_open(round_)
+        header = (await state.read_header(task, number, organisation)).header
+        missing = (await list_sealed_presence(state, header)).count(False)
+        if missing and state.now_ms <= round_.submit_deadline_ms:
+            raise ProtocolError(
+                Code.UPLOAD_INCOMPLETE,
+                f"{missing} of {len(header.chunk_digests)} chunks of {organisation} are missing and may come until "
+                f"{round_.submit_deadline_ms}, the transaction's time is {state.now_ms}: judge later",
+            )
+        judgement = judge_missing() if missing else await self._opener.judge(state, round_, header)
+        judged = judgement.apply(update, state.now_ms)
+        await state.write(place.update_key(task, number, organisation), judged)
+        detail = f"{judged.code} {judged.reason}" if judged.code else judged.state
+        state.announce("UpdateJudged", task=task, number=number, organisation=organisation, detail=detail)
+        return judged.encode()
+
+    async def close_round(self, state: State, task: str, number: int) -> bytes:
+        """Close a round: freezes who was accepted, and creates the record that the committee will attest."""
+        consortium = await state.read_consortium()
+        require_committee(consortium, state.caller)
+        round_ = await state.read_round(task, number)
+        if round_.state != "open":
+            return round_.encode()
+        spec = (await state.read_task(task)).spec
+        updates, equivocators = await state.find_updates(round_), await state.find_equivocators(round_)
+        closed = rule.close_round(round_, updates, equivocators, spec.minimum_accepted, state.now_ms)
+        await state.write(place.round_key(task, number), closed)
+        if closed.state == "closed":
+            await state.write_guarded(
+                place.aggregate_key(task, number),
+                rule.create_aggregate(closed),
+                consortium.threshold,
+                _committee(closed),
+            )
+        event = "RoundClosed" if closed.state == "closed" else "RoundFailed"
+        detail = f"accepted: {', '.join(closed.accepted) or 'none'}"
+        state.announce(event, task=task, number=number, organisation=state.caller, detail=detail)
+        return closed.encode()
+
+    async def attest_aggregate(self, state: State, task: str, number: int, total: Blob) -> bytes:
+        """Attest a round's sum: each endorsing committee member has opened the accepted updates and got the same."""
+        require_committee(await state.read_consortium(), state.caller)
+        round_ = await self._read_accepted_round(state, task, number)
+        aggregate = await state.read_aggregate(task, number)
+        attested = rule.attest_aggregate(aggregate, round_, total, state.now_ms)
+        if attested == aggregate:
+            return aggregate.encode()
+        await require_model(state, task, total, f"the sum of round {number} of task {task}")
+        dimension = (await state.read_task(task)).spec.manifest.dimension
+        own = await self._opener.compute_sum(state, round_, dimension)
+        if own != total:
+            raise ProtocolError(
+                Code.SUM_MISMATCH,
+                f"the accepted updates of round {number} of {task} sum to {own.digest} ({own.size_bytes} bytes), "
+                f"got {total.digest} ({total.size_bytes} bytes)",
+            )
+        await state.write(place.aggregate_key(task, number), attested)
+        state.announce("AggregateAttested", task=task, number=number, organisation=state.caller, detail=total.digest)
+        return attested.encode()
+
+    async def publish_model(self, state: State, task: str, number: int, digest: str) -> bytes:
+        """Make the attested sum of a closed round the next version of the model."""
+        require_committee(await state.read_consortium(), state.caller)
+        round_ = await self._read_accepted_round(state, task, number)
+        if round_.state == "published":
+            model = await state.read_model(task, round_.base_version + 1)
+            if model.digest != digest:
+                raise ProtocolError(
+                    Code.ALREADY_SETTLED, f"round {number} of {task} was published as {model.digest}, not {digest}"
+                )
+            return model.encode()
+        progress, aggregate = await state.read_progress(task), await state.read_aggregate(task, number)
+        published, moved, model = rule.publish_round(round_, progress, aggregate, digest, state.caller, state.now_ms)
+        await state.write(place.model_key(task, model.version), model)
+        await state.write(place.progress_key(task), moved)
+        await state.write(place.round_key(task, number), published)
+        state.announce("ModelPublished", task=task, number=number, organisation=state.caller, detail=digest)
+        return model.encode()
+
+    async def _read_accepted_round(self, state: State, task: str, number: int) -> Round:
+        round_ = await state.read_round(task, number)
+        if round_.state == "failed":
+            raise ProtocolError(
+                Code.TOO_FEW_ACCEPTED, f"round {number} of {task} failed, it has no sum: open the next round"
+            )
+        if round_.state == "open":
+            raise ProtocolError(Code.ROUND_NOT_CLOSED, f"round {number} of {task} is open: close it first")
+        return round_
+
+    async def report_metrics(self, state: State, metrics: Metrics) -> bytes:
+        """Record an institution's own evaluation of a version; the first report stands."""
+        if metrics.organisation != state.caller:
+            raise ProtocolError(
+                Code.CREATOR_MISMATCH, f"the report is of {metrics.organisation}, the transaction of {state.caller}"
+            )
+        if metrics.reported_at_ms:
+            raise ProtocolError(
+                Code.MALFORMED, f"expected reported_at_ms 0, the contract sets it; got {metrics.reported_at_ms}"
+            )
+        spec = (await state.read_task(metrics.task)).spec
+        require_institution(await state.read_consortium(), spec, state.caller)
+        model = await state.read_model(metrics.task, metrics.version)
+        key = place.metrics_key(metrics.task, metrics.version, state.caller)
+        earlier = await state.find(Metrics, key)
+        if earlier and earlier.model_copy(update={"reported_at_ms": 0}) != metrics:
+            raise ProtocolError(
+                Code.ALREADY_SETTLED,
+                f"{state.caller} has reported other metrics of version {metrics.version} of {metrics.task}",
+            )
+        if earlier:
+            return earlier.encode()
+        record = metrics.model_copy(update={"reported_at_ms": state.now_ms})
+        await state.write(key, record)
+        state.announce(
+            "MetricsReported",
+            task=metrics.task,
+            number=model.round,
+            organisation=state.caller,
+            detail=str(metrics.version),
+        )
+        return record.encode()
+
+
+def _committee(round_: Round) -> tuple[str, ...]:
+    """Those who can open the round's updates."""
+    return tuple(one.organisation for one in round_.committee)

@@ -1,0 +1,145 @@
+"""Transactions before a round: who takes part, in what, with which keys, samples and initial model."""
+
+from blockfl.contract.authority import (
+    describe_certificate,
+    require_committee,
+    require_coordinator,
+    require_institution,
+    require_member,
+)
+from blockfl.contract.chunk import check_chunk, is_present
+from blockfl.contract.settings import ContractSettings
+from blockfl.contract.state import State
+from blockfl.protocol import place
+from blockfl.protocol import round as rule
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Task, TaskSpec
+from blockfl.protocol.seal import check_public_key
+
+
+class Setup:
+    """Everything that is there before a round.
+
+    Args:
+        settings: What the service's organisation agreed to.
+    """
+
+    def __init__(self, settings: ContractSettings) -> None:
+        self._settings = settings
+
+    async def register_consortium(self, state: State, consortium: Consortium) -> bytes:
+        """Register who takes part: endorsed only by organisations that agreed to exactly this record."""
+        require_member(consortium, state.caller)
+        previous = await state.find(Consortium, place.CONSORTIUM)
+        if previous == consortium:
+            return consortium.encode()
+        self._check_agreement(state, consortium, previous)
+        if await state.has_open_round():
+            raise ProtocolError(Code.TASK_BUSY, "a round is open: change the consortium when it is closed")
+        await state.write(place.CONSORTIUM, consortium)
+        state.announce("ConsortiumRegistered", organisation=state.caller, detail=consortium.record_digest)
+        return consortium.encode()
+
+    def _check_agreement(self, state: State, consortium: Consortium, previous: Consortium | None) -> None:
+        agreed = self._settings.consortium
+        if consortium != agreed:
+            raise ProtocolError(
+                Code.CONSORTIUM_MISMATCH,
+                f"{self._settings.organisation} agreed to the record {agreed.record_digest} (sequence "
+                f"{agreed.sequence}), got {consortium.record_digest} (sequence {consortium.sequence})",
+            )
+        expected = 1 if previous is None else previous.sequence + 1
+        if consortium.sequence != expected:
+            raise ProtocolError(
+                Code.CONSORTIUM_MISMATCH, f"expected the sequence {expected}, got {consortium.sequence}"
+            )
+        if consortium.channel != state.context.channel:
+            raise ProtocolError(
+                Code.CONSORTIUM_MISMATCH,
+                f"expected a record for this channel, {state.context.channel}; got one for {consortium.channel}",
+            )
+        if previous and (previous.network, previous.contract) != (consortium.network, consortium.contract):
+            raise ProtocolError(Code.CONSORTIUM_MISMATCH, "the names of the network and the contract never change")
+
+    async def register_committee_key(self, state: State, public_key: str) -> bytes:
+        """Register a committee member's own opening key; a new one counts from the next round on."""
+        require_committee(await state.read_consortium(), state.caller)
+        check_public_key(public_key)
+        key = place.committee_key_key(state.caller)
+        previous = await state.find(CommitteeKey, key)
+        if previous and previous.public_key == public_key:
+            return previous.encode()
+        record = CommitteeKey(organisation=state.caller, public_key=public_key, registered_at_ms=state.now_ms)
+        await state.write(key, record)
+        state.announce("CommitteeKeyRegistered", organisation=state.caller, detail=public_key)
+        return record.encode()
+
+    async def create_task(self, state: State, spec: TaskSpec) -> bytes:
+        """Create a task with version 0 of its model."""
+        consortium = await state.read_consortium()
+        require_coordinator(consortium, state.caller)
+        existing = await state.find(Task, place.task_key(spec.task))
+        if existing and existing.spec != spec:
+            raise ProtocolError(Code.TASK_EXISTS, f"task {spec.task} exists with other content: choose another name")
+        if existing:
+            return existing.encode()
+        rule.check_spec(spec, consortium)
+        task, progress, model = rule.create_task(spec, state.caller, state.now_ms)
+        await state.write(place.task_key(spec.task), task)
+        await state.write(place.progress_key(spec.task), progress)
+        await state.write(place.model_key(spec.task, 0), model)
+        state.announce("TaskCreated", task=spec.task, organisation=state.caller, detail=task.record_digest)
+        return task.encode()
+
+    async def upload_model_chunk(self, state: State, task: str, digest: str, chunk: bytes) -> bytes:
+        """Put one chunk of the initial model, or of a closed round's sum, into the collection of all members."""
+        consortium = await state.read_consortium()
+        initial = digest in (await state.read_task(task)).spec.initial_model.chunks
+        if not initial or state.caller not in consortium.having("coordinator"):
+            require_committee(consortium, state.caller)
+        check_chunk(chunk, digest)
+        key = place.model_chunk_key(task, digest)
+        if await is_present(state, place.MODELS, key, digest):
+            return b""
+        number = 0 if initial else await self._find_closed_round(state, task)
+        await state.context.put_private(place.MODELS, key, chunk)
+        state.announce("ModelChunkUploaded", task=task, number=number, organisation=state.caller, detail=digest)
+        return b""
+
+    async def _find_closed_round(self, state: State, task: str) -> int:
+        number = (await state.read_progress(task)).round
+        if not number or (await state.read_round(task, number)).state != "closed":
+            raise ProtocolError(
+                Code.ROUND_NOT_CLOSED, f"task {task} has no closed round whose sum is wanted: upload it after the close"
+            )
+        return number
+
+    async def enrol(self, state: State, task: str, samples: int) -> bytes:
+        """Enrol an institution with its samples and the certificate that will sign its updates."""
+        spec = (await state.read_task(task)).spec
+        require_institution(await state.read_consortium(), spec, state.caller)
+        certificate, certificate_digest = describe_certificate(state.context.creator)
+        key = place.enrolment_key(task, state.caller)
+        previous = await state.find(Enrolment, key)
+        if previous and (previous.samples, previous.certificate_digest) == (samples, certificate_digest):
+            return previous.encode()
+        if previous:
+            await self._require_no_open_round(state, task)
+        record = Enrolment(
+            task=task,
+            organisation=state.caller,
+            samples=samples,
+            certificate=certificate,
+            certificate_digest=certificate_digest,
+            enrolled_at_ms=state.now_ms,
+        )
+        await state.write(key, record)
+        state.announce("Enrolled", task=task, organisation=state.caller, detail=str(samples))
+        return record.encode()
+
+    async def _require_no_open_round(self, state: State, task: str) -> None:
+        number = (await state.read_progress(task)).round
+        if number and (await state.read_round(task, number)).state == "open":
+            raise ProtocolError(
+                Code.TASK_BUSY, f"round {number} of task {task} is open: enrol with other terms when it is closed"
+            )
