@@ -1,0 +1,416 @@
+"""The agent's side of training: a persistent, confined process that only named arrays leave.
+
+The process is given a fresh environment, no open file but its pipes, and a private scratch directory. It is believed
+nothing: sizes are checked before anything is read, a silent or garbled process is killed, and whatever it prints ends
+in a bounded log. After a crash the next request starts it again.
+
+Example:
+    async with TrainingProcess(workload, directory=state, private=(profile, key)) as training:
+        description = await training.describe()
+        values, trained = await training.train(base, Train(epochs=1, batch_size=32, learning_rate=None, seed=None))
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+from pydantic import ValidationError
+
+from blockfl.institution.errors import ConfinementError, SettingsError, TrainingError
+from blockfl.institution.frames import (
+    PREFIX,
+    Began,
+    Begin,
+    Description,
+    Evaluate,
+    Evaluated,
+    Failed,
+    FrameError,
+    Initial,
+    Reply,
+    Request,
+    Train,
+    Trained,
+    TrainingProgress,
+    Values,
+    decode_prefix,
+    decode_reply,
+    encode_frame,
+)
+from blockfl.institution.log import TrainingLog
+from blockfl.institution.vector import Vector, decode_vector, encode_vector
+from blockfl.protocol.records import Manifest, Tensor
+
+R = TypeVar("R", bound=Reply)
+Progress = Callable[[TrainingProgress], None]
+
+_BLOCK_BYTES = 4 * 1024 * 1024
+_PASSED_ON = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "KERAS_BACKEND", "LD_LIBRARY_PATH")
+_TIMEOUT_S = 900.0
+_CLOSE_S = 5.0
+
+
+class Training(Protocol):
+    """What the agent needs of whatever trains."""
+
+    async def describe(self) -> Description:
+        """Return the model's tensors and the numbers of samples."""
+
+    async def initial(self) -> Vector:
+        """Return the model's initial values, shape (d,)."""
+
+    async def train(self, base: Vector, request: Train, progress: Progress | None = None) -> tuple[Vector, Trained]:
+        """Train from the base values; return the new values, shape (d,), and the outcome."""
+
+    async def evaluate(self, values: Vector) -> Evaluated:
+        """Evaluate the values on the institution's test samples."""
+
+    async def close(self) -> None:
+        """End; idempotent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What the user brings: a model file with a data file, or a code file.
+
+    Attributes:
+        model: A compiled model written by Keras 3 (``.keras``).
+        code: A Python file that defines ``build_model()`` and ``load_data()``; with ``data``, ``load_data(path)``.
+        data: ``.npz`` or ``.csv`` for a model; whatever the code reads, a directory too, for code.
+        label: The label's column in a ``.csv`` file.
+        test_fraction: The part of a ``.csv`` file's rows that is kept for testing.
+    """
+
+    model: Path | None = None
+    code: Path | None = None
+    data: Path | None = None
+    label: str | None = None
+    test_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.code is None):
+            raise SettingsError("expected either --model FILE.keras with --data FILE, or --code FILE.py")
+        if self.model is not None and self.data is None:
+            raise SettingsError("a model needs samples: name them with --data FILE.npz or FILE.csv")
+        if not 0 < self.test_fraction < 1:
+            raise SettingsError(f"test fraction {self.test_fraction}: expected more than 0 and less than 1")
+        for path in self.paths:
+            if not path.exists():
+                raise SettingsError(f"{path}: no such file")
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that the training process may read."""
+        return tuple(path for path in (self.model, self.code, self.data) if path is not None)
+
+
+class TrainingProcess:
+    """The user's training code in a process of its own; restarted when it has died."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        directory: Path,
+        private: tuple[Path, ...] = (),
+        confined: bool = True,
+        seed: int | None = None,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> None:
+        """Prepare; the first request starts the process.
+
+        Args:
+            workload: The user's model, data or code.
+            directory: The agent's own; the scratch directory and the log go there.
+            private: Further paths that must stay out of the process's reach.
+            confined: Whether to refuse to run without the kernel's confinement.
+            seed: Makes training repeatable.
+            timeout_s: The longest silence while an answer is due.
+        """
+        self._workload = workload
+        self._scratch = directory / "scratch"
+        self._log = TrainingLog(directory / "training.log")
+        self._private = (*private, directory)
+        self._confined = confined
+        self._seed = seed
+        self._timeout_s = timeout_s
+        self._process: Process | None = None
+        self._drain: asyncio.Task[None] | None = None
+        self._description: Description | None = None
+        self._dimension = 0
+        self._busy = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, or None while there is none."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def describe(self) -> Description:
+        """Return the model's tensors and the numbers of samples.
+
+        Raises:
+            ConfinementError: The kernel cannot confine the process.
+            TrainingError: The process failed.
+        """
+        async with self._busy:
+            await self._ensure_running()
+            return self._described()
+
+    async def initial(self) -> Vector:
+        """Return the model's initial values, shape (d,).
+
+        Raises:
+            ConfinementError, TrainingError: As ``describe``.
+        """
+        _, body = await self._ask(Initial(), None, Values)
+        return decode_vector(body)
+
+    async def train(self, base: Vector, request: Train, progress: Progress | None = None) -> tuple[Vector, Trained]:
+        """Train from the base values. When cancelled, the process is killed.
+
+        Args:
+            base: shape (d,).
+            request: How to train.
+            progress: Told how far training is.
+
+        Returns:
+            The new values, shape (d,), as they came: they may hold NaN; and the outcome.
+
+        Raises:
+            ConfinementError, TrainingError: As ``describe``.
+        """
+        trained, body = await self._ask(request, base, Trained, progress)
+        return decode_vector(body), trained
+
+    async def evaluate(self, values: Vector) -> Evaluated:
+        """Evaluate the values, shape (d,), on the institution's test samples.
+
+        Raises:
+            ConfinementError, TrainingError: As ``describe``.
+        """
+        evaluated, _ = await self._ask(Evaluate(), values, Evaluated)
+        return evaluated
+
+    async def close(self) -> None:
+        """End the process and remove its scratch directory."""
+        process = self._process
+        if process is not None and process.returncode is None and process.stdin is not None:
+            process.stdin.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _CLOSE_S)
+        await self._kill()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _described(self) -> Description:
+        if self._description is None:
+            raise TrainingError("the training process has not described its model")
+        return self._description
+
+    async def _ask(
+        self, request: Request, values: Vector | None, expected: type[R], progress: Progress | None = None
+    ) -> tuple[R, bytearray]:
+        async with self._busy:
+            await self._ensure_running()
+            body_bytes = 4 * self._dimension if expected in (Values, Trained) else 0
+            try:
+                await self._send(request, b"" if values is None else encode_vector(values))
+                return await self._await(expected, body_bytes, progress)
+            except asyncio.CancelledError:
+                await self._kill()
+                raise
+
+    async def _ensure_running(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            return
+        await self._kill()
+        try:
+            self._process = await self._start()
+            await self._send(self._make_begin())
+            await self._await(Began, 0)
+            description, _ = await self._await(Description, 0)
+            self._dimension = make_manifest(description).dimension
+        except BaseException:
+            await self._kill()
+            raise
+        if self._description is not None and description != self._description:
+            await self._kill()
+            raise TrainingError("after a restart the model or the data are others than before: restart the agent")
+        self._description = description
+
+    async def _start(self) -> Process:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir(parents=True, mode=0o700)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-B", "-m", "blockfl.institution.trainer", str(os.getpid()),
+            stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=self._scratch, start_new_session=True,
+            env=make_environment(self._scratch, os.environ),
+        )  # fmt: skip
+        if process.stderr is not None:
+            self._drain = asyncio.create_task(self._log.keep(process.stderr))
+        return process
+
+    def _make_begin(self) -> Begin:
+        workload = self._workload
+        names = [str(path.resolve()) if path is not None else None for path in (workload.model, workload.code)]
+        return Begin(
+            confined=self._confined,
+            scratch=str(self._scratch.resolve()),
+            readable=tuple(str(path.resolve()) for path in workload.paths),
+            private=tuple(str(path.resolve()) for path in self._private),
+            model=names[0],
+            code=names[1],
+            data=str(workload.data.resolve()) if workload.data is not None else None,
+            label=workload.label,
+            test_fraction=workload.test_fraction,
+            seed=self._seed,
+        )
+
+    async def _send(self, request: Request, body: bytes | memoryview = b"") -> None:
+        if self._process is None or self._process.stdin is None:
+            raise TrainingError("the training process is not running")
+        stream = self._process.stdin
+        head, rest = encode_frame(request, body)
+        try:
+            stream.write(head)
+            for start in range(0, len(rest), _BLOCK_BYTES):
+                stream.write(rest[start : start + _BLOCK_BYTES])
+                await asyncio.wait_for(stream.drain(), self._timeout_s)
+            await asyncio.wait_for(stream.drain(), self._timeout_s)
+        except (ConnectionError, TimeoutError) as error:
+            raise await self._fail("ended or hung while it was sent a request") from error
+
+    async def _await(self, expected: type[R], body_bytes: int, progress: Progress | None = None) -> tuple[R, bytearray]:
+        while True:
+            try:
+                reply, body = await self._receive(body_bytes)
+            except asyncio.IncompleteReadError as error:
+                raise await self._fail("ended") from error
+            except TimeoutError as error:
+                raise await self._fail(f"said nothing for {self._timeout_s:g} s and was killed") from error
+            except FrameError as error:
+                raise await self._fail(f"broke the protocol and was killed: {error}") from error
+            if isinstance(reply, Failed):
+                raise await self._explain(reply)
+            if isinstance(reply, TrainingProgress) and expected is Trained:
+                if progress is not None:
+                    progress(reply)
+            elif isinstance(reply, expected) and len(body) == body_bytes:
+                return reply, body
+            else:
+                raise await self._fail(
+                    f"broke the protocol and was killed: expected {expected.__name__} with {body_bytes} bytes, "
+                    f"got {type(reply).__name__} with {len(body)}"
+                )
+
+    async def _receive(self, body_bytes: int) -> tuple[Reply, bytearray]:
+        if self._process is None or self._process.stdout is None:
+            raise TrainingError("the training process is not running")
+        stream = self._process.stdout
+        head_size, body_size = decode_prefix(await self._read(stream, PREFIX.size))
+        if body_size not in (0, body_bytes):
+            raise FrameError(f"a body of {body_size} bytes: expected {body_bytes}")
+        reply = decode_reply(await self._read(stream, head_size))
+        body = bytearray(body_size)
+        for start in range(0, body_size, _BLOCK_BYTES):
+            size = min(_BLOCK_BYTES, body_size - start)
+            body[start : start + size] = await self._read(stream, size)
+        return reply, body
+
+    async def _read(self, stream: asyncio.StreamReader, size: int) -> bytes:
+        return await asyncio.wait_for(stream.readexactly(size), self._timeout_s)
+
+    async def _explain(self, failed: Failed) -> Exception:
+        if failed.reason == "confinement":
+            await self._kill()
+            return ConfinementError(
+                f"the training process cannot be confined: {failed.message}. Run the agent where it can be, or accept "
+                "that training code may read this user's files and keys: --unconfined"
+            )
+        if self._description is None:
+            await self._kill()
+        words = {"model": "the model cannot be used", "data": "the data cannot be used"}
+        return TrainingError(f"{words.get(failed.reason, 'training failed')}: {failed.message}")
+
+    async def _fail(self, what: str) -> TrainingError:
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 1.0)
+        status = _describe_exit(process.returncode if process is not None else None)
+        await self._kill()
+        lines = self._log.tail
+        said = "; its last lines:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
+        return TrainingError(f"the training process {what}{status}{said}")
+
+    async def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            # Nothing it started can have left its process group: setsid and setpgid are refused.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        drain, self._drain = self._drain, None
+        if drain is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(drain, 1.0)
+
+
+def _describe_exit(status: int | None) -> str:
+    if status is None:
+        return ""
+    if status < 0:
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
+        hint = " (out of memory?)" if -status == signal.SIGKILL else ""
+        return f" with signal {name}{hint}"
+    return f" with status {status}"
+
+
+def make_environment(scratch: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the training process's whole environment: nothing of the agent's but the number of threads."""
+    home = str(scratch)
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": home,
+        "TMPDIR": home,
+        "KERAS_HOME": home,
+        "MPLCONFIGDIR": home,
+        "KERAS_BACKEND": "tensorflow",
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+    } | {name: environment[name] for name in _PASSED_ON if name in environment}
+
+
+def make_manifest(description: Description) -> Manifest:
+    """Return the manifest of a described model.
+
+    Raises:
+        TrainingError: Names repeat, or there are too many values.
+    """
+    tensors, offset = [], 0
+    try:
+        for one in description.tensors:
+            tensors.append(Tensor(name=one.name, dtype="float32", shape=one.shape, offset=offset))
+            offset += tensors[-1].size
+        return Manifest(tensors=tuple(tensors))
+    except ValidationError as error:
+        raise TrainingError(f"the model cannot be used: {error.errors()[0]['msg']}") from error

@@ -1,0 +1,264 @@
+"""The user's Keras model and samples, behind plain vectors. Runs in the training process.
+
+Only the model's float32 weights cross, in the order of ``model.weights``; integer buffers stay. Every round starts from
+the optimizer's initial state, so that training depends on the base model, the samples and the seed only, and a process
+that was restarted in between makes no difference.
+"""
+
+import importlib.util
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from blockfl.institution.dataset import Dataset, load_dataset
+from blockfl.institution.errors import DataError, ModelError
+from blockfl.institution.frames import (
+    Begin,
+    Description,
+    Evaluated,
+    TensorShape,
+    Train,
+    Trained,
+    TrainingProgress,
+)
+from blockfl.institution.vector import Vector
+
+_PROGRESS_INTERVAL_S = 0.5
+_ACCURACY_NAMES = ("accuracy", "acc", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy")
+
+
+class Workload:
+    """A compiled Keras model with its samples."""
+
+    def __init__(self, model: Any, dataset: Dataset, seed: int | None) -> None:
+        self._model = model
+        self._dataset = dataset
+        self._seed = seed
+        self._weights = _list_weights(model)
+        self._size = sum(math.prod(weight.shape) for weight in self._weights)
+        _check_compiled(model)
+        self._initial = self._read()
+        model.optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        model.optimizer.build(model.trainable_variables)
+        crossing = {id(weight) for weight in self._weights}
+        self._state = [
+            (variable, np.array(variable.numpy()))
+            for variable in (*model.optimizer.variables, *model.variables)
+            if id(variable) not in crossing
+        ]
+
+    @classmethod
+    def load(cls, begin: Begin) -> "Workload":
+        """Load the user's model and data.
+
+        Raises:
+            ModelError: The model cannot be used.
+            DataError: The data cannot be used.
+        """
+        if begin.seed is not None:
+            keras.utils.set_random_seed(begin.seed % 2**32)
+            _make_deterministic()
+        if begin.code is not None:
+            model, dataset = _run_code(Path(begin.code), begin.data)
+        else:
+            if begin.model is None or begin.data is None:
+                raise ModelError("expected a model file and a data file, or a code file")
+            model = _load_model(Path(begin.model))
+            dataset = load_dataset(Path(begin.data), begin.label, begin.test_fraction)
+        return cls(model, dataset, begin.seed)
+
+    def describe(self) -> Description:
+        """Return the tensors that cross, and the numbers of samples."""
+        names = _name_weights(self._model, self._weights)
+        return Description(
+            tensors=tuple(
+                TensorShape(name=name, shape=tuple(int(extent) for extent in weight.shape))
+                for name, weight in zip(names, self._weights, strict=True)
+            ),
+            train_samples=len(self._dataset.x_train),
+            test_samples=len(self._dataset.x_test),
+        )
+
+    def initial(self) -> Vector:
+        """Return the values that the model was loaded or built with, shape (d,)."""
+        return self._initial
+
+    def train(self, base: Vector, request: Train, report: Callable[[TrainingProgress], None]) -> tuple[Trained, Vector]:
+        """Train from the base values; return the outcome and the new values, shape (d,)."""
+        self._reset(request.seed)
+        self._write(base)
+        if request.learning_rate is not None:
+            try:
+                self._model.optimizer.learning_rate = request.learning_rate
+            except (TypeError, ValueError) as error:
+                raise ModelError(
+                    f"the task sets the learning rate to {request.learning_rate}, but the model's optimizer has a "
+                    "schedule: compile it with a plain number"
+                ) from error
+        history = self._model.fit(
+            self._dataset.x_train,
+            self._dataset.y_train,
+            epochs=request.epochs,
+            batch_size=request.batch_size,
+            verbose=0,
+            callbacks=[_Reporter(report)],
+        )
+        loss = history.history["loss"][-1]
+        return Trained(samples=len(self._dataset.x_train), loss=_finite(loss)), self._read()
+
+    def evaluate(self, values: Vector) -> Evaluated:
+        """Evaluate these values on the test samples."""
+        self._write(values)
+        found = self._model.evaluate(self._dataset.x_test, self._dataset.y_test, verbose=0, return_dict=True)
+        accuracy = next((found[name] for name in _ACCURACY_NAMES if name in found), None)
+        if accuracy is None:
+            raise ModelError(
+                f"the model measures {', '.join(sorted(found))}, but no accuracy: compile it with metrics=['accuracy']"
+            )
+        return Evaluated(
+            accuracy=min(max(_finite(accuracy) or 0.0, 0.0), 1.0),
+            loss=_finite(found["loss"]),
+            samples=len(self._dataset.x_test),
+        )
+
+    def _read(self) -> Vector:
+        return np.concatenate([np.asarray(weight.numpy(), np.float32).ravel() for weight in self._weights])
+
+    def _write(self, values: Vector) -> None:
+        if values.shape != (self._size,):
+            raise ModelError(f"{values.size} values do not fit the model: expected {self._size}")
+        offset = 0
+        for weight in self._weights:
+            size = math.prod(weight.shape)
+            weight.assign(values[offset : offset + size].reshape(weight.shape))
+            offset += size
+
+    def _reset(self, seed: int | None) -> None:
+        for index, (variable, value) in enumerate(self._state):
+            if seed is not None and variable.path.endswith("seed_generator_state"):
+                mixed = np.random.default_rng([seed, index]).integers(0, 2**31, value.shape)
+                variable.assign(mixed.astype(value.dtype))
+            elif not variable.path.endswith("seed_generator_state"):
+                variable.assign(value)
+        if seed is not None:
+            keras.utils.set_random_seed(seed % 2**32)
+
+
+class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells how far training is, at the end of each epoch and at most twice a second in between."""
+
+    def __init__(self, report: Callable[[TrainingProgress], None]) -> None:
+        super().__init__()
+        self._report = report
+        self._epoch = 0
+        self._told = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras' signature
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if time.monotonic() - self._told >= _PROGRESS_INTERVAL_S:
+            self._tell(batch + 1, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras' signature
+        self._tell(self.params.get("steps") or 0, logs)
+
+    def _tell(self, step: int, logs: Any) -> None:
+        self._told = time.monotonic()
+        self._report(
+            TrainingProgress(
+                epoch=self._epoch,
+                epochs=self.params.get("epochs") or 0,
+                step=step,
+                steps=max(self.params.get("steps") or 0, step),
+                loss=_finite((logs or {}).get("loss")),
+            )
+        )
+
+
+def _finite(value: Any) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _make_deterministic() -> None:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_op_determinism()
+
+
+def _load_model(path: Path) -> Any:
+    try:
+        return keras.models.load_model(path, safe_mode=True)
+    except Exception as error:
+        raise ModelError(
+            f"{path}: not a Keras model that can be loaded safely ({type(error).__name__}: {error}); expected a file "
+            "written by model.save('….keras') without lambdas; custom classes need --code"
+        ) from error
+
+
+def _run_code(path: Path, data: str | None) -> tuple[Any, Dataset]:
+    """Run the user's file and call its ``build_model()`` and ``load_data()``, or ``load_data(path)`` with --data."""
+    specification = importlib.util.spec_from_file_location("blockfl_user_code", path)
+    if specification is None or specification.loader is None:
+        raise ModelError(f"{path}: expected a Python file named .py")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    for name in ("build_model", "load_data"):
+        if not callable(getattr(module, name, None)):
+            raise ModelError(f"{path}: expected a function {name}")
+    model = module.build_model()
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"{path}: build_model() returned {type(model).__name__}, expected a keras.Model")
+    parts = module.load_data(Path(data)) if data is not None else module.load_data()
+    try:
+        (x_train, y_train), (x_test, y_test) = parts["train"], parts["test"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: load_data() returned something else than {{'train': (x, y), 'test': (x, y)}}"
+        ) from error
+    arrays = [np.asarray(part) for part in (x_train, y_train, x_test, y_test)]
+    return model, Dataset(x_train=arrays[0], y_train=arrays[1], x_test=arrays[2], y_test=arrays[3])
+
+
+def _check_compiled(model: Any) -> None:
+    if not getattr(model, "compiled", False) or model.optimizer is None:
+        raise ModelError(
+            "the model is not compiled: call model.compile(optimizer, loss, metrics=['accuracy']) before saving it"
+        )
+
+
+def _list_weights(model: Any) -> list[Any]:
+    if not model.built or not model.weights:
+        raise ModelError("the model has no weights yet: give it an Input layer, or call model.build(shape)")
+    weights = []
+    for weight in model.weights:
+        kind = keras.backend.standardize_dtype(weight.dtype)
+        if kind == "float32":
+            weights.append(weight)
+        elif "int" not in kind and kind != "bool":
+            raise ModelError(f"weight {weight.path} is {kind}: expected float32 (integer buffers stay here)")
+    if not weights:
+        raise ModelError("the model has no float32 weights")
+    return weights
+
+
+def _name_weights(model: Any, weights: list[Any]) -> list[str]:
+    """Return the variables' paths, without the model's own name: whether it is there depends on how it was built."""
+    prefix = f"{model.name}/"
+    names = [str(weight.path) for weight in weights]
+    if all(name.startswith(prefix) for name in names):
+        names = [name.removeprefix(prefix) for name in names]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ModelError(f"several weights are called {twice[0]}: give the layers different names")
+    return names
