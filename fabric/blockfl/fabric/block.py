@@ -362,7 +362,7 @@ def _signed_by(signature: BlockSignature, config: ChannelConfig, number: int) ->
             raise BlockError(f"block {number}: signed by an unacceptable identity: {error}") from error
     for consenter in config.consenters:
         if consenter.id == signature.identifier:
-            return Identity(msp_id=consenter.msp_id, certificate_pem=consenter.identity)
+            return consenter.identity
     raise BlockError(
         f"block {number}: signed by consenter {signature.identifier}, which is not one of "
         f"{sorted(consenter.id for consenter in config.consenters)}"

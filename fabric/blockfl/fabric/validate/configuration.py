@@ -1,0 +1,157 @@
+"""Configuration transactions: whether an update was allowed, and whether it led to the new configuration.
+
+Ordering nodes check an update before they order it; peers, and this module, check it again, so that orderers
+alone cannot change a channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from fabric_protos.common import common_pb2, configtx_pb2
+from google.protobuf.message import DecodeError
+
+from ..config import ChannelConfig
+from ..errors import BlockError, ConfigError, PolicyError
+from ..policy import SignedData, signing_identities
+
+if TYPE_CHECKING:
+    from ..policy import Policy
+
+_ROOT: Final = ("Channel",)
+Element = tuple[str, tuple[str, ...]]  # "group", "value" or "policy", and its path
+
+
+def apply_config(current: ChannelConfig, encoded: bytes) -> ChannelConfig:
+    """Check a configuration transaction against the configuration in force.
+
+    Args:
+        current: the configuration in force.
+        encoded: the serialised `common.ConfigEnvelope`.
+
+    Returns:
+        The new configuration.
+
+    Raises:
+        BlockError: the update was not allowed, or does not lead to this configuration. Real peers stop there.
+    """
+    envelope = _parse(configtx_pb2.ConfigEnvelope, encoded, "a configuration")
+    expected = current.sequence + 1
+    if envelope.config.sequence != expected:
+        raise BlockError(f"expected configuration sequence {expected}, got {envelope.config.sequence}")
+    update, signed = _read_update(envelope.last_update)
+    if update.channel_id != current.channel_id:
+        raise BlockError(
+            f"expected a configuration update of channel {current.channel_id!r}, got {update.channel_id!r}"
+        )
+    result = _authorise(current, update, signed)
+    if result != envelope.config.channel_group:
+        raise BlockError("the configuration update does not lead to the configuration that comes with it")
+    try:
+        return type(current).from_config(envelope.config, current.channel_id)
+    except ConfigError as error:
+        raise BlockError(f"the new configuration is not acceptable: {error}") from error
+
+
+def _read_update(last_update: Any) -> tuple[Any, list[SignedData]]:
+    payload = _parse(common_pb2.Payload, last_update.payload, "the update's payload")
+    header = _parse(common_pb2.ChannelHeader, payload.header.channel_header, "the update's channel header")
+    if header.type != common_pb2.CONFIG_UPDATE:
+        raise BlockError(f"expected a configuration update, got a transaction of type {header.type}")
+    envelope = _parse(configtx_pb2.ConfigUpdateEnvelope, payload.data, "a configuration update")
+    signed = [
+        SignedData(
+            identity=_parse(common_pb2.SignatureHeader, item.signature_header, "a signature header").creator,
+            signature=item.signature,
+            data=item.signature_header + envelope.config_update,
+        )
+        for item in envelope.signatures
+    ]
+    return _parse(configtx_pb2.ConfigUpdate, envelope.config_update, "a configuration update"), signed
+
+
+def _authorise(current: ChannelConfig, update: Any, signed: list[SignedData]) -> Any:
+    existing = dict(_elements("group", _ROOT, current.config.channel_group))
+    read = dict(_elements("group", _ROOT, update.read_set))
+    written = dict(_elements("group", _ROOT, update.write_set))
+    for element, item in read.items():
+        if element not in existing or existing[element].version != item.version:
+            raise BlockError(f"the configuration update read {_name(element)} at another version than it has")
+    delta = {
+        element: item
+        for element, item in written.items()
+        if element not in read or read[element].version != item.version
+    }
+    if not delta:
+        raise BlockError("the configuration update changes nothing")
+    identities = signing_identities(signed, current.msps)
+    for element, item in delta.items():
+        _check_mod_policy(element, item.mod_policy)
+        before = existing.get(element)
+        if item.version != (0 if before is None else before.version + 1):
+            raise BlockError(f"the configuration update gives {_name(element)} version {item.version}")
+        if before is not None and not _mod_policy(current, element, before.mod_policy).satisfied_by(
+            identities, current.msps
+        ):
+            who = ", ".join(sorted({identity.msp_id for identity in identities})) or "nobody"
+            raise BlockError(
+                f"the configuration update changes {_name(element)}, for which the signatures of {who} "
+                f"do not satisfy {before.mod_policy!r}"
+            )
+    return _assemble(_ROOT, {**existing, **delta})
+
+
+def _elements(kind: str, path: tuple[str, ...], item: Any) -> Iterator[tuple[Element, Any]]:
+    yield (kind, path), item
+    if kind != "group":
+        return
+    for name, value in item.values.items():
+        yield from _elements("value", (*path, name), value)
+    for name, policy in item.policies.items():
+        yield from _elements("policy", (*path, name), policy)
+    for name, group in item.groups.items():
+        yield from _elements("group", (*path, name), group)
+
+
+def _check_mod_policy(element: Element, mod_policy: str) -> None:
+    if not mod_policy:
+        raise BlockError(f"the configuration update leaves {_name(element)} without a modification policy")
+
+
+def _mod_policy(current: ChannelConfig, element: Element, mod_policy: str) -> Policy:
+    kind, path = element
+    group = path if kind == "group" else path[:-1]
+    name = mod_policy if mod_policy.startswith("/") else "/" + "/".join((*group, mod_policy))
+    try:
+        return current.policies.get(name)
+    except PolicyError as error:
+        raise BlockError(f"{_name(element)} cannot be changed: {error}") from error
+
+
+def _assemble(path: tuple[str, ...], elements: dict[Element, Any]) -> Any:
+    found = elements.get(("group", path))
+    if found is None:
+        raise BlockError(f"the configuration update lacks the group {'/'.join(path)}")
+    group = configtx_pb2.ConfigGroup(version=found.version, mod_policy=found.mod_policy)
+    for name in found.groups:
+        group.groups[name].CopyFrom(_assemble((*path, name), elements))
+    for kind, names, target in (
+        ("value", found.values, group.values),
+        ("policy", found.policies, group.policies),
+    ):
+        for name in names:
+            target[name].CopyFrom(elements[kind, (*path, name)])
+    return group
+
+
+def _name(element: Element) -> str:
+    kind, path = element
+    return f"the {kind} /{'/'.join(path)}"
+
+
+def _parse(message_type: Any, encoded: bytes, what: str) -> Any:
+    try:
+        return message_type.FromString(encoded)
+    except DecodeError as error:
+        raise BlockError(f"expected {what}, got {len(encoded)} bytes that do not parse") from error
