@@ -51,7 +51,7 @@ class LedgerRefusal(ShimError):
 class Contract(Protocol):
     """A contract: it is given the call and returns the payload of the response."""
 
-    async def __call__(self, context: Context, /) -> bytes:
+    def __call__(self, context: Context, /) -> Awaitable[bytes]:
         """Run one transaction.
 
         Raises:
