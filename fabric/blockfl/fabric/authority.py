@@ -10,6 +10,7 @@ one for both, any client's certificate would open the orderers' administration p
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ Unit = Literal["client", "peer", "admin", "orderer"]
 
 AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 CERTIFICATE_LIFETIME: Final = timedelta(days=1095)
+_HOST: Final = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
 # Clocks differ a little: a certificate made here must be valid elsewhere at once.
 _BACKDATED: Final = timedelta(minutes=5)
 
@@ -205,10 +207,15 @@ def _now() -> datetime:
 
 
 def _name(common_name: str, organisation: str, unit: Unit | None) -> x509.Name:
-    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation)]
-    if unit is not None:
-        attributes.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
-    attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
+    try:
+        attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation)]
+        if unit is not None:
+            attributes.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
+        attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
+    except ValueError as error:
+        raise IdentityError(
+            f"expected names of 1 to 64 characters in a certificate, got {common_name!r} of {organisation!r}"
+        ) from error
     return x509.Name(attributes)
 
 
@@ -218,6 +225,8 @@ def _names(hosts: Sequence[str]) -> list[x509.GeneralName]:
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(host)))
         except ValueError:
+            if not _HOST.fullmatch(host):
+                raise IdentityError(f"expected a host name or an IP address, got {host!r}") from None
             names.append(x509.DNSName(host))
     return names
 

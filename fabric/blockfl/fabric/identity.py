@@ -10,7 +10,6 @@ the upper half of the curve's order, as peers do. Whether a certificate belongs 
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import re
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ CURVE_ORDERS: Final = {
         16,
     ),
 }
-_PEM = re.compile(rb"(?:^|\n)-----BEGIN ([^\n]*?)-----\s(.*?)\n-----END \1-----", re.DOTALL)
+_PEM_BEGIN: Final = re.compile(rb"(?:^|\n)-----BEGIN ([^\n]{0,64}?)-----\r?\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,12 +222,14 @@ def parse_certificate(pem: bytes, what: str = "the certificate") -> x509.Certifi
     Raises:
         IdentityError: it is none.
     """
-    match = _PEM.search(pem)
-    if match is None:
+    begin = _PEM_BEGIN.search(pem)
+    end = -1 if begin is None else pem.find(b"\n-----END " + begin[1] + b"-----", begin.end() - 1)
+    if begin is None or end < 0:
         raise IdentityError(f"expected a certificate in PEM for {what}, got {len(pem)} bytes without one")
     try:
-        return x509.load_der_x509_certificate(base64.b64decode(b"".join(match[2].split()), validate=True))
-    except (ValueError, binascii.Error) as error:
+        body = b"".join(pem[begin.end() : end].split())
+        return x509.load_der_x509_certificate(base64.b64decode(body, validate=True))
+    except ValueError as error:
         raise IdentityError(f"expected a certificate in PEM for {what}, cannot parse it: {error}") from error
 
 
