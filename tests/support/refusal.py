@@ -1,0 +1,40 @@
+"""Expecting a refusal of the protocol, by its code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+from blockfl.protocol.codes import Code, ProtocolError
+
+T = TypeVar("T")
+
+
+@contextmanager
+def refused(code: Code, text: str = "") -> Iterator[None]:
+    """Expect a ``ProtocolError`` with this code whose message contains the text."""
+    with pytest.raises(ProtocolError, match=re.escape(text)) as caught:
+        yield
+    assert caught.value.code is code, str(caught.value)
+    assert str(caught.value).startswith(f"{code.identifier} ")
+
+
+def code_of(call: Callable[[], object]) -> Code | None:
+    """Return the code with which a call is refused, None if it is not; any other exception passes through."""
+    try:
+        call()
+    except ProtocolError as error:
+        return error.code
+    return None
+
+
+def value_or_code(call: Callable[[], T]) -> T | Code:
+    """Return what a call returns, or the code with which it is refused."""
+    try:
+        return call()
+    except ProtocolError as error:
+        return error.code

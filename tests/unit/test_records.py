@@ -1,0 +1,315 @@
+"""The records of the ledger: what each refuses beyond the types of its fields."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blockfl.protocol import place, records
+from blockfl.protocol.canonical import Record
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.records import (
+    CHUNK_BYTES,
+    MAX_DIMENSION,
+    Aggregate,
+    Blob,
+    Consortium,
+    Equivocation,
+    Header,
+    Manifest,
+    Metrics,
+    Model,
+    Notice,
+    SignedHeader,
+    TaskSpec,
+    Update,
+)
+from blockfl.protocol.round import close_round, create_aggregate, create_task
+from blockfl.protocol.submission import create_equivocation, create_update
+from reference.canonical import encode_naively
+from support.federation import NOW_MS, Federation, make_consortium, make_federation
+from support.refusal import refused, value_or_code
+
+
+def make_examples(federation: Federation) -> dict[str, Record]:
+    """Return one example of each record that stands under a key."""
+    header, _ = federation.update("alpha", np.zeros(federation.dimension, dtype=np.int16))
+    other, _ = federation.update("alpha", np.ones(federation.dimension, dtype=np.int16))
+    signed = federation.sign(header)
+    equivocation = create_equivocation(header, federation.sign(other), NOW_MS)
+    assert equivocation is not None
+    update = create_update(header, NOW_MS)
+    accepted = {
+        name: update.model_copy(update={"organisation": name, "state": "accepted"})
+        for name in ("alpha", "beta", "delta")
+    }
+    closed = close_round(federation.round, accepted, (), 3, federation.round.submit_deadline_ms)
+    _, progress, model = create_task(federation.task.spec, "coordinator", NOW_MS)
+    metrics = Metrics(
+        task="heart",
+        version=1,
+        organisation="alpha",
+        model_digest="0" * 64,
+        samples=5,
+        accuracy_micro=800_000,
+        loss_micro=0,
+        reported_at_ms=NOW_MS,
+    )
+    return {
+        "consortium": federation.consortium,
+        "spec": federation.task.spec,
+        "task": federation.task,
+        "progress": progress,
+        "committee key": federation.keys[0],
+        "enrolment": federation.enrolments[0],
+        "open round": federation.round,
+        "closed round": closed,
+        "header": header,
+        "signed header": signed,
+        "update": update,
+        "equivocation": equivocation,
+        "aggregate": create_aggregate(closed),
+        "model": model,
+        "metrics": metrics,
+        "notice": Notice(task="heart", round=1, organisation="alpha", detail=""),
+    }
+
+
+EXAMPLES = make_examples(make_federation())
+
+
+@pytest.mark.parametrize("record", EXAMPLES.values(), ids=list(EXAMPLES))
+def test_every_record_survives_encoding(record: Record) -> None:
+    assert type(record).decode(record.encode()) == record
+    assert record.encode() == encode_naively(json.loads(record.encode()))
+
+
+@pytest.mark.parametrize("record", EXAMPLES.values(), ids=list(EXAMPLES))
+def test_every_field_of_every_record_is_needed(record: Record) -> None:
+    document = json.loads(record.encode())
+    for name in document:
+        with refused(Code.MALFORMED):
+            type(record).decode(encode_naively({key: value for key, value in document.items() if key != name}))
+
+
+@pytest.mark.parametrize("record", EXAMPLES.values(), ids=list(EXAMPLES))
+def test_no_field_of_any_record_takes_a_float(record: Record) -> None:
+    document = json.loads(record.encode())
+    for name, value in document.items():
+        text = encode_naively(document | {name: "@"}).replace(b'"@"', b"1.5")
+        with refused(Code.MALFORMED):
+            type(record).decode(text)
+        if type(value) is int:
+            with refused(Code.MALFORMED):
+                type(record).decode(encode_naively(document | {name: 2**53}))
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(list(EXAMPLES.values())), st.data())
+def test_a_damaged_record_never_raises_anything_but_the_code(record: Record, data: st.DataObject) -> None:
+    encoded = bytearray(record.encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, len(encoded) - 1))
+        encoded[position : position + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    decoded = value_or_code(lambda: type(record).decode(bytes(encoded)))
+    if isinstance(decoded, Code):
+        assert decoded is Code.MALFORMED
+    else:
+        assert decoded.encode() == encoded
+
+
+def refuse(record: type[Record], match: str, example: Record, **changes: Any) -> None:
+    """Assert that the example decodes as it is and, so changed, is refused for this reason."""
+    document = json.loads(example.encode())
+    record.decode(encode_naively(document))
+    with pytest.raises(ProtocolError, match=f"^BFL301 .*{match}"):
+        record.decode(encode_naively(document | changes))
+
+
+def test_a_consortium_lists_its_members_in_ascending_order() -> None:
+    document = json.loads(make_consortium().encode())
+    refuse(Consortium, "ascending", make_consortium(), members=document["members"][::-1])
+    refuse(Consortium, "ascending", make_consortium(), members=[document["members"][0], *document["members"]])
+
+
+@pytest.mark.parametrize(("committee", "threshold", "good"), [
+    (3, 2, True), (3, 3, True), (3, 1, False), (3, 4, False), (2, 2, True), (2, 1, False), (1, 1, False), (4, 2, False),
+    (4, 3, True), (5, 2, False), (5, 3, True),
+])  # fmt: skip
+def test_a_threshold_is_a_majority_of_at_least_two(committee: int, threshold: int, good: bool) -> None:
+    document = json.loads(make_consortium().encode())
+    names = sorted(member["organisation"] for member in document["members"])
+    chosen = ["coordinator", *(name for name in names if name != "coordinator")][:committee]
+    document["members"] = [
+        {"organisation": name, "roles": [*(["committee"] if name in chosen else []),
+                                         *(["coordinator"] if name == "coordinator" else [])]}
+        for name in names
+    ]  # fmt: skip
+    document["threshold"] = threshold
+    if good:
+        assert Consortium.decode(encode_naively(document)).threshold == threshold
+    else:
+        with pytest.raises(ProtocolError, match="threshold"):
+            Consortium.decode(encode_naively(document))
+
+
+def test_a_consortium_has_exactly_one_coordinator() -> None:
+    members = json.loads(make_consortium().encode())["members"]
+    two = [member | {"roles": ["committee", "coordinator"]} if member["organisation"] == "regulator" else member
+           for member in members]  # fmt: skip
+    none = [
+        member | {"roles": ["committee"]} if member["organisation"] == "coordinator" else member for member in members
+    ]
+    refuse(Consortium, "exactly one", make_consortium(), members=two)
+    refuse(Consortium, "exactly one", make_consortium(), members=none)
+
+
+def test_roles_ascend() -> None:
+    members = json.loads(make_consortium().encode())["members"]
+    turned = [member | {"roles": member["roles"][::-1]} for member in members]
+    refuse(Consortium, "roles", make_consortium(), members=turned)
+
+
+def test_roles_are_found_by_name() -> None:
+    consortium = make_consortium()
+    assert consortium.committee == ("coordinator", "regulator", "university")
+    assert consortium.having("institution") == ("alpha", "beta", "delta", "gamma")
+    assert consortium.having("coordinator") == ("coordinator",)
+
+
+def test_a_manifest_has_no_gaps_and_no_name_twice() -> None:
+    spec = EXAMPLES["spec"]
+    assert isinstance(spec, TaskSpec)
+    kernel, bias = json.loads(spec.manifest.encode())["tensors"]
+    refuse(Manifest, "offset", spec.manifest, tensors=[kernel, bias | {"offset": 13}])
+    refuse(Manifest, "offset", spec.manifest, tensors=[bias, kernel])
+    refuse(Manifest, "differ", spec.manifest, tensors=[kernel, bias | {"name": kernel["name"]}])
+    refuse(Manifest, "", spec.manifest, tensors=[])
+    refuse(Manifest, "float32", spec.manifest, tensors=[kernel | {"dtype": "float64"}, bias])
+    refuse(Manifest, "shape", spec.manifest, tensors=[kernel | {"shape": [3, 4, 0]}, bias])
+    refuse(Manifest, "__metadata__", spec.manifest, tensors=[kernel | {"name": "__metadata__"}, bias])
+
+
+def test_a_manifest_is_not_larger_than_the_largest_dimension() -> None:
+    spec = EXAMPLES["spec"]
+    assert isinstance(spec, TaskSpec)
+    tensor = {"name": "weights", "dtype": "float32", "shape": [MAX_DIMENSION], "offset": 0}
+    assert Manifest.decode(encode_naively({"tensors": [tensor]})).dimension == MAX_DIMENSION
+    refuse(Manifest, "dimension", spec.manifest, tensors=[tensor | {"shape": [MAX_DIMENSION + 1]}])
+    refuse(Manifest, "dimension", spec.manifest, tensors=[tensor | {"shape": [2**53 - 1] * 8}])
+
+
+def test_a_scalar_tensor_has_one_element() -> None:
+    scalar = {"name": "temperature", "dtype": "float32", "shape": [], "offset": 0}
+    assert Manifest.decode(encode_naively({"tensors": [scalar]})).dimension == 1
+
+
+def test_a_blob_has_as_many_chunks_as_its_size_needs() -> None:
+    digest = "0" * 64
+    blob = Blob(digest=digest, size_bytes=CHUNK_BYTES, chunks=(digest,))
+    refuse(Blob, "chunks", blob, size_bytes=CHUNK_BYTES + 1)
+    refuse(Blob, "chunks", blob, chunks=[digest] * 2)
+    refuse(Blob, "", blob, chunks=[])
+    refuse(Blob, "", blob, size_bytes=0)
+
+
+def test_a_task_needs_three_institutions_and_three_accepted_updates() -> None:
+    spec = EXAMPLES["spec"]
+    refuse(TaskSpec, "minimum_accepted", spec, minimum_accepted=2)
+    refuse(TaskSpec, "minimum_accepted", spec, minimum_accepted=5)
+    refuse(TaskSpec, "institutions", spec, institutions=["alpha", "beta"])
+    refuse(TaskSpec, "ascending", spec, institutions=["beta", "alpha", "delta"])
+    refuse(TaskSpec, "ascending", spec, institutions=["alpha", "alpha", "delta"])
+
+
+def test_a_task_bounds_what_its_rules_compute_with() -> None:
+    spec = EXAMPLES["spec"]
+    refuse(TaskSpec, "weight_cap", spec, weight_cap=256)
+    refuse(TaskSpec, "bound_l2_micro", spec, bound_l2_micro=0)
+    refuse(TaskSpec, "bound_l2_micro", spec, bound_l2_micro=10**15 + 1)
+    refuse(TaskSpec, "rule", spec, rule="median")
+    refuse(TaskSpec, "encoding", spec, encoding="float32")
+    refuse(TaskSpec, "rounds", spec, rounds=0)
+
+
+def test_wrapped_keys_and_signatures_have_their_lengths() -> None:
+    header = EXAMPLES["header"]
+    wrapped = json.loads(header.encode())["wrapped_keys"]
+    refuse(Header, "encapsulation", header, wrapped_keys=[wrapped[0] | {"encapsulation": "00" * 31}])
+    refuse(Header, "ciphertext", header, wrapped_keys=[wrapped[0] | {"ciphertext": "00" * 47}])
+    refuse(Header, "wrapped_keys", header, wrapped_keys=[])
+    refuse(Header, "chunk_digests", header, chunk_digests=[])
+    refuse(SignedHeader, "signature", EXAMPLES["signed header"], signature="00" * 7)
+
+
+def test_an_update_carries_only_codes_of_verdicts() -> None:
+    update = EXAMPLES["update"]
+    refuse(Update, "code", update, code="BFL104")
+    refuse(Update, "code", update, code="BFL416 over the bound")
+    refuse(Update, "state", update, state="lost")
+
+
+def test_a_participant_is_found_by_name() -> None:
+    federation = make_federation()
+    part = federation.round.participant("beta")
+    assert part is not None
+    assert part.organisation == "beta"
+    assert federation.round.participant("omega") is None
+
+
+def test_optional_parts_are_written_as_null() -> None:
+    assert b'"sum":null' in EXAMPLES["aggregate"].encode()
+    assert b'"base_digest":null' in EXAMPLES["model"].encode()
+    assert isinstance(EXAMPLES["aggregate"], Aggregate)
+    assert isinstance(EXAMPLES["model"], Model)
+    assert isinstance(EXAMPLES["equivocation"], Equivocation)
+
+
+def test_keys_ascend_with_their_numbers() -> None:
+    keys = [place.round_key("heart", number) for number in (1, 2, 9, 10, 99_999, 100_000)]
+    assert keys == sorted(keys)
+    start, end = place.children("round/heart")
+    assert all(start <= key < end for key in keys)
+    assert not start <= place.round_key("heart-two", 1) < end
+    assert not start <= place.round_key("hear", 1) < end
+
+
+def test_no_two_kinds_of_record_share_a_key() -> None:
+    keys = [
+        place.CONSORTIUM,
+        place.task_key("heart"),
+        place.progress_key("heart"),
+        place.committee_key_key("heart"),
+        place.enrolment_key("heart", "alpha"),
+        place.round_key("heart", 1),
+        place.header_key("heart", 1, "alpha"),
+        place.update_key("heart", 1, "alpha"),
+        place.equivocation_key("heart", 1, "alpha"),
+        place.aggregate_key("heart", 1),
+        place.model_key("heart", 1),
+        place.metrics_key("heart", 1, "alpha"),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert place.sealed_chunk_key("heart", 1, "alpha", 2) == "chunk/heart/000001/alpha/000002"
+    assert place.model_chunk_key("heart", "00") == "chunk/heart/00"
+
+
+def test_every_record_class_is_covered_by_an_example() -> None:
+    kinds = {kind for kind in vars(records).values() if isinstance(kind, type) and issubclass(kind, Record)} - {Record}
+    seen: set[type] = set()
+
+    def visit(value: object) -> None:
+        if isinstance(value, Record):
+            seen.add(type(value))
+            for name in type(value).model_fields:
+                visit(getattr(value, name))
+        elif isinstance(value, tuple):
+            for one in value:
+                visit(one)
+
+    for example in EXAMPLES.values():
+        visit(example)
+    assert kinds - seen == set()
