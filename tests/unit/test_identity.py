@@ -145,6 +145,7 @@ def test_arbitrary_bytes_are_no_identity(encoded: bytes) -> None:
         Identity.parse(encoded)
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @given(st.integers(0, len(SIGNER.identity.certificate_pem) - 1), st.integers(0, 255))
 def test_a_changed_certificate_parses_or_is_a_clear_error(position: int, byte: int) -> None:
     pem = bytearray(SIGNER.identity.certificate_pem)

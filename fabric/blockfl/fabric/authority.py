@@ -214,7 +214,7 @@ def _name(common_name: str, organisation: str, unit: Unit | None) -> x509.Name:
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
     except ValueError as error:
         raise IdentityError(
-            f"expected names of 1 to 64 characters in a certificate, got {common_name!r} of {organisation!r}"
+            f"expected names of 1 to 64 bytes in a certificate, got {common_name!r} of {organisation!r}"
         ) from error
     return x509.Name(attributes)
 
