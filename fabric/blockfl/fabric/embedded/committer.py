@@ -1,0 +1,371 @@
+"""The committer: makes, validates and stores blocks, and brings what a crash left behind into line.
+
+A block is committed in this order, each step on disk before the next: the block file (from here on the block
+exists), each organisation's private data, the state. A crash in between is repaired at the next start by doing the
+later steps again, which changes nothing where they were done. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from fabric_protos.common import common_pb2
+from fabric_protos.orderer.etcdraft import metadata_pb2
+from google.protobuf.message import DecodeError
+
+from ..block import (
+    build_block,
+    decode_block,
+    decode_metadata,
+    encode_block,
+    header_hash,
+    set_commit,
+    sign_block,
+    verify_block,
+    verify_genesis,
+    verify_link,
+)
+from ..config import ChannelConfig
+from ..errors import BlockError, NodeError
+from ..identity import Signer
+from ..transaction import VALID
+from ..validate import BlockValidation, SignatureCache, validate_block
+from .blocks import BlockStore
+from .files import Files
+from .private_plan import PrivatePlan, SetReference, private_sets
+from .private_store import PrivateCommit, PrivateStore
+from .store import Committed, Place, StateStore
+
+_log = logging.getLogger(__name__)
+_STAGED_BLOCKS: Final = 1000
+_SWEEP_BLOCKS: Final = 100
+References = Sequence[Sequence[SetReference]]
+_GENESIS_MISSING: Final = "expected a configuration block 0 to begin with"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A block that was validated, with all that committing it changes.
+
+    Attributes:
+        encoded: the block with its validity codes and commit hash.
+        validation: what validation made of it.
+        private: the changes of each organisation's private data.
+        expiries: for each hashed update the number of the block that removes it again.
+        committed: how far the ledger is then.
+    """
+
+    encoded: bytes
+    validation: BlockValidation
+    private: Mapping[str, PrivateCommit]
+    expiries: tuple[int | None, ...]
+    committed: Committed
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitterOptions:
+    """What tests replace.
+
+    Attributes:
+        files: the durable file layer.
+        segment_bytes: a block file that is longer is not continued.
+        page_limit: the most pages of each SQLite file.
+    """
+
+    files: Files = field(default_factory=Files)
+    segment_bytes: int = 64 << 20
+    page_limit: int | None = None
+
+
+class Committer:
+    """The blocks, the state and the private data of one channel, moving forward together."""
+
+    def __init__(self, directory: Path, signer: Signer | None, options: CommitterOptions) -> None:
+        """Open the files; `recover` must follow."""
+        self._directory = directory
+        self._signer = signer
+        self._options = options
+        self._blocks = BlockStore(directory / "blocks", options.files, segment_bytes=options.segment_bytes)
+        self._state = StateStore(directory / "state.sqlite", self._blocks, page_limit=options.page_limit)
+        self._private: dict[str, PrivateStore] = {}
+        self._configs: dict[int, ChannelConfig] = {}
+        self.committed = Committed()
+        self.signatures = SignatureCache()
+        # Held while private data and state of one block are committed, so that no view sees one without the other.
+        self.visibility = threading.Lock()
+
+    # -- what is there
+
+    @property
+    def config(self) -> ChannelConfig:
+        """The configuration as of the last block."""
+        return self._configs[self.committed.config_block]
+
+    def config_of(self, number: int) -> ChannelConfig:
+        """The configuration that a block brought."""
+        return self._configs[number]
+
+    @property
+    def files(self) -> Files:
+        """The durable file layer."""
+        return self._options.files
+
+    @property
+    def blocks(self) -> BlockStore:
+        """The block files."""
+        return self._blocks
+
+    @property
+    def state(self) -> StateStore:
+        """The state."""
+        return self._state
+
+    @property
+    def private(self) -> Mapping[str, PrivateStore]:
+        """The private data of each organisation that is or was on the channel."""
+        return self._private
+
+    def holds(self, digest: bytes) -> bool:
+        """Tell whether some organisation has the private set with a digest."""
+        return any(store.holds(digest) for store in self._private.values())
+
+    # -- coming up
+
+    def recover(self, genesis: Any | None) -> None:
+        """Verify every file, create what is new, do again what a crash interrupted.
+
+        Raises:
+            NodeError: a file is damaged (named), or the genesis block is missing or another one.
+        """
+        self._state.verify()
+        committed = self._state.committed()
+        self._load_blocks(committed)
+        self._begin(genesis)
+        self.committed = committed or Committed()
+        self._check_agreement()
+        self._load_configs()
+        self._open_private()
+        self._check_private()
+        for number in range(self.committed.height, self._blocks.height):
+            self._redo(number)
+        self._check_private()
+        self._finish_staged()
+
+    def _load_blocks(self, committed: Committed | None) -> None:
+        previous = b""
+
+        def verify(number: int, encoded: bytes) -> None:
+            nonlocal previous
+            try:
+                block = common_pb2.Block.FromString(encoded)
+                verify_link(previous, block, number=number)
+            except (BlockError, DecodeError) as error:
+                raise NodeError(f"{self._directory / 'blocks'}: block {number} is not in its place: {error}") from error
+            previous = header_hash(block.header)
+
+        new = committed is None and not any((self._directory / "blocks").glob("*.blocks"))
+        acknowledged = None if committed is None else committed.height
+        self._blocks.load(0 if new else acknowledged, verify)
+
+    def _begin(self, genesis: Any | None) -> None:
+        if self._blocks.height == 0:
+            if genesis is None:
+                raise NodeError(f"{self._directory} holds no ledger yet: {_GENESIS_MISSING}")
+            verify_genesis(genesis)
+            first = common_pb2.Block.FromString(encode_block(genesis))
+            set_commit(first, bytes(len(first.data.data)), b"")
+            self._blocks.append(encode_block(first))
+        elif genesis is not None:
+            expected = header_hash(common_pb2.Block.FromString(self._blocks.read(0)).header)
+            if header_hash(genesis.header) != expected:
+                raise NodeError(
+                    f"{self._directory} holds the ledger of another network: expected a block 0 with hash "
+                    f"{expected.hex()}, got {header_hash(genesis.header).hex()}: give the network a new directory"
+                )
+
+    def _check_agreement(self) -> None:
+        if self.committed.height == 0:
+            return
+        last = common_pb2.Block.FromString(self._blocks.read(self.committed.height - 1))
+        if header_hash(last.header) != self.committed.header_hash:
+            raise NodeError(
+                f"{self._state.path} is not the state of the blocks beside it: they differ at block "
+                f"{self.committed.height - 1}: move it away, the node makes it again from its blocks"
+            )
+
+    def _load_configs(self) -> None:
+        number = self.committed.config_block
+        self._configs[number] = ChannelConfig.from_block(common_pb2.Block.FromString(self._blocks.read(number)))
+
+    def _open_private(self) -> None:
+        names = {*self.config.application_msp_ids, *self.committed.private_heights}
+        for name in sorted(names - self._private.keys()):
+            store = PrivateStore(
+                self.organisation_directory(name), self._options.files, page_limit=self._options.page_limit
+            )
+            self._private[name] = store
+            store.verify()
+
+    def organisation_directory(self, name: str) -> Path:
+        """The directory of one organisation."""
+        return self._directory / "organisations" / quote(name, safe="")
+
+    def _check_private(self) -> None:
+        for name, expected in self.committed.private_heights.items():
+            store = self._private[name]
+            if store.height < expected:
+                raise NodeError(
+                    f"{store.path} is damaged: it ends at block {store.height - 1}, private data up to block "
+                    f"{expected - 1} were acknowledged; nothing of it is served: restore the organisation's "
+                    "directory from a copy"
+                )
+
+    def _finish_staged(self) -> None:
+        view = self._state.begin_read()
+        try:
+            for store in self._private.values():
+                store.finish(name for name in store.staged() if view.has_transaction(name))
+                store.forget_staged(self.committed.height - _STAGED_BLOCKS)
+        finally:
+            view.close()
+
+    def _redo(self, number: int) -> None:
+        _log.info("block %d was stored, but not applied to the state: applying it now", number)
+        block = common_pb2.Block.FromString(self._blocks.read(number))
+        metadata = decode_metadata(block)
+        prepared = self._prepare(block, None)
+        if (prepared.validation.filter, prepared.committed.commit_hash) != (metadata.filter, metadata.commit_hash):
+            raise NodeError(
+                f"{self._directory / 'blocks'}: validating block {number} again gives another result than it "
+                "records: another version of this program wrote it: restore the directory from a copy"
+            )
+        self._apply(prepared)
+
+    # -- moving forward
+
+    def prepare_batch(self, envelopes: Sequence[bytes], references: References) -> Prepared:
+        """Make a block of envelopes, sign and validate it; nothing is stored yet.
+
+        Args:
+            envelopes: in the order wanted, each one orderable.
+            references: the private sets of each.
+
+        Raises:
+            NodeError: there is no signer, or the state cannot be read.
+        """
+        if self._signer is None:
+            raise NodeError("this ledger was opened without an orderer's key: it takes blocks, not transactions")
+        committed = self.committed
+        block = build_block(committed.height, committed.header_hash, envelopes)
+        # What a consensus of several nodes would note here: its only member, and the number of the log entry.
+        consensus = metadata_pb2.BlockMetadata(consenter_ids=[1], next_consenter_id=2, raft_index=committed.height)
+        sign_block(
+            block,
+            [self._signer],
+            last_config=committed.config_block,
+            consenter_metadata=consensus.SerializeToString(),
+        )
+        return self._prepare(block, references)
+
+    def prepare_block(self, encoded: bytes) -> Prepared:
+        """Verify and validate the next block, made by another orderer; nothing is stored yet.
+
+        Raises:
+            BlockError: it does not verify, or its codes or commit hash are not what validation gives.
+            NodeError: the state cannot be read.
+        """
+        block = decode_block(encoded)
+        committed = self.committed
+        verify_block(block, self.config, previous_hash=committed.header_hash, number=committed.height)
+        metadata = decode_metadata(block)
+        prepared = self._prepare(block, None)
+        validation = prepared.validation
+        if metadata.filter and metadata.filter != validation.filter:
+            raise BlockError(
+                f"block {validation.number}: expected validation codes {list(validation.codes)}, "
+                f"got {list(metadata.filter)}"
+            )
+        if metadata.commit_hash and metadata.commit_hash != prepared.committed.commit_hash:
+            raise BlockError(
+                f"block {validation.number}: expected commit hash {prepared.committed.commit_hash.hex()}, "
+                f"got {metadata.commit_hash.hex()}"
+            )
+        return prepared
+
+    def commit(self, prepared: Prepared) -> None:
+        """Store a prepared block and what it changes; all is on disk when this returns.
+
+        Raises:
+            NodeError: the disk is full or refuses; then only opening the ledger again goes on.
+        """
+        self._blocks.append(prepared.encoded)
+        self._apply(prepared)
+
+    def close(self) -> None:
+        """Close all files."""
+        for store in self._private.values():
+            store.close()
+        self._state.close()
+        self._blocks.close()
+
+    def _prepare(self, block: Any, references: References | None) -> Prepared:
+        committed = self.committed
+        view = self._state.begin_read()
+        try:
+            validation = validate_block(block, self.config, view, signatures=self.signatures)
+            if references is None:
+                references = [
+                    private_sets(envelope) if code == VALID else ()
+                    for envelope, code in zip(block.data.data, validation.codes, strict=True)
+                ]
+            plan = PrivatePlan(view, validation, self.config.application_msp_ids)
+            private = plan.commits(references, self._private)
+            expiries = plan.hashed_expiries()
+        finally:
+            view.close()
+        number = validation.number
+        commit_hash = validation.commit_hash(committed.commit_hash)
+        set_commit(block, validation.filter, commit_hash)
+        return Prepared(
+            encoded=encode_block(block),
+            validation=validation,
+            private=private,
+            expiries=expiries,
+            committed=Committed(
+                height=number + 1,
+                header_hash=header_hash(block.header),
+                commit_hash=commit_hash,
+                config_block=number if validation.config else committed.config_block,
+                private_heights={**committed.private_heights, **dict.fromkeys(private, number + 1)},
+            ),
+        )
+
+    def _apply(self, prepared: Prepared) -> None:
+        validation, committed = prepared.validation, prepared.committed
+        number = validation.number
+        places = [
+            (name, Place(code=validation.codes[index], block=number, index=index))
+            for index, name in enumerate(validation.tx_ids)
+            if name is not None
+        ]
+        if validation.config:
+            self._configs[number] = validation.config
+        with self.visibility if prepared.private else nullcontext():
+            for name, commit in prepared.private.items():
+                others = [store for other, store in self._private.items() if other != name]
+                self._private[name].commit(commit, others)
+            self._state.commit(prepared.encoded, validation.updates, prepared.expiries, places, committed)
+        self.committed = committed
+        for store in self._private.values():
+            store.finish(name for name, _ in places)
+            if number % _SWEEP_BLOCKS == 0:
+                store.forget_staged(number - _STAGED_BLOCKS)
+        if validation.config:
+            self._open_private()

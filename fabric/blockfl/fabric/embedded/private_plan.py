@@ -1,0 +1,121 @@
+"""What one block changes in each organisation's private data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..rwset import decode_read_write_set
+from ..transaction import VALID, decode_transaction
+from ..validate import BlockValidation, HashedUpdate, StateView
+from .membership import Membership, read_membership
+from .private_store import CommittedSet, CommittedWrite, PrivateCommit, PrivateStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetReference:
+    """A private set that a transaction's public read/write set names."""
+
+    namespace: str
+    collection: str
+    digest: bytes
+
+
+def private_sets(envelope: bytes) -> tuple[SetReference, ...]:
+    """Read which private sets an endorsed transaction writes.
+
+    Raises:
+        BlockError: the transaction does not parse.
+    """
+    transaction = decode_transaction(envelope)
+    if not transaction.results:
+        return ()
+    return tuple(
+        SetReference(namespace=namespace.namespace, collection=part.collection, digest=part.private_hash)
+        for namespace in decode_read_write_set(transaction.results).namespaces
+        for part in namespace.collections
+        if part.private_hash
+    )
+
+
+class PrivatePlan:
+    """The changes of one block, told apart by collection members."""
+
+    def __init__(self, view: StateView, validation: BlockValidation, organisations: Sequence[str]) -> None:
+        """Plan for a validated block.
+
+        Args:
+            view: the state before the block.
+            validation: its outcome.
+            organisations: MSP ids of the channel's application organisations.
+        """
+        self._view = view
+        self._validation = validation
+        self._organisations = frozenset(organisations)
+        self._memberships: dict[tuple[str, str], Membership] = {}
+
+    def commits(
+        self, references: Sequence[Sequence[SetReference]], stores: Mapping[str, PrivateStore]
+    ) -> dict[str, PrivateCommit]:
+        """Compute the changes of every organisation that has any.
+
+        Args:
+            references: the private sets of each transaction of the block.
+            stores: the organisations' private data.
+        """
+        number = self._validation.number
+        sets: dict[str, list[CommittedSet]] = {name: [] for name in stores}
+        writes: dict[str, list[CommittedWrite]] = {name: [] for name in stores}
+        for part in self._sets(references):
+            for name in self._members(part.namespace, part.collection, stores):
+                sets[name].append(part)
+        for update in self._validation.updates.hashed:
+            for name in self._members(update.namespace, update.collection, stores):
+                writes[name].append(self._write(update))
+        return {
+            name: PrivateCommit(number=number, sets=tuple(sets[name]), writes=tuple(writes[name]))
+            for name, store in stores.items()
+            if sets[name] or writes[name] or store.has_expired(number)
+        }
+
+    def hashed_expiries(self) -> tuple[int | None, ...]:
+        """For each hashed update the number of the block that removes it again."""
+        return tuple(self._expires(update) for update in self._validation.updates.hashed)
+
+    def _sets(self, references: Sequence[Sequence[SetReference]]) -> Iterator[CommittedSet]:
+        for index, code in enumerate(self._validation.codes):
+            for reference in references[index] if code == VALID else ():
+                membership = self._membership(reference.namespace, reference.collection)
+                yield CommittedSet(
+                    tx_index=index,
+                    namespace=reference.namespace,
+                    collection=reference.collection,
+                    digest=reference.digest,
+                    expires=membership.expires(self._validation.number),
+                )
+
+    def _write(self, update: HashedUpdate) -> CommittedWrite:
+        return CommittedWrite(
+            tx_index=update.version.tx,
+            namespace=update.namespace,
+            collection=update.collection,
+            key_hash=update.key_hash,
+            value_hash=update.value_hash,
+            purged_at=update.purged_at,
+            expires=self._expires(update),
+        )
+
+    def _expires(self, update: HashedUpdate) -> int | None:
+        if update.value_hash is None:
+            return None
+        return self._membership(update.namespace, update.collection).expires(self._validation.number)
+
+    def _membership(self, namespace: str, collection: str) -> Membership:
+        place = (namespace, collection)
+        if place not in self._memberships:
+            found = read_membership(self._view, namespace, collection, self._organisations)
+            self._memberships[place] = found or Membership(organisations=frozenset())
+        return self._memberships[place]
+
+    def _members(self, namespace: str, collection: str, stores: Mapping[str, PrivateStore]) -> list[str]:
+        return sorted(self._membership(namespace, collection).organisations & stores.keys())

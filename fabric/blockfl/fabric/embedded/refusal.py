@@ -1,0 +1,121 @@
+"""What must not be ordered: envelopes that would stop real peers or that no peer could ever judge.
+
+An orderer does not look inside. This one does, because it is a peer as well: an action that does not parse, or a
+write to a collection that does not exist, stops the peers of a Fabric network while they commit its block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from fabric_protos.common import common_pb2
+from google.protobuf.message import DecodeError
+
+from ..config import ChannelConfig
+from ..errors import BlockError
+from ..rwset import decode_read_write_set
+from ..transaction import Transaction, decode_transaction
+from ..validate import StateView
+from .membership import read_membership
+from .private_plan import SetReference
+
+_ENDORSED: Final = int(common_pb2.ENDORSER_TRANSACTION)
+_CONFIG_UPDATE: Final = int(common_pb2.CONFIG_UPDATE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orderable:
+    """A transaction that may be ordered; whether it is valid is a matter for later."""
+
+    transaction_id: str
+    references: tuple[SetReference, ...]
+
+
+def verify_orderable(
+    encoded: bytes, config: ChannelConfig, state: StateView, holds: Callable[[bytes], bool]
+) -> Orderable:
+    """Refuse an envelope that must not be ordered.
+
+    1. the envelope is canonically encoded and has payload and signature: peers refuse the whole block otherwise;
+    2. it is small enough for a block;
+    3. every part of it parses;
+    4. it is an endorsed transaction of this channel;
+    5. every private collection that it writes exists;
+    6. some organisation holds the private data that it writes, so that they cannot be lost.
+
+    Args:
+        encoded: a serialised common.Envelope.
+        config: the channel's configuration.
+        state: the ledger's state.
+        holds: tells whether some organisation has the private set with a digest.
+
+    Returns:
+        The transaction's id, and which private sets it writes.
+
+    Raises:
+        BlockError: the first check that fails.
+    """
+    _verify_envelope(encoded)
+    if len(encoded) > config.batch.absolute_max_bytes:
+        raise _refused(f"expected at most {config.batch.absolute_max_bytes} bytes, got {len(encoded)}")
+    try:
+        transaction = decode_transaction(encoded)
+    except BlockError as error:
+        raise _refused(f"a part of it does not parse: {error}") from error
+    if transaction.type == _CONFIG_UPDATE:
+        raise _refused(
+            "it is a configuration update, which the embedded node does not take: make a new network with the "
+            "configuration wanted, or run Hyperledger Fabric"
+        )
+    if transaction.type != _ENDORSED:
+        raise _refused(f"expected an endorsed transaction (type {_ENDORSED}), got type {transaction.type}")
+    if transaction.channel_id != config.channel_id:
+        raise _refused(f"expected channel {config.channel_id!r}, got {transaction.channel_id!r}")
+    references = _verify_results(transaction, config, state, holds)
+    return Orderable(transaction_id=transaction.tx_id, references=tuple(references))
+
+
+def _verify_envelope(encoded: bytes) -> None:
+    try:
+        envelope = common_pb2.Envelope.FromString(encoded)
+    except DecodeError as error:
+        raise _refused(f"expected an envelope, got {len(encoded)} bytes that do not parse") from error
+    if not envelope.payload or not envelope.signature:
+        raise _refused("the envelope lacks payload or signature")
+    if envelope.SerializeToString() != encoded:
+        raise _refused("the envelope is not canonically encoded: serialise it with the official protobuf library")
+
+
+def _verify_results(
+    transaction: Transaction, config: ChannelConfig, state: StateView, holds: Callable[[bytes], bool]
+) -> list[SetReference]:
+    try:
+        readwrites = decode_read_write_set(transaction.results)
+    except BlockError as error:
+        raise _refused(f"its read/write set does not parse: {error}") from error
+    references: list[SetReference] = []
+    organisations = frozenset(config.application_msp_ids)
+    for namespace in readwrites.namespaces:
+        for collection in namespace.collections:
+            if read_membership(state, namespace.namespace, collection.collection, organisations) is None:
+                raise _refused(
+                    f"there is no collection {collection.collection!r} of chaincode {namespace.namespace!r}: "
+                    "commit a definition that has it first"
+                )
+            digest = collection.private_hash
+            # What is on the ledger already becomes a duplicate, whatever is still held.
+            if digest and not holds(digest) and not state.has_transaction(transaction.tx_id):
+                raise _refused(
+                    f"no organisation holds its private data for collection {collection.collection!r} any more: "
+                    "have it endorsed again"
+                )
+            if digest:
+                name = collection.collection
+                references.append(SetReference(namespace=namespace.namespace, collection=name, digest=digest))
+    return references
+
+
+def _refused(reason: str) -> BlockError:
+    return BlockError(f"the transaction was not ordered: {reason}")
