@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fabric_protos.common import common_pb2
+from fabric_protos.peer import transaction_pb2
 from google.protobuf.message import DecodeError
 
 from .errors import BlockError, FabricError
@@ -29,6 +30,7 @@ METADATA_ENTRIES: Final = 5
 _SIGNATURES: Final = int(common_pb2.SIGNATURES)
 _LAST_CONFIG: Final = int(common_pb2.LAST_CONFIG)
 _TRANSACTIONS_FILTER: Final = int(common_pb2.TRANSACTIONS_FILTER)
+_ORDERER: Final = int(common_pb2.ORDERER)
 _COMMIT_HASH: Final = int(common_pb2.COMMIT_HASH)
 _BLOCK_VALIDATION: Final = "/Channel/Orderer/BlockValidation"
 _NONCE_SIZE_BYTES: Final = 24
@@ -262,9 +264,10 @@ def verify_block_signatures(block: Any, config: ChannelConfig) -> None:
             )
     if not config.policies.satisfied_by(_BLOCK_VALIDATION, identities):
         raise BlockError(f"block {number}: the {len(identities)} signatures do not satisfy {_BLOCK_VALIDATION}")
-    expected = encode_last_config(metadata.last_config)
-    if block.metadata.metadata[_LAST_CONFIG] != expected:
+    if block.metadata.metadata[_LAST_CONFIG] != encode_last_config(metadata.last_config):
         raise BlockError(f"block {number}: LAST_CONFIG metadata differs from what the ordering nodes signed")
+    if block.metadata.metadata[_ORDERER]:
+        raise BlockError(f"block {number}: expected no ORDERER metadata, which no ordering node writes or signs")
 
 
 def verify_genesis(block: Any) -> None:
@@ -283,7 +286,7 @@ def verify_genesis(block: Any) -> None:
         raise BlockError("block 0: the SIGNATURES metadata is not that of a configuration block")
     if block.metadata.metadata[_LAST_CONFIG] != encode_last_config(0):
         raise BlockError("block 0: the LAST_CONFIG metadata does not name block 0")
-    if metadata.commit_hash or block.metadata.metadata[3]:
+    if block.metadata.metadata[_COMMIT_HASH] or block.metadata.metadata[_ORDERER]:
         raise BlockError("block 0: expected no commit hash and no orderer metadata")
 
 
@@ -351,7 +354,50 @@ def compute_commit_hash(previous: bytes, codes: bytes, updates: bytes) -> bytes:
 def set_commit(block: Any, codes: bytes, commit_hash: bytes) -> None:
     """Put the results of validation into a block's metadata."""
     block.metadata.metadata[_TRANSACTIONS_FILTER] = codes
-    block.metadata.metadata[_COMMIT_HASH] = common_pb2.Metadata(value=commit_hash).SerializeToString()
+    block.metadata.metadata[_COMMIT_HASH] = _encode_commit_hash(commit_hash)
+
+
+def verify_commit(block: Any, codes: bytes, commit_hash: bytes) -> None:
+    """Verify that a block's metadata state these results of validation, which nobody signs.
+
+    Args:
+        block: the block.
+        codes: one validation code for each transaction, derived anew.
+        commit_hash: derived anew; empty for block 0.
+
+    Raises:
+        BlockError: they state something else.
+    """
+    number = block.header.number
+    entries = block.metadata.metadata
+    if len(entries) != METADATA_ENTRIES:
+        raise BlockError(f"block {number}: expected {METADATA_ENTRIES} metadata entries, got {len(entries)}")
+    recorded = entries[_TRANSACTIONS_FILTER]
+    if len(recorded) != len(codes):
+        raise BlockError(f"block {number}: expected {len(codes)} validation codes, got {len(recorded)}")
+    for index, (stated, derived) in enumerate(zip(recorded, codes, strict=True)):
+        if stated != derived:
+            raise BlockError(
+                f"block {number}, transaction {index}: recorded as {code_name(stated)}, but validating it anew "
+                f"gives {code_name(derived)}"
+            )
+    if entries[_COMMIT_HASH] != _encode_commit_hash(commit_hash):
+        raise BlockError(
+            f"block {number}: the recorded commit hash is not {commit_hash.hex() or 'empty'}, which is what the "
+            "ledger's content gives"
+        )
+
+
+def code_name(code: int) -> str:
+    """The name of a validation code, such as MVCC_READ_CONFLICT."""
+    try:
+        return str(transaction_pb2.TxValidationCode.Name(code))
+    except ValueError:
+        return f"code {code}"
+
+
+def _encode_commit_hash(commit_hash: bytes) -> bytes:
+    return bytes(common_pb2.Metadata(value=commit_hash).SerializeToString())
 
 
 def _signed_by(signature: BlockSignature, config: ChannelConfig, number: int) -> Identity:

@@ -11,7 +11,7 @@ do not parse; judging the content is for `validate`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -169,11 +169,15 @@ class ReadWriteSet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrivateWriteSet:
-    """What one transaction writes to one private collection, in clear; held by the collection's members only."""
+    """What one transaction writes to one private collection, in clear; held by the collection's members only.
+
+    Attributes:
+        writes: keys and values; a purge looks like a delete here.
+        metadata_keys: the keys whose metadata it writes; the entries are on the public ledger.
+    """
 
     writes: tuple[Write, ...] = ()
-    metadata_writes: tuple[MetadataWrite, ...] = ()
-    purges: tuple[str, ...] = ()
+    metadata_keys: tuple[str, ...] = ()
 
 
 def hash_key(key: str) -> bytes:
@@ -213,24 +217,22 @@ def encode_read_write_set(readwrites: ReadWriteSet) -> bytes:
 def decode_private_write_set(encoded: bytes) -> PrivateWriteSet:
     """Decode one collection's private `kvrwset.KVRWSet`; values are copied once.
 
-    Purges are not told apart from deletes in the clear set: they are known from the hashed one.
-
     Raises:
         BlockError: it does not parse.
     """
     writes: list[Write] = []
-    metadata_writes: list[MetadataWrite] = []
+    metadata_keys: list[str] = []
     try:
         for number, content in scan_fields(memoryview(encoded)):
             if number == 3 and isinstance(content, memoryview):
                 writes.append(_scan_write(content))
             elif number == 4 and isinstance(content, memoryview):
-                metadata_writes.append(_metadata_write(kv_rwset_pb2.KVMetadataWrite.FromString(bytes(content))))
+                metadata_keys.append(_scan_write(content).key)
     except (DecodeError, ValueError) as error:
         raise BlockError(
             f"expected a private write set, got {len(encoded)} bytes that do not parse: {error}"
         ) from error
-    return PrivateWriteSet(writes=tuple(writes), metadata_writes=tuple(metadata_writes))
+    return PrivateWriteSet(writes=tuple(writes), metadata_keys=tuple(metadata_keys))
 
 
 def encode_private_write_set(private: PrivateWriteSet) -> bytes:
@@ -241,36 +243,46 @@ def encode_private_write_set(private: PrivateWriteSet) -> bytes:
         value_prefix = encode_prefix(3, len(write.value)) if write.value else b""
         size = len(head) + len(value_prefix) + len(write.value)
         parts += (encode_prefix(3, size), head, value_prefix, write.value)
-    for metadata_write in private.metadata_writes:
-        content = _metadata_message(metadata_write).SerializeToString()
+    for key in private.metadata_keys:
+        content = encode_bytes(1, key.encode())
         parts += (encode_prefix(4, len(content)), content)
     return b"".join(parts)
 
 
 def hash_private_write_set(
-    collection: str, private: PrivateWriteSet, *, reads: Sequence[HashedRead] = ()
+    collection: str,
+    private: PrivateWriteSet,
+    *,
+    reads: Sequence[HashedRead] = (),
+    metadata: Mapping[str, Entries] | None = None,
+    purges: Collection[str] = (),
 ) -> CollectionReadWriteSet:
-    """The public hashes of one collection's private writes, as endorsers put them into a transaction."""
-    purged = frozenset(private.purges)
-    writes = tuple(
-        HashedWrite(
-            key_hash=hash_key(write.key),
-            value_hash=b"" if write.is_delete else hash_value(write.value),
-            is_delete=write.is_delete,
-            is_purge=write.key in purged,
-        )
-        for write in private.writes
-    )
-    metadata_writes = tuple(
-        HashedMetadataWrite(key_hash=hash_key(write.key), entries=write.entries) for write in private.metadata_writes
-    )
-    written = bool(writes or metadata_writes)
+    """The public hashes of one collection's private writes, as endorsers put them into a transaction.
+
+    Args:
+        collection: name of the collection.
+        private: what is written.
+        reads: what was read.
+        metadata: new entries of each of `private.metadata_keys`.
+        purges: which deletes are purges.
+    """
+    entries = metadata or {}
     return CollectionReadWriteSet(
         collection=collection,
         reads=tuple(reads),
-        writes=writes,
-        metadata_writes=metadata_writes,
-        private_hash=hash_value(encode_private_write_set(private)) if written else b"",
+        writes=tuple(
+            HashedWrite(
+                key_hash=hash_key(write.key),
+                value_hash=b"" if write.deletes else hash_value(write.value),
+                is_delete=write.is_delete,
+                is_purge=write.key in purges,
+            )
+            for write in private.writes
+        ),
+        metadata_writes=tuple(
+            HashedMetadataWrite(key_hash=hash_key(key), entries=entries.get(key, ())) for key in private.metadata_keys
+        ),
+        private_hash=hash_value(encode_private_write_set(private)) if private != PrivateWriteSet() else b"",
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fabric_protos.peer import transaction_pb2
 
-from ..block import compute_commit_hash
+from ..block import compute_commit_hash, verify_commit
 from ..config import ChannelConfig
 from ..errors import BlockError, ConfigError
 from ..rwset import Version
@@ -58,6 +58,18 @@ class BlockValidation:
             previous: commit hash of the block before; empty for block 1. Block 0 has none.
         """
         return b"" if self.number == 0 else compute_commit_hash(previous, self.filter, self.updates.encoded)
+
+    def verify_recorded(self, block: Any, previous: bytes) -> None:
+        """Verify that the block's metadata state this outcome; nobody signs them.
+
+        Args:
+            block: the block that was validated.
+            previous: commit hash of the block before; empty for blocks 0 and 1.
+
+        Raises:
+            BlockError: they state another one.
+        """
+        verify_commit(block, self.filter, self.commit_hash(previous))
 
 
 def validate_transaction(
