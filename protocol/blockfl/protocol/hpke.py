@@ -23,6 +23,10 @@ _VERSION = b"HPKE-v1"
 _MODE_BASE = b"\x00"
 
 
+class HpkeError(ValueError):
+    """What cannot be encrypted or decrypted with these keys."""
+
+
 def extract(salt: bytes, key_material: bytes) -> bytes:
     """Return HKDF-Extract with SHA-256. Source: RFC 5869, section 2.2."""
     return hmac.digest(salt, key_material, "sha256")
@@ -57,9 +61,9 @@ def encrypt(
         The encapsulation (32 bytes) and the ciphertext (16 bytes longer than the plaintext).
 
     Raises:
-        ValueError: the public key is a point of low order.
+        HpkeError: the public key is not one of 32 bytes, or a point of low order.
     """
-    shared = ephemeral_key.exchange(X25519PublicKey.from_public_bytes(public_key))
+    shared = _exchange(ephemeral_key, public_key)
     encapsulation = ephemeral_key.public_key().public_bytes_raw()
     key, nonce = _key_schedule(shared, encapsulation + public_key, info)
     return encapsulation, AESGCM(key).encrypt(nonce, plaintext, associated)
@@ -71,14 +75,21 @@ def decrypt(
     """Decrypt what was encrypted to this key.
 
     Raises:
-        ValueError: it was encrypted to another key or for another purpose, or it was changed.
+        HpkeError: it was encrypted to another key or for another purpose, or it was changed.
     """
-    shared = private_key.exchange(X25519PublicKey.from_public_bytes(encapsulation))
+    shared = _exchange(private_key, encapsulation)
     key, nonce = _key_schedule(shared, encapsulation + private_key.public_key().public_bytes_raw(), info)
     try:
         return AESGCM(key).decrypt(nonce, ciphertext, associated)
     except InvalidTag as error:
-        raise ValueError("the ciphertext does not belong to this key and purpose") from error
+        raise HpkeError("the ciphertext does not belong to this key and purpose") from error
+
+
+def _exchange(private_key: X25519PrivateKey, public_key: bytes) -> bytes:
+    try:
+        return private_key.exchange(X25519PublicKey.from_public_bytes(public_key))
+    except ValueError as error:
+        raise HpkeError("expected an X25519 public key of 32 bytes, not of low order: use another key") from error
 
 
 def _key_schedule(shared: bytes, kem_context: bytes, info: bytes) -> tuple[bytes, bytes]:

@@ -181,7 +181,7 @@ def unwrap_data_key(header: Header, organisation: str, private_key: X25519Privat
     context = _wrap_context(place, own.organisation, own.public_key)
     try:
         data_key = hpke.decrypt(bytes.fromhex(own.encapsulation), bytes.fromhex(own.ciphertext), private_key, context)
-    except ValueError as error:
+    except hpke.HpkeError as error:
         raise _wrap_error() from error
     _check_wraps(header, data_key)
     if not hmac.compare_digest(commit_key(data_key), header.key_commitment):
@@ -321,7 +321,7 @@ def _wrap(data_key: bytes, place: SealPlace, organisation: str, public_key: str)
             _wrap_context(place, organisation, public_key),
             data_key,
         )
-    except ValueError as error:
+    except hpke.HpkeError as error:
         raise ProtocolError(
             Code.HEADER_RECIPIENTS, f"cannot seal to the opening key of {organisation}: {error}"
         ) from error
