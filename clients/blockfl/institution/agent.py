@@ -1,0 +1,409 @@
+"""The institution agent: looks at the ledger, does what is due, waits for the next event.
+
+What is due follows from the ledger and the outbox alone, so the agent may be killed at any point and started again;
+doing something twice changes nothing. The key stays in this process, training in another, and only the model's values
+go between them.
+
+Example:
+    async with Ledger(profile) as ledger, TrainingProcess(workload, directory=state) as training:
+        await InstitutionAgent(ledger, training, store, outbox, AgentSettings(task="heart")).run()
+"""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from blockfl.fabric.errors import FabricError
+from blockfl.institution.contribution import Contribution, compute_remaining_s
+from blockfl.institution.encoder import BoundedEncoder, UpdateEncoder
+from blockfl.institution.errors import DivergenceError, OutboxError, SettingsError, TrainingError
+from blockfl.institution.outbox import Outbox, Parcel
+from blockfl.institution.preparation import (
+    check_manifest,
+    check_role,
+    check_signer,
+    choose_samples,
+    find_final_refusal,
+)
+from blockfl.institution.step import Report, Stage, Step, ignore_step
+from blockfl.institution.training import Training, make_manifest
+from blockfl.institution.vector import Vector
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError, RefusedError
+from blockfl.ledger.lineage import compute_model, obtain_model
+from blockfl.ledger.store import ModelStore
+from blockfl.ledger.transfer import fetch_blob
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.model import decode_model
+from blockfl.protocol.records import Consortium, Metrics, Model, Participant, Progress, Round, Task
+from blockfl.protocol.submission import compute_certificate_digest
+
+_IDLE_S = 5.0
+_RETRY_S, _RETRY_LIMIT_S = 0.5, 15.0
+_EVENTS_RETRY_S = 2.0
+_MAX_LOSS_MICRO = 10**15
+_RETRIED_CODES = frozenset({Code.BLOB_MISMATCH, Code.CHUNK_UNAVAILABLE, Code.MODEL_MISSING, Code.TASK_BUSY, None})
+"""What may be different the next time one asks; None: the transaction was found invalid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSettings:
+    """What an institution chooses.
+
+    Attributes:
+        task: The task to take part in.
+        samples: The samples to declare; None: all training samples.
+        seed: Makes training and rounding repeatable; sealing is always random.
+        rounds: End after so many rounds; None: after the task's last.
+    """
+
+    task: str
+    samples: int | None = None
+    seed: int | None = None
+    rounds: int | None = None
+
+
+class InstitutionAgent:
+    """One institution at work in one task."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        training: Training,
+        store: ModelStore,
+        outbox: Outbox,
+        settings: AgentSettings,
+        *,
+        encoder: UpdateEncoder | None = None,
+        report: Report = ignore_step,
+    ) -> None:
+        self._ledger = ledger
+        self._training = training
+        self._store = store
+        self._outbox = outbox
+        self._settings = settings
+        self._report = report
+        self._contribution = Contribution(
+            ledger=ledger,
+            training=training,
+            encoder=encoder or BoundedEncoder(settings.seed),
+            outbox=outbox,
+            report=report,
+            seed=settings.seed,
+        )
+        self._woken = asyncio.Event()
+        self._consortium: Consortium | None = None
+        self._task: Task | None = None
+        self._samples = 0
+        self._enrolled = False
+        self._first_round: int | None = None
+        self._version: int | None = None
+        self._model: Vector | None = None
+        self._evaluated = 0
+        self._sent: set[int] = set()
+        self._told: set[tuple[int, str]] = set()
+
+    @property
+    def _name(self) -> str:
+        return self._settings.task
+
+    async def run(self) -> None:
+        """Take part until the task has had all its rounds.
+
+        Raises:
+            SettingsError: The identity, the samples or the directory cannot be used.
+            ConfinementError: Training cannot be confined.
+            TrainingError: The model or the data cannot be used at all.
+            DivergenceError: A published model does not follow from its sum.
+            ProtocolError: The model or the organisation is not one of the task.
+            LedgerError: The ledger refuses for good.
+        """
+        check_signer(self._ledger.signer, datetime.now(UTC))
+        listener = asyncio.create_task(self._listen())
+        retry_s = _RETRY_S
+        try:
+            while True:
+                self._woken.clear()
+                try:
+                    if await self._look():
+                        self._report(Step(stage="done", text=f"done with task {self._name}"))
+                        return
+                except (LedgerError, ProtocolError) as error:
+                    self._check_retry(error)
+                    self._report(Step(stage="retry", text=f"{error}; trying again in {retry_s:g} s"))
+                    await asyncio.sleep(retry_s)
+                    retry_s = min(2 * retry_s, _RETRY_LIMIT_S)
+                else:
+                    retry_s = _RETRY_S
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._woken.wait(), _IDLE_S)
+        finally:
+            listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listener
+
+    def _check_retry(self, error: LedgerError | ProtocolError) -> None:
+        """Raise what asking again would not change."""
+        if isinstance(error, ProtocolError | RefusedError):
+            if error.code not in _RETRIED_CODES:
+                raise error
+            return
+        check_signer(self._ledger.signer, datetime.now(UTC))
+        refusal = find_final_refusal(error)
+        if refusal is not None:
+            raise SettingsError(
+                f"the ledger does not accept the certificate of {self._ledger.organisation} "
+                f"({self._ledger.profile.certificate}): {refusal}; use one that this organisation's authority issued"
+            ) from error
+
+    async def _listen(self) -> None:
+        """Wake the work on every event of the task; what happened is read from the ledger, not from the event."""
+        while True:
+            try:
+                async for event in self._ledger.events():
+                    if event.notice.task == self._name:
+                        self._woken.set()
+            except (FabricError, LedgerError, ProtocolError) as error:
+                self._report(Step(stage="retry", text=f"events: {error}"))
+            await asyncio.sleep(_EVENTS_RETRY_S)
+
+    async def _look(self) -> bool:
+        """Do everything that is due now; return whether the task is done."""
+        task = await self._prepare()
+        progress = await self._ledger.read_progress(self._name)
+        round_ = await self._ledger.read_round(self._name, progress.round) if progress.round else None
+        settled = round_ is None or round_.state in ("published", "failed")
+        if self._first_round is None:
+            self._first_round = progress.round + (1 if settled else 0)
+        complete = settled and self._is_last(task, progress)
+        if not complete:
+            await self._enrol()
+        if round_ is not None and round_.state == "open":
+            await self._resend(round_)
+        model = await self._catch_up(task, progress)
+        if round_ is not None:
+            await self._tell_verdict(round_)
+            if settled:
+                self._outbox.prune(self._name, round_.round + 1)
+            elif round_.state == "open":
+                await self._take_part(task, round_, model)
+        return complete
+
+    def _is_last(self, task: Task, progress: Progress) -> bool:
+        first = self._first_round or 0
+        enough = self._settings.rounds is not None and progress.round - first + 1 >= self._settings.rounds
+        return progress.round >= task.spec.rounds or enough
+
+    # Before the rounds
+
+    async def _prepare(self) -> Task:
+        """Read the task once, and check that this institution and its model belong to it."""
+        if self._task is not None:
+            return self._task
+        started = time.monotonic()
+        self._consortium = await self._ledger.read_consortium()
+        task = await self._ledger.read_task(self._name)
+        check_role(self._consortium, task, self._ledger.organisation)
+        description = await self._training.describe()
+        check_manifest(task, make_manifest(description))
+        self._samples = choose_samples(self._settings.samples, description.train_samples)
+        self._task = task
+        text = f"{description.train_samples} samples to train, {description.test_samples} to test"
+        self._tell("start", 0, text, started)
+        return task
+
+    async def _enrol(self) -> None:
+        """Enrol, or again when samples or certificate are others than before."""
+        if self._enrolled:
+            return
+        mine = (self._ledger.organisation, self._samples, self._certificate_digest)
+        enrolments = await self._ledger.list_enrolments(self._name)
+        if mine not in {(one.organisation, one.samples, one.certificate_digest) for one in enrolments}:
+            try:
+                await self._ledger.enrol(self._name, self._samples)
+            except RefusedError as error:
+                if error.code is not Code.TASK_BUSY:
+                    raise
+                self._tell_once(0, "enrol", str(error))
+                return
+        self._enrolled = True
+        self._report(Step(stage="enrol", text=f"enrolled in {self._name} with {self._samples} samples"))
+
+    @property
+    def _certificate_digest(self) -> str:
+        return compute_certificate_digest(self._ledger.signer.identity.certificate_pem.decode())
+
+    # A round
+
+    async def _resend(self, round_: Round) -> None:
+        """Send an update that is on the disk and may not be on the ledger yet."""
+        number = round_.round
+        if number in self._sent or self._outbox.read_state(self._name, number) != "sealed":
+            return
+        try:
+            await self._send(round_, self._outbox.load(self._name, number))
+        except OutboxError as error:
+            self._skip(number, str(error))
+
+    async def _send(self, round_: Round, parcel: Parcel) -> None:
+        try:
+            await self._contribution.send(round_, parcel)
+        except RefusedError as error:
+            if error.code is None:
+                raise
+            self._skip(round_.round, f"the update was refused: {error}")
+        self._sent.add(round_.round)
+
+    async def _take_part(self, task: Task, round_: Round, base: Vector) -> None:
+        """Train and send, unless this round's update is made already or must not be made."""
+        number = round_.round
+        part = round_.participant(self._ledger.organisation)
+        if number in self._sent or (number, "skip") in self._told:
+            return
+        reason = await self._find_obstacle(round_, part)
+        if reason is not None or part is None or self._consortium is None:
+            self._skip(number, reason or "not part of this round")
+            return
+        try:
+            parcel = await self._contribution.make(self._consortium, task, round_, part, base)
+            await self._send(round_, parcel)
+        except TimeoutError:
+            self._skip(number, "the submit deadline passed before the update was ready")
+        except (TrainingError, OutboxError) as error:
+            self._skip(number, str(error))
+        except ProtocolError as error:
+            if error.code is not Code.NOT_FINITE:
+                raise
+            self._skip(number, f"training gave no usable model: {error}")
+
+    async def _find_obstacle(self, round_: Round, part: Participant | None) -> str | None:
+        """Return why no update may be made for this round, None when one may."""
+        number = round_.round
+        if part is None:
+            return "enrolled after this round was opened; part of the next"
+        if part.certificate_digest != self._certificate_digest:
+            self._enrolled = False
+            return "enrolled with another certificate; enrolling with the present one before the next round"
+        if self._outbox.read_state(self._name, number) == "begun":
+            return "an update was begun and lost in a crash; a second one would be equivocation"
+        if not compute_remaining_s(round_):
+            return "its submit deadline has passed"
+        if await self._contribution.find_header(round_) is not None:
+            return (
+                "an update of this organisation is on the ledger, but not in this outbox; only one agent may use an "
+                "identity, always with the same directory"
+            )
+        return None
+
+    async def _tell_verdict(self, round_: Round) -> None:
+        if round_.state == "open" or round_.participant(self._ledger.organisation) is None:
+            return
+        organisation, number = self._ledger.organisation, round_.round
+        if (number, "verdict") in self._told:
+            return
+        text = "accepted"
+        if organisation in round_.rejected:
+            update = await self._ledger.read_update(self._name, number, organisation)
+            text = f"rejected: {update.code} {update.reason}".rstrip()
+        elif organisation in round_.absent:
+            text = "absent: no update was submitted"
+        elif organisation in round_.unjudged:
+            text = "not judged in time"
+        if round_.state == "failed":
+            text += f"; the round failed, {len(round_.accepted)} updates were accepted"
+        self._tell_once(number, "verdict", text)
+
+    # The model
+
+    async def _catch_up(self, task: Task, progress: Progress) -> Vector:
+        """Derive the newest version from the sums, check its digest, evaluate and report it."""
+        version = progress.version
+        if self._model is None or self._version != version:
+            started = time.monotonic()
+
+            def on_chunk(done: int, total: int) -> None:
+                self._report(Step(stage="fetch", round=progress.round, text="fetching", done=done, total=total))
+
+            try:
+                content = await obtain_model(self._ledger, self._store, task, version, progress=on_chunk)
+            except ProtocolError as error:
+                if error.code is not Code.MODEL_MISMATCH:
+                    raise
+                await self._testify(task, progress)
+                raise DivergenceError(str(error)) from error
+            self._model = decode_model(task.spec.manifest, content)
+            self._version = version
+            self._tell("fetch", progress.round, f"version {version} is {compute_digest(content)}", started)
+            self._store.prune({compute_digest(content), task.spec.initial_model.digest})
+        if version > self._evaluated:
+            await self._report_metrics(progress, self._model, progress.model_digest)
+            self._evaluated = version
+        return self._model
+
+    async def _report_metrics(self, progress: Progress, model: Vector, digest: str) -> None:
+        """Evaluate a version on the institution's own samples, and report it once."""
+        started = time.monotonic()
+        organisation, version = self._ledger.organisation, progress.version
+        if organisation in {one.organisation for one in await self._ledger.list_metrics(self._name, version)}:
+            return
+        try:
+            evaluated = await self._training.evaluate(model)
+        except TrainingError as error:
+            self._report(Step(stage="skip", round=progress.round, text=f"version {version} is not evaluated: {error}"))
+            return
+        loss = min(max(evaluated.loss, 0.0) * 1e6, _MAX_LOSS_MICRO) if evaluated.loss is not None else _MAX_LOSS_MICRO
+        text = f"version {version}: accuracy {evaluated.accuracy:.4f} on {evaluated.samples} samples"
+        self._tell("evaluate", progress.round, text, started)
+        started = time.monotonic()
+        await self._ledger.report_metrics(
+            Metrics(
+                task=self._name,
+                version=version,
+                organisation=organisation,
+                model_digest=digest,
+                samples=evaluated.samples,
+                accuracy_micro=round(evaluated.accuracy * 1e6),
+                loss_micro=round(loss),
+                reported_at_ms=0,
+            )
+        )
+        self._tell("metrics", progress.round, f"reported version {version}", started)
+
+    async def _testify(self, task: Task, progress: Progress) -> None:
+        """Put on record what the sum of the first version that differs gives here: evidence for the auditors."""
+        for version in range(1, progress.version + 1):
+            record = await self._ledger.read_model(self._name, version)
+            if self._store.fetch(record.digest) is None and await self._differs(task, record):
+                return
+
+    async def _differs(self, task: Task, record: Model) -> bool:
+        base = self._store.fetch(record.base_digest) if record.base_digest else None
+        if base is None or record.sum is None:
+            return False
+        total = await fetch_blob(self._ledger, self._name, record.sum)
+        manifest = task.spec.manifest
+        content = await asyncio.to_thread(
+            compute_model, manifest, base, total, len(record.accepted), record.scale, record.total_weight
+        )
+        digest = compute_digest(content)
+        if digest == record.digest:
+            return False
+        at = Progress(task=self._name, round=record.round, version=record.version, model_digest=record.digest)
+        await self._report_metrics(at, decode_model(manifest, content), digest)
+        return True
+
+    # What is told
+
+    def _skip(self, number: int, why: str) -> None:
+        self._tell_once(number, "skip", why)
+
+    def _tell_once(self, number: int, stage: Stage, text: str) -> None:
+        if (number, stage) not in self._told:
+            self._told.add((number, stage))
+            self._report(Step(stage=stage, round=number, text=text))
+
+    def _tell(self, stage: Stage, number: int, text: str, started: float) -> None:
+        self._report(Step(stage=stage, round=number, text=text, seconds=time.monotonic() - started))

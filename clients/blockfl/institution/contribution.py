@@ -1,0 +1,194 @@
+"""One round's update, from the base model to the last uploaded chunk.
+
+The order is the point: train, quantise, mark, sign, seal, write to the disk, and only then send. Whatever happened
+before the mark may be repeated; whatever is on the disk is only ever sent again.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from blockfl.institution.encoder import UpdateEncoder
+from blockfl.institution.errors import OutboxError, SettingsError, TrainingError
+from blockfl.institution.frames import Train, TrainingProgress
+from blockfl.institution.outbox import Outbox, Parcel
+from blockfl.institution.step import Report, Stage, Step
+from blockfl.institution.training import Training
+from blockfl.institution.vector import Vector
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import RefusedError
+from blockfl.ledger.transfer import upload_update
+from blockfl.protocol.codes import Code
+from blockfl.protocol.model import check_finite
+from blockfl.protocol.payload import SEED_BYTES, Values, encode_payload
+from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader, Task
+from blockfl.protocol.seal import seal
+from blockfl.protocol.submission import compose_header, compose_place, sign_header
+
+R = TypeVar("R")
+
+_ATTEMPTS = 2
+_DISK_RETRY_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A signed update that is not on the disk yet."""
+
+    signed: SignedHeader
+    payload: bytes
+    chunks: Sequence[bytes]
+
+
+class Contribution:
+    """Makes, keeps and sends the updates of one institution in one task."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        training: Training,
+        encoder: UpdateEncoder,
+        outbox: Outbox,
+        report: Report,
+        seed: int | None,
+    ) -> None:
+        self._ledger = ledger
+        self._training = training
+        self._encoder = encoder
+        self._outbox = outbox
+        self._report = report
+        self._seed = seed
+
+    async def make(self, consortium: Consortium, task: Task, round_: Round, part: Participant, base: Vector) -> Parcel:
+        """Train and leave the sealed update on the disk.
+
+        Args:
+            consortium: Who takes part.
+            task: The task.
+            round_: The open round.
+            part: The institution's part in it.
+            base: The round's base model, shape (d,).
+
+        Raises:
+            TrainingError: Training failed twice.
+            ProtocolError: BFL307, training gave NaN or infinity.
+            TimeoutError: The submit deadline passed.
+        """
+        async with asyncio.timeout(compute_remaining_s(round_)):
+            trained = await self._train(task, round_, base)
+            started = time.monotonic()
+            values = await asyncio.to_thread(self._encode, task, round_, part, base, trained)
+            payload_seed = secrets.token_bytes(SEED_BYTES)
+            await self._insist(round_, lambda: self._outbox.begin(round_.task, round_.round))
+        # From here on nothing may be cancelled half-way into a second signature: what is not kept is lost.
+        draft = await asyncio.to_thread(self._seal, consortium, task, round_, values, payload_seed)
+        async with asyncio.timeout(compute_remaining_s(round_)):
+            parcel = await self._insist(round_, lambda: self._outbox.keep(draft.signed, draft.payload, draft.chunks))
+        self._tell("seal", round_, f"sealed {len(draft.payload)} bytes", started)
+        return parcel
+
+    async def send(self, round_: Round, parcel: Parcel) -> None:
+        """Submit the header and upload the chunks that are not there yet. Repeating it changes nothing.
+
+        Raises:
+            LedgerError: As the transactions do.
+            OutboxError: A chunk on the disk is damaged.
+            SettingsError: Another update of this organisation is on the ledger already.
+        """
+        started = time.monotonic()
+        existing = await self.find_header(round_)
+        if existing is not None and existing.header != parcel.signed.header:
+            raise SettingsError(
+                f"round {round_.round} of {round_.task}: another update of {self._ledger.organisation} is on the "
+                "ledger than the one in this outbox; only one agent may use an identity: stop the other one"
+            )
+        if existing is None:
+            await self._ledger.submit_update(parcel.signed)
+            self._tell("submit", round_, "header submitted", started)
+        started = time.monotonic()
+
+        def on_chunk(done: int, total: int) -> None:
+            self._report(Step(stage="upload", round=round_.round, text="uploading", done=done, total=total))
+
+        await upload_update(self._ledger, round_.task, round_.round, parcel.read_chunk, progress=on_chunk)
+        self._tell("upload", round_, f"uploaded {len(parcel.signed.header.chunk_digests)} chunks", started)
+
+    async def find_header(self, round_: Round) -> SignedHeader | None:
+        """Return the header of this organisation that is on the ledger, if there is one."""
+        try:
+            return await self._ledger.read_header(round_.task, round_.round, self._ledger.organisation)
+        except RefusedError as error:
+            if error.code not in (Code.UPDATE_UNKNOWN, Code.RECORD_UNKNOWN):
+                raise
+            return None
+
+    async def _train(self, task: Task, round_: Round, base: Vector) -> Vector:
+        terms = task.spec.training
+        request = Train(
+            epochs=terms.epochs,
+            batch_size=terms.batch_size,
+            learning_rate=terms.learning_rate_micro / 1e6 if terms.learning_rate_micro else None,
+            seed=_derive_seed(self._seed, round_.round),
+        )
+
+        def on_progress(progress: TrainingProgress) -> None:
+            text = f"epoch {progress.epoch} of {progress.epochs}"
+            steps = max(progress.steps, 1)
+            done = max(progress.epoch - 1, 0) * steps + progress.step
+            self._report(
+                Step(stage="train", round=round_.round, text=text, done=done, total=max(progress.epochs, 1) * steps)
+            )
+
+        for attempt in range(_ATTEMPTS):
+            started = time.monotonic()
+            self._report(Step(stage="train", round=round_.round, text="training"))
+            try:
+                values, trained = await self._training.train(base, request, on_progress)
+            except TrainingError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                self._report(Step(stage="retry", round=round_.round, text=f"{error}\ntraining again"))
+            else:
+                loss = "not finite" if trained.loss is None else f"{trained.loss:.4f}"
+                self._tell("train", round_, f"trained on {trained.samples} samples, loss {loss}", started)
+                return values
+        raise AssertionError("unreachable")
+
+    def _encode(self, task: Task, round_: Round, part: Participant, base: Vector, trained: Vector) -> Values:
+        check_finite(task.spec.manifest, trained)
+        return self._encoder.encode(trained - base, round_, part.weight)
+
+    def _seal(self, consortium: Consortium, task: Task, round_: Round, values: Values, seed: bytes) -> Draft:
+        organisation = self._ledger.organisation
+        payload = encode_payload(values, seed)
+        sealed = seal(payload, seed, compose_place(consortium, round_, organisation), round_.committee)
+        header = compose_header(consortium, task, round_, organisation, sealed)
+        return Draft(signed=sign_header(header, self._ledger.signer.sign), payload=payload, chunks=sealed.chunks)
+
+    async def _insist(self, round_: Round, write: Callable[[], R]) -> R:
+        """Write to the disk; when it refuses, keep everything in memory and try again: nothing has left."""
+        while True:
+            try:
+                return await asyncio.to_thread(write)
+            except OutboxError as error:
+                self._report(Step(stage="retry", round=round_.round, text=f"{error}; trying again"))
+                await asyncio.sleep(_DISK_RETRY_S)
+
+    def _tell(self, stage: Stage, round_: Round, text: str, started: float) -> None:
+        self._report(Step(stage=stage, round=round_.round, text=text, seconds=time.monotonic() - started))
+
+
+def compute_remaining_s(round_: Round) -> float:
+    """Return the seconds until a round's submit deadline by this machine's clock, 0 when it has passed."""
+    return max(round_.submit_deadline_ms / 1000 - time.time(), 0.0)
+
+
+def _derive_seed(seed: int | None, number: int) -> int | None:
+    """Return a seed of its own for every round."""
+    return None if seed is None else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])

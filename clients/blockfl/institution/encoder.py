@@ -1,0 +1,39 @@
+"""From a trained delta to the integers that are sealed, as a collaborator of the agent."""
+
+from typing import Protocol
+
+import numpy as np
+
+from blockfl.institution.vector import Vector
+from blockfl.protocol.payload import Values
+from blockfl.protocol.quantise import quantise_update
+from blockfl.protocol.records import Round
+
+
+class UpdateEncoder(Protocol):
+    """Makes the integers of an update."""
+
+    def encode(self, delta: Vector, round_: Round, weight: int) -> Values:
+        """Return the values to be sealed, int16 of shape (d,).
+
+        Args:
+            delta: Trained values minus base values, float32 of shape (d,).
+            round_: The round, with scale and bounds.
+            weight: The institution's weight ω in it.
+
+        Raises:
+            ProtocolError: BFL307 for NaN or infinity.
+        """
+
+
+class BoundedEncoder:
+    """Clips, weights and rounds stochastically, so that the round's norm rule holds."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        """Choose the randomness of the rounding; None: the system's."""
+        self._seed = seed
+
+    def encode(self, delta: Vector, round_: Round, weight: int) -> Values:
+        """Return the values to be sealed, int16 of shape (d,); see ``quantise_update``."""
+        generator = np.random.default_rng(None if self._seed is None else [self._seed, round_.round])
+        return quantise_update(delta, weight, round_.scale, int(round_.bound_l2_squared), round_.bound_linf, generator)

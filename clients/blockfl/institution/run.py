@@ -1,0 +1,152 @@
+"""Running one institution: everything put together, for the command line and for tests."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from blockfl.institution.agent import AgentSettings, InstitutionAgent
+from blockfl.institution.confinement import hide_memory
+from blockfl.institution.encoder import UpdateEncoder
+from blockfl.institution.errors import SettingsError
+from blockfl.institution.outbox import Outbox
+from blockfl.institution.step import Report, ignore_step
+from blockfl.institution.training import Training, TrainingProcess, Workload, make_manifest
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.ledger.store import ModelStore
+from blockfl.protocol.model import encode_model
+from blockfl.protocol.records import Manifest
+
+_LOCK: Final = "lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstitutionSettings:
+    """Everything about one run of the agent.
+
+    Attributes:
+        profile: The file of the connection profile.
+        directory: The agent's own: outbox, models, log, scratch directory. Always the same one for an identity.
+        workload: The user's model and data; None only with a ``training`` of one's own.
+        agent: What the institution chooses.
+        confined: Whether to refuse to train without the kernel's confinement.
+        training_timeout_s: The longest silence of the training process.
+    """
+
+    profile: Path
+    directory: Path
+    workload: Workload | None
+    agent: AgentSettings
+    confined: bool = True
+    training_timeout_s: float = 900.0
+
+
+async def run_institution(
+    settings: InstitutionSettings,
+    *,
+    training: Training | None = None,
+    encoder: UpdateEncoder | None = None,
+    report: Report = ignore_step,
+) -> None:
+    """Take part in a task until it has had all its rounds; restartable at any point.
+
+    Args:
+        settings: Everything about this run.
+        training: Trains instead of the training process.
+        encoder: Encodes instead of the bounded encoder.
+        report: Told what the agent does.
+
+    Raises:
+        InstitutionError, ProtocolError, LedgerError: As ``InstitutionAgent.run``.
+    """
+    profile = ConnectionProfile.load(settings.profile)
+    hide_memory()
+    with lock_directory(settings.directory):
+        training = training or _make_training(settings, profile)
+        try:
+            async with Ledger(profile) as ledger:
+                agent = InstitutionAgent(
+                    ledger,
+                    training,
+                    ModelStore(settings.directory / "models"),
+                    Outbox(settings.directory / "outbox"),
+                    settings.agent,
+                    encoder=encoder,
+                    report=report,
+                )
+                await agent.run()
+        finally:
+            await training.close()
+
+
+def _make_training(settings: InstitutionSettings, profile: ConnectionProfile) -> TrainingProcess:
+    if settings.workload is None:
+        raise SettingsError("expected a model with data, or code: see blockfl institution run --help")
+    named = [str(settings.profile), profile.private_key, profile.opening_key]
+    return TrainingProcess(
+        settings.workload,
+        directory=settings.directory,
+        private=tuple(Path(name) for name in named if name is not None),
+        confined=settings.confined,
+        seed=settings.agent.seed,
+        timeout_s=settings.training_timeout_s,
+    )
+
+
+@contextmanager
+def lock_directory(directory: Path) -> Iterator[None]:
+    """Make the agent's private directory, and hold it against a second agent.
+
+    Raises:
+        SettingsError: It cannot be made, or another agent holds it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.chmod(0o700)
+        descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SettingsError(f"{directory}: cannot be used as the agent's directory ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise SettingsError(f"{directory}: another agent uses this directory; stop it, or name another one") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialModel:
+    """What a task is created from: the tensors, the model file, and how many samples are beside it."""
+
+    manifest: Manifest
+    content: bytes
+    train_samples: int
+
+
+async def read_initial_model(
+    workload: Workload, *, directory: Path, confined: bool = True, seed: int | None = None
+) -> InitialModel:
+    """Read a user's model in a confined process, for the creation of a task.
+
+    Args:
+        workload: The user's model and data, or code.
+        directory: For scratch files; made if absent.
+        confined: Whether to refuse without the kernel's confinement.
+        seed: Makes what code builds repeatable.
+
+    Raises:
+        ConfinementError, TrainingError: The process cannot be confined, or the model cannot be used.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    async with TrainingProcess(workload, directory=directory, confined=confined, seed=seed) as training:
+        description = await training.describe()
+        manifest = make_manifest(description)
+        content = encode_model(manifest, await training.initial())
+        return InitialModel(manifest=manifest, content=content, train_samples=description.train_samples)
