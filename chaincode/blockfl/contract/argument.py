@@ -51,12 +51,12 @@ def decode_number(data: bytes) -> int:
 
 
 def decode_count(data: bytes) -> int:
-    """Return a number up to 2^53 - 1.
+    """Return a number from 1 to 2^53 - 1.
 
     Raises:
         ProtocolError: BFL301 when it is none.
     """
-    return _decode_decimal(data, MAX_INTEGER)
+    return _decode_decimal(data, MAX_INTEGER, minimum=1)
 
 
 def decode_arguments(decoders: Sequence[Decoder[Any]], arguments: Sequence[bytes]) -> tuple[Any, ...]:
@@ -90,11 +90,11 @@ def _decode_text(adapter: TypeAdapter[str], data: bytes, expected: str) -> str:
         raise ProtocolError(Code.MALFORMED, f"expected {expected}, got {show(data)}") from error
 
 
-def _decode_decimal(data: bytes, maximum: int) -> int:
+def _decode_decimal(data: bytes, maximum: int, minimum: int = 0) -> int:
     text = data.decode(errors="replace")
-    if len(text) > len(str(maximum)) or not _DECIMAL.fullmatch(text) or int(text) > maximum:
+    if len(text) > len(str(maximum)) or not _DECIMAL.fullmatch(text) or not minimum <= int(text) <= maximum:
         raise ProtocolError(
-            Code.MALFORMED, f"expected a number from 0 to {maximum} without leading zeros, got {show(data)}"
+            Code.MALFORMED, f"expected a number from {minimum} to {maximum} without leading zeros, got {show(data)}"
         )
     return int(text)
 

@@ -68,9 +68,13 @@ class Contract:
             return await self._run(context)
         except ProtocolError as error:
             raise ContractFault(str(error)) from error
-        except (ValidationError, IdentityError) as error:
-            # A record that would break its own rules, or a creator that no peer lets in.
-            raise ContractFault(str(ProtocolError(Code.MALFORMED, "the call does not give a valid record"))) from error
+        except ValidationError as error:
+            # What was said is well-formed, but the record that follows from it would break its own rules.
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ContractFault(f"{Code.MALFORMED.identifier} {error.title}: {where}: {first['msg']}") from error
+        except IdentityError as error:
+            raise ContractFault(f"{Code.MALFORMED.identifier} the creator: {error}") from error
 
     async def _run(self, context: Context) -> bytes:
         entry = self.table.get(_function(context))
