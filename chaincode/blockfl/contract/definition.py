@@ -1,0 +1,56 @@
+"""What the members of a channel approve about the contract: a function of the consortium, so that all approve the same.
+
+Policies, from the widest to the narrowest: the contract's own is a majority of organisations; ``models`` is endorsed
+by a majority and held by all; ``sealed`` is held by the committee and endorsed by its threshold. What the committee
+alone must decide has key-level policies, which the contract itself sets.
+
+    definition = make_definition(consortium)
+"""
+
+from typing import Final
+
+from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec
+from blockfl.fabric.policy import signature_policy
+from blockfl.protocol import place
+from blockfl.protocol.records import Consortium
+
+VERSION: Final = "1"
+"""Raised whenever the contract's behaviour changes; the sequence then rises, too."""
+ENDORSEMENT_POLICY: Final = "/Channel/Application/Endorsement"
+"""The channel's own: a majority of the organisations."""
+SEALED_BLOCK_TO_LIVE: Final = 100_000
+"""Sealed updates are purged after so many blocks: far more than a round has, also if somebody floods the channel."""
+
+
+def make_definition(consortium: Consortium, sequence: int = 1) -> ChaincodeDefinition:
+    """Return the definition that every organisation approves.
+
+    Args:
+        consortium: Names the contract, its committee and members.
+        sequence: Of the definition: one more than the committed one when anything changes.
+    """
+    members = tuple(member.organisation for member in consortium.members)
+    return ChaincodeDefinition(
+        name=consortium.contract,
+        version=VERSION,
+        sequence=sequence,
+        endorsement_policy=ENDORSEMENT_POLICY,
+        collections=(
+            CollectionSpec(
+                name=place.SEALED,
+                members=consortium.committee,
+                block_to_live=SEALED_BLOCK_TO_LIVE,
+                member_only_read=True,
+                member_only_write=False,
+                endorsement_policy=signature_policy(consortium.threshold, consortium.committee),
+            ),
+            CollectionSpec(
+                name=place.MODELS,
+                members=members,
+                block_to_live=0,
+                member_only_read=True,
+                member_only_write=False,
+                endorsement_policy=signature_policy(len(members) // 2 + 1, members),
+            ),
+        ),
+    )
