@@ -6,7 +6,7 @@ import keras
 from hospitals import INPUTS
 
 
-def build_model(seed: int = 0, learning_rate: float = 0.05) -> keras.Model:
+def build_model(seed: int = 0, learning_rate: float = 0.1) -> keras.Model:
     """Return the compiled model; equal seeds give equal initial weights."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(

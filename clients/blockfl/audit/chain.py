@@ -114,13 +114,8 @@ class ChainProof:
                     f"transaction {index} is recorded as {said}, but validating it anew gives {_code_name(code)}",
                     number,
                 )
-        commit_hash = validation.commit_hash(self.last_commit_hash)
-        if metadata.commit_hash and metadata.commit_hash != commit_hash:
-            raise VerificationError(
-                f"the commit hash is {metadata.commit_hash.hex()}, but the ledger's content gives {commit_hash.hex()}",
-                number,
-            )
-        self.last_commit_hash = commit_hash
+        if number > 0:
+            self._check_commit_hash(metadata.commit_hash, validation.commit_hash(self.last_commit_hash))
         self.state.apply(validation.updates, [tx_id for data in block.data.data if (tx_id := read_tx_id(data))])
         for write in validation.updates.public:
             if write.namespace == self.namespace and write.value is not None:
@@ -129,6 +124,14 @@ class ChainProof:
         self.transactions += len(validation.codes)
         if validation.config is not None:
             self.config = validation.config
+
+    def _check_commit_hash(self, recorded: bytes, computed: bytes) -> None:
+        if recorded != computed:
+            raise VerificationError(
+                f"the commit hash is {recorded.hex() or 'missing'}, but the ledger's content gives {computed.hex()}",
+                self.blocks,
+            )
+        self.last_commit_hash = computed
 
 
 def pinned_hash(genesis: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """The whole proof: the chain, then every task's records, then every model."""
 
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -50,10 +51,13 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
         raise LedgerError(f"{genesis}: your copy of the first block cannot be read ({error.strerror})") from error
     chain = ChainProof(genesis_hash=anchor, namespace=ledger.profile.contract)
     height = await ledger.gateway.height()
-    async for block in ledger.gateway.blocks(0, height - 1):
-        chain.add(block)
-        if chain.blocks % _EVERY == 0 or chain.blocks == height:
-            progress(f"verified block {chain.blocks - 1} of {height - 1}")
+    async with aclosing(ledger.gateway.blocks(0)) as blocks:
+        async for block in blocks:
+            chain.add(block)
+            if chain.blocks % _EVERY == 0 or chain.blocks == height:
+                progress(f"verified block {chain.blocks - 1} of {height - 1}")
+            if chain.blocks == height:
+                break
     history = History(chain)
     proofs = []
     for task in history.below(Task, "task"):

@@ -15,6 +15,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
+from blockfl.protocol.seal import decode_opening_key
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -69,8 +70,6 @@ def _load_opening_key(profile: ConnectionProfile) -> X25519PrivateKey:
     try:
         if path.stat().st_mode & 0o077:
             raise LedgerError(f"{path}: others may read this private key; run: chmod 600 {path}")
-        return X25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip()))
+        return decode_opening_key(path.read_text())
     except OSError as error:
         raise LedgerError(f"{path}: the opening key cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise LedgerError(f"{path}: expected 32 bytes as hex; generate the key anew and register it") from error

@@ -202,14 +202,16 @@ class Ledger:
             start_block: First block to read; None: from now on.
             checkpoint: Where to go on after a restart; has precedence once it holds a position.
         """
-        stream = self.gateway.events(self.profile.contract, start_block=start_block, checkpoint=checkpoint)
-        async for event in stream:
-            yield Event(
-                name=event.name,
-                notice=records.Notice.decode(event.payload),
-                block_number=event.block_number,
-                transaction_id=event.transaction_id,
-            )
+        async with self.gateway.events(
+            self.profile.contract, start_block=start_block, checkpoint=checkpoint
+        ) as stream:
+            async for event in stream:
+                yield Event(
+                    name=event.name,
+                    notice=records.Notice.decode(event.payload),
+                    block_number=event.block_number,
+                    transaction_id=event.transaction_id,
+                )
 
     # The two ways to call the contract
 

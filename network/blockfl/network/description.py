@@ -146,6 +146,10 @@ class Description(_Model):
             threshold=self.threshold,
         )
 
+    def dump(self) -> str:
+        """Return the description as YAML with every port written out."""
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
     def organisation(self, name: str) -> Organisation:
         """Return an organisation by its name.
 

@@ -1,0 +1,93 @@
+"""The contract brought onto a running channel: installed, approved by each organisation, committed, registered.
+
+The same on every ledger, through Fabric's own services; each step leaves what is done as it is, so it may run again.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from blockfl.fabric.errors import CommitError, FabricError
+from blockfl.fabric.gateway import Gateway
+from blockfl.fabric.lifecycle import ChaincodeDefinition, Lifecycle
+from blockfl.ledger.client import Ledger, is_refused_with
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.contract_service import make_definition
+from blockfl.network.description import Description
+from blockfl.network.errors import NetworkError
+from blockfl.network.layout import Layout
+from blockfl.protocol.codes import Code
+
+Report = Callable[[str], None]
+_ATTEMPTS = 20
+_PAUSE_S = 0.5
+
+
+async def bring_up_contract(description: Description, layout: Layout, report: Report) -> None:
+    """Install, approve, commit and register whatever is not yet.
+
+    Raises:
+        NetworkError: A step failed for good; the text says which and why.
+    """
+    package = layout.package.read_bytes()
+    profiles = {
+        one.name: ConnectionProfile.load(layout.organisation(one.name).profile("admin"))
+        for one in description.organisations
+    }
+    try:
+        definition = await _next_definition(description, next(iter(profiles.values())))
+        await asyncio.gather(*(_approve(profile, package, definition) for profile in profiles.values()))
+        report(f"contract {definition.name}, version {definition.version}: approved by {len(profiles)} organisations")
+        if await _commit(profiles, definition) is not None:
+            report(f"contract {definition.name}: definition {definition.sequence} is in force")
+        await _register(profiles[description.consortium.having("coordinator")[0]], description)
+    except FabricError as error:
+        raise NetworkError(f"the contract could not be brought up: {error}") from error
+
+
+async def _next_definition(description: Description, profile: ConnectionProfile) -> ChaincodeDefinition:
+    """Return the definition in force if it is this code's, otherwise the one that follows it."""
+    async with _gateway(profile) as gateway, Lifecycle(gateway) as lifecycle:
+        current = await lifecycle.query(description.contract)
+    if current is None:
+        return make_definition(description)
+    wanted = make_definition(description, current.sequence)
+    return wanted if current.version == wanted.version else make_definition(description, current.sequence + 1)
+
+
+async def _approve(profile: ConnectionProfile, package: bytes, definition: ChaincodeDefinition) -> None:
+    async with _gateway(profile) as gateway, Lifecycle(gateway) as lifecycle:
+        package_id = await lifecycle.install(package)
+        for attempt in range(_ATTEMPTS):
+            try:
+                await lifecycle.approve(definition, package_id)
+            except CommitError as error:
+                # Approvals of one definition by several organisations may meet in one block.
+                if error.code_name != "MVCC_READ_CONFLICT" or attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+
+async def _commit(profiles: dict[str, ConnectionProfile], definition: ChaincodeDefinition) -> object | None:
+    first, *others = profiles.values()
+    async with _gateway(first) as gateway, Lifecycle(gateway) as lifecycle:
+        return await lifecycle.commit(definition, [profile.make_endpoint() for profile in others])
+
+
+async def _register(profile: ConnectionProfile, description: Description) -> None:
+    """Register the consortium; contract services may still be starting."""
+    async with Ledger(profile) as ledger:
+        for attempt in range(_ATTEMPTS):
+            try:
+                await ledger.register_consortium(description.consortium)
+            except LedgerError as error:
+                if is_refused_with(error, Code.CONSORTIUM_MISMATCH) or attempt == _ATTEMPTS - 1:
+                    raise NetworkError(f"the consortium could not be registered: {error}") from error
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                return
+
+
+def _gateway(profile: ConnectionProfile) -> Gateway:
+    return Gateway(profile.make_endpoint(), profile.load_signer(), profile.channel)

@@ -1,0 +1,81 @@
+"""The contract as every organisation runs it: package, definition, and the settings of each contract service.
+
+A package id covers only how the service is reached, not its code. So the label and the definition's version carry the
+digest of the contract's source: what was approved can be compared with what runs.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import blockfl.contract
+import blockfl.fabric.shim
+import blockfl.protocol
+from blockfl.contract.definition import contract_definition
+from blockfl.fabric.lifecycle import ChaincodeDefinition
+from blockfl.fabric.package import package_contract, package_id
+from blockfl.network.description import Description, Organisation
+from blockfl.network.layout import Layout
+from blockfl.network.process import ProcessSpec, python_command
+
+_DIGEST_CHARACTERS = 16
+
+
+def compute_code_digest() -> str:
+    """Return SHA-256 over the source of the contract and all that it decides with, as hex."""
+    digest = hashlib.sha256()
+    for package in (blockfl.contract, blockfl.fabric.shim, blockfl.protocol):
+        root = Path(package.__path__[0])
+        for path in sorted(root.rglob("*.py")):
+            content = path.read_bytes()
+            digest.update(f"{package.__name__}/{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def make_package(description: Description) -> bytes:
+    """Return the contract's package; the same everywhere for the same code."""
+    return package_contract(f"{description.contract}_{compute_code_digest()[:_DIGEST_CHARACTERS]}")
+
+
+def make_definition(description: Description, sequence: int = 1) -> ChaincodeDefinition:
+    """Return the definition that all organisations approve."""
+    return contract_definition(
+        description.consortium, version=f"1-{compute_code_digest()[:_DIGEST_CHARACTERS]}", sequence=sequence
+    )
+
+
+def provision_services(description: Description, layout: Layout) -> None:
+    """Write the package, the consortium's record and the settings of every contract service."""
+    package = make_package(description)
+    layout.package.write_bytes(package)
+    layout.consortium.write_bytes(description.consortium.encode())
+    for organisation in description.organisations:
+        place = layout.organisation(organisation.name)
+        settings = {
+            "organisation": organisation.name,
+            "consortium": "../../../consortium.json",
+            "opening_key": "../opening-key" if "committee" in organisation.roles else None,
+            "package_id": package_id(package),
+            "listen": service_address(organisation),
+            "certificate": "tls-certificate.pem",
+            "private_key": "tls-key.pem",
+            "client_roots": "client-roots.pem",
+        }
+        place.service.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def service_address(organisation: Organisation) -> str:
+    """Return where an organisation's contract service listens and its peer dials."""
+    return f"{organisation.host}:{organisation.ports.contract}"
+
+
+def service_process(organisation: Organisation, layout: Layout) -> ProcessSpec:
+    """Return how an organisation's contract service is started."""
+    settings = layout.organisation(organisation.name).service
+    return ProcessSpec(
+        name=f"contract-{organisation.name}",
+        command=python_command("blockfl.contract", "--config", str(settings.resolve())),
+        # Fixed: the contract must not depend on it, and one thread is all that judging needs.
+        environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )

@@ -1,0 +1,135 @@
+"""The embedded node as a network's ledger: one process that serves every organisation's peer and one orderer."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from blockfl.network.description import Description, Organisation
+from blockfl.network.errors import NetworkError
+from blockfl.network.layout import Layout, OrganisationLayout
+from blockfl.network.port import parse_address
+from blockfl.network.process import ProcessSpec, ProcessTable, python_command
+from blockfl.network.status import ProcessStatus
+
+NODE = "node"
+_POLL_S = 0.1
+_STATUS_S = 3.0
+
+
+class EmbeddedLauncher:
+    """Starts and watches the embedded node."""
+
+    banner = (
+        "the embedded node is for trying, teaching and testing on one machine: "
+        "whoever runs it sees and controls every organisation"
+    )
+
+    def __init__(self, description: Description, layout: Layout, processes: ProcessTable) -> None:
+        self._description = description
+        self._layout = layout
+        self._processes = processes
+
+    @property
+    def operations(self) -> str:
+        """Where the node tells how it is."""
+        organisation = self._description.orderers[0]
+        return f"{organisation.host}:{organisation.ports.orderer_operations}"
+
+    def addresses(self) -> list[tuple[str, str]]:
+        """Return the processes' names and the addresses on which they listen."""
+        orderer = self._description.orderers[0]
+        listens = [f"{one.host}:{one.ports.peer}" for one in self._description.organisations]
+        return [(NODE, address) for address in (*listens, f"{orderer.host}:{orderer.ports.orderer}", self.operations)]
+
+    def start(self) -> None:
+        """Write the node's settings and start it unless it runs."""
+        self._layout.node_settings.write_text(json.dumps(self._settings(), indent=2) + "\n")
+        command = python_command("blockfl.fabric.embedded", "--config", str(self._layout.node_settings.resolve()))
+        self._processes.start(ProcessSpec(name=NODE, command=command, environment={}))
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Wait until the node serves.
+
+        Raises:
+            NetworkError: It ended, with its last log lines, or is not ready in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self._query("healthz") is None:
+            self._processes.require_running(NODE)
+            if time.monotonic() > deadline:
+                raise NetworkError(f"the node is not ready after {timeout_s:.0f} s:\n{self._processes.tail(NODE)}")
+            time.sleep(_POLL_S)
+
+    def status(self) -> list[ProcessStatus]:
+        """Return how the node is."""
+        said = self._query("status") or {}
+        address = self.operations
+        return [self.process_status(NODE, address, said.get("height"), str(said.get("error") or ""))]
+
+    def process_status(self, name: str, address: str, height: int | None, error: str = "") -> ProcessStatus:
+        """Return how a process is; a crashed one with its last log line."""
+        process = self._processes.find(name)
+        state = self._processes.state(name)
+        return ProcessStatus(
+            name=name,
+            state=state,
+            address=address,
+            pid=process.pid if process else None,
+            memory_mb=round(process.memory_info().rss / 2**20, 1) if process else None,
+            height=height,
+            error=error or (self._processes.tail(name, 1) if state == "crashed" else ""),
+        )
+
+    def _query(self, what: str) -> dict[str, Any] | None:
+        host, port = parse_address(self.operations)
+        try:
+            with urllib.request.urlopen(f"http://{host}:{port}/{what}", timeout=_STATUS_S) as answer:
+                content = answer.read()
+        except (urllib.error.URLError, OSError):
+            return None
+        try:
+            said = json.loads(content)
+        except ValueError:
+            return {}
+        return said if isinstance(said, dict) else {}
+
+    def _settings(self) -> dict[str, Any]:
+        orderer = self._description.orderers[0]
+        return {
+            "directory": "node",
+            "channel": self._description.channel,
+            "genesis": "genesis.block",
+            "operations_listen": self.operations,
+            "orderer": self._endpoint(orderer, "orderer", orderer.ports.orderer),
+            "organisations": [
+                self._endpoint(one, "peer", one.ports.peer) | {"contract": self._contract(one)}
+                for one in self._description.organisations
+            ],
+        }
+
+    def _endpoint(self, organisation: Organisation, kind: str, port: int) -> dict[str, Any]:
+        place = self._place(organisation)
+        return {
+            "msp_id": organisation.name,
+            "listen": f"{organisation.host}:{port}",
+            "certificate": str(place.node(kind, "certificate.pem")),
+            "private_key": str(place.node(kind, "key.pem")),
+            "tls_certificate": str(place.node(kind, "tls-certificate.pem")),
+            "tls_private_key": str(place.node(kind, "tls-key.pem")),
+        }
+
+    def _contract(self, organisation: Organisation) -> dict[str, str]:
+        place = self._place(organisation)
+        return {
+            "address": f"{organisation.host}:{organisation.ports.contract}",
+            "tls_roots": str(place.tls_roots),
+            "client_certificate": str(place.node("contract", "client-certificate.pem")),
+            "client_key": str(place.node("contract", "client-key.pem")),
+        }
+
+    def _place(self, organisation: Organisation) -> OrganisationLayout:
+        """The organisation's directory, relative to the settings file."""
+        place = self._layout.organisation(organisation.name).directory
+        return OrganisationLayout(place.relative_to(self._layout.directory))

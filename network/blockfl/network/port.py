@@ -1,0 +1,75 @@
+"""Ports on this machine: whether they are free, who has them, and when they answer."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterable
+
+import psutil
+
+from blockfl.network.errors import NetworkError
+
+_PAUSE_S = 0.05
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``."""
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def require_free_ports(wanted: Iterable[tuple[str, str]]) -> None:
+    """Check that nobody listens where our processes will.
+
+    Args:
+        wanted: Address and the name of the process that needs it.
+
+    Raises:
+        NetworkError: Naming each taken port, who has it, and what to do.
+    """
+    taken = []
+    for address, name in wanted:
+        host, port = parse_address(address)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                taken.append(f"{address} for {name} ({_owner(port) or error.strerror})")
+    if taken:
+        raise NetworkError(
+            f"ports are in use: {'; '.join(taken)}. Stop what uses them, or name others: "
+            "`--base-port`, or `ports` in your consortium.yaml"
+        )
+
+
+def wait_for_port(address: str, timeout_s: float, check: Callable[[], None]) -> None:
+    """Wait until somebody listens.
+
+    Args:
+        address: ``host:port``.
+        timeout_s: How long.
+        check: Called between attempts; raises when waiting is in vain.
+
+    Raises:
+        NetworkError: Nobody does in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        check()
+        with contextlib.suppress(OSError), socket.create_connection(parse_address(address), timeout=1):
+            return
+        if time.monotonic() > deadline:
+            raise NetworkError(f"{address}: nobody listens after {timeout_s:.0f} s")
+        time.sleep(_PAUSE_S)
+
+
+def _owner(port: int) -> str | None:
+    """Return which process listens on a port, if this user may know."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f"in use by {psutil.Process(connection.pid).name()}, pid {connection.pid}"
+    except psutil.Error:
+        return None
+    return None
