@@ -331,9 +331,7 @@ def test_wraps_do_not_verify_with_another_seed_or_commitment() -> None:
     with refused(Code.WRAP_WRONG):
         verify_wraps(HEADER, b"x" * 32)
     with refused(Code.WRAP_WRONG):
-        verify_wraps(
-            with_wraps(regulator=naive.wrap(b"k" * 32, NAIVE_PLACE, "regulator", public_key("regulator"))), SEED
-        )
+        verify_wraps(with_wraps({"regulator": wrap_for_all(b"k" * 32)["regulator"]}), SEED)
     with refused(Code.KEY_COMMITMENT):
         verify_wraps(changed(key_commitment="0" * 64), SEED)
 

@@ -1,0 +1,85 @@
+"""The payload: int16 and the seed, strictly."""
+
+import struct
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from blockfl.protocol.codes import Code
+from blockfl.protocol.payload import compute_payload_bytes, decode_payload, encode_payload
+from support.refusal import refused, value_or_code
+
+VALUES = hnp.arrays(np.int16, st.integers(1, 50), elements=st.integers(-32767, 32767))
+SEEDS = st.binary(min_size=32, max_size=32)
+SEED = bytes(range(32))
+
+
+@given(VALUES, SEEDS)
+def test_a_payload_survives(values: npt.NDArray[np.int16], seed: bytes) -> None:
+    payload = encode_payload(values, seed)
+    assert len(payload) == compute_payload_bytes(len(values))
+    decoded, decoded_seed = decode_payload(payload, len(values))
+    assert decoded.dtype == np.int16
+    np.testing.assert_array_equal(decoded, values)
+    assert decoded_seed == seed
+
+
+@given(VALUES, SEEDS)
+def test_the_bytes_are_little_endian_values_and_the_seed(values: npt.NDArray[np.int16], seed: bytes) -> None:
+    assert encode_payload(values, seed) == struct.pack(f"<{len(values)}h", *values.tolist()) + seed
+    assert encode_payload(values.astype(">i2").astype(np.int16), seed) == encode_payload(values, seed)
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_the_value_without_a_negative_is_refused(position: int) -> None:
+    values = np.array([-32767, 32767, 0], dtype=np.int16)
+    payload = bytearray(encode_payload(values, SEED))
+    values[position] = -32768
+    with refused(Code.RANGE, "-32768"):
+        encode_payload(values, SEED)
+    payload[2 * position : 2 * position + 2] = b"\x00\x80"
+    with refused(Code.RANGE, "-32768"):
+        decode_payload(payload, 3)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.zeros(3, dtype=np.int32), np.zeros(3), np.zeros((3, 1), dtype=np.int16), np.zeros(0, dtype=np.int16)],
+    ids=["int32", "float64", "a matrix", "nothing"],
+)
+def test_anything_but_a_vector_of_int16_is_refused(values: npt.NDArray[np.int16]) -> None:
+    with refused(Code.PAYLOAD_FORMAT, "vector of int16"):
+        encode_payload(values, SEED)
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_seed_of_another_length_is_refused(size: int) -> None:
+    with refused(Code.PAYLOAD_FORMAT, "32 bytes"):
+        encode_payload(np.zeros(3, dtype=np.int16), bytes(size))
+
+
+@pytest.mark.parametrize(
+    ("payload_bytes", "dimension"), [(37, 3), (39, 3), (38, 2), (38, 4), (0, 3), (32, 0), (30, -1)]
+)
+def test_another_length_than_the_dimension_gives_is_refused(payload_bytes: int, dimension: int) -> None:
+    with refused(Code.PAYLOAD_FORMAT, "expected"):
+        decode_payload(bytes(payload_bytes), dimension)
+
+
+@given(st.binary(max_size=100), st.integers(-1, 40))
+def test_arbitrary_bytes_decode_to_themselves_or_are_refused(payload: bytes, dimension: int) -> None:
+    decoded = value_or_code(lambda: decode_payload(payload, dimension))
+    if isinstance(decoded, Code):
+        assert decoded in (Code.PAYLOAD_FORMAT, Code.RANGE)
+    else:
+        assert encode_payload(*decoded) == payload
+
+
+def test_decoded_values_cannot_be_changed() -> None:
+    values, _ = decode_payload(bytearray(38), 3)
+    with pytest.raises(ValueError, match="read-only"):
+        values[0] = 1
