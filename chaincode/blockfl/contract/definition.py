@@ -4,7 +4,7 @@ Policies, from the widest to the narrowest: the contract's own is a majority of 
 by a majority and held by all; ``sealed`` is held by the committee and endorsed by its threshold. What the committee
 alone must decide has key-level policies, which the contract itself sets.
 
-    definition = make_definition(consortium)
+    definition = contract_definition(consortium)
 """
 
 from typing import Final
@@ -15,24 +15,25 @@ from blockfl.protocol import place
 from blockfl.protocol.records import Consortium
 
 VERSION: Final = "1"
-"""Raised whenever the contract's behaviour changes; the sequence then rises, too."""
+"""Of the contract's behaviour; raised with every change to it."""
 ENDORSEMENT_POLICY: Final = "/Channel/Application/Endorsement"
 """The channel's own: a majority of the organisations."""
 SEALED_BLOCK_TO_LIVE: Final = 100_000
 """Sealed updates are purged after so many blocks: far more than a round has, also if somebody floods the channel."""
 
 
-def make_definition(consortium: Consortium, sequence: int = 1) -> ChaincodeDefinition:
+def contract_definition(consortium: Consortium, *, version: str = VERSION, sequence: int = 1) -> ChaincodeDefinition:
     """Return the definition that every organisation approves.
 
     Args:
         consortium: Names the contract, its committee and members.
+        version: What code runs: the contract's version, perhaps with a digest of its source.
         sequence: Of the definition: one more than the committed one when anything changes.
     """
     members = tuple(member.organisation for member in consortium.members)
     return ChaincodeDefinition(
         name=consortium.contract,
-        version=VERSION,
+        version=version,
         sequence=sequence,
         endorsement_policy=ENDORSEMENT_POLICY,
         collections=(
