@@ -22,6 +22,8 @@ from support.shim_peer import BATCH, Message, ShimPeer, ShimTls, dial, event_of
 PACKAGE = "demo:" + "0" * 64
 # field 1: takes batches of writes, field 2: of up to this many
 BATCHES_OF_TWO = b"\x08\x01\x10\x02"
+# field 3: takes reads of several keys, field 4: of up to this many
+READS_OF_TWO = b"\x18\x01\x20\x02"
 
 Operation = Callable[[Context], Awaitable[bytes]]
 
@@ -297,6 +299,26 @@ async def test_writes_travel_in_batches_where_the_peer_takes_them() -> None:
         assert peer.state == {("", "a"): b"1", ("notes", "c"): b"3"}
         assert peer.metadata == {("", "a"): {"VALIDATION_PARAMETER": b"policy"}}
         assert [o for o in peer.operations if o[0] == "batch"] == [("batch", "2"), ("batch", "2"), ("batch", "1")]
+
+
+async def test_several_keys_are_read_at_once_where_the_peer_takes_them() -> None:
+    async def contract(context: Context) -> bytes:
+        values = await context.get_states(["a", "missing", "b"])
+        assert await context.get_privates("notes", ["c"]) == (b"3",)
+        return b",".join(value or b"-" for value in values)
+
+    state = {("", "a"): b"1", ("", "b"): b"2", ("notes", "c"): b"3"}
+    async with serving(contract, ready_payload=READS_OF_TWO) as peer:
+        peer.state = dict(state)
+        assert (await peer.call("Run"))[0].payload == b"1,-,2"
+        assert [o for o in peer.operations if o[1] == ""] == [
+            ("get multiple", "", "a", "missing"),
+            ("get multiple", "", "b"),
+        ]
+    async with serving(contract) as peer:
+        peer.state = dict(state)
+        assert (await peer.call("Run"))[0].payload == b"1,-,2"
+        assert {operation[0] for operation in peer.operations} == {"get"}
 
 
 async def test_a_batch_that_the_peer_refuses_fails_the_transaction() -> None:

@@ -134,6 +134,12 @@ class ShimPeer:
     def _get_state(self, payload: bytes) -> bytes:
         return self.state.get(self._at("get", chaincode_shim_pb2.GetState.FromString(payload)), b"")
 
+    def _get_state_multiple(self, payload: bytes) -> bytes:
+        request = chaincode_shim_pb2.GetStateMultiple.FromString(payload)
+        self.operations.append(("get multiple", request.collection, *request.keys))
+        values = [self.state.get((request.collection, key), b"") for key in request.keys]
+        return bytes(chaincode_shim_pb2.GetStateMultipleResult(values=values).SerializeToString())
+
     def _get_private_data_hash(self, payload: bytes) -> bytes:
         value = self.state.get(self._at("hash", chaincode_shim_pb2.GetState.FromString(payload)))
         return b"" if value is None else hashlib.sha256(value).digest()

@@ -37,7 +37,7 @@ from .errors import (
 )
 from .events import ChaincodeEvent, Checkpoint, EventStream, Position, follow_blocks
 from .identity import Signer
-from .status import gateway_error, has_unknown_outcome, is_unreachable
+from .status import gateway_error, has_unknown_outcome
 from .transaction import Proposal, Transaction, build_proposal, decode_transaction, sign_envelope
 from .wire import encode_bytes, encode_prefix, scan_fields
 
@@ -399,8 +399,9 @@ class Gateway:
             try:
                 return await self._call(kind, what, method, request, timeout_s, transaction_id)
             except GatewayError as error:
-                cause = error.__cause__
-                if not isinstance(cause, grpc.aio.AioRpcError) or not is_unreachable(cause):
+                # UNAVAILABLE over a connection that stands is the gateway's own answer: it lacks endorsers.
+                is_connected = self._opened.get_state() == grpc.ChannelConnectivity.READY
+                if error.status != grpc.StatusCode.UNAVAILABLE or is_connected:
                     raise
             await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
         return await self._call(kind, what, method, request, timeout_s, transaction_id)

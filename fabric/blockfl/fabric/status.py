@@ -69,13 +69,6 @@ def has_unknown_outcome(error: GatewayError) -> bool:
     return error.status in _UNKNOWN_OUTCOMES
 
 
-def is_unreachable(error: grpc.aio.AioRpcError) -> bool:
-    """Whether nobody answered: no connection, or it broke. A gateway's own UNAVAILABLE is an answer."""
-    if error.code() != grpc.StatusCode.UNAVAILABLE:
-        return False
-    return "received from peer" not in (error.debug_error_string() or "") or not error.details()
-
-
 def _decode_status(status: bytes) -> Iterator[ErrorDetail]:
     for number, value in scan_fields(memoryview(status)):
         if number == 3 and isinstance(value, memoryview):

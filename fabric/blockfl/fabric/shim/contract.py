@@ -13,7 +13,7 @@ read/write set; reads see the ledger as it was, never the transaction's own writ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -146,6 +146,10 @@ class Context:
         """Read a key."""
         return _value(await self._ask(MessageType.GET_STATE, (_key(key),)))
 
+    async def get_states(self, keys: Sequence[str]) -> tuple[bytes | None, ...]:
+        """Read several keys, in one message where the peer allows it (from 3.1 on)."""
+        return await self._get_many("", keys)
+
     async def put_state(self, key: str, value: bytes) -> None:
         """Write a key; an empty value deletes it."""
         await self._put("", key, value)
@@ -193,6 +197,10 @@ class Context:
     async def get_private(self, collection: str, key: str) -> bytes | None:
         """Read a private key; only where the peer's organisation is a member of the collection."""
         return _value(await self._ask(MessageType.GET_STATE, _place(collection, key)))
+
+    async def get_privates(self, collection: str, keys: Sequence[str]) -> tuple[bytes | None, ...]:
+        """Read several private keys, in one message where the peer allows it."""
+        return await self._get_many(_collection(collection), keys)
 
     async def put_private(self, collection: str, key: str, value: bytes) -> None:
         """Write a private key; the ledger gets hashes only."""
@@ -271,6 +279,23 @@ class Context:
         # Peers drop a second request of a transaction that is still busy with the first.
         async with self._turn:
             return await self._ask_peer(kind, payload)
+
+    async def _get_many(self, collection: str, keys: Sequence[str]) -> tuple[bytes | None, ...]:
+        limit = self._limits.reads
+        if not limit:
+            place = _text(2, collection)
+            return tuple([_value(await self._ask(MessageType.GET_STATE, (_key(key), place))) for key in keys])
+        values: list[bytes | None] = []
+        for start in range(0, len(keys), limit):
+            batch = keys[start : start + limit]
+            request = (*map(_key, batch), _text(2, collection))
+            result = _decode(
+                chaincode_shim_pb2.GetStateMultipleResult, await self._ask(MessageType.GET_STATE_MULTIPLE, request)
+            )
+            if len(result.values) != len(batch):
+                raise ShimError(f"expected {len(batch)} values from the peer, got {len(result.values)}")
+            values += (bytes(value) or None for value in result.values)
+        return tuple(values)
 
     async def _put(self, collection: str, key: str, value: bytes) -> None:
         await self._write(MessageType.PUT_STATE, key, collection, value=value)
