@@ -237,7 +237,8 @@ class Committer:
             view.close()
 
     def _redo(self, number: int) -> None:
-        _log.info("block %d was stored, but not applied to the state: applying it now", number)
+        if number:
+            _log.info("block %d was stored, but not applied to the state: applying it now", number)
         block = common_pb2.Block.FromString(self._blocks.read(number))
         metadata = decode_metadata(block)
         prepared = self._prepare(block, None)
