@@ -107,7 +107,7 @@ def _tls_pair(authority: Authority, name: str, hosts: Sequence[str], certificate
 def _dialling_pair(organisation: str, place: OrganisationLayout) -> None:
     """Make the key with which the peer dials its contract service; good for nothing else.
 
-    Its authority's key is not kept: a peer stores the dialling key in the clear, so nothing else may trust that authority.
+    Its authority's key is not kept: a peer stores the dialling key in the clear, so nothing else may trust it.
     """
     certificate, key, root = (
         place.node("contract", name) for name in ("client-certificate.pem", "client-key.pem", "client-roots.pem")

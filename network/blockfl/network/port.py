@@ -68,7 +68,7 @@ def _owner(port: int) -> str | None:
     """Return which process listens on a port, if this user may know."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and tuple(connection.laddr)[1:] == (port,) and connection.pid:
                 return f"in use by {psutil.Process(connection.pid).name()}, pid {connection.pid}"
     except psutil.Error:
         return None

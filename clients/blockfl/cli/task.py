@@ -1,0 +1,147 @@
+"""``blockfl task``: creating federated tasks, and looking at them."""
+
+import asyncio
+import json as json_format
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockfl.audit import views
+from blockfl.cli import option, workload
+from blockfl.cli.output import Exit, Output
+from blockfl.institution.run import InitialModel, read_initial_model
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.ledger.transfer import upload_blob
+from blockfl.protocol.blob import split_blob
+from blockfl.protocol.model import decode_manifest, decode_model
+from blockfl.protocol.records import MINIMUM_ACCEPTED, Consortium, Deadlines, TaskSpec, Training
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def create(
+    task: Annotated[str, typer.Argument(help="The task's name: lower-case letters, digits and hyphens.")],
+    profile: option.Profile,
+    title: Annotated[str, typer.Option(help="What it is for.")] = "",
+    model: workload.Model = None,
+    code: workload.Code = None,
+    initial: Annotated[Path | None, typer.Option(help="The initial model as .safetensors instead.")] = None,
+    institutions: Annotated[
+        list[str] | None, typer.Option("--institution", help="Who may enrol; default: every institution.")
+    ] = None,
+    aggregator: Annotated[str | None, typer.Option(help="Who sums and publishes; default: the coordinator.")] = None,
+    rounds: Annotated[int, typer.Option(min=1)] = 10,
+    minimum: Annotated[int, typer.Option(min=MINIMUM_ACCEPTED, help="Updates a round needs.")] = MINIMUM_ACCEPTED,
+    norm_bound: Annotated[float, typer.Option(min=1e-6, help="Largest L2 norm of an update, in weights.")] = 10.0,
+    weight_cap: Annotated[int, typer.Option(min=1, max=255, help="Largest weight of an institution.")] = 16,
+    samples_cap: Annotated[int, typer.Option(min=1, help="Most samples that count.")] = 1_000_000,
+    epochs: Annotated[int, typer.Option(min=1, help="Local epochs per round.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0, help="0: the model's own.")] = 0.0,
+    submit_seconds: Annotated[int, typer.Option(min=1, help="Time to train and submit.")] = 3600,
+    judge_seconds: Annotated[int, typer.Option(min=1, help="Time to judge after that.")] = 600,
+    unconfined: workload.Unconfined = False,
+    seed: workload.Seed = None,
+    json: option.Json = False,
+) -> None:
+    """Create a task and put its initial model on the ledger (coordinator). Calling it again resumes the upload."""
+    output = Output(as_json=json)
+    if sum(given is not None for given in (model, code, initial)) != 1:
+        output.error("name the initial model with exactly one of --model, --code and --initial")
+        raise typer.Exit(Exit.USAGE)
+    connection = ConnectionProfile.load(profile)
+    begun = _read_safetensors(initial) if initial else _read_keras(model, code, unconfined=unconfined, seed=seed)
+    blob, chunks = split_blob(begun.content)
+    manifest = begun.manifest
+    training = Training(epochs=epochs, batch_size=batch_size, learning_rate_micro=round(learning_rate * 10**6))
+
+    def specify(consortium: Consortium) -> TaskSpec:
+        return TaskSpec(
+            task=task,
+            title=title or task,
+            manifest=manifest,
+            initial_model=blob,
+            encoding="int16",
+            rule="fedavg",
+            aggregator=aggregator or consortium.having("coordinator")[0],
+            institutions=tuple(sorted(set(institutions))) if institutions else consortium.having("institution"),
+            rounds=rounds,
+            minimum_accepted=minimum,
+            bound_l2_micro=round(norm_bound * 10**6),
+            weight_cap=weight_cap,
+            samples_cap=samples_cap,
+            deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds),
+            training=training,
+        )
+
+    async def put() -> TaskSpec:
+        async with Ledger(connection) as ledger:
+            spec = specify(await ledger.read_consortium())
+            await ledger.create_task(spec)
+            await upload_blob(
+                ledger, task, blob, chunks, progress=lambda done, total: output.progress(f"chunk {done} of {total}")
+            )
+            return spec
+
+    spec = asyncio.run(put())
+    output.result(json_format.loads(spec.encode()))
+    output.line(
+        f"task {task}: {manifest.dimension} parameters in {len(manifest.tensors)} tensors, {rounds} rounds, "
+        f"institutions {', '.join(spec.institutions)}, initial model {blob.digest}"
+    )
+
+
+@app.command(name="list")
+def list_(profile: option.Profile, json: option.Json = False) -> None:
+    """List the tasks."""
+
+    async def ask() -> list[views.Row]:
+        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+            return await views.list_tasks(ledger)
+
+    rows = asyncio.run(ask())
+    Output(as_json=json).table("tasks", rows, ["task", "title", "round", "rounds", "version", "institutions"])
+
+
+@app.command()
+def show(
+    task: Annotated[str, typer.Argument(help="The task.")], profile: option.Profile, json: option.Json = False
+) -> None:
+    """Show a task as it stands on the ledger, and how far it is."""
+    output = Output(as_json=json)
+
+    async def ask() -> dict[str, object]:
+        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+            record = await ledger.read_task(task)
+            progress = await ledger.read_progress(task)
+            enrolled = [enrolment.organisation for enrolment in await ledger.list_enrolments(task)]
+            return {
+                **json_format.loads(record.encode()),
+                "progress": json_format.loads(progress.encode()),
+                "enrolled": enrolled,
+            }
+
+    shown = asyncio.run(ask())
+    output.result(shown)
+    output.line(json_format.dumps(shown, indent=2))
+
+
+def _read_safetensors(path: Path) -> InitialModel:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LedgerError(f"{path}: the initial model cannot be read ({error.strerror})") from error
+    manifest = decode_manifest(content)
+    decode_model(manifest, content)
+    return InitialModel(manifest=manifest, content=content, train_samples=0)
+
+
+def _read_keras(model: Path | None, code: Path | None, *, unconfined: bool, seed: int | None) -> InitialModel:
+    bare = workload.make_workload(model, code, None, None, 0.25)
+    with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
+        return asyncio.run(read_initial_model(bare, directory=Path(scratch), confined=not unconfined, seed=seed))

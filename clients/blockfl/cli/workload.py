@@ -1,0 +1,25 @@
+"""Options that name what a user trains: a model with data, or code."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockfl.institution.training import Workload
+
+Model = Annotated[Path | None, typer.Option(help="A compiled Keras 3 model (.keras).")]
+Code = Annotated[Path | None, typer.Option(help="A Python file with build_model() and load_data().")]
+Data = Annotated[Path | None, typer.Option(help="Samples: .npz with x_train, y_train, x_test, y_test, or .csv.")]
+Label = Annotated[str | None, typer.Option(help="The label's column in a .csv file.")]
+TestFraction = Annotated[float, typer.Option(help="The part of a .csv file's rows that is kept for testing.")]
+Unconfined = Annotated[
+    bool, typer.Option("--unconfined", help="Train even where the kernel cannot confine the training process.")
+]
+Seed = Annotated[int | None, typer.Option(help="Makes training and rounding repeatable; for tests only.")]
+
+
+def make_workload(
+    model: Path | None, code: Path | None, data: Path | None, label: str | None, test_fraction: float
+) -> Workload:
+    """Return the workload that the options name."""
+    return Workload(model=model, code=code, data=data, label=label, test_fraction=test_fraction)
