@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from ..rwset import Version, hash_key
 from ..wire import encode_bytes, encode_integer, encode_prefix
 
 _MERKLE_DEGREE = 50
-
-Height = tuple[int, int]
-"""Block and transaction number at which a value was written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +54,7 @@ def encode_private_rwset(private: Mapping[tuple[str, str], bytes]) -> bytes:
 
 @dataclass(slots=True)
 class _Collection:
-    reads: dict[str, Height | None] = field(default_factory=dict)
+    reads: dict[str, Version | None] = field(default_factory=dict)
     writes: dict[str, tuple[bytes, bool]] = field(default_factory=dict)  # value, purge
     metadata: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
 
@@ -93,7 +91,7 @@ class _Collection:
 
 @dataclass(slots=True)
 class _Namespace:
-    reads: dict[str, Height | None] = field(default_factory=dict)
+    reads: dict[str, Version | None] = field(default_factory=dict)
     writes: dict[str, bytes] = field(default_factory=dict)
     metadata: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
     ranges: dict[tuple[str, str, bool], bytes] = field(default_factory=dict)
@@ -117,7 +115,7 @@ class RwsetBuilder:
     def __init__(self) -> None:
         self._namespaces: dict[str, _Namespace] = {}
 
-    def add_read(self, namespace: str, key: str, version: Height | None) -> None:
+    def add_read(self, namespace: str, key: str, version: Version | None) -> None:
         """Records a read of a public key; `None` when the key is missing."""
         self._namespace(namespace).reads[key] = version
 
@@ -134,7 +132,7 @@ class RwsetBuilder:
         key = (scan.start, scan.end, scan.exhausted)
         self._namespace(namespace).ranges.setdefault(key, scan.encode())
 
-    def add_hashed_read(self, namespace: str, collection: str, key: str, version: Height | None) -> None:
+    def add_hashed_read(self, namespace: str, collection: str, key: str, version: Version | None) -> None:
         """Records a read of a private key or of its hash."""
         self._collection(namespace, collection).reads[key] = version
 
@@ -200,7 +198,7 @@ class RangeRecord:
         self._tree: dict[int, list[bytes]] = {}
         self._top = 1
 
-    def add(self, key: str, version: Height) -> None:
+    def add(self, key: str, version: Version) -> None:
         """Records one result."""
         self.end = key
         self._pending.append(_encode_message(1, encode_read(key, version)))
@@ -248,17 +246,12 @@ class RangeRecord:
             self._tree[self._top] = [digest]
 
 
-def hash_key(key: str) -> bytes:
-    """Returns the hash under which a private key is known to everybody."""
-    return sha256(key.encode()).digest()
-
-
-def encode_read(key: str, version: Height | None) -> bytes:
+def encode_read(key: str, version: Version | None) -> bytes:
     """Serialises as KVRead."""
     return _encode_text(1, key) + _encode_version(version)
 
 
-def _encode_version(version: Height | None) -> bytes:
+def _encode_version(version: Version | None) -> bytes:
     if version is None:
         return b""
     return _encode_message(2, encode_integer(1, version[0]) + encode_integer(2, version[1]))

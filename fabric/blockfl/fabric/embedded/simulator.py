@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import FabricError
+from ..errors import FabricError, NodeError
+from ..rwset import VALIDATION_PARAMETER, Version, decode_metadata, hash_key
+from ..validate import HashedValue, StateValue
 from .definition import (
     IMPLICIT_PREFIX,
     LIFECYCLE,
@@ -27,56 +29,33 @@ from .definition import (
     read_definition,
     read_sequence,
 )
-from .rwset_builder import Height, RangeRecord, RwsetBuilder, SimulationResult, hash_key
-
-VALIDATION_PARAMETER = "VALIDATION_PARAMETER"
+from .ledger import PrivateValue
+from .rwset_builder import RangeRecord, RwsetBuilder, SimulationResult
 
 
 class SimulationError(FabricError):
     """A ledger operation of a contract was refused; the contract gets the text."""
 
 
-class PublicValue(Protocol):
-    """A public value with its version and metadata."""
-
-    @property
-    def value(self) -> bytes: ...
-    @property
-    def version(self) -> tuple[int, int]: ...
-    @property
-    def metadata(self) -> Mapping[str, bytes]: ...
-
-
-class HashedValue(Protocol):
-    """What everybody knows of a private value."""
-
-    @property
-    def value_hash(self) -> bytes: ...
-    @property
-    def version(self) -> tuple[int, int]: ...
-    @property
-    def metadata(self) -> Mapping[str, bytes]: ...
-
-
-class PrivateValue(Protocol):
-    """A private value as one member stores it."""
-
-    @property
-    def value(self) -> bytes: ...
-    @property
-    def version(self) -> tuple[int, int]: ...
-
-
 class SimulationState(Protocol):
-    """A consistent view of the ledger, private data of every organisation included."""
+    """A consistent view of the ledger, with the private data of the organisations that simulate."""
 
-    def get(self, namespace: str, key: str) -> PublicValue | None: ...
-    def range(self, namespace: str, start: str, end: str) -> Iterator[tuple[str, PublicValue]]: ...
-    def get_hash(self, namespace: str, collection: str, key_hash: bytes) -> HashedValue | None: ...
-    def private_get(self, organisation: str, namespace: str, collection: str, key: str) -> PrivateValue | None: ...
+    def get(self, namespace: str, key: str) -> StateValue | None:
+        """Read a public value."""
+
+    def range(self, namespace: str, start: str, end: str) -> Iterator[tuple[str, StateValue]]:
+        """Iterate public keys, `start` included, `end` not; empty means unbounded."""
+
+    def get_hash(self, namespace: str, collection: str, key_hash: bytes) -> HashedValue | None:
+        """Read the hash of a private value."""
+
+    def private_get(self, organisation: str, namespace: str, collection: str, key: str) -> PrivateValue | None:
+        """Read a private value as an organisation holds it."""
+
     def private_range(
         self, organisation: str, namespace: str, collection: str, start: str, end: str
-    ) -> Iterator[tuple[str, PrivateValue]]: ...
+    ) -> Iterator[tuple[str, PrivateValue]]:
+        """Iterate the private keys that an organisation holds."""
 
 
 @dataclass(slots=True)
@@ -109,7 +88,7 @@ class Interest:
 class Scan:
     """A public range query in progress."""
 
-    def __init__(self, namespace: str, record: RangeRecord, rows: Iterator[tuple[str, PublicValue]], page_size: int):
+    def __init__(self, namespace: str, record: RangeRecord, rows: Iterator[tuple[str, StateValue]], page_size: int):
         self.namespace = namespace
         self.record = record
         self._rows = rows
@@ -124,7 +103,7 @@ class Scan:
             return None
         key, found = row
         self._returned += 1
-        self.record.add(key, (found.version[0], found.version[1]))
+        self.record.add(key, found.version)
         return key, found.value
 
     def bookmark(self) -> str:
@@ -191,7 +170,7 @@ class Simulator:
     def get_metadata(self, namespace: str, key: str) -> Mapping[str, bytes]:
         """Reads a public key's metadata, its key-level policy."""
         found = self._read(namespace, key)
-        return found.metadata if found else {}
+        return decode_metadata(found.metadata) if found and found.metadata else {}
 
     def put_state(self, namespace: str, key: str, value: bytes) -> None:
         """Writes a public value; an empty one deletes the key."""
@@ -227,15 +206,18 @@ class Simulator:
             SimulationError: The organisation does not hold the value that the ledger knows.
         """
         self._check_collection(namespace, collection)
-        found = self._state.private_get(self.organisation, namespace, collection, key)
         known = self._state.get_hash(namespace, collection, hash_key(key))
+        try:
+            found = self._state.private_get(self.organisation, namespace, collection, key)
+        except NodeError:
+            found = None  # known to the ledger, but not held here: said below in Fabric's words
         held, public = found.version if found else None, known.version if known else None
         if held != public:
             raise SimulationError(
                 "private data matching public hash version is not available. "
                 f"Public hash version = {_format_version(public)}, Private data version = {_format_version(held)}"
             )
-        self._builder.add_hashed_read(namespace, collection, key, _height(public))
+        self._builder.add_hashed_read(namespace, collection, key, public)
         self.interest.private_reads.add((namespace, collection))
         return found.value if found else b""
 
@@ -247,7 +229,7 @@ class Simulator:
     def get_private_metadata(self, namespace: str, collection: str, key: str) -> Mapping[str, bytes]:
         """Reads a private key's metadata, its key-level policy."""
         found = self._read_hash(namespace, collection, key)
-        return found.metadata if found else {}
+        return decode_metadata(found.metadata) if found and found.metadata else {}
 
     def put_private(self, namespace: str, collection: str, key: str, value: bytes, *, purge: bool = False) -> None:
         """Writes a private value; an empty one deletes the key, `purge` its history too."""
@@ -315,33 +297,32 @@ class Simulator:
             self._builder.add_range(scan.namespace, scan.record)
         self._scans.clear()
         for namespace in self._builder.namespaces():
-            self.interest.namespaces.setdefault(namespace, True)
+            if namespace != LIFECYCLE:
+                self.interest.namespaces.setdefault(namespace, True)
         for read in self.interest.private_reads:
             self.interest.collections[read] = True
-        self.interest.namespaces.pop(LIFECYCLE, None)
         return self._builder.build()
 
     # --- inside
 
-    def _read(self, namespace: str, key: str) -> PublicValue | None:
+    def _read(self, namespace: str, key: str) -> StateValue | None:
         found = self._state.get(namespace, key)
-        self._builder.add_read(namespace, key, _height(found.version) if found else None)
+        self._builder.add_read(namespace, key, found.version if found else None)
         return found
 
     def _read_hash(self, namespace: str, collection: str, key: str) -> HashedValue | None:
         self._check_collection(namespace, collection)
         found = self._state.get_hash(namespace, collection, hash_key(key))
-        self._builder.add_hashed_read(namespace, collection, key, _height(found.version) if found else None)
+        self._builder.add_hashed_read(namespace, collection, key, found.version if found else None)
         return found
 
     def _note_write(self, namespace: str, key: str) -> None:
         found = self._state.get(namespace, key)
-        self.interest.add_write(namespace, "", found.metadata.get(VALIDATION_PARAMETER, b"") if found else b"")
+        self.interest.add_write(namespace, "", _key_policy(found))
 
     def _note_private_write(self, namespace: str, collection: str, key: str) -> None:
         found = self._state.get_hash(namespace, collection, hash_key(key))
-        policy = found.metadata.get(VALIDATION_PARAMETER, b"") if found else b""
-        self.interest.add_write(namespace, collection, policy)
+        self.interest.add_write(namespace, collection, _key_policy(found))
 
     def _check_write(self) -> None:
         if self._queried_private or self._paged:
@@ -382,9 +363,11 @@ class Simulator:
         return found
 
 
-def _height(version: tuple[int, int] | None) -> Height | None:
-    return (version[0], version[1]) if version else None
+def _key_policy(found: StateValue | HashedValue | None) -> bytes:
+    if found is None or not found.metadata:
+        return b""
+    return decode_metadata(found.metadata).get(VALIDATION_PARAMETER, b"")
 
 
-def _format_version(version: tuple[int, int] | None) -> str:
+def _format_version(version: Version | None) -> str:
     return f"{{BlockNum: {version[0]}, TxNum: {version[1]}}}" if version else "<nil>"

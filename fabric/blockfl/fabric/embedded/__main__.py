@@ -1,0 +1,55 @@
+"""Runs the embedded node: `python -m blockfl.fabric.embedded --config node.json`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from ..errors import FabricError
+from .node import BANNER, EmbeddedNode
+from .settings import NodeSettings
+
+_LOG = logging.getLogger("blockfl.fabric.embedded")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the node until SIGTERM or SIGINT.
+
+    Args:
+        arguments: Command line; the process's own by default.
+
+    Returns:
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m blockfl.fabric.embedded", description=BANNER)
+    parser.add_argument("--config", type=Path, required=True, help="the node's settings (node.json)")
+    parsed = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return asyncio.run(_run(parsed.config))
+    except FabricError as error:
+        _LOG.error("%s", error)
+        return 1
+
+
+async def _run(config: Path) -> int:
+    _LOG.warning(BANNER)
+    node = EmbeddedNode(NodeSettings.load(config))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await node.start()
+    _LOG.info("ready")
+    await stop.wait()
+    _LOG.info("stopping")
+    await node.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

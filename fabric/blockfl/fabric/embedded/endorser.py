@@ -1,0 +1,394 @@
+"""Endorses proposals for one organisation: simulates on a snapshot, keeps private writes, signs the result.
+
+Owns the way from an admitted proposal to an endorsement, for contracts and for the lifecycle. Refuses chaincodes
+that are not defined, not approved by this organisation or not installed here.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from fabric_protos.peer import (
+    chaincode_event_pb2,
+    chaincode_pb2,
+    proposal_pb2,
+    proposal_response_pb2,
+)
+from fabric_protos.peer.lifecycle import db_pb2
+
+from ..errors import FabricError, NodeError, ShimError
+from ..identity import Identity, Signer
+from ..rwset import hash_key
+from .admission import Admission, Refused
+from .contract_host import ContractHost, encode_transaction
+from .definition import IMPLICIT_PREFIX, LIFECYCLE, ChaincodeDefinition, read_definition
+from .installation import Installation
+from .ledger import Ledger, PrivateSet, Snapshot
+from .lifecycle_contract import LifecycleContract, LifecycleRefusal
+from .lifecycle_state import NAMESPACES, SOURCES, Parameters, encode_metadata
+from .operations import Operations
+from .proposal import SignedProposal
+from .simulator import Interest, SimulationError, Simulator
+from .system_contracts import SYSTEM_CONTRACTS, SystemContracts
+
+_LOG = logging.getLogger(__name__)
+
+_OK, _ERROR_THRESHOLD, _ERROR = 200, 400, 500
+_INITIALISED = "\x00\U0010ffffinitialized"
+_SYSTEM_VERSION = "syscc"
+
+
+class EndorserFailure(FabricError):
+    """The peer itself could not endorse; the contract has said nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endorsed:
+    """What one organisation's peer answers to a proposal.
+
+    Attributes:
+        organisation: Its MSP id.
+        response: protos.Response of the contract.
+        payload: Serialised ProposalResponsePayload: what endorsers sign; empty for calls without a channel.
+        endorsement: Serialised protos.Endorsement; empty unless the contract succeeded.
+        interest: Which policies the transaction has to satisfy.
+    """
+
+    organisation: str
+    response: Any
+    payload: bytes = b""
+    endorsement: bytes = b""
+    interest: Interest = field(default_factory=Interest)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the contract accepted the call."""
+        return bool(_OK <= self.response.status < _ERROR_THRESHOLD)
+
+    def encode(self) -> Any:
+        """Returns the protos.ProposalResponse."""
+        message = proposal_response_pb2.ProposalResponse(payload=self.payload)
+        message.response.CopyFrom(self.response)
+        if self.endorsement:
+            message.version = 1
+            message.endorsement.MergeFromString(self.endorsement)
+        return message
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Simulated:
+    response: Any
+    event: Any
+    version: str
+
+
+class Endorser:
+    """The endorsing half of one organisation's peer.
+
+    Args:
+        signer: The peer's identity.
+        ledger: The channel's ledger.
+        admission: Knows who is a member of what.
+        host: The organisation's contract services.
+        installation: The organisation's installed packages.
+    """
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        ledger: Ledger,
+        admission: Admission,
+        host: ContractHost,
+        installation: Installation,
+    ) -> None:
+        self.organisation = signer.identity.msp_id
+        self.signer = signer
+        self.host = host
+        self._ledger = ledger
+        self._admission = admission
+        self._lifecycle = LifecycleContract(
+            self.organisation, installation, lambda: ledger.config, self._list_committed
+        )
+        self._system = SystemContracts(ledger)
+
+    def is_ready_for(self, chaincode: str, snapshot: Snapshot) -> bool:
+        """Tells whether this peer can run a chaincode: defined, approved, installed."""
+        if chaincode in SYSTEM_CONTRACTS or chaincode == LIFECYCLE:
+            return True
+        definition = _read_definition(chaincode, snapshot)
+        if definition is None:
+            return False
+        package_id = self._find_package(definition, snapshot)
+        return bool(package_id) and self.host.has(package_id)
+
+    def is_reachable_for(self, chaincode: str, snapshot: Snapshot) -> bool:
+        """Tells whether the contract service of a chaincode is not known to be down."""
+        definition = _read_definition(chaincode, snapshot)
+        return definition is None or self.host.is_reachable(self._find_package(definition, snapshot))
+
+    async def endorse(
+        self, proposal: SignedProposal, creator: Identity, snapshot: Snapshot | None, *, evaluate: bool = False
+    ) -> Endorsed:
+        """Simulates an admitted proposal and signs the result.
+
+        Args:
+            proposal: What to simulate.
+            creator: Who proposed it; authenticated.
+            snapshot: State to simulate on; None for calls without a channel.
+            evaluate: Only the response counts: nothing is signed or kept.
+
+        Raises:
+            EndorserFailure: The peer cannot run the call.
+        """
+        if snapshot is None:
+            return Endorsed(organisation=self.organisation, response=self._run_without_channel(proposal, creator))
+        simulator = self._simulator(creator, snapshot)
+        try:
+            simulated = await self._simulate(proposal, creator, snapshot, simulator)
+            if evaluate:
+                return Endorsed(organisation=self.organisation, response=simulated.response)
+            return await self._sign(proposal, simulated, simulator)
+        except (ShimError, SimulationError, NodeError, Refused) as error:
+            raise EndorserFailure(f"error in simulation: {error}") from error
+
+    def _simulator(self, creator: Identity, snapshot: Snapshot) -> Simulator:
+        return Simulator(
+            snapshot,
+            organisation=self.organisation,
+            channel=snapshot.config.channel_id,
+            organisations=snapshot.config.application_msp_ids,
+            is_member=lambda policy: self._admission.is_member(creator, policy),
+        )
+
+    # --- system chaincodes
+
+    def _run_without_channel(self, proposal: SignedProposal, creator: Identity) -> Any:
+        if proposal.chaincode == LIFECYCLE:
+            return self._run_lifecycle(proposal, creator, None)
+        if proposal.chaincode in SYSTEM_CONTRACTS:
+            try:
+                self._admission.check_admin_or_member(creator, self.organisation, proposal.chaincode, proposal.function)
+                return self._system.invoke(proposal.chaincode, proposal.args)
+            except (SimulationError, Refused) as error:
+                return proposal_response_pb2.Response(status=_ERROR, message=str(error))
+        raise EndorserFailure(
+            f"expected a channel for the chaincode {proposal.chaincode}, got none: only system chaincodes run without"
+        )
+
+    def _run_lifecycle(self, proposal: SignedProposal, creator: Identity, simulator: Simulator | None) -> Any:
+        resource = f"{LIFECYCLE}/{proposal.function}"
+        try:
+            if LifecycleContract.needs_admin(proposal.function):
+                self._admission.check_admin(creator, self.organisation, resource)
+            elif simulator is not None:
+                self._admission.check_access(creator, resource)
+            payload = self._lifecycle.invoke(proposal.args, simulator)
+            return proposal_response_pb2.Response(status=_OK, payload=payload)
+        except LifecycleRefusal as refusal:
+            return proposal_response_pb2.Response(status=refusal.status, message=str(refusal))
+        except FabricError as error:
+            text = f"Failed to authorize invocation due to failed ACL check: {error}"
+            return proposal_response_pb2.Response(status=_ERROR, message=text)
+
+    def _list_committed(self) -> list[tuple[str, str, str]]:
+        found: list[tuple[str, str, str]] = []
+        with self._ledger.snapshot(self.organisation) as snapshot:
+            prefix = f"{NAMESPACES}/metadata/"
+            for key, _ in snapshot.range(LIFECYCLE, prefix, prefix + "\x7f"):
+                definition = _read_definition(key.removeprefix(prefix), snapshot)
+                if definition is not None:
+                    found.append((definition.name, definition.version, self._find_package(definition, snapshot)))
+        return found
+
+    # --- contracts
+
+    async def _simulate(
+        self, proposal: SignedProposal, creator: Identity, snapshot: Snapshot, simulator: Simulator
+    ) -> _Simulated:
+        name = proposal.chaincode
+        if name == LIFECYCLE:
+            response = self._run_lifecycle(proposal, creator, simulator)
+            return _Simulated(response=response, event=None, version=_SYSTEM_VERSION)
+        if name in SYSTEM_CONTRACTS:
+            self._admission.check_access(creator, f"{name}/{proposal.function}")
+            response = self._system.invoke(name, proposal.args)
+            return _Simulated(response=response, event=None, version=_SYSTEM_VERSION)
+        self._admission.check_access(creator, "peer/Propose")
+        definition = self._check_runnable(name, snapshot, simulator)
+        self._check_initialised(definition, proposal.is_init, simulator)
+        message = encode_transaction(
+            channel=proposal.channel,
+            tx_id=proposal.tx_id,
+            contract_input=proposal.contract_input,
+            signed_proposal=proposal.encoded,
+            is_init=proposal.is_init,
+        )
+
+        async def invoke(target: str, contract_input: Any) -> bytes:
+            return await self._invoke_other(proposal, target, contract_input, snapshot, simulator)
+
+        answer = await self.host.execute(
+            self._find_package(definition, snapshot),
+            message,
+            channel=proposal.channel,
+            tx_id=proposal.tx_id,
+            operations=Operations(simulator, name, invoke, is_init=proposal.is_init),
+        )
+        return _Simulated(response=answer.response, event=answer.event, version=definition.version)
+
+    async def _invoke_other(
+        self, proposal: SignedProposal, target: str, contract_input: Any, snapshot: Snapshot, simulator: Simulator
+    ) -> bytes:
+        if target == LIFECYCLE or target in SYSTEM_CONTRACTS:
+            raise SimulationError(f"the embedded node does not let contracts call the system chaincode {target}")
+        definition = self._check_runnable(target, snapshot, simulator)
+        self._check_initialised(definition, contract_input.is_init, simulator)
+        message = encode_transaction(
+            channel=proposal.channel,
+            tx_id=proposal.tx_id,
+            contract_input=contract_input.SerializeToString(deterministic=True),
+            signed_proposal=proposal.encoded,
+            is_init=contract_input.is_init,
+        )
+
+        async def invoke(name: str, nested: Any) -> bytes:
+            return await self._invoke_other(proposal, name, nested, snapshot, simulator)
+
+        answer = await self.host.execute(
+            self._find_package(definition, snapshot),
+            message,
+            channel=proposal.channel,
+            tx_id=proposal.tx_id,
+            operations=Operations(simulator, target, invoke, is_init=contract_input.is_init),
+        )
+        return answer.message
+
+    def _check_runnable(self, name: str, snapshot: Snapshot, simulator: Simulator) -> ChaincodeDefinition:
+        simulator.sequence(name)  # recorded: an upgrade invalidates this transaction
+        channel = snapshot.config.channel_id
+        definition = _read_definition(name, snapshot)
+        if definition is None:
+            raise SimulationError(
+                f"make sure the chaincode {name} has been successfully defined on channel {channel} and try again: "
+                f"chaincode {name} not found"
+            )
+        package_id = self._find_package(definition, snapshot)
+        if package_id is None or not self._has_approved(definition, snapshot):
+            raise SimulationError(
+                f"chaincode definition for '{name}' at sequence {definition.sequence} on channel '{channel}' has not "
+                f"yet been approved by this org ({self.organisation})"
+            )
+        if not self.host.has(package_id):
+            raise SimulationError(
+                f"chaincode definition for '{name}' exists, but chaincode is not installed at {self.organisation}: "
+                f"install {package_id or 'its package and approve again with the package id'}"
+            )
+        return definition
+
+    def _check_initialised(self, definition: ChaincodeDefinition, is_init: bool, simulator: Simulator) -> None:
+        name, version = definition.name, definition.version
+        if not definition.init_required:
+            if is_init:
+                raise SimulationError(f"chaincode '{name}' does not require initialization but called as init")
+            return
+        done = simulator.get_state(name, _INITIALISED) == version.encode()
+        if is_init and done:
+            raise SimulationError(f"chaincode '{name}' is already initialized but called as init")
+        if is_init:
+            simulator.put_state(name, _INITIALISED, version.encode())
+        elif not done:
+            raise SimulationError(
+                f"chaincode '{name}' has not been initialized for this version, must call as init first"
+            )
+
+    def _find_package(self, definition: ChaincodeDefinition, snapshot: Snapshot) -> str | None:
+        """The package that this organisation approved; empty when it approved none, None when nothing."""
+        key = f"{SOURCES}/fields/{definition.name}#{definition.sequence}/PackageID"
+        try:
+            found = snapshot.private_get(self.organisation, LIFECYCLE, IMPLICIT_PREFIX + self.organisation, key)
+        except NodeError:
+            return None
+        return str(db_pb2.StateData.FromString(found.value).String) if found else None
+
+    def _has_approved(self, definition: ChaincodeDefinition, snapshot: Snapshot) -> bool:
+        collection = IMPLICIT_PREFIX + self.organisation
+        name = f"{definition.name}#{definition.sequence}"
+        fields = Parameters.read(definition.name, _PublicReader(snapshot)).fields()
+        expected = {f"{NAMESPACES}/metadata/{name}": encode_metadata("ChaincodeParameters", fields)}
+        expected |= {f"{NAMESPACES}/fields/{name}/{f}": value for f, value in fields.items()}
+        for key, value in expected.items():
+            found = snapshot.get_hash(LIFECYCLE, collection, hash_key(key))
+            if found is None or found.value_hash != sha256(value).digest():
+                return False
+        return True
+
+    # --- signing
+
+    async def _sign(self, proposal: SignedProposal, simulated: _Simulated, simulator: Simulator) -> Endorsed:
+        result = simulator.result()
+        response = simulated.response
+        if _ERROR_THRESHOLD <= response.status < _ERROR:
+            return Endorsed(organisation=self.organisation, response=response)
+        action = proposal_pb2.ChaincodeAction(
+            results=result.public,
+            events=_encode_event(proposal, simulated.event) if response.status < _ERROR_THRESHOLD else b"",
+            response=response,
+            chaincode_id=chaincode_pb2.ChaincodeID(name=proposal.chaincode, version=simulated.version),
+        )
+        payload = proposal_response_pb2.ProposalResponsePayload(
+            proposal_hash=proposal.proposal_hash, extension=action.SerializeToString(deterministic=True)
+        ).SerializeToString(deterministic=True)
+        if response.status >= _ERROR:
+            return Endorsed(organisation=self.organisation, response=response, payload=payload)
+        if result.private:
+            sets = [
+                PrivateSet(namespace=namespace, collection=collection, rwset=rwset)
+                for (namespace, collection), rwset in result.private.items()
+            ]
+            await self._ledger.stage_private(self.organisation, proposal.tx_id, sets)
+        identity = self.signer.identity
+        signature = self.signer.sign(payload + identity.serialized)
+        self._ledger.signatures.remember(identity, signature, payload + identity.serialized)
+        endorsement = proposal_response_pb2.Endorsement(endorser=identity.serialized, signature=signature)
+        return Endorsed(
+            organisation=self.organisation,
+            response=response,
+            payload=payload,
+            endorsement=endorsement.SerializeToString(),
+            interest=simulator.interest,
+        )
+
+
+class _PublicReader:
+    """Reads the public lifecycle state without recording."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def get(self, key: str) -> bytes:
+        found = self._snapshot.get(LIFECYCLE, key)
+        return found.value if found else b""
+
+    def put(self, key: str, value: bytes) -> None:
+        raise NotImplementedError("this view of the lifecycle's state is only for reading")
+
+
+def _read_definition(name: str, snapshot: Snapshot) -> ChaincodeDefinition | None:
+    def get_state(namespace: str, key: str) -> bytes:
+        found = snapshot.get(namespace, key)
+        return found.value if found else b""
+
+    return read_definition(get_state, name)
+
+
+def _encode_event(proposal: SignedProposal, event: Any) -> bytes:
+    if event is None:
+        return b""
+    message = chaincode_event_pb2.ChaincodeEvent(
+        chaincode_id=proposal.chaincode, tx_id=proposal.tx_id, event_name=event.event_name, payload=event.payload
+    )
+    return bytes(message.SerializeToString())
