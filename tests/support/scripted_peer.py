@@ -169,9 +169,7 @@ class _GatewayService(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]
         tx_id = read_tx_id(envelope.SerializeToString())
         assert tx_id is not None
         assert request.transaction_id == tx_id
-        verify_signature(
-            peer.proposals[-1].creator and _public_key(peer.proposals[-1]), envelope.signature, envelope.payload
-        )
+        verify_signature(_public_key(peer.proposals[-1]), envelope.signature, envelope.payload)
         peer.envelopes.append(envelope.SerializeToString())
         known = any(block.tx_id == tx_id for block in peer.blocks)
         code = int(transaction_pb2.DUPLICATE_TXID) if known else peer.next_code

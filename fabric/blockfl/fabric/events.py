@@ -100,11 +100,14 @@ class FileCheckpoint:
             ConfigError: the file holds something else.
         """
         try:
-            content = json.loads(self._path.read_bytes())
-            return Position(block_number=content["block_number"], transaction_id=content["transaction_id"])
+            match json.loads(self._path.read_bytes()):
+                case {"block_number": int(number), "transaction_id": str(transaction_id)} if number >= 0:
+                    return Position(block_number=number, transaction_id=transaction_id)
+                case _:
+                    raise ValueError("no position")
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise ConfigError(
                 f"expected a checkpoint in {self._path}, got something else: delete it to read the events from "
                 "the beginning"

@@ -11,6 +11,7 @@ Each step may be repeated: what is done already is left as it is.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -24,7 +25,7 @@ from google.protobuf.message import DecodeError, Message
 
 from .endorser import Endorser, collect_endorsements
 from .endpoint import Endpoint
-from .errors import ConfigError, EndorseError
+from .errors import BlockError, ConfigError, EndorseError
 from .gateway import Committed, Endorsed, Gateway
 from .package import package_contract, package_id
 from .policy import signature_policy
@@ -44,6 +45,8 @@ __all__ = [
 DEFAULT_POLICY: Final = "/Channel/Application/Endorsement"
 
 _LIFECYCLE: Final = "_lifecycle"
+_ATTEMPTS: Final = 10
+_PAUSE_S: Final = 0.3
 _NAME: Final = re.compile(r"[a-zA-Z0-9]+([-_][a-zA-Z0-9]+)*")
 _VERSION: Final = re.compile(r"[A-Za-z0-9_.+-]+")
 _COLLECTION: Final = re.compile(r"[A-Za-z0-9-]+([A-Za-z0-9_-]+)*")
@@ -299,6 +302,7 @@ class Lifecycle:
 
         Raises:
             EndorseError: a peer refuses, e.g. because its organisation has not approved.
+            BlockError: the peers do not come to the same result.
             CommitError: the endorsers were not enough.
         """
         current = await self._definition(definition.name)
@@ -363,8 +367,17 @@ class Lifecycle:
     async def _submit(self, function: str, request: Any, endorsers: Sequence[Endorser]) -> Committed:
         args = [function.encode(), request.SerializeToString(deterministic=True)]
         signer = self._gateway.signer
-        proposal = build_proposal(self._gateway.channel, _LIFECYCLE, args, signer)
-        payload = assemble_transaction(proposal, await collect_endorsements(proposal, endorsers))
+        for attempt in range(_ATTEMPTS):
+            proposal = build_proposal(self._gateway.channel, _LIFECYCLE, args, signer)
+            try:
+                payload = assemble_transaction(proposal, await collect_endorsements(proposal, endorsers))
+                break
+            except (BlockError, EndorseError) as error:
+                # Peers that lag behind by a block do not know the last approval yet.
+                is_behind = isinstance(error, BlockError) or "not agreed to by this org" in str(error)
+                if not is_behind or attempt == _ATTEMPTS - 1:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
         envelope = sign_envelope(payload, signer)
         return await self._gateway.commit(Endorsed(transaction_id=proposal.tx_id, payload=b"", envelope=envelope))
 
