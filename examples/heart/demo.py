@@ -195,10 +195,8 @@ def play(stage: Stage, arguments: argparse.Namespace) -> dict[str, Any]:
         stage.start(f"institution {hospital}", institution_command(stage, hospital, data, seed))
     stage.wait([f"institution {hospital}" for hospital in HOSPITALS], timeout_s=60 + 60 * rounds)
     baselines = stage.directory / "baselines.json"
-    stage.run(
-        [sys.executable, str(HERE / "baseline.py"), "--seed", seed, "--epochs", str(EPOCHS * rounds)]
-        + ["--batch-size", str(BATCH_SIZE), "--output", str(baselines)]
-    )
+    training = ["--epochs", str(EPOCHS * rounds), "--batch-size", str(BATCH_SIZE)]
+    stage.run([sys.executable, str(HERE / "baseline.py"), "--seed", seed, *training, "--output", str(baselines)])
     summary = summarise(stage, arguments.ledger, json.loads(baselines.read_bytes()))
     (stage.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     plot = stage.directory / "accuracy.png"

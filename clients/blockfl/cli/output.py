@@ -8,6 +8,8 @@ from enum import IntEnum
 from rich.console import Console
 from rich.table import Table
 
+_PIPE_WIDTH = 250
+
 
 class Exit(IntEnum):
     """Exit codes of every command (2 is a usage error)."""
@@ -23,7 +25,8 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._console = Console(soft_wrap=True)
+        # Into a file or a pipe, rows stay whole.
+        self._console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         self._errors = Console(stderr=True, soft_wrap=True)
 
     def result(self, value: object) -> None:
