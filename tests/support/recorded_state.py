@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from blockfl.fabric.embedded.ledger import PrivateValue
+from blockfl.fabric.rwset import Version, encode_metadata
+from blockfl.fabric.validate import HashedValue, StateValue
 
 RECORDING = Path(__file__).parents[1] / "recordings" / "bft"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordedValue:
-    value: bytes
-    version: tuple[int, int]
-    metadata: Mapping[str, bytes] = field(default_factory=dict)
-
-    @property
-    def value_hash(self) -> bytes:
-        return self.value
+_Value = TypeVar("_Value")
 
 
 class RecordedState:
@@ -29,14 +22,17 @@ class RecordedState:
 
     def __init__(self) -> None:
         exported = json.loads((RECORDING / "state.json").read_text())
-        self._public = {ns: {k: _value(v, "value") for k, v in keys.items()} for ns, keys in exported["public"].items()}
+        self._public = {
+            namespace: {key: _public(entry) for key, entry in keys.items()}
+            for namespace, keys in exported["public"].items()
+        }
         self._hashed = {
-            (ns, collection, bytes.fromhex(key)): _value(entry, "value_hash")
-            for ns, collections in exported["private_hashed"].items()
+            (namespace, collection, bytes.fromhex(key)): _hashed(entry)
+            for namespace, collections in exported["private_hashed"].items()
             for collection, keys in collections.items()
             for key, entry in keys.items()
         }
-        self._private: dict[tuple[str, str, str], dict[str, RecordedValue]] = {}
+        self._private: dict[tuple[str, str, str], dict[str, PrivateValue]] = {}
         for stored in json.loads((RECORDING / "private.json").read_text())["stored"]:
             for write in stored["writes"]:
                 self._store(stored, write)
@@ -45,27 +41,27 @@ class RecordedState:
         key = write["key"]
         value = bytes.fromhex(write["value"] or "")
         known = self._hashed.get((stored["chaincode"], stored["collection"], sha256(key.encode()).digest()))
-        if known is None or known.value != sha256(value).digest():
+        if known is None or known.value_hash != sha256(value).digest():
             return
         for organisation in stored["held_by"]:
             place = organisation, stored["chaincode"], stored["collection"]
-            self._private.setdefault(place, {})[key] = RecordedValue(value=value, version=known.version)
+            self._private.setdefault(place, {})[key] = PrivateValue(value=value, version=known.version)
 
-    def get(self, namespace: str, key: str) -> RecordedValue | None:
+    def get(self, namespace: str, key: str) -> StateValue | None:
         return self._public.get(namespace, {}).get(key)
 
-    def range(self, namespace: str, start: str, end: str) -> Iterator[tuple[str, RecordedValue]]:
+    def range(self, namespace: str, start: str, end: str) -> Iterator[tuple[str, StateValue]]:
         yield from _range(self._public.get(namespace, {}), start, end)
 
-    def get_hash(self, namespace: str, collection: str, key_hash: bytes) -> RecordedValue | None:
+    def get_hash(self, namespace: str, collection: str, key_hash: bytes) -> HashedValue | None:
         return self._hashed.get((namespace, collection, key_hash))
 
-    def private_get(self, organisation: str, namespace: str, collection: str, key: str) -> RecordedValue | None:
+    def private_get(self, organisation: str, namespace: str, collection: str, key: str) -> PrivateValue | None:
         return self._private.get((organisation, namespace, collection), {}).get(key)
 
     def private_range(
         self, organisation: str, namespace: str, collection: str, start: str, end: str
-    ) -> Iterator[tuple[str, RecordedValue]]:
+    ) -> Iterator[tuple[str, PrivateValue]]:
         yield from _range(self._private.get((organisation, namespace, collection), {}), start, end)
 
 
@@ -76,13 +72,24 @@ def recorded_calls() -> list[dict[str, Any]]:
     return calls
 
 
-def _value(entry: Any, name: str) -> RecordedValue:
-    block, index = entry["version"]
-    metadata = {key: bytes.fromhex(value) for key, value in entry.get("metadata", {}).items()}
-    return RecordedValue(value=bytes.fromhex(entry[name]), version=(block, index), metadata=metadata)
+def _public(entry: Any) -> StateValue:
+    return StateValue(
+        value=bytes.fromhex(entry["value"]), version=Version(*entry["version"]), metadata=_metadata(entry)
+    )
 
 
-def _range(values: Mapping[str, RecordedValue], start: str, end: str) -> Iterator[tuple[str, RecordedValue]]:
+def _hashed(entry: Any) -> HashedValue:
+    return HashedValue(
+        value_hash=bytes.fromhex(entry["value_hash"]), version=Version(*entry["version"]), metadata=_metadata(entry)
+    )
+
+
+def _metadata(entry: Any) -> bytes:
+    entries = tuple((key, bytes.fromhex(value)) for key, value in entry.get("metadata", {}).items())
+    return encode_metadata(entries) if entries else b""
+
+
+def _range(values: Mapping[str, _Value], start: str, end: str) -> Iterator[tuple[str, _Value]]:
     for key in sorted(values):
         if key >= start and (not end or key < end):
             yield key, values[key]
