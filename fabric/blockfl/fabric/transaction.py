@@ -418,14 +418,16 @@ def read_tx_id(envelope: bytes) -> str | None:
     """The transaction id under which a ledger lists an envelope: the stated one, else that of nonce and creator.
 
     Returns:
-        None when the headers do not parse.
+        None when there are no headers or they do not parse.
     """
     try:
-        header = _parse(common_pb2.Payload, _parse(common_pb2.Envelope, envelope).payload).header
-        channel_header = _parse(common_pb2.ChannelHeader, header.channel_header)
+        payload = _parse(common_pb2.Payload, _parse(common_pb2.Envelope, envelope).payload)
+        if not payload.HasField("header"):
+            return None
+        channel_header = _parse(common_pb2.ChannelHeader, payload.header.channel_header)
         if channel_header.tx_id:
             return str(channel_header.tx_id)
-        signature_header = _parse(common_pb2.SignatureHeader, header.signature_header)
+        signature_header = _parse(common_pb2.SignatureHeader, payload.header.signature_header)
     except BlockError:
         return None
     return compute_tx_id(signature_header.nonce, signature_header.creator)

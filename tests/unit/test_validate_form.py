@@ -1,0 +1,239 @@
+"""Each fixture breaks one check of a transaction's form, creator or proposal and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import utils
+from fabric_protos.common import common_pb2
+from fabric_protos.peer import transaction_pb2
+
+from blockfl.fabric.block import build_block
+from blockfl.fabric.errors import BlockError
+from blockfl.fabric.identity import Identity, Signer, create_private_key, parse_ecdsa_signature
+from blockfl.fabric.transaction import compute_tx_id
+from blockfl.fabric.validate import SignatureCache, validate_block, validate_transaction
+from support.organisation import make_organisation
+from support.scratch_ledger import (
+    ScratchLedger,
+    client,
+    event,
+    organisations,
+    same_key_elsewhere,
+    scratch_ledger,
+    serialized,
+    writes,
+)
+
+UNPARSEABLE = b"\xff\xff\xff"
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+@pytest.fixture
+def ledger() -> ScratchLedger:
+    return scratch_ledger()
+
+
+def unparseable(part: Any) -> bytes:
+    return UNPARSEABLE
+
+
+def setting(name: str, value: Any) -> Callable[[Any], None]:
+    return lambda message: setattr(message, name, value)
+
+
+def clearing(name: str) -> Callable[[Any], None]:
+    return lambda message: message.ClearField(name)
+
+
+def high_s(envelope: Any) -> None:
+    r, s = parse_ecdsa_signature(envelope.signature)
+    envelope.signature = utils.encode_dss_signature(r, P256_ORDER - s)
+
+
+def second_action(transaction: Any) -> None:
+    transaction.actions.add().CopyFrom(transaction.actions[0])
+
+
+def other_nonce(header: bytes) -> bytes:
+    message = common_pb2.SignatureHeader.FromString(header)
+    message.nonce = b"another"
+    return serialized(message)
+
+
+def without_creator(header: bytes) -> bytes:
+    message = common_pb2.SignatureHeader.FromString(header)
+    message.ClearField("creator")
+    return serialized(message)
+
+
+def other_proposal(endorsed: Any) -> None:
+    endorsed.chaincode_proposal_payload = b"\x0a\x01x"
+
+
+BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
+    "the envelope does not parse": ("INVALID_OTHER_REASON", {"envelope": unparseable}),
+    "the payload does not parse": ("BAD_PAYLOAD", {"payload": unparseable}),
+    "the payload has no header": ("BAD_COMMON_HEADER", {"payload": clearing("header")}),
+    "the channel header does not parse": ("BAD_COMMON_HEADER", {"channel_header": unparseable}),
+    "the signature header does not parse": ("BAD_COMMON_HEADER", {"signature_header": unparseable}),
+    "the type is unknown": ("BAD_COMMON_HEADER", {"channel_header": setting("type", 77)}),
+    "the epoch is not zero": ("BAD_COMMON_HEADER", {"channel_header": setting("epoch", 1)}),
+    "there is no nonce": ("BAD_COMMON_HEADER", {"signature_header": clearing("nonce")}),
+    "there is no creator": ("BAD_COMMON_HEADER", {"signature_header": clearing("creator")}),
+    "the channel is another one": ("BAD_CREATOR_SIGNATURE", {"channel_header": setting("channel_id", "other")}),
+    "the channel is not named": ("BAD_CREATOR_SIGNATURE", {"channel_header": clearing("channel_id")}),
+    "the creator is no identity": ("BAD_CREATOR_SIGNATURE", {"signature_header": setting("creator", UNPARSEABLE)}),
+    "the envelope is not signed": ("BAD_CREATOR_SIGNATURE", {"envelope": clearing("signature")}),
+    "the signature is no signature": ("BAD_CREATOR_SIGNATURE", {"envelope": setting("signature", b"none")}),
+    "the signature has a high S": ("BAD_CREATOR_SIGNATURE", {"envelope": high_s}),
+    "it is a configuration update": ("UNSUPPORTED_TX_PAYLOAD", {"channel_header": setting("type", 2)}),
+    "the transaction id is not the hash": ("BAD_PROPOSAL_TXID", {"channel_header": setting("tx_id", "ab" * 32)}),
+    "the transaction id is in upper case": (
+        "BAD_PROPOSAL_TXID",
+        {"channel_header": lambda header: setattr(header, "tx_id", header.tx_id.upper())},
+    ),
+    "the transaction does not parse": ("INVALID_ENDORSER_TRANSACTION", {"transaction": unparseable}),
+    "there is no action": ("INVALID_ENDORSER_TRANSACTION", {"transaction": clearing("actions")}),
+    "there are two actions": ("INVALID_ENDORSER_TRANSACTION", {"transaction": second_action}),
+    "the action's header does not parse": ("INVALID_ENDORSER_TRANSACTION", {"action_header": unparseable}),
+    "the action's header has no creator": ("INVALID_ENDORSER_TRANSACTION", {"action_header": without_creator}),
+    "the action's header is another one": ("INVALID_ENDORSER_TRANSACTION", {"action_header": other_nonce}),
+    "the action's payload does not parse": ("INVALID_ENDORSER_TRANSACTION", {"endorsed": unparseable}),
+    "the action holds no endorsed action": ("INVALID_ENDORSER_TRANSACTION", {"endorsed": clearing("action")}),
+    "the response does not parse": ("INVALID_ENDORSER_TRANSACTION", {"signed_response": unparseable}),
+    "the proposal is another one": ("INVALID_ENDORSER_TRANSACTION", {"endorsed": other_proposal}),
+    "the proposal hash is wrong": ("INVALID_ENDORSER_TRANSACTION", {"response": setting("proposal_hash", b"x" * 32)}),
+    "the header extension does not parse": ("BAD_HEADER_EXTENSION", {"extension": unparseable}),
+    "the response holds no action": ("BAD_RESPONSE_PAYLOAD", {"response": clearing("extension")}),
+    "the chaincode action does not parse": ("BAD_RESPONSE_PAYLOAD", {"action": unparseable}),
+    "the read/write set does not parse": ("BAD_RWSET", {"results": unparseable}),
+    "the extension names no chaincode": ("INVALID_OTHER_REASON", {"extension": clearing("chaincode_id")}),
+    "the action names no chaincode": ("INVALID_OTHER_REASON", {"action": clearing("chaincode_id")}),
+    "the chaincode's name is empty": (
+        "INVALID_CHAINCODE",
+        {"extension": lambda extension: setattr(extension.chaincode_id, "name", "")},
+    ),
+    "header and action name different chaincodes": (
+        "INVALID_CHAINCODE",
+        {"action": lambda action: setattr(action.chaincode_id, "name", "other")},
+    ),
+    "the chaincode's version is empty": (
+        "INVALID_CHAINCODE",
+        {"action": lambda action: setattr(action.chaincode_id, "version", "")},
+    ),
+    "the event does not parse": ("INVALID_OTHER_REASON", {"event": UNPARSEABLE}),
+    "the event is another chaincode's": ("INVALID_OTHER_REASON", {"event": event("other")}),
+}
+
+
+def test_the_transaction_that_all_fixtures_start_from_is_valid(ledger: ScratchLedger) -> None:
+    assert ledger.code(ledger.craft([writes("app", key=b"value")], event=event())) == "VALID"
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_one_broken_check_gives_its_code(ledger: ScratchLedger, what: str) -> None:
+    code, changes = BROKEN[what]
+    envelope = ledger.craft([writes("app", key=b"value")], **changes)
+    validation = ledger.validate(envelope)
+    assert [transaction_pb2.TxValidationCode.Name(given) for given in validation.codes] == [code]
+    assert validation.reasons[0]
+    assert not validation.updates.public
+    assert not validation.updates.hashed
+
+
+def test_a_creator_that_signs_with_another_key_is_refused(ledger: ScratchLedger) -> None:
+    other = organisations()["alpha"].signer("another", "client")
+    envelope = ledger.craft(envelope=lambda message: setattr(message, "signature", other.sign(message.payload)))
+    assert ledger.code(envelope) == "BAD_CREATOR_SIGNATURE"
+
+
+def test_a_creator_of_a_foreign_authority_is_refused_even_under_a_known_name(ledger: ScratchLedger) -> None:
+    foreign = make_organisation("alpha").signer("user", "client")
+    assert ledger.code(ledger.craft(creator=foreign)) == "BAD_CREATOR_SIGNATURE"
+
+
+def test_a_creator_of_an_unknown_organisation_is_refused(ledger: ScratchLedger) -> None:
+    assert ledger.code(ledger.craft(creator=make_organisation("omega").signer("user"))) == "BAD_CREATOR_SIGNATURE"
+    assert ledger.code(ledger.craft(creator=same_key_elsewhere(client("alpha"), "beta"))) == "BAD_CREATOR_SIGNATURE"
+
+
+def test_a_creator_without_a_role_is_refused(ledger: ScratchLedger) -> None:
+    assert ledger.code(ledger.craft(creator=organisations()["beta"].signer("nobody", None))) == "BAD_CREATOR_SIGNATURE"
+
+
+@pytest.mark.parametrize("unit", ["client", "peer", "admin", "orderer"])
+def test_a_creator_may_have_any_role(ledger: ScratchLedger, unit: Any) -> None:
+    creator = organisations()["delta"].signer("someone", unit)
+    assert ledger.code(ledger.craft([writes("app", key=b"value")], creator=creator)) == "VALID"
+
+
+def test_an_expired_creator_is_accepted_because_a_ledger_outlives_certificates(ledger: ScratchLedger) -> None:
+    authority = organisations()["alpha"].signing
+    key = create_private_key()
+    a_little_later = authority.certificate.not_valid_before_utc + timedelta(seconds=1)
+    pem = authority.issue(key.public_key(), common_name="old", unit="client", valid_until=a_little_later)
+    assert a_little_later < datetime.now(UTC)
+    creator = Signer(Identity(msp_id="alpha", certificate_pem=pem), key)
+    assert ledger.code(ledger.craft([writes("app", key=b"value")], creator=creator)) == "VALID"
+
+
+def test_a_namespace_that_is_there_twice_is_illegal(ledger: ScratchLedger) -> None:
+    assert ledger.code(ledger.craft([writes("app", a=b"1"), writes("app", b=b"2")])) == "ILLEGAL_WRITESET"
+
+
+def test_a_transaction_id_on_the_ledger_is_a_duplicate(ledger: ScratchLedger) -> None:
+    envelope = ledger.craft([writes("app", key=b"value")])
+    assert ledger.commit(envelope).codes == (transaction_pb2.VALID,)
+    assert ledger.code(envelope) == "DUPLICATE_TXID"
+
+
+def test_the_id_of_an_invalid_transaction_counts_as_used_in_later_blocks(ledger: ScratchLedger) -> None:
+    nonce = b"n" * 24
+    ledger.commit(ledger.craft(nonce=nonce, endorsers=["alpha"]))
+    assert ledger.code(ledger.craft(nonce=nonce)) == "DUPLICATE_TXID"
+
+
+def test_an_id_that_a_transaction_only_claims_counts_as_used_in_later_blocks(ledger: ScratchLedger) -> None:
+    nonce = b"n" * 24
+    tx_id = compute_tx_id(nonce, client("alpha").identity.serialized)
+    thief = ledger.craft(creator=client("beta"), channel_header=setting("tx_id", tx_id))
+    assert ledger.commit(thief).codes == (transaction_pb2.BAD_PROPOSAL_TXID,)
+    assert ledger.code(ledger.craft(nonce=nonce)) == "DUPLICATE_TXID"
+
+
+def test_within_a_block_the_first_valid_transaction_of_an_id_counts(ledger: ScratchLedger) -> None:
+    nonce = b"n" * 24
+    invalid = ledger.craft(nonce=nonce, endorsers=["alpha"])
+    first, second = (ledger.craft([writes("app", key=value)], nonce=nonce) for value in (b"1", b"2"))
+    assert ledger.validate(invalid, first, second).codes == (
+        transaction_pb2.ENDORSEMENT_POLICY_FAILURE,
+        transaction_pb2.VALID,
+        transaction_pb2.DUPLICATE_TXID,
+    )
+
+
+def test_a_transaction_can_be_checked_alone_before_it_is_ordered(ledger: ScratchLedger) -> None:
+    signatures = SignatureCache()
+    good, bad = ledger.craft(), ledger.craft(endorsers=["alpha"])
+    assert validate_transaction(good, ledger.config, ledger.state, signatures=signatures) == transaction_pb2.VALID
+    assert (
+        validate_transaction(bad, ledger.config, ledger.state, signatures=signatures)
+        == transaction_pb2.ENDORSEMENT_POLICY_FAILURE
+    )
+    assert validate_transaction(good, ledger.config, ledger.state) == transaction_pb2.VALID
+
+
+def test_block_0_must_hold_a_configuration(ledger: ScratchLedger) -> None:
+    with pytest.raises(BlockError, match="block 0 does not hold a configuration"):
+        validate_block(build_block(0, b"", [ledger.craft()]), ledger.config, ledger.state)
+
+
+def test_a_block_of_anything_never_stops_the_validator(ledger: ScratchLedger) -> None:
+    good = ledger.craft([writes("app", key=b"value")])
+    validation = ledger.validate(b"", b"\x00", UNPARSEABLE, b"\x0a\x00", good[:-1], good)
+    assert [code == transaction_pb2.VALID for code in validation.codes] == [False] * 5 + [True]
+    assert [tx_id is None for tx_id in validation.tx_ids] == [True] * 5 + [False]
