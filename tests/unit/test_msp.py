@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -455,6 +456,34 @@ def test_a_manager_knows_the_organisations_of_its_channel() -> None:
         with pytest.raises(IdentityError, match="'beta' is not defined"):
             call(stranger.serialized)
     assert not msps.satisfies(stranger, role_principal("beta", "member"))
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+def test_a_change_of_any_byte_of_a_certificate_makes_it_invalid() -> None:
+    der = ALPHA.signer("anna").identity.certificate.public_bytes(serialization.Encoding.DER)
+    for position in range(len(der)):
+        for change in (0x01, 0x80, 0xFF):
+            changed = bytearray(der)
+            changed[position] ^= change
+            pem = b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(changed) + b"\n-----END CERTIFICATE-----\n"
+            with pytest.raises(IdentityError):
+                MSP.validate(_identity(pem))
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+def test_a_change_of_any_byte_of_a_revocation_list_is_no_other_error() -> None:
+    anna = ALPHA.signer("anna").identity
+    crl = x509.load_pem_x509_crl(ALPHA.signing.revoke([anna.certificate_pem]))
+    der = crl.public_bytes(serialization.Encoding.DER)
+    revoked = 0
+    for position in range(len(der)):
+        changed = bytearray(der)
+        changed[position] ^= 0x41
+        try:
+            ALPHA.msp(crls=[bytes(changed)]).validate(anna)
+        except IdentityError as error:
+            revoked += "has been revoked" in str(error)
+    assert revoked == 0
 
 
 def test_every_recorded_creator_is_as_valid_as_real_peers_found_it() -> None:

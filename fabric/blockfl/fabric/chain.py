@@ -58,7 +58,7 @@ class Link:
         """Read a certificate.
 
         Raises:
-            IdentityError: an extension is malformed.
+            IdentityError: an extension or the key is malformed or unknown.
         """
         try:
             extensions = certificate.extensions
@@ -66,9 +66,13 @@ class Link:
             usage = _find(extensions, x509.KeyUsage)
             purposes = _find(extensions, x509.ExtendedKeyUsage)
             identifier = _find(extensions, x509.SubjectKeyIdentifier)
+            certificate.public_key()  # every later use of the key may count on it
+            der = certificate.public_bytes(serialization.Encoding.DER)
+            if not der.endswith(b"\x00" + certificate.signature):
+                raise ValueError("its signature is not a whole number of bytes")
             return cls(
                 certificate=certificate,
-                der=certificate.public_bytes(serialization.Encoding.DER),
+                der=der,
                 subject=certificate.subject.public_bytes(),
                 issuer=certificate.issuer.public_bytes(),
                 is_authority=basic is not None and basic.ca,
@@ -83,8 +87,8 @@ class Link:
                     e.oid.dotted_string for e in extensions if e.critical and e.oid not in _HANDLED_WHEN_CRITICAL
                 ),
             )
-        except (ValueError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
-            raise IdentityError(f"cannot read the certificate's extensions: {error}") from error
+        except (ValueError, TypeError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
+            raise IdentityError(f"cannot read the certificate: {error}") from error
 
     @property
     def name(self) -> str:
@@ -170,10 +174,10 @@ def chain_identifier(authorities: Chain) -> bytes:
 
 def is_signed_by(link: Link, parent: Link) -> bool:
     """Whether the parent's key made the certificate's signature, with an algorithm that is still accepted."""
-    algorithm = link.certificate.signature_hash_algorithm
-    if algorithm is not None and not isinstance(algorithm, _HASHES):
-        return False
     try:
+        algorithm = link.certificate.signature_hash_algorithm
+        if algorithm is not None and not isinstance(algorithm, _HASHES):
+            return False
         link.certificate.verify_directly_issued_by(parent.certificate)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
         return False

@@ -229,7 +229,7 @@ def parse_certificate(pem: bytes, what: str = "the certificate") -> x509.Certifi
     try:
         body = b"".join(pem[begin.end() : end].split())
         certificate = x509.load_der_x509_certificate(base64.b64decode(body, validate=True))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise IdentityError(f"expected a certificate in PEM for {what}, cannot parse it: {error}") from error
     if certificate.serial_number < 0:
         raise IdentityError(f"expected a positive serial number in {what}, got a negative one")

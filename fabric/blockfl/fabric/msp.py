@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from fabric_protos.msp import msp_config_pb2, msp_principal_pb2
 from google.protobuf.message import DecodeError
@@ -94,12 +95,14 @@ class _RevocationList:
         try:
             pem = encoded.startswith(b"-----BEGIN X509 CRL")
             self._crl = x509.load_pem_x509_crl(encoded) if pem else x509.load_der_x509_crl(encoded)
+            if not self._crl.public_bytes(Encoding.DER).endswith(b"\x00" + self._crl.signature):
+                raise ValueError("its signature is not a whole number of bytes")
             self._serials = frozenset(entry.serial_number for entry in self._crl)
             extension = self._crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
             self._authority = extension.value.key_identifier
         except x509.ExtensionNotFound:
             self._authority = None
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
             raise IdentityError(f"expected a certificate revocation list, cannot parse it: {error}") from error
 
     def revokes(self, certificate: x509.Certificate, issuer: Link) -> bool:
