@@ -20,11 +20,11 @@ from fabric_protos.msp import msp_principal_pb2
 from fabric_protos.peer import chaincode_shim_pb2
 
 from blockfl.contract.contract import Contract
+from blockfl.contract.definition import contract_definition
 from blockfl.contract.settings import ContractSettings
 from blockfl.fabric.identity import Identity, Signer
 from blockfl.fabric.shim import Context, ContractFault, LedgerRefusal
 from blockfl.fabric.shim.messages import VALIDATION_PARAMETER, Invocation, MessageType, Parts
-from blockfl.protocol import place
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Consortium
 from support.federation import NOW_MS, make_certificate, make_consortium
@@ -110,6 +110,7 @@ class World:
     def __init__(self, consortium: Consortium | None = None, *, with_keys: bool = True) -> None:
         self.consortium = consortium or make_consortium()
         self.now_ms = NOW_MS
+        self._collections = {one.name: one for one in contract_definition(self.consortium).collections}
         self.opening_keys = {
             name: X25519PrivateKey.from_private_bytes(bytes([number]) * 32)
             for number, name in enumerate(self.consortium.committee, 1)
@@ -260,9 +261,7 @@ class World:
 
     def _need(self, collection: str, key: str) -> tuple[int, tuple[str, ...]]:
         if collection:
-            members = self.members(collection)
-            threshold = self.consortium.threshold if collection == place.SEALED else len(members) // 2 + 1
-            return threshold, members
+            return decode_policy(self._collections[collection].endorsement_policy)
         cell = self._cells.get(("", key))
         if cell and cell.policy:
             return decode_policy(cell.policy)
@@ -270,7 +269,11 @@ class World:
 
     def members(self, collection: str) -> tuple[str, ...]:
         """The organisations that hold a collection."""
-        return self.consortium.committee if collection == place.SEALED else tuple(self.signers)
+        return self._collections[collection].members
+
+    def is_member_only_read(self, collection: str) -> bool:
+        """Whether only members' clients may read a collection."""
+        return self._collections[collection].member_only_read
 
     # The ledger, for tests to look at and to damage
 
@@ -352,7 +355,7 @@ class _Run:
         return cell.value if cell else b""
 
     def _read_private(self, collection: str, key: str) -> bytes:
-        if self._creator not in self._world.members(collection):
+        if self._world.is_member_only_read(collection) and self._creator not in self._world.members(collection):
             raise LedgerRefusal(f"tx creator does not have read access permission on collection {collection}")
         self.simulation.private_reads.add((collection, key))
         announced = self._read(collection, key)
@@ -371,9 +374,9 @@ class _Run:
         return bytes(chaincode_shim_pb2.QueryResponse(results=rows, has_more=False).SerializeToString())
 
 
-def decode_policy(policy: bytes) -> tuple[int, tuple[str, ...]]:
-    """Return how many of which organisations' peers a key-level policy wants."""
-    envelope = policies_pb2.SignaturePolicyEnvelope.FromString(policy)
+def decode_policy(policy: Any) -> tuple[int, tuple[str, ...]]:
+    """Return how many of which organisations' peers a key's or a collection's policy wants."""
+    envelope = policies_pb2.SignaturePolicyEnvelope.FromString(policy) if isinstance(policy, bytes) else policy
     names = []
     for principal in envelope.identities:
         role = msp_principal_pb2.MSPRole.FromString(principal.principal)

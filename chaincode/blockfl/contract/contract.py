@@ -82,8 +82,8 @@ class Contract:
             raise ProtocolError(
                 Code.UNKNOWN_TRANSACTION, f"no transaction {show(_function(context))}: see docs/protocol.md"
             )
-        arguments = decode_arguments(entry.arguments, context.args)
         transient = decode_transient(entry.transient, context.transient)
+        arguments = decode_arguments(entry.arguments, context.args)
         if not 0 <= context.timestamp_ms <= _MAX_TIME_MS:
             raise ProtocolError(Code.MALFORMED, f"expected a time since 1970, got {context.timestamp_ms} ms")
         return await entry.run(State(context), *arguments, *transient)

@@ -1,0 +1,149 @@
+"""The contract's reads: what they return, to whom, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from blockfl.protocol import records
+from blockfl.protocol.codes import Code
+from blockfl.protocol.place import model_chunk_key, sealed_chunk_key
+from support.contract import make_scenario, refused
+from support.scenario import Scenario
+from support.world import Invalid, World
+
+
+@pytest.fixture
+async def finished() -> tuple[Scenario, World]:
+    """A task with one published and one open round."""
+    scenario, world = await make_scenario()
+    await scenario.open()
+    await scenario.contribute("alpha", "beta", "delta")
+    await scenario.submit("gamma")
+    world.now_ms = (await scenario.round()).judge_deadline_ms
+    await scenario.close()
+    await scenario.attest()
+    model = await scenario.publish(1, scenario.initial_model)
+    await world.submit("alpha", "ReportMetrics", scenario.metrics("alpha", 1, model).encode())
+    await scenario.open(2)
+    return scenario, world
+
+
+READS: list[tuple[str, list[str], type[Any], int | None]] = [
+    ("ReadConsortium", [], records.Consortium, None),
+    ("ReadTask", ["heart"], records.Task, None),
+    ("ListTasks", [], records.Task, 1),
+    ("ReadProgress", ["heart"], records.Progress, None),
+    ("ReadRound", ["heart", "1"], records.Round, None),
+    ("ListRounds", ["heart"], records.Round, 2),
+    ("ReadHeader", ["heart", "1", "alpha"], records.SignedHeader, None),
+    ("ReadUpdate", ["heart", "1", "alpha"], records.Update, None),
+    ("ListUpdates", ["heart", "1"], records.Update, 4),
+    ("ListEquivocations", ["heart", "1"], records.Equivocation, 0),
+    ("ReadAggregate", ["heart", "1"], records.Aggregate, None),
+    ("ReadModel", ["heart", "1"], records.Model, None),
+    ("ListModels", ["heart"], records.Model, 2),
+    ("ListEnrolments", ["heart"], records.Enrolment, 4),
+    ("ListCommitteeKeys", [], records.CommitteeKey, 3),
+    ("ListMetrics", ["heart", "1"], records.Metrics, 1),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "kind", "count"), READS)
+async def test_every_read_returns_canonical_records_and_writes_nothing(
+    finished: tuple[Scenario, World], function: str, arguments: list[str], kind: Any, count: int | None
+) -> None:
+    _, world = finished
+    result = await world.simulate("beta", "beta", function, *arguments)
+    assert (result.writes, result.event) == ({}, b"")
+    if count is None:
+        kind.decode(result.payload)
+        return
+    rows = json.loads(result.payload)
+    assert len(rows) == count
+    canonical = [json.dumps(row, separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode() for row in rows]
+    assert result.payload == b"[" + b",".join(canonical) + b"]"
+    for row in canonical:
+        kind.decode(row)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "code"),
+    [
+        ("ReadTask", ["lungs"], Code.TASK_UNKNOWN),
+        ("ReadProgress", ["lungs"], Code.TASK_UNKNOWN),
+        ("ReadRound", ["heart", "3"], Code.ROUND_UNKNOWN),
+        ("ReadHeader", ["heart", "2", "alpha"], Code.UPDATE_UNKNOWN),
+        ("ReadUpdate", ["heart", "1", "regulator"], Code.UPDATE_UNKNOWN),
+        ("ReadUpload", ["heart", "2", "alpha"], Code.UPDATE_UNKNOWN),
+        ("ReadAggregate", ["heart", "2"], Code.RECORD_UNKNOWN),
+        ("ReadModel", ["heart", "2"], Code.RECORD_UNKNOWN),
+        ("ReadModelChunk", ["heart", "00" * 32], Code.MODEL_MISSING),
+    ],
+)
+async def test_what_is_not_there_has_a_code(
+    finished: tuple[Scenario, World], function: str, arguments: list[str], code: Code
+) -> None:
+    _, world = finished
+    with refused(code):
+        await world.evaluate("beta", function, *arguments)
+
+
+async def test_lists_of_something_unknown_are_empty(finished: tuple[Scenario, World]) -> None:
+    _, world = finished
+    assert await world.evaluate("beta", "ListRounds", "lungs") == b"[]"
+    # A task whose name begins like another's does not show the other's records.
+    assert await world.evaluate("beta", "ListRounds", "hear") == b"[]"
+
+
+async def test_uploads_are_told_chunk_by_chunk_to_everybody(finished: tuple[Scenario, World]) -> None:
+    scenario, world = finished
+    assert await world.evaluate("beta", "ReadUpload", "heart", "1", "alpha") == b"[1]"
+    assert await world.evaluate("beta", "ReadUpload", "heart", "1", "gamma") == b"[0]"
+    present = scenario.spec.initial_model
+    absent = present.model_copy(update={"chunks": ("00" * 32,)})
+    assert await world.evaluate("beta", "ReadModelUpload", "heart", present.encode()) == b"[1]"
+    assert await world.evaluate("beta", "ReadModelUpload", "heart", absent.encode()) == b"[0]"
+
+
+async def test_sealed_chunks_are_for_the_committee_only(finished: tuple[Scenario, World]) -> None:
+    scenario, world = finished
+    (chunk,) = scenario.sealed[1, "alpha"][1]
+    for member in world.consortium.committee:
+        assert await world.evaluate(member, "ReadChunk", "heart", "1", "alpha", "0") == chunk
+    for other in ("alpha", "beta"):
+        with refused(Code.NOT_COMMITTEE):
+            await world.evaluate(other, "ReadChunk", "heart", "1", "alpha", "0", peer="regulator")
+
+
+async def test_a_sealed_chunk_that_is_not_there_has_a_code(finished: tuple[Scenario, World]) -> None:
+    _, world = finished
+    with refused(Code.RECORD_UNKNOWN):
+        await world.evaluate("regulator", "ReadChunk", "heart", "1", "alpha", "1")
+    with refused(Code.UPLOAD_INCOMPLETE):
+        await world.evaluate("regulator", "ReadChunk", "heart", "1", "gamma", "0")
+    with refused(Code.CHUNK_UNAVAILABLE):
+        await world.evaluate("regulator", "ReadChunk", "heart", "1", "alpha", "0", peer="alpha")
+    world.lose("regulator", "sealed", sealed_chunk_key("heart", 1, "alpha", 0))
+    with refused(Code.CHUNK_UNAVAILABLE):
+        await world.evaluate("regulator", "ReadChunk", "heart", "1", "alpha", "0")
+
+
+async def test_models_are_for_members_only(finished: tuple[Scenario, World]) -> None:
+    scenario, world = finished
+    (digest,) = scenario.spec.initial_model.chunks
+    world.add_organisation("outsider", 50)
+    with refused(Code.NOT_MEMBER):
+        await world.evaluate("outsider", "ReadModelChunk", "heart", digest, peer="alpha")
+    world.lose("alpha", "models", model_chunk_key("heart", digest))
+    with refused(Code.CHUNK_UNAVAILABLE):
+        await world.evaluate("alpha", "ReadModelChunk", "heart", digest)
+
+
+async def test_a_read_submitted_as_a_transaction_needs_the_contracts_policy(finished: tuple[Scenario, World]) -> None:
+    _, world = finished
+    assert (await world.submit("beta", "ReadTask", "heart")).written == []
+    with pytest.raises(Invalid):
+        await world.submit("beta", "ReadTask", "heart", endorsers=["beta"])
