@@ -152,10 +152,11 @@ def decode_manifest(data: bytes) -> Manifest:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ProtocolError(Code.MANIFEST_MISMATCH, "expected a safetensors header, got something else") from error
     manifest = _build_manifest(tensors)
-    if data[: _LENGTH_BYTES + size] != _encode_header(manifest):
+    header = _encode_header(manifest)
+    if data[: len(header)] != header or len(data) != len(header) + _VALUE_BYTES * manifest.dimension:
         raise ProtocolError(
             Code.MANIFEST_MISMATCH,
-            "the safetensors header is not in the one layout: encode the model with its manifest",
+            "the model file is not in the one layout: encode the model with its manifest",
         )
     return manifest
 

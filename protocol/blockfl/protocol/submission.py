@@ -29,6 +29,9 @@ from blockfl.protocol.seal import Sealed, SealPlace, compute_chunk_count
 PREFIX: Final = b"BLOCKFL-UPDATE-V1\0"
 _ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
+# What cryptography raises on damaged certificates.
+_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+
 
 def compose_place(consortium: Consortium, round_: Round, organisation: str) -> SealPlace:
     """Return the place of an organisation's update in a round."""
@@ -220,7 +223,7 @@ def _expect(code: Code, what: str, expected: int | str, got: int | str) -> None:
 def _parse_certificate(certificate: str) -> x509.Certificate:
     try:
         (parsed,) = x509.load_pem_x509_certificates(certificate.encode())
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise ProtocolError(Code.CERTIFICATE_MISMATCH, "expected one X.509 certificate in PEM") from error
     return parsed
 
@@ -228,7 +231,7 @@ def _parse_certificate(certificate: str) -> x509.Certificate:
 def _public_key(certificate: str) -> ec.EllipticCurvePublicKey:
     try:
         key = _parse_certificate(certificate).public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except _UNREADABLE as error:
         raise ProtocolError(Code.CERTIFICATE_MISMATCH, "the certificate's key cannot be read") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ProtocolError(Code.CERTIFICATE_MISMATCH, "expected a certificate with an ECDSA key on P-256")
