@@ -32,7 +32,7 @@ from ..block import (
     verify_genesis,
     verify_link,
 )
-from ..config import ChannelConfig
+from ..config import BLOCK_VALIDATION, ChannelConfig
 from ..errors import BlockError, NodeError
 from ..identity import Signer
 from ..transaction import VALID
@@ -46,6 +46,7 @@ from .store import Committed, Place, StateStore
 _log = logging.getLogger(__name__)
 _STAGED_BLOCKS: Final = 1000
 _SWEEP_BLOCKS: Final = 100
+_CONSENSUS: Final = "etcdraft"
 References = Sequence[Sequence[SetReference]]
 _GENESIS_MISSING: Final = "expected a configuration block 0 to begin with"
 
@@ -58,14 +59,12 @@ class Prepared:
         encoded: the block with its validity codes and commit hash.
         validation: what validation made of it.
         private: the changes of each organisation's private data.
-        expiries: for each hashed update the number of the block that removes it again.
         committed: how far the ledger is then.
     """
 
     encoded: bytes
     validation: BlockValidation
     private: Mapping[str, PrivateCommit]
-    expiries: tuple[int | None, ...]
     committed: Committed
 
 
@@ -136,6 +135,16 @@ class Committer:
         """Tell whether some organisation has the private set with a digest."""
         return any(store.holds(digest) for store in self._private.values())
 
+    def check_orders(self) -> Signer:
+        """The orderer's key.
+
+        Raises:
+            NodeError: this ledger was opened without one.
+        """
+        if self._signer is None:
+            raise NodeError("this ledger was opened without an orderer's key: it takes blocks, not transactions")
+        return self._signer
+
     # -- coming up
 
     def recover(self, genesis: Any | None) -> None:
@@ -151,6 +160,7 @@ class Committer:
         self.committed = committed or Committed()
         self._check_agreement()
         self._load_configs()
+        self._check_signer()
         self._open_private()
         self._check_private()
         for number in range(self.committed.height, self._blocks.height):
@@ -203,6 +213,20 @@ class Committer:
     def _load_configs(self) -> None:
         number = self.committed.config_block
         self._configs[number] = ChannelConfig.from_block(common_pb2.Block.FromString(self._blocks.read(number)))
+
+    def _check_signer(self) -> None:
+        if self._signer is None:
+            return
+        if self.config.consensus_type != _CONSENSUS:
+            raise NodeError(
+                f"expected a channel ordered by one node ({_CONSENSUS}), got {self.config.consensus_type}: the "
+                "embedded node orders alone"
+            )
+        if not self.config.policies.satisfied_by(BLOCK_VALIDATION, [self._signer.identity]):
+            raise NodeError(
+                f"blocks signed by {self._signer!r} do not satisfy {BLOCK_VALIDATION}: give the node the identity "
+                "of an ordering node of this channel"
+            )
 
     def _open_private(self) -> None:
         names = {*self.config.application_msp_ids, *self.committed.private_heights}
@@ -261,15 +285,14 @@ class Committer:
         Raises:
             NodeError: there is no signer, or the state cannot be read.
         """
-        if self._signer is None:
-            raise NodeError("this ledger was opened without an orderer's key: it takes blocks, not transactions")
+        signer = self.check_orders()
         committed = self.committed
         block = build_block(committed.height, committed.header_hash, envelopes)
         # What a consensus of several nodes would note here: its only member, and the number of the log entry.
         consensus = metadata_pb2.BlockMetadata(consenter_ids=[1], next_consenter_id=2, raft_index=committed.height)
         sign_block(
             block,
-            [self._signer],
+            [signer],
             last_config=committed.config_block,
             consenter_metadata=consensus.SerializeToString(),
         )
@@ -328,7 +351,6 @@ class Committer:
                 ]
             plan = PrivatePlan(view, validation, self.config.application_msp_ids)
             private = plan.commits(references, self._private)
-            expiries = plan.hashed_expiries()
         finally:
             view.close()
         number = validation.number
@@ -338,7 +360,6 @@ class Committer:
             encoded=encode_block(block),
             validation=validation,
             private=private,
-            expiries=expiries,
             committed=Committed(
                 height=number + 1,
                 header_hash=header_hash(block.header),
@@ -362,7 +383,7 @@ class Committer:
             for name, commit in prepared.private.items():
                 others = [store for other, store in self._private.items() if other != name]
                 self._private[name].commit(commit, others)
-            self._state.commit(prepared.encoded, validation.updates, prepared.expiries, places, committed)
+            self._state.commit(prepared.encoded, validation.updates, places, committed)
         self.committed = committed
         for store in self._private.values():
             store.finish(name for name, _ in places)

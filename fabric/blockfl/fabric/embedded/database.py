@@ -82,9 +82,11 @@ class Database:
                 yield
             except sqlite3.DatabaseError as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+                if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or "UTF-8" in str(error):
                     raise self.damaged(str(error)) from error
                 raise
+            except UnicodeDecodeError as error:
+                raise self.damaged(f"a text in it is not UTF-8 ({error})") from error
 
     def damaged(self, detail: str) -> NodeError:
         """Name this file as damaged."""

@@ -209,9 +209,11 @@ class Ledger:
             BlockError: refused before ordering, with the reason; nothing was ordered.
             NodeError: the ledger stopped accepting; whether the transaction commits shows after a restart.
         """
+        self._committer.check_orders()
+        self._orderer.check_running()
         while self._orderer.is_full:
-            self._orderer.check_running()
             await self._wait_beyond(self.height)
+            self._orderer.check_running()
         with self.snapshot() as view:
             orderable = verify_orderable(envelope, view.config, view, self._committer.holds)
         submission = Submission(envelope=envelope, references=orderable.references)

@@ -71,16 +71,12 @@ class PrivatePlan:
                 sets[name].append(part)
         for update in self._validation.updates.hashed:
             for name in self._members(update.namespace, update.collection, stores):
-                writes[name].append(self._write(update))
+                writes[name].append(_write(update))
         return {
             name: PrivateCommit(number=number, sets=tuple(sets[name]), writes=tuple(writes[name]))
             for name, store in stores.items()
             if sets[name] or writes[name] or store.has_expired(number)
         }
-
-    def hashed_expiries(self) -> tuple[int | None, ...]:
-        """For each hashed update the number of the block that removes it again."""
-        return tuple(self._expires(update) for update in self._validation.updates.hashed)
 
     def _sets(self, references: Sequence[Sequence[SetReference]]) -> Iterator[CommittedSet]:
         for index, code in enumerate(self._validation.codes):
@@ -94,22 +90,6 @@ class PrivatePlan:
                     expires=membership.expires(self._validation.number),
                 )
 
-    def _write(self, update: HashedUpdate) -> CommittedWrite:
-        return CommittedWrite(
-            tx_index=update.version.tx,
-            namespace=update.namespace,
-            collection=update.collection,
-            key_hash=update.key_hash,
-            value_hash=update.value_hash,
-            purged_at=update.purged_at,
-            expires=self._expires(update),
-        )
-
-    def _expires(self, update: HashedUpdate) -> int | None:
-        if update.value_hash is None:
-            return None
-        return self._membership(update.namespace, update.collection).expires(self._validation.number)
-
     def _membership(self, namespace: str, collection: str) -> Membership:
         place = (namespace, collection)
         if place not in self._memberships:
@@ -119,3 +99,15 @@ class PrivatePlan:
 
     def _members(self, namespace: str, collection: str, stores: Mapping[str, PrivateStore]) -> list[str]:
         return sorted(self._membership(namespace, collection).organisations & stores.keys())
+
+
+def _write(update: HashedUpdate) -> CommittedWrite:
+    return CommittedWrite(
+        tx_index=update.version.tx,
+        namespace=update.namespace,
+        collection=update.collection,
+        key_hash=update.key_hash,
+        value_hash=update.value_hash,
+        purged_at=update.purged_at,
+        expires=update.expires,
+    )

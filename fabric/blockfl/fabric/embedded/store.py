@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -127,7 +127,6 @@ class StateStore:
         self,
         block: bytes,
         updates: StateUpdates,
-        expiries: Sequence[int | None],
         places: Iterable[tuple[str, Place]],
         committed: Committed,
     ) -> None:
@@ -136,7 +135,6 @@ class StateStore:
         Args:
             block: its bytes, already stored: large values are found in them.
             updates: what its valid transactions change.
-            expiries: for each hashed update the number of the block that removes it again.
             places: transaction ids and where they are; the first one of an id counts.
             committed: how far the state is then.
 
@@ -148,8 +146,8 @@ class StateStore:
             connection.execute("DELETE FROM hashed WHERE expires <= ?", (number,))
             for update in updates.public:
                 _apply_public(connection, number, block, update)
-            for hashed, expires in zip(updates.hashed, expiries, strict=True):
-                _apply_hashed(connection, hashed, expires)
+            for hashed in updates.hashed:
+                _apply_hashed(connection, hashed)
             connection.executemany(
                 "INSERT OR IGNORE INTO transactions VALUES (?, ?, ?, ?, ?)",
                 [sealed(name, place.code, place.block, place.index) for name, place in places],
@@ -260,10 +258,10 @@ def _apply_public(connection: sqlite3.Connection, number: int, block: bytes, upd
     connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def _apply_hashed(connection: sqlite3.Connection, update: HashedUpdate, expires: int | None) -> None:
+def _apply_hashed(connection: sqlite3.Connection, update: HashedUpdate) -> None:
     place = (update.namespace, update.collection, update.key_hash)
     if update.value_hash is None:
         connection.execute("DELETE FROM hashed WHERE namespace = ? AND collection = ? AND key_hash = ?", place)
         return
-    row = sealed(*place, update.value_hash, *update.version, update.metadata, expires)
+    row = sealed(*place, update.value_hash, *update.version, update.metadata, update.expires)
     connection.execute("INSERT OR REPLACE INTO hashed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
