@@ -1,8 +1,8 @@
 """A whole consortium in one process: the embedded node and a contract service per organisation, over mutual TLS.
 
-    async with consortium(tmp_path, organisations=("alpha", "beta"), handler=contract) as network:
-        async with network.gateway("alpha") as gateway:
-            await gateway.submit("app", "Put", "key", "value")
+async with consortium(tmp_path, organisations=("alpha", "beta"), handler=contract) as network:
+    async with network.gateway("alpha") as gateway:
+        await gateway.submit("app", "Put", "key", "value")
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from blockfl.fabric.identity import Signer, create_private_key, private_key_pem
 from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec, Lifecycle, package_contract, package_id
 from blockfl.fabric.package import MUTUAL_TLS_CONNECTION
 from blockfl.fabric.shim import Contract, ContractServer, ServerTls
-
 from support.organisation import Organisation, channel_spec, make_organisation
 
 CHANNEL = "testchannel"

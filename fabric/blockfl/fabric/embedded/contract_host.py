@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,14 +40,13 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
-_SHORT_PATIENCE_S: Final = 0.25
-_LONG_PATIENCE_S: Final = 3.0
+# So long do calls wait for a service after it was first needed or lost; later they wait for one more attempt only.
+_PATIENCE_S: Final = 3.0
+_ONE_MORE_ATTEMPT_S: Final = 1.0
+_MIN_PAUSE_S: Final = 0.02
 _MAX_PAUSE_S: Final = 1.0
 
 
@@ -260,8 +260,11 @@ class ContractConnection:
         self._package_id = package_id
         self._stream: ContractStream | None = None
         self._changed = asyncio.Condition()
+        self._wanted_now = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._lost_at: float | None = None
+        self._lost_at = 0.0
+        self._failures = 0
+        self._misplaced = False  # another contract answers there: waiting does not help
         self.problem = ""
 
     @property
@@ -275,7 +278,7 @@ class ContractConnection:
         return self._keeper is not None
 
     async def stream(self) -> ContractStream:
-        """Returns the live stream; waits a moment for a service that is just starting.
+        """Returns the live stream; waits for a service that is just starting, not for one that is long gone.
 
         Raises:
             ShimError: The service cannot be reached or runs another package.
@@ -285,11 +288,14 @@ class ContractConnection:
         if self._keeper is None:
             self._lost_at = time.monotonic()
             self._keeper = asyncio.create_task(self._keep(), name=f"contract {self._package_id}")
-        spent = time.monotonic() - (self._lost_at or 0)
-        patience = max(_SHORT_PATIENCE_S, min(self._address.dial_timeout_s, _LONG_PATIENCE_S) - spent)
+        left = min(self._address.dial_timeout_s, _PATIENCE_S) - (time.monotonic() - self._lost_at)
+        enough = self._failures + 1 if left <= 0 else sys.maxsize
+        self._wanted_now.set()
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience), self._changed:
-                await self._changed.wait_for(lambda: self._stream is not None)
+            async with asyncio.timeout(left if left > 0 else _ONE_MORE_ATTEMPT_S), self._changed:
+                await self._changed.wait_for(
+                    lambda: self._stream is not None or self._misplaced or self._failures >= enough
+                )
         if self._stream is None:
             raise ShimError(
                 f"could not launch chaincode {self._package_id}: connection to {self._address.address} failed: "
@@ -305,43 +311,48 @@ class ContractConnection:
                 await self._keeper
 
     async def _keep(self) -> None:
-        pause = 0.05
+        pause = _MIN_PAUSE_S
+        while True:
+            self._wanted_now.clear()
+            started = time.monotonic()
+            await self._connect_once()
+            pause = _MIN_PAUSE_S if time.monotonic() - started > _MAX_PAUSE_S else min(2 * pause, _MAX_PAUSE_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wanted_now.wait()
+            await asyncio.sleep(_MIN_PAUSE_S)
+
+    async def _connect_once(self) -> None:
+        # A channel of its own for each attempt: an old one would wait before it dials again.
         async with self._address.open_channel(_OPTIONS) as channel:
-            while True:
-                started = time.monotonic()
-                await self._connect_once(channel)
-                if time.monotonic() - started > _MAX_PAUSE_S:
-                    pause = 0.05
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _MAX_PAUSE_S)
+            call: Any = channel.stream_stream("/protos.Chaincode/Connect")()  # type: ignore[call-arg]
+            stream = ContractStream(call, self._package_id)
+            try:
+                async with asyncio.timeout(self._address.dial_timeout_s):
+                    await stream.register()
+                _LOG.info("contract %s at %s is ready", self._package_id, self._address.address)
+                self._misplaced = False
+                await self._set(stream)
+                await stream.serve()
+                self.problem = "the service closed the stream"
+            except ShimError as error:
+                self.problem, self._misplaced = str(error), True
+            except grpc.aio.AioRpcError as error:
+                self.problem = (error.details() or error.code().name).rstrip(".")
+            except TimeoutError:
+                self.problem = f"it did not register within {self._address.dial_timeout_s:g} s"
+            finally:
+                call.cancel()
+                if self._stream is not None:
+                    _LOG.warning("contract %s at %s is gone", self._package_id, self._address.address)
+                    self._lost_at = time.monotonic()
+                    self._stream = None
+        await self._set(None)
 
-    async def _connect_once(self, channel: Any) -> None:
-        call = channel.stream_stream("/protos.Chaincode/Connect")(wait_for_ready=False)
-        stream = ContractStream(call, self._package_id)
-        try:
-            async with asyncio.timeout(self._address.dial_timeout_s):
-                await stream.register()
-            _LOG.info("contract %s at %s is ready", self._package_id, self._address.address)
-            self._lost_at, self.problem = None, ""
-            await self._set(stream)
-            await stream.serve()
-            self.problem = "the service closed the stream"
-        except ShimError as error:
-            self.problem = str(error)
-        except grpc.aio.AioRpcError as error:
-            self.problem = (error.details() or error.code().name).rstrip(".")
-        except TimeoutError:
-            self.problem = f"it did not register within {self._address.dial_timeout_s:g} s"
-        finally:
-            call.cancel()
-            if self._stream is not None:
-                _LOG.warning("contract %s at %s is gone", self._package_id, self._address.address)
-                self._lost_at = time.monotonic()
-                self._stream = None
-
-    async def _set(self, stream: ContractStream) -> None:
+    async def _set(self, stream: ContractStream | None) -> None:
         async with self._changed:
             self._stream = stream
+            self._failures += stream is None
             self._changed.notify_all()
 
 
