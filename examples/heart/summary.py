@@ -1,6 +1,7 @@
 """The demo's result: a table in the terminal, a plot, and a self-contained page."""
 
 import base64
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ STEPS = ("submit", "judge", "close", "sum", "publish")
 def print_rounds(summary: dict[str, Any]) -> None:
     """Print a row for each round."""
     table = Table(title="rounds", title_justify="left")
-    for column in ("round", "accepted", "rejected", "norm (bits of Σx²)", *(f"{step} s" for step in STEPS), "accuracy"):
+    for column in ("round", "accepted", "rejected", "norm, bits", *(f"{step} s" for step in STEPS), "accuracy"):
         table.add_column(column)
     for row in summary["rounds"]:
         table.add_row(
@@ -29,7 +30,8 @@ def print_rounds(summary: dict[str, Any]) -> None:
             *(f"{row['seconds'].get(step, 0):.2f}" for step in STEPS),
             f"{row['accuracy']:.3f}",
         )
-    console = Console()
+    # Into a pipe, rows stay whole.
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
     console.print(table)
     accuracy = summary["accuracy"]
     alone = ", ".join(f"{name} {value:.3f}" for name, value in accuracy["alone"].items())
