@@ -89,8 +89,8 @@ class Description(Message):
 
     kind: Literal["description"] = "description"
     tensors: Annotated[tuple[TensorShape, ...], Field(min_length=1, max_length=MAX_TENSORS)]
-    train_samples: Annotated[int, Field(ge=1, le=2**53)]
-    test_samples: Annotated[int, Field(ge=1, le=2**53)]
+    train_samples: Annotated[int, Field(ge=0, le=2**53)]
+    test_samples: Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Values(Message):

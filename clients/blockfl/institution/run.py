@@ -86,6 +86,8 @@ async def run_institution(
 def _make_training(settings: InstitutionSettings, profile: ConnectionProfile) -> TrainingProcess:
     if settings.workload is None:
         raise SettingsError("expected a model with data, or code: see blockfl institution run --help")
+    if settings.workload.model is not None and settings.workload.data is None:
+        raise SettingsError("a model needs samples: name them with --data FILE.npz or FILE.csv")
     named = [str(settings.profile), profile.private_key, profile.opening_key]
     return TrainingProcess(
         settings.workload,

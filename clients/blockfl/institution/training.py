@@ -56,7 +56,7 @@ Progress = Callable[[TrainingProgress], None]
 _BLOCK_BYTES = 4 * 1024 * 1024
 _PASSED_ON = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "KERAS_BACKEND", "LD_LIBRARY_PATH")
 _TIMEOUT_S = 900.0
-_CLOSE_S = 5.0
+_CLOSE_S, _EXIT_S = 5.0, 1.0
 
 
 class Training(Protocol):
@@ -99,8 +99,6 @@ class Workload:
     def __post_init__(self) -> None:
         if (self.model is None) == (self.code is None):
             raise SettingsError("expected either --model FILE.keras with --data FILE, or --code FILE.py")
-        if self.model is not None and self.data is None:
-            raise SettingsError("a model needs samples: name them with --data FILE.npz or FILE.csv")
         if not 0 < self.test_fraction < 1:
             raise SettingsError(f"test fraction {self.test_fraction}: expected more than 0 and less than 1")
         for path in self.paths:
@@ -214,7 +212,8 @@ class TrainingProcess:
         if process is not None and process.returncode is None and process.stdin is not None:
             process.stdin.close()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _CLOSE_S)
+                async with asyncio.timeout(_CLOSE_S):
+                    await process.wait()
         await self._kill()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -258,13 +257,20 @@ class TrainingProcess:
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True, mode=0o700)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-B", "-m", "blockfl.institution.trainer", str(os.getpid()),
-            stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=self._scratch, start_new_session=True,
+            *self._make_command(),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            cwd=self._scratch,
+            start_new_session=True,
             env=make_environment(self._scratch, os.environ),
-        )  # fmt: skip
+        )
         if process.stderr is not None:
             self._drain = asyncio.create_task(self._log.keep(process.stderr))
         return process
+
+    def _make_command(self) -> tuple[str, ...]:
+        return (sys.executable, "-P", "-B", "-m", "blockfl.institution.trainer", str(os.getpid()))
 
     def _make_begin(self) -> Begin:
         workload = self._workload
@@ -291,8 +297,10 @@ class TrainingProcess:
             stream.write(head)
             for start in range(0, len(rest), _BLOCK_BYTES):
                 stream.write(rest[start : start + _BLOCK_BYTES])
-                await asyncio.wait_for(stream.drain(), self._timeout_s)
-            await asyncio.wait_for(stream.drain(), self._timeout_s)
+                async with asyncio.timeout(self._timeout_s):
+                    await stream.drain()
+            async with asyncio.timeout(self._timeout_s):
+                await stream.drain()
         except (ConnectionError, TimeoutError) as error:
             raise await self._fail("ended or hung while it was sent a request") from error
 
@@ -334,7 +342,8 @@ class TrainingProcess:
         return reply, body
 
     async def _read(self, stream: asyncio.StreamReader, size: int) -> bytes:
-        return await asyncio.wait_for(stream.readexactly(size), self._timeout_s)
+        async with asyncio.timeout(self._timeout_s):
+            return await stream.readexactly(size)
 
     async def _explain(self, failed: Failed) -> Exception:
         if failed.reason == "confinement":
@@ -352,7 +361,8 @@ class TrainingProcess:
         process = self._process
         if process is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), 1.0)
+                async with asyncio.timeout(_EXIT_S):
+                    await process.wait()
         status = _describe_exit(process.returncode if process is not None else None)
         await self._kill()
         lines = self._log.tail
@@ -369,7 +379,8 @@ class TrainingProcess:
         drain, self._drain = self._drain, None
         if drain is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(drain, 1.0)
+                async with asyncio.timeout(_EXIT_S):
+                    await drain
 
 
 def _describe_exit(status: int | None) -> str:

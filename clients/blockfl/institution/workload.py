@@ -34,11 +34,11 @@ _ACCURACY_NAMES = ("accuracy", "acc", "binary_accuracy", "categorical_accuracy",
 
 
 class Workload:
-    """A compiled Keras model with its samples."""
+    """A compiled Keras model with its samples; without samples it only tells its initial values."""
 
-    def __init__(self, model: Any, dataset: Dataset, seed: int | None) -> None:
+    def __init__(self, model: Any, dataset: Dataset | None, seed: int | None) -> None:
         self._model = model
-        self._dataset = dataset
+        self._samples = dataset
         self._seed = seed
         self._weights = _list_weights(model)
         self._size = sum(math.prod(weight.shape) for weight in self._weights)
@@ -67,10 +67,10 @@ class Workload:
         if begin.code is not None:
             model, dataset = _run_code(Path(begin.code), begin.data)
         else:
-            if begin.model is None or begin.data is None:
-                raise ModelError("expected a model file and a data file, or a code file")
+            if begin.model is None:
+                raise ModelError("expected a model file, or a code file")
             model = _load_model(Path(begin.model))
-            dataset = load_dataset(Path(begin.data), begin.label, begin.test_fraction)
+            dataset = load_dataset(Path(begin.data), begin.label, begin.test_fraction) if begin.data else None
         return cls(model, dataset, begin.seed)
 
     def describe(self) -> Description:
@@ -81,8 +81,8 @@ class Workload:
                 TensorShape(name=name, shape=tuple(int(extent) for extent in weight.shape))
                 for name, weight in zip(names, self._weights, strict=True)
             ),
-            train_samples=len(self._dataset.x_train),
-            test_samples=len(self._dataset.x_test),
+            train_samples=len(self._samples.x_train) if self._samples else 0,
+            test_samples=len(self._samples.x_test) if self._samples else 0,
         )
 
     def initial(self) -> Vector:
@@ -126,6 +126,12 @@ class Workload:
             loss=_finite(found["loss"]),
             samples=len(self._dataset.x_test),
         )
+
+    @property
+    def _dataset(self) -> Dataset:
+        if self._samples is None:
+            raise DataError("expected samples to train and evaluate with, got none: name them with --data")
+        return self._samples
 
     def _read(self) -> Vector:
         return np.concatenate([np.asarray(weight.numpy(), np.float32).ravel() for weight in self._weights])
