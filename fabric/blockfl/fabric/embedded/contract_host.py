@@ -32,6 +32,7 @@ from .simulator import SimulationError
 _LOG = logging.getLogger(__name__)
 _Message = chaincode_shim_pb2.ChaincodeMessage
 
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 _READY: Final = chaincode_pb2.ChaincodeAdditionalParams(
     use_write_batch=True, max_size_write_batch=1000, use_get_multiple_keys=True, max_size_get_multiple_keys=1000
 ).SerializeToString()
@@ -117,7 +118,7 @@ class ContractStream:
             ShimError: It runs another package.
         """
         first = await self._call.read()
-        if first is grpc.aio.EOF:
+        if first is _EOF:
             raise ShimError("it closed the stream before registering")
         try:
             message = _Message.FromString(first)
@@ -139,7 +140,7 @@ class ContractStream:
         """Passes messages until the stream ends; transactions in progress then fail."""
         writer = asyncio.create_task(self._write())
         try:
-            while (data := await self._call.read()) is not grpc.aio.EOF:
+            while (data := await self._call.read()) is not _EOF:
                 self._receive(data)
         except (grpc.aio.AioRpcError, asyncio.CancelledError, ValueError) as error:
             if isinstance(error, ValueError):
@@ -371,7 +372,7 @@ class ContractHost:
         """Makes an installed package known; its service is dialled when first needed."""
         self._connections.setdefault(package_id, ContractConnection(address, package_id))
 
-    def has(self, package_id: str) -> bool:
+    def has(self, package_id: str | None) -> bool:
         """Tells whether a package is installed."""
         return package_id in self._connections
 

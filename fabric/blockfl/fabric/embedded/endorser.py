@@ -201,7 +201,8 @@ class Endorser:
             for key, _ in snapshot.range(LIFECYCLE, prefix, prefix + "\x7f"):
                 definition = _read_definition(key.removeprefix(prefix), snapshot)
                 if definition is not None:
-                    found.append((definition.name, definition.version, self._find_package(definition, snapshot)))
+                    package_id = self._find_package(definition, snapshot)
+                    found.append((definition.name, definition.version, package_id or ""))
         return found
 
     # --- contracts
