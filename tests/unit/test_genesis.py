@@ -72,6 +72,8 @@ def test_the_same_specification_nonce_and_time_make_the_same_block() -> None:
         build_genesis_block(BFT, nonce=b"n" * 24, timestamp_s=1_700_000_000).SerializeToString() for _ in range(3)
     ]
     assert len(set(blocks)) == 1
+    envelope = configtx_pb2.ConfigEnvelope.FromString(_payload(BFT_BLOCK).data)
+    assert _payload(BFT_BLOCK).data == envelope.SerializeToString(deterministic=True)
     assert build_genesis_block(BFT).SerializeToString() != build_genesis_block(BFT).SerializeToString()
 
 

@@ -217,10 +217,15 @@ def _foreign_list(anna: Identity, signer: Authority, identifier: Authority | Non
     return builder.sign(signer.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-@pytest.mark.parametrize("identifier", [ALPHA.signing, BETA.signing])
-def test_a_revocation_list_of_somebody_else_has_no_effect(identifier: Authority) -> None:
+@pytest.mark.parametrize(
+    ("signer", "identifier"),
+    [(BETA.signing, ALPHA.signing), (BETA.signing, BETA.signing), (ALPHA.signing, BETA.signing)],
+)
+def test_a_revocation_list_of_or_for_somebody_else_has_no_effect(signer: Authority, identifier: Authority) -> None:
     anna = ALPHA.signer("anna").identity
-    ALPHA.msp(crls=[_foreign_list(anna, BETA.signing, identifier)]).validate(anna)
+    ALPHA.msp(crls=[_foreign_list(anna, signer, identifier)]).validate(anna)
+    with pytest.raises(IdentityError, match="revoked"):
+        ALPHA.msp(crls=[_foreign_list(anna, ALPHA.signing, ALPHA.signing)]).validate(anna)
 
 
 def test_a_revocation_list_that_names_no_key_makes_everybody_invalid() -> None:

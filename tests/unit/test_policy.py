@@ -98,6 +98,14 @@ def test_greedy_evaluation_depends_on_the_order_of_principals() -> None:
     assert evaluate_signature_policy(peer_first, identities, MSPS)
 
 
+def test_a_rule_that_fails_gives_its_identities_back() -> None:
+    alpha, gamma = (role_principal(name, "peer") for name in ("alpha", "gamma"))
+    rule = _encode_rule(NOutOf(1, (NOutOf(2, (0, 1)), 0)))
+    policy = policies_pb2.SignaturePolicyEnvelope(rule=rule, identities=[alpha, gamma])
+    assert evaluate_signature_policy(policy, _identities("alpha"), MSPS)
+    assert not evaluate_signature_policy(policy, _identities("gamma"), MSPS)
+
+
 @given(st.integers(1, 4), st.sets(st.sampled_from(NAMES)))
 def test_n_organisations_must_sign(n: int, names: set[str]) -> None:
     policy = signature_policy(n, NAMES)
