@@ -17,6 +17,7 @@ from fabric_protos.peer import collection_pb2, policy_pb2
 from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2
 
 LIFECYCLE = "_lifecycle"
+LEGACY_LIFECYCLE = "lscc"
 IMPLICIT_PREFIX = "_implicit_org_"
 
 GetState = Callable[[str, str], bytes]

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from ..config import ENDORSEMENT, ChannelConfig
 from ..errors import NodeError
 from .collection_rules import check_collections, check_names, check_upgrade
-from .definition import channel_policy_reference
+from .definition import LEGACY_LIFECYCLE, channel_policy_reference
 from .installation import Installation
 from .lifecycle_state import (
     NAMESPACES,
@@ -286,10 +286,10 @@ class LifecycleContract:
     def _check_input(self, request: Any, simulator: Simulator) -> None:
         check_names(request.name, request.version)
         check_collections(request.collections, self._config().msps)
-        if (committed := simulator.definition(request.name)) is not None:
-            stored = Parameters.read(request.name, PublicState(simulator)).collections
-            assert committed.sequence
-            check_upgrade(request.collections, stored)
+        if simulator.definition(request.name) is None:
+            simulator.get_state(LEGACY_LIFECYCLE, request.name)  # peers look there, too, so it is in the read set
+        else:
+            check_upgrade(request.collections, Parameters.read(request.name, PublicState(simulator)).collections)
 
     def _parameters(self, request: Any) -> Parameters:
         collections = collection_pb2.CollectionConfigPackage()

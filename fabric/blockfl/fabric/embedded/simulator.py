@@ -22,6 +22,7 @@ from ..rwset import VALIDATION_PARAMETER, Version, decode_metadata, hash_key
 from ..validate import HashedValue, StateValue
 from .definition import (
     IMPLICIT_PREFIX,
+    LEGACY_LIFECYCLE,
     LIFECYCLE,
     ChaincodeDefinition,
     CollectionDefinition,
@@ -297,7 +298,7 @@ class Simulator:
             self._builder.add_range(scan.namespace, scan.record)
         self._scans.clear()
         for namespace in self._builder.namespaces():
-            if namespace != LIFECYCLE:
+            if namespace not in (LIFECYCLE, LEGACY_LIFECYCLE):
                 self.interest.namespaces.setdefault(namespace, True)
         for read in self.interest.private_reads:
             self.interest.collections[read] = True
@@ -334,7 +335,7 @@ class Simulator:
         known = self._known_collections.get(namespace)
         if known is None:
             known = {IMPLICIT_PREFIX + msp_id for msp_id in self.organisations}
-            if namespace != LIFECYCLE:
+            if namespace not in (LIFECYCLE, LEGACY_LIFECYCLE):
                 definition = self.definition(namespace)
                 known |= set(definition.collections) if definition else set()
             self._known_collections[namespace] = known
