@@ -65,7 +65,7 @@ def test_a_bound_that_is_none_is_refused(bound: float) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_values_that_are_not_finite_are_refused(value: float, dtype: type) -> None:
-    delta = np.array([0.0, value, 1.0], dtype=dtype)
+    delta: npt.NDArray[np.float64] = np.array([0.0, value, 1.0], dtype=dtype)
     with refused(Code.NOT_FINITE, "value 1"):
         clip_delta(delta, 1.0)
     with refused(Code.NOT_FINITE, "value 1"):

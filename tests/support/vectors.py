@@ -1,0 +1,149 @@
+"""Vectors of the formats: what our code gives for the inputs in ``tests/vectors``.
+
+To write them anew after a deliberate change of a format: ``PYTHONPATH=tests python -m support.vectors``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from blockfl.protocol import records
+from blockfl.protocol.aggregation import Sum, apply_sum
+from blockfl.protocol.blob import split_blob
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.judging import judge_values
+from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
+from blockfl.protocol.payload import encode_payload
+from blockfl.protocol.records import Recipient, SignedHeader
+from blockfl.protocol.seal import SealPlace, encode_public_key, seal
+from blockfl.protocol.submission import compute_certificate_digest, signing_bytes, verify_header_signature
+from blockfl.protocol.terms import compute_bounds, compute_weights
+from support.refusal import code_of
+
+DIRECTORY: Final = Path(__file__).parents[1] / "vectors"
+Document = dict[str, Any]
+
+
+def derive_record(given: Document) -> Document:
+    """Canonical text → the digest of the record that it decodes to."""
+    record = getattr(records, given["record"]).decode(given["text"].encode())
+    return {"text": record.encode().decode(), "digest": record.record_digest}
+
+
+def derive_signature(given: Document) -> Document:
+    """Signed header and certificate → what was signed, once the signature is verified."""
+    signed = SignedHeader.decode(given["signed_header"].encode())
+    verify_header_signature(signed, given["certificate"])
+    return {
+        "signed_bytes_digest": compute_digest(signing_bytes(signed.header)),
+        "certificate_digest": compute_certificate_digest(given["certificate"]),
+    }
+
+
+def derive_payload(given: Document) -> Document:
+    """Values and seed → the payload."""
+    payload = encode_payload(np.array(given["values"], dtype=np.int16), bytes.fromhex(given["seed"]))
+    return {"payload": payload.hex(), "digest": compute_digest(payload)}
+
+
+def derive_seal(given: Document) -> Document:
+    """Payload, place and the members' opening keys → the sealed update."""
+    keys = {one: X25519PrivateKey.from_private_bytes(bytes.fromhex(key)) for one, key in given["opening_keys"].items()}
+    recipients = [Recipient(organisation=one, public_key=encode_public_key(key)) for one, key in keys.items()]
+    payload = bytes.fromhex(given["payload"])
+    sealed = seal(payload, payload[-32:], SealPlace.model_validate(given["place"]), recipients)
+    return {
+        "chunks": [chunk.hex() for chunk in sealed.chunks],
+        "wrapped_keys": [one.model_dump(mode="json") for one in sealed.wrapped_keys],
+        "key_commitment": sealed.key_commitment,
+        "payload_digest": sealed.payload_digest,
+    }
+
+
+def derive_terms(given: Document) -> Document:
+    """Samples, caps and bound → weights, scale and integer bounds."""
+    weights = compute_weights(given["samples"], given["samples_cap"], given["weight_cap"])
+    bounds = compute_bounds(given["bound_l2_micro"], max(weights.values()), given["dimension"])
+    return {
+        "weights": weights,
+        "scale": bounds.scale,
+        "bound_l2_squared": str(bounds.l2_squared),
+        "bound_linf": bounds.linf,
+    }
+
+
+def derive_verdict(given: Document) -> Document:
+    """Values, weight and bounds → the code of the first broken rule, empty if none is."""
+    values = np.array(given["values"], dtype=np.int16)
+    code = code_of(
+        lambda: judge_values(values, len(values), given["weight"], int(given["bound_l2_squared"]), given["bound_linf"])
+    )
+    return {"code": code.identifier if code else ""}
+
+
+def derive_model(given: Document) -> Document:
+    """Named tensors (float32, little-endian hex) → the model file."""
+    arrays = {
+        one["name"]: np.frombuffer(bytes.fromhex(one["values"]), dtype="<f4").reshape(one["shape"])
+        for one in given["tensors"]
+    }
+    manifest = manifest_of(arrays)
+    data = encode_model(manifest, flatten(manifest, arrays))
+    return {
+        "file": data.hex(),
+        "model_digest": compute_model_digest(data),
+        "manifest_digest": manifest.record_digest,
+    }
+
+
+def derive_aggregation(given: Document) -> Document:
+    """Base (float32, little-endian hex), updates, scale and total weight → the sum and the next model."""
+    base = np.frombuffer(bytes.fromhex(given["base"]), dtype="<f4").astype(np.float32)
+    total = Sum(len(base))
+    for values in given["updates"]:
+        total.add(np.array(values, dtype=np.int16))
+    model = apply_sum(base, total.values, given["scale"], given["total_weight"])
+    return {"sum": total.encode().hex(), "model": model.astype("<f4").tobytes().hex()}
+
+
+def derive_blob(given: Document) -> Document:
+    """A byte and a number → the blob of the byte so many times."""
+    blob, _ = split_blob(bytes.fromhex(given["byte"]) * given["size_bytes"])
+    return blob.model_dump(mode="json")
+
+
+DERIVATIONS: Final[dict[str, Callable[[Document], Document]]] = {
+    "records": derive_record,
+    "signatures": derive_signature,
+    "payloads": derive_payload,
+    "seals": derive_seal,
+    "terms": derive_terms,
+    "verdicts": derive_verdict,
+    "models": derive_model,
+    "aggregations": derive_aggregation,
+    "blobs": derive_blob,
+}
+
+
+def read_vectors(name: str) -> list[Document]:
+    """Return the cases of one file: each with ``given`` and ``gives``."""
+    cases: list[Document] = json.loads((DIRECTORY / f"{name}.json").read_text())["cases"]
+    return cases
+
+
+def write_vectors() -> None:
+    """Write every file anew: the inputs stay, the outputs are derived."""
+    for name, derive in DERIVATIONS.items():
+        cases = [case | {"gives": derive(case["given"])} for case in read_vectors(name)]
+        text = json.dumps({"cases": cases}, indent=1, ensure_ascii=False)
+        (DIRECTORY / f"{name}.json").write_text(f"{text}\n")
+
+
+if __name__ == "__main__":
+    write_vectors()

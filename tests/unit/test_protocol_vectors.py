@@ -1,0 +1,162 @@
+"""Every format against its vectors: our code, and where there is one the naive reference, give what is written."""
+
+import base64
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from math import floor
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from blockfl.protocol import records
+from blockfl.protocol.canonical import Record
+from reference import seal as naive
+from reference.aggregation import add_naively, apply_naively
+from reference.canonical import encode_naively
+from reference.norms import judge_naively
+from reference.terms import compute_linf_squared_naively, compute_weight_naively, fits_int16, root_floor
+from support.vectors import DERIVATIONS, DIRECTORY, Document, read_vectors
+
+CHUNK = 4 * 1024 * 1024
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def record_naively(given: Document) -> Document:
+    text = encode_naively(json.loads(given["text"]))
+    return {"text": text.decode(), "digest": sha256(text)}
+
+
+def signature_naively(given: Document) -> Document:
+    header = encode_naively(json.loads(given["signed_header"])["header"])
+    der = base64.b64decode("".join(given["certificate"].splitlines()[1:-1]))
+    return {"signed_bytes_digest": sha256(b"BLOCKFL-UPDATE-V1\x00" + header), "certificate_digest": sha256(der)}
+
+
+def payload_naively(given: Document) -> Document:
+    payload = b"".join(struct.pack("<h", value) for value in given["values"]) + bytes.fromhex(given["seed"])
+    return {"payload": payload.hex(), "digest": sha256(payload)}
+
+
+def seal_naively(given: Document) -> Document:
+    payload = bytes.fromhex(given["payload"])
+    key = naive.data_key(payload[-32:], given["place"], sha256(payload))
+    publics = {
+        one: X25519PrivateKey.from_private_bytes(bytes.fromhex(raw)).public_key().public_bytes_raw().hex()
+        for one, raw in given["opening_keys"].items()
+    }
+    return {
+        "chunks": [chunk.hex() for chunk in naive.chunks(key, given["place"], payload)],
+        "wrapped_keys": [naive.wrap(key, given["place"], one, public) for one, public in publics.items()],
+        "key_commitment": naive.commitment(key),
+        "payload_digest": sha256(payload),
+    }
+
+
+def terms_naively(given: Document) -> Document:
+    largest = max(given["samples"].values())
+    weights = {
+        one: compute_weight_naively(samples, largest, given["samples_cap"], given["weight_cap"])
+        for one, samples in given["samples"].items()
+    }
+    bound, dimension = given["bound_l2_micro"], given["dimension"]
+    scale = max(s for s in range(-64, 65) if fits_int16(s, bound, max(weights.values()), dimension))
+    power = Fraction(4) ** scale
+    return {
+        "weights": weights,
+        "scale": scale,
+        "bound_l2_squared": str(floor(power * Fraction(bound, 10**6) ** 2)),
+        "bound_linf": root_floor(power * compute_linf_squared_naively(bound, dimension)),
+    }
+
+
+def verdict_naively(given: Document) -> Document:
+    code = judge_naively(given["values"], given["weight"], int(given["bound_l2_squared"]), given["bound_linf"])
+    return {"code": code or ""}
+
+
+def model_naively(given: Document) -> Document:
+    header: dict[str, Any] = {}
+    tensors: list[dict[str, Any]] = []
+    offset = 0
+    for one in given["tensors"]:
+        size = len(one["values"]) // 2
+        header[one["name"]] = {"dtype": "F32", "shape": one["shape"], "data_offsets": [offset, offset + size]}
+        tensors.append({"name": one["name"], "dtype": "float32", "shape": one["shape"], "offset": offset // 4})
+        offset += size
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    data = struct.pack("<Q", len(text)) + text + bytes.fromhex("".join(one["values"] for one in given["tensors"]))
+    return {
+        "file": data.hex(),
+        "model_digest": sha256(data),
+        "manifest_digest": sha256(encode_naively({"tensors": tensors})),
+    }
+
+
+def aggregation_naively(given: Document) -> Document:
+    raw = bytes.fromhex(given["base"])
+    base = struct.unpack(f"<{len(raw) // 4}f", raw)
+    total = add_naively(given["updates"])
+    model = apply_naively(base, total, given["scale"], given["total_weight"])
+    return {
+        "sum": struct.pack(f"<{len(total)}i", *total).hex(),
+        "model": struct.pack(f"<{len(model)}f", *model).hex(),
+    }
+
+
+def blob_naively(given: Document) -> Document:
+    data = bytes.fromhex(given["byte"]) * given["size_bytes"]
+    return {
+        "digest": sha256(data),
+        "size_bytes": len(data),
+        "chunks": [sha256(data[start : start + CHUNK]) for start in range(0, len(data), CHUNK)],
+    }
+
+
+REFERENCES: dict[str, Callable[[Document], Document]] = {
+    "records": record_naively,
+    "signatures": signature_naively,
+    "payloads": payload_naively,
+    "seals": seal_naively,
+    "terms": terms_naively,
+    "verdicts": verdict_naively,
+    "models": model_naively,
+    "aggregations": aggregation_naively,
+    "blobs": blob_naively,
+}
+CASES = [
+    pytest.param(name, case["given"], case["gives"], id=f"{name}: {case['name']}")
+    for name in DERIVATIONS
+    for case in read_vectors(name)
+]
+
+
+@pytest.mark.parametrize(("name", "given", "gives"), CASES)
+def test_our_code_gives_the_vector(name: str, given: Document, gives: Document) -> None:
+    assert DERIVATIONS[name](given) == gives
+
+
+@pytest.mark.parametrize(("name", "given", "gives"), CASES)
+def test_the_naive_reference_gives_the_vector(name: str, given: Document, gives: Document) -> None:
+    assert REFERENCES[name](given) == gives
+
+
+def test_every_file_of_vectors_is_used() -> None:
+    files = {path.stem for path in DIRECTORY.glob("*.json")}
+    assert set(DERIVATIONS) == set(REFERENCES) == files - {"hpke"}
+
+
+def test_every_record_of_the_ledger_has_a_vector() -> None:
+    """Parts of records are covered by the records that hold them."""
+    kinds = {kind for kind in vars(records).values() if isinstance(kind, type) and issubclass(kind, Record)} - {Record}
+    parts = {
+        "Blob", "Deadlines", "Manifest", "Member", "Participant", "Recipient", "Tensor", "Training", "WrappedKey",
+    }  # fmt: skip
+    assert {case["given"]["record"] for case in read_vectors("records")} == {kind.__name__ for kind in kinds} - parts
