@@ -1,0 +1,239 @@
+"""A contract on the official Node library, served to the embedded node, writes what the Python shim's writes.
+
+Two organisations run the contract in Python, two run it on Node.js. The same signed proposal goes to a peer of each
+kind; what they would sign (read/write set, response, event, proposal hash) must be the same bytes. Transactions that
+need three organisations then pass only because both kinds agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockfl.fabric.endorser import Endorser
+from blockfl.fabric.errors import EndorseError
+from blockfl.fabric.identity import create_private_key, private_key_pem
+from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec, package_contract, package_id
+from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.rwset import decode_read_write_set
+from blockfl.fabric.transaction import assemble_transaction, build_proposal, decode_transaction, sign_envelope
+from support.consortium import CHANNEL, CONTRACT, Consortium, consortium
+from support.node_runtime import NodeChaincode, NodeRuntime, free_address
+from support.operations_contract import Operation, encode_operations, operations_contract
+
+pytestmark = pytest.mark.node
+
+PYTHON, NODE = ("alpha", "beta"), ("gamma", "delta")
+DEFINITION = ChaincodeDefinition(
+    name=CONTRACT,
+    version="1.0",
+    collections=(
+        CollectionSpec(
+            name="sealed", members=("alpha", "gamma"), endorsement_policy=signature_policy(2, ("alpha", "gamma"))
+        ),
+        CollectionSpec(name="notes", members=(*PYTHON, *NODE), member_only_read=False),
+    ),
+)
+SECRET = {"value": b"s" * 100, "other": bytes(range(256)) * 4096}
+
+
+class Mixed:
+    """The running network and a connection to one peer of each kind."""
+
+    def __init__(self, network: Consortium, python: Endorser, node: Endorser) -> None:
+        self.network = network
+        self.python = python
+        self.node = node
+
+    async def endorse(self, *operations: Operation, transient: dict[str, bytes] | None = None) -> tuple[Any, Any, Any]:
+        """Sends one proposal to both kinds; returns it and both answers."""
+        args = [b"Run", encode_operations(*operations).encode()]
+        proposal = build_proposal(CHANNEL, CONTRACT, args, self.network.signer("alpha"), transient)
+        answers = await asyncio.gather(self.python.process(proposal), self.node.process(proposal))
+        return proposal, *answers
+
+    async def write(self, *operations: Operation, transient: dict[str, bytes] | None = None) -> None:
+        async with self.network.gateway("alpha") as gateway:
+            await gateway.submit(CONTRACT, "Run", encode_operations(*operations), transient=transient)
+
+
+def issue_tls(network: Consortium, organisation: str, name: str) -> tuple[bytes, bytes]:
+    key = create_private_key()
+    certificate = network.organisations[organisation].tls.issue(
+        key.public_key(), common_name=name, unit=None, hosts=("127.0.0.1",), tls=True
+    )
+    return certificate, private_key_pem(key)
+
+
+@asynccontextmanager
+async def node_chaincode(network: Consortium, runtime: NodeRuntime, organisation: str) -> AsyncIterator[bytes]:
+    """Starts an organisation's contract on Node.js and yields the package that says where it is."""
+    home = network.directory / organisation / "node"
+    home.mkdir()
+    certificate, key = issue_tls(network, organisation, "node")
+    client_certificate, client_key = issue_tls(network, organisation, "peer")
+    chaincode = NodeChaincode(runtime, free_address(), home, network.organisations[organisation])
+    package = package_contract(
+        f"node_{organisation}",
+        {
+            "address": chaincode.address,
+            "dial_timeout": "20s",
+            "tls_required": True,
+            "client_auth_required": True,
+            "root_cert": network.organisations[organisation].tls.certificate_pem.decode(),
+            "client_cert": client_certificate.decode(),
+            "client_key": client_key.decode(),
+        },
+    )
+    await chaincode.start(package_id(package), certificate, key)
+    try:
+        yield package
+    finally:
+        await chaincode.stop()
+
+
+@pytest.fixture
+async def mixed(node_runtime: NodeRuntime, tmp_path: Path) -> AsyncIterator[Mixed]:
+    async with AsyncExitStack() as stack:
+        network = await stack.enter_async_context(
+            consortium(tmp_path, handlers=dict.fromkeys(PYTHON, operations_contract), deploy=False)
+        )
+        packages = dict.fromkeys(PYTHON, network.package)
+        for organisation in NODE:
+            packages[organisation] = await stack.enter_async_context(
+                node_chaincode(network, node_runtime, organisation)
+            )
+        for organisation, package in packages.items():
+            async with network.lifecycle(organisation) as lifecycle:
+                await lifecycle.approve(DEFINITION, await lifecycle.install(package))
+        async with network.lifecycle("alpha") as lifecycle:
+            await lifecycle.commit(DEFINITION, [network.endpoint(name) for name in ("beta", *NODE)])
+        signer = network.signer("alpha")
+        python = await stack.enter_async_context(Endorser(network.endpoint("alpha"), signer))
+        node = await stack.enter_async_context(Endorser(network.endpoint("gamma"), signer))
+        yield Mixed(network, python, node)
+
+
+async def populate(mixed: Mixed) -> None:
+    """220 keys: ranges take three batches."""
+    await mixed.write(*(["put", f"k{index:03}", f"value {index}"] for index in range(220)))
+    await mixed.write(["protect", "k001", "alpha", "gamma"], ["put", "k001", "guarded"])
+    await mixed.write(["putPrivate", "notes", "n1", "value"], ["putPrivate", "notes", "n2", "other"], transient=SECRET)
+    await mixed.write(["putPrivate", "sealed", "s1", "value"], transient=SECRET)
+    await mixed.write(["protectPrivate", "notes", "n1", "gamma", "beta"])
+
+
+CALLS: dict[str, list[Operation]] = {
+    "nothing": [],
+    "a read": [["get", "k000"]],
+    "reads of missing keys": [["get", "missing"], ["get", "k000"], ["get", "missing"]],
+    "a write with an event": [["put", "new", "ключ"], ["emit", "stored", "new"]],
+    "reads, writes and deletes of the same keys": [
+        ["get", "k002"],
+        ["put", "k002", "changed"],
+        ["get", "k002"],
+        ["delete", "k003"],
+        ["put", "k004", ""],
+        ["delete", "missing"],
+    ],
+    "a range of one batch": [["list", "k000", "k050"]],
+    "a range of exactly one batch": [["list", "k000", "k100"]],
+    "a range of one batch and one key": [["list", "k000", "k101"]],
+    "a range of three batches": [["list", "k000", "k999"]],
+    "everything": [["list", "", ""]],
+    "an empty range": [["list", "x", "y"]],
+    "a range that is left early": [["head", "k000", "k999", 5]],
+    "a range that is left at the end of a batch": [["head", "k000", "k999", 100]],
+    "a range that is left in its second batch": [["head", "k000", "k999", 101]],
+    "two ranges and writes into them": [["list", "k000", "k150"], ["put", "k010", "x"], ["list", "k100", "k200"]],
+    "pages": [["page", "k000", "k999", 10, ""], ["page", "k000", "k999", 10, "k010"], ["page", "k200", "", 50, ""]],
+    "key-level policies": [
+        ["protection", "k000"],
+        ["protection", "k001"],
+        ["protect", "k005", "delta", "beta"],
+        ["protect", "k006", "alpha"],
+        ["put", "k006", "both"],
+    ],
+    "private reads": [
+        ["getPrivate", "notes", "n1"],
+        ["getPrivate", "notes", "missing"],
+        ["hashPrivate", "sealed", "s1"],
+    ],
+    "private writes": [
+        ["putPrivate", "notes", "n3", "value"],
+        ["putPrivate", "sealed", "s2", "other"],
+        ["deletePrivate", "notes", "n2"],
+        ["purgePrivate", "sealed", "s1"],
+    ],
+    "a private read before a write": [["getPrivate", "notes", "n1"], ["putPrivate", "notes", "n1", "other"]],
+    "a private range": [["listPrivate", "notes", "", ""], ["listPrivate", "notes", "n1", "n2"]],
+    "private key-level policies": [
+        ["protectionPrivate", "notes", "n1"],
+        ["protectionPrivate", "notes", "n2"],
+        ["protectPrivate", "notes", "n2", "gamma", "alpha"],
+    ],
+    "the caller and the channel": [["creator"], ["channel"]],
+    "events: the last one counts": [["emit", "one", "1"], ["emit", "two", "2"]],
+}
+
+
+async def test_both_shims_give_the_same_bytes_to_be_signed(mixed: Mixed) -> None:
+    await populate(mixed)
+    differing: list[str] = []
+    for name, operations in CALLS.items():
+        _, python, node = await mixed.endorse(*operations, transient=SECRET)
+        if python.payload != node.payload:
+            differing.append(f"{name}:\n  python {python.payload.hex()}\n  node   {node.payload.hex()}")
+    assert not differing, "\n".join(differing)
+
+
+async def test_the_compared_sets_hold_what_they_are_about(mixed: Mixed) -> None:
+    # Equal bytes would prove little if both sets were empty.
+    await populate(mixed)
+    proposal, python, node = await mixed.endorse(
+        ["list", "k000", "k999"],
+        ["put", "new", "1"],
+        ["protect", "new", "alpha"],
+        ["putPrivate", "sealed", "s9", "value"],
+        ["emit", "stored", "new"],
+        transient=SECRET,
+    )
+    payload = assemble_transaction(proposal, [python, node])
+    transaction = decode_transaction(sign_envelope(payload, mixed.network.signer("alpha")))
+    assert transaction.event is not None
+    assert (transaction.event.name, transaction.event.tx_id) == ("stored", proposal.tx_id)
+    namespaces = {one.namespace: one for one in decode_read_write_set(transaction.results).namespaces}
+    written = namespaces[CONTRACT]
+    assert [query.start_key for query in written.range_queries] == ["k000"]
+    assert [write.key for write in written.writes] == ["new"]
+    assert [write.key for write in written.metadata_writes] == ["new"]
+    assert [collection.collection for collection in written.collections] == ["sealed"]
+    assert len(transaction.endorsements) == 2
+
+
+async def test_transactions_that_need_both_kinds_are_committed(mixed: Mixed) -> None:
+    await mixed.write(["put", "a", "1"], ["emit", "stored", "a"])
+    await mixed.write(["putPrivate", "sealed", "s", "other"], transient=SECRET)
+    async with mixed.network.gateway("gamma") as gateway:
+        result = await gateway.evaluate(CONTRACT, "Run", encode_operations(["get", "a"], ["getPrivate", "sealed", "s"]))
+    assert result == b'["' + b"1".hex().encode() + b'","' + SECRET["other"].hex().encode() + b'"]'
+
+
+@pytest.mark.parametrize(
+    ("operation", "text"),
+    [
+        (["refuse", "BFL104 round 7 is closed"], "BFL104 round 7 is closed"),
+        (["getPrivate", "nowhere", "key"], "nowhere"),
+    ],
+)
+async def test_both_shims_pass_the_reason_of_a_refusal_on(mixed: Mixed, operation: Operation, text: str) -> None:
+    args = [b"Run", encode_operations(operation).encode()]
+    proposal = build_proposal(CHANNEL, CONTRACT, args, mixed.network.signer("alpha"))
+    asked = (mixed.python.process(proposal), mixed.node.process(proposal))
+    reasons = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(reason, EndorseError) and text in str(reason) for reason in reasons), reasons

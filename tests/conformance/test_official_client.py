@@ -1,0 +1,112 @@
+"""The official Node gateway client runs unchanged against the embedded node."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockfl.fabric.identity import private_key_pem
+from blockfl.fabric.lifecycle import CollectionSpec
+from blockfl.fabric.policy import signature_policy
+from support.consortium import CHANNEL, CONTRACT, Consortium, consortium
+from support.node_runtime import NodeRuntime
+from support.operations_contract import operations_contract
+
+pytestmark = pytest.mark.node
+
+ORGANISATIONS = ("alpha", "beta", "gamma")
+SHARED = CollectionSpec(
+    name="shared", members=("alpha", "beta"), endorsement_policy=signature_policy(2, ("alpha", "beta"))
+)
+
+
+@pytest.fixture
+async def network(tmp_path: Path) -> AsyncIterator[Consortium]:
+    async with consortium(
+        tmp_path / "network", organisations=ORGANISATIONS, handler=operations_contract, collections=(SHARED,)
+    ) as one:
+        yield one
+
+
+async def run(runtime: NodeRuntime, network: Consortium, scenario: str, directory: Path) -> Any:
+    signer = network.signer("alpha")
+    settings = {
+        "address": network.endpoint("alpha").address,
+        "tlsRoots": network.endpoint("alpha").tls_roots_pem.decode(),
+        "mspId": "alpha",
+        "certificate": signer.identity.certificate_pem.decode(),
+        "privateKey": private_key_pem(signer.private_key).decode(),
+        "channel": CHANNEL,
+        "chaincode": CONTRACT,
+    }
+    return await runtime.run_scenario(settings, scenario, directory)
+
+
+async def test_it_submits_and_evaluates(node_runtime: NodeRuntime, network: Consortium, tmp_path: Path) -> None:
+    height = network.running.ledger.height
+    seen = await run(node_runtime, network, "submit", tmp_path)
+    assert seen == {
+        "submitted": [None, "alpha"],
+        "evaluated": [b"one".hex()],
+        "status": {"code": 0, "successful": True, "block": height + 1},
+        "sameId": True,
+    }
+
+
+async def test_it_signs_offline(node_runtime: NodeRuntime, network: Consortium, tmp_path: Path) -> None:
+    height = network.running.ledger.height
+    seen = await run(node_runtime, network, "offline", tmp_path)
+    assert (seen["successful"], seen["block"], seen["result"]) == (True, height, [None])
+    assert (seen["forged"]["name"], seen["forged"]["code"]) == ("CommitStatusError", "PERMISSION_DENIED")
+
+
+async def test_transient_data_reaches_the_contract_and_nothing_else(
+    node_runtime: NodeRuntime, network: Consortium, tmp_path: Path
+) -> None:
+    seen = await run(node_runtime, network, "transient", tmp_path)
+    assert seen == {"successful": True, "leaked": False, "same": True, "named": True}
+
+
+async def test_chaincode_events_continue_at_a_checkpoint(
+    node_runtime: NodeRuntime, network: Consortium, tmp_path: Path
+) -> None:
+    seen = await run(node_runtime, network, "events", tmp_path)
+    assert seen["seen"] == [["first", "1", CONTRACT], ["second", "second", CONTRACT]]
+    assert seen["rest"] == [["third", "third", CONTRACT], ["fourth", "live", CONTRACT]]
+
+
+async def test_it_follows_blocks_filtered_blocks_and_private_data(
+    node_runtime: NodeRuntime, network: Consortium, tmp_path: Path
+) -> None:
+    seen = await run(node_runtime, network, "blocks", tmp_path)
+    assert seen["all"] == [0, 1, 2]
+    assert seen["filtered"] == [
+        {"number": seen["block"], "channel": CHANNEL, "transactions": [[seen["transactionId"], 0]]}
+    ]
+    assert seen["withPrivate"] == [{"number": seen["block"], "collections": ["shared"]}]
+
+
+async def test_errors_have_the_codes_and_details_of_a_real_peer(
+    node_runtime: NodeRuntime, network: Consortium, tmp_path: Path
+) -> None:
+    seen = await run(node_runtime, network, "errors", tmp_path)
+    refusal = "chaincode response 500, BFL104 round 7 is closed"
+    assert (seen["evaluate"]["name"], seen["evaluate"]["code"]) == ("GatewayError", "UNKNOWN")
+    assert seen["evaluate"]["details"] == [{"mspId": "alpha", "message": refusal}]
+    assert (seen["endorse"]["name"], seen["endorse"]["code"]) == ("EndorseError", "ABORTED")
+    assert seen["endorse"]["details"] == [{"mspId": "alpha", "message": refusal}]
+    assert seen["endorse"]["transactionId"]
+    assert seen["unknownChaincode"]["code"] == "FAILED_PRECONDITION"
+    assert (seen["unknownOrganisation"]["name"], seen["unknownOrganisation"]["code"]) == ("EndorseError", "UNAVAILABLE")
+    assert "nobody" in seen["unknownOrganisation"]["message"]
+    assert "result" not in seen["stranger"]
+    assert seen["lost"] == {"code": 11, "successful": False}
+    assert seen["commit"]["message"] == "code 11"
+
+
+async def test_many_transactions_at_once(node_runtime: NodeRuntime, network: Consortium, tmp_path: Path) -> None:
+    seen = await run(node_runtime, network, "parallel", tmp_path)
+    assert seen == {"results": ["[null]"] * 16, "count": 16}

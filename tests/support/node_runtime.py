@@ -1,0 +1,137 @@
+"""Node.js for the tests: the official packages installed once, the official client and chaincode run as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.organisation import Organisation
+
+SOURCES = Path(__file__).parents[1] / "node"
+BUILD = Path(__file__).parents[2] / "build" / "node"
+_LINES_KEPT = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeRuntime:
+    """Node.js and the installed packages."""
+
+    node: str
+    modules: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"NODE_PATH": str(self.modules), "NODE_NO_WARNINGS": "1"}
+
+    async def run_scenario(self, settings: dict[str, str], scenario: str, directory: Path) -> Any:
+        """Runs a scenario of tests/node/client.js and returns what it prints."""
+        path = directory / f"{scenario}.json"
+        path.write_text(json.dumps(settings | {"directory": str(directory)}))
+        process = await asyncio.create_subprocess_exec(
+            self.node,
+            str(SOURCES / "client.js"),
+            str(path),
+            scenario,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        assert process.returncode == 0, f"the official client failed:\n{errors.decode()}"
+        return json.loads(output)
+
+
+class NodeChaincode:
+    """A contract on the official library, served by the library's own command."""
+
+    def __init__(self, runtime: NodeRuntime, address: str, directory: Path, organisation: Organisation) -> None:
+        self.address = address
+        self._runtime = runtime
+        self._directory = directory
+        self._organisation = organisation
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, package_id: str, certificate: bytes, key: bytes) -> None:
+        files = {
+            "chaincode-tls-cert-file": certificate,
+            "chaincode-tls-key-file": key,
+            "chaincode-tls-client-cacert-file": self._organisation.tls.certificate_pem,
+        }
+        options = [f"--chaincode-address={self.address}", f"--chaincode-id={package_id}"]
+        for name, content in files.items():
+            path = self._directory / f"{name}.pem"
+            path.write_bytes(content)
+            options.append(f"--{name}={path}")
+        with (self._directory / "node.log").open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                self._runtime.node,
+                str(self._runtime.modules / "fabric-shim" / "cli.js"),
+                "server",
+                f"--module-path={SOURCES / 'contract'}",
+                *options,
+                env=self._runtime.environment,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+
+    def read_log(self) -> str:
+        lines = (self._directory / "node.log").read_text(errors="replace").splitlines()
+        return "\n".join(lines[-_LINES_KEPT:])
+
+    async def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def free_address() -> str:
+    """An address that was free a moment ago: the chaincode's package has to name it before it listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def install_runtime() -> NodeRuntime:
+    """Installs the packages of tests/node once; without Node.js the tests are skipped, except in CI."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        _give_up("Node.js or npm is missing: the tests with the official Node client and chaincode need them")
+    assert node is not None
+    assert npm is not None
+    lock = (SOURCES / "package-lock.json").read_bytes()
+    home = BUILD / hashlib.sha256(lock).hexdigest()[:16]
+    if not home.exists():
+        _install(npm, home)
+    return NodeRuntime(node=node, modules=home / "node_modules")
+
+
+def _install(npm: str, home: Path) -> None:
+    partial = home.with_name(f"{home.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(SOURCES / name, partial)
+        command = [npm, "ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(command, cwd=partial, capture_output=True, text=True)
+        if done.returncode != 0:
+            _give_up(f"npm cannot install the official packages: {done.stderr.strip()}")
+        partial.rename(home)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _give_up(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
