@@ -362,7 +362,9 @@ def assemble_payload(proposal: Proposal, response_payload: bytes, endorsements: 
     Raises:
         BlockError: there is no endorsement.
     """
-    unique = {endorsement.endorser: endorsement for endorsement in reversed(endorsements)}
+    unique: dict[bytes, Endorsement] = {}
+    for endorsement in endorsements:
+        unique.setdefault(endorsement.endorser, endorsement)
     if not unique:
         raise BlockError("expected at least one endorsement, got none")
     action = transaction_pb2.ChaincodeActionPayload(
@@ -370,8 +372,7 @@ def assemble_payload(proposal: Proposal, response_payload: bytes, endorsements: 
         action=transaction_pb2.ChaincodeEndorsedAction(
             proposal_response_payload=response_payload,
             endorsements=[
-                proposal_response_pb2.Endorsement(endorser=e.endorser, signature=e.signature)
-                for e in reversed(unique.values())
+                proposal_response_pb2.Endorsement(endorser=e.endorser, signature=e.signature) for e in unique.values()
             ],
         ),
     )

@@ -14,6 +14,7 @@ _FIXED64: Final = 1
 _LENGTH_DELIMITED: Final = 2
 _FIXED32: Final = 5
 _UINT64_BYTES: Final = 10
+_MAX_FIELD_NUMBER: Final = (1 << 29) - 1
 
 
 def encode_varint(value: int) -> bytes:
@@ -59,8 +60,8 @@ def scan_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while position < len(data):
         tag, position = _read_varint(data, position)
         number, wire_type = tag >> 3, tag & 7
-        if number == 0:
-            raise ValueError("field number 0")
+        if not 0 < number <= _MAX_FIELD_NUMBER:
+            raise ValueError(f"field number {number}")
         if wire_type == _VARINT:
             value, position = _read_varint(data, position)
             yield number, value
