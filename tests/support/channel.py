@@ -126,6 +126,15 @@ class Channel:
         readwrites = NamespaceReadWriteSet(namespace=CONTRACT, collections=(public,))
         return self.endorse(ReadWriteSet(namespaces=(readwrites,)))
 
+    def write_private_policy(self, collection: str, write: MetadataWrite) -> Endorsed:
+        """A transaction that gives a private key a policy of its own."""
+        private = PrivateWriteSet(metadata_keys=(write.key,))
+        public = hash_private_write_set(collection, private, metadata={write.key: write.entries})
+        part = PrivateSet(namespace=CONTRACT, collection=collection, rwset=encode_private_write_set(private))
+        readwrites = NamespaceReadWriteSet(namespace=CONTRACT, collections=(public,))
+        endorsed = self.endorse(ReadWriteSet(namespaces=(readwrites,)))
+        return Endorsed(tx_id=endorsed.tx_id, envelope=endorsed.envelope, sets=(part,))
+
     def define(self, *collections: str | tuple[str, int], name: str = CONTRACT) -> Endorsed:
         """The transaction that commits the contract's definition; collections have members alpha and beta."""
         policy = policy_pb2.ApplicationPolicy(channel_config_policy_reference="/Channel/Application/Endorsement")

@@ -40,11 +40,6 @@ class FaultyFiles(Files):
             raise self._error()
         super().sync_directory(directory)
 
-    def link(self, source: Path, target: Path) -> bool:
-        if self._fails():
-            raise self._error()
-        return super().link(source, target)
-
     def _fails(self) -> bool:
         self.count += 1
         return self.count - 1 == self.fail_at

@@ -84,7 +84,8 @@ def _verify_envelope(encoded: bytes) -> None:
         raise _refused(f"expected an envelope, got {len(encoded)} bytes that do not parse") from error
     if not envelope.payload or not envelope.signature:
         raise _refused("the envelope lacks payload or signature")
-    if envelope.SerializeToString() != encoded:
+    plain = common_pb2.Envelope(payload=envelope.payload, signature=envelope.signature)
+    if plain.SerializeToString() != encoded:
         raise _refused("the envelope is not canonically encoded: serialise it with the official protobuf library")
 
 
