@@ -12,15 +12,17 @@ import pytest
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.block import decode_metadata, verify_block
-from blockfl.fabric.embedded import committer as committer_module
+from blockfl.fabric.block import decode_metadata, header_hash, verify_block
 from blockfl.fabric.embedded.committer import CommitterOptions
 from blockfl.fabric.embedded.files import Files
 from blockfl.fabric.embedded.ledger import Ledger, PrivateSet
+from blockfl.fabric.embedded.private_store import PrivateStore
+from blockfl.fabric.embedded.store import StateStore
 from blockfl.fabric.errors import BlockError, NodeError
 from blockfl.fabric.policy import signature_policy
-from blockfl.fabric.rwset import MetadataWrite, NamespaceReadWriteSet, ReadWriteSet, Version
+from blockfl.fabric.rwset import MetadataWrite, Version
 from blockfl.fabric.transaction import sign_envelope
+from blockfl.fabric.validate import validate_block
 from support.channel import CONTRACT, Endorsed, PrivateWrites, make_channel
 from support.faults import FaultyFiles
 
@@ -87,9 +89,9 @@ async def test_every_block_verifies_like_one_of_a_real_network(tmp_path: Path) -
         previous = ledger.block(0)
         for number, block in enumerate(blocks[1:], start=1):
             before = blocks[number - 1].header
-            verify_block(block, ledger.config, previous_hash=committer_module.header_hash(before), number=number)
+            verify_block(block, ledger.config, previous_hash=header_hash(before), number=number)
         assert previous == blocks[0].SerializeToString()
-        assert committer_module.header_hash(blocks[-1].header) == ledger.last_header_hash
+        assert header_hash(blocks[-1].header) == ledger.last_header_hash
         assert decode_metadata(blocks[-1]).commit_hash == ledger.last_commit_hash
 
 
@@ -238,14 +240,13 @@ async def test_a_transaction_whose_validation_raises_does_not_stop_the_others(
 ) -> None:
     channel = make_channel()
     poison = channel.write({"poison": b"v"}).envelope
-    validate = committer_module.validate_block
 
     def raising(block: object, *args: object, **settings: object) -> object:
         if poison in block.data.data:  # type: ignore[attr-defined]
             raise ZeroDivisionError("a case that nobody thought of")
-        return validate(block, *args, **settings)  # type: ignore[arg-type]
+        return validate_block(block, *args, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(committer_module, "validate_block", raising)
+    monkeypatch.setattr("blockfl.fabric.embedded.committer.validate_block", raising)
     with opened(tmp_path / "ledger") as ledger:
         await define(ledger)
         others = [channel.write({f"k{n}": b"v"}).envelope for n in range(6)]
@@ -463,9 +464,12 @@ async def test_whoever_waits_when_the_ledger_closes_is_told(tmp_path: Path) -> N
 
 
 async def test_two_processes_never_share_a_directory(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger"):
-        with pytest.raises(NodeError, match="in use by another process"), opened(tmp_path / "ledger"):
-            pass
+    with (
+        opened(tmp_path / "ledger"),
+        pytest.raises(NodeError, match="in use by another process"),
+        opened(tmp_path / "ledger"),
+    ):
+        pass
     with opened(tmp_path / "ledger") as ledger:
         assert ledger.height == 1
 
@@ -560,12 +564,17 @@ async def test_a_disk_that_is_full_at_any_operation_loses_nothing_acknowledged(t
 async def test_a_full_sqlite_file_stops_the_node_and_loses_nothing_acknowledged(tmp_path: Path) -> None:
     channel = make_channel()
     acknowledged = 0
+
+    async def fill(ledger: Ledger) -> None:
+        nonlocal acknowledged
+        for number in range(1000):
+            assert await submit(ledger, channel.write({f"k{number}": b"v" * 5000})) == VALID
+            acknowledged = number + 1
+
     with opened(tmp_path / "ledger", page_limit=60) as ledger:
         await define(ledger)
         with pytest.raises(NodeError, match=r"no room to write .*state\.sqlite") as stopped:
-            for number in range(1000):
-                assert await submit(ledger, channel.write({f"k{number}": b"v" * 5000})) == VALID
-                acknowledged = number + 1
+            await fill(ledger)
         assert "whether this transaction is committed shows after the restart" in str(stopped.value)
         assert ledger.failure is not None
         assert public(ledger, "k0") == b"v" * 5000
@@ -608,19 +617,23 @@ async def test_a_crash_between_block_and_state_is_repaired_at_the_start(
         with opened(directory) as ledger:
             await define(ledger)
             commits = 0
-            original = committer_module.PrivateStore.commit
 
-            def crashing(store: object, *args: object, reached: int = reached) -> None:
+            def crashing(
+                store: object,
+                *args: object,
+                reached: int = reached,
+                original: Callable[..., None] = PrivateStore.commit,
+            ) -> None:
                 nonlocal commits
                 if commits == reached:
                     raise RuntimeError("crash")
                 commits += 1
-                original(store, *args)  # type: ignore[arg-type]
+                original(store, *args)
 
             with monkeypatch.context() as patch:
-                patch.setattr(committer_module.PrivateStore, "commit", crashing)
+                patch.setattr(PrivateStore, "commit", crashing)
                 if reached == 2:
-                    patch.setattr(committer_module.StateStore, "commit", crashing)
+                    patch.setattr(StateStore, "commit", crashing)
                 with pytest.raises(NodeError, match="whether this transaction is committed shows"):
                     await submit(ledger, endorsed, ("alpha",))
         with opened(directory) as ledger:
