@@ -36,8 +36,9 @@ from ..config import BLOCK_VALIDATION, ChannelConfig
 from ..errors import BlockError, NodeError
 from ..identity import Signer
 from ..transaction import VALID
-from ..validate import BlockValidation, SignatureCache, validate_block
+from ..validate import BlockValidation, SignatureCache, StateUpdates, validate_block
 from .blocks import BlockStore
+from .definition import LIFECYCLE
 from .files import Files
 from .private_plan import PrivatePlan, SetReference, private_sets
 from .private_store import PrivateCommit, PrivateStore
@@ -96,6 +97,8 @@ class Committer:
         self._private: dict[str, PrivateStore] = {}
         self._configs: dict[int, ChannelConfig] = {}
         self.committed = Committed()
+        # How many blocks there were when the last one with definitions or a configuration was committed.
+        self.definitions_height = 0
         self.signatures = SignatureCache()
         # Held while private data and state of one block are committed, so that no view sees one without the other.
         self.visibility = threading.Lock()
@@ -167,6 +170,7 @@ class Committer:
             self._redo(number)
         self._check_private()
         self._finish_staged()
+        self.definitions_height = self.committed.height
 
     def _load_blocks(self, committed: Committed | None) -> None:
         previous = b""
@@ -379,6 +383,8 @@ class Committer:
         ]
         if validation.config:
             self._configs[number] = validation.config
+        if validation.config or _changes_definitions(validation.updates):
+            self.definitions_height = number + 1  # before anybody can see the block
         with self.visibility if prepared.private else nullcontext():
             for name, commit in prepared.private.items():
                 others = [store for other, store in self._private.items() if other != name]
@@ -391,3 +397,7 @@ class Committer:
                 store.forget_staged(number - _STAGED_BLOCKS)
         if validation.config:
             self._open_private()
+
+
+def _changes_definitions(updates: StateUpdates) -> bool:
+    return any(u.namespace == LIFECYCLE for u in updates.public) or any(u.namespace == LIFECYCLE for u in updates.hashed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from fabric_protos.peer import (
@@ -17,18 +16,16 @@ from fabric_protos.peer import (
     proposal_pb2,
     proposal_response_pb2,
 )
-from fabric_protos.peer.lifecycle import db_pb2
 
 from ..errors import FabricError, NodeError, ShimError
 from ..identity import Identity, Signer
-from ..rwset import hash_key
 from .admission import Admission, Refused
+from .approvals import Approval, Approvals
 from .contract_host import ContractHost, encode_transaction
-from .definition import IMPLICIT_PREFIX, LIFECYCLE, ChaincodeDefinition, read_definition
+from .definition import LIFECYCLE, ChaincodeDefinition
 from .installation import Installation
 from .ledger import Ledger, PrivateSet, Snapshot
 from .lifecycle_contract import LifecycleContract, LifecycleRefusal
-from .lifecycle_state import NAMESPACES, SOURCES, Parameters, encode_metadata
 from .operations import Operations
 from .proposal import SignedProposal
 from .simulator import Interest, SimulationError, Simulator
@@ -114,21 +111,19 @@ class Endorser:
             self.organisation, installation, lambda: ledger.config, self._list_committed
         )
         self._system = SystemContracts(ledger)
+        self._approvals = Approvals(self.organisation, ledger)
 
     def is_ready_for(self, chaincode: str, snapshot: Snapshot) -> bool:
         """Tells whether this peer can run a chaincode: defined, approved, installed."""
         if chaincode in SYSTEM_CONTRACTS or chaincode == LIFECYCLE:
             return True
-        definition = _read_definition(chaincode, snapshot)
-        if definition is None:
-            return False
-        package_id = self._find_package(definition, snapshot)
-        return bool(package_id) and self.host.has(package_id)
+        found = self._approvals.find(chaincode, snapshot)
+        return found is not None and found.approved and self.host.has(found.package_id)
 
     def is_reachable_for(self, chaincode: str, snapshot: Snapshot) -> bool:
         """Tells whether the contract service of a chaincode is not known to be down."""
-        definition = _read_definition(chaincode, snapshot)
-        return definition is None or self.host.is_reachable(self._find_package(definition, snapshot))
+        found = self._approvals.find(chaincode, snapshot)
+        return found is None or self.host.is_reachable(found.package_id)
 
     async def endorse(
         self, proposal: SignedProposal, creator: Identity, snapshot: Snapshot | None, *, evaluate: bool = False
@@ -195,15 +190,8 @@ class Endorser:
             return proposal_response_pb2.Response(status=_ERROR, message=text)
 
     def _list_committed(self) -> list[tuple[str, str, str]]:
-        found: list[tuple[str, str, str]] = []
         with self._ledger.snapshot(self.organisation) as snapshot:
-            prefix = f"{NAMESPACES}/metadata/"
-            for key, _ in snapshot.range(LIFECYCLE, prefix, prefix + "\x7f"):
-                definition = _read_definition(key.removeprefix(prefix), snapshot)
-                if definition is not None:
-                    package_id = self._find_package(definition, snapshot)
-                    found.append((definition.name, definition.version, package_id or ""))
-        return found
+            return [(a.definition.name, a.definition.version, a.package_id) for a in self._approvals.all(snapshot)]
 
     # --- contracts
 
@@ -219,8 +207,8 @@ class Endorser:
             response = self._system.invoke(name, proposal.args)
             return _Simulated(response=response, event=None, version=_SYSTEM_VERSION)
         self._admission.check_access(creator, "peer/Propose")
-        definition = self._check_runnable(name, snapshot, simulator)
-        self._check_initialised(definition, proposal.is_init, simulator)
+        approval = self._check_runnable(name, snapshot, simulator)
+        self._check_initialised(approval.definition, proposal.is_init, simulator)
         message = encode_transaction(
             channel=proposal.channel,
             tx_id=proposal.tx_id,
@@ -233,21 +221,21 @@ class Endorser:
             return await self._invoke_other(proposal, target, contract_input, snapshot, simulator)
 
         answer = await self.host.execute(
-            self._find_package(definition, snapshot),
+            approval.package_id,
             message,
             channel=proposal.channel,
             tx_id=proposal.tx_id,
             operations=Operations(simulator, name, invoke, is_init=proposal.is_init),
         )
-        return _Simulated(response=answer.response, event=answer.event, version=definition.version)
+        return _Simulated(response=answer.response, event=answer.event, version=approval.definition.version)
 
     async def _invoke_other(
         self, proposal: SignedProposal, target: str, contract_input: Any, snapshot: Snapshot, simulator: Simulator
     ) -> bytes:
         if target == LIFECYCLE or target in SYSTEM_CONTRACTS:
             raise SimulationError(f"the embedded node does not let contracts call the system chaincode {target}")
-        definition = self._check_runnable(target, snapshot, simulator)
-        self._check_initialised(definition, contract_input.is_init, simulator)
+        approval = self._check_runnable(target, snapshot, simulator)
+        self._check_initialised(approval.definition, contract_input.is_init, simulator)
         message = encode_transaction(
             channel=proposal.channel,
             tx_id=proposal.tx_id,
@@ -260,7 +248,7 @@ class Endorser:
             return await self._invoke_other(proposal, name, nested, snapshot, simulator)
 
         answer = await self.host.execute(
-            self._find_package(definition, snapshot),
+            approval.package_id,
             message,
             channel=proposal.channel,
             tx_id=proposal.tx_id,
@@ -268,27 +256,26 @@ class Endorser:
         )
         return answer.message
 
-    def _check_runnable(self, name: str, snapshot: Snapshot, simulator: Simulator) -> ChaincodeDefinition:
+    def _check_runnable(self, name: str, snapshot: Snapshot, simulator: Simulator) -> Approval:
         simulator.sequence(name)  # recorded: an upgrade invalidates this transaction
         channel = snapshot.config.channel_id
-        definition = _read_definition(name, snapshot)
-        if definition is None:
+        found = self._approvals.find(name, snapshot)
+        if found is None:
             raise SimulationError(
                 f"make sure the chaincode {name} has been successfully defined on channel {channel} and try again: "
                 f"chaincode {name} not found"
             )
-        package_id = self._find_package(definition, snapshot)
-        if package_id is None or not self._has_approved(definition, snapshot):
+        if not found.approved:
             raise SimulationError(
-                f"chaincode definition for '{name}' at sequence {definition.sequence} on channel '{channel}' has not "
-                f"yet been approved by this org ({self.organisation})"
+                f"chaincode definition for '{name}' at sequence {found.definition.sequence} on channel '{channel}' "
+                f"has not yet been approved by this org ({self.organisation})"
             )
-        if not self.host.has(package_id):
+        if not self.host.has(found.package_id):
             raise SimulationError(
                 f"chaincode definition for '{name}' exists, but chaincode is not installed at {self.organisation}: "
-                f"install {package_id or 'its package and approve again with the package id'}"
+                f"install {found.package_id or 'its package and approve again with the package id'}"
             )
-        return definition
+        return found
 
     def _check_initialised(self, definition: ChaincodeDefinition, is_init: bool, simulator: Simulator) -> None:
         name, version = definition.name, definition.version
@@ -305,27 +292,6 @@ class Endorser:
             raise SimulationError(
                 f"chaincode '{name}' has not been initialized for this version, must call as init first"
             )
-
-    def _find_package(self, definition: ChaincodeDefinition, snapshot: Snapshot) -> str | None:
-        """The package that this organisation approved; empty when it approved none, None when nothing."""
-        key = f"{SOURCES}/fields/{definition.name}#{definition.sequence}/PackageID"
-        try:
-            found = snapshot.private_get(self.organisation, LIFECYCLE, IMPLICIT_PREFIX + self.organisation, key)
-        except NodeError:
-            return None
-        return str(db_pb2.StateData.FromString(found.value).String) if found else None
-
-    def _has_approved(self, definition: ChaincodeDefinition, snapshot: Snapshot) -> bool:
-        collection = IMPLICIT_PREFIX + self.organisation
-        name = f"{definition.name}#{definition.sequence}"
-        fields = Parameters.read(definition.name, _PublicReader(snapshot)).fields()
-        expected = {f"{NAMESPACES}/metadata/{name}": encode_metadata("ChaincodeParameters", fields)}
-        expected |= {f"{NAMESPACES}/fields/{name}/{f}": value for f, value in fields.items()}
-        for key, value in expected.items():
-            found = snapshot.get_hash(LIFECYCLE, collection, hash_key(key))
-            if found is None or found.value_hash != sha256(value).digest():
-                return False
-        return True
 
     # --- signing
 
@@ -362,28 +328,6 @@ class Endorser:
             endorsement=endorsement.SerializeToString(),
             interest=simulator.interest,
         )
-
-
-class _PublicReader:
-    """Reads the public lifecycle state without recording."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def get(self, key: str) -> bytes:
-        found = self._snapshot.get(LIFECYCLE, key)
-        return found.value if found else b""
-
-    def put(self, key: str, value: bytes) -> None:
-        raise NotImplementedError("this view of the lifecycle's state is only for reading")
-
-
-def _read_definition(name: str, snapshot: Snapshot) -> ChaincodeDefinition | None:
-    def get_state(namespace: str, key: str) -> bytes:
-        found = snapshot.get(namespace, key)
-        return found.value if found else b""
-
-    return read_definition(get_state, name)
 
 
 def _encode_event(proposal: SignedProposal, event: Any) -> bytes:

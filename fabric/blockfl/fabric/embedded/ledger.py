@@ -109,6 +109,11 @@ class Ledger:
         return self._committer.committed.height
 
     @property
+    def definitions_height(self) -> int:
+        """How many blocks there were at most when definitions or the configuration last changed."""
+        return self._committer.definitions_height
+
+    @property
     def last_header_hash(self) -> bytes:
         """The hash of the last block's header."""
         return self._committer.committed.header_hash
