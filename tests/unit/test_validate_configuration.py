@@ -127,6 +127,38 @@ def test_a_partial_write_set_leads_to_the_same_as_a_whole_one() -> None:
     assert apply_config(config, envelope).config == apply_config(config, update_config(config)).config
 
 
+def test_an_update_need_not_name_what_it_read() -> None:
+    config = genesis_config()
+
+    def read_nothing(message: Any) -> None:
+        message.ClearField("read_set")
+        orderer = message.write_set.groups["Orderer"]
+        changed = configtx_pb2.ConfigValue()
+        changed.CopyFrom(orderer.values[BATCH_SIZE])
+        message.write_set.CopyFrom(configtx_pb2.ConfigGroup())
+        message.write_set.groups["Orderer"].values[BATCH_SIZE].CopyFrom(changed)
+
+    # Without a read set every group that is written on the way counts as changed, at a version that is not its next.
+    with pytest.raises(BlockError, match="the group /Channel"):
+        apply_config(config, update_config(config, update=read_nothing))
+
+
+def test_elements_of_old_without_a_modification_policy_get_the_default() -> None:
+    config = genesis_config()
+    old = configtx_pb2.Config()
+    old.CopyFrom(config.config)
+    old.channel_group.groups["Application"].policies["Readers"].mod_policy = ""
+    old.channel_group.groups["Application"].groups["delta"].mod_policy = ""
+
+    def repaired(envelope: Any) -> None:
+        application = envelope.config.channel_group.groups["Application"]
+        application.policies["Readers"].mod_policy = "Admins"
+        application.groups["delta"].mod_policy = "Admins"
+
+    made = update_config(ChannelConfig.from_config(old, config.channel_id), result=repaired)
+    assert apply_config(ChannelConfig.from_config(old, config.channel_id), made).sequence == 1
+
+
 def test_too_few_administrators_or_others_cannot_change_the_channel() -> None:
     config = genesis_config()
     clients = [organisations()[name].signer("user", "client") for name in MAJORITY]
@@ -210,6 +242,26 @@ def without_orderers(group: Any) -> None:
     del group.groups["Orderer"]
 
 
+def bad_name(group: Any) -> None:
+    application = group.groups["Application"]
+    application.version += 1
+    application.policies["no spaces"].CopyFrom(application.policies["Readers"])
+
+
+def bad_mod_policy(group: Any) -> None:
+    raise_version(group)
+    group.groups["Orderer"].values[BATCH_SIZE].mod_policy = "Admins//"
+
+
+def swap_organisations(group: Any) -> None:
+    for parent in (group.groups["Application"], group.groups["Orderer"]):
+        names = ("alpha", "beta")
+        values = [parent.groups[name].values["MSP"].value for name in names]
+        for name, value in zip(names, reversed(values), strict=True):
+            parent.groups[name].values["MSP"].value = value
+            parent.groups[name].values["MSP"].version += 1
+
+
 BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
     "the sequence is another one": ("expected configuration sequence 1", {"result": "sequence"}),
     "the update is for another channel": (
@@ -232,6 +284,12 @@ BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
     "the update read what does not exist": (
         "at another version than it has",
         {"update": lambda message: message.read_set.groups["Application"].groups["omega"].SetInParent()},
+    ),
+    "an element has a name that is none": ("got 'no spaces'", {"change": bad_name}),
+    "a modification policy has a name that is none": ("got 'Admins//'", {"change": bad_mod_policy}),
+    "an organisation becomes another one": (
+        "changes the MSP id of the organisation",
+        {"change": swap_organisations},
     ),
     "the result is another one": ("does not lead to", {"result": "group"}),
     "the new configuration is not acceptable": ("not acceptable", {"change": unacceptable}),

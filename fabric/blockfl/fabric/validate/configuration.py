@@ -6,7 +6,8 @@ alone cannot change a channel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from fabric_protos.common import common_pb2, configtx_pb2
@@ -17,9 +18,14 @@ from ..errors import BlockError, ConfigError, PolicyError
 from ..policy import SignedData, signing_identities
 
 if TYPE_CHECKING:
+    from ..config import ApplicationOrganisation, OrdererOrganisation
     from ..policy import Policy
 
 _ROOT: Final = ("Channel",)
+_NAME: Final = re.compile(r"[a-zA-Z0-9.-]{1,249}")
+# Channels of old had elements without a modification policy; where this element exists they get a default.
+_ORDERER_CAPABILITIES: Final = ("value", ("Channel", "Orderer", "Capabilities"))
+_DEFAULT_MOD_POLICY: Final = "Admins"
 Element = tuple[str, tuple[str, ...]]  # "group", "value" or "policy", and its path
 
 
@@ -49,9 +55,11 @@ def apply_config(current: ChannelConfig, encoded: bytes) -> ChannelConfig:
     if result != envelope.config.channel_group:
         raise BlockError("the configuration update does not lead to the configuration that comes with it")
     try:
-        return type(current).from_config(envelope.config, current.channel_id)
+        new = type(current).from_config(envelope.config, current.channel_id)
     except ConfigError as error:
         raise BlockError(f"the new configuration is not acceptable: {error}") from error
+    _check_same_organisations(current, new)
+    return new
 
 
 def _read_update(last_update: Any) -> tuple[Any, list[SignedData]]:
@@ -73,8 +81,8 @@ def _read_update(last_update: Any) -> tuple[Any, list[SignedData]]:
 
 def _authorise(current: ChannelConfig, update: Any, signed: list[SignedData]) -> Any:
     existing = dict(_elements("group", _ROOT, current.config.channel_group))
-    read = dict(_elements("group", _ROOT, update.read_set))
-    written = dict(_elements("group", _ROOT, update.write_set))
+    read = dict(_elements("group", _ROOT, update.read_set)) if update.HasField("read_set") else {}
+    written = dict(_elements("group", _ROOT, update.write_set)) if update.HasField("write_set") else {}
     for element, item in read.items():
         if element not in existing or existing[element].version != item.version:
             raise BlockError(f"the configuration update read {_name(element)} at another version than it has")
@@ -102,7 +110,28 @@ def _authorise(current: ChannelConfig, update: Any, signed: list[SignedData]) ->
     return _assemble(_ROOT, {**existing, **delta})
 
 
+def _check_same_organisations(current: ChannelConfig, new: ChannelConfig) -> None:
+    for before, after in (
+        (_msp_ids(current.orderer_organisations), _msp_ids(new.orderer_organisations)),
+        (_msp_ids(current.application_organisations), _msp_ids(new.application_organisations)),
+    ):
+        for name, msp_id in after.items():
+            if before.get(name, msp_id) != msp_id:
+                raise BlockError(
+                    f"the configuration update changes the MSP id of the organisation {name!r} from "
+                    f"{before[name]!r} to {msp_id!r}"
+                )
+
+
+def _msp_ids(
+    organisations: Mapping[str, OrdererOrganisation] | Mapping[str, ApplicationOrganisation],
+) -> dict[str, str]:
+    return {name: organisation.msp_id for name, organisation in organisations.items()}
+
+
 def _elements(kind: str, path: tuple[str, ...], item: Any) -> Iterator[tuple[Element, Any]]:
+    if not _is_name(path[-1]):
+        raise BlockError(f"expected letters, digits, dots and hyphens as a name in a configuration, got {path[-1]!r}")
     yield (kind, path), item
     if kind != "group":
         return
@@ -115,8 +144,11 @@ def _elements(kind: str, path: tuple[str, ...], item: Any) -> Iterator[tuple[Ele
 
 
 def _check_mod_policy(element: Element, mod_policy: str) -> None:
-    if not mod_policy:
-        raise BlockError(f"the configuration update leaves {_name(element)} without a modification policy")
+    if not all(_is_name(part) for part in mod_policy.removeprefix("/").split("/")):
+        raise BlockError(
+            f"the configuration update leaves {_name(element)} without a modification policy: expected the name of "
+            f"a policy, got {mod_policy!r}"
+        )
 
 
 def _mod_policy(current: ChannelConfig, element: Element, mod_policy: str) -> Policy:
@@ -142,7 +174,14 @@ def _assemble(path: tuple[str, ...], elements: dict[Element, Any]) -> Any:
     ):
         for name in names:
             target[name].CopyFrom(elements[kind, (*path, name)])
+    if _ORDERER_CAPABILITIES in elements:
+        for item in (group, *group.values.values(), *group.policies.values()):
+            item.mod_policy = item.mod_policy or _DEFAULT_MOD_POLICY
     return group
+
+
+def _is_name(text: str) -> bool:
+    return bool(_NAME.fullmatch(text)) and text not in (".", "..")
 
 
 def _name(element: Element) -> str:
