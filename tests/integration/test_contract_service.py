@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -15,12 +13,19 @@ import pytest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Consortium
 from support.federation import NOW_MS, make_consortium
-from support.service import OPENING_KEY, PACKAGE_ID, ServiceFiles, write_service
+from support.service import (
+    OPENING_KEY,
+    PACKAGE_ID,
+    START_S,
+    ServiceFiles,
+    running_service,
+    start_service,
+    write_service,
+)
 from support.shim_peer import ShimPeer, dial, event_of
 from support.world import World
 
 CHANNEL = "fed"
-START_S = 60
 
 
 @pytest.fixture
@@ -31,34 +36,6 @@ def record() -> Consortium:
 @pytest.fixture
 def files(tmp_path: Path, record: Consortium) -> ServiceFiles:
     return write_service(tmp_path, record, "regulator")
-
-
-async def start(config: Path) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "blockfl.contract",
-        "--config",
-        str(config),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
-@asynccontextmanager
-async def running(files: ServiceFiles) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, str]]]:
-    """A service that has said that it is ready, and what it said."""
-    process = await start(files.config)
-    assert process.stdout
-    assert process.stderr
-    try:
-        line = (await asyncio.wait_for(process.stdout.readline(), START_S)).decode()
-        assert line.startswith("contract service ready: "), (await process.stderr.read()).decode()
-        yield process, dict(word.split("=", 1) for word in line.split()[3:])
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def register(peer: ShimPeer, record: Consortium, world: World, tx_id: str = "t1") -> str:
@@ -72,7 +49,7 @@ async def register(peer: ShimPeer, record: Consortium, world: World, tx_id: str 
 async def test_it_says_who_it_is_without_its_secrets_and_runs_transactions(
     files: ServiceFiles, record: Consortium
 ) -> None:
-    async with running(files) as (_, said):
+    async with running_service(files) as (_, said):
         assert (said["organisation"], said["package_id"]) == ("regulator", PACKAGE_ID)
         assert said["consortium"] == record.record_digest
         assert said["opening_key"] not in (OPENING_KEY, "none")
@@ -91,13 +68,13 @@ async def test_it_refuses_a_consortium_that_its_organisation_did_not_agree_to(
     files: ServiceFiles, record: Consortium
 ) -> None:
     other = Consortium.model_validate({**dict(record), "threshold": 3})
-    async with running(files) as (_, said), dial(files.tls.endpoint(said["address"])) as peer:
+    async with running_service(files) as (_, said), dial(files.tls.endpoint(said["address"])) as peer:
         assert (await register(peer, other, World())).startswith(Code.CONSORTIUM_MISMATCH.identifier)
         assert peer.state == {}
 
 
 async def test_several_transactions_run_at_once(files: ServiceFiles, record: Consortium) -> None:
-    async with running(files) as (_, said), dial(files.tls.endpoint(said["address"])) as peer:
+    async with running_service(files) as (_, said), dial(files.tls.endpoint(said["address"])) as peer:
         world = World()
         answers = await asyncio.gather(*(register(peer, record, world, f"t{number}") for number in range(20)))
         assert answers == [""] * 20
@@ -105,13 +82,13 @@ async def test_several_transactions_run_at_once(files: ServiceFiles, record: Con
 
 async def test_it_stops_when_told_and_reports_success(files: ServiceFiles) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        async with running(files) as (process, _):
+        async with running_service(files) as (process, _):
             process.send_signal(number)
             assert await asyncio.wait_for(process.wait(), START_S) == 0
 
 
 async def test_a_peer_without_a_certificate_of_the_right_authority_is_not_let_in(files: ServiceFiles) -> None:
-    async with running(files) as (_, said):
+    async with running_service(files) as (_, said):
         with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError, AssertionError)):
             async with dial(files.tls.endpoint(said["address"], authority=files.tls.services)):
                 pass
@@ -119,7 +96,7 @@ async def test_a_peer_without_a_certificate_of_the_right_authority_is_not_let_in
 
 async def test_it_does_not_start_with_wrong_settings_and_says_why(files: ServiceFiles) -> None:
     (files.directory / "opening-key").chmod(0o644)
-    process = await start(files.config)
+    process = await start_service(files.config)
     out, problem = await asyncio.wait_for(process.communicate(), START_S)
     assert (process.returncode, out) == (1, b"")
     assert b"opening-key: expected a key that only its owner can read" in problem
@@ -127,9 +104,9 @@ async def test_it_does_not_start_with_wrong_settings_and_says_why(files: Service
 
 
 async def test_a_port_in_use_is_a_clear_error(files: ServiceFiles) -> None:
-    async with running(files) as (_, said):
+    async with running_service(files) as (_, said):
         files.change(listen=said["address"])
-        process = await start(files.config)
+        process = await start_service(files.config)
         _, problem = await asyncio.wait_for(process.communicate(), START_S)
         assert process.returncode == 1
         assert b"cannot listen on" in problem

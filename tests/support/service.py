@@ -1,8 +1,12 @@
-"""The files of a contract service: its configuration, keys and certificates."""
+"""A contract service as a process, and its files: configuration, keys, certificates."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from support.shim_peer import ShimTls
 
 PACKAGE_ID = "blockfl:" + "ab" * 32
 OPENING_KEY = "1f" * 32
+START_S = 60
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,32 @@ def write_service(directory: Path, consortium: Consortium, organisation: str) ->
         )
     )
     return files
+
+
+async def start_service(config: Path) -> asyncio.subprocess.Process:
+    """Start the process."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "blockfl.contract",
+        "--config",
+        str(config),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+@asynccontextmanager
+async def running_service(files: ServiceFiles) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, str]]]:
+    """A service that has said that it is ready, and what it said."""
+    process = await start_service(files.config)
+    assert process.stdout
+    assert process.stderr
+    try:
+        line = (await asyncio.wait_for(process.stdout.readline(), START_S)).decode()
+        assert line.startswith("contract service ready: "), (await process.stderr.read()).decode()
+        yield process, dict(word.split("=", 1) for word in line.split()[3:])
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()

@@ -62,6 +62,12 @@ def test_a_file_that_holds_something_else_is_refused(files: ServiceFiles, name: 
     assert "pencil" not in str(caught.value)
 
 
+def test_a_key_of_another_certificate_is_refused(files: ServiceFiles) -> None:
+    (files.directory / "key.pem").write_bytes(files.tls.server().private_key)
+    with pytest.raises(SettingsError, match="does not belong to the certificate"):
+        ServiceSettings.load(files.config)
+
+
 def test_a_consortium_that_is_not_canonical_is_refused(files: ServiceFiles) -> None:
     record = files.directory / "consortium.json"
     record.write_bytes(record.read_bytes() + b"\n")

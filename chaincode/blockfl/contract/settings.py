@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from blockfl.fabric.errors import FabricError
+from blockfl.fabric.identity import Identity, Signer, parse_private_key
 from blockfl.fabric.shim import ServerTls
 from blockfl.protocol.canonical import Name
 from blockfl.protocol.codes import ProtocolError
@@ -108,6 +109,10 @@ class ServiceSettings:
                 certificate=path.parent / said.certificate,
                 private_key=private_key,
                 client_roots=path.parent / said.client_roots,
+            )
+            # Raises when the key is not the certificate's, which gRPC would report as a port in use.
+            Signer(
+                Identity(msp_id=said.organisation, certificate_pem=tls.certificate), parse_private_key(tls.private_key)
             )
         except FabricError as error:
             raise SettingsError(f"{path}: {error}") from error
