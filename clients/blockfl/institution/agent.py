@@ -41,7 +41,8 @@ from blockfl.protocol.model import decode_model
 from blockfl.protocol.records import Consortium, Metrics, Model, Participant, Progress, Round, Task
 from blockfl.protocol.submission import compute_certificate_digest
 
-_IDLE_S = 5.0
+_FIRST_IDLE_S, _IDLE_S = 0.25, 5.0
+"""Events wake the work; it also looks by itself, soon after the start, when the stream of events is not there yet."""
 _RETRY_S, _RETRY_LIMIT_S = 0.5, 15.0
 _EVENTS_RETRY_S = 2.0
 _MAX_LOSS_MICRO = 10**15
@@ -123,7 +124,7 @@ class InstitutionAgent:
         """
         check_signer(self._ledger.signer, datetime.now(UTC))
         listener = asyncio.create_task(self._listen())
-        retry_s = _RETRY_S
+        retry_s, idle_s = _RETRY_S, _FIRST_IDLE_S
         try:
             while True:
                 self._woken.clear()
@@ -139,7 +140,9 @@ class InstitutionAgent:
                 else:
                     retry_s = _RETRY_S
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), _IDLE_S)
+                        async with asyncio.timeout(idle_s):
+                            await self._woken.wait()
+                    idle_s = min(2 * idle_s, _IDLE_S)
         finally:
             listener.cancel()
             with contextlib.suppress(asyncio.CancelledError):

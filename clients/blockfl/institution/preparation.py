@@ -80,6 +80,8 @@ def choose_samples(declared: int | None, available: int) -> int:
     Raises:
         SettingsError: More than there are, or none.
     """
+    if not available:
+        raise SettingsError("there are no training samples: name them with --data")
     if declared is None:
         return available
     if not 1 <= declared <= available:

@@ -64,6 +64,7 @@ class Workload:
         if begin.seed is not None:
             keras.utils.set_random_seed(begin.seed % 2**32)
             _make_deterministic()
+        dataset: Dataset | None
         if begin.code is not None:
             model, dataset = _run_code(Path(begin.code), begin.data)
         else:

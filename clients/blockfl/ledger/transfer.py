@@ -6,9 +6,8 @@ At most ``IN_FLIGHT`` chunks are on their way at once, so memory stays bounded w
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from blockfl.protocol.blob import join_blob
-
 from blockfl.ledger.client import Ledger
+from blockfl.protocol.blob import join_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import Blob
@@ -98,10 +97,11 @@ async def _move(present: Sequence[bool], move: Callable[[int], Awaitable[None]],
         done += 1
         progress(done, len(present))
 
+    # Not a TaskGroup: it wraps errors in a group, and on Python 3.11 may swallow a cancellation from outside.
+    moves = [asyncio.create_task(one(index)) for index, there in enumerate(present) if not there]
     try:
-        async with asyncio.TaskGroup() as group:
-            for index, there in enumerate(present):
-                if not there:
-                    group.create_task(one(index))
-    except* Exception as errors:
-        raise errors.exceptions[0] from None
+        await asyncio.gather(*moves)
+    finally:
+        for task in moves:
+            task.cancel()
+        await asyncio.gather(*moves, return_exceptions=True)
