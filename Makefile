@@ -25,7 +25,7 @@ $(STAMP): requirements/all.txt requirements/installer.txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## Four real hospitals, twelve rounds, the audit (result in build/demo)
-	$(BIN)/python examples/heart/demo.py --ledger $(LEDGER) $(DEMO)
+	$(BIN)/python -m examples.heart.demo --ledger $(LEDGER) $(DEMO)
 
 test: $(STAMP) ## Every test; TEST="-k name" chooses
 	$(BIN)/python -m pytest $(TEST)
@@ -41,7 +41,7 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP) ## Rounds and transactions, timed (result in build/bench)
-	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.bench --ledger $(LEDGER)
 
 accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result in build/accuracy)
 	$(BIN)/python -m benchmarks.accuracy

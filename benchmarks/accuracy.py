@@ -1,26 +1,23 @@
 """Federated against pooled training and each hospital alone, over ten random splits of the same rows.
 
-The federated runs use the agent's own training, quantisation and aggregation code, without the ledger: the weights, bounds
-and scale of a real task. All three train the same model from the same initial weights for as many epochs, and accuracy is
-on the union of the four test sets. Writes ``build/accuracy/summary.json``.
+The federated runs use the agent's own training, quantisation and aggregation code, without the ledger: the weights,
+bounds and scale of a real task. All three train the same model from the same initial weights for as many epochs, and
+accuracy is on the union of the four test sets. Writes ``build/accuracy/summary.json``.
 """
 
 import argparse
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-HEART = Path(__file__).parent.parent / "examples" / "heart"
-sys.path.insert(0, str(HEART))
 
 import numpy as np
-from baseline import train_baselines
-from demo import BATCH_SIZE, BOUND_L2, EPOCHS
-from hospitals import Split, load_all
-from model import save_model
+from examples.heart.baseline import train_baselines
+from examples.heart.demo import BATCH_SIZE, BOUND_L2, EPOCHS
+from examples.heart.hospitals import Split, load_all
+from examples.heart.model import save_model
 
 from blockfl.institution.frames import Begin, Train
 from blockfl.institution.vector import Vector

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from hospitals import Split, load_all
-from model import build_model
+from examples.heart.hospitals import Split, load_all
+from examples.heart.model import build_model
 
 
 def compute_accuracy(model: keras.Model, splits: Mapping[str, Split]) -> float:

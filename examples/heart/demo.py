@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from summary import plot_accuracy, print_rounds, write_page
+from examples.heart.summary import plot_accuracy, print_rounds, write_page
 
-HERE = Path(__file__).parent
 COMMITTEE = ("coordinator", "regulator", "university")
 HOSPITALS = ("cleveland", "hungary", "longbeach", "switzerland")
 CHEAT, CHEATING_ROUND = "hungary", 5
@@ -184,7 +183,7 @@ def play(stage: Stage, arguments: argparse.Namespace) -> dict[str, Any]:
     """Bring the network up, train, audit; return the summary."""
     seed, rounds = str(arguments.seed), arguments.rounds
     data = stage.directory / "data"
-    stage.run([sys.executable, str(HERE / "prepare.py"), "--directory", str(data), "--seed", seed])
+    stage.run([sys.executable, "-m", "examples.heart.prepare", "--directory", str(data), "--seed", seed])
     up = ["network", "up", "--directory", str(stage.network), "--ledger", arguments.ledger]
     stage.blockfl(*up, "--base-port", str(stage.base_port))
     stage.watch_memory()
@@ -196,7 +195,7 @@ def play(stage: Stage, arguments: argparse.Namespace) -> dict[str, Any]:
     stage.wait([f"institution {hospital}" for hospital in HOSPITALS], timeout_s=60 + 60 * rounds)
     baselines = stage.directory / "baselines.json"
     training = ["--epochs", str(EPOCHS * rounds), "--batch-size", str(BATCH_SIZE)]
-    stage.run([sys.executable, str(HERE / "baseline.py"), "--seed", seed, *training, "--output", str(baselines)])
+    stage.run([sys.executable, "-m", "examples.heart.baseline", "--seed", seed, *training, "--output", str(baselines)])
     summary = summarise(stage, arguments.ledger, json.loads(baselines.read_bytes()))
     (stage.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     plot = stage.directory / "accuracy.png"
@@ -244,7 +243,7 @@ def institution_command(stage: Stage, hospital: str, data: Path, seed: str) -> l
     """Return the command of a hospital's agent; one of them is the cheat."""
     agent = [sys.executable, "-m", "blockfl.cli.main", "institution", "run"]
     if hospital == CHEAT:
-        agent = [sys.executable, str(HERE / "cheating_institution.py"), "--cheat-in-round", str(CHEATING_ROUND)]
+        agent = [sys.executable, "-m", "examples.heart.cheating_institution", "--cheat-in-round", str(CHEATING_ROUND)]
     return [
         *agent,
         *("--profile", stage.profile(hospital), "--task", TASK, "--seed", seed),

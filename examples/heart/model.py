@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import keras
-from hospitals import INPUTS
+from examples.heart.hospitals import INPUTS
 
 
 def build_model(seed: int = 0, learning_rate: float = 0.1) -> keras.Model:

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from hospitals import load_all
-from model import save_model
+from examples.heart.hospitals import load_all
+from examples.heart.model import save_model
 
 
 def main() -> None:

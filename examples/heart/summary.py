@@ -54,8 +54,7 @@ def plot_accuracy(summary: dict[str, Any], path: Path) -> None:
     axes.plot(rounds, [row["accuracy"] for row in summary["rounds"]], marker="o", label="federated")
     axes.axhline(summary["accuracy"]["pooled"], color="black", linestyle="--", label="pooled rows")
     for name, value in summary["accuracy"]["alone"].items():
-        (line,) = axes.plot([rounds[0], rounds[-1]], [value, value], linestyle=":", label=f"{name} alone")
-        del line
+        axes.plot([rounds[0], rounds[-1]], [value, value], linestyle=":", label=f"{name} alone")
     for row in summary["rounds"]:
         for one in row["rejected"]:
             axes.annotate(
@@ -71,7 +70,7 @@ def plot_accuracy(summary: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("round")
     axes.set_ylabel("accuracy on the union of the test sets")
     axes.set_title("Heart disease, four hospitals")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="center right")
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

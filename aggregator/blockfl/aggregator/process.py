@@ -21,7 +21,6 @@ from blockfl.aggregator.duty import Watch, compute_rank
 from blockfl.aggregator.summing import compute_round_sum
 from blockfl.ledger.client import Ledger, is_refused_with
 from blockfl.ledger.errors import LedgerError
-from blockfl.ledger.event import Event
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import upload_blob
@@ -39,6 +38,7 @@ _IDLE_S = 5.0
 _RETRY_S = 0.5
 _RETRY_LIMIT_S = 15.0
 _CLOCK_MARGIN_MS = 1000
+_OF_NO_CONSEQUENCE = frozenset({"MetricsReported", "AggregateAttested", "EquivocationRecorded"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,8 @@ class Aggregator:
         self._report = report
         self._watch = Watch()
         self._woken = asyncio.Event()
-        self._tasks: dict[str, Task] = {}
+        self._consortium: Consortium | None = None
+        self._tasks: tuple[Task, ...] | None = None
 
     async def run(self) -> None:
         """Work until cancelled, or until every task is complete when the settings say so."""
@@ -113,29 +114,34 @@ class Aggregator:
                 await listener
 
     async def _listen(self) -> None:
-        """Wake the work on every event; what happened is read from the ledger, not from the event."""
-        async for event in self._ledger.events(start_block=0):
-            self._note(event)
-            self._woken.set()
-
-    def _note(self, event: Event) -> None:
-        _log.debug("block %d: %s %s", event.block_number, event.name, event.notice.detail)
+        """Wake the work when something happened; what, is read from the ledger and not from the event."""
+        async for event in self._ledger.events():
+            _log.debug("block %d: %s %s", event.block_number, event.name, event.notice.detail)
+            if event.name == "TaskCreated":
+                self._tasks = None
+            if event.name not in _OF_NO_CONSEQUENCE:
+                self._woken.set()
 
     async def _wait(self, timeout_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self._woken.wait(), timeout_s)
+        except TimeoutError:
+            self._tasks = None
 
     async def _look(self) -> _Outlook:
         """Do everything that is due now."""
-        consortium = await self._ledger.read_consortium()
-        await self._register_key(consortium)
+        if self._consortium is None:
+            consortium = await self._ledger.read_consortium()
+            await self._register_key(consortium)
+            self._consortium = consortium
+        if self._tasks is None:
+            self._tasks = await self._ledger.list_tasks()
         outlook = _Outlook()
-        tasks = await self._ledger.list_tasks()
-        wanted = [task for task in tasks if not self._settings.tasks or task.spec.task in self._settings.tasks]
+        wanted = [task for task in self._tasks if not self._settings.tasks or task.spec.task in self._settings.tasks]
         if len(wanted) < max(1, len(self._settings.tasks)):
             outlook.complete = False
         for task in wanted:
-            await self._attend(consortium, task, outlook)
+            await self._attend(self._consortium, task, outlook)
         self._watch.forget(outlook.duties)
         return outlook
 
@@ -217,9 +223,12 @@ class Aggregator:
         patience_s = self._settings.judge_patience_s
         updates = {update.organisation: update for update in await self._ledger.list_updates(name, number)}
         for organisation, update in updates.items():
-            if update.state != "submitted" or not await self._can_be_judged(round_, update, outlook):
+            if update.state != "submitted":
                 continue
-            if self._is_due(consortium, f"judge/{name}/{number}/{organisation}", outlook, patience_s, None):
+            duty = f"judge/{name}/{number}/{organisation}"
+            if not self._is_due(consortium, duty, outlook, patience_s, None):
+                continue
+            if await self._can_be_judged(round_, update, outlook):
                 await self._judge(round_, organisation)
                 outlook.wake_s = 0.0
         if outlook.wake_s == 0.0:

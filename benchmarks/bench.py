@@ -1,0 +1,49 @@
+"""``make bench``: rounds and transactions, printed and written to ``build/bench/summary.json``."""
+
+import argparse
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from examples.heart.demo import find_free_ports
+
+from benchmarks import rounds, transactions
+
+LIMITS = {"transaction_ms": 25.0, "transactions_per_second": 80.0, "round_1m_s": 3.0}
+
+
+def main() -> None:
+    """Measure everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ledger", choices=("embedded", "local"), default="embedded")
+    parser.add_argument("--directory", type=Path, default=Path("build/bench"))
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    arguments = parser.parse_args()
+    shutil.rmtree(arguments.directory, ignore_errors=True)
+    arguments.directory.mkdir(parents=True)
+    transaction = transactions.measure(find_free_ports())
+    print(
+        f"one small transaction: {transaction.median_ms:.1f} ms median (limit {LIMITS['transaction_ms']}, "
+        f"{transaction.median_ms / transaction.bare_ms:.1f} x its bare cryptography and fsync)\n"
+        f"{transactions.CLIENTS} clients: {transaction.per_second:.0f} a second (limit at least "
+        f"{LIMITS['transactions_per_second']:.0f})",
+        flush=True,
+    )
+    results = rounds.measure(arguments.directory / "rounds", find_free_ports(), arguments.dimensions, arguments.ledger)
+    for result in results:
+        steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in result.steps.items())
+        print(f"{result.dimension} parameters: {result.seconds:.2f} s per round ({steps})", flush=True)
+        if result.dimension == 10**6:
+            print(
+                f"  limit {LIMITS['round_1m_s']} s; {result.seconds / rounds.FLOWER_1M_S:.1f} x Flower's plain simulation"
+            )
+    print(f"bytes on the public ledger per update: {results[-1].bytes_per_update}")
+    for name, peak in results[-1].peak_rss_mb.items():
+        print(f"  peak memory {name}: {peak:.0f} MB")
+    summary = {"transactions": asdict(transaction), "rounds": [asdict(result) for result in results]}
+    (arguments.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

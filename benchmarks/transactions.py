@@ -1,0 +1,133 @@
+"""Small transactions on the embedded node: four organisations, three of which endorse; every process is real.
+
+Compared in the same run with the same number of signatures, verifications and durable writes made bare, which is what
+no implementation of the protocol could do without.
+"""
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from blockfl.fabric.gateway import Gateway
+from blockfl.fabric.identity import Signer, verify_signature
+from blockfl.fabric.lifecycle import ChaincodeDefinition, Lifecycle
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.channel import provision_genesis
+from blockfl.network.contract_service import provision_services, service_address
+from blockfl.network.description import Description
+from blockfl.network.embedded import EmbeddedLauncher
+from blockfl.network.identities import provision_identities
+from blockfl.network.layout import Layout
+from blockfl.network.port import wait_for_port
+from blockfl.network.process import ProcessSpec, ProcessTable, python_command
+
+ORGANISATIONS = ("alpha", "beta", "delta", "gamma")
+ENDORSERS = 3
+ONE, MANY, CLIENTS = 200, 1600, 16
+CONTRACT = "keyvalue"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Median latency of one client, throughput of sixteen, and the bare work's time per transaction."""
+
+    median_ms: float
+    per_second: float
+    bare_ms: float
+
+
+def measure(base_port: int) -> Result:
+    """Bring a network up, measure, take it down."""
+    with tempfile.TemporaryDirectory(prefix="blockfl-bench-") as scratch:
+        layout, processes = Layout(Path(scratch)), ProcessTable(Path(scratch))
+        try:
+            _start(layout, processes, base_port)
+            return asyncio.run(_measure(layout))
+        finally:
+            processes.stop(processes.names())
+
+
+def _start(layout: Layout, processes: ProcessTable, base_port: int) -> None:
+    roles = dict.fromkeys(ORGANISATIONS, "institution") | {"alpha": "committee, coordinator", "beta": "committee"}
+    organisations = "".join(f"  - {{name: {name}, roles: [{role}], orderer: true}}\n" for name, role in roles.items())
+    description = Description.parse(
+        f"network: bench\nchannel: bench\ncontract: {CONTRACT}\nthreshold: 2\nbase_port: {base_port}\n"
+        f"organisations:\n{organisations}",
+        "bench.yaml",
+    )
+    provision_identities(description, layout)
+    provision_genesis(description, layout, "embedded")
+    provision_services(description, layout)
+    launcher = EmbeddedLauncher(description, layout, processes)
+    for one in description.organisations:
+        command = python_command("benchmarks.key_value", "--config", str(layout.organisation(one.name).service))
+        processes.start(ProcessSpec(name=f"contract-{one.name}", command=command, environment={}))
+    launcher.start()
+    for one in description.organisations:
+        wait_for_port(service_address(one), 60, partial(processes.require_running, f"contract-{one.name}"))
+    launcher.wait_until_ready(60)
+
+
+async def _measure(layout: Layout) -> Result:
+    definition = ChaincodeDefinition(name=CONTRACT, version="1")
+    profiles = [ConnectionProfile.load(layout.organisation(name).profile("admin")) for name in ORGANISATIONS]
+    package = layout.package.read_bytes()
+    for profile in profiles:
+        async with _gateway(profile) as gateway, Lifecycle(gateway) as lifecycle:
+            await lifecycle.approve(definition, await lifecycle.install(package))
+    async with _gateway(profiles[0]) as gateway, Lifecycle(gateway) as lifecycle:
+        await lifecycle.commit(definition, [profile.make_endpoint() for profile in profiles[1:]])
+    agent = ConnectionProfile.load(layout.organisation(ORGANISATIONS[0]).profile("agent"))
+    async with _gateway(agent) as gateway:
+        await _put(gateway, "warm", 50)
+        latencies = await _put(gateway, "one", ONE)
+    began = time.perf_counter()
+    await asyncio.gather(*(_client(agent, f"client{number}") for number in range(CLIENTS)))
+    elapsed = time.perf_counter() - began
+    return Result(
+        median_ms=1000 * statistics.median(latencies),
+        per_second=MANY / elapsed,
+        bare_ms=1000 * _do_bare_work(agent.load_signer(), layout.directory),
+    )
+
+
+async def _client(profile: ConnectionProfile, name: str) -> None:
+    async with _gateway(profile) as gateway:
+        await _put(gateway, name, MANY // CLIENTS)
+
+
+async def _put(gateway: Gateway, prefix: str, count: int) -> list[float]:
+    latencies = []
+    for number in range(count):
+        began = time.perf_counter()
+        await gateway.submit(CONTRACT, "Put", f"{prefix}/{number}", "x" * 100)
+        latencies.append(time.perf_counter() - began)
+    return latencies
+
+
+def _do_bare_work(signer: Signer, directory: Path) -> float:
+    """Return the seconds of one transaction's cryptography and one durable write."""
+    message = b"x" * 2000
+    signatures = 2 + ENDORSERS + 1  # proposal, envelope; endorsements; block
+    began = time.perf_counter()
+    for _ in range(ONE):
+        for _ in range(signatures):
+            verify_signature(signer.identity.public_key, signer.sign(message), message)
+        with (directory / "bare").open("ab") as file:
+            file.write(message)
+            file.flush()
+            os.fsync(file.fileno())
+    return (time.perf_counter() - began) / ONE
+
+
+def _gateway(profile: ConnectionProfile) -> Gateway:
+    return Gateway(profile.make_endpoint(), profile.load_signer(), profile.channel)
+
+
+if __name__ == "__main__":
+    print(measure(31000))
