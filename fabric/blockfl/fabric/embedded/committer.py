@@ -400,4 +400,5 @@ class Committer:
 
 
 def _changes_definitions(updates: StateUpdates) -> bool:
-    return any(u.namespace == LIFECYCLE for u in updates.public) or any(u.namespace == LIFECYCLE for u in updates.hashed)
+    public = any(update.namespace == LIFECYCLE for update in updates.public)
+    return public or any(update.namespace == LIFECYCLE for update in updates.hashed)

@@ -24,7 +24,7 @@ from .approvals import Approval, Approvals
 from .contract_host import ContractHost, encode_transaction
 from .definition import LIFECYCLE, ChaincodeDefinition
 from .installation import Installation
-from .ledger import Ledger, PrivateSet, Snapshot
+from .ledger import Ledger, Snapshot
 from .lifecycle_contract import LifecycleContract, LifecycleRefusal
 from .operations import Operations
 from .proposal import SignedProposal
@@ -141,7 +141,7 @@ class Endorser:
         """
         if snapshot is None:
             return Endorsed(organisation=self.organisation, response=self._run_without_channel(proposal, creator))
-        simulator = self._simulator(creator, snapshot)
+        simulator = self._simulator(proposal, creator, snapshot)
         try:
             simulated = await self._simulate(proposal, creator, snapshot, simulator)
             if evaluate:
@@ -150,13 +150,14 @@ class Endorser:
         except (ShimError, SimulationError, NodeError, Refused) as error:
             raise EndorserFailure(f"error in simulation: {error}") from error
 
-    def _simulator(self, creator: Identity, snapshot: Snapshot) -> Simulator:
+    def _simulator(self, proposal: SignedProposal, creator: Identity, snapshot: Snapshot) -> Simulator:
         return Simulator(
             snapshot,
             organisation=self.organisation,
             channel=snapshot.config.channel_id,
             organisations=snapshot.config.application_msp_ids,
             is_member=lambda policy: self._admission.is_member(creator, policy),
+            digest=proposal.shared.digest,
         )
 
     # --- system chaincodes
@@ -209,13 +210,7 @@ class Endorser:
         self._admission.check_access(creator, "peer/Propose")
         approval = self._check_runnable(name, snapshot, simulator)
         self._check_initialised(approval.definition, proposal.is_init, simulator)
-        message = encode_transaction(
-            channel=proposal.channel,
-            tx_id=proposal.tx_id,
-            contract_input=proposal.contract_input,
-            signed_proposal=proposal.encoded,
-            is_init=proposal.is_init,
-        )
+        message = _encode_call(proposal, proposal.contract_input, is_init=proposal.is_init)
 
         async def invoke(target: str, contract_input: Any) -> bytes:
             return await self._invoke_other(proposal, target, contract_input, snapshot, simulator)
@@ -236,13 +231,8 @@ class Endorser:
             raise SimulationError(f"the embedded node does not let contracts call the system chaincode {target}")
         approval = self._check_runnable(target, snapshot, simulator)
         self._check_initialised(approval.definition, contract_input.is_init, simulator)
-        message = encode_transaction(
-            channel=proposal.channel,
-            tx_id=proposal.tx_id,
-            contract_input=contract_input.SerializeToString(deterministic=True),
-            signed_proposal=proposal.encoded,
-            is_init=contract_input.is_init,
-        )
+        encoded = contract_input.SerializeToString(deterministic=True)
+        message = _encode_call(proposal, encoded, is_init=contract_input.is_init)
 
         async def invoke(name: str, nested: Any) -> bytes:
             return await self._invoke_other(proposal, name, nested, snapshot, simulator)
@@ -312,10 +302,7 @@ class Endorser:
         if response.status >= _ERROR:
             return Endorsed(organisation=self.organisation, response=response, payload=payload)
         if result.private:
-            sets = [
-                PrivateSet(namespace=namespace, collection=collection, rwset=rwset)
-                for (namespace, collection), rwset in result.private.items()
-            ]
+            sets = [proposal.shared.private_set(*place, rwset) for place, rwset in result.private.items()]
             await self._ledger.stage_private(self.organisation, proposal.tx_id, sets)
         identity = self.signer.identity
         signature = self.signer.sign(payload + identity.serialized)
@@ -337,3 +324,17 @@ def _encode_event(proposal: SignedProposal, event: Any) -> bytes:
         chaincode_id=proposal.chaincode, tx_id=proposal.tx_id, event_name=event.event_name, payload=event.payload
     )
     return bytes(message.SerializeToString())
+
+
+def _encode_call(proposal: SignedProposal, contract_input: bytes, *, is_init: bool) -> bytes:
+    return proposal.shared.message(
+        contract_input,
+        is_init,
+        lambda: encode_transaction(
+            channel=proposal.channel,
+            tx_id=proposal.tx_id,
+            contract_input=contract_input,
+            signed_proposal=proposal.encoded,
+            is_init=is_init,
+        ),
+    )

@@ -7,6 +7,7 @@ collections. Refuses rich queries and key histories, which the embedded node doe
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +24,17 @@ _QUERY_LIMIT = 100_000
 
 InvokeChaincode = Callable[[str, Any], Awaitable[bytes]]
 """Runs another chaincode in the same transaction: (name, ChaincodeInput) -> serialised ChaincodeMessage."""
+
+
+@dataclass(slots=True)
+class _Write:
+    """The fields of PutState and WriteRecord, which have the same numbers; the value may be megabytes."""
+
+    key: str = ""
+    value: bytes = b""
+    collection: str = ""
+    metadata: bytes = b""
+    kind: int = 0
 
 
 class _Query:
@@ -186,18 +198,8 @@ class Operations:
     # --- writes
 
     def _put_state(self, payload: memoryview) -> bytes:
-        key = collection = ""
-        value = b""
-        for number, content in scan_fields(payload):  # the value may be megabytes: copied once
-            if isinstance(content, int):
-                continue
-            if number == 1:
-                key = str(content, "utf-8")
-            elif number == 2:
-                value = bytes(content)
-            elif number == 3:
-                collection = str(content, "utf-8")
-        self._put(collection, key, value)
+        write = _scan_write(payload)
+        self._put(write.collection, write.key, write.value)
         return b""
 
     def _del_state(self, payload: memoryview) -> bytes:
@@ -216,17 +218,20 @@ class Operations:
         return b""
 
     def _write_batch(self, payload: memoryview) -> bytes:
-        records = chaincode_shim_pb2.WriteBatchState.FromString(bytes(payload)).rec
         kinds = chaincode_shim_pb2.WriteRecord
-        for record in records:
-            if record.type == kinds.PUT_STATE:
-                self._put(record.collection, record.key, record.value)
-            elif record.type == kinds.DEL_STATE:
-                self._put(record.collection, record.key, b"")
-            elif record.type == kinds.PURGE_PRIVATE_DATA:
-                self._purge_private(record.collection, record.key)
-            elif record.type == kinds.PUT_STATE_METADATA:
-                self._replace_metadata(record.collection, record.key, record.metadata)
+        for number, content in scan_fields(payload):
+            if number != 1 or isinstance(content, int):
+                continue
+            write = _scan_write(content)
+            if write.kind == kinds.PUT_STATE:
+                self._put(write.collection, write.key, write.value)
+            elif write.kind == kinds.DEL_STATE:
+                self._put(write.collection, write.key, b"")
+            elif write.kind == kinds.PURGE_PRIVATE_DATA:
+                self._purge_private(write.collection, write.key)
+            elif write.kind == kinds.PUT_STATE_METADATA:
+                metadata = chaincode_shim_pb2.StateMetadata.FromString(write.metadata)
+                self._replace_metadata(write.collection, write.key, metadata)
             else:
                 raise SimulationError("unknown operation type")
         return b""
@@ -297,3 +302,19 @@ def _kind_name(kind: int) -> str:
 
 def _serialize(message: Any) -> bytes:
     return bytes(message.SerializeToString())
+
+
+def _scan_write(message: memoryview) -> _Write:
+    write = _Write()
+    for number, content in scan_fields(message):
+        if isinstance(content, int):
+            write.kind = content if number == 5 else write.kind
+        elif number == 1:
+            write.key = str(content, "utf-8")
+        elif number == 2:
+            write.value = bytes(content)
+        elif number == 3:
+            write.collection = str(content, "utf-8")
+        elif number == 4:
+            write.metadata = bytes(content)
+    return write

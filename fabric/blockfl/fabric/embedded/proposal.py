@@ -5,7 +5,7 @@ Owns the checks that need nothing but the bytes. Who may propose what is for `ad
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from ..errors import BlockError
 from ..wire import encode_bytes, encode_prefix, scan_fields
+from .shared_work import SharedWork
 
 _NOTHING = memoryview(b"")
 _PROPOSABLE = (common_pb2.ENDORSER_TRANSACTION, common_pb2.CONFIG)
@@ -36,6 +37,7 @@ class SignedProposal:
         args: Function and arguments.
         invocation: Serialised ChaincodeInvocationSpec.
         has_transient: Whether there is data for the endorsers only.
+        shared: Work that the organisations which simulate it do once.
     """
 
     encoded: bytes
@@ -55,6 +57,7 @@ class SignedProposal:
     is_init: bool
     invocation: bytes
     has_transient: bool
+    shared: SharedWork = field(default_factory=SharedWork)
 
     @classmethod
     def parse(cls, encoded: bytes | memoryview) -> SignedProposal:

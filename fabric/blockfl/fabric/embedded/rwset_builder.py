@@ -9,7 +9,7 @@ Source: Fabric's core/ledger/kvledger/txmgmt/rwsetutil; checked against recorded
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -17,6 +17,8 @@ from ..rwset import Version, hash_key
 from ..wire import encode_bytes, encode_integer, encode_prefix
 
 _MERKLE_DEGREE = 50
+
+Digest = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +69,14 @@ class _Collection:
         parts += [_encode_message(4, _encode_text(1, key)) for key in sorted(self.metadata)]
         return b"".join(parts)
 
-    def hashed_rwset(self) -> bytes:
+    def hashed_rwset(self, digest: Digest) -> bytes:
         parts = [
             _encode_message(1, encode_bytes(1, hash_key(key)) + _encode_version(self.reads[key]))
             for key in sorted(self.reads)
         ]
         for key in sorted(self.writes):
             value, purge = self.writes[key]
-            value_hash = sha256(value).digest() if value else b""
+            value_hash = digest(value) if value else b""
             parts.append(
                 _encode_message(
                     2,
@@ -110,9 +112,14 @@ class _Namespace:
 
 
 class RwsetBuilder:
-    """Collects reads and writes of one transaction and serialises them."""
+    """Collects reads and writes of one transaction and serialises them.
 
-    def __init__(self) -> None:
+    Args:
+        digest: SHA-256 of large values, remembered where several builders see the same ones.
+    """
+
+    def __init__(self, digest: Digest | None = None) -> None:
+        self._digest = digest or _sha256
         self._namespaces: dict[str, _Namespace] = {}
 
     def add_read(self, namespace: str, key: str, version: Version | None) -> None:
@@ -163,8 +170,8 @@ class RwsetBuilder:
                 digest = b""
                 if rwset is not None:
                     private[namespace, name] = rwset
-                    digest = sha256(rwset).digest()
-                hashed = encode_bytes(2, collection.hashed_rwset())
+                    digest = self._digest(rwset)
+                hashed = encode_bytes(2, collection.hashed_rwset(self._digest))
                 parts.append(_encode_message(3, _encode_text(1, name) + hashed + encode_bytes(3, digest)))
             public += [encode_prefix(2, sum(map(len, parts))), *parts]
         return SimulationResult(public=b"".join(public), private=private)
@@ -244,6 +251,10 @@ class RangeRecord:
             digest = sha256(b"".join(self._tree.pop(self._top))).digest()
             self._top += 1
             self._tree[self._top] = [digest]
+
+
+def _sha256(value: bytes) -> bytes:
+    return sha256(value).digest()
 
 
 def encode_read(key: str, version: Version | None) -> bytes:

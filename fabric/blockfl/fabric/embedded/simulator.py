@@ -31,7 +31,7 @@ from .definition import (
     read_sequence,
 )
 from .ledger import PrivateValue
-from .rwset_builder import RangeRecord, RwsetBuilder, SimulationResult
+from .rwset_builder import Digest, RangeRecord, RwsetBuilder, SimulationResult
 
 
 class SimulationError(FabricError):
@@ -138,6 +138,7 @@ class Simulator:
         channel: Channel's name, for messages.
         organisations: MSP ids of the channel's application organisations.
         is_member: Tells whether the transaction's creator satisfies a collection's member policy.
+        digest: SHA-256 of large values, remembered where several simulators see the same ones.
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class Simulator:
         channel: str,
         organisations: tuple[str, ...],
         is_member: Callable[[Any], bool],
+        digest: Digest | None = None,
     ) -> None:
         self.organisation = organisation
         self.channel = channel
@@ -155,7 +157,7 @@ class Simulator:
         self.interest = Interest()
         self._state = state
         self._is_member = is_member
-        self._builder = RwsetBuilder()
+        self._builder = RwsetBuilder(digest)
         self._scans: list[Scan] = []
         self._known_collections: dict[str, set[str]] = {}
         self._permissions: dict[tuple[str, str], tuple[bool, bool]] = {}
