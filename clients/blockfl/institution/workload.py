@@ -6,6 +6,7 @@ that was restarted in between makes no difference.
 """
 
 import importlib.util
+import inspect
 import math
 import sys
 import time
@@ -64,14 +65,15 @@ class Workload:
         if begin.seed is not None:
             keras.utils.set_random_seed(begin.seed % 2**32)
             _make_deterministic()
-        dataset: Dataset | None
         if begin.code is not None:
             model, dataset = _run_code(Path(begin.code), begin.data)
         else:
             if begin.model is None:
                 raise ModelError("expected a model file, or a code file")
             model = _load_model(Path(begin.model))
-            dataset = load_dataset(Path(begin.data), begin.label, begin.test_fraction) if begin.data else None
+            dataset = None
+            if begin.data is not None:
+                dataset = load_dataset(Path(begin.data), begin.label, begin.test_fraction)
         return cls(model, dataset, begin.seed)
 
     def describe(self) -> Description:
@@ -212,7 +214,7 @@ def _load_model(path: Path) -> Any:
         ) from error
 
 
-def _run_code(path: Path, data: str | None) -> tuple[Any, Dataset]:
+def _run_code(path: Path, data: str | None) -> tuple[Any, Dataset | None]:
     """Run the user's file and call its ``build_model()`` and ``load_data()``, or ``load_data(path)`` with --data."""
     specification = importlib.util.spec_from_file_location("blockfl_user_code", path)
     if specification is None or specification.loader is None:
@@ -226,6 +228,8 @@ def _run_code(path: Path, data: str | None) -> tuple[Any, Dataset]:
     model = module.build_model()
     if not isinstance(model, keras.Model):
         raise ModelError(f"{path}: build_model() returned {type(model).__name__}, expected a keras.Model")
+    if data is None and inspect.signature(module.load_data).parameters:
+        return model, None  # it wants the path that --data names
     parts = module.load_data(Path(data)) if data is not None else module.load_data()
     try:
         (x_train, y_train), (x_test, y_test) = parts["train"], parts["test"]
