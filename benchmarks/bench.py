@@ -35,10 +35,8 @@ def main() -> None:
         steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in result.steps.items())
         print(f"{result.dimension} parameters: {result.seconds:.2f} s per round ({steps})", flush=True)
         if result.dimension == 10**6:
-            print(
             ratio = result.seconds / rounds.FLOWER_1M_S
             print(f"  limit {LIMITS['round_1m_s']} s; {ratio:.1f} x Flower's plain simulation")
-            )
     print(f"bytes on the public ledger per update: {results[-1].bytes_per_update}")
     for name, peak in results[-1].peak_rss_mb.items():
         print(f"  peak memory {name}: {peak:.0f} MB")
