@@ -51,7 +51,7 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
         raise LedgerError(f"{genesis}: your copy of the first block cannot be read ({error.strerror})") from error
     chain = ChainProof(genesis_hash=anchor, namespace=ledger.profile.contract)
     height = await ledger.gateway.height()
-    async with aclosing(ledger.gateway.blocks(0)) as blocks:
+    async with aclosing(ledger.gateway.blocks(0)) as blocks:  # type: ignore[type-var]
         async for block in blocks:
             chain.add(block)
             if chain.blocks % _EVERY == 0 or chain.blocks == height:
