@@ -402,6 +402,34 @@ async def test_a_service_that_stops_finishes_what_runs_and_takes_nothing_new() -
         await stopping
 
 
+async def test_a_peer_that_goes_away_takes_its_transactions_with_it() -> None:
+    started = asyncio.Event()
+    given_up = asyncio.Event()
+
+    async def contract(context: Context) -> bytes:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
+        return b""
+
+    tls = ShimTls()
+    server = ContractServer(contract, PACKAGE, "127.0.0.1:0", tls.server())
+    await server.start()
+    try:
+        async with dial(tls.endpoint(server.address)) as peer:
+            call = asyncio.create_task(peer.call("Run"))
+            await started.wait()
+            assert server.connected_peers == 1
+        await given_up.wait()
+        call.cancel()
+    finally:
+        await server.stop()
+    assert server.connected_peers == 0
+
+
 async def test_a_peer_of_another_authority_is_not_let_in() -> None:
     async def contract(context: Context) -> bytes:
         return b""

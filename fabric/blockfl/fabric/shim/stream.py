@@ -121,9 +121,14 @@ class PeerStream:
         if reason is None:
             task = asyncio.create_task(self._run(key, message), name=f"transaction {message.tx_id[:8]}")
             self._running[key] = task
-            task.add_done_callback(lambda _: self._running.pop(key, None))
+            task.add_done_callback(lambda done: self._end(key, done))
         else:
             await self._send(encode_message(MessageType.ERROR, *key, (reason.encode(),)))
+
+    def _end(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        self._running.pop(key, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.warning("transaction %s could not be answered, is the peer gone? %s", key[1], error)
 
     async def _run(self, key: tuple[str, str], message: PeerMessage) -> None:
         async def ask(kind: int, payload: Parts) -> memoryview:
