@@ -139,6 +139,7 @@ def test_anything_but_a_vector_of_int32_is_no_sum(values: npt.NDArray[np.int32])
 @given(MODELS, st.integers(-64, 64), st.integers(1, 10_000))
 @example((np.array([1e-45], dtype=np.float32), np.array([1], dtype=np.int32)), 64, 3)
 @example((np.array([-0.0], dtype=np.float32), np.array([0], dtype=np.int32)), 0, 1)
+@example((np.zeros(1, dtype=np.float32), np.array([1143768535], dtype=np.int32)), 0, 49)
 def test_the_next_model_is_that_of_the_naive_reference_to_the_bit(
     inputs: tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]], scale: int, total_weight: int
 ) -> None:

@@ -99,8 +99,10 @@ def test_payloads_around_a_chunk_s_size_survive(surplus: int) -> None:
     assert len(chunks) == compute_chunk_count(size) == (2 if surplus > 0 else 1)
     assert [len(chunk) for chunk in chunks] == [compute_chunk_bytes(size, index) for index in range(len(chunks))]
     assert max(len(chunk) for chunk in chunks) <= CHUNK_BYTES
-    opened = open_update(header, iter(chunks), "university", federation.opening_keys["university"])
-    assert opened == encode_payload(values, SEED)
+    payload = encode_payload(values, SEED)
+    assert open_update(header, iter(chunks), "university", federation.opening_keys["university"]) == payload
+    place = json.loads(SealPlace.of(header).encode())
+    assert list(chunks) == naive.chunks(naive.data_key(SEED, place, header.payload_digest), place, payload)
 
 
 def test_sealing_again_gives_the_same_bytes() -> None:
@@ -185,6 +187,29 @@ def test_a_chunk_of_another_length_is_a_broken_seal(size: int) -> None:
 def test_another_number_of_chunks_is_a_broken_seal() -> None:
     chunks = (CHUNKS[0], CHUNKS[0])
     assert codes(with_chunks(chunks), chunks) == [Code.SEAL_BROKEN] * 3
+
+
+def test_fewer_chunks_do_not_leave_the_rest_of_the_payload_to_chance() -> None:
+    """Sealed rightly but for the number of chunks: the rest would be zeros, seed included."""
+    payload_bytes = 2 * (PLAIN_CHUNK_BYTES // 2) + 32
+    payload = bytes(payload_bytes)
+    key = naive.data_key(bytes(32), NAIVE_PLACE, hashlib.sha256(payload).hexdigest())
+    chunks = tuple(naive.chunks(key, NAIVE_PLACE, payload[:PLAIN_CHUNK_BYTES]))
+    header = changed(
+        with_chunks(chunks, with_wraps(wrap_for_all(key))),
+        payload_digest=hashlib.sha256(payload).hexdigest(),
+        payload_bytes=payload_bytes,
+        dimension=PLAIN_CHUNK_BYTES // 2,
+        key_commitment=naive.commitment(key),
+    )
+    assert codes(header, chunks) == [Code.SEAL_BROKEN] * 3
+
+
+@pytest.mark.parametrize("size", [32, len(PAYLOAD) - 2, len(PAYLOAD) + 2])
+def test_a_chunk_that_opens_to_another_length_is_a_broken_seal(size: int) -> None:
+    payload = bytes(size)
+    header, chunks = resealed(payload)
+    assert codes(changed(header, payload_bytes=len(PAYLOAD)), chunks) == [Code.SEAL_BROKEN] * 3
 
 
 @pytest.mark.parametrize("name", list(SealPlace.model_fields))

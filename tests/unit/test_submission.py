@@ -163,9 +163,23 @@ def test_the_same_signature_with_the_high_s_is_refused() -> None:
         verify_header_signature(SIGNED.model_copy(update={"signature": high.hex()}), CERTIFICATE)
 
 
-def test_bytes_after_the_signature_are_refused() -> None:
+def _other_encodings() -> dict[str, bytes]:
+    raw = bytes.fromhex(SIGNED.signature)
+    length = raw[3]
+    longer_r = b"\x02" + bytes([length + 1]) + b"\0" + raw[4 : 4 + length]
+    return {
+        "bytes after it": raw + b"\0",
+        "a length in two bytes": b"\x30\x81" + raw[1:],
+        "an indefinite length": b"\x30\x80" + raw[2:] + b"\0\0",
+        "a zero before R": b"\x30" + bytes([raw[1] + 1]) + longer_r + raw[4 + length :],
+        "a third element": b"\x30" + bytes([raw[1] + 2]) + raw[2:] + b"\x05\x00",
+    }
+
+
+@pytest.mark.parametrize("raw", _other_encodings().values(), ids=list(_other_encodings()))
+def test_a_signature_has_one_encoding(raw: bytes) -> None:
     with refused(Code.SIGNATURE):
-        verify_header_signature(SIGNED.model_copy(update={"signature": SIGNED.signature + "00"}), CERTIFICATE)
+        verify_header_signature(SIGNED.model_copy(update={"signature": raw.hex()}), CERTIFICATE)
 
 
 @pytest.mark.parametrize("zero", [(0, 1), (1, 0), (ORDER, 1)])
@@ -255,6 +269,7 @@ def test_anything_but_one_certificate_on_p256_is_refused(certificate: str) -> No
         verify_header_signature(SIGNED, certificate)
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number:cryptography.utils.CryptographyDeprecationWarning")
 @settings(max_examples=300)
 @given(st.data())
 def test_a_damaged_certificate_is_refused_or_another(data: st.DataObject) -> None:

@@ -159,7 +159,7 @@ def _check_norms(norms: Norms, weight: int, bound_l2_squared: int, bound_linf: i
             Code.NORM_L2,
             f"the squared L2 norm ({norms.l2_squared.bit_length()} bits) is over {allowed}",
         )
-    allowed = min(MAX_VALUE, weight * bound_linf)
+    allowed = weight * bound_linf
     if norms.linf > allowed:
         raise ProtocolError(Code.NORM_LINF, f"the largest value ({norms.linf.bit_length()} bits) is over {allowed}")
 

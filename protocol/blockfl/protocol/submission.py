@@ -150,9 +150,10 @@ def verify_header_signature(signed: SignedHeader, certificate: str) -> None:
     key = _public_key(certificate)
     raw = bytes.fromhex(signed.signature)
     try:
-        r, s = decode_dss_signature(raw)
-        if encode_dss_signature(r, s) != raw or s > _ORDER_P256 // 2:
-            raise ProtocolError(Code.SIGNATURE, "expected a signature in DER with the low S: sign with low S")
+        # Strict DER: the decoder refuses other encodings and trailing bytes.
+        _, s = decode_dss_signature(raw)
+        if s > _ORDER_P256 // 2:
+            raise ProtocolError(Code.SIGNATURE, "expected the low S, got the high one: sign with low S")
         key.verify(raw, signing_bytes(signed.header), ec.ECDSA(SHA256()))
     except (InvalidSignature, ValueError) as error:
         raise ProtocolError(
