@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import grpc
@@ -37,78 +36,17 @@ from .errors import (
 )
 from .events import ChaincodeEvent, Checkpoint, EventStream, Position, follow_blocks
 from .identity import Signer
+from .outcome import Committed, Endorsed, Status, Timeouts
 from .status import gateway_error, has_unknown_outcome
 from .transaction import Proposal, Transaction, build_proposal, decode_transaction, sign_envelope
 from .wire import encode_bytes, encode_prefix, scan_fields
+
+__all__ = ["Committed", "Endorsed", "Gateway", "Status", "Timeouts"]
 
 _SERVICE: Final = "/gateway.Gateway/"
 _FIRST_PAUSE_S: Final = 0.2
 # How long to ask for the outcome of a transaction before sending it again.
 _GLANCE_S: Final = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timeouts:
-    """How long to wait for each stage, in seconds; `commit_s` counts anew each time a transaction is sent again."""
-
-    evaluate_s: float = 30.0
-    endorse_s: float = 30.0
-    submit_s: float = 10.0
-    commit_s: float = 20.0
-
-    def __post_init__(self) -> None:
-        for name in ("evaluate_s", "endorse_s", "submit_s", "commit_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"expected {name} to be more than 0 seconds, got {getattr(self, name)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Endorsed:
-    """An endorsed transaction, signed and ready to be sent, once or again.
-
-    Attributes:
-        transaction_id: its id.
-        payload: what the contract returned.
-        envelope: serialised common.Envelope.
-        event: what it will announce when it turns out valid; the block's number is not known yet (-1).
-    """
-
-    transaction_id: str
-    payload: bytes
-    envelope: bytes = field(repr=False)
-    event: ChaincodeEvent | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """What became of a transaction on the ledger."""
-
-    transaction_id: str
-    code: int
-    code_name: str
-    block_number: int
-
-    @property
-    def is_valid(self) -> bool:
-        """Whether it changed the state."""
-        return self.code == int(transaction_pb2.VALID)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Committed:
-    """A transaction that is valid on the ledger.
-
-    Attributes:
-        payload: what the contract returned.
-        transaction_id: its id.
-        block_number: number of its block.
-        event: what it announced.
-    """
-
-    payload: bytes
-    transaction_id: str
-    block_number: int
-    event: ChaincodeEvent | None = None
 
 
 class Gateway:

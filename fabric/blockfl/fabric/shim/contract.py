@@ -13,29 +13,36 @@ read/write set; reads see the ledger as it was, never the transaction's own writ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from fabric_protos.ledger.queryresult import kv_query_result_pb2
 from fabric_protos.peer import (
     chaincode_event_pb2,
     chaincode_pb2,
     chaincode_shim_pb2,
     proposal_response_pb2,
 )
-from google.protobuf.message import DecodeError
 
 from ..errors import ShimError
 from ..identity import Identity
-from ..wire import encode_bytes, encode_integer, encode_prefix
+from ..wire import encode_integer, encode_prefix
 from .messages import VALIDATION_PARAMETER, BatchLimits, Invocation, MessageType, Parts, bytes_parts
+from .requests import (
+    Ask,
+    RangeIterator,
+    decode,
+    decode_entry,
+    decode_value,
+    encode_key,
+    encode_place,
+    encode_range,
+    encode_text,
+    encode_write,
+    require_collection,
+)
 
-Ask = Callable[[int, Parts], Awaitable[memoryview]]
-
-# The empty start of a range stands for the first simple key: keys that begin with \x00 are composite keys.
-_FIRST_KEY: Final = "\x01"
 # A batch of writes is one message, which has a hard ceiling of 100 MiB.
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 
@@ -144,7 +151,7 @@ class Context:
 
     async def get_state(self, key: str) -> bytes | None:
         """Read a key."""
-        return _value(await self._ask(MessageType.GET_STATE, (_key(key),)))
+        return decode_value(await self._ask(MessageType.GET_STATE, (encode_key(key),)))
 
     async def get_states(self, keys: Sequence[str]) -> tuple[bytes | None, ...]:
         """Read several keys, in one message where the peer allows it (from 3.1 on)."""
@@ -160,7 +167,7 @@ class Context:
 
     def range(self, start: str, end: str) -> RangeIterator:
         """Iterate over the keys from `start` on and before `end` ("" for both ends: all simple keys)."""
-        return RangeIterator(self._ask, _range("", start, end))
+        return RangeIterator(self._ask, encode_range("", start, end))
 
     async def page(self, start: str, end: str, size: int, bookmark: str = "") -> Page:
         """Read one page of a range; only for transactions that write nothing.
@@ -174,10 +181,12 @@ class Context:
         if size <= 0:
             raise ValueError(f"expected a positive page size, got {size}")
         metadata = chaincode_shim_pb2.QueryMetadata(pageSize=size, bookmark=bookmark).SerializeToString()
-        payload = await self._ask(MessageType.GET_STATE_BY_RANGE, (*_range("", start, end), *bytes_parts(4, metadata)))
-        response = _decode(chaincode_shim_pb2.QueryResponse, payload)
-        described = _decode(chaincode_shim_pb2.QueryResponseMetadata, response.metadata)
-        return Page(entries=tuple(map(_entry, response.results)), bookmark=described.bookmark)
+        payload = await self._ask(
+            MessageType.GET_STATE_BY_RANGE, (*encode_range("", start, end), *bytes_parts(4, metadata))
+        )
+        response = decode(chaincode_shim_pb2.QueryResponse, payload)
+        described = decode(chaincode_shim_pb2.QueryResponseMetadata, response.metadata)
+        return Page(entries=tuple(map(decode_entry, response.results)), bookmark=described.bookmark)
 
     async def set_state_policy(self, key: str, policy: bytes) -> None:
         """Give a key an endorsement policy of its own, in force from the next transaction on.
@@ -196,41 +205,41 @@ class Context:
 
     async def get_private(self, collection: str, key: str) -> bytes | None:
         """Read a private key; only where the peer's organisation is a member of the collection."""
-        return _value(await self._ask(MessageType.GET_STATE, _place(collection, key)))
+        return decode_value(await self._ask(MessageType.GET_STATE, encode_place(collection, key)))
 
     async def get_privates(self, collection: str, keys: Sequence[str]) -> tuple[bytes | None, ...]:
         """Read several private keys, in one message where the peer allows it."""
-        return await self._get_many(_collection(collection), keys)
+        return await self._get_many(require_collection(collection), keys)
 
     async def put_private(self, collection: str, key: str, value: bytes) -> None:
         """Write a private key; the ledger gets hashes only."""
         if not value:
             raise ValueError("expected a value for private data, got an empty one: delete the key instead")
-        await self._put(_collection(collection), key, value)
+        await self._put(require_collection(collection), key, value)
 
     async def delete_private(self, collection: str, key: str) -> None:
         """Delete a private key; its history stays with the members."""
-        await self._delete(_collection(collection), key)
+        await self._delete(require_collection(collection), key)
 
     async def purge_private(self, collection: str, key: str) -> None:
         """Delete a private key together with its history."""
-        await self._write(MessageType.PURGE_PRIVATE_DATA, key, _collection(collection))
+        await self._write(MessageType.PURGE_PRIVATE_DATA, key, require_collection(collection))
 
     def private_range(self, collection: str, start: str, end: str) -> RangeIterator:
         """Iterate over private keys from `start` on and before `end`."""
-        return RangeIterator(self._ask, _range(_collection(collection), start, end))
+        return RangeIterator(self._ask, encode_range(require_collection(collection), start, end))
 
     async def get_private_hash(self, collection: str, key: str) -> bytes | None:
         """Read the SHA-256 of a private value; works for organisations that are not members, too."""
-        return _value(await self._ask(MessageType.GET_PRIVATE_DATA_HASH, _place(collection, key)))
+        return decode_value(await self._ask(MessageType.GET_PRIVATE_DATA_HASH, encode_place(collection, key)))
 
     async def set_private_policy(self, collection: str, key: str, policy: bytes) -> None:
         """Give a private key an endorsement policy of its own."""
-        await self._set_policy(_collection(collection), key, policy)
+        await self._set_policy(require_collection(collection), key, policy)
 
     async def get_private_policy(self, collection: str, key: str) -> bytes | None:
         """Read the endorsement policy of a private key."""
-        return await self._get_policy(_collection(collection), key)
+        return await self._get_policy(require_collection(collection), key)
 
     # Everything else
 
@@ -252,8 +261,8 @@ class Context:
             input=chaincode_pb2.ChaincodeInput(args=[a.encode() if isinstance(a, str) else a for a in args]),
         )
         payload = await self._ask(MessageType.INVOKE_CHAINCODE, (spec.SerializeToString(),))
-        answer = _decode(chaincode_shim_pb2.ChaincodeMessage, payload)
-        response = _decode(proposal_response_pb2.Response, answer.payload)
+        answer = decode(chaincode_shim_pb2.ChaincodeMessage, payload)
+        response = decode(proposal_response_pb2.Response, answer.payload)
         if answer.type != MessageType.COMPLETED:
             raise LedgerRefusal(response.message or f"the chaincode {name!r} could not be called")
         return ChaincodeResponse(status=response.status, message=response.message, payload=response.payload)
@@ -283,13 +292,15 @@ class Context:
     async def _get_many(self, collection: str, keys: Sequence[str]) -> tuple[bytes | None, ...]:
         limit = self._limits.reads
         if not limit:
-            place = _text(2, collection)
-            return tuple([_value(await self._ask(MessageType.GET_STATE, (_key(key), place))) for key in keys])
+            place = encode_text(2, collection)
+            return tuple(
+                [decode_value(await self._ask(MessageType.GET_STATE, (encode_key(key), place))) for key in keys]
+            )
         values: list[bytes | None] = []
         for start in range(0, len(keys), limit):
             batch = keys[start : start + limit]
-            request = (*map(_key, batch), _text(2, collection))
-            result = _decode(
+            request = (*map(encode_key, batch), encode_text(2, collection))
+            result = decode(
                 chaincode_shim_pb2.GetStateMultipleResult, await self._ask(MessageType.GET_STATE_MULTIPLE, request)
             )
             if len(result.values) != len(batch):
@@ -308,19 +319,19 @@ class Context:
         await self._write(MessageType.PUT_STATE_METADATA, key, collection, metadata=metadata)
 
     async def _get_policy(self, collection: str, key: str) -> bytes | None:
-        where = (_key(key), _text(2, collection))
-        result = _decode(chaincode_shim_pb2.StateMetadataResult, await self._ask(MessageType.GET_STATE_METADATA, where))
+        where = (encode_key(key), encode_text(2, collection))
+        result = decode(chaincode_shim_pb2.StateMetadataResult, await self._ask(MessageType.GET_STATE_METADATA, where))
         return next((bytes(e.value) for e in result.entries if e.metakey == VALIDATION_PARAMETER), None)
 
     async def _write(self, kind: int, key: str, collection: str, *, value: bytes = b"", metadata: bytes = b"") -> None:
         """Send a write, or hold it back where the peer takes batches: reads never see it anyway."""
         if not self._limits.writes:
-            await self._ask(kind, _single_write(kind, key, collection, value, metadata))
+            await self._ask(kind, encode_write(kind, key, collection, value, metadata))
             return
         record = (
-            _key(key),
+            encode_key(key),
             *bytes_parts(2, value),
-            _text(3, collection),
+            encode_text(3, collection),
             *bytes_parts(4, metadata),
             encode_integer(5, kind),
         )
@@ -330,91 +341,3 @@ class Context:
         self._writes += (encode_prefix(1, size), *record)
         self._writes_bytes += size
         self._writes_count += 1
-
-
-class RangeIterator(AsyncIterator[tuple[str, bytes]]):
-    """Entries of a range in the order of their keys, fetched in batches while they are iterated over."""
-
-    def __init__(self, ask: Ask, query: Parts) -> None:
-        self._ask = ask
-        self._query: Parts | None = query
-        self._batch: list[Any] = []
-        self._id = ""
-        self._more = False
-
-    async def __anext__(self) -> tuple[str, bytes]:
-        """Return the next entry; the last one closes the query."""
-        while not self._batch:
-            if self._query is not None:
-                query, self._query = self._query, None
-                self._take(await self._ask(MessageType.GET_STATE_BY_RANGE, query))
-            elif self._more:
-                self._take(await self._ask(MessageType.QUERY_STATE_NEXT, (_text(1, self._id),)))
-            else:
-                raise StopAsyncIteration
-        return _entry(self._batch.pop())
-
-    async def aclose(self) -> None:
-        """End the query early; otherwise the peer ends it together with the transaction."""
-        self._batch, self._query = [], None
-        if self._more:
-            self._more = False
-            await self._ask(MessageType.QUERY_STATE_CLOSE, (_text(1, self._id),))
-
-    def _take(self, payload: memoryview) -> None:
-        response = _decode(chaincode_shim_pb2.QueryResponse, payload)
-        self._batch = list(reversed(response.results))
-        # A query without more results is closed by the peer itself.
-        self._id, self._more = response.id, response.has_more
-
-
-def _text(number: int, text: str) -> bytes:
-    return encode_bytes(number, text.encode())
-
-
-def _key(key: str) -> bytes:
-    if not key:
-        raise ValueError("expected a key, got an empty one")
-    return _text(1, key)
-
-
-def _collection(name: str) -> str:
-    if not name:
-        raise ValueError("expected the name of a collection, got an empty one")
-    return name
-
-
-def _place(collection: str, key: str) -> Parts:
-    return _key(key), _text(2, _collection(collection))
-
-
-def _range(collection: str, start: str, end: str) -> Parts:
-    if not collection and (start.startswith("\x00") or end.startswith("\x00")):
-        raise ValueError("expected simple keys as the ends of a range, got one that begins with \\x00")
-    return _text(1, start or _FIRST_KEY), _text(2, end), _text(3, collection)
-
-
-def _single_write(kind: int, key: str, collection: str, value: bytes, metadata: bytes) -> Parts:
-    if kind == MessageType.PUT_STATE:
-        return _key(key), *bytes_parts(2, value), _text(3, collection)
-    if kind == MessageType.PUT_STATE_METADATA:
-        return _key(key), _text(3, collection), *bytes_parts(4, metadata)
-    return _key(key), _text(2, collection)
-
-
-def _value(payload: memoryview) -> bytes | None:
-    return bytes(payload) or None
-
-
-def _decode(kind: Any, payload: bytes | memoryview) -> Any:
-    try:
-        return kind.FromString(bytes(payload))
-    except DecodeError as error:
-        raise ShimError(
-            f"expected {kind.DESCRIPTOR.full_name} from the peer, got {len(payload)} bytes that are none"
-        ) from error
-
-
-def _entry(result: Any) -> tuple[str, bytes]:
-    kv = _decode(kv_query_result_pb2.KV, result.resultBytes)
-    return kv.key, kv.value
