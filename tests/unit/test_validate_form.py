@@ -14,7 +14,7 @@ from fabric_protos.peer import transaction_pb2
 from blockfl.fabric.block import build_block
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.identity import Identity, Signer, create_private_key, parse_ecdsa_signature
-from blockfl.fabric.transaction import compute_tx_id
+from blockfl.fabric.transaction import compute_tx_id, hash_proposal
 from blockfl.fabric.validate import SignatureCache, validate_block, validate_transaction
 from support.organisation import make_organisation
 from support.scratch_ledger import (
@@ -174,11 +174,40 @@ def test_a_creator_may_have_any_role(ledger: ScratchLedger, unit: Any) -> None:
 def test_an_expired_creator_is_accepted_because_a_ledger_outlives_certificates(ledger: ScratchLedger) -> None:
     authority = organisations()["alpha"].signing
     key = create_private_key()
-    a_little_later = authority.certificate.not_valid_before_utc + timedelta(seconds=1)
-    pem = authority.issue(key.public_key(), common_name="old", unit="client", valid_until=a_little_later)
-    assert a_little_later < datetime.now(UTC)
+    start = authority.certificate.not_valid_before_utc  # a few minutes ago
+    end = start + timedelta(minutes=1)
+    pem = authority.issue(key.public_key(), common_name="old", unit="client", valid_from=start, valid_until=end)
+    assert end < datetime.now(UTC)
     creator = Signer(Identity(msp_id="alpha", certificate_pem=pem), key)
     assert ledger.code(ledger.craft([writes("app", key=b"value")], creator=creator)) == "VALID"
+
+
+@pytest.mark.parametrize("field", ["nonce", "creator"])
+def test_the_actions_own_header_needs_nonce_and_creator_even_if_it_was_endorsed(
+    ledger: ScratchLedger, field: str
+) -> None:
+    kept: dict[str, Any] = {}
+
+    def keep_channel_header(header: Any) -> None:
+        kept["channel_header"] = serialized(header)
+
+    def strip(header: bytes) -> bytes:
+        message = common_pb2.SignatureHeader.FromString(header)
+        message.ClearField(field)
+        return serialized(message)
+
+    def keep_signature_header(header: Any) -> None:
+        kept["signature_header"] = strip(serialized(header))
+
+    def bind(response: Any) -> None:
+        header = common_pb2.Header(**kept)
+        response.proposal_hash = hash_proposal(header, b"")
+
+    envelope = ledger.craft(
+        channel_header=keep_channel_header, signature_header=keep_signature_header, response=bind, action_header=strip
+    )
+    assert ledger.code(envelope) == "INVALID_ENDORSER_TRANSACTION"
+    assert "expected nonce and creator" in ledger.validate(envelope).reasons[0]
 
 
 def test_a_namespace_that_is_there_twice_is_illegal(ledger: ScratchLedger) -> None:

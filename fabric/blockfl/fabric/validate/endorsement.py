@@ -57,9 +57,7 @@ class EndorsementRules:
             InvalidTransaction: the first namespace that fails.
         """
         written = {
-            namespace.namespace: namespace
-            for namespace in candidate.readwrites.namespaces
-            if namespace.writes_anything or namespace.namespace == candidate.chaincode
+            namespace.namespace: namespace for namespace in candidate.readwrites.namespaces if namespace.writes_anything
         }
         written.setdefault(candidate.chaincode, NamespaceReadWriteSet(namespace=candidate.chaincode))
         identities: list[Identity] | None = None
