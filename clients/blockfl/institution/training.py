@@ -301,15 +301,17 @@ class TrainingProcess:
                     await stream.drain()
             async with asyncio.timeout(self._timeout_s):
                 await stream.drain()
-        except (ConnectionError, TimeoutError) as error:
-            raise await self._fail("ended or hung while it was sent a request") from error
+        except ConnectionError as error:
+            raise await self._fail("ended while it was sent a request", ended=True) from error
+        except TimeoutError as error:
+            raise await self._fail(f"took nothing for {self._timeout_s:g} s and was killed") from error
 
     async def _await(self, expected: type[R], body_bytes: int, progress: Progress | None = None) -> tuple[R, bytearray]:
         while True:
             try:
                 reply, body = await self._receive(body_bytes)
             except asyncio.IncompleteReadError as error:
-                raise await self._fail("ended") from error
+                raise await self._fail("ended", ended=True) from error
             except TimeoutError as error:
                 raise await self._fail(f"said nothing for {self._timeout_s:g} s and was killed") from error
             except FrameError as error:
@@ -357,13 +359,13 @@ class TrainingProcess:
         words = {"model": "the model cannot be used", "data": "the data cannot be used"}
         return TrainingError(f"{words.get(failed.reason, 'training failed')}: {failed.message}")
 
-    async def _fail(self, what: str) -> TrainingError:
-        process = self._process
-        if process is not None:
+    async def _fail(self, what: str, *, ended: bool = False) -> TrainingError:
+        """Kill the process and return the error; one that ended by itself gets a moment to say how."""
+        process, status = self._process, ""
+        if process is not None and ended:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_EXIT_S):
-                    await process.wait()
-        status = _describe_exit(process.returncode if process is not None else None)
+                    status = _describe_exit(await process.wait())
         await self._kill()
         lines = self._log.tail
         said = "; its last lines:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
@@ -375,6 +377,11 @@ class TrainingProcess:
             # Nothing it started can have left its process group: setsid and setpgid are refused.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
+            if process.stdout is not None:  # what was not read would keep the pipe open
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_EXIT_S):
+                        while await process.stdout.read(_BLOCK_BYTES):
+                            pass
             await process.wait()
         drain, self._drain = self._drain, None
         if drain is not None:
@@ -383,9 +390,7 @@ class TrainingProcess:
                     await drain
 
 
-def _describe_exit(status: int | None) -> str:
-    if status is None:
-        return ""
+def _describe_exit(status: int) -> str:
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
         hint = " (out of memory?)" if -status == signal.SIGKILL else ""
