@@ -15,6 +15,9 @@ whoever cannot open refuses with BFL412 too. If all are, everybody holds the sam
 same result everywhere. What a member finds wrong with *itself* (its key is not the round's, the bytes are not those
 announced) is an error of another class (BFL119, BFL304), never a verdict.
 
+A member that only pretends that it cannot open is outvoted: its answer differs from the others', who reach the
+threshold without it. ``derive_ephemeral_key`` is what could prove it wrong before everybody; nothing discloses one today.
+
 Source: ``docs/protocol.md``, sealing; RFC 9180; RFC 5869.
 """
 
