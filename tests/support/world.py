@@ -218,6 +218,8 @@ class World:
             raise Refused(peer, str(refusal)) from refusal
         if context.event:
             run.simulation.event = b"\0".join((context.event[0].encode(), context.event[1]))
+        # Whoever has endorsements knows from the event alone whether there is anything to commit.
+        assert bool(run.simulation.event) == bool(run.simulation.writes)
         return run.simulation
 
     # Validation

@@ -301,8 +301,8 @@ class TestEnrol:
         with refused(Code.NOT_INSTITUTION):
             await world.submit(caller, "Enrol", "heart", "5")
 
-    async def test_refuses_an_institution_that_left_the_consortium(self) -> None:
-        world, _ = await created()
+    async def test_an_institution_that_left_the_consortium_neither_enrols_nor_takes_part(self) -> None:
+        scenario, world = await make_scenario()
         members = tuple(
             Member(organisation=one.organisation, roles=() if one.organisation == "gamma" else one.roles)
             for one in world.consortium.members
@@ -313,6 +313,8 @@ class TestEnrol:
         await world.submit("alpha", "RegisterConsortium", following.encode())
         with refused(Code.NOT_INSTITUTION):
             await world.submit("gamma", "Enrol", "heart", "5")
+        opened = await scenario.open()
+        assert [one.organisation for one in opened.participants] == ["alpha", "beta", "delta"]
 
     async def test_refuses_a_certificate_that_cannot_sign_updates(self) -> None:
         world, _ = await created()

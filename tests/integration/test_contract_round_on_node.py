@@ -1,0 +1,152 @@
+"""Whole rounds on a real node, with everybody at once: what the in-memory world cannot show."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blockfl.protocol.records import Notice, Update
+from support.contract_network import ContractNetwork, contract_network
+from support.scenario import Scenario, make_spec
+from support.world import CONFLICT, Invalid
+
+Running = tuple[Scenario, ContractNetwork]
+INSTITUTIONS = ("alpha", "beta", "delta", "gamma")
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    async with contract_network(tmp_path) as (scenario, network):
+        await scenario.prepare()
+        yield scenario, network
+
+
+async def patiently(call: Any, *arguments: Any, **options: Any) -> Any:
+    """Repeat a transaction while it conflicts with somebody else's, as clients do."""
+    while True:
+        try:
+            return await call(*arguments, **options)
+        except Invalid as error:
+            if error.code != CONFLICT:
+                raise
+
+
+async def all_of(*calls: Awaitable[Any]) -> list[Any]:
+    return list(await asyncio.gather(*calls))
+
+
+async def test_institutions_submit_upload_and_are_judged_all_at_once(running: Running) -> None:
+    scenario, _ = running
+    await scenario.open()
+
+    async def contribute(name: str) -> str:
+        await scenario.submit(name)
+        await scenario.upload(name)
+        update: Update = await patiently(scenario.judge, name)
+        return update.state
+
+    assert await all_of(*(contribute(name) for name in INSTITUTIONS)) == ["accepted"] * 4
+    assert (await scenario.close()).accepted == INSTITUTIONS
+    await scenario.attest()
+    model = await scenario.publish(1, scenario.initial_model)
+    assert (await scenario.model(1)).base_digest == scenario.spec.initial_model.digest
+    await scenario.open(2)
+    await scenario.contribute("alpha", "beta", "delta", number=2)
+    await scenario.submit("gamma", 2, np.full(scenario.spec.manifest.dimension, 32767, dtype=np.int16))
+    await scenario.upload("gamma", 2)
+    assert (await scenario.judge("gamma", 2)).code == "BFL416"
+    closed = await scenario.close(2)
+    assert (closed.accepted, closed.rejected) == (("alpha", "beta", "delta"), ("gamma",))
+    await scenario.attest(2)
+    await scenario.publish(2, model)
+    assert (await scenario.progress()).version == 2
+
+
+async def test_of_two_members_that_judge_at_once_one_writes_and_both_see_the_same_verdict(running: Running) -> None:
+    scenario, network = running
+    await scenario.open()
+    await scenario.submit("alpha")
+    await scenario.upload("alpha")
+
+    async def judge(member: str) -> str:
+        try:
+            await network.submit(member, "JudgeUpdate", "heart", "1", "alpha", endorsers=network.record.committee)
+        except Invalid as error:
+            return error.code
+        return "VALID"
+
+    outcomes = await all_of(*(judge(member) for member in network.record.committee))
+    assert outcomes.count("VALID") == 1
+    assert (await scenario.update("alpha")).state == "accepted"
+
+
+async def test_a_repeated_transaction_announces_nothing(running: Running) -> None:
+    scenario, network = running
+    await scenario.open()
+    await scenario.contribute("alpha")
+    gateway = network.gateways["regulator"]
+    proposal = gateway.propose(network.name, "JudgeUpdate", "heart", "1", "alpha")
+    endorsed = await gateway.endorse(proposal, network.record.committee)
+    assert endorsed.event is None
+    assert endorsed.payload == (await scenario.update("alpha")).encode()
+
+
+async def test_events_tell_the_story_in_order(running: Running) -> None:
+    scenario, network = running
+    await scenario.open()
+    await scenario.contribute()
+    await scenario.close()
+    await scenario.attest()
+    await scenario.publish(1, scenario.initial_model)
+    story = []
+    async for event in network.gateways["beta"].events(network.name, start_block=0):
+        notice = Notice.decode(event.payload)
+        story.append((event.name, notice.round, notice.organisation))
+        if event.name == "ModelPublished":
+            break
+    assert story[0] == ("ConsortiumRegistered", 0, "coordinator")
+    assert [one for one in story if one[1]] == [
+        ("RoundOpened", 1, "coordinator"),
+        *(
+            (name, 1, organisation)
+            for organisation in INSTITUTIONS
+            for name in ("UpdateSubmitted", "ChunkUploaded", "UpdateJudged")
+        ),
+        ("RoundClosed", 1, "university"),
+        ("ModelChunkUploaded", 1, "coordinator"),
+        ("AggregateAttested", 1, "coordinator"),
+        ("ModelPublished", 1, "coordinator"),
+    ]
+
+
+async def test_an_update_of_several_chunks_is_uploaded_in_any_order_and_judged(tmp_path: Path) -> None:
+    async with contract_network(tmp_path) as (told, network):
+        scenario = Scenario(network, told.consortium, told.signers, told.opening_keys, make_spec(dimension=5_000_000))
+        await scenario.prepare()
+        await scenario.open()
+        await scenario.submit("alpha")
+        chunks = scenario.sealed[1, "alpha"][1]
+        assert len(chunks) == 3
+        await all_of(
+            *(
+                network.submit(
+                    "alpha",
+                    "UploadChunk",
+                    "heart",
+                    "1",
+                    str(index),
+                    transient={"chunk": chunks[index]},
+                    endorsers=network.record.committee,
+                )
+                for index in (2, 0, 1)
+            )
+        )
+        assert await network.evaluate("beta", "ReadUpload", "heart", "1", "alpha") == b"[1,1,1]"
+        assert (await scenario.judge("alpha")).state == "accepted"
+        read = await network.evaluate("university", "ReadChunk", "heart", "1", "alpha", "1")
+        assert read == chunks[1]
