@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -110,6 +109,7 @@ class ContractStream:
         self._running: dict[tuple[str, str], _Running] = {}
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.ended = False
 
     async def register(self) -> None:
         """Waits for the service to say under which package id it runs, and lets it in.
@@ -148,6 +148,7 @@ class ContractStream:
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
+            self.ended = True  # before anybody is told, so that nobody tries again here
             writer.cancel()
             self._call.cancel()
             for running in self._running.values():
@@ -263,7 +264,7 @@ class ContractConnection:
         self._changed = asyncio.Condition()
         self._wanted_now = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._lost_at = 0.0
+        self._lost_at: float | None = None
         self._failures = 0
         self._misplaced = False  # another contract answers there: waiting does not help
         self.problem = ""
@@ -271,7 +272,7 @@ class ContractConnection:
     @property
     def connected(self) -> bool:
         """Whether the service is registered right now."""
-        return self._stream is not None
+        return self._stream is not None and not self._stream.ended
 
     @property
     def wanted(self) -> bool:
@@ -284,20 +285,21 @@ class ContractConnection:
         Raises:
             ShimError: The service cannot be reached or runs another package.
         """
-        if self._stream is not None:
+        if self._stream is not None and not self._stream.ended:
             return self._stream
         if self._keeper is None:
             self._lost_at = time.monotonic()
             self._keeper = asyncio.create_task(self._keep(), name=f"contract {self._package_id}")
-        left = min(self._address.dial_timeout_s, _PATIENCE_S) - (time.monotonic() - self._lost_at)
-        enough = self._failures + 1 if left <= 0 else sys.maxsize
+        spent = 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
+        left = min(self._address.dial_timeout_s, _PATIENCE_S) - spent
+        seen = self._failures
         self._wanted_now.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(left if left > 0 else _ONE_MORE_ATTEMPT_S), self._changed:
                 await self._changed.wait_for(
-                    lambda: self._stream is not None or self._misplaced or self._failures >= enough
+                    lambda: self.connected or (self._failures > seen and (left <= 0 or self._misplaced))
                 )
-        if self._stream is None:
+        if self._stream is None or self._stream.ended:
             raise ShimError(
                 f"could not launch chaincode {self._package_id}: connection to {self._address.address} failed: "
                 f"{self.problem or 'no answer'}: is the contract service running?"
@@ -332,13 +334,14 @@ class ContractConnection:
                 async with asyncio.timeout(self._address.dial_timeout_s):
                     await stream.register()
                 _LOG.info("contract %s at %s is ready", self._package_id, self._address.address)
-                self._misplaced = False
+                self._misplaced, self._lost_at = False, None
                 await self._set(stream)
                 await stream.serve()
                 self.problem = "the service closed the stream"
             except ShimError as error:
                 self.problem, self._misplaced = str(error), True
             except grpc.aio.AioRpcError as error:
+                self._misplaced = False
                 self.problem = (error.details() or error.code().name).rstrip(".")
             except TimeoutError:
                 self.problem = f"it did not register within {self._address.dial_timeout_s:g} s"

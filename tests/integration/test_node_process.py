@@ -1,0 +1,171 @@
+"""The embedded node as a process of its own: started, stopped, killed, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockfl.fabric.embedded.settings import NodeSettings
+from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.errors import FabricError
+from blockfl.fabric.gateway import Gateway
+from support.consortium import CHANNEL, CONTRACT, Consortium, consortium
+from support.key_value_contract import key_value_contract
+
+NAMES = ("alpha", "beta", "gamma")
+
+
+def free_addresses(count: int) -> list[str]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    return addresses
+
+
+@pytest.fixture
+async def network(tmp_path: Path) -> AsyncIterator[Consortium]:
+    """A consortium whose contract is deployed and whose node is stopped; the contract services run."""
+    async with consortium(tmp_path / "consortium", handler=key_value_contract, organisations=NAMES) as running:
+        await running.stop_node()
+        yield running
+
+
+class NodeProcess:
+    def __init__(self, process: asyncio.subprocess.Process, settings: NodeSettings, network: Consortium) -> None:
+        self.process = process
+        self.settings = settings
+        self._network = network
+
+    def gateway(self, organisation: str) -> Gateway:
+        address = next(one.listen for one in self.settings.organisations if one.msp_id == organisation)
+        roots = self._network.organisations[organisation].tls.certificate_pem
+        endpoint = Endpoint(address=address, tls_roots_pem=roots)
+        return Gateway(endpoint, self._network.signer(organisation), CHANNEL)
+
+    async def ask(self, request: bytes) -> tuple[int, Any]:
+        """One HTTP request to the operations address."""
+        assert self.settings.operations_listen is not None
+        host, _, port = self.settings.operations_listen.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]), json.loads(body)
+
+
+async def spawn(path: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "blockfl.fabric.embedded", "--config", str(path), stderr=asyncio.subprocess.PIPE
+    )
+
+
+@asynccontextmanager
+async def running(network: Consortium, tmp_path: Path) -> AsyncIterator[NodeProcess]:
+    assert network.settings is not None
+    path = tmp_path / "node.json"
+    if not path.exists():
+        operations = network.settings.model_copy(update={"operations_listen": free_addresses(1)[0]})
+        path.write_text(operations.model_dump_json())
+    process = await spawn(path)
+    try:
+        assert process.stderr is not None
+        lines = []
+        while not (line := (await process.stderr.readline()).decode()).rstrip().endswith(": ready"):
+            lines.append(line)
+            assert line, "".join(lines)
+        assert "whoever runs this process sees and controls every organisation" in "".join(lines)
+        yield NodeProcess(process, NodeSettings.load(path), network)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_a_node_that_is_told_to_stop_does_so_in_order(network: Consortium, tmp_path: Path) -> None:
+    async with running(network, tmp_path) as node:
+        async with node.gateway("alpha") as gateway:
+            await gateway.submit(CONTRACT, "Put", "k", "v")
+        node.process.send_signal(signal.SIGTERM)
+        assert await node.process.wait() == 0
+
+
+async def test_what_was_acknowledged_before_a_kill_is_there_afterwards(network: Consortium, tmp_path: Path) -> None:
+    acknowledged: list[str] = []
+
+    async def put_for_ever(node: NodeProcess, client: int) -> None:
+        async with node.gateway(NAMES[client]) as gateway:
+            number = 0
+            while True:
+                key = f"{client}-{number}"
+                await gateway.submit(CONTRACT, "Put", key, key, retries=0)
+                acknowledged.append(key)
+                number += 1
+
+    for round_number in (1, 2, 3):
+        wanted = 8 * round_number
+        async with running(network, tmp_path) as node:
+            clients = [asyncio.create_task(put_for_ever(node, client)) for client in range(3)]
+            while len(acknowledged) < wanted:
+                await asyncio.sleep(0)
+            node.process.kill()
+            results = await asyncio.gather(*clients, return_exceptions=True)
+            assert all(isinstance(result, FabricError) for result in results)
+    async with running(network, tmp_path) as node, node.gateway("beta") as gateway:
+        found = await asyncio.gather(*(gateway.evaluate(CONTRACT, "Get", key) for key in acknowledged))
+    assert [value.decode() for value in found] == acknowledged
+
+
+async def test_the_operations_address_tells_how_the_node_is(network: Consortium, tmp_path: Path) -> None:
+    async with running(network, tmp_path) as node:
+        assert await node.ask(b"GET /healthz HTTP/1.1\r\n\r\n") == (200, {"status": "OK"})
+        code, status = await node.ask(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (code, status["channel"], status["error"]) == (200, CHANNEL, None)
+        assert set(status["organisations"]) == set(NAMES)
+        assert status["height"] > 1
+        assert (await node.ask(b"POST /status HTTP/1.1\r\n\r\n"))[0] == 405
+        assert (await node.ask(b"GET /secrets HTTP/1.1\r\n\r\n"))[0] == 404
+        assert (await node.ask(b"\xff" * 20_000))[0] == 400
+
+
+async def test_a_port_in_use_is_named(network: Consortium, tmp_path: Path) -> None:
+    async with running(network, tmp_path):
+        process = await spawn(tmp_path / "node.json")
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert "another process" in errors.decode()
+    assert "Traceback" not in errors.decode()
+
+
+async def test_a_damaged_file_is_named_and_nothing_is_served(network: Consortium, tmp_path: Path) -> None:
+    async with running(network, tmp_path):
+        pass
+    block_file = next(iter(sorted((network.directory / "node" / "ledger" / "blocks").iterdir())))
+    content = bytearray(block_file.read_bytes())
+    content[len(content) // 2] ^= 1
+    block_file.write_bytes(content)
+    process = await spawn(tmp_path / "node.json")
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert str(block_file.parent) in errors.decode()
+    assert "Traceback" not in errors.decode()
+
+
+async def test_settings_that_make_no_sense_end_with_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "node.json"
+    path.write_text("{}")
+    process = await spawn(path)
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert "is not a node's settings" in errors.decode()
+    assert "Traceback" not in errors.decode()
