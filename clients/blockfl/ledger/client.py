@@ -14,10 +14,11 @@ import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self, TypeVar
 
+from blockfl.fabric.errors import CommitError, EndorseError, FabricError
 from blockfl.fabric.events import Checkpoint
 from blockfl.fabric.gateway import Committed, Gateway, Timeouts
-
-from blockfl.fabric.errors import CommitError, EndorseError, FabricError
+from blockfl.fabric.rwset import decode_read_write_set
+from blockfl.fabric.transaction import decode_transaction
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, translate
 from blockfl.ledger.event import Event
 from blockfl.ledger.profile import ConnectionProfile
@@ -202,9 +203,7 @@ class Ledger:
             start_block: First block to read; None: from now on.
             checkpoint: Where to go on after a restart; has precedence once it holds a position.
         """
-        async with self.gateway.events(
-            self.profile.contract, start_block=start_block, checkpoint=checkpoint
-        ) as stream:
+        async with self.gateway.events(self.profile.contract, start_block=start_block, checkpoint=checkpoint) as stream:
             async for event in stream:
                 yield Event(
                     name=event.name,
@@ -237,6 +236,9 @@ class Ledger:
     ) -> Committed:
         """Submit a transaction and wait until it is committed; conflicts with concurrent ones are tried again.
 
+        What is done already needs no transaction: when the contract finds nothing to write, nothing is ordered, and
+        the result names no transaction. (Ordered, it would need the contract's own policy, whatever it repeats.)
+
         Raises:
             RefusedError: The contract said no, or the transaction was found invalid.
             UnreachableError: Not enough endorsers answered; nothing was done.
@@ -244,9 +246,11 @@ class Ledger:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                return await self.gateway.submit(
-                    self.profile.contract, function, *arguments, transient=transient, organisations=organisations
-                )
+                proposal = self.gateway.propose(self.profile.contract, function, *arguments, transient=transient)
+                endorsed = await self.gateway.endorse(proposal, organisations)
+                if not _writes_anything(endorsed.envelope):
+                    return Committed(payload=endorsed.payload, transaction_id="", block_number=-1)
+                return await self.gateway.commit(endorsed)
             except CommitError as error:
                 if error.code_name not in _CONFLICTS or attempt == _ATTEMPTS - 1:
                     raise translate(error, function) from error
@@ -279,6 +283,12 @@ class Ledger:
     async def _list(self, kind: type[R], function: str, *arguments: str | bytes) -> tuple[R, ...]:
         rows = _rows(await self.evaluate(function, *arguments))
         return tuple(kind.model_validate_json(json.dumps(row)) for row in rows)
+
+
+def _writes_anything(envelope: bytes) -> bool:
+    """Whether a transaction changes anything of the contract's."""
+    sets = decode_read_write_set(decode_transaction(envelope).results)
+    return any(one.writes_anything for one in sets.namespaces)
 
 
 def _decode(kind: type[R], content: bytes) -> R:

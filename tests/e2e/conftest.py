@@ -1,0 +1,19 @@
+"""One running federation for the end-to-end tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.federation_processes import FederationProcesses, find_free_base_port
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FederationProcesses]:
+    """The default consortium on the embedded node, its three aggregators running."""
+    running = FederationProcesses(tmp_path_factory.mktemp("federation"), find_free_base_port())
+    try:
+        running.up()
+        running.start_aggregators()
+        yield running
+    finally:
+        running.down()

@@ -1,0 +1,96 @@
+"""kill -9 in the middle of a round, of every kind of process and at several points: the round is completed."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from blockfl.fabric.block import header_hash
+from blockfl.ledger.client import Ledger
+from support.federation_processes import INSTITUTIONS, FederationProcesses
+
+DIMENSION, ROUNDS = 2000, 2
+WAIT_S = 60
+
+Act = Callable[[FederationProcesses, str], None]
+
+
+def restart_aggregator(federation: FederationProcesses, task: str) -> None:
+    federation.kill("aggregator-coordinator")
+    federation.start_aggregators(["coordinator"])
+
+
+def restart_institution(federation: FederationProcesses, task: str) -> None:
+    federation.kill(f"institution-hungary-{task}")
+    federation.start_institution("hungary", task, dimension=DIMENSION)
+
+
+def restart_contract_service(federation: FederationProcesses, task: str) -> None:
+    federation.kill_node("contract-regulator")
+    federation.up()
+
+
+def restart_node(federation: FederationProcesses, task: str) -> None:
+    federation.kill_node("node")
+    federation.up()
+
+
+VICTIMS: dict[str, tuple[Act, tuple[str, ...]]] = {
+    "aggregator": (restart_aggregator, ("UpdateSubmitted", "RoundClosed", "AggregateAttested")),
+    "institution": (restart_institution, ("RoundOpened", "UpdateSubmitted", "ModelPublished")),
+    "contract": (restart_contract_service, ("UpdateSubmitted", "UpdateJudged", "RoundClosed")),
+    "node": (restart_node, ("RoundOpened", "UpdateSubmitted", "UpdateJudged", "RoundClosed", "AggregateAttested")),
+}
+CASES = [(victim, point) for victim, (_, points) in VICTIMS.items() for point in points]
+
+
+async def wait_for_event(federation: FederationProcesses, task: str, name: str) -> tuple[int, bytes]:
+    """Wait for the task's first event of a name; return the ledger's height and last hash at that moment."""
+    async with Ledger(federation.profile("university")) as ledger:
+
+        async def follow() -> None:
+            async for event in ledger.events(start_block=0):
+                if event.name == name and event.notice.task == task:
+                    return
+
+        await asyncio.wait_for(follow(), WAIT_S)
+        height = await ledger.gateway.height()
+        return height, await read_hash(ledger, height - 1)
+
+
+async def read_hash(ledger: Ledger, number: int) -> bytes:
+    async for block in ledger.gateway.blocks(number):
+        return header_hash(block.header)
+    raise AssertionError("no block")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "point"), CASES)
+async def test_a_killed_process_loses_neither_the_round_nor_anything_acknowledged(
+    federation: FederationProcesses, victim: str, point: str
+) -> None:
+    task = f"{victim}-{point.lower()}"
+    act, _ = VICTIMS[victim]
+    await asyncio.to_thread(federation.create_task, task, dimension=DIMENSION, rounds=ROUNDS)
+    reached = asyncio.create_task(wait_for_event(federation, task, point))
+    federation.start_institutions(task, dimension=DIMENSION)
+    height, last_hash = await reached
+    await asyncio.to_thread(act, federation, task)
+    await asyncio.to_thread(federation.wait_for_institutions, task)
+    async with Ledger(federation.profile("university")) as ledger:
+        assert await read_hash(ledger, height - 1) == last_hash, "an acknowledged block is not what it was"
+        rounds = await ledger.list_rounds(task)
+        assert [round_.state for round_ in rounds] == ["published"] * ROUNDS
+        # A killed institution may have lost an attempt that it had begun; nobody else may lose anything.
+        spared = set(INSTITUTIONS) - ({"hungary"} if victim == "institution" else set())
+        for round_ in rounds:
+            assert spared <= set(round_.accepted)
+        digests = {metrics.model_digest for metrics in await ledger.list_metrics(task, ROUNDS)}
+        assert digests == {(await ledger.read_model(task, ROUNDS)).digest}
+
+
+@pytest.mark.slow
+def test_after_all_that_the_whole_ledger_verifies(federation: FederationProcesses) -> None:
+    report = federation.query("audit", "verify")
+    assert report["verified"] is True
+    assert {proof["task"] for proof in report["tasks"]} >= {f"{victim}-{point.lower()}" for victim, point in CASES}

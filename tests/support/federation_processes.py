@@ -1,0 +1,178 @@
+"""A whole federation of real processes, started by the product's own commands: for end-to-end tests.
+
+federation = FederationProcesses(tmp_path, base_port)
+federation.up()
+federation.start_aggregators()
+federation.create_task("t", dimension=1000, rounds=2)
+federation.start_institutions("t", dimension=1000)
+federation.wait_for_institutions("t")
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.network import Network
+from blockfl.protocol.model import encode_model, manifest_of
+
+COMMITTEE = ("coordinator", "regulator", "university")
+INSTITUTIONS = ("cleveland", "hungary", "longbeach", "switzerland")
+PORTS = 70
+TESTS = Path(__file__).parents[1]
+
+
+def find_free_base_port(first: int = 40000) -> int:
+    """The first of a range of ports that nobody uses; ranges differ between processes."""
+    start = first + PORTS * (os.getpid() % 100)
+    for base in range(start, 65000 - PORTS, PORTS):
+        if all(_is_free(port) for port in range(base, base + PORTS)):
+            return base
+    raise AssertionError("no free range of ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class FederationProcesses:
+    """One network directory and the processes around it."""
+
+    def __init__(self, directory: Path, base_port: int, ledger: str = "embedded") -> None:
+        self.directory = directory
+        self.network = directory / "network"
+        self.base_port = base_port
+        self.ledger = ledger
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    # The network
+
+    def up(self) -> None:
+        """Bring the network up, or what is missing of it."""
+        ports = () if (self.network / "network.json").exists() else ("--base-port", str(self.base_port))
+        self.blockfl("network", "up", "--directory", str(self.network), "--ledger", self.ledger, *ports)
+
+    def down(self) -> None:
+        """End everything."""
+        for child in self._children.values():
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        for child in self._children.values():
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        if self.network.exists():
+            self.blockfl("network", "down", "--directory", str(self.network), "--yes")
+
+    def kill_node(self, name: str) -> None:
+        """kill -9 a process of the network: ``node`` or ``contract-<organisation>``."""
+        row = next(row for row in Network.open(self.network).status() if row.name == name)
+        assert row.pid is not None, f"{name} does not run"
+        os.kill(row.pid, signal.SIGKILL)
+
+    def profile_path(self, organisation: str, user: str = "agent") -> Path:
+        return self.network / "organisations" / organisation / "profiles" / f"{user}.json"
+
+    def profile(self, organisation: str, user: str = "agent") -> ConnectionProfile:
+        return ConnectionProfile.load(self.profile_path(organisation, user))
+
+    def query(self, *arguments: str, organisation: str = "coordinator") -> Any:
+        """A ``blockfl`` command's JSON."""
+        return json.loads(self.blockfl(*arguments, "--profile", str(self.profile_path(organisation)), "--json"))
+
+    def blockfl(self, *arguments: str) -> bytes:
+        finished = subprocess.run(
+            [sys.executable, "-m", "blockfl.cli.main", *arguments], capture_output=True, check=False, timeout=240
+        )
+        assert finished.returncode == 0, f"{arguments} ended with {finished.returncode}:\n{finished.stderr.decode()}"
+        return finished.stdout
+
+    # Tasks and agents
+
+    def create_task(self, task: str, *, dimension: int, rounds: int, options: Sequence[str] = ()) -> None:
+        weights = np.zeros(dimension, np.float32)
+        initial = self.directory / f"{task}.safetensors"
+        initial.write_bytes(encode_model(manifest_of({"weights": weights}), weights))
+        profile = str(self.profile_path("coordinator"))
+        create = ("task", "create", task, "--profile", profile, "--initial", str(initial))
+        deadlines = ("--submit-seconds", "120", "--judge-seconds", "120")
+        self.blockfl(*create, "--rounds", str(rounds), *deadlines, *options)
+
+    def start_aggregators(self, organisations: Sequence[str] = COMMITTEE) -> None:
+        for organisation in organisations:
+            profile, state = str(self.profile_path(organisation)), str(self.directory / "aggregators" / organisation)
+            command = ["-m", "blockfl.cli.main", "aggregator", "run", "--profile", profile, "--directory", state]
+            self.start(f"aggregator-{organisation}", command)
+
+    def start_institution(self, organisation: str, task: str, *, dimension: int) -> None:
+        state = self.directory / "institutions" / organisation / task
+        command = ["-m", "support.numpy_institution", "--profile", str(self.profile_path(organisation))]
+        command += ["--task", task, "--dimension", str(dimension), "--directory", str(state)]
+        command += ["--seed", str(INSTITUTIONS.index(organisation))]
+        self.start(f"institution-{organisation}-{task}", command)
+
+    def start_institutions(self, task: str, *, dimension: int) -> None:
+        for organisation in INSTITUTIONS:
+            self.start_institution(organisation, task, dimension=dimension)
+
+    def wait_for_institutions(self, task: str, timeout_s: float = 120) -> None:
+        """Wait until every institution's agent has ended well."""
+        deadline = time.monotonic() + timeout_s
+        for organisation in INSTITUTIONS:
+            name = f"institution-{organisation}-{task}"
+            try:
+                code = self._children[name].wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired as error:
+                raise AssertionError(f"{name} does not end:\n{self.log(name)}\n{self.logs()}") from error
+            assert code == 0, f"{name} ended with {code}:\n{self.log(name)}"
+
+    # Processes
+
+    def start(self, name: str, command: Sequence[str]) -> None:
+        path = self._log_path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as log:
+            self._children[name] = subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"},
+            )
+
+    def kill(self, name: str) -> None:
+        """kill -9 an agent's process."""
+        child = self._children[name]
+        assert child.poll() is None, f"{name} has ended already:\n{self.log(name)}"
+        child.kill()
+        child.wait()
+
+    def log(self, name: str) -> str:
+        path = self._log_path(name)
+        return "\n".join(path.read_text(errors="replace").splitlines()[-25:]) if path.exists() else ""
+
+    def logs(self) -> str:
+        """The last lines of every aggregator, for a failed test's report."""
+        return "\n".join(f"--- {name}\n{self.log(name)}" for name in self._children if name.startswith("aggregator"))
+
+    def _log_path(self, name: str) -> Path:
+        return self.directory / "logs" / f"{name}.log"
