@@ -106,6 +106,17 @@ async def test_a_peer_that_is_down_is_tried_again_and_then_reported(peer: Script
         assert await gateway.evaluate("app", "Get", retries=20) == b"Get"
 
 
+async def test_a_peer_that_does_not_know_the_others_yet_is_asked_again(peer: ScriptedPeer) -> None:
+    message = "no combination of peers can be derived which satisfy the endorsement policy"
+    peer.fail("Endorse", *[Fault(code=grpc.StatusCode.FAILED_PRECONDITION, message=message)] * 2)
+    async with connect(peer) as gateway:
+        await gateway.submit("app", "Put")
+        peer.fail("Endorse", *[Fault(code=grpc.StatusCode.FAILED_PRECONDITION, message=message)] * 2)
+        with pytest.raises(EndorseError, match=message):
+            await gateway.submit("app", "Put", retries=1)
+    assert peer.calls.count("Endorse") == 5
+
+
 async def test_a_transaction_that_was_ordered_although_sending_failed_is_found_and_not_sent_again(
     peer: ScriptedPeer,
 ) -> None:

@@ -45,6 +45,8 @@ __all__ = ["Committed", "Endorsed", "Gateway", "Status", "Timeouts"]
 
 _SERVICE: Final = "/gateway.Gateway/"
 _FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 2.0
+_NO_PEERS_YET: Final = "no combination of peers can be derived"
 # How long to ask for the outcome of a transaction before sending it again.
 _GLANCE_S: Final = 2.0
 
@@ -332,17 +334,22 @@ class Gateway:
         transaction_id: str,
         retries: int,
     ) -> bytes:
-        """Call a stage that orders nothing; try again while the peer cannot be reached."""
+        """Call a stage that orders nothing; try again while the peer cannot be reached or is only just back."""
         for attempt in range(retries):
             try:
                 return await self._call(kind, what, method, request, timeout_s, transaction_id)
             except GatewayError as error:
-                # UNAVAILABLE over a connection that stands is the gateway's own answer: it lacks endorsers.
-                is_connected = self._opened.get_state() == grpc.ChannelConnectivity.READY
-                if error.status != grpc.StatusCode.UNAVAILABLE or is_connected:
+                if not self._may_pass(error):
                     raise
-            await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
+            await _pause(attempt)
         return await self._call(kind, what, method, request, timeout_s, transaction_id)
+
+    def _may_pass(self, error: GatewayError) -> bool:
+        if error.status == grpc.StatusCode.UNAVAILABLE:
+            # Over a connection that stands it is the gateway's own answer: it lacks the endorsers asked for.
+            return self._opened.get_state() != grpc.ChannelConnectivity.READY
+        # A peer that was restarted does not know the others yet.
+        return error.status == grpc.StatusCode.FAILED_PRECONDITION and _NO_PEERS_YET in str(error)
 
     async def _settle(self, endorsed: Endorsed, retries: int) -> Status:
         """Send, ask, and send again until the ledger knows the transaction."""
@@ -356,7 +363,7 @@ class Gateway:
                 if attempt == retries:
                     raise _unknown(error, endorsed) from error
                 failed_to_send = isinstance(error, SubmitError)
-            await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
+            await _pause(attempt)
             if failed_to_send:
                 try:
                     return await self.commit_status(
@@ -384,6 +391,10 @@ class Gateway:
             raise gateway_error(GatewayError, f"cannot read the events of {chaincode}", error) from error
         finally:
             call.cancel()
+
+
+async def _pause(attempt: int) -> None:
+    await asyncio.sleep(min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
 
 
 def _proposal_request(proposal: Proposal, organisations: Sequence[str]) -> bytes:
