@@ -211,7 +211,7 @@ def test_a_missing_file_is_named_or_made_again(tmp_path: Path, channel: Path, pa
 
 
 def test_memory_stays_bounded_while_large_private_data_pass_through(tmp_path: Path) -> None:
-    """Sixty chunks of 4 MiB, four at a time: the process needs a small part of their 240 MiB."""
+    """A hundred chunks of 4 MiB, four at a time: the process needs a part of their 400 MiB."""
     script = (
         "import asyncio, resource, sys\n"
         "from pathlib import Path\n"
@@ -228,7 +228,7 @@ def test_memory_stays_bounded_while_large_private_data_pass_through(tmp_path: Pa
         "            names = ('alpha', 'beta')\n"
         "            await asyncio.gather(*[ledger.stage_private(n, endorsed.tx_id, endorsed.sets) for n in names])\n"
         "            assert (await ledger.order(endorsed.envelope)).code == 0\n"
-        "        for start in range(0, 60, 4):\n"
+        "        for start in range(0, 100, 4):\n"
         "            await asyncio.gather(*[put(number) for number in range(start, start + 4)])\n"
         "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
         "asyncio.run(main())\n"
@@ -238,7 +238,7 @@ def test_memory_stays_bounded_while_large_private_data_pass_through(tmp_path: Pa
     arguments = [sys.executable, "-c", script, str(tmp_path / "channel"), str(tmp_path / "ledger")]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 180
+    assert int(done.stdout) < 250
 
 
 def test_the_ledger_is_usable_from_a_loop_that_comes_after_another_one(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from blockfl.fabric.embedded.files import Files
-from blockfl.fabric.embedded.private_store import (
+from blockfl.fabric.embedded.private_set import (
     CommittedSet,
     CommittedWrite,
     PrivateCommit,
     PrivateSet,
-    PrivateStore,
     PrivateValue,
 )
+from blockfl.fabric.embedded.private_store import PrivateStore
 from blockfl.fabric.errors import BlockError, NodeError
 from blockfl.fabric.rwset import PrivateWriteSet, Version, Write, encode_private_write_set
 from support.faults import FaultyFiles
@@ -32,7 +32,7 @@ LARGE = random.Random(3).randbytes(40_000)
 def opened(directory: Path, files: Files | None = None) -> Iterator[PrivateStore]:
     store = PrivateStore(directory, files or Files())
     try:
-        store.verify()
+        store.verify(set())
         yield store
     finally:
         store.close()
@@ -384,3 +384,31 @@ def test_a_changed_byte_is_found_or_harmless_wherever_it_is(tmp_path: Path) -> N
         assert outcome == expected or str(copy / "private.sqlite") in str(outcome)
         found += outcome != expected
     assert found > FLIPS * 0.8
+
+
+def test_a_set_that_is_named_twice_in_one_transaction_is_stored_once(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        store.stage("tx", [make_set({"k": b"v"})], 0)
+        commit = committed(1, {"k": b"v"})
+        store.commit(PrivateCommit(number=1, sets=commit.sets * 2, writes=commit.writes), [])
+        assert read(store, "k") == PrivateValue(value=b"v", version=Version(1, 0))
+        assert len(sets(store, 1)) == 1
+
+
+def test_the_log_of_the_database_stays_short_while_somebody_always_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockfl.fabric.embedded.database._LOG_BYTES", 1 << 20)
+    with opened(tmp_path) as store:
+        view = store.begin_read()
+        for number in range(1, 150):
+            put(store, number, {f"k{number}": bytes([number]) * 9000})
+            view, before = store.begin_read(), view
+            before.close()
+        log = tmp_path / "private.sqlite-wal"
+        assert log.stat().st_size > 1 << 20
+        # The readers of a moment ago are done when the thread that commits gets here.
+        view.close()
+        store.trim_log()
+        assert log.stat().st_size == 0
+        store.trim_log()

@@ -174,6 +174,13 @@ def test_hashes_expire_with_their_block_unless_they_were_written_again(tmp_path:
             assert view.get_hash("app", "sealed", b"renewed") == HashedValue(value_hash=b"w", version=Version(2, 0))
 
 
+def test_a_key_that_expires_beyond_all_numbers_stays(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        commit(store, 0, put_hash(b"k", b"v", expires=1 << 63))
+        with reading(store) as view:
+            assert view.get_hash("app", "sealed", b"k")
+
+
 def test_a_commit_that_finds_the_disk_full_changes_nothing(tmp_path: Path) -> None:
     with opened(tmp_path, page_limit=30) as store:
         commit(store, 0, put("a", b"1"))
