@@ -1,4 +1,4 @@
-"""The committer: makes, validates and stores blocks, and brings what a crash left behind into line.
+"""The committer: makes, validates and stores blocks.
 
 A block is committed in this order, each step on disk before the next: the block file (from here on the block
 exists), each organisation's private data, the state. A crash in between is repaired at the next start by doing the
@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer.etcdraft import metadata_pb2
-from google.protobuf.message import DecodeError
 
 from ..block import (
     build_block,
@@ -29,8 +28,6 @@ from ..block import (
     set_commit,
     sign_block,
     verify_block,
-    verify_genesis,
-    verify_link,
 )
 from ..config import BLOCK_VALIDATION, ChannelConfig
 from ..errors import BlockError, NodeError
@@ -39,9 +36,10 @@ from ..transaction import VALID
 from ..validate import BlockValidation, SignatureCache, StateUpdates, validate_block
 from .blocks import BlockStore
 from .definition import LIFECYCLE
-from .files import Files
+from .files import FileIdentity, Files
 from .private_plan import PrivatePlan, SetReference, private_sets
-from .private_store import PrivateCommit, PrivateStore
+from .private_set import PrivateCommit
+from .private_store import PrivateStore
 from .store import Committed, Place, StateStore
 
 _log = logging.getLogger(__name__)
@@ -49,7 +47,6 @@ _STAGED_BLOCKS: Final = 1000
 _SWEEP_BLOCKS: Final = 100
 _CONSENSUS: Final = "etcdraft"
 References = Sequence[Sequence[SetReference]]
-_GENESIS_MISSING: Final = "expected a configuration block 0 to begin with"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +85,7 @@ class Committer:
     """The blocks, the state and the private data of one channel, moving forward together."""
 
     def __init__(self, directory: Path, signer: Signer | None, options: CommitterOptions) -> None:
-        """Open the files; `recover` must follow."""
+        """Open the files; `recovery.recover` must follow."""
         self._directory = directory
         self._signer = signer
         self._options = options
@@ -109,6 +106,11 @@ class Committer:
     def config(self) -> ChannelConfig:
         """The configuration as of the last block."""
         return self._configs[self.committed.config_block]
+
+    @property
+    def directory(self) -> Path:
+        """Where everything is."""
+        return self._directory
 
     def config_of(self, number: int) -> ChannelConfig:
         """The configuration that a block brought."""
@@ -138,6 +140,10 @@ class Committer:
         """Tell whether some organisation has the private set with a digest."""
         return any(store.holds(digest) for store in self._private.values())
 
+    def organisation_directory(self, name: str) -> Path:
+        """The directory of one organisation."""
+        return self._directory / "organisations" / quote(name, safe="")
+
     def check_orders(self) -> Signer:
         """The orderer's key.
 
@@ -148,123 +154,22 @@ class Committer:
             raise NodeError("this ledger was opened without an orderer's key: it takes blocks, not transactions")
         return self._signer
 
-    # -- coming up
+    # -- coming up, see `recovery`
 
-    def recover(self, genesis: Any | None) -> None:
-        """Verify every file, create what is new, do again what a crash interrupted.
-
-        Raises:
-            NodeError: a file is damaged (named), or the genesis block is missing or another one.
-        """
-        self._state.verify()
-        committed = self._state.committed()
-        self._load_blocks(committed)
-        self._begin(genesis)
+    def restore(self, committed: Committed | None) -> None:
+        """Go on from what the state records; None when it is empty, block 0 is stored then."""
         self.committed = committed or Committed()
-        self._check_agreement()
-        self._load_configs()
-        self._check_signer()
-        self._open_private()
-        self._check_private()
-        for number in range(self.committed.height, self._blocks.height):
-            self._redo(number)
-        self._check_private()
-        self._finish_staged()
-        self.definitions_height = self.committed.height
-
-    def _load_blocks(self, committed: Committed | None) -> None:
-        previous = b""
-
-        def verify(number: int, encoded: bytes) -> None:
-            nonlocal previous
-            try:
-                block = common_pb2.Block.FromString(encoded)
-                verify_link(previous, block, number=number)
-            except (BlockError, DecodeError) as error:
-                raise NodeError(f"{self._directory / 'blocks'}: block {number} is not in its place: {error}") from error
-            previous = header_hash(block.header)
-
-        new = committed is None and not any((self._directory / "blocks").glob("*.blocks"))
-        acknowledged = None if committed is None else committed.height
-        self._blocks.load(0 if new else acknowledged, verify)
-
-    def _begin(self, genesis: Any | None) -> None:
-        if self._blocks.height == 0:
-            if genesis is None:
-                raise NodeError(f"{self._directory} holds no ledger yet: {_GENESIS_MISSING}")
-            verify_genesis(genesis)
-            first = common_pb2.Block.FromString(encode_block(genesis))
-            set_commit(first, bytes(len(first.data.data)), b"")
-            self._blocks.append(encode_block(first))
-        elif genesis is not None:
-            expected = header_hash(common_pb2.Block.FromString(self._blocks.read(0)).header)
-            if header_hash(genesis.header) != expected:
-                raise NodeError(
-                    f"{self._directory} holds the ledger of another network: expected a block 0 with hash "
-                    f"{expected.hex()}, got {header_hash(genesis.header).hex()}: give the network a new directory"
-                )
-
-    def _check_agreement(self) -> None:
-        if self.committed.height == 0:
-            return
-        last = common_pb2.Block.FromString(self._blocks.read(self.committed.height - 1))
-        if header_hash(last.header) != self.committed.header_hash:
-            raise NodeError(
-                f"{self._state.path} is not the state of the blocks beside it: they differ at block "
-                f"{self.committed.height - 1}: move it away, the node makes it again from its blocks"
-            )
-
-    def _load_configs(self) -> None:
         number = self.committed.config_block
         self._configs[number] = ChannelConfig.from_block(common_pb2.Block.FromString(self._blocks.read(number)))
+        self._check_signer()
+        self._open_private()
 
-    def _check_signer(self) -> None:
-        if self._signer is None:
-            return
-        if self.config.consensus_type != _CONSENSUS:
-            raise NodeError(
-                f"expected a channel ordered by one node ({_CONSENSUS}), got {self.config.consensus_type}: the "
-                "embedded node orders alone"
-            )
-        if not self.config.policies.satisfied_by(BLOCK_VALIDATION, [self._signer.identity]):
-            raise NodeError(
-                f"blocks signed by {self._signer!r} do not satisfy {BLOCK_VALIDATION}: give the node the identity "
-                "of an ordering node of this channel"
-            )
+    def redo(self, number: int) -> None:
+        """Apply a block that is stored, but not in the state.
 
-    def _open_private(self) -> None:
-        names = {*self.config.application_msp_ids, *self.committed.private_heights}
-        for name in sorted(names - self._private.keys()):
-            store = PrivateStore(
-                self.organisation_directory(name), self._options.files, page_limit=self._options.page_limit
-            )
-            self._private[name] = store
-            store.verify()
-
-    def organisation_directory(self, name: str) -> Path:
-        """The directory of one organisation."""
-        return self._directory / "organisations" / quote(name, safe="")
-
-    def _check_private(self) -> None:
-        for name, expected in self.committed.private_heights.items():
-            store = self._private[name]
-            if store.height < expected:
-                raise NodeError(
-                    f"{store.path} is damaged: it ends at block {store.height - 1}, private data up to block "
-                    f"{expected - 1} were acknowledged; nothing of it is served: restore the organisation's "
-                    "directory from a copy"
-                )
-
-    def _finish_staged(self) -> None:
-        view = self._state.begin_read()
-        try:
-            for store in self._private.values():
-                store.finish(name for name in store.staged() if view.has_transaction(name))
-                store.forget_staged(self.committed.height - _STAGED_BLOCKS)
-        finally:
-            view.close()
-
-    def _redo(self, number: int) -> None:
+        Raises:
+            NodeError: validating it gives another result than it records.
+        """
         if number:
             _log.info("block %d was stored, but not applied to the state: applying it now", number)
         block = common_pb2.Block.FromString(self._blocks.read(number))
@@ -276,6 +181,17 @@ class Committer:
                 "records: another version of this program wrote it: restore the directory from a copy"
             )
         self._apply(prepared)
+
+    def finish_recovery(self) -> None:
+        """Drop what was staged for transactions that are on the ledger, or long ago."""
+        view = self._state.begin_read()
+        try:
+            for store in self._private.values():
+                store.finish(name for name in store.staged() if view.has_transaction(name))
+                store.forget_staged(self.committed.height - _STAGED_BLOCKS)
+        finally:
+            view.close()
+        self.definitions_height = self.committed.height
 
     # -- moving forward
 
@@ -391,12 +307,41 @@ class Committer:
                 self._private[name].commit(commit, others)
             self._state.commit(prepared.encoded, validation.updates, places, committed)
         self.committed = committed
-        for store in self._private.values():
-            store.finish(name for name, _ in places)
-            if number % _SWEEP_BLOCKS == 0:
-                store.forget_staged(number - _STAGED_BLOCKS)
+        self._tidy(number, [name for name, _ in places])
         if validation.config:
             self._open_private()
+
+    def _tidy(self, number: int, transaction_ids: Sequence[str]) -> None:
+        for store in self._private.values():
+            store.finish(transaction_ids)
+            if number % _SWEEP_BLOCKS == 0:
+                store.forget_staged(number - _STAGED_BLOCKS)
+            store.trim_log()
+        self._state.trim_log()
+
+    def _check_signer(self) -> None:
+        if self._signer is None:
+            return
+        if self.config.consensus_type != _CONSENSUS:
+            raise NodeError(
+                f"expected a channel ordered by one node ({_CONSENSUS}), got {self.config.consensus_type}: the "
+                "embedded node orders alone"
+            )
+        if not self.config.policies.satisfied_by(BLOCK_VALIDATION, [self._signer.identity]):
+            raise NodeError(
+                f"blocks signed by {self._signer!r} do not satisfy {BLOCK_VALIDATION}: give the node the identity "
+                "of an ordering node of this channel"
+            )
+
+    def _open_private(self) -> None:
+        verified: set[FileIdentity] = set()
+        names = {*self.config.application_msp_ids, *self.committed.private_heights}
+        for name in sorted(names - self._private.keys()):
+            store = PrivateStore(
+                self.organisation_directory(name), self._options.files, page_limit=self._options.page_limit
+            )
+            self._private[name] = store
+            store.verify(verified)
 
 
 def _changes_definitions(updates: StateUpdates) -> bool:

@@ -20,6 +20,10 @@ from .files import damaged, storage_errors
 _CACHE_KIB: Final = 2048
 _WAL_PAGES: Final = 2000
 _POOLED: Final = 16
+_TIMEOUT_S: Final = 30
+_LARGEST: Final = (1 << 63) - 1
+_LOG_BYTES: Final = 32 << 20
+_TRIM_WAIT_MS: Final = 500
 
 Row = tuple[Any, ...]
 
@@ -45,6 +49,11 @@ def sealed(*columns: object) -> Row:
     return (*columns, checksum(*columns))
 
 
+def storable(expires: int | None) -> int | None:
+    """The number of a block as SQLite can store it; one that is never reached becomes None."""
+    return expires if expires is not None and expires <= _LARGEST else None
+
+
 class Database:
     """One SQLite file: one connection that writes, and pooled ones that read."""
 
@@ -65,6 +74,7 @@ class Database:
         self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._closed = False
+        self._trim_at = _LOG_BYTES
         with self.errors():
             self._writer = self._connect()
             self._writer.execute("PRAGMA synchronous = FULL")
@@ -114,6 +124,8 @@ class Database:
         """Start a read transaction that sees what is committed now; end it with `end_read`."""
         with self.errors():
             with self._guard:
+                if self._closed:
+                    raise NodeError("the ledger is closed")
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
                 connection = self._connect()
@@ -154,6 +166,21 @@ class Database:
                     if fault:
                         raise self.damaged(f"{fault} (table {table})")
 
+    def trim_log(self) -> None:
+        """Fold a log that has grown long into the file.
+
+        SQLite does so by itself when no reader is in the way for a moment; under steady load that never comes, so
+        from some length on wait for the readers. They must not wait for this thread meanwhile.
+        """
+        log = self.path.with_name(f"{self.path.name}-wal")
+        with self.errors():
+            if log.stat().st_size < self._trim_at:
+                return
+            self._writer.execute(f"PRAGMA busy_timeout = {_TRIM_WAIT_MS}")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._writer.execute(f"PRAGMA busy_timeout = {_TIMEOUT_S * 1000}")
+            self._trim_at = log.stat().st_size + _LOG_BYTES
+
     def close(self) -> None:
         """Close all idle connections; SQLite folds its log into the file."""
         with self._guard:
@@ -165,7 +192,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=64
+            self.path, timeout=_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")

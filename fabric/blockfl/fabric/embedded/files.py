@@ -22,6 +22,9 @@ from ..errors import NodeError
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UNFINISHED: Final = ".unfinished"
 
+FileIdentity = tuple[int, int, str]
+"""Device, number and name: what two hard links to one payload have in common."""
+
 
 def storage_error(path: Path, error: OSError | sqlite3.Error) -> NodeError:
     """Describe what the operating system or SQLite refused: expected, got, what to do."""
@@ -175,20 +178,25 @@ class PayloadDirectory:
         with storage_errors(path):
             path.unlink(missing_ok=True)
 
-    def sweep(self, wanted: frozenset[bytes]) -> None:
+    def sweep(self, wanted: frozenset[bytes], verified: set[FileIdentity]) -> None:
         """Remove unfinished files and payloads that nobody wants, verify the others.
+
+        Args:
+            wanted: digests of the payloads that must be there.
+            verified: files that were read already, under the name that another directory gives them; added to.
 
         Raises:
             NodeError: a wanted payload is missing or damaged.
         """
         found: set[bytes] = set()
         for path in sorted(self.path.glob("*/*")):
-            digest = bytes.fromhex(path.name) if len(path.name) == 64 else b""
-            if digest in wanted:
-                self.read(digest)
-                found.add(digest)
-            else:
+            digest = _digest_of(path)
+            if digest not in wanted:
                 path.unlink()
+            elif _identity(path) not in verified:
+                self.read(digest)
+                verified.add(_identity(path))
+            found.add(digest)
         for digest in sorted(wanted - found):
             raise damaged(self.file(digest), "the file is missing")
 
@@ -196,6 +204,18 @@ class PayloadDirectory:
         if directory not in self._prepared:
             self._files.create_directory(directory)
             self._prepared.add(directory)
+
+
+def _identity(path: Path) -> FileIdentity:
+    status = path.stat()
+    return status.st_dev, status.st_ino, path.name
+
+
+def _digest_of(path: Path) -> bytes:
+    try:
+        return bytes.fromhex(path.name)
+    except ValueError:
+        return b""
 
 
 class DirectoryLock:

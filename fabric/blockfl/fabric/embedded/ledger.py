@@ -26,7 +26,9 @@ from ..validate import SignatureCache
 from .committer import Committer, CommitterOptions, Prepared
 from .files import DirectoryLock
 from .orderer import ForeignBlock, Orderer, Submission
-from .private_store import PrivateSet, PrivateStore, PrivateValue, StoredSet
+from .private_set import PrivateSet, PrivateValue, StoredSet
+from .private_store import PrivateStore
+from .recovery import recover
 from .refusal import verify_orderable
 from .snapshot import Snapshot
 
@@ -85,7 +87,7 @@ class Ledger:
         committer: Committer | None = None
         try:
             committer = Committer(directory, orderer, options)
-            committer.recover(genesis)
+            recover(committer, genesis)
         except BaseException:
             if committer is not None:
                 committer.close()

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from ..rwset import decode_read_write_set
 from ..transaction import VALID, decode_transaction
 from ..validate import BlockValidation, HashedUpdate, StateView
+from .database import storable
 from .membership import Membership, read_membership
-from .private_store import CommittedSet, CommittedWrite, PrivateCommit, PrivateStore
+from .private_set import CommittedSet, CommittedWrite, PrivateCommit
+from .private_store import PrivateStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ class PrivatePlan:
                     namespace=reference.namespace,
                     collection=reference.collection,
                     digest=reference.digest,
-                    expires=membership.expires(self._validation.number),
+                    expires=storable(membership.expires(self._validation.number)),
                 )
 
     def _membership(self, namespace: str, collection: str) -> Membership:
@@ -109,5 +111,5 @@ def _write(update: HashedUpdate) -> CommittedWrite:
         key_hash=update.key_hash,
         value_hash=update.value_hash,
         purged_at=update.purged_at,
-        expires=update.expires,
+        expires=storable(update.expires),
     )

@@ -10,7 +10,8 @@ from ..config import ChannelConfig
 from ..errors import NodeError
 from ..rwset import hash_key
 from ..validate import HashedValue, StateValue
-from .private_store import PrivateValue, PrivateView
+from .private_set import PrivateValue
+from .private_view import PrivateView
 from .store import Committed, StateView
 
 

@@ -17,7 +17,7 @@ from typing import Final, Self
 from ..rwset import Version
 from ..validate import HashedUpdate, HashedValue, PublicUpdate, StateUpdates, StateValue
 from .blocks import BlockStore
-from .database import META, Database, Row, checksum, read_meta, sealed, write_meta
+from .database import META, Database, Row, checksum, read_meta, sealed, storable, write_meta
 
 _INLINE_BYTES: Final = 16 << 10
 _PAGE: Final = 200
@@ -158,6 +158,10 @@ class StateStore:
         """Open a consistent view of what is committed."""
         return StateView(self._database, self._blocks)
 
+    def trim_log(self) -> None:
+        """Keep SQLite's log short; the thread that commits calls it when it holds no lock."""
+        self._database.trim_log()
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -263,5 +267,5 @@ def _apply_hashed(connection: sqlite3.Connection, update: HashedUpdate) -> None:
     if update.value_hash is None:
         connection.execute("DELETE FROM hashed WHERE namespace = ? AND collection = ? AND key_hash = ?", place)
         return
-    row = sealed(*place, update.value_hash, *update.version, update.metadata, update.expires)
+    row = sealed(*place, update.value_hash, *update.version, update.metadata, storable(update.expires))
     connection.execute("INSERT OR REPLACE INTO hashed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
