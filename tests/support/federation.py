@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.protocol.blob import split_blob
+from blockfl.protocol.canonical import Record
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.payload import encode_payload
 from blockfl.protocol.records import (
@@ -24,6 +25,8 @@ from blockfl.protocol.records import (
     Enrolment,
     Header,
     Member,
+    Metrics,
+    Notice,
     Progress,
     Round,
     SignedHeader,
@@ -31,9 +34,16 @@ from blockfl.protocol.records import (
     TaskSpec,
     Training,
 )
-from blockfl.protocol.round import create_task, open_round
+from blockfl.protocol.round import close_round, create_aggregate, create_task, open_round
 from blockfl.protocol.seal import Sealed, encode_public_key, seal
-from blockfl.protocol.submission import compose_header, compose_place, compute_certificate_digest, sign_header
+from blockfl.protocol.submission import (
+    compose_header,
+    compose_place,
+    compute_certificate_digest,
+    create_equivocation,
+    create_update,
+    sign_header,
+)
 
 INSTITUTIONS = ("alpha", "beta", "delta", "gamma")
 COMMITTEE = ("coordinator", "regulator", "university")
@@ -79,7 +89,9 @@ class Federation:
 
     def signer(self, organisation: str) -> Callable[[bytes], bytes]:
         """Return the function that signs for an organisation."""
-        return lambda message: self.signing_keys[organisation].sign(message, ec.ECDSA(SHA256()))
+        return lambda message: self.signing_keys[organisation].sign(
+            message, ec.ECDSA(SHA256(), deterministic_signing=True)
+        )
 
 
 def make_federation(
@@ -90,7 +102,7 @@ def make_federation(
     rounds: int = 12,
     minimum_accepted: int = 3,
 ) -> Federation:
-    """Make a federation; keys are the same every time, certificates and signatures are not."""
+    """Make a federation; keys, certificates and signatures are the same every time."""
     arrays = {"dense/kernel": np.zeros(tuple(shape), dtype=np.float32), "dense/bias": np.ones(2, dtype=np.float32)}
     manifest = manifest_of(arrays)
     initial_model = encode_model(manifest, np.linspace(-1, 1, manifest.dimension, dtype=np.float32))
@@ -140,6 +152,50 @@ def make_federation(
     )
 
 
+def make_examples(federation: Federation) -> dict[str, Record]:
+    """Return one example of each record that stands under a key."""
+    header, _ = federation.update("alpha", np.zeros(federation.dimension, dtype=np.int16))
+    other, _ = federation.update("alpha", np.ones(federation.dimension, dtype=np.int16))
+    signed = federation.sign(header)
+    equivocation = create_equivocation(header, federation.sign(other), NOW_MS)
+    assert equivocation is not None
+    update = create_update(header, NOW_MS)
+    accepted = {
+        name: update.model_copy(update={"organisation": name, "state": "accepted"})
+        for name in ("alpha", "beta", "delta")
+    }
+    closed = close_round(federation.round, accepted, (), 3, federation.round.submit_deadline_ms)
+    _, progress, model = create_task(federation.task.spec, "coordinator", NOW_MS)
+    metrics = Metrics(
+        task="heart",
+        version=1,
+        organisation="alpha",
+        model_digest="0" * 64,
+        samples=5,
+        accuracy_micro=800_000,
+        loss_micro=0,
+        reported_at_ms=NOW_MS,
+    )
+    return {
+        "consortium": federation.consortium,
+        "spec": federation.task.spec,
+        "task": federation.task,
+        "progress": progress,
+        "committee key": federation.keys[0],
+        "enrolment": federation.enrolments[0],
+        "open round": federation.round,
+        "closed round": closed,
+        "header": header,
+        "signed header": signed,
+        "update": update,
+        "equivocation": equivocation,
+        "aggregate": create_aggregate(closed),
+        "model": model,
+        "metrics": metrics,
+        "notice": Notice(task="heart", round=1, organisation="alpha", detail=""),
+    }
+
+
 def make_consortium() -> Consortium:
     """Return the default consortium of seven."""
     members = dict.fromkeys(INSTITUTIONS, ("institution",)) | {
@@ -186,6 +242,6 @@ def make_certificate(
         .serial_number(1)
         .not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
         .not_valid_after(datetime(2036, 1, 1, tzinfo=UTC))
-        .sign(signer or key, SHA256())
+        .sign(signer or key, SHA256(), ecdsa_deterministic=True)
     )
     return certificate.public_bytes(Encoding.PEM).decode()

@@ -24,6 +24,7 @@ from blockfl.protocol.records import Recipient, SignedHeader
 from blockfl.protocol.seal import SealPlace, encode_public_key, seal
 from blockfl.protocol.submission import compute_certificate_digest, signing_bytes, verify_header_signature
 from blockfl.protocol.terms import compute_bounds, compute_weights
+from support.federation import make_examples, make_federation
 from support.refusal import code_of
 
 DIRECTORY: Final = Path(__file__).parents[1] / "vectors"
@@ -137,10 +138,25 @@ def read_vectors(name: str) -> list[Document]:
     return cases
 
 
+def make_inputs(name: str) -> list[Document]:
+    """Return the inputs of one file: made from the federation where they hold records, otherwise as they are."""
+    federation = make_federation()
+    examples = make_examples(federation)
+    if name == "records":
+        return [
+            {"name": case, "given": {"record": type(one).__name__, "text": one.encode().decode()}}
+            for case, one in examples.items()
+        ]
+    if name == "signatures":
+        signed = examples["signed header"].encode().decode()
+        return [{"name": "alpha", "given": {"signed_header": signed, "certificate": federation.certificates["alpha"]}}]
+    return [{"name": case["name"], "given": case["given"]} for case in read_vectors(name)]
+
+
 def write_vectors() -> None:
-    """Write every file anew: the inputs stay, the outputs are derived."""
+    """Write every file anew."""
     for name, derive in DERIVATIONS.items():
-        cases = [case | {"gives": derive(case["given"])} for case in read_vectors(name)]
+        cases = [case | {"gives": derive(case["given"])} for case in make_inputs(name)]
         text = json.dumps({"cases": cases}, indent=1, ensure_ascii=False)
         (DIRECTORY / f"{name}.json").write_text(f"{text}\n")
 

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,63 +19,14 @@ from blockfl.protocol.records import (
     Equivocation,
     Header,
     Manifest,
-    Metrics,
     Model,
-    Notice,
     SignedHeader,
     TaskSpec,
     Update,
 )
-from blockfl.protocol.round import close_round, create_aggregate, create_task
-from blockfl.protocol.submission import create_equivocation, create_update
 from reference.canonical import encode_naively
-from support.federation import NOW_MS, Federation, make_consortium, make_federation
+from support.federation import make_consortium, make_examples, make_federation
 from support.refusal import refused, value_or_code
-
-
-def make_examples(federation: Federation) -> dict[str, Record]:
-    """Return one example of each record that stands under a key."""
-    header, _ = federation.update("alpha", np.zeros(federation.dimension, dtype=np.int16))
-    other, _ = federation.update("alpha", np.ones(federation.dimension, dtype=np.int16))
-    signed = federation.sign(header)
-    equivocation = create_equivocation(header, federation.sign(other), NOW_MS)
-    assert equivocation is not None
-    update = create_update(header, NOW_MS)
-    accepted = {
-        name: update.model_copy(update={"organisation": name, "state": "accepted"})
-        for name in ("alpha", "beta", "delta")
-    }
-    closed = close_round(federation.round, accepted, (), 3, federation.round.submit_deadline_ms)
-    _, progress, model = create_task(federation.task.spec, "coordinator", NOW_MS)
-    metrics = Metrics(
-        task="heart",
-        version=1,
-        organisation="alpha",
-        model_digest="0" * 64,
-        samples=5,
-        accuracy_micro=800_000,
-        loss_micro=0,
-        reported_at_ms=NOW_MS,
-    )
-    return {
-        "consortium": federation.consortium,
-        "spec": federation.task.spec,
-        "task": federation.task,
-        "progress": progress,
-        "committee key": federation.keys[0],
-        "enrolment": federation.enrolments[0],
-        "open round": federation.round,
-        "closed round": closed,
-        "header": header,
-        "signed header": signed,
-        "update": update,
-        "equivocation": equivocation,
-        "aggregate": create_aggregate(closed),
-        "model": model,
-        "metrics": metrics,
-        "notice": Notice(task="heart", round=1, organisation="alpha", detail=""),
-    }
-
 
 EXAMPLES = make_examples(make_federation())
 

@@ -308,7 +308,8 @@ def test_a_second_different_header_is_equivocation() -> None:
 
 
 def test_a_second_signature_of_one_header_is_no_equivocation() -> None:
-    again = FEDERATION.sign(HEADER)
+    again = sign_header(HEADER, lambda message: FEDERATION.signing_keys["alpha"].sign(message, ec.ECDSA(SHA256())))
+    verify_header_signature(again, CERTIFICATE)
     assert again.signature != SIGNED.signature
     assert create_equivocation(HEADER, again, NOW_MS) is None
     assert SignedHeader.decode(again.encode()) == again

@@ -16,7 +16,8 @@ same result everywhere. What a member finds wrong with *itself* (its key is not 
 announced) is an error of another class (BFL119, BFL304), never a verdict.
 
 A member that only pretends that it cannot open is outvoted: its answer differs from the others', who reach the
-threshold without it. ``derive_ephemeral_key`` is what could prove it wrong before everybody; nothing discloses one today.
+threshold without it. ``derive_ephemeral_key`` is what could prove it wrong before everybody; nothing discloses one
+today.
 
 Source: ``docs/protocol.md``, sealing; RFC 9180; RFC 5869.
 """
