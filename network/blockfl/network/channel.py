@@ -32,11 +32,8 @@ def describe_channel(description: Description, layout: Layout, ledger: LedgerKin
     orderers = description.orderers
     if ledger == "embedded":
         orderers = orderers[:1]
-    elif len(orderers) < MINIMUM_BFT_ORDERERS:
-        raise NetworkError(
-            f"{len(orderers)} organisations have `orderer: true`; BFT ordering needs at least "
-            f"{MINIMUM_BFT_ORDERERS} to tolerate one fault"
-        )
+    else:
+        require_bft_orderers(description)
     return ChannelSpec(
         channel_id=description.channel,
         application=tuple(_organisation(one, layout, orders=one in orderers) for one in description.organisations),
@@ -46,6 +43,21 @@ def describe_channel(description: Description, layout: Layout, ledger: LedgerKin
             _consenter(number, one, layout.organisation(one.name)) for number, one in enumerate(orderers, start=1)
         ),
     )
+
+
+def require_bft_orderers(description: Description) -> None:
+    """Check that there are enough ordering nodes to tolerate one that lies or is gone.
+
+    Raises:
+        NetworkError: There are fewer.
+    """
+    orderers = description.orderers
+    if len(orderers) < MINIMUM_BFT_ORDERERS:
+        names = ", ".join(one.name for one in orderers)
+        raise NetworkError(
+            f"{len(orderers)} organisations have `orderer: true` ({names}); BFT ordering needs at least "
+            f"{MINIMUM_BFT_ORDERERS} to tolerate one fault"
+        )
 
 
 def _organisation(organisation: Organisation, layout: Layout, *, orders: bool) -> OrganisationSpec:

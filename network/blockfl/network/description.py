@@ -37,6 +37,7 @@ class Ports(_Model):
     orderer: Port
     orderer_admin: Port
     orderer_operations: Port
+    peer_chaincode: Port
 
     @classmethod
     def from_base(cls, base: int) -> Self:

@@ -11,7 +11,7 @@ from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout, OrganisationLayout
 from blockfl.network.port import parse_address
 from blockfl.network.process import ProcessSpec, ProcessTable, python_command
-from blockfl.network.status import ProcessStatus
+from blockfl.network.status import ProcessStatus, process_status
 
 NODE = "node"
 _POLL_S = 0.1
@@ -30,6 +30,9 @@ class EmbeddedLauncher:
         self._description = description
         self._layout = layout
         self._processes = processes
+
+    def require(self) -> None:
+        """Nothing is needed but this program."""
 
     @property
     def operations(self) -> str:
@@ -66,21 +69,8 @@ class EmbeddedLauncher:
         """Return how the node is."""
         said = self._query("status") or {}
         address = self.operations
-        return [self.process_status(NODE, address, said.get("height"), str(said.get("error") or ""))]
-
-    def process_status(self, name: str, address: str, height: int | None, error: str = "") -> ProcessStatus:
-        """Return how a process is; a crashed one with its last log line."""
-        process = self._processes.find(name)
-        state = self._processes.state(name)
-        return ProcessStatus(
-            name=name,
-            state=state,
-            address=address,
-            pid=process.pid if process else None,
-            memory_mb=round(process.memory_info().rss / 2**20, 1) if process else None,
-            height=height,
-            error=error or (self._processes.tail(name, 1) if state == "crashed" else ""),
-        )
+        error = str(said.get("error") or "")
+        return [process_status(self._processes, NODE, address, height=said.get("height"), error=error)]
 
     def _query(self, what: str) -> dict[str, Any] | None:
         host, port = parse_address(self.operations)

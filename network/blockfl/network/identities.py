@@ -1,6 +1,7 @@
 """The organisations' authorities, certificates and keys, made in Python and kept where they are used.
 
-Each organisation has two authorities, one for signing and one for TLS. What exists is kept, so this may run again.
+Each organisation has two authorities, one for signing and one for TLS; ordering organisations have a third, whose
+clients administer the ordering node. What exists is kept, so this may run again.
 """
 
 import contextlib
@@ -64,6 +65,8 @@ def _provision(description: Description, organisation: Organisation, place: Orga
         place.node("contract", "tls-key.pem"),
     )
     _dialling_pair(organisation.name, place)
+    if organisation.orderer:
+        _administration_pair(organisation.name, place)
     for user, unit in USERS.items():
         _signing_pair(
             signing,
@@ -120,6 +123,63 @@ def _dialling_pair(organisation: str, place: OrganisationLayout) -> None:
     _write(root, authority.certificate_pem)
     _write(key, private_key_pem(private_key), private=True)
     _write(certificate, issued)
+
+
+def _administration_pair(organisation: str, place: OrganisationLayout) -> None:
+    """Make the administrator's TLS pair for the ordering node.
+
+    Its authority issues nothing else: with the TLS authority every node's certificate would open that endpoint.
+    """
+    authority = _authority(
+        organisation,
+        "administration",
+        place.admin_tls_authority("certificate"),
+        place.admin_tls_authority("key"),
+    )
+    _tls_pair(
+        authority,
+        f"admin.{organisation}",
+        (),
+        place.user("admin", "tls-certificate.pem"),
+        place.user("admin", "tls-key.pem"),
+    )
+
+
+def provision_node_files(description: Description, layout: Layout) -> None:
+    """Write what Fabric's own nodes read and the embedded node does not: membership directories, cluster roots.
+
+    Raises:
+        NetworkError: A file cannot be read or written.
+    """
+    roots = b"".join(
+        layout.organisation(one.name).tls_authority("certificate").read_bytes() for one in description.orderers
+    )
+    try:
+        for organisation in description.organisations:
+            place = layout.organisation(organisation.name)
+            _membership(place, "peer")
+            if organisation.orderer:
+                _membership(place, "orderer")
+                _write(place.node("orderer", "cluster-roots.pem"), roots)
+    except OSError as error:
+        raise NetworkError(f"{error.filename}: cannot be written ({error.strerror})") from error
+
+
+def _membership(place: OrganisationLayout, kind: str) -> None:
+    """Write a node's ``msp`` directory; certificate and key are links, so that the key is there once."""
+    directory = place.node(kind, "msp")
+    for name, target in (("signcerts/certificate.pem", "certificate.pem"), ("keystore/key.pem", "key.pem")):
+        link = directory / name
+        link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not link.is_symlink():
+            link.symlink_to(Path("../..") / target)
+    _write(directory / "cacerts" / "signing.pem", place.signing_authority("certificate").read_bytes())
+    _write(directory / "tlscacerts" / "tls.pem", place.tls_authority("certificate").read_bytes())
+    units = "".join(
+        f"  {unit.capitalize()}OUIdentifier:\n    OrganizationalUnitIdentifier: {unit}\n"
+        for unit in ("client", "peer", "admin", "orderer")
+    )
+    _write(directory / "config.yaml", f"NodeOUs:\n  Enable: true\n{units}".encode())
 
 
 def _profile(description: Description, organisation: Organisation, place: OrganisationLayout, user: str) -> None:

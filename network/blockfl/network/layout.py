@@ -6,6 +6,8 @@ genesis.block             the channel's first block
 contract.tar.gz           the contract's package
 organisations/<name>/     what belongs to one organisation (private keys: 0600)
 node/                     the embedded node's ledger
+data/<node>/              what a peer or an ordering node of Fabric writes
+builder/                  with which Fabric's peers take the contract
 run/, logs/               processes
 """
 
@@ -26,6 +28,10 @@ class OrganisationLayout:
     def tls_authority(self, suffix: str) -> Path:
         """The TLS authority's ``certificate`` or ``key``."""
         return self.directory / "authority" / f"tls-{suffix}.pem"
+
+    def admin_tls_authority(self, suffix: str) -> Path:
+        """``certificate`` or ``key`` of the authority whose clients administer the ordering node."""
+        return self.directory / "authority" / f"admin-tls-{suffix}.pem"
 
     def node(self, kind: str, name: str) -> Path:
         """A file of the organisation's ``peer``, ``orderer`` or ``contract`` node."""
@@ -89,6 +95,15 @@ class Layout:
     def node(self) -> Path:
         """The embedded node's ledger."""
         return self.directory / "node"
+
+    def data(self, node: str) -> Path:
+        """What a node of Fabric writes."""
+        return self.directory / "data" / node
+
+    @property
+    def builder(self) -> Path:
+        """The external builder of Fabric's peers."""
+        return self.directory / "builder"
 
     @property
     def node_settings(self) -> Path:

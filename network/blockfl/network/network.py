@@ -22,10 +22,13 @@ from blockfl.network.description import Description, LedgerKind
 from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.errors import NetworkError
 from blockfl.network.identities import provision_identities
+from blockfl.network.launcher import Launcher
 from blockfl.network.layout import Layout
+from blockfl.network.local import LocalLauncher
 from blockfl.network.port import require_free_ports, wait_for_port
 from blockfl.network.process import ProcessTable
-from blockfl.network.status import ProcessStatus
+from blockfl.network.status import ProcessStatus, process_status
+from blockfl.network.volume import require_matching_keys
 
 Report = Callable[[str], None]
 _READY_S = 60.0
@@ -39,7 +42,7 @@ class Network:
         self.ledger = ledger
         self._layout = Layout(directory)
         self._processes = ProcessTable(directory)
-        self._launcher = EmbeddedLauncher(description, self._layout, self._processes)
+        self._launcher = _make_launcher(ledger, description, self._layout, self._processes)
 
     @classmethod
     def prepare(
@@ -70,11 +73,10 @@ class Network:
                     "use another directory, or take it down first"
                 )
             return network
-        if ledger != "embedded":
-            raise NetworkError(f"the {ledger} ledger is not available in this version; use --ledger embedded")
         if directory.exists() and any(directory.iterdir()):
             raise NetworkError(f"{directory} is not empty and holds no network; name a new directory")
         new = description if description is not None else Description.load_default(base_port)
+        _make_launcher(ledger, new, layout, ProcessTable(directory)).require()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         layout.description.write_text(new.dump())
         layout.state.write_text(json.dumps({"ledger": ledger}) + "\n")
@@ -105,6 +107,7 @@ class Network:
         with self._exclusive():
             provision_identities(self.description, self._layout)
             provision_genesis(self.description, self._layout, self.ledger)
+            require_matching_keys(self.description, self._layout)
             provision_services(self.description, self._layout)
             self._require_ports()
             report(self._launcher.banner)
@@ -126,7 +129,7 @@ class Network:
         rows = self._launcher.status()
         for organisation in self.description.organisations:
             name = f"contract-{organisation.name}"
-            rows.append(self._launcher.process_status(name, service_address(organisation), None))
+            rows.append(process_status(self._processes, name, service_address(organisation)))
         return rows
 
     def logs(self, name: str, lines: int) -> str:
@@ -172,3 +175,11 @@ class Network:
                     f"another blockfl network command is changing {self._layout.directory}; wait until it is done"
                 ) from error
             yield
+
+
+def _make_launcher(ledger: LedgerKind, description: Description, layout: Layout, processes: ProcessTable) -> Launcher:
+    if ledger == "embedded":
+        return EmbeddedLauncher(description, layout, processes)
+    if ledger == "local":
+        return LocalLauncher(description, layout, processes)
+    raise NetworkError(f"the {ledger} ledger is not available in this version; use --ledger embedded or local")

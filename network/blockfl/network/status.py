@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from blockfl.network.process import State
+from blockfl.network.process import ProcessTable, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,3 +23,20 @@ class ProcessStatus:
     def as_dict(self) -> dict[str, object]:
         """Return the status as a row."""
         return asdict(self)
+
+
+def process_status(
+    processes: ProcessTable, name: str, address: str, *, height: int | None = None, error: str = ""
+) -> ProcessStatus:
+    """Return how a process is; a crashed one with its last log line."""
+    process = processes.find(name)
+    state = processes.state(name)
+    return ProcessStatus(
+        name=name,
+        state=state,
+        address=address,
+        pid=process.pid if process else None,
+        memory_mb=round(process.memory_info().rss / 2**20, 1) if process else None,
+        height=height,
+        error=error or (processes.tail(name, 1) if state == "crashed" else ""),
+    )

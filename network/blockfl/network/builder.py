@@ -1,0 +1,122 @@
+"""The external builder with which a peer takes a contract that runs as a service: detect, build, release.
+
+Fabric's images and releases have one; this does the same for peers that run as plain processes. It is executed by the
+peer, with nothing but the standard library: ``builder.py detect|build|release DIRECTORY…``.
+
+What differs from peer to peer (where the service listens, with what TLS) comes from the peer's environment, in the
+variable ``CHAINCODE_AS_A_SERVICE_BUILDER_CONFIG``, and is filled into the package's ``connection.json``.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+CONFIGURATION_VARIABLE = "CHAINCODE_AS_A_SERVICE_BUILDER_CONFIG"
+TYPE = "ccaas"
+_CONNECTION = "connection.json"
+_PLACEHOLDER = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
+
+
+class BuilderError(Exception):
+    """The package cannot be built; the peer shows the text to whoever installs it."""
+
+
+def detect(metadata: Path) -> bool:
+    """Whether a package is a contract that runs as a service."""
+    content = _read_json(metadata / "metadata.json")
+    return str(content.get("type", "")).lower() == TYPE
+
+
+def build(source: Path, metadata: Path, output: Path, values: Mapping[str, object]) -> None:
+    """Fill the peer's own values into the connection of a package.
+
+    Args:
+        source: The package's code: ``connection.json`` and perhaps ``META-INF``.
+        metadata: Directory of the package's ``metadata.json``.
+        output: Where the result goes.
+        values: What the placeholders ``{{.name}}`` stand for.
+
+    Raises:
+        BuilderError: It is no such package, or a value is missing.
+    """
+    if not detect(metadata):
+        raise BuilderError(f"expected a package of the type {TYPE}")
+    connection = {name: _fill(value, values) for name, value in _read_json(source / _CONNECTION).items()}
+    shutil.copy(metadata / "metadata.json", output)
+    if (source / "META-INF").is_dir():
+        shutil.copytree(source / "META-INF", output / "META-INF", dirs_exist_ok=True)
+    _write_private(output / _CONNECTION, json.dumps(connection).encode())
+
+
+def release(built: Path, released: Path) -> None:
+    """Hand the connection, and indexes if there are any, to the peer.
+
+    Raises:
+        BuilderError: There is no connection.
+    """
+    server = released / "chaincode" / "server"
+    server.mkdir(parents=True, exist_ok=True)
+    try:
+        content = (built / _CONNECTION).read_bytes()
+    except OSError as error:
+        raise BuilderError(f"expected {_CONNECTION} from the build, got none ({error.strerror})") from error
+    _write_private(server / _CONNECTION, content)
+    indexes = built / "META-INF" / "statedb"
+    if indexes.is_dir():
+        shutil.copytree(indexes, released / "statedb", dirs_exist_ok=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one step as the peer calls it; return the exit code."""
+    try:
+        match arguments:
+            case ["detect", _, metadata]:
+                return 0 if detect(Path(metadata)) else 1
+            case ["build", source, metadata, output]:
+                values = json.loads(os.environ.get(CONFIGURATION_VARIABLE) or "{}")
+                build(Path(source), Path(metadata), Path(output), values)
+            case ["release", built, released]:
+                release(Path(built), Path(released))
+            case _:
+                raise BuilderError("expected detect SOURCE METADATA | build SOURCE METADATA OUTPUT | release IN OUT")
+    except (BuilderError, OSError, ValueError) as error:
+        sys.stderr.write(f"contract builder: {error}\n")
+        return 1
+    return 0
+
+
+def _fill(value: object, values: Mapping[str, object]) -> object:
+    if not isinstance(value, str):
+        return value
+
+    def replace(found: re.Match[str]) -> str:
+        if found[1] not in values:
+            raise BuilderError(f"{CONFIGURATION_VARIABLE} of this peer says nothing of {found[1]!r}")
+        return str(values[found[1]])
+
+    return _PLACEHOLDER.sub(replace, value)
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BuilderError(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise BuilderError(f"expected an object in {path.name}, got {type(content).__name__}")
+    return content
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that holds a key: only the peer may read it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

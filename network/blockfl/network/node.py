@@ -1,0 +1,302 @@
+"""Every peer and every ordering node described once: its environment, its command, the files it needs.
+
+Fabric is configured through environment variables. What a node is told here is the same whether it runs as a process
+of this machine or in a container; only its ``Site`` differs: where it finds its files, and how others reach it.
+Settings whose default is unsafe, or makes a consortium slow, are set here and nowhere else.
+
+Example:
+    >>> node = describe_peer(description, organisation, site, connection)
+    >>> node.environment["CORE_PEER_AUTHENTICATION_TIMEWINDOW"]
+    '30s'
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from blockfl.network.builder import CONFIGURATION_VARIABLE
+from blockfl.network.description import Description, Organisation
+from blockfl.network.errors import NetworkError
+
+NodeKind = Literal["peer", "orderer"]
+BUILDER_NAME = "ccaas"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where a node finds things and is found: on this machine, or inside its container.
+
+    Attributes:
+        identity: Directory of the node's ``msp``, TLS certificate and key.
+        authorities: Directory of the organisation's certificates of authorities.
+        data: What the node writes, and nobody else reads.
+        configuration: Directory of Fabric's ``core.yaml`` or ``orderer.yaml``.
+        builder: Directory of the external builder, for peers.
+        listen: Interface on which it listens.
+        host: Name under which other nodes reach it.
+        contract: ``host:port`` of the organisation's contract service, as its peer reaches it.
+    """
+
+    identity: Path
+    authorities: Path
+    data: Path
+    configuration: Path
+    builder: Path
+    listen: str
+    host: str
+    contract: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One node, ready to be started.
+
+    Attributes:
+        name: As ``blockfl network status`` shows it, e.g. ``peer-regulator``.
+        kind: What it is.
+        organisation: Whose it is.
+        command: Program and arguments; the program is found by whoever starts it.
+        environment: Everything it is configured with, but secrets.
+        secret_environment: Variables whose values hold a private key.
+        files: What it reads; each must be there before it starts.
+        data: What it writes.
+        addresses: Where it listens, by purpose.
+    """
+
+    name: str
+    kind: NodeKind
+    organisation: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    secret_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    files: tuple[Path, ...]
+    data: Path
+    addresses: Mapping[str, str]
+
+
+def node_name(kind: NodeKind, organisation: str) -> str:
+    """Return the name of an organisation's node."""
+    return f"{kind}-{organisation}"
+
+
+def describe_peer(
+    description: Description, organisation: Organisation, site: Site, connection: Mapping[str, str]
+) -> Node:
+    """Return an organisation's peer; ``connection`` is what ``contract_connection`` gave."""
+    ports = organisation.ports
+    tls = _TlsFiles(site)
+    address = f"{site.host}:{ports.peer}"
+    addresses = {
+        "peer": f"{site.listen}:{ports.peer}",
+        "chaincode": f"{site.listen}:{ports.peer_chaincode}",
+        "operations": f"127.0.0.1:{ports.peer_operations}",
+    }
+    environment = {
+        "FABRIC_CFG_PATH": str(site.configuration),
+        "FABRIC_LOGGING_SPEC": _PEER_LOG,
+        "TMPDIR": str(site.data / "tmp"),
+        "CORE_PEER_ID": f"peer.{organisation.name}",
+        "CORE_PEER_NETWORKID": description.network,
+        "CORE_PEER_LOCALMSPID": organisation.name,
+        "CORE_PEER_MSPCONFIGPATH": str(site.identity / "msp"),
+        "CORE_PEER_FILESYSTEMPATH": str(site.data / "ledger"),
+        "CORE_LEDGER_SNAPSHOTS_ROOTDIR": str(site.data / "snapshots"),
+        "CORE_PEER_LISTENADDRESS": addresses["peer"],
+        "CORE_PEER_ADDRESS": address,
+        "CORE_PEER_CHAINCODELISTENADDRESS": addresses["chaincode"],
+        "CORE_PEER_CHAINCODEADDRESS": f"{site.host}:{ports.peer_chaincode}",
+        "CORE_OPERATIONS_LISTENADDRESS": addresses["operations"],
+        "CORE_PEER_GOSSIP_BOOTSTRAP": address,
+        "CORE_PEER_GOSSIP_ENDPOINT": address,
+        # Without it the peers of other organisations never see this one.
+        "CORE_PEER_GOSSIP_EXTERNALENDPOINT": address,
+        "CORE_PEER_TLS_ENABLED": "true",
+        "CORE_PEER_TLS_CERT_FILE": str(tls.certificate),
+        "CORE_PEER_TLS_KEY_FILE": str(tls.key),
+        "CORE_PEER_TLS_ROOTCERT_FILE": str(tls.roots),
+        "CORE_CHAINCODE_EXTERNALBUILDERS": json.dumps(
+            [
+                {
+                    "name": BUILDER_NAME,
+                    "path": str(site.builder),
+                    "propagateEnvironment": [CONFIGURATION_VARIABLE],
+                }
+            ]
+        ),
+        **_PEER_SETTINGS,
+    }
+    return Node(
+        name=node_name("peer", organisation.name),
+        kind="peer",
+        organisation=organisation.name,
+        command=("peer", "node", "start"),
+        environment=environment,
+        secret_environment=connection,
+        files=(*tls.all, *_msp_files(site)),
+        data=site.data,
+        addresses=addresses,
+    )
+
+
+def contract_connection(site: Site, roots: str, certificate: str, key: str) -> dict[str, str]:
+    """Return the secret variable with which a peer's builder knows the organisation's contract service.
+
+    Args:
+        site: The peer's site.
+        roots: TLS roots of the service, PEM.
+        certificate: The peer's certificate for dialling it, PEM.
+        key: Its key, PEM.
+    """
+    values = {"addr": site.contract, "root": roots, "cert": certificate, "key": key}
+    return {CONFIGURATION_VARIABLE: json.dumps(values)}
+
+
+def describe_orderer(organisation: Organisation, site: Site) -> Node:
+    """Return an organisation's ordering node."""
+    ports = organisation.ports
+    tls = _TlsFiles(site)
+    administrators = site.authorities / "admin-tls-certificate.pem"
+    cluster = site.identity / "cluster-roots.pem"
+    addresses = {
+        "orderer": f"{site.listen}:{ports.orderer}",
+        "admin": f"{site.listen}:{ports.orderer_admin}",
+        "operations": f"127.0.0.1:{ports.orderer_operations}",
+    }
+    environment = {
+        "FABRIC_CFG_PATH": str(site.configuration),
+        "FABRIC_LOGGING_SPEC": _ORDERER_LOG,
+        "TMPDIR": str(site.data / "tmp"),
+        "ORDERER_GENERAL_LISTENADDRESS": site.listen,
+        "ORDERER_GENERAL_LISTENPORT": str(ports.orderer),
+        "ORDERER_GENERAL_LOCALMSPID": organisation.name,
+        "ORDERER_GENERAL_LOCALMSPDIR": str(site.identity / "msp"),
+        "ORDERER_GENERAL_TLS_ENABLED": "true",
+        "ORDERER_GENERAL_TLS_CERTIFICATE": str(tls.certificate),
+        "ORDERER_GENERAL_TLS_PRIVATEKEY": str(tls.key),
+        "ORDERER_GENERAL_TLS_ROOTCAS": f"[{tls.roots}]",
+        "ORDERER_GENERAL_CLUSTER_CLIENTCERTIFICATE": str(tls.certificate),
+        "ORDERER_GENERAL_CLUSTER_CLIENTPRIVATEKEY": str(tls.key),
+        # The TLS authorities of all ordering organisations: nodes of those left out cannot be dialled.
+        "ORDERER_GENERAL_CLUSTER_ROOTCAS": f"[{cluster}]",
+        "ORDERER_ADMIN_LISTENADDRESS": addresses["admin"],
+        "ORDERER_ADMIN_TLS_ENABLED": "true",
+        "ORDERER_ADMIN_TLS_CERTIFICATE": str(tls.certificate),
+        "ORDERER_ADMIN_TLS_PRIVATEKEY": str(tls.key),
+        "ORDERER_ADMIN_TLS_CLIENTAUTHREQUIRED": "true",
+        # An authority of its own: with the TLS authority every node's certificate would be an administrator's.
+        "ORDERER_ADMIN_TLS_CLIENTROOTCAS": f"[{administrators}]",
+        "ORDERER_OPERATIONS_LISTENADDRESS": addresses["operations"],
+        "ORDERER_FILELEDGER_LOCATION": str(site.data / "ledger"),
+        "ORDERER_CONSENSUS_WALDIR": str(site.data / "consensus" / "wal"),
+        "ORDERER_CONSENSUS_SNAPDIR": str(site.data / "consensus" / "snapshots"),
+        **_ORDERER_SETTINGS,
+    }
+    return Node(
+        name=node_name("orderer", organisation.name),
+        kind="orderer",
+        organisation=organisation.name,
+        command=("orderer",),
+        environment=environment,
+        files=(*tls.all, *_msp_files(site), administrators, cluster),
+        data=site.data,
+        addresses=addresses,
+    )
+
+
+def require_files(nodes: Sequence[Node]) -> None:
+    """Check that every file that a node needs is there.
+
+    Raises:
+        NetworkError: Naming node and file.
+    """
+    for node in nodes:
+        for path in node.files:
+            if not path.is_file():
+                raise NetworkError(f"{node.name} needs {path}, which is missing; `blockfl network up` writes it")
+
+
+@dataclass(frozen=True)
+class _TlsFiles:
+    site: Site
+
+    @property
+    def certificate(self) -> Path:
+        return self.site.identity / "tls-certificate.pem"
+
+    @property
+    def key(self) -> Path:
+        return self.site.identity / "tls-key.pem"
+
+    @property
+    def roots(self) -> Path:
+        return self.site.authorities / "tls-certificate.pem"
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        return (self.certificate, self.key, self.roots)
+
+
+def _msp_files(site: Site) -> tuple[Path, ...]:
+    names = (
+        "config.yaml",
+        "signcerts/certificate.pem",
+        "keystore/key.pem",
+        "cacerts/signing.pem",
+        "tlscacerts/tls.pem",
+    )
+    return tuple(site.identity / "msp" / name for name in names)
+
+
+_PEER_LOG = "info:gossip=warning:policies=warning:lockbasedtxmgr=warning:kvledger=info"
+_ORDERER_LOG = "info"
+
+_PEER_SETTINGS = {
+    # Clients and orderers are dialled by TLS; there is no container engine to talk to.
+    "CORE_VM_ENDPOINT": "",
+    "CORE_PEER_ADDRESSAUTODETECT": "false",
+    "CORE_PEER_PROFILE_ENABLED": "false",
+    "CORE_METRICS_PROVIDER": "disabled",
+    # Timestamps are the clients' own words; deadlines compare them.
+    "CORE_PEER_AUTHENTICATION_TIMEWINDOW": "30s",
+    # One institution's bogus private write must not stall everybody's commits.
+    "CORE_PEER_GOSSIP_PVTDATA_SKIPPULLINGINVALIDTRANSACTIONSDURINGCOMMIT": "true",
+    "CORE_PEER_GOSSIP_PVTDATA_PULLRETRYTHRESHOLD": "5s",
+    "CORE_PEER_GOSSIP_PVTDATA_RECONCILESLEEPINTERVAL": "5s",
+    "CORE_LEDGER_PVTDATASTORE_DEPRIORITIZEDDATARECONCILERINTERVAL": "30s",
+    # A contract service that registers under a wrong package id hangs the channel for this long.
+    "CORE_CHAINCODE_STARTUPTIMEOUT": "12s",
+    # Judging and summing large models takes a contract service a while.
+    "CORE_CHAINCODE_EXECUTETIMEOUT": "120s",
+    "CORE_PEER_GATEWAY_ENDORSEMENTTIMEOUT": "120s",
+    "CORE_PEER_GATEWAY_DIALTIMEOUT": "3s",
+    # Every organisation has one peer, which asks the orderers itself.
+    "CORE_PEER_GOSSIP_USELEADERELECTION": "false",
+    "CORE_PEER_GOSSIP_ORGLEADER": "true",
+    "CORE_PEER_GOSSIP_STATE_ENABLED": "false",
+    # With the defaults a gateway knows no endorsers for 25 s after its start.
+    "CORE_PEER_GOSSIP_RECONNECTINTERVAL": "2s",
+    "CORE_PEER_GOSSIP_ALIVETIMEINTERVAL": "1s",
+    "CORE_PEER_GOSSIP_PUBLISHSTATEINFOINTERVAL": "1s",
+    "CORE_PEER_GOSSIP_REQUESTSTATEINFOINTERVAL": "1s",
+    # Nobody asks for the history of a key.
+    "CORE_LEDGER_HISTORY_ENABLEHISTORYDATABASE": "false",
+    "CORE_LEDGER_STATE_STATEDATABASE": "goleveldb",
+    # Without a limit large payloads take gigabytes.
+    "GOMEMLIMIT": "1200MiB",
+    "GOGC": "50",
+}
+
+_ORDERER_SETTINGS = {
+    # Channels are joined one by one, from their first block.
+    "ORDERER_GENERAL_BOOTSTRAPMETHOD": "none",
+    "ORDERER_CHANNELPARTICIPATION_ENABLED": "true",
+    "ORDERER_GENERAL_PROFILE_ENABLED": "false",
+    "ORDERER_METRICS_PROVIDER": "disabled",
+    # A dead node is given up soon.
+    "ORDERER_GENERAL_CLUSTER_DIALTIMEOUT": "2s",
+    "ORDERER_GENERAL_CLUSTER_RPCTIMEOUT": "1s",
+    "GOMEMLIMIT": "800MiB",
+    "GOGC": "50",
+}

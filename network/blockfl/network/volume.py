@@ -1,0 +1,82 @@
+"""What a node has written, and whose: a ledger is never started with the keys of another network.
+
+Fabric itself would start and then fail far from the cause ("creator org unknown"), or follow a channel that nobody
+else knows. So each node's directory remembers the channel's first block, which holds every organisation's roots.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from blockfl.fabric.block import decode_block
+from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.errors import FabricError
+from blockfl.fabric.identity import Identity
+from blockfl.network.description import Description
+from blockfl.network.errors import NetworkError
+from blockfl.network.layout import Layout
+
+_MARKER = "channel.json"
+
+
+def require_matching_keys(description: Description, layout: Layout) -> None:
+    """Check that the channel's first block names the organisations' present authorities.
+
+    Raises:
+        NetworkError: It names others: the keys were made anew, or belong to another network.
+    """
+    try:
+        config = ChannelConfig.from_block(decode_block(layout.genesis.read_bytes()))
+    except (OSError, FabricError) as error:
+        raise NetworkError(f"{layout.genesis}: the channel's first block cannot be read: {error}") from error
+    for organisation in description.organisations:
+        place = layout.organisation(organisation.name)
+        authority = place.tls_authority("certificate")
+        certificate = place.node("peer", "certificate.pem")
+        try:
+            config.msps[organisation.name].validate(
+                Identity(msp_id=organisation.name, certificate_pem=certificate.read_bytes())
+            )
+        except (FabricError, KeyError) as error:
+            raise NetworkError(_other_keys(layout, certificate)) from error
+        if authority.read_bytes() not in config.msps[organisation.name].tls_roots:
+            raise NetworkError(_other_keys(layout, authority))
+
+
+def _other_keys(layout: Layout, certificate: Path) -> str:
+    return (
+        f"{certificate} is not one that the channel knows: {layout.genesis} was made with other keys; put the former "
+        f"ones back, or start anew: blockfl network down -d {layout.directory}"
+    )
+
+
+def claim_volume(directory: Path, genesis: bytes) -> None:
+    """Make a node's directory, or check that what is in it belongs to this channel.
+
+    Args:
+        directory: What the node writes.
+        genesis: The channel's first block.
+
+    Raises:
+        NetworkError: It holds a ledger of another channel, or of the same with other keys.
+    """
+    digest = hashlib.sha256(genesis).hexdigest()
+    marker = directory / _MARKER
+    try:
+        found = json.loads(marker.read_bytes())["genesis"]
+    except FileNotFoundError:
+        found = None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NetworkError(f"{marker} cannot be read: {error}; delete {directory} to fetch its ledger anew") from error
+    if found == digest:
+        return
+    if found is not None or (directory.is_dir() and any(directory.iterdir())):
+        raise NetworkError(
+            f"{directory} holds the ledger of another channel, or of one with other keys; put the former keys and "
+            f"genesis.block back, or delete {directory}"
+        )
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (directory / "tmp").mkdir(exist_ok=True, mode=0o700)
+    partial = marker.with_suffix(".partial")
+    partial.write_text(json.dumps({"genesis": digest}) + "\n")
+    partial.rename(marker)
