@@ -50,6 +50,9 @@ NAMES = ("alpha", "beta", "gamma", "delta")
 MAJORITY = ("alpha", "beta", "gamma")
 ENDORSEMENT = "/Channel/Application/Endorsement"
 
+# What was called does not matter to validation, but that something was.
+PROPOSAL_PAYLOAD = proposal_pb2.ChaincodeProposalPayload(input=b"call").SerializeToString()
+
 Change = Callable[[Any], Any]
 
 
@@ -97,6 +100,38 @@ def key_metadata(policy: bytes) -> bytes:
     return encode_metadata(((VALIDATION_PARAMETER, policy),))
 
 
+def definition_values(
+    name: str,
+    *,
+    policy: bytes = reference(),
+    collections: Mapping[str, bytes] | None = None,
+    block_to_live: int = 0,
+    plugin: str = "vscc",
+    datatype: str = "ChaincodeDefinition",
+) -> dict[str, bytes]:
+    """What the lifecycle writes for a chaincode; alpha and beta are the members of its collections."""
+    package = collection_pb2.CollectionConfigPackage()
+    for collection, own in (collections or {}).items():
+        static = package.config.add().static_collection_config
+        static.name = collection
+        static.block_to_live = block_to_live
+        static.member_orgs_policy.signature_policy.CopyFrom(signature_policy(1, ["alpha", "beta"], "member"))
+        if own:
+            static.endorsement_policy.ParseFromString(own)
+    info = chaincode_definition_pb2.ChaincodeValidationInfo(validation_plugin=plugin, validation_parameter=policy)
+    fields = {
+        "Sequence": db_pb2.StateData(Int64=1),
+        "EndorsementInfo": db_pb2.StateData(Bytes=b"\x0a\x031.0"),
+        "ValidationInfo": db_pb2.StateData(Bytes=info.SerializeToString()),
+        "Collections": db_pb2.StateData(Bytes=package.SerializeToString()),
+    }
+    metadata = db_pb2.StateMetadata(datatype=datatype, fields=list(fields))
+    return {
+        f"namespaces/metadata/{name}": metadata.SerializeToString(),
+        **{f"namespaces/fields/{name}/{field}": data.SerializeToString() for field, data in fields.items()},
+    }
+
+
 def peer(name: str) -> Signer:
     return organisations()[name].signer("peer0", "peer")
 
@@ -141,24 +176,11 @@ class ScratchLedger:
         datatype: str = "ChaincodeDefinition",
     ) -> None:
         """Put a chaincode's definition into the state as the lifecycle writes it."""
-        package = collection_pb2.CollectionConfigPackage()
-        for collection, own in (collections or {}).items():
-            static = package.config.add().static_collection_config
-            static.name = collection
-            static.block_to_live = block_to_live
-            if own:
-                static.endorsement_policy.ParseFromString(own)
-        info = chaincode_definition_pb2.ChaincodeValidationInfo(validation_plugin=plugin, validation_parameter=policy)
-        fields = {
-            "Sequence": db_pb2.StateData(Int64=1),
-            "EndorsementInfo": db_pb2.StateData(Bytes=b"\x0a\x031.0"),
-            "ValidationInfo": db_pb2.StateData(Bytes=info.SerializeToString()),
-            "Collections": db_pb2.StateData(Bytes=package.SerializeToString()),
-        }
-        metadata = db_pb2.StateMetadata(datatype=datatype, fields=list(fields))
-        self.put("_lifecycle", f"namespaces/metadata/{name}", metadata.SerializeToString())
-        for field, data in fields.items():
-            self.put("_lifecycle", f"namespaces/fields/{name}/{field}", data.SerializeToString())
+        values = definition_values(
+            name, policy=policy, collections=collections, block_to_live=block_to_live, plugin=plugin, datatype=datatype
+        )
+        for key, value in values.items():
+            self.put("_lifecycle", key, value)
 
     def craft(
         self,
@@ -182,7 +204,7 @@ class ScratchLedger:
             event: a serialised event.
             changes: for a part's name, what to do with it before it is put into the next one: change the message in
                 place, or return something else. Parts, from the inside out: extension, channel_header,
-                signature_header, results (bytes), action, response, signed_response (bytes), endorsements (list),
+                signature_header, proposal_payload (bytes), results (bytes), action, response, signed_response (bytes), endorsements (list),
                 endorsed, action_header (bytes), transaction, payload, envelope.
         """
 
@@ -205,7 +227,7 @@ class ScratchLedger:
             channel_header=serialized(changed("channel_header", channel_header)),
             signature_header=serialized(changed("signature_header", signature_header)),
         )
-        proposal_payload = proposal_pb2.ChaincodeProposalPayload(input=b"").SerializeToString()
+        proposal_payload = changed("proposal_payload", PROPOSAL_PAYLOAD)
         results = changed("results", encode_read_write_set(ReadWriteSet(namespaces=tuple(namespaces))))
         action = proposal_pb2.ChaincodeAction(
             results=results,

@@ -18,6 +18,7 @@ from blockfl.fabric.transaction import compute_tx_id, hash_proposal
 from blockfl.fabric.validate import SignatureCache, validate_block, validate_transaction
 from support.organisation import make_organisation
 from support.scratch_ledger import (
+    PROPOSAL_PAYLOAD,
     ScratchLedger,
     client,
     event,
@@ -105,6 +106,7 @@ BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
     "the action's payload does not parse": ("INVALID_ENDORSER_TRANSACTION", {"endorsed": unparseable}),
     "the action holds no endorsed action": ("INVALID_ENDORSER_TRANSACTION", {"endorsed": clearing("action")}),
     "the response does not parse": ("INVALID_ENDORSER_TRANSACTION", {"signed_response": unparseable}),
+    "the proposal's payload is missing": ("INVALID_ENDORSER_TRANSACTION", {"proposal_payload": lambda _: b""}),
     "the proposal is another one": ("INVALID_ENDORSER_TRANSACTION", {"endorsed": other_proposal}),
     "the proposal hash is wrong": ("INVALID_ENDORSER_TRANSACTION", {"response": setting("proposal_hash", b"x" * 32)}),
     "the header extension does not parse": ("BAD_HEADER_EXTENSION", {"extension": unparseable}),
@@ -201,7 +203,7 @@ def test_the_actions_own_header_needs_nonce_and_creator_even_if_it_was_endorsed(
 
     def bind(response: Any) -> None:
         header = common_pb2.Header(**kept)
-        response.proposal_hash = hash_proposal(header, b"")
+        response.proposal_hash = hash_proposal(header, PROPOSAL_PAYLOAD)
 
     envelope = ledger.craft(
         channel_header=keep_channel_header, signature_header=keep_signature_header, response=bind, action_header=strip

@@ -141,6 +141,8 @@ def _check_action(payload: Any) -> tuple[Any, Any]:
     _check_signature_header(_parse(common_pb2.SignatureHeader, action.header, code), code)
     endorsed = _parse(transaction_pb2.ChaincodeActionPayload, action.payload, code)
     response = _parse(proposal_response_pb2.ProposalResponsePayload, endorsed.action.proposal_response_payload, code)
+    if not endorsed.chaincode_proposal_payload:
+        raise InvalidTransaction(code, "the proposal's payload is missing")
     header = common_pb2.Header(channel_header=payload.header.channel_header, signature_header=action.header)
     if hash_proposal(header, endorsed.chaincode_proposal_payload) != response.proposal_hash:
         raise InvalidTransaction(code, "what was endorsed is not this proposal: the hashes differ")
