@@ -27,6 +27,10 @@ class Refused(FabricError):
     """A request is not let in; the text says why."""
 
 
+class AccessDenied(Refused):
+    """Who asks is not authenticated, or may not do what is asked."""
+
+
 class UnknownChannel(Refused):
     """The request is for a channel that this node does not have."""
 
@@ -73,7 +77,7 @@ class Admission:
         proposal.check_form()
         creator = self._authenticate(proposal.creator, proposal.signature, proposal.proposal_bytes, proposal.channel)
         if not proposal.channel and creator.msp_id != organisation:
-            raise Refused(
+            raise AccessDenied(
                 f"access denied: calls without a channel are for {organisation}'s own administrators, "
                 f"the creator is of {creator.msp_id}"
             )
@@ -90,9 +94,9 @@ class Admission:
         try:
             satisfied = config.policies.satisfied_by(path, [creator])
         except PolicyError as error:
-            raise Refused(f"access denied to {resource}: {error}") from error
+            raise AccessDenied(f"access denied to {resource}: {error}") from error
         if not satisfied:
-            raise Refused(f"access denied to {resource}: {_describe(creator)} does not satisfy the policy {path}")
+            raise AccessDenied(f"access denied to {resource}: {_describe(creator)} does not satisfy the policy {path}")
 
     def check_admin(self, creator: Identity, organisation: str, resource: str) -> None:
         """Checks that a creator administers the organisation whose peer was asked.
@@ -102,7 +106,7 @@ class Admission:
         """
         principal = role_principal(organisation, "admin")
         if not self._config().msps.satisfies(creator, principal):
-            raise Refused(
+            raise AccessDenied(
                 f"access denied to {resource}: expected an administrator of {organisation}, got {_describe(creator)}"
             )
 
@@ -198,7 +202,7 @@ class Admission:
             Refused: The policy is not satisfied.
         """
         if not self._config().policies.satisfied_by(path, [creator]):
-            raise Refused(f"implicit policy evaluation failed: {_describe(creator)} does not satisfy {path}")
+            raise AccessDenied(f"implicit policy evaluation failed: {_describe(creator)} does not satisfy {path}")
 
     def check_channel(self, channel: str, *, empty_allowed: bool = False) -> None:
         """Checks that a request is for the node's channel.
@@ -235,7 +239,7 @@ class Admission:
             else:  # a proposal, perhaps of megabytes: nobody verifies it again
                 verify_signature(identity.public_key, signature, data)  # type: ignore[arg-type]
         except IdentityError as error:
-            raise Refused(f"access denied: channel [{channel}]: {error}") from error
+            raise AccessDenied(f"access denied: channel [{channel}]: {error}") from error
         return identity
 
 

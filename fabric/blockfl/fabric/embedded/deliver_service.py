@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from ..errors import BlockError, IdentityError, NodeError
 from ..identity import Identity, check_not_expired
 from ..wire import encode_bytes, encode_integer, encode_prefix
-from .admission import Admission, Refused, UnknownChannel
+from .admission import AccessDenied, Admission, Refused, UnknownChannel
 from .block_reader import BlockReader
 from .ledger import Ledger
 from .rpc import service
@@ -145,11 +145,10 @@ class DeliverService:
             ) from error
         except UnknownChannel as error:
             raise _Refusal(_Status.NOT_FOUND, str(error)) from error
+        except AccessDenied as error:
+            raise _Refusal(_Status.FORBIDDEN, str(error)) from error
         except Refused as error:
-            status = (
-                _Status.FORBIDDEN if "access denied" in str(error) or "policy" in str(error) else _Status.BAD_REQUEST
-            )
-            raise _Refusal(status, str(error)) from error
+            raise _Refusal(_Status.BAD_REQUEST, str(error)) from error
 
     def _check_still_allowed(self, creator: Identity, resource: str | None, sequence: int) -> int:
         """Asks again when the certificate may have expired or the channel's configuration has changed."""
@@ -241,9 +240,9 @@ class DeliverService:
             await self._ledger.order(encoded)
         except UnknownChannel as error:
             return _Status.NOT_FOUND, str(error)
-        except Refused as error:
+        except AccessDenied as error:
             return _Status.FORBIDDEN, str(error)
-        except (DecodeError, BlockError) as error:
+        except (DecodeError, Refused, BlockError) as error:
             return _Status.BAD_REQUEST, str(error)
         except NodeError as error:
             return _Status.SERVICE_UNAVAILABLE, str(error)

@@ -20,7 +20,7 @@ from fabric_protos.peer import proposal_response_pb2
 from ..errors import BlockError, ErrorDetail, FabricError, NodeError
 from ..identity import Identity
 from ..wire import encode_bytes, scan_fields
-from .admission import Admission, Refused, UnknownChannel
+from .admission import AccessDenied, Admission, Refused, UnknownChannel
 from .block_reader import BlockReader
 from .definition import LIFECYCLE
 from .endorser import Endorsed, Endorser, EndorserFailure
@@ -267,7 +267,7 @@ class GatewayService:
         except UnknownChannel as error:
             raise RpcError(_Code.FAILED_PRECONDITION, str(error)) from error
         except (Refused, BlockError) as error:
-            status = "FORBIDDEN" if isinstance(error, Refused) else "BAD_REQUEST"
+            status = "FORBIDDEN" if isinstance(error, AccessDenied) else "BAD_REQUEST"
             raise RpcError(
                 _Code.ABORTED, f"received unsuccessful response from orderer: status={status}, info={error}"
             ) from error
