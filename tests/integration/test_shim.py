@@ -16,7 +16,7 @@ from fabric_protos.peer import chaincode_shim_pb2
 from blockfl.fabric.authority import Authority
 from blockfl.fabric.errors import ShimError
 from blockfl.fabric.identity import Identity, create_private_key
-from blockfl.fabric.shim import Context, ContractFault, ContractServer, LedgerRefusal
+from blockfl.fabric.shim import Context, ContractFault, ContractServer, LedgerRefusal, stream
 from support.shim_peer import BATCH, Message, ShimPeer, ShimTls, dial, event_of
 
 PACKAGE = "demo:" + "0" * 64
@@ -331,6 +331,25 @@ async def test_a_batch_that_the_peer_refuses_fails_the_transaction() -> None:
         response, _ = await peer.call("Run")
         assert (response.status, response.payload) == (500, b"")
         assert response.message.startswith("WRITE_BATCH_STATE failed")
+
+
+async def test_what_no_message_can_hold_is_refused_and_the_stream_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MAX_MESSAGE_BYTES", 1000)
+
+    async def contract(context: Context) -> bytes:
+        if context.function == "Put":
+            await context.put_state("key", b"v" * 1000)
+        return b"r" * 1000 if context.function == "Return" else b"alive"
+
+    async with serving(contract) as peer:
+        response, _ = await peer.call("Put")
+        assert (response.status, response.message[:55]) == (
+            500,
+            "expected a ledger operation of at most 1000 bytes, got ",
+        )
+        response, _ = await peer.call("Return")
+        assert (response.status, response.message[:48]) == (500, "expected a response of at most 1000 bytes, got 1")
+        assert (await peer.call("Other"))[0].payload == b"alive"
 
 
 async def test_a_keepalive_is_answered() -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from fabric_protos.peer import chaincode_pb2, proposal_response_pb2
 
+from ..endpoint import MAX_MESSAGE_BYTES
 from ..errors import ShimError
 from .contract import Context, Contract, ContractFault, LedgerRefusal
 from .messages import (
@@ -132,10 +133,13 @@ class PeerStream:
 
     async def _run(self, key: tuple[str, str], message: PeerMessage) -> None:
         async def ask(kind: int, payload: Parts) -> memoryview:
+            request = encode_message(kind, *key, payload)
+            if len(request) > MAX_MESSAGE_BYTES:
+                raise LedgerRefusal(_too_large("a ledger operation", len(request)))
             future: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
             self._awaited[key] = future
             try:
-                await self._send(encode_message(kind, *key, payload))
+                await self._send(request)
                 return await future
             finally:
                 self._awaited.pop(key, None)
@@ -149,7 +153,11 @@ class PeerStream:
         del message  # The proposal may hold megabytes.
         response = await self._respond(context)
         event = context.encode_event() if response.status == _OK else b""
-        await self._send(encode_message(MessageType.COMPLETED, *key, (response.SerializeToString(),), event))
+        answer = encode_message(MessageType.COMPLETED, *key, (response.SerializeToString(),), event)
+        if len(answer) > MAX_MESSAGE_BYTES:
+            refusal = proposal_response_pb2.Response(status=_ERROR, message=_too_large("a response", len(answer)))
+            answer = encode_message(MessageType.COMPLETED, *key, (refusal.SerializeToString(),))
+        await self._send(answer)
 
     async def _respond(self, context: Context) -> proposal_response_pb2.Response:
         try:
@@ -163,3 +171,7 @@ class PeerStream:
             _LOG.exception("transaction %s failed", context.tx_id)
             text = f"internal error of the contract in transaction {context.tx_id}: see its service's log"
             return proposal_response_pb2.Response(status=_ERROR, message=text)
+
+
+def _too_large(what: str, size_bytes: int) -> str:
+    return f"expected {what} of at most {MAX_MESSAGE_BYTES} bytes, got {size_bytes}: use smaller pieces"
