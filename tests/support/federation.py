@@ -131,7 +131,7 @@ def make_federation(
     signing_keys = {
         name: ec.derive_private_key(number + 100, ec.SECP256R1()) for number, name in enumerate(INSTITUTIONS)
     }
-    certificates = {name: make_certificate(name, key) for name, key in signing_keys.items()}
+    certificates = {name: make_certificate(name, key, deterministic=True) for name, key in signing_keys.items()}
     keys = tuple(
         CommitteeKey(organisation=name, public_key=encode_public_key(key), registered_at_ms=NOW_MS)
         for name, key in opening_keys.items()
@@ -230,9 +230,13 @@ def make_enrolment(organisation: str, certificate: str, samples: int) -> Enrolme
 
 
 def make_certificate(
-    organisation: str, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey | None = None
+    organisation: str,
+    key: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey | None = None,
+    *,
+    deterministic: bool = False,
 ) -> str:
-    """Return a certificate (self-signed unless told otherwise) in PEM."""
+    """Return a certificate (self-signed unless told otherwise) in PEM; another each time unless deterministic."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, organisation)])
     certificate = (
         x509.CertificateBuilder()
@@ -242,6 +246,6 @@ def make_certificate(
         .serial_number(1)
         .not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
         .not_valid_after(datetime(2036, 1, 1, tzinfo=UTC))
-        .sign(signer or key, SHA256(), ecdsa_deterministic=True)
+        .sign(signer or key, SHA256(), ecdsa_deterministic=deterministic)
     )
     return certificate.public_bytes(Encoding.PEM).decode()
