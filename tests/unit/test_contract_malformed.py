@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from blockfl.fabric.identity import Identity
 from blockfl.protocol.codes import Code
 from support.contract import make_scenario, refused
 from support.scenario import Scenario, make_spec
@@ -180,3 +181,30 @@ async def test_a_refusal_shows_no_more_than_a_glimpse_of_what_was_sent() -> None
         await world.simulate("alpha", "alpha", "ReadTask", b"\n\x1b[31m" * 10_000)
     assert len(caught.value.text) < 300
     assert caught.value.text.isprintable()
+
+
+@pytest.mark.parametrize("msp_id", ["outsider", "", "ALPHA", "alpha/", "../alpha", "\x00", "ä" * 5_000])
+async def test_a_caller_from_outside_changes_nothing(prepared: Any, msp_id: str) -> None:
+    world, _, arguments = prepared
+    identity = Identity(msp_id=msp_id, certificate_pem=world.signers["alpha"].identity.certificate_pem)
+    writers = [name for name in world.contracts["alpha"].table if not name.startswith(("Read", "List"))]
+    assert set(writers) <= set(arguments)
+    for function in writers:
+        transient = {"chunk": b"x"} if world.contracts["alpha"].table[function].transient else {}
+        with pytest.raises(Refused) as caught:
+            await world.simulate(
+                "alpha",
+                "alpha",
+                "",
+                raw=[function.encode(), *arguments[function]],
+                transient=transient,
+                identity=identity,
+            )
+        assert CODED.fullmatch(caught.value.text)
+
+
+async def test_a_creator_without_a_certificate_is_refused() -> None:
+    world = World()
+    identity = Identity(msp_id="alpha", certificate_pem=b"none")
+    with refused(Code.MALFORMED, "creator"):
+        await world.simulate("alpha", "alpha", "Enrol", "heart", "5", identity=identity)
