@@ -446,6 +446,23 @@ async def test_waiting_can_be_given_up(tmp_path: Path) -> None:
         await define(ledger)
 
 
+async def test_a_client_that_gives_up_stops_nobody(tmp_path: Path) -> None:
+    channel = make_channel()
+    with opened(tmp_path / "ledger") as ledger:
+        await define(ledger)
+        for round_number in range(10):
+            envelopes = [channel.write({f"k{round_number}-{n}": b"v"}).envelope for n in range(4)]
+            tasks = [asyncio.create_task(ledger.order(envelope)) for envelope in envelopes]
+            # Given up before it is queued, while it waits, while its block is being committed.
+            for _ in range(round_number):
+                await asyncio.sleep(0)
+            tasks[0].cancel()
+            tasks[2].cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [result.code for result in results if not isinstance(result, BaseException)][-2:] == [VALID] * 2
+        assert ledger.failure is None
+
+
 async def test_whoever_waits_when_the_ledger_closes_is_told(tmp_path: Path) -> None:
     with opened(tmp_path / "ledger") as ledger:
         waiting = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -412,3 +413,15 @@ def test_the_log_of_the_database_stays_short_while_somebody_always_reads(
         store.trim_log()
         assert log.stat().st_size == 0
         store.trim_log()
+
+
+def test_many_threads_stage_the_same_bytes_at_once(tmp_path: Path) -> None:
+    part, other = make_set({"k": LARGE * 20}), make_set({"l": LARGE})
+    with opened(tmp_path) as store, ThreadPoolExecutor(8) as threads:
+        jobs = [threads.submit(store.stage, f"tx{n}", [part, other] if n % 2 else [part], 0) for n in range(40)]
+        for job in jobs:
+            job.result()
+        assert len(store.staged()) == 40
+    with opened(tmp_path) as store:
+        assert store.holds(part.digest)
+        assert payloads(tmp_path) == {part.digest.hex(), other.digest.hex()}

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -87,7 +88,8 @@ class Files:
 
     def create(self, path: Path, data: bytes | memoryview) -> None:
         """Create or replace a file whole: at every moment there is the old content or the new."""
-        unfinished = path.with_name(f"{path.name}{_UNFINISHED}")
+        # Threads that create the same file at once do not write into each other's.
+        unfinished = path.with_name(f"{path.name}.{threading.get_ident()}{_UNFINISHED}")
         with storage_errors(path):
             try:
                 descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -139,6 +141,9 @@ class PayloadDirectory:
         """
         target = self.file(digest)
         if target.exists():
+            # Another thread may have named it a moment ago: its name has to be on disk, too.
+            with storage_errors(target):
+                self._files.sync_directory(target.parent)
             return
         self._prepare(target.parent)
         if not any(self._files.link(twin.file(digest), target) for twin in twins):

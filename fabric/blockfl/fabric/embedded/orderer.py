@@ -118,7 +118,8 @@ class Orderer:
                     break
                 batch = self._cut()
             try:
-                self._commit(batch)
+                if batch:
+                    self._commit(batch)
             except Exception as error:
                 # From here on memory and disk may differ: only a restart, which reads the disk, goes on.
                 self._stop(error, batch)
@@ -139,8 +140,10 @@ class Orderer:
             if isinstance(item, ForeignBlock) or (batch and size + _size(item) > settings.preferred_max_bytes):
                 break
             self._take()
-            batch.append(item)
-            size += _size(item)
+            # Whoever gave up before is not served; from here on giving up comes too late.
+            if item.outcome.set_running_or_notify_cancel():
+                batch.append(item)
+                size += _size(item)
         return batch
 
     def _take(self) -> None:
@@ -210,7 +213,10 @@ class Orderer:
             f"the node has stopped accepting: {self.failure}" if self.failure else "the ledger is closed"
         )
         for item in waiting:
-            (item.codes if isinstance(item, ForeignBlock) else item.outcome).set_exception(reason)
+            if isinstance(item, ForeignBlock):
+                item.codes.set_exception(reason)
+            elif item.outcome.set_running_or_notify_cancel():
+                item.outcome.set_exception(reason)
 
 
 def _size(item: Submission | ForeignBlock) -> int:
