@@ -8,7 +8,7 @@ from typing import Any
 
 from blockfl.fabric.policy import signature_policy
 from blockfl.fabric.shim import Context, ContractFault
-from blockfl.fabric.shim.contract import RangeIterator
+from blockfl.fabric.shim.requests import RangeIterator
 
 Operation = list[Any]
 
