@@ -128,8 +128,13 @@ class PrivateStore:
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a set with this digest is here, staged or committed."""
-        with self._lock, self._database.errors():
-            found = self._database.writer.execute("SELECT 1 FROM sets WHERE digest = ?", (digest,)).fetchone()
+        # Not through the writing connection: this is asked from the event loop, which must not wait for commits.
+        connection = self._database.begin_read()
+        try:
+            with self._database.errors():
+                found = connection.execute("SELECT 1 FROM sets WHERE digest = ?", (digest,)).fetchone()
+        finally:
+            self._database.end_read(connection)
         return found is not None
 
     def staged(self) -> frozenset[str]:
