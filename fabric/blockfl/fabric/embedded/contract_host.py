@@ -43,7 +43,7 @@ _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
-# So long do calls wait for a service after it was first needed or lost; later they wait for one more attempt only.
+# So long do calls wait for a service that was lost, at most; later they wait for one more attempt only.
 _PATIENCE_S: Final = 3.0
 _ONE_MORE_ATTEMPT_S: Final = 1.0
 _MIN_PAUSE_S: Final = 0.02
@@ -264,7 +264,8 @@ class ContractConnection:
         self._changed = asyncio.Condition()
         self._wanted_now = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._lost_at: float | None = None
+        self._was_connected = False
+        self._lost_at: float | None = None  # since when calls have been waiting for it
         self._failures = 0
         self._misplaced = False  # another contract answers there: waiting does not help
         self.problem = ""
@@ -287,11 +288,8 @@ class ContractConnection:
         """
         if self._stream is not None and not self._stream.ended:
             return self._stream
-        if self._keeper is None:
-            self._lost_at = time.monotonic()
-            self._keeper = asyncio.create_task(self._keep(), name=f"contract {self._package_id}")
-        spent = 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
-        left = min(self._address.dial_timeout_s, _PATIENCE_S) - spent
+        self.begin()
+        left = self._patience_left()
         seen = self._failures
         self._wanted_now.set()
         with suppress(TimeoutError):
@@ -305,6 +303,21 @@ class ContractConnection:
                 f"{self.problem or 'no answer'}: is the contract service running?"
             )
         return self._stream
+
+    def begin(self) -> None:
+        """Starts to dial, if that has not begun; from now on the stream is kept alive."""
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep(), name=f"contract {self._package_id}")
+
+    def _patience_left(self) -> float:
+        """How long a call may wait: long for a service that is starting, short for one that was lost."""
+        now = time.monotonic()
+        if self._was_connected:
+            spent = 0.0 if self._lost_at is None else now - self._lost_at
+            return min(self._address.dial_timeout_s, _PATIENCE_S) - spent
+        if self._lost_at is None:
+            self._lost_at = now
+        return self._address.dial_timeout_s - (now - self._lost_at)
 
     async def close(self) -> None:
         """Hangs up."""
@@ -334,7 +347,7 @@ class ContractConnection:
                 async with asyncio.timeout(self._address.dial_timeout_s):
                     await stream.register()
                 _LOG.info("contract %s at %s is ready", self._package_id, self._address.address)
-                self._misplaced, self._lost_at = False, None
+                self._misplaced, self._was_connected, self._lost_at = False, True, None
                 await self._set(stream)
                 await stream.serve()
                 self.problem = "the service closed the stream"
@@ -374,6 +387,11 @@ class ContractHost:
     def add(self, package_id: str, address: ServiceAddress) -> None:
         """Makes an installed package known; its service is dialled when first needed."""
         self._connections.setdefault(package_id, ContractConnection(address, package_id))
+
+    def connect(self) -> None:
+        """Dials the services of all installed packages now instead of when they are first needed."""
+        for connection in self._connections.values():
+            connection.begin()
 
     def has(self, package_id: str | None) -> bool:
         """Tells whether a package is installed."""

@@ -135,6 +135,8 @@ class EmbeddedNode:
             addresses[msp_id] = await self._listen(msp_id, organisation, services)
         ordering = DeliverService(ledger=ledger, admission=admission, blocks=blocks).orderer_handler()
         addresses[_ORDERER] = await self._listen(_ORDERER, settings.orderer, [ordering])
+        for host in self._hosts.values():
+            host.connect()
         if settings.operations_listen is not None:
             self._operations = OperationsService(settings.operations_listen, self.status)
             await self._operations.start()
