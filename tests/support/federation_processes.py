@@ -123,12 +123,12 @@ class FederationProcesses:
             command = ["-m", "blockfl.cli.main", "aggregator", "run", "--profile", profile, "--directory", state]
             self.start(f"aggregator-{organisation}", command)
 
-    def start_institution(self, organisation: str, task: str, *, dimension: int) -> None:
+    def start_institution(self, organisation: str, task: str, *, dimension: int, options: Sequence[str] = ()) -> None:
         state = self.directory / "institutions" / organisation / task
         command = ["-m", "support.numpy_institution", "--profile", str(self.profile_path(organisation))]
         command += ["--task", task, "--dimension", str(dimension), "--directory", str(state)]
         command += ["--seed", str(INSTITUTIONS.index(organisation))]
-        self.start(f"institution-{organisation}-{task}", command)
+        self.start(f"institution-{organisation}-{task}", [*command, *options])
 
     def start_institutions(self, task: str, *, dimension: int) -> None:
         for organisation in INSTITUTIONS:

@@ -1,0 +1,79 @@
+"""The demo as a user runs it, with fewer rounds: real training, the cheat rejected, the audit verified."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOSPITALS = ["cleveland", "hungary", "longbeach", "switzerland"]
+ROUNDS = 5
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("demo") / "result"
+    command = [sys.executable, "-m", "examples.heart.demo", "--directory", str(path), "--rounds", str(ROUNDS)]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=290)
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    return path
+
+
+@pytest.fixture(scope="module")
+def summary(directory: Path) -> Any:
+    return json.loads((directory / "summary.json").read_bytes())
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_the_four_hospitals_hold_one_model(summary: Any) -> None:
+    assert list(summary["model_digests"]) == HOSPITALS
+    assert len(set(summary["model_digests"].values())) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_the_scaled_update_is_rejected_with_its_code_and_the_rounds_go_on(summary: Any) -> None:
+    rejected = {row["round"]: row["rejected"] for row in summary["rounds"] if row["rejected"]}
+    assert rejected == {5: [{"organisation": "hungary", "code": "BFL416"}]}
+    assert [row["round"] for row in summary["rounds"]] == list(range(1, ROUNDS + 1))
+    assert all(row["accepted"] == HOSPITALS for row in summary["rounds"][:4])
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_training_has_an_effect_and_the_audit_verifies(summary: Any) -> None:
+    assert summary["audit"]["verified"] is True
+    assert summary["audit"]["transactions"] >= ROUNDS * 4 * 4
+    accuracy = summary["accuracy"]
+    assert accuracy["federated"] == summary["rounds"][-1]["accuracy"] > 0.6
+    assert sorted(accuracy["alone"]) == HOSPITALS
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_the_page_is_self_contained(directory: Path, summary: Any) -> None:
+    page = (directory / "summary.html").read_text()
+    assert summary["model_digests"]["cleveland"] in page
+    assert "BFL416" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "data:image/png;base64," in page
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_nothing_is_left_behind(directory: Path, summary: Any) -> None:
+    mine = os.getpid()
+    left = [
+        process.info["cmdline"]
+        for process in psutil.process_iter(["cmdline"])
+        if process.pid != mine and str(directory) in " ".join(process.info["cmdline"] or [])
+    ]
+    assert left == []
+    assert not (directory / "network").exists()

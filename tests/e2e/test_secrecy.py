@@ -1,0 +1,96 @@
+"""An update is in the clear nowhere but with its institution, the committee's memory and the aggregator's."""
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from support.federation_processes import INSTITUTIONS, FederationProcesses
+from support.numpy_institution import make_marked_values
+
+DIMENSION = 4096
+TASK = "secrecy"
+WINDOW_BYTES = 48
+SEALED_BYTES = 2 * DIMENSION
+
+
+@pytest.fixture(scope="module")
+def trained(federation: FederationProcesses) -> FederationProcesses:
+    federation.create_task(TASK, dimension=DIMENSION, rounds=1)
+    for organisation in INSTITUTIONS:
+        federation.start_institution(organisation, TASK, dimension=DIMENSION, options=["--marked"])
+    federation.wait_for_institutions(TASK)
+    (round_,) = federation.query("audit", "rounds", "--task", TASK)
+    assert round_["accepted"] == list(INSTITUTIONS), "the marked updates must have been judged and summed"
+    return federation
+
+
+def make_needles() -> list[bytes]:
+    """Windows of every institution's values, as they are and in the usual spellings."""
+    needles = []
+    for seed in range(len(INSTITUTIONS)):
+        content = make_marked_values(DIMENSION, seed).astype("<i2").tobytes()
+        for start in (0, 3 * 401 * 2, len(content) - WINDOW_BYTES):
+            window = content[start : start + WINDOW_BYTES]
+            needles += [window, window.hex().encode(), base64.b64encode(window)]
+    return needles
+
+
+def files_below(*directories: Path) -> Iterator[Path]:
+    for directory in directories:
+        for root, _, names in os.walk(directory):
+            yield from (Path(root) / name for name in names)
+
+
+def find(needles: list[bytes], path: Path) -> bytes | None:
+    content = path.read_bytes()
+    return next((needle for needle in needles if needle in content), None)
+
+
+@pytest.mark.slow
+def test_no_file_of_a_node_a_service_or_an_aggregator_holds_an_update_in_the_clear(
+    trained: FederationProcesses,
+) -> None:
+    looked_at = list(files_below(trained.network, trained.directory / "aggregators", trained.directory / "logs"))
+    needles = make_needles()
+    assert sum(path.stat().st_size for path in looked_at) > len(INSTITUTIONS) * SEALED_BYTES, "the ciphertext is there"
+    assert [path for path in looked_at if find(needles, path)] == []
+
+
+@pytest.mark.slow
+def test_the_search_finds_an_update_where_there_is_one(trained: FederationProcesses, tmp_path: Path) -> None:
+    planted = tmp_path / "node" / "block"
+    planted.parent.mkdir()
+    planted.write_bytes(os.urandom(5000) + make_marked_values(DIMENSION, 2).astype("<i2").tobytes() + os.urandom(5000))
+    assert [path for path in files_below(tmp_path) if find(make_needles(), path)] == [planted]
+
+
+@pytest.mark.slow
+def test_the_sum_is_that_of_the_updates_though_nobody_saw_one(trained: FederationProcesses) -> None:
+    (round_,) = trained.query("audit", "rounds", "--task", TASK)
+    assert round_["state"] == "published"
+    total = sum(make_marked_values(DIMENSION, seed).astype(np.int64) for seed in range(len(INSTITUTIONS)))
+    stored = [path for path in files_below(trained.network) if total.astype("<i4").tobytes()[:256] in path.read_bytes()]
+    assert stored, "the sum belongs to all members and is in their collection"
+
+
+@pytest.mark.slow
+def test_no_private_key_is_in_an_environment_a_log_or_the_ledger(trained: FederationProcesses) -> None:
+    secrets = []
+    for path in files_below(trained.network / "organisations"):
+        if path.name.endswith("key.pem"):
+            secrets.append(path.read_bytes().splitlines()[1])
+        elif path.name == "opening-key":
+            secrets.append(path.read_bytes().strip())
+    assert len(secrets) > 3 * 7
+    places = list(files_below(trained.network / "node", trained.network / "logs", trained.directory / "logs"))
+    assert [path for path in places if find(secrets, path)] == []
+    environments = [process.info["environ"] for process in psutil.process_iter(["environ", "cmdline"])
+                    if str(trained.directory) in " ".join(process.info["cmdline"] or [])]  # fmt: skip
+    assert len(environments) >= 8
+    held = "\n".join(value for environment in environments for value in (environment or {}).values()).encode()
+    assert not any(secret in held for secret in secrets)
