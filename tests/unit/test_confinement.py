@@ -1,0 +1,266 @@
+"""Confinement, tried by a process of the same user; and the filter's program, run instruction by instruction."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockfl.institution import landlock, seccomp
+from blockfl.institution.confinement import Reach, confine, list_grants, list_libraries
+from blockfl.institution.errors import ConfinementError
+from blockfl.institution.seccomp import Instruction, compile_filter
+from support import intruder
+from support.sanctum import Sanctum, open_sanctum
+
+CONTROLS = {
+    "read the key", "list the key's directory", "read the key through a symbolic link", "read the key in a thread",
+    "link the key into the scratch directory", "read the key in a program", "read the key through /proc/self/root",
+    "write the key", "change the key's mode", "change the key's owner",
+    "move the key into the scratch directory", "remove the key", "truncate the key", "write beside the key",
+    "write to /tmp", "read another user's file", "read the agent's environment", "signal the agent",
+    "signal the agent's group", "signal the agent by descriptor", "limit the agent", "connect to the ledger", "listen",
+    "send a datagram", "connect to a unix socket", "connect to an abstract socket",
+    "send through a re-addressed pair", "leave its session",
+}  # fmt: skip
+"""What the same user may do anywhere; the rest depends on the kernel's settings."""
+
+needs_landlock = pytest.mark.skipif(landlock.read_version() < 1, reason="this kernel offers no Landlock")
+
+
+def run_intruder(home: Path, *, confined: bool) -> tuple[dict[str, Any], Sanctum]:
+    """Let the intruder try in a process of its own."""
+    with open_sanctum(home) as sanctum:
+        arguments = [str(sanctum.target), str(sanctum.scratch), "yes" if confined else "no"]
+        done = subprocess.run(
+            [sys.executable, "-P", intruder.__file__, *arguments],
+            capture_output=True,
+            timeout=60,
+            check=False,
+            start_new_session=True,
+        )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout), sanctum
+
+
+@needs_landlock
+def test_a_confined_process_of_the_same_user_reaches_nothing(tmp_path: Path) -> None:
+    results, sanctum = run_intruder(tmp_path, confined=True)
+
+    assert [name for name, result in results["attempts"].items() if result == "worked"] == []
+    assert sanctum.victim.read_text() == "secret"
+    assert sanctum.victim.stat().st_mode & 0o777 == sanctum.key.stat().st_mode & 0o777
+    assert not (tmp_path / "outside.txt").exists()
+
+
+@needs_landlock
+def test_a_confined_process_does_everything_ordinary(tmp_path: Path) -> None:
+    results, _ = run_intruder(tmp_path, confined=True)
+
+    assert results["problems"] == []
+
+
+def test_unconfined_the_same_attempts_work(tmp_path: Path) -> None:
+    """Otherwise the test above could not fail."""
+    results, _ = run_intruder(tmp_path, confined=False)
+
+    attempts = results["attempts"]
+    assert set(attempts) >= CONTROLS
+    assert {name: attempts[name] for name in CONTROLS if attempts[name] != "worked"} == {}
+
+
+# What is granted
+
+
+def make_reach(home: Path, **changes: Any) -> Reach:
+    fields: dict[str, Any] = {"readable": (), "scratch": home / "scratch", "private": (home / "agent",)} | changes
+    return Reach(**fields)
+
+
+def test_the_users_files_are_read_only_and_the_scratch_directory_is_not(tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    grants = {grant.path: grant.access for grant in list_grants(make_reach(tmp_path, readable=(data,)))}
+
+    assert grants[data] & landlock.WRITE_FILE == 0
+    assert grants[tmp_path / "scratch"] & landlock.WRITE_FILE
+    writable = {path for path, access in grants.items() if access & landlock.WRITE_FILE}
+    assert writable == {tmp_path / "scratch", Path("/dev/null"), Path("/dev/zero"), Path("/dev/full")}
+
+
+def test_no_home_and_no_working_directory_is_granted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", ["", ".", *(place for place in sys.path if place != str(Path.cwd()))])
+    granted = {grant.path for grant in list_grants(make_reach(tmp_path))}
+
+    assert not granted & {Path.cwd(), Path.home(), Path("/"), Path("/tmp"), Path("/etc"), Path("/proc")}
+    assert set(list_libraries()) <= granted
+
+
+def test_a_readable_directory_around_the_key_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfinementError, match=r"agent must stay out of reach .* but lies in .*: move one of them"):
+        list_grants(make_reach(tmp_path, readable=(tmp_path,)))
+
+
+def test_a_key_among_the_libraries_is_refused(tmp_path: Path) -> None:
+    key = Path(sys.prefix) / "key.pem"
+
+    with pytest.raises(ConfinementError, match="must stay out of reach"):
+        list_grants(make_reach(tmp_path, private=(key,)))
+
+
+def test_data_inside_the_agents_directory_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "agent" / "data.npz"
+
+    with pytest.raises(ConfinementError, match=r"which lies in .*, the agent's own: move it elsewhere"):
+        list_grants(make_reach(tmp_path, readable=(data,)))
+
+
+def test_a_symbolic_link_to_the_agents_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "agent").mkdir()
+    link = tmp_path / "data"
+    link.symlink_to(tmp_path / "agent")
+
+    with pytest.raises(ConfinementError, match="must stay out of reach"):
+        list_grants(make_reach(tmp_path, readable=(link,)))
+
+
+def test_without_landlock_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landlock, "read_version", lambda: 0)
+
+    with pytest.raises(ConfinementError, match=r"no Landlock: expected Linux 5\.13 or later"):
+        landlock.restrict([])
+
+
+def test_an_unknown_processor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+
+    with pytest.raises(ConfinementError, match="no system call filter for riscv64: expected one of aarch64, x86_64"):
+        seccomp.install(signals_scoped=True)
+
+
+def test_other_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+
+    with pytest.raises(ConfinementError, match="needs Linux, this is darwin"):
+        confine(make_reach(tmp_path))
+
+
+def test_a_process_with_threads_is_refused(tmp_path: Path) -> None:
+    """Threads that run already would stay free."""
+    script = (
+        "import threading; e = threading.Event(); threading.Thread(target=e.wait, daemon=True).start()\n"
+        "from pathlib import Path; from blockfl.institution.confinement import Reach, confine\n"
+        f"confine(Reach(readable=(), scratch=Path({str(tmp_path)!r}), private=()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
+
+    assert b"2 threads run already" in done.stderr
+
+
+# The filter
+
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+
+
+def run_filter(program: tuple[Instruction, ...], architecture: int, number: int, *arguments: int) -> int:
+    """Run a classic BPF program as the kernel does; return its verdict."""
+    words = {0: number, 4: architecture}
+    for index in range(6):
+        value = arguments[index] if index < len(arguments) else 0
+        words[16 + 8 * index], words[20 + 8 * index] = value & 0xFFFFFFFF, value >> 32
+    accumulator, at = 0, 0
+    while True:
+        code, if_true, if_false, operand = program[at]
+        at += 1
+        if code == 0x20:
+            accumulator = words[operand]
+        elif code == 0x54:
+            accumulator &= operand
+        elif code == 0x06:
+            return operand
+        else:
+            holds = {0x15: accumulator == operand, 0x35: accumulator >= operand, 0x45: bool(accumulator & operand)}
+            at += if_true if holds[code] else if_false
+
+
+def refusal(error: int) -> int:
+    return 0x00050000 | error
+
+
+MACHINES = sorted(seccomp._MACHINES.items())
+
+
+@pytest.mark.parametrize(("name", "machine"), MACHINES, ids=[name for name, _ in MACHINES])
+@pytest.mark.parametrize("scoped", [True, False])
+def test_the_filter_refuses_what_it_names_and_allows_the_rest(
+    name: str, machine: seccomp.Machine, scoped: bool
+) -> None:
+    program = compile_filter(machine, pid=4242, signals_scoped=scoped)
+    calls = machine.calls
+
+    def verdict(call: str, *arguments: int) -> int:
+        return run_filter(program, machine.audit, calls[call], *arguments)
+
+    conditional = {"socketpair", "clone", "prlimit64", "kill", "tgkill", "tkill", "rt_sigqueueinfo"}
+    conditional |= {"rt_tgsigqueueinfo", "clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"}
+    for call in calls.keys() - conditional:
+        assert verdict(call) == refusal(errno.EPERM), call
+    for call in ("clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"):
+        assert verdict(call) == refusal(errno.ENOSYS), call
+    stream, datagram, sequence, close_on_exec = 1, 2, 5, 0o2000000
+    assert verdict("socketpair", 1, stream | close_on_exec) == ALLOW
+    assert verdict("socketpair", 1, datagram) == refusal(errno.EPERM)
+    assert verdict("socketpair", 1, sequence) == refusal(errno.EPERM)
+    assert verdict("socketpair", 2, stream) == refusal(errno.EPERM)
+    assert verdict("clone", 0x01200011) == ALLOW
+    assert verdict("clone", 0x3D0F00) == ALLOW
+    for namespace in (0x10000000, 0x20000000, 0x40000000, 0x20000, 0x02000000, 0x04000000, 0x08000000):
+        assert verdict("clone", namespace | 17) == refusal(errno.EPERM)
+    assert verdict("prlimit64", 0) == verdict("prlimit64", 4242) == ALLOW
+    assert verdict("prlimit64", 4243) == refusal(errno.EPERM)
+    foreign = ALLOW if scoped else refusal(errno.EPERM)
+    for call in ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
+        assert verdict(call, 4242) == ALLOW
+        assert verdict(call, 1) == verdict(call, 0xFFFFFFFF) == foreign
+    assert verdict("tkill", 4242) == foreign
+    known = set(calls.values())
+    assert {run_filter(program, machine.audit, number) for number in range(470) if number not in known} == {ALLOW}
+    assert run_filter(program, machine.audit, 470) == refusal(errno.ENOSYS)
+
+
+@pytest.mark.parametrize(("name", "machine"), MACHINES, ids=[name for name, _ in MACHINES])
+def test_calls_of_another_architecture_end_the_process(name: str, machine: seccomp.Machine) -> None:
+    program = compile_filter(machine, pid=1, signals_scoped=True)
+
+    assert run_filter(program, 0x40000003, 4) == KILL
+    assert run_filter(program, machine.audit, 0x40000000 + 1) == KILL
+
+
+def test_the_architectures_name_the_same_calls() -> None:
+    x86_64, aarch64 = seccomp._MACHINES["x86_64"].calls, seccomp._MACHINES["aarch64"].calls
+
+    assert x86_64.keys() - aarch64.keys() == {"chmod", "chown", "lchown", "ioperm", "iopl"}
+    assert aarch64.keys() <= x86_64.keys()
+
+
+@pytest.mark.parametrize(
+    ("header", "machine", "pattern"),
+    [
+        ("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "x86_64", r"#define __NR_(\w+) (\d+)"),
+        ("/usr/include/asm-generic/unistd.h", "aarch64", r"#define __NR(?:3264)?_(\w+) (\d+)"),
+    ],
+)
+def test_the_numbers_are_those_of_the_kernels_headers(header: str, machine: str, pattern: str) -> None:
+    path = Path(header)
+    if not path.exists():
+        pytest.skip(f"{header} is not installed")
+    known = {name: int(number) for name, number in re.findall(pattern, path.read_text())}
+    ours = seccomp._MACHINES[machine].calls
+
+    assert {name: number for name, number in ours.items() if known.get(name, number) != number} == {}
+    assert len(ours.keys() & known.keys()) > 80
