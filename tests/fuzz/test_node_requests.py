@@ -14,7 +14,7 @@ from fabric_protos.peer import chaincode_shim_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.embedded.contract_host import _scan_message
+from blockfl.fabric.embedded.contract_stream import _scan_message
 from blockfl.fabric.embedded.gateway_service import _read_proposal
 from blockfl.fabric.embedded.operations import Operations
 from blockfl.fabric.embedded.package import Package

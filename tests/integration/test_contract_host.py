@@ -12,7 +12,8 @@ import grpc.aio
 import pytest
 from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2, proposal_response_pb2
 
-from blockfl.fabric.embedded.contract_host import ContractAnswer, ContractHost, encode_transaction
+from blockfl.fabric.embedded.contract_host import ContractHost
+from blockfl.fabric.embedded.contract_stream import ContractAnswer, encode_transaction
 from blockfl.fabric.embedded.operations import Operations
 from blockfl.fabric.embedded.package import ServiceAddress
 from blockfl.fabric.embedded.simulator import Simulator

@@ -21,7 +21,8 @@ from ..errors import FabricError, NodeError, ShimError
 from ..identity import Identity, Signer
 from .admission import Admission, Refused
 from .approvals import Approval, Approvals
-from .contract_host import ContractHost, encode_transaction
+from .contract_host import ContractHost
+from .contract_stream import encode_transaction
 from .definition import LIFECYCLE, ChaincodeDefinition
 from .installation import Installation
 from .ledger import Ledger, Snapshot
