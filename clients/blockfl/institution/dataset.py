@@ -9,8 +9,10 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from blockfl.institution.errors import DataError
@@ -76,17 +78,15 @@ def load_dataset(path: Path, label: str | None, test_fraction: float) -> Dataset
 
 def _load_arrays(path: Path) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because numpy leaves a file open that is no archive.
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
             missing = [name for name in _NAMES if name not in archive.files]
             if missing:
                 raise DataError(f"{path}: expected the arrays {', '.join(_NAMES)}; {', '.join(missing)} not there")
-            return Dataset(**{name: archive[name] for name in _NAMES})
-    except (ValueError, EOFError, AttributeError) as error:
+            arrays = {name: archive[name] for name in _NAMES}
+    except (ValueError, EOFError, BadZipFile) as error:
         raise DataError(f"{path}: not an .npz archive of plain arrays ({error})") from error
-    except Exception as error:
-        if type(error).__name__ == "BadZipFile":
-            raise DataError(f"{path}: not an .npz archive ({error})") from error
-        raise
+    return Dataset(**arrays)
 
 
 def _load_table(path: Path, label: str | None, test_fraction: float) -> Dataset:
@@ -94,10 +94,15 @@ def _load_table(path: Path, label: str | None, test_fraction: float) -> Dataset:
         raise DataError(f"{path}: name the label's column with --label")
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file)
-        header = next(rows, [])
-        if label not in header:
-            raise DataError(f"{path}: no column {label!r}; there are: {', '.join(header) or 'none'}")
-        values = np.array([_parse_row(path, rows.line_num, header, row) for row in rows if row], dtype=np.float64)
+        try:
+            header = next(rows, [])
+            if label not in header:
+                raise DataError(f"{path}: no column {label!r}; there are: {', '.join(header) or 'none'}")
+            values = np.array([_parse_row(path, rows.line_num, header, row) for row in rows if row], dtype=np.float64)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: not UTF-8 text with comma-separated values ({error})") from error
+    if len(header) < 2:
+        raise DataError(f"{path}: there is no column beside the label")
     if len(values) < 2:
         raise DataError(f"{path}: {len(values)} rows: expected at least two, one to train and one to test")
     column = header.index(label)
