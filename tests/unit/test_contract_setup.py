@@ -247,6 +247,19 @@ class TestUploadModelChunk:
         done = await upload_model_chunk(world, "university", compute_digest(total), total)
         assert done.written == [f"models/chunk/heart/{compute_digest(total)}"]
 
+    async def test_a_coordinator_outside_the_committee_uploads_the_initial_model_only(self) -> None:
+        members = tuple(
+            Member(organisation=one.organisation, roles=("coordinator",) if "coordinator" in one.roles else one.roles)
+            for one in World().consortium.members
+        )
+        world = World(changed(World().consortium, members=members))
+        spec, model = make_spec()
+        await world.submit("coordinator", "RegisterConsortium", world.consortium.encode())
+        await world.submit("coordinator", "CreateTask", spec.model_copy(update={"aggregator": "regulator"}).encode())
+        await upload_model_chunk(world, "coordinator", spec.initial_model.chunks[0], model)
+        with refused(Code.NOT_COMMITTEE):
+            await upload_model_chunk(world, "coordinator", compute_digest(b"sum"), b"sum")
+
     async def test_refuses_an_unknown_task(self) -> None:
         world = await make_registered_world()
         with refused(Code.TASK_UNKNOWN):
