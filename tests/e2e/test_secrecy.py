@@ -73,8 +73,9 @@ def test_the_search_finds_an_update_where_there_is_one(trained: FederationProces
 def test_the_sum_is_that_of_the_updates_though_nobody_saw_one(trained: FederationProcesses) -> None:
     (round_,) = trained.query("audit", "rounds", "--task", TASK)
     assert round_["state"] == "published"
-    total = sum(make_marked_values(DIMENSION, seed).astype(np.int64) for seed in range(len(INSTITUTIONS)))
-    stored = [path for path in files_below(trained.network) if total.astype("<i4").tobytes()[:256] in path.read_bytes()]
+    updates = np.stack([make_marked_values(DIMENSION, seed) for seed in range(len(INSTITUTIONS))])
+    total = updates.sum(axis=0, dtype="<i4").tobytes()[:256]
+    stored = [path for path in files_below(trained.network) if total in path.read_bytes()]
     assert stored, "the sum belongs to all members and is in their collection"
 
 
