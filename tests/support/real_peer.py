@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from fabric_protos.orderer import ab_pb2
 
 from blockfl.fabric.block import build_block, decode_metadata, encode_block, header_hash, sign_block
 from blockfl.fabric.channel_spec import ChannelSpec
-from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.config import ChannelConfig, is_config_block
 from blockfl.fabric.deliver import read_blocks, seek_from, sign_seek
 from blockfl.fabric.endorser import Endorser
 from blockfl.fabric.endpoint import Endpoint
@@ -87,13 +86,13 @@ class BlockSource:
             number = ab_pb2.SeekInfo.FromString(payload.data).start.specified.number
             while True:
                 async with self._more:
-                    await self._more.wait_for(lambda wanted=number: len(self.blocks) > wanted)
+                    while len(self.blocks) <= number:
+                        await self._more.wait()
                 block = common_pb2.Block.FromString(self.blocks[number])
                 yield ab_pb2.DeliverResponse(block=block).SerializeToString()
                 number += 1
 
 
-@dataclass
 class RealPeer(ScratchLedger):
     """A scratch ledger whose every block a real peer validates, too."""
 
@@ -105,7 +104,7 @@ class RealPeer(ScratchLedger):
         genesis = common_pb2.Block.FromString(source.blocks[0])
         validation = validate_block(genesis, config, self.state)
         self.state.apply(validation.updates, validation.tx_ids)
-        self._previous, self._commit_hash = header_hash(genesis.header), b""
+        self._previous, self._commit_hash, self._last_config = header_hash(genesis.header), b"", 0
 
     async def compare(self, *envelopes: bytes) -> BlockValidation:
         """Give the next block to the peer and to our validation; both must say the same.
@@ -113,7 +112,8 @@ class RealPeer(ScratchLedger):
         The commit hashes cover everything that the block changes.
         """
         block = build_block(self.height, self._previous, envelopes)
-        sign_block(block, [self._orderer], last_config=0)
+        self._last_config = self.height if is_config_block(block) else self._last_config
+        sign_block(block, [self._orderer], last_config=self._last_config)
         await self._source.add(encode_block(block))
         validation = validate_block(block, self.config, self.state)
         theirs = decode_metadata(await self._committed(self.height))
@@ -122,6 +122,7 @@ class RealPeer(ScratchLedger):
         assert theirs.commit_hash == self._commit_hash
         assert validation.tx_ids == tuple(map(read_tx_id, envelopes))
         self.state.apply(validation.updates, validation.tx_ids)
+        self.config = validation.config or self.config
         self._previous = header_hash(block.header)
         self.height += 1
         return validation

@@ -204,8 +204,8 @@ class ScratchLedger:
             event: a serialised event.
             changes: for a part's name, what to do with it before it is put into the next one: change the message in
                 place, or return something else. Parts, from the inside out: extension, channel_header,
-                signature_header, proposal_payload (bytes), results (bytes), action, response, signed_response (bytes), endorsements (list),
-                endorsed, action_header (bytes), transaction, payload, envelope.
+                signature_header, proposal_payload (bytes), results (bytes), action, response, signed_response
+                (bytes), endorsements (list), endorsed, action_header (bytes), transaction, payload, envelope.
         """
 
         def changed(name: str, part: Any) -> Any:

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from blockfl.fabric.memory_state import MemoryState
 from blockfl.fabric.rwset import (
-    VALIDATION_PARAMETER,
     CollectionReadWriteSet,
-    Entries,
     HashedMetadataWrite,
     HashedRead,
     HashedWrite,
@@ -34,6 +32,7 @@ from blockfl.fabric.validate import (
 )
 from blockfl.fabric.validate.updates import UpdateBatch
 from reference.updates import encode_updates_naively
+from support.key_operations import OPERATIONS, OTHER, POLICY, delete, rule, write
 from support.scratch_ledger import (
     MAJORITY,
     ScratchLedger,
@@ -47,8 +46,6 @@ from support.scratch_ledger import (
 
 NAMESPACE = "n"
 OLD, NEW = Version(1, 0), Version(2, 3)
-POLICY: Entries = ((VALIDATION_PARAMETER, b"policy"),)
-OTHER: Entries = (("another", b"entry"), (VALIDATION_PARAMETER, b""))
 
 
 def stored(key: str = "k") -> MemoryState:
@@ -76,55 +73,10 @@ def outcome(state: MemoryState, *transactions: list[Write | MetadataWrite]) -> d
     return {u.key: (u.value, u.version, u.metadata) for u in updates.public}
 
 
-def write(value: bytes = b"new", key: str = "k") -> Write:
-    return Write(key=key, value=value)
-
-
-def delete(key: str = "k") -> Write:
-    return Write(key=key, is_delete=True)
-
-
-def rule(entries: Entries, key: str = "k") -> MetadataWrite:
-    return MetadataWrite(key=key, entries=entries)
-
-
-Case = tuple[list[Write | MetadataWrite], tuple[bytes | None, Version, bytes]]
-
-ORDINARY: dict[str, Case] = {
-    "a write keeps the metadata": ([write()], (b"new", NEW, encode_metadata(POLICY))),
-    "a delete": ([delete()], (None, NEW, b"")),
-    "a write of nothing is a delete": ([write(b"")], (None, NEW, b"")),
-    "a delete that names a value": ([Write(key="k", value=b"x", is_delete=True)], (None, NEW, b"")),
-    "metadata keep the value": ([rule(OTHER)], (b"old", NEW, encode_metadata(OTHER))),
-    "no entries remove the metadata": ([rule(())], (b"old", NEW, b"")),
-    "a write with metadata": ([write(), rule(OTHER)], (b"new", NEW, encode_metadata(OTHER))),
-    "a write that removes the metadata": ([write(), rule(())], (b"new", NEW, b"")),
-    "a delete wins over metadata": ([delete(), rule(OTHER)], (None, NEW, b"")),
-}
-# Peers add up a number for each operation on a key; twice the number of a write is that of a metadata change.
-SURPRISING: dict[str, Case] = {
-    "two writes change only the metadata, to none": ([write(b"1"), write(b"2")], (b"old", NEW, b"")),
-    "three writes keep the last value without metadata": (
-        [write(b"1"), write(b"2"), write(b"3")],
-        (b"3", NEW, b""),
-    ),
-    "eight writes are a delete": ([write(bytes([i])) for i in range(1, 9)], (None, NEW, b"")),
-    "two deletes change only the metadata, to none": ([delete(), delete()], (b"old", NEW, b"")),
-    "a write and a delete are a delete": ([write(), delete()], (None, NEW, b"")),
-    "two deletes and a write change only the metadata": ([delete(), delete(), write()], (b"old", NEW, b"")),
-    "two metadata writes keep the last": ([rule(POLICY), rule(OTHER)], (b"old", NEW, encode_metadata(OTHER))),
-    "four removals of metadata are sixteen and remove it": ([rule(())] * 4, (b"old", NEW, b"")),
-    "256 writes count as none, so the last one stands": (
-        [write(bytes([1 + i % 255])) for i in range(256)],
-        (b"\x01", NEW, encode_metadata(POLICY)),
-    ),
-}
-
-
-@pytest.mark.parametrize("what", [*ORDINARY, *SURPRISING])
+@pytest.mark.parametrize("what", OPERATIONS)
 def test_operations_on_a_key_that_exists(what: str) -> None:
-    operations, expected = {**ORDINARY, **SURPRISING}[what]
-    assert outcome(stored(), operations) == {"k": expected}
+    operations, (value, metadata) = OPERATIONS[what]
+    assert outcome(stored(), operations) == {"k": (value, NEW, metadata)}
 
 
 @pytest.mark.parametrize(
@@ -154,13 +106,13 @@ def test_a_transaction_builds_on_the_ones_before_it_in_the_block() -> None:
 
 
 KEYS = st.sampled_from(["a", "b", "c"])
-OPERATIONS = st.one_of(
+CHANGES = st.one_of(
     st.tuples(st.just("write"), KEYS, st.sampled_from([b"", b"1", b"2"])),
     st.tuples(st.just("rule"), KEYS, st.sampled_from([(), POLICY, OTHER])),
 )
 
 
-@given(st.lists(st.lists(OPERATIONS, unique_by=lambda operation: operation[:2])))
+@given(st.lists(st.lists(CHANGES, unique_by=lambda operation: operation[:2])))
 def test_each_key_changed_once_in_a_transaction_comes_out_as_applied_one_by_one(
     transactions: list[list[tuple[str, str, Any]]],
 ) -> None:

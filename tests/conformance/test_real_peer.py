@@ -1,0 +1,129 @@
+"""A real Fabric peer says the same of our blocks: every code, and by the commit hash every change of the state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fabric_protos.peer import transaction_pb2
+
+from blockfl.fabric.rwset import (
+    CollectionReadWriteSet,
+    HashedRead,
+    HashedWrite,
+    MetadataWrite,
+    NamespaceReadWriteSet,
+    Write,
+    encode_metadata,
+)
+from support.broken_transactions import BROKEN
+from support.config_updates import config_transaction, update_config
+from support.key_operations import OPERATIONS, POLICY
+from support.random_transactions import RandomTransactions
+from support.real_peer import RealPeer, real_peer
+from support.scratch_ledger import NAMES, definition_values, digest, own_policy, writes
+
+# A block with one of the first two is refused as a whole; without a channel peers look at their own organisation;
+# what ordering nodes never let through, and peers do not expect.
+LEFT_OUT = {
+    "the envelope does not parse",
+    "the envelope is not signed",
+    "the channel is not named",
+    "the payload has no header",
+    "the action holds no endorsed action",
+}
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[RealPeer]:
+    directory = os.environ.get("FABRIC_BIN")
+    if not directory or not (Path(directory) / "peer").is_file():
+        pytest.skip("FABRIC_BIN does not name a directory with Fabric's peer")
+    async with real_peer(Path(directory), tmp_path) as running:
+        app = definition_values(
+            "app", collections={"sealed": own_policy(2, "alpha", "beta"), "notes": b""}, block_to_live=3
+        )
+        for values in (app, definition_values("other")):
+            define = running.craft([writes("_lifecycle", **values)], chaincode="_lifecycle")
+            assert (await running.compare(define)).codes == (transaction_pb2.VALID,)
+        yield running
+
+
+async def test_a_peer_gives_broken_transactions_the_same_codes(peer: RealPeer) -> None:
+    for what, (code, changes) in BROKEN.items():
+        if what not in LEFT_OUT:
+            validation = await peer.compare(peer.craft([writes("app", key=b"value")], **changes))
+            assert transaction_pb2.TxValidationCode.Name(validation.codes[0]) == code, what
+
+
+async def test_a_peer_makes_the_same_of_operations_on_one_key(peer: RealPeer) -> None:
+    names = {f"k{index}": what for index, what in enumerate(OPERATIONS)}
+    old = NamespaceReadWriteSet(
+        namespace="app",
+        writes=tuple(Write(key=key, value=b"old") for key in names),
+        metadata_writes=tuple(MetadataWrite(key=key, entries=POLICY) for key in names),
+    )
+    await peer.compare(peer.craft([old]))
+    for prefix in ("", "missing-"):
+        operations = [peer.craft([rename(what, prefix + key)], endorsers=NAMES) for key, what in names.items()]
+        assert set((await peer.compare(*operations)).codes) == {transaction_pb2.VALID}
+    for key, what in names.items():
+        value, metadata = OPERATIONS[what][1]
+        stored = peer.state.get("app", key)
+        assert (None if stored is None else stored.value) == value, what
+        if stored is not None:
+            assert stored.metadata == metadata, what
+    # Metadata are not in the commit hash: who may write the key next shows them.
+    ruled = encode_metadata(POLICY)
+    again = await peer.compare(*(peer.craft([writes("app", **{key: b"next"})], endorsers=["delta"]) for key in names))
+    for code, what in zip(again.codes, OPERATIONS, strict=True):
+        assert (code == transaction_pb2.VALID) == (OPERATIONS[what][1][1] == ruled), what
+
+
+def rename(what: str, key: str) -> NamespaceReadWriteSet:
+    operations, _ = OPERATIONS[what]
+    return NamespaceReadWriteSet(
+        namespace="app",
+        writes=tuple(Write(key=key, value=o.value, is_delete=o.is_delete) for o in operations if isinstance(o, Write)),
+        metadata_writes=tuple(
+            MetadataWrite(key=key, entries=o.entries) for o in operations if isinstance(o, MetadataWrite)
+        ),
+    )
+
+
+async def test_a_peer_takes_our_configuration_updates(peer: RealPeer) -> None:
+    before = peer.config.sequence
+    validation = await peer.compare(config_transaction(peer.config, update_config(peer.config)))
+    assert validation.config is not None
+    assert validation.config.sequence == before + 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_a_peer_agrees_on_random_transactions(peer: RealPeer, seed: int) -> None:
+    transactions = RandomTransactions(peer, seed)
+    seen: set[int] = set()
+    for _ in range(60):
+        seen.update((await peer.compare(*transactions.block())).codes)
+    assert seen == {
+        transaction_pb2.VALID,
+        transaction_pb2.ENDORSEMENT_POLICY_FAILURE,
+        transaction_pb2.MVCC_READ_CONFLICT,
+        transaction_pb2.PHANTOM_READ_CONFLICT,
+    }
+
+
+async def test_a_peer_forgets_private_keys_at_the_same_block(peer: RealPeer) -> None:
+    write = HashedWrite(key_hash=digest("k"), value_hash=digest("value"))
+    collection = CollectionReadWriteSet(collection="notes", writes=(write,))
+    await peer.compare(peer.craft([NamespaceReadWriteSet(namespace="app", collections=(collection,))]))
+    written = peer.state.get_hash("app", "notes", digest("k"))
+    assert written is not None
+    codes = []
+    for _ in range(6):
+        hashed = HashedRead(key_hash=digest("k"), version=written.version)
+        reads = CollectionReadWriteSet(collection="notes", reads=(hashed,))
+        read = peer.craft([NamespaceReadWriteSet(namespace="app", collections=(reads,))])
+        codes.append((await peer.compare(read)).codes[0])
+    assert codes == [transaction_pb2.VALID] * 4 + [transaction_pb2.MVCC_READ_CONFLICT] * 2
