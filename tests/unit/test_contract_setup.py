@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from blockfl.fabric.identity import Identity
+from blockfl.fabric.identity import Identity, Signer
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import (
@@ -292,6 +292,17 @@ class TestEnrol:
         await scenario.contribute()
         await scenario.close()
         assert (await world.submit("alpha", "Enrol", "heart", "199")).written == ["enrolment/heart/alpha"]
+
+    async def test_a_renewed_certificate_is_enrolled_between_rounds_and_signs_from_then_on(self) -> None:
+        scenario, world = await make_scenario()
+        key = ec.derive_private_key(77, ec.SECP256R1())
+        renewed = Identity(msp_id="alpha", certificate_pem=make_certificate("alpha", key).encode())
+        world.signers["alpha"] = Signer(renewed, key)
+        done = await world.submit("alpha", "Enrol", "heart", "199")
+        assert Enrolment.decode(done.payload).certificate.encode() == renewed.certificate_pem
+        await scenario.open()
+        await scenario.submit("alpha")
+        assert (await scenario.update("alpha")).state == "submitted"
 
     async def test_a_latecomer_enrols_while_a_round_is_open_and_takes_part_in_the_next(self) -> None:
         world, scenario = await created()
