@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from fabric_protos.common import common_pb2, ledger_pb2
 from fabric_protos.gateway import gateway_pb2
+from fabric_protos.peer import query_pb2, transaction_pb2
 
+from blockfl.fabric.endorser import Endorser
 from blockfl.fabric.errors import CommitError, EndorseError, EvaluateError
 from blockfl.fabric.gateway import Gateway
 from blockfl.fabric.identity import Identity, Signer, create_private_key
-from blockfl.fabric.lifecycle import CollectionSpec
+from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec
 from blockfl.fabric.policy import signature_policy
 from blockfl.fabric.shim import Context
 from blockfl.fabric.transaction import build_proposal
@@ -319,3 +323,49 @@ async def _ask_stream(network: Consortium, method: str, request: bytes) -> bytes
         answer: bytes = await call.read()
         call.cancel()
     return answer
+
+
+async def test_an_organisation_that_approved_something_else_does_not_endorse(tmp_path: Path) -> None:
+    agreed = ChaincodeDefinition(name=CONTRACT, version="1.0")
+    async with consortium(tmp_path, handler=key_value_contract, deploy=False) as network:
+        for name in FOUR:
+            definition = replace(agreed, version="9.9") if name == "delta" else agreed
+            async with network.lifecycle(name) as lifecycle:
+                await lifecycle.approve(definition, await lifecycle.install(network.package))
+        async with network.lifecycle("alpha") as lifecycle:
+            await lifecycle.commit(agreed, [network.endpoint(name) for name in ("beta", "gamma")])
+        async with network.gateway("alpha") as gateway:
+            with pytest.raises(EndorseError, match=r"endorsing peers for org\(s\): delta"):
+                await gateway.submit(CONTRACT, "Put", "k", "v", organisations=("alpha", "delta"), retries=0)
+            await gateway.submit(CONTRACT, "Put", "k", "v")
+        async with Endorser(network.endpoint("delta"), network.signer("delta")) as peer:
+            with pytest.raises(EndorseError, match="has not yet been approved by this org"):
+                await peer.query(CHANNEL, CONTRACT, "Get", "k")
+        async with network.lifecycle("delta") as lifecycle:
+            await lifecycle.approve(agreed, await lifecycle.install(network.package))
+        async with network.gateway("alpha") as gateway:
+            await gateway.submit(CONTRACT, "Put", "k", "w", organisations=("alpha", "beta", "delta"))
+
+
+async def test_queries_about_the_ledger_are_answered_to_members(network: Consortium) -> None:
+    async with Endorser(network.endpoint("alpha"), network.signer("alpha")) as peer:
+        info = ledger_pb2.BlockchainInfo.FromString(await peer.query(CHANNEL, "qscc", "GetChainInfo", CHANNEL))
+        assert info.height == network.running.ledger.height
+        assert info.currentBlockHash == network.running.ledger.last_header_hash
+        genesis = common_pb2.Block.FromString(await peer.query(CHANNEL, "qscc", "GetBlockByNumber", CHANNEL, "0"))
+        assert genesis.header.number == 0
+        current = common_pb2.Block.FromString(await peer.query(CHANNEL, "cscc", "GetConfigBlock", CHANNEL))
+        assert current.header == genesis.header
+        channels = query_pb2.ChannelQueryResponse.FromString(await peer.query("", "cscc", "GetChannels"))
+        assert [one.channel_id for one in channels.channels] == [CHANNEL]
+        with pytest.raises(EndorseError, match="does not have cscc/JoinChain"):
+            await peer.query(CHANNEL, "cscc", "JoinChain", CHANNEL)
+        with pytest.raises(EndorseError, match="failed to get block number 999"):
+            await peer.query(CHANNEL, "qscc", "GetBlockByNumber", CHANNEL, "999")
+        async with network.gateway("alpha") as gateway:
+            tx_id = (await gateway.submit(CONTRACT, "Put", "k", "v")).transaction_id
+        found = await peer.query(CHANNEL, "qscc", "GetTransactionByID", CHANNEL, tx_id)
+        assert transaction_pb2.ProcessedTransaction.FromString(found).validationCode == 0
+    async with Endorser(network.endpoint("alpha"), network.signer("beta")) as foreign:
+        with pytest.raises(EndorseError, match="alpha's own administrators"):
+            await foreign.query("", "cscc", "GetChannels")

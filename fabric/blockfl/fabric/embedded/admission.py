@@ -16,7 +16,7 @@ from fabric_protos.common import common_pb2
 from google.protobuf.message import DecodeError
 
 from ..config import ChannelConfig
-from ..errors import FabricError, IdentityError, PolicyError
+from ..errors import ConfigError, FabricError, IdentityError, PolicyError
 from ..identity import Identity, check_not_expired, verify_signature
 from ..policy import evaluate_signature_policy, role_principal
 from ..validate import SignatureCache
@@ -90,7 +90,10 @@ class Admission:
             Refused: The policy is not satisfied.
         """
         config = self._config()
-        path = config.acl_policy(resource)
+        try:
+            path = config.acl_policy(resource)
+        except ConfigError as error:
+            raise Refused(f"the embedded node does not have {resource}") from error
         try:
             satisfied = config.policies.satisfied_by(path, [creator])
         except PolicyError as error:
