@@ -369,3 +369,25 @@ async def test_queries_about_the_ledger_are_answered_to_members(network: Consort
     async with Endorser(network.endpoint("alpha"), network.signer("beta")) as foreign:
         with pytest.raises(EndorseError, match="alpha's own administrators"):
             await foreign.query("", "cscc", "GetChannels")
+
+
+async def test_a_node_that_stops_does_not_wait_for_listeners(network: Consortium) -> None:
+    async with network.endpoint("alpha").open_channel() as untyped:
+        channel: Any = untyped
+        signer = network.signer("alpha")
+        message = gateway_pb2.ChaincodeEventsRequest(
+            channel_id=CHANNEL, chaincode_id=CONTRACT, identity=signer.identity.serialized
+        )
+        message.start_position.specified.number = 0
+        request = message.SerializeToString()
+        signed = gateway_pb2.SignedChaincodeEventsRequest(request=request, signature=signer.sign(request))
+        call = channel.unary_stream("/gateway.Gateway/ChaincodeEvents")(signed.SerializeToString())
+        async with network.gateway("alpha") as gateway:
+            await gateway.submit(CONTRACT, "Put", "k", "v")
+        assert await call.read()
+        reading = asyncio.ensure_future(call.read())
+        # An hour of grace: it is not used up.
+        await network.running.stop(grace_s=3600)
+        network.node = None
+        with pytest.raises(grpc.aio.AioRpcError, match="the node is stopping"):
+            await reading

@@ -5,6 +5,7 @@ Owns a small cache of decoded events and filtered blocks.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -12,11 +13,12 @@ from typing import Any, Final, TypeVar
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import chaincode_event_pb2, events_pb2
 
-from ..errors import BlockError
+from ..errors import BlockError, NodeError
 from ..transaction import ENDORSER_TRANSACTION, VALID, Event, Transaction, decode_transaction, read_tx_id
 from .ledger import Ledger
 
 _CACHED_BLOCKS: Final = 256
+_STOPPING: Final = "the node is stopping: ask again when it is back"
 _Decoded = TypeVar("_Decoded")
 
 
@@ -27,16 +29,39 @@ class BlockReader:
         self._ledger = ledger
         self._events: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
         self._filtered: OrderedDict[int, bytes] = OrderedDict()
+        self._waiting: set[asyncio.Task[None]] = set()
+        self._stopping = False
 
     async def block(self, number: int) -> bytes:
         """Waits for a block and returns its bytes.
 
         Raises:
-            NodeError: The ledger stopped meanwhile.
+            NodeError: The ledger stopped meanwhile, or the node is stopping.
         """
         if number >= self._ledger.height:
-            await self._ledger.wait_for_height(number + 1)
+            await self._wait(number + 1)
         return self._ledger.block(number)
+
+    def stop(self) -> None:
+        """Tells everybody who waits for a block that the node is stopping."""
+        self._stopping = True
+        for waiting in self._waiting:
+            waiting.cancel()
+
+    async def _wait(self, height: int) -> None:
+        if self._stopping:
+            raise NodeError(_STOPPING)
+        waiting = asyncio.create_task(self._ledger.wait_for_height(height))
+        self._waiting.add(waiting)
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            waiting.cancel()
+            if self._stopping:
+                raise NodeError(_STOPPING) from None
+            raise
+        finally:
+            self._waiting.discard(waiting)
 
     async def events(self, number: int) -> tuple[Any, ...]:
         """Waits for a block and returns the events (protos.ChaincodeEvent) of its valid transactions, in order.

@@ -324,7 +324,7 @@ class GatewayService:
             try:
                 events = await self._blocks.events(number)
             except NodeError as error:
-                raise RpcError(_Code.ABORTED, str(error)) from error
+                raise RpcError(_Code.UNAVAILABLE, str(error)) from error
             matching = []
             for event in events:
                 if passed and event.chaincode_id == message.chaincode_id:

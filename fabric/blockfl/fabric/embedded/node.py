@@ -66,6 +66,7 @@ class EmbeddedNode:
         self._ledger: Ledger | None = None
         self._hosts: dict[str, ContractHost] = {}
         self._listeners: dict[str, _Listener] = {}
+        self._blocks: BlockReader | None = None
         self._operations: OperationsService | None = None
         self._stopped = asyncio.Event()
 
@@ -115,7 +116,7 @@ class EmbeddedNode:
 
     async def _listen_all(self, admission: Admission) -> None:
         settings, ledger = self._settings, self.ledger
-        blocks = BlockReader(ledger)
+        blocks = self._blocks = BlockReader(ledger)
         endorsers = {org.msp_id: self._make_endorser(org, admission) for org in settings.organisations}
         addresses: dict[str, str] = {}
         for organisation in settings.organisations:
@@ -162,11 +163,13 @@ class EmbeddedNode:
         await self._stopped.wait()
 
     async def stop(self, grace_s: float = 2.0) -> None:
-        """Lets running requests end, hangs up, closes the ledger.
+        """Ends streams, lets running requests end, hangs up, closes the ledger.
 
         Args:
-            grace_s: How long requests may still take; block streams end at once after it.
+            grace_s: How long requests may still take.
         """
+        if self._blocks is not None:
+            self._blocks.stop()
         if self._operations is not None:
             await self._operations.stop()
             self._operations = None
