@@ -147,6 +147,16 @@ class TestJudgeUpdate:
             await world.simulate("university", "regulator", "JudgeUpdate", "heart", "1", "alpha")
         await world.submit("regulator", "JudgeUpdate", "heart", "1", "alpha", endorsers=["coordinator", "regulator"])
 
+    async def test_other_bytes_in_a_chunks_place_count_as_missing_and_may_be_replaced(self) -> None:
+        scenario, world = await opened()
+        await scenario.submit("alpha")
+        world.force("sealed", sealed_chunk_key("heart", 1, "alpha", 0), b"something else")
+        assert await world.evaluate("alpha", "ReadUpload", "heart", "1", "alpha") == b"[0]"
+        with refused(Code.UPLOAD_INCOMPLETE):
+            await world.submit("regulator", "JudgeUpdate", "heart", "1", "alpha")
+        await scenario.upload("alpha")
+        assert (await scenario.judge("alpha")).state == "accepted"
+
     async def test_a_service_with_another_opening_key_refuses_instead_of_judging(self) -> None:
         _, world = await uploaded()
         world.configure("university", world.consortium, X25519PrivateKey.from_private_bytes(b"9" * 32))

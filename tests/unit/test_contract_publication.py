@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.place import sealed_chunk_key
+from blockfl.protocol.place import model_chunk_key, sealed_chunk_key
 from blockfl.protocol.records import Aggregate, Blob, Metrics, Model
 from support.contract import make_scenario, not_endorsed, refused
 from support.scenario import Scenario
@@ -65,6 +66,27 @@ class TestAttestAggregate:
         blob, _ = split_blob(await scenario.total())
         with refused(Code.MODEL_MISSING):
             await attest(world, blob)
+
+    async def test_refuses_a_sum_whose_place_holds_other_bytes(self) -> None:
+        scenario, world = await closed()
+        blob, _ = split_blob(await scenario.total())
+        world.force("models", model_chunk_key("heart", blob.chunks[0]), b"something else")
+        with refused(Code.MODEL_MISSING):
+            await attest(world, blob)
+
+    async def test_refuses_when_an_accepted_update_has_been_purged(self) -> None:
+        scenario, world = await closed()
+        blob = await uploaded_sum(scenario)
+        world.expire("sealed", sealed_chunk_key("heart", 1, "beta", 0))
+        with refused(Code.CHUNK_UNAVAILABLE):
+            await attest(world, blob)
+
+    async def test_a_service_with_another_opening_key_refuses(self) -> None:
+        scenario, world = await closed()
+        blob = await uploaded_sum(scenario)
+        world.configure("university", world.consortium, X25519PrivateKey.from_private_bytes(b"9" * 32))
+        with refused(Code.OPENING_KEY):
+            await world.simulate("university", "regulator", "AttestAggregate", "heart", "1", blob.encode())
 
     async def test_refuses_another_sum_than_the_attested_one(self) -> None:
         scenario, world = await closed()
