@@ -11,14 +11,18 @@ Example:
 import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self, TypeVar
+
+import grpc
 
 from blockfl.fabric.errors import CommitError, EndorseError, FabricError
 from blockfl.fabric.events import Checkpoint
 from blockfl.fabric.gateway import Committed, Gateway, Timeouts
 from blockfl.fabric.rwset import decode_read_write_set
 from blockfl.fabric.transaction import decode_transaction
+from blockfl.ledger.endorsers import Endorsers
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, translate
 from blockfl.ledger.event import Event
 from blockfl.ledger.profile import ConnectionProfile
@@ -41,6 +45,7 @@ class Ledger:
         self.gateway = Gateway(
             profile.make_endpoint(), self.signer, profile.channel, timeouts=timeouts if timeouts else Timeouts()
         )
+        self._endorsers = Endorsers(self.gateway, profile.organisation)
         self._consortium: records.Consortium | None = None
         self._jitter = random.Random()  # noqa: S311 (spreads retries, decides nothing)
 
@@ -72,7 +77,11 @@ class Ledger:
 
     async def upload_model_chunk(self, task: str, digest: str, chunk: bytes) -> Committed:
         """Put one chunk of an initial model or of a sum into the collection of all members."""
-        return await self.submit("UploadModelChunk", task, digest, transient={"chunk": chunk})
+        consortium = await self._read_members()
+        members = tuple(member.organisation for member in consortium.members)
+        majority = len(members) // 2 + 1
+        transient = {"chunk": chunk}
+        return await self._submit_to(members, majority, "UploadModelChunk", task, digest, transient=transient)
 
     async def enrol(self, task: str, samples: int) -> Committed:
         """Enrol the organisation with its number of training samples."""
@@ -251,6 +260,10 @@ class Ledger:
                 if not _writes_anything(endorsed.envelope):
                     return Committed(payload=endorsed.payload, transaction_id="", block_number=-1)
                 return await self.gateway.commit(endorsed)
+            except EndorseError as error:
+                is_last = attempt == _ATTEMPTS - 1
+                if is_last or not await self._endorsers.is_worth_another_try(error, attempt):
+                    raise translate(error, function) from error
             except CommitError as error:
                 if error.code_name not in _CONFLICTS or attempt == _ATTEMPTS - 1:
                     raise translate(error, function) from error
@@ -262,20 +275,36 @@ class Ledger:
     async def _submit_as_committee(
         self, function: str, *arguments: str | bytes, transient: Mapping[str, bytes] | None = None
     ) -> Committed:
-        """Submit with every committee member as endorser; when one cannot answer, with those that can."""
-        if self._consortium is None:
-            self._consortium = await self.read_consortium()
-        committee, threshold = self._consortium.committee, self._consortium.threshold
-        endorsers, absent = committee, frozenset[str]()
+        consortium = await self._read_members()
+        return await self._submit_to(
+            consortium.committee, consortium.threshold, function, *arguments, transient=transient
+        )
+
+    async def _submit_to(
+        self,
+        members: Sequence[str],
+        minimum: int,
+        function: str,
+        *arguments: str | bytes,
+        transient: Mapping[str, bytes] | None = None,
+    ) -> Committed:
+        """Submit with all these members as endorsers; without those that cannot or will not, while enough are left."""
+        endorsers = self._endorsers.choose(members, minimum)
         while True:
             try:
                 return await self.submit(function, *arguments, transient=transient, organisations=endorsers)
-            except UnreachableError as error:
-                failed = _unreachable_members(error, endorsers)
-                absent |= failed
-                endorsers = tuple(one for one in committee if one not in absent)
-                if not failed or len(endorsers) < threshold:
+            except (UnreachableError, RefusedError) as error:
+                failed = _failed_endorsers(error, endorsers)
+                if isinstance(error, UnreachableError):
+                    self._endorsers.note_absent(failed)
+                endorsers = tuple(one for one in endorsers if one not in failed)
+                if not failed or len(endorsers) < minimum:
                     raise
+
+    async def _read_members(self) -> records.Consortium:
+        if self._consortium is None:
+            self._consortium = await self.read_consortium()
+        return self._consortium
 
     async def _read(self, kind: type[R], function: str, *arguments: str | bytes) -> R:
         return _decode(kind, await self.evaluate(function, *arguments))
@@ -309,13 +338,15 @@ def _flags(content: bytes) -> tuple[bool, ...]:
     return tuple(bool(flag) for flag in _rows(content))
 
 
-def _unreachable_members(error: UnreachableError, endorsers: Sequence[str]) -> frozenset[str]:
-    """Return the endorsers that the gateway's details name as not answering."""
+def _failed_endorsers(error: LedgerError, endorsers: Sequence[str]) -> frozenset[str]:
+    """Return the endorsers that the gateway names as not answering, or as refusing."""
     cause = error.__cause__
     if not isinstance(cause, EndorseError):
         return frozenset()
     named = frozenset(detail.msp_id for detail in cause.details if detail.msp_id in endorsers)
-    return named or frozenset(one for one in endorsers if one in str(cause))
+    if named or cause.status != grpc.StatusCode.UNAVAILABLE:
+        return named
+    return frozenset(one for one in endorsers if re.search(rf"\b{re.escape(one)}\b", str(cause)))
 
 
 def is_refused_with(error: LedgerError, *codes: Code) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 import grpc
 import grpc.aio
+from fabric_protos.common import ledger_pb2
 from fabric_protos.gateway import gateway_pb2
 from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import transaction_pb2
@@ -306,6 +307,21 @@ class Gateway:
         """
         seek = sign_seek(seek_newest(), self.channel, self.signer, self.endpoint.client_certificate_hash)
         return await read_height(self._opened, seek)
+
+    async def peer_height(self, organisation: str) -> int:
+        """Return how many blocks a peer of some organisation holds; the gateway asks it.
+
+        Args:
+            organisation: its MSP id.
+
+        Raises:
+            EvaluateError: no peer of the organisation answers.
+        """
+        answer = await self.evaluate("qscc", "GetChainInfo", self.channel, organisations=(organisation,), retries=0)
+        try:
+            return int(ledger_pb2.BlockchainInfo.FromString(answer).height)
+        except DecodeError as error:
+            raise _malformed(EvaluateError, f"cannot read the height at {organisation}", "") from error
 
     @property
     def _opened(self) -> grpc.aio.Channel:

@@ -1,0 +1,84 @@
+"""What a client knows about the other organisations' peers: which of them lag behind, which do not answer.
+
+Peers commit a block one after the other. A peer that is behind refuses what builds on the last block ("there is no such
+round"), or comes to another result than the rest. Such an answer says nothing yet: it counts only from a peer that has
+every block that our own has.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+
+import grpc
+
+from blockfl.fabric.errors import EndorseError, ErrorDetail, FabricError
+from blockfl.fabric.gateway import Gateway
+from blockfl.protocol.codes import Code
+
+_CATCH_UP_S = 10.0
+_POLL_S = 0.05
+_ABSENCE_S = 10.0
+_NO_PLAN_PAUSE_S = 0.5
+_DIFFERS = "ProposalResponsePayloads do not match"
+
+
+class Endorsers:
+    """The endorsers of one organisation's client.
+
+    Args:
+        gateway: To the organisation's own peer.
+        organisation: Its name.
+    """
+
+    def __init__(self, gateway: Gateway, organisation: str) -> None:
+        self._gateway = gateway
+        self._organisation = organisation
+        self._absent: dict[str, float] = {}
+
+    def choose(self, members: Sequence[str], minimum: int) -> tuple[str, ...]:
+        """Return those of the members that are not known to be away, or all when fewer than the minimum are left."""
+        now = time.monotonic()
+        present = tuple(one for one in members if self._absent.get(one, 0.0) <= now)
+        return present if len(present) >= minimum else tuple(members)
+
+    def note_absent(self, names: Iterable[str]) -> None:
+        """Remember for a while who did not answer."""
+        until = time.monotonic() + _ABSENCE_S
+        self._absent.update(dict.fromkeys(names, until))
+
+    async def is_worth_another_try(self, error: EndorseError, attempt: int) -> bool:
+        """Whether an endorsement that failed may succeed now; waits for peers that are behind.
+
+        Args:
+            error: Why it failed.
+            attempt: How often it has been tried before.
+        """
+        if error.status == grpc.StatusCode.FAILED_PRECONDITION and not error.details:
+            # A gateway that has just started does not know the other peers yet.
+            await asyncio.sleep(_NO_PLAN_PAUSE_S)
+            return True
+        disagreeing = [detail for detail in error.details if _is_opinion(detail)]
+        names = {detail.msp_id for detail in disagreeing}
+        if not names or len(disagreeing) < len(error.details) or self._organisation in names:
+            return False
+        refused = any(_DIFFERS not in detail.message for detail in disagreeing)
+        return (attempt == 0 or not refused) and await self._have_caught_up(names)
+
+    async def _have_caught_up(self, names: Iterable[str]) -> bool:
+        """Wait until these peers have every block that the own peer has now."""
+        try:
+            height = await self._gateway.peer_height(self._organisation)
+            async with asyncio.timeout(_CATCH_UP_S):
+                await asyncio.gather(*(self._wait_for(name, height) for name in names))
+        except (FabricError, TimeoutError):
+            return False
+        return True
+
+    async def _wait_for(self, name: str, height: int) -> None:
+        while await self._gateway.peer_height(name) < height:  # noqa: ASYNC110 (nothing here tells when)
+            await asyncio.sleep(_POLL_S)
+
+
+def _is_opinion(detail: ErrorDetail) -> bool:
+    """Whether a peer has run the contract and come to another result, rather than not answered."""
+    return _DIFFERS in detail.message or Code.of(detail.message) is not None
