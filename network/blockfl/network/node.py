@@ -95,7 +95,7 @@ def describe_peer(
     }
     environment = {
         "FABRIC_CFG_PATH": str(site.configuration),
-        "FABRIC_LOGGING_SPEC": _PEER_LOG,
+        **_LOG,
         "TMPDIR": str(site.data / "tmp"),
         "CORE_PEER_ID": f"peer.{organisation.name}",
         "CORE_PEER_NETWORKID": description.network,
@@ -166,7 +166,7 @@ def describe_orderer(organisation: Organisation, site: Site) -> Node:
     }
     environment = {
         "FABRIC_CFG_PATH": str(site.configuration),
-        "FABRIC_LOGGING_SPEC": _ORDERER_LOG,
+        **_LOG,
         "TMPDIR": str(site.data / "tmp"),
         "ORDERER_GENERAL_LISTENADDRESS": site.listen,
         "ORDERER_GENERAL_LISTENPORT": str(ports.orderer),
@@ -249,8 +249,11 @@ def _msp_files(site: Site) -> tuple[Path, ...]:
     return tuple(site.identity / "msp" / name for name in names)
 
 
-_PEER_LOG = "info:gossip=warning:policies=warning:lockbasedtxmgr=warning:kvledger=info"
-_ORDERER_LOG = "info"
+_LOG = {
+    # Each of these writes several lines for every block or connection.
+    "FABRIC_LOGGING_SPEC": "warning:committer=info:ledgermgmt=info:orderer=info:nodeCmd=info:lifecycle=info",
+    "FABRIC_LOGGING_FORMAT": "%{time:2006-01-02 15:04:05.000 MST} %{level:.4s} [%{module}] %{message}",
+}
 
 _PEER_SETTINGS = {
     # Clients and orderers are dialled by TLS; there is no container engine to talk to.
