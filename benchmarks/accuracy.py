@@ -20,8 +20,8 @@ from examples.heart.hospitals import Split, load_all
 from examples.heart.model import save_model
 
 from blockfl.institution.frames import Begin, Train
+from blockfl.institution.learner import Learner
 from blockfl.institution.vector import Vector
-from blockfl.institution.workload import Workload
 from blockfl.protocol.aggregation import Sum, apply_sum
 from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.terms import compute_bounds, compute_weights
@@ -59,10 +59,10 @@ def train_federated(splits: dict[str, Split], seed: int, directory: Path) -> flo
     return correct / sum(len(split.y_test) for split in splits.values())
 
 
-def _load(name: str, split: Split, seed: int, directory: Path) -> Workload:
+def _load(name: str, split: Split, seed: int, directory: Path) -> Learner:
     data = directory / f"{name}.npz"
     split.save(data)
-    return Workload.load(
+    return Learner.load(
         Begin(
             confined=False,
             scratch=str(directory),

@@ -136,14 +136,14 @@ REFUSE = """
 import sys
 from blockfl.institution.errors import WorkloadError
 from blockfl.institution.frames import Begin
-from blockfl.institution.workload import Workload
+from blockfl.institution.learner import Learner
 home = sys.argv[1]
 for name in ("not-compiled.keras", "double.keras", "data.npz", "no-accuracy.keras"):
     begin = Begin(confined=False, scratch=home, readable=(), private=(), model=f"{home}/{name}", code=None,
                   data=f"{home}/data.npz", label=None, test_fraction=0.25, seed=None)
     try:
-        workload = Workload.load(begin)
-        workload.evaluate(workload.initial())
+        learner = Learner.load(begin)
+        learner.evaluate(learner.initial())
     except WorkloadError as error:
         print(error.reason, str(error).replace(chr(10), " "))
 """

@@ -126,6 +126,16 @@ class WorldLedger(Ledger):
         self._end(number)
         return Committed(payload=transaction.payload, transaction_id=f"{number:064x}", block_number=number)
 
+    async def _submit_to(
+        self,
+        members: Sequence[str],
+        minimum: int,
+        function: str,
+        *arguments: str | bytes,
+        transient: Mapping[str, bytes] | None = None,
+    ) -> Committed:
+        return await self.submit(function, *arguments, transient=transient, organisations=members)
+
     async def events(
         self, *, start_block: int | None = None, checkpoint: Checkpoint | None = None
     ) -> AsyncIterator[Event]:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from blockfl.fabric.errors import FabricError
 from blockfl.institution.contribution import Contribution, compute_remaining_s
 from blockfl.institution.encoder import BoundedEncoder, UpdateEncoder
-from blockfl.institution.errors import DivergenceError, OutboxError, SettingsError, TrainingError
+from blockfl.institution.errors import OutboxError, SettingsError, TrainingError
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.preparation import (
     check_manifest,
@@ -30,15 +30,12 @@ from blockfl.institution.preparation import (
 from blockfl.institution.step import Report, Stage, Step, ignore_step
 from blockfl.institution.training import Training, make_manifest
 from blockfl.institution.vector import Vector
+from blockfl.institution.version import Versions
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, RefusedError
-from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
-from blockfl.ledger.transfer import fetch_blob
-from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.model import decode_model
-from blockfl.protocol.records import Consortium, Metrics, Model, Participant, Progress, Round, Task
+from blockfl.protocol.records import Consortium, Participant, Progress, Round, Task
 from blockfl.protocol.submission import compute_certificate_digest
 
 _FIRST_IDLE_S, _IDLE_S = 0.25, 5.0
@@ -83,7 +80,6 @@ class InstitutionAgent:
     ) -> None:
         self._ledger = ledger
         self._training = training
-        self._store = store
         self._outbox = outbox
         self._settings = settings
         self._report = report
@@ -95,15 +91,13 @@ class InstitutionAgent:
             report=report,
             seed=settings.seed,
         )
+        self._versions = Versions(ledger=ledger, training=training, store=store, report=report)
         self._woken = asyncio.Event()
         self._consortium: Consortium | None = None
         self._task: Task | None = None
         self._samples = 0
         self._enrolled = False
         self._first_round: int | None = None
-        self._version: int | None = None
-        self._model: Vector | None = None
-        self._evaluated = 0
         self._sent: set[int] = set()
         self._told: set[tuple[int, str]] = set()
 
@@ -186,7 +180,7 @@ class InstitutionAgent:
             await self._enrol()
         if round_ is not None and round_.state == "open":
             await self._resend(round_)
-        model = await self._catch_up(task, progress)
+        model = await self._versions.catch_up(task, progress)
         if round_ is not None:
             await self._tell_verdict(round_)
             if settled:
@@ -293,7 +287,7 @@ class InstitutionAgent:
         if self._outbox.read_state(self._name, number) == "begun":
             return "an update was begun and lost in a crash; a second one would be equivocation"
         if not compute_remaining_s(round_):
-            return "its submit deadline has passed"
+            return "its submit deadline has passed, by this machine's clock"
         if await self._contribution.find_header(round_) is not None:
             return (
                 "an update of this organisation is on the ledger, but not in this outbox; only one agent may use an "
@@ -318,85 +312,6 @@ class InstitutionAgent:
         if round_.state == "failed":
             text += f"; the round failed, {len(round_.accepted)} updates were accepted"
         self._tell_once(number, "verdict", text)
-
-    # The model
-
-    async def _catch_up(self, task: Task, progress: Progress) -> Vector:
-        """Derive the newest version from the sums, check its digest, evaluate and report it."""
-        version = progress.version
-        if self._model is None or self._version != version:
-            started = time.monotonic()
-
-            def on_chunk(done: int, total: int) -> None:
-                self._report(Step(stage="fetch", round=progress.round, text="fetching", done=done, total=total))
-
-            try:
-                content = await obtain_model(self._ledger, self._store, task, version, progress=on_chunk)
-            except ProtocolError as error:
-                if error.code is not Code.MODEL_MISMATCH:
-                    raise
-                await self._testify(task, progress)
-                raise DivergenceError(str(error)) from error
-            self._model = decode_model(task.spec.manifest, content)
-            self._version = version
-            self._tell("fetch", progress.round, f"version {version} is {compute_digest(content)}", started)
-            self._store.prune({compute_digest(content), task.spec.initial_model.digest})
-        if version > self._evaluated:
-            await self._report_metrics(progress, self._model, progress.model_digest)
-            self._evaluated = version
-        return self._model
-
-    async def _report_metrics(self, progress: Progress, model: Vector, digest: str) -> None:
-        """Evaluate a version on the institution's own samples, and report it once."""
-        started = time.monotonic()
-        organisation, version = self._ledger.organisation, progress.version
-        if organisation in {one.organisation for one in await self._ledger.list_metrics(self._name, version)}:
-            return
-        try:
-            evaluated = await self._training.evaluate(model)
-        except TrainingError as error:
-            self._report(Step(stage="skip", round=progress.round, text=f"version {version} is not evaluated: {error}"))
-            return
-        loss = min(max(evaluated.loss, 0.0) * 1e6, _MAX_LOSS_MICRO) if evaluated.loss is not None else _MAX_LOSS_MICRO
-        text = f"version {version}: accuracy {evaluated.accuracy:.4f} on {evaluated.samples} samples"
-        self._tell("evaluate", progress.round, text, started)
-        started = time.monotonic()
-        await self._ledger.report_metrics(
-            Metrics(
-                task=self._name,
-                version=version,
-                organisation=organisation,
-                model_digest=digest,
-                samples=evaluated.samples,
-                accuracy_micro=round(evaluated.accuracy * 1e6),
-                loss_micro=round(loss),
-                reported_at_ms=0,
-            )
-        )
-        self._tell("metrics", progress.round, f"reported version {version}", started)
-
-    async def _testify(self, task: Task, progress: Progress) -> None:
-        """Put on record what the sum of the first version that differs gives here: evidence for the auditors."""
-        for version in range(1, progress.version + 1):
-            record = await self._ledger.read_model(self._name, version)
-            if self._store.fetch(record.digest) is None and await self._differs(task, record):
-                return
-
-    async def _differs(self, task: Task, record: Model) -> bool:
-        base = self._store.fetch(record.base_digest) if record.base_digest else None
-        if base is None or record.sum is None:
-            return False
-        total = await fetch_blob(self._ledger, self._name, record.sum)
-        manifest = task.spec.manifest
-        content = await asyncio.to_thread(
-            compute_model, manifest, base, total, len(record.accepted), record.scale, record.total_weight
-        )
-        digest = compute_digest(content)
-        if digest == record.digest:
-            return False
-        at = Progress(task=self._name, round=record.round, version=record.version, model_digest=record.digest)
-        await self._report_metrics(at, decode_model(manifest, content), digest)
-        return True
 
     # What is told
 

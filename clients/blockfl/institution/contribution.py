@@ -34,6 +34,7 @@ R = TypeVar("R")
 
 _ATTEMPTS = 2
 _DISK_RETRY_S = 2.0
+_LAST_MOMENT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +80,25 @@ class Contribution:
             TrainingError: Training failed twice.
             ProtocolError: BFL307, training gave NaN or infinity.
             TimeoutError: The submit deadline passed.
+            OutboxError: The disk refused until then.
         """
         async with asyncio.timeout(compute_remaining_s(round_)):
             trained = await self._train(task, round_, base)
-            started = time.monotonic()
             values = await asyncio.to_thread(self._encode, task, round_, part, base, trained)
-            payload_seed = secrets.token_bytes(SEED_BYTES)
-            await self._insist(round_, lambda: self._outbox.begin(round_.task, round_.round))
-        # From here on nothing may be cancelled half-way into a second signature: what is not kept is lost.
-        draft = await asyncio.to_thread(self._seal, consortium, task, round_, values, payload_seed)
-        async with asyncio.timeout(compute_remaining_s(round_)):
-            parcel = await self._insist(round_, lambda: self._outbox.keep(draft.signed, draft.payload, draft.chunks))
+        # What is begun and not kept is a lost round: an agent that is told to end keeps it first.
+        work = asyncio.create_task(self._seal_and_keep(consortium, task, round_, values))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait({work}, timeout=_LAST_MOMENT_S)
+            work.cancel()
+            raise
+
+    async def _seal_and_keep(self, consortium: Consortium, task: Task, round_: Round, values: Values) -> Parcel:
+        started = time.monotonic()
+        await self._insist(round_, lambda: self._outbox.begin(round_.task, round_.round))
+        draft = await asyncio.to_thread(self._seal, consortium, task, round_, values, secrets.token_bytes(SEED_BYTES))
+        parcel = await self._insist(round_, lambda: self._outbox.keep(draft.signed, draft.payload, draft.chunks))
         self._tell("seal", round_, f"sealed {len(draft.payload)} bytes", started)
         return parcel
 
@@ -177,6 +186,8 @@ class Contribution:
             try:
                 return await asyncio.to_thread(write)
             except OutboxError as error:
+                if not compute_remaining_s(round_):
+                    raise
                 self._report(Step(stage="retry", round=round_.round, text=f"{error}; trying again"))
                 await asyncio.sleep(_DISK_RETRY_S)
 

@@ -31,7 +31,7 @@ from blockfl.institution.frames import (
 )
 
 if TYPE_CHECKING:
-    from blockfl.institution.workload import Workload
+    from blockfl.institution.learner import Learner
 
 # numpy and what builds on it start threads, which confinement would not cover: they are imported after it.
 
@@ -92,11 +92,11 @@ def main() -> int:
             channel.send(Failed(reason="confinement", message=str(error)))
             return 1
     channel.send(Began(confined=begin.confined))
-    workload = _load(begin, channel)
-    if workload is None:
+    learner = _load(begin, channel)
+    if learner is None:
         return 1
     while (received := channel.receive()) is not None:
-        _answer(workload, channel, *received)
+        _answer(learner, channel, *received)
     return 0
 
 
@@ -108,34 +108,34 @@ def _reach(begin: Begin) -> Reach:
     )
 
 
-def _load(begin: Begin, channel: Channel) -> "Workload | None":
+def _load(begin: Begin, channel: Channel) -> "Learner | None":
     """Load the user's model and data, and describe them; None after a failure that was told."""
     try:
-        from blockfl.institution.workload import Workload
+        from blockfl.institution.learner import Learner
 
-        workload = Workload.load(begin)
-        channel.send(workload.describe())
+        learner = Learner.load(begin)
+        channel.send(learner.describe())
     except WorkloadError as error:
         channel.send(Failed(reason=error.reason, message=str(error)[:_MESSAGE_LIMIT]))
     except Exception as error:
         traceback.print_exc()
         channel.send(Failed(reason="model", message=_explain(error)))
     else:
-        return workload
+        return learner
     return None
 
 
-def _answer(workload: "Workload", channel: Channel, request: Request, body: bytearray) -> None:
+def _answer(learner: "Learner", channel: Channel, request: Request, body: bytearray) -> None:
     from blockfl.institution.vector import decode_vector, encode_vector
 
     try:
         if isinstance(request, Initial):
-            channel.send(Values(), encode_vector(workload.initial()))
+            channel.send(Values(), encode_vector(learner.initial()))
         elif isinstance(request, Train):
-            trained, values = workload.train(decode_vector(body), request, channel.send)
+            trained, values = learner.train(decode_vector(body), request, channel.send)
             channel.send(trained, encode_vector(values))
         elif isinstance(request, Evaluate):
-            channel.send(workload.evaluate(decode_vector(body)))
+            channel.send(learner.evaluate(decode_vector(body), channel.send))
         else:
             channel.send(Failed(reason="training", message=f"unexpected request: {request.kind}"))
     except WorkloadError as error:

@@ -255,16 +255,19 @@ class TrainingProcess:
 
     async def _start(self) -> Process:
         shutil.rmtree(self._scratch, ignore_errors=True)
-        self._scratch.mkdir(parents=True, mode=0o700)
-        process = await asyncio.create_subprocess_exec(
-            *self._make_command(),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            cwd=self._scratch,
-            start_new_session=True,
-            env=make_environment(self._scratch, os.environ),
-        )
+        try:
+            self._scratch.mkdir(parents=True, mode=0o700)
+            process = await asyncio.create_subprocess_exec(
+                *self._make_command(),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                cwd=self._scratch,
+                start_new_session=True,
+                env=make_environment(self._scratch, os.environ),
+            )
+        except OSError as error:
+            raise TrainingError(f"the training process cannot be started in {self._scratch} ({error})") from error
         if process.stderr is not None:
             self._drain = asyncio.create_task(self._log.keep(process.stderr))
         return process
@@ -318,7 +321,7 @@ class TrainingProcess:
                 raise await self._fail(f"broke the protocol and was killed: {error}") from error
             if isinstance(reply, Failed):
                 raise await self._explain(reply)
-            if isinstance(reply, TrainingProgress) and expected is Trained:
+            if isinstance(reply, TrainingProgress) and expected in (Trained, Evaluated):
                 if progress is not None:
                     progress(reply)
             elif isinstance(reply, expected) and len(body) == body_bytes:

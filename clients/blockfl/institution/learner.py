@@ -34,7 +34,7 @@ _PROGRESS_INTERVAL_S = 0.5
 _ACCURACY_NAMES = ("accuracy", "acc", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy")
 
 
-class Workload:
+class Learner:
     """A compiled Keras model with its samples; without samples it only tells its initial values."""
 
     def __init__(self, model: Any, dataset: Dataset | None, seed: int | None) -> None:
@@ -55,7 +55,7 @@ class Workload:
         ]
 
     @classmethod
-    def load(cls, begin: Begin) -> "Workload":
+    def load(cls, begin: Begin) -> "Learner":
         """Load the user's model and data.
 
         Raises:
@@ -115,10 +115,13 @@ class Workload:
         loss = history.history["loss"][-1]
         return Trained(samples=len(self._dataset.x_train), loss=_finite(loss)), self._read()
 
-    def evaluate(self, values: Vector) -> Evaluated:
+    def evaluate(self, values: Vector, report: Callable[[TrainingProgress], None] | None = None) -> Evaluated:
         """Evaluate these values on the test samples."""
         self._write(values)
-        found = self._model.evaluate(self._dataset.x_test, self._dataset.y_test, verbose=0, return_dict=True)
+        callbacks = [_Reporter(report)] if report is not None else []
+        found = self._model.evaluate(
+            self._dataset.x_test, self._dataset.y_test, verbose=0, return_dict=True, callbacks=callbacks
+        )
         accuracy = next((found[name] for name in _ACCURACY_NAMES if name in found), None)
         if accuracy is None:
             raise ModelError(
@@ -160,7 +163,7 @@ class Workload:
 
 
 class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells how far training is, at the end of each epoch and at most twice a second in between."""
+    """Tells how far training or evaluating is, at the end of each epoch and at most twice a second in between."""
 
     def __init__(self, report: Callable[[TrainingProgress], None]) -> None:
         super().__init__()
@@ -172,6 +175,10 @@ class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if time.monotonic() - self._told >= _PROGRESS_INTERVAL_S:
+            self._tell(batch + 1, logs)
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         if time.monotonic() - self._told >= _PROGRESS_INTERVAL_S:
             self._tell(batch + 1, logs)
 

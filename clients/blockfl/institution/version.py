@@ -1,0 +1,130 @@
+"""The versions of the global model as this institution sees them: derived, checked, evaluated and reported.
+
+Nobody's word is taken for a version: it is computed from the one before and the ledger's sum, and must have the
+published digest. If it has not, what was found instead goes on record, and the agent stops.
+"""
+
+import asyncio
+import time
+
+from blockfl.institution.errors import DivergenceError, TrainingError
+from blockfl.institution.step import Report, Stage, Step
+from blockfl.institution.training import Training
+from blockfl.institution.vector import Vector
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.lineage import compute_model, obtain_model
+from blockfl.ledger.store import ModelStore
+from blockfl.ledger.transfer import fetch_blob
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.model import decode_model
+from blockfl.protocol.records import Metrics, Model, Progress, Task
+
+_MAX_LOSS_MICRO = 10**15
+
+
+class Versions:
+    """Keeps the newest version, and tells the ledger once what it is worth here."""
+
+    def __init__(self, *, ledger: Ledger, training: Training, store: ModelStore, report: Report) -> None:
+        self._ledger = ledger
+        self._training = training
+        self._store = store
+        self._report = report
+        self._version: int | None = None
+        self._model: Vector | None = None
+        self._evaluated = 0
+
+    async def catch_up(self, task: Task, progress: Progress) -> Vector:
+        """Return the newest version, shape (d,), after it was checked, evaluated and reported.
+
+        Raises:
+            DivergenceError: It does not follow from its sum.
+            ProtocolError, LedgerError: As ``obtain_model``.
+        """
+        version = progress.version
+        if self._model is None or self._version != version:
+            self._model = await self._obtain(task, progress)
+            self._version = version
+        if version > self._evaluated:
+            await self._evaluate(progress, self._model, progress.model_digest)
+            self._evaluated = version
+        return self._model
+
+    async def _obtain(self, task: Task, progress: Progress) -> Vector:
+        started = time.monotonic()
+
+        def on_chunk(done: int, total: int) -> None:
+            self._report(Step(stage="fetch", round=progress.round, text="fetching", done=done, total=total))
+
+        try:
+            content = await obtain_model(self._ledger, self._store, task, progress.version, progress=on_chunk)
+        except ProtocolError as error:
+            if error.code is not Code.MODEL_MISMATCH:
+                raise
+            await self._testify(task, progress)
+            raise DivergenceError(str(error)) from error
+        model = await asyncio.to_thread(decode_model, task.spec.manifest, content)
+        digest = compute_digest(content)
+        self._tell("fetch", progress, f"version {progress.version} is {digest}", started)
+        self._store.prune({digest, task.spec.initial_model.digest})
+        return model
+
+    async def _evaluate(self, progress: Progress, model: Vector, digest: str) -> None:
+        """Evaluate a version on the institution's own samples, and report it once."""
+        started = time.monotonic()
+        organisation, version = self._ledger.organisation, progress.version
+        if organisation in {one.organisation for one in await self._ledger.list_metrics(progress.task, version)}:
+            return
+        try:
+            evaluated = await self._training.evaluate(model)
+        except TrainingError as error:
+            self._report(Step(stage="skip", round=progress.round, text=f"version {version} is not evaluated: {error}"))
+            return
+        text = f"version {version}: accuracy {evaluated.accuracy:.4f} on {evaluated.samples} samples"
+        self._tell("evaluate", progress, text, started)
+        started = time.monotonic()
+        await self._ledger.report_metrics(
+            Metrics(
+                task=progress.task,
+                version=version,
+                organisation=organisation,
+                model_digest=digest,
+                samples=evaluated.samples,
+                accuracy_micro=round(evaluated.accuracy * 1e6),
+                loss_micro=_count_micro(evaluated.loss),
+                reported_at_ms=0,
+            )
+        )
+        self._tell("metrics", progress, f"reported version {version}", started)
+
+    async def _testify(self, task: Task, progress: Progress) -> None:
+        """Put on record what the sum of the first version that differs gives here: evidence for the auditors."""
+        for version in range(1, progress.version + 1):
+            record = await self._ledger.read_model(task.spec.task, version)
+            if self._store.fetch(record.digest) is None and await self._differs(task, record):
+                return
+
+    async def _differs(self, task: Task, record: Model) -> bool:
+        base = self._store.fetch(record.base_digest) if record.base_digest else None
+        if base is None or record.sum is None:
+            return False
+        total = await fetch_blob(self._ledger, record.task, record.sum)
+        manifest = task.spec.manifest
+        content = await asyncio.to_thread(
+            compute_model, manifest, base, total, len(record.accepted), record.scale, record.total_weight
+        )
+        digest = compute_digest(content)
+        if digest == record.digest:
+            return False
+        at = Progress(task=record.task, round=record.round, version=record.version, model_digest=record.digest)
+        await self._evaluate(at, decode_model(manifest, content), digest)
+        return True
+
+    def _tell(self, stage: Stage, progress: Progress, text: str, started: float) -> None:
+        self._report(Step(stage=stage, round=progress.round, text=text, seconds=time.monotonic() - started))
+
+
+def _count_micro(loss: float | None) -> int:
+    """Return a loss in millionths; one that is not finite or too large is the largest that can be reported."""
+    return _MAX_LOSS_MICRO if loss is None else round(min(max(loss, 0.0) * 1e6, _MAX_LOSS_MICRO))
