@@ -78,6 +78,15 @@ def test_a_validity_flag_that_the_peer_made_up_is_found() -> None:
         proof.add(block)
 
 
+def test_a_validity_flag_too_many_is_found() -> None:
+    proof = new_proof()
+    add_up_to(proof, LAST)
+    block = changed(LAST)
+    block.metadata.metadata[common_pb2.TRANSACTIONS_FILTER] += b"\0"
+    with pytest.raises(VerificationError, match="validity flags are recorded for"):
+        proof.add(block)
+
+
 def test_a_missing_commit_hash_is_found() -> None:
     proof = new_proof()
     add_up_to(proof, LAST)

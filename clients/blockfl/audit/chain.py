@@ -107,6 +107,10 @@ class ChainProof:
         validation = validate_block(block, self.config, self.state)
         metadata = decode_metadata(block)
         recorded = tuple(metadata.filter)
+        if len(recorded) > len(validation.codes):
+            raise VerificationError(
+                f"{len(recorded)} validity flags are recorded for {len(validation.codes)} transactions", number
+            )
         for index, code in enumerate(validation.codes):
             if index >= len(recorded) or recorded[index] != code:
                 said = _code_name(recorded[index]) if index < len(recorded) else "nothing"
