@@ -17,6 +17,7 @@ from blockfl.protocol import records
 from blockfl.protocol.aggregation import Sum, apply_sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.commitment import compute_commitment, expand_randomness
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
 from blockfl.protocol.payload import encode_payload
@@ -113,6 +114,17 @@ def derive_aggregation(given: Document) -> Document:
     return {"sum": total.encode().hex(), "model": model.astype("<f4").tobytes().hex()}
 
 
+def derive_commitment(given: Document) -> Document:
+    """Values and the secret seed of the randomness → the commitment."""
+    randomness = expand_randomness(bytes.fromhex(given["seed"]))
+    commitment = compute_commitment(np.array(given["values"], dtype=np.int16), randomness)
+    return {
+        "randomness_begins": randomness[0, :4].tolist(),
+        "commitment_begins": commitment[:32].hex(),
+        "digest": compute_digest(commitment),
+    }
+
+
 def derive_blob(given: Document) -> Document:
     """A byte and a number → the blob of the byte so many times."""
     blob, _ = split_blob(bytes.fromhex(given["byte"]) * given["size_bytes"])
@@ -129,6 +141,7 @@ DERIVATIONS: Final[dict[str, Callable[[Document], Document]]] = {
     "models": derive_model,
     "aggregations": derive_aggregation,
     "blobs": derive_blob,
+    "commitments": derive_commitment,
 }
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol import records
 from blockfl.protocol.canonical import Record
+from reference import commitment as lattice
 from reference import seal as naive
 from reference.aggregation import add_naively, apply_naively
 from reference.canonical import encode_naively
@@ -120,6 +121,16 @@ def blob_naively(given: Document) -> Document:
     }
 
 
+def commitment_naively(given: Document) -> Document:
+    randomness = lattice.expand(bytes.fromhex(given["seed"]))
+    commitment = lattice.commit(given["values"], randomness)
+    return {
+        "randomness_begins": randomness[0][:4],
+        "commitment_begins": commitment[:32].hex(),
+        "digest": sha256(commitment),
+    }
+
+
 REFERENCES: dict[str, Callable[[Document], Document]] = {
     "records": record_naively,
     "signatures": signature_naively,
@@ -130,6 +141,7 @@ REFERENCES: dict[str, Callable[[Document], Document]] = {
     "models": model_naively,
     "aggregations": aggregation_naively,
     "blobs": blob_naively,
+    "commitments": commitment_naively,
 }
 CASES = [
     pytest.param(name, case["given"], case["gives"], id=f"{name}: {case['name']}")
