@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from blockfl.institution import landlock, seccomp
@@ -264,3 +265,45 @@ def test_the_numbers_are_those_of_the_kernels_headers(header: str, machine: str,
 
     assert {name: number for name, number in ours.items() if known.get(name, number) != number} == {}
     assert len(ours.keys() & known.keys()) > 80
+
+
+def test_the_process_dies_with_an_agent_that_is_killed(tmp_path: Path) -> None:
+    """``kill -9`` of the agent leaves no training behind."""
+    child = (
+        "import sys, time; from blockfl.institution.confinement import die_with_parent\n"
+        "die_with_parent(int(sys.argv[1])); print('ready', flush=True); time.sleep(600)"
+    )
+    agent = (
+        "import os, subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}, str(os.getpid())], stdout=subprocess.PIPE)\n"
+        "print(child.pid, child.stdout.readline().decode(), flush=True); child.wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", agent], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pid, said = process.stdout.readline().split()
+        assert said == b"ready"
+        training = psutil.Process(int(pid))
+        process.kill()
+        assert psutil.wait_procs([training], timeout=30)[1] == []
+
+
+def test_a_process_whose_agent_died_before_it_looked_ends_itself() -> None:
+    script = "from blockfl.institution.confinement import die_with_parent; die_with_parent(1 << 22); print('alive')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_the_agents_memory_is_hidden_from_its_own_user() -> None:
+    """Checked as another user than root, from whom nothing is hidden; and processes can still be started."""
+    script = (
+        "import ctypes, os, subprocess; from blockfl.institution.confinement import hide_memory\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"
+        "print(os.stat('/proc/self/mem').st_uid == os.getuid())\n"
+        "hide_memory()\n"
+        "print(os.stat('/proc/self/mem').st_uid, subprocess.run(['true'], start_new_session=True).returncode)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
+
+    assert done.stdout.split() == [b"True", b"0", b"0"], done.stderr
