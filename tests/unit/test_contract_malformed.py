@@ -203,6 +203,16 @@ async def test_a_caller_from_outside_changes_nothing(prepared: Any, msp_id: str)
         assert CODED.fullmatch(caught.value.text)
 
 
+@pytest.mark.parametrize("timestamp_ms", [-1, -(2**63), 2**52 + 1, 2**63])
+async def test_a_time_that_no_record_can_hold_is_refused(timestamp_ms: int) -> None:
+    scenario, world = await make_scenario()
+    await scenario.open()
+    await scenario.submit("alpha")
+    await scenario.upload("alpha")
+    with refused(Code.MALFORMED, "time"):
+        await world.simulate("regulator", "regulator", "JudgeUpdate", "heart", "1", "alpha", timestamp_ms=timestamp_ms)
+
+
 async def test_a_creator_without_a_certificate_is_refused() -> None:
     world = World()
     identity = Identity(msp_id="alpha", certificate_pem=b"none")

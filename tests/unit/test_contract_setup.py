@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.fabric.identity import Identity, Signer
 from blockfl.protocol.canonical import compute_digest
@@ -340,6 +345,31 @@ class TestEnrol:
         opened = await scenario.open()
         assert [one.organisation for one in opened.participants] == ["alpha", "beta", "delta"]
 
+    async def test_refuses_an_institution_of_the_consortium_that_is_not_of_the_task(self) -> None:
+        world = await make_registered_world()
+        spec, _ = make_spec(institutions=("alpha", "beta", "delta"))
+        await world.submit("coordinator", "CreateTask", spec.encode())
+        with refused(Code.NOT_INSTITUTION):
+            await world.submit("gamma", "Enrol", "heart", "5")
+
+    async def test_refuses_a_certificate_that_no_record_can_hold(self) -> None:
+        world, _ = await created()
+        key = ec.derive_private_key(5, ec.SECP256R1())
+        large = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), bytes(8192))
+        certificate = (
+            x509.CertificateBuilder(extensions=[x509.Extension(large.oid, False, large)])
+            .subject_name(x509.Name([]))
+            .issuer_name(x509.Name([]))
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
+            .not_valid_after(datetime(2036, 1, 1, tzinfo=UTC))
+            .sign(key, SHA256())
+        )
+        identity = Identity(msp_id="alpha", certificate_pem=certificate.public_bytes(Encoding.PEM))
+        with refused(Code.MALFORMED, "Enrolment: certificate"):
+            await world.simulate("alpha", "alpha", "Enrol", "heart", "5", identity=identity)
+
     async def test_refuses_a_certificate_that_cannot_sign_updates(self) -> None:
         world, _ = await created()
         for key in (ec.derive_private_key(5, ec.SECP384R1()), ed25519.Ed25519PrivateKey.from_private_bytes(b"1" * 32)):
@@ -348,7 +378,7 @@ class TestEnrol:
             with refused(Code.CERTIFICATE_MISMATCH):
                 await world.simulate("alpha", "alpha", "Enrol", "heart", "5", identity=identity)
 
-    @pytest.mark.parametrize("samples", ["0", "-1", "01", "1.0", "", "9007199254740992", "1e3", "١"])
+    @pytest.mark.parametrize("samples", ["0", "-1", "01", "1.0", "", "9007199254740992", "1e3", "١", "9" * 5_000])
     async def test_refuses_samples_that_are_no_positive_number(self, samples: str) -> None:
         world, _ = await created()
         with refused(Code.MALFORMED):

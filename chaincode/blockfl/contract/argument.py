@@ -17,7 +17,7 @@ Decoder = Callable[[bytes], T]
 
 MAX_NUMBER: Final = 999_999
 """Rounds, versions and indices have six digits in keys, so that ranges ascend."""
-_DECIMAL: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
+_DECIMAL: Final = re.compile(r"0|[1-9][0-9]*")
 _SHOWN: Final = 80
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 _DIGEST: Final[TypeAdapter[str]] = TypeAdapter(Digest)
