@@ -1,0 +1,155 @@
+"""What the auditor finds in the records of a task: every fixture breaks one thing, as colluding organisations could."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from blockfl.audit.chain import ChainProof, Write
+from blockfl.audit.errors import VerificationError
+from blockfl.audit.records import History, TaskProof, verify_task
+from blockfl.fabric.rwset import Version, hash_key, hash_value
+from blockfl.fabric.validate import HashedUpdate, StateUpdates
+from blockfl.protocol import place
+from blockfl.protocol.records import Aggregate, Model, Round, SignedHeader, Task, Update
+from support.federation import INSTITUTIONS
+from support.scenario import TASK, Scenario
+from support.world import World
+
+CONTRACT = "blockfl"
+Records = dict[str, bytes]
+
+
+@pytest.fixture
+async def ledger() -> tuple[Records, dict[tuple[str, str], bytes]]:
+    """The public records, and the hashes of private values, after two published rounds."""
+    world = World()
+    signers = {name: world.signers[name] for name in world.signers}
+    scenario = Scenario(world, world.consortium, signers, world.opening_keys)
+    await scenario.prepare()
+    model = scenario.initial_model
+    for number in (1, 2):
+        await scenario.open(number)
+        await scenario.contribute(*INSTITUTIONS, number=number)
+        await scenario.close(number)
+        await scenario.attest(number)
+        model = await scenario.publish(number, model)
+    cells = world.snapshot()
+    public = {key: cell.value for (collection, key), cell in cells.items() if not collection}
+    private = {at: cell.value for at, cell in cells.items() if at[0]}
+    return public, private
+
+
+def make_history(public: Records, private: dict[tuple[str, str], bytes]) -> History:
+    chain = ChainProof(genesis_hash=b"", namespace=CONTRACT)
+    chain.writes = [Write(block_number=1, key=key, value=value) for key, value in sorted(public.items())]
+    hashed = tuple(
+        HashedUpdate(
+            namespace=CONTRACT,
+            collection=collection,
+            key_hash=hash_key(key),
+            value_hash=value,
+            version=Version(1, 0),
+        )
+        for (collection, key), value in private.items()
+    )
+    chain.state.apply(StateUpdates(number=1, hashed=hashed), [])
+    return History(chain)
+
+
+def verify(public: Records, private: dict[tuple[str, str], bytes]) -> TaskProof:
+    history = make_history(public, private)
+    return verify_task(history, history.get(Task, place.task_key(TASK)))
+
+
+def test_two_honest_rounds_verify(ledger: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    proof = verify(*ledger)
+    assert (proof.rounds, proof.updates, proof.accepted, proof.versions) == (2, 8, 8, 3)
+
+
+def edit(kind: Any, key: str, **changes: Any) -> Callable[[Records], None]:
+    """Replace fields of one record."""
+
+    def change(public: Records) -> None:
+        public[key] = kind.decode(public[key]).model_copy(update=changes).encode()
+
+    return change
+
+
+def copy_signature(public: Records) -> None:
+    mine, other = (place.header_key(TASK, 1, name) for name in INSTITUTIONS[:2])
+    signature = SignedHeader.decode(public[other]).signature
+    edit(SignedHeader, mine, signature=signature)(public)
+
+
+def sign_another_base(public: Records) -> None:
+    key = place.round_key(TASK, 1)
+    edit(Round, key, base_digest="0" * 64)(public)
+
+
+def forget_header(public: Records) -> None:
+    del public[place.header_key(TASK, 1, INSTITUTIONS[0])]
+
+
+def forget_enrolment(public: Records) -> None:
+    del public[place.enrolment_key(TASK, INSTITUTIONS[0])]
+
+
+UPDATE = place.update_key(TASK, 1, INSTITUTIONS[0])
+ROUND, MODEL, AGGREGATE = place.round_key(TASK, 2), place.model_key(TASK, 2), place.aggregate_key(TASK, 2)
+FAULTS: dict[str, tuple[Callable[[Records], None], str]] = {
+    "a verdict on another header": (edit(Update, UPDATE, header_digest="0" * 64), "another header"),
+    "somebody else's signature": (copy_signature, "BFL407"),
+    "an update without its header": (forget_header, "no record header/"),
+    "a certificate that was never enrolled": (forget_enrolment, "never enrolled a certificate"),
+    "an update for another base": (sign_another_base, "built on another model"),
+    "an accepted update that was rejected": (
+        edit(Update, UPDATE, state="rejected", code="BFL416"),
+        "no accepted update",
+    ),
+    "a wrong total weight": (edit(Round, ROUND, total_weight=1), "total weight 1"),
+    "a version that skips one": (edit(Model, MODEL, version=3), "does not follow from version 1"),
+    "a version with another base": (edit(Model, MODEL, base_digest="0" * 64), "does not follow from version 1"),
+    "a round that was not published": (edit(Round, ROUND, state="closed"), "was not built on version 1"),
+    "a sum that nobody attested": (edit(Aggregate, AGGREGATE, state="pending"), "not the one that the committee"),
+    "another sum than the attested one": (edit(Model, MODEL, sum=None), "not the one that the committee"),
+    "other accepted updates": (edit(Model, MODEL, accepted=INSTITUTIONS[:3]), "different accepted updates"),
+    "another scale": (edit(Model, MODEL, scale=0), "weight or scale"),
+    "another initial model": (edit(Model, place.model_key(TASK, 0), digest="0" * 64), "not the task's initial model"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_record_that_is_not_as_it_must_be_is_named(
+    ledger: tuple[Records, dict[tuple[str, str], bytes]], fault: str
+) -> None:
+    public, private = ledger
+    change, said = FAULTS[fault]
+    change(public)
+    with pytest.raises(VerificationError, match=said):
+        verify(public, private)
+
+
+def test_a_chunk_that_was_exchanged_is_named(ledger: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    public, private = ledger
+    private[place.SEALED, place.sealed_chunk_key(TASK, 1, INSTITUTIONS[0], 0)] = hash_value(b"another")
+    with pytest.raises(VerificationError, match="chunk 0 on the ledger is not the one that was signed"):
+        verify(public, private)
+
+
+def test_sealed_chunks_that_have_been_purged_are_no_fault(
+    ledger: tuple[Records, dict[tuple[str, str], bytes]],
+) -> None:
+    public, private = ledger
+    kept = {at: value for at, value in private.items() if at[0] != place.SEALED}
+    assert len(kept) < len(private)
+    assert verify(public, kept).accepted == 8
+
+
+def test_a_sum_that_is_not_on_the_ledger_is_named(ledger: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    public, private = ledger
+    total = Model.decode(public[MODEL]).sum
+    assert total is not None
+    del private[place.MODELS, place.model_chunk_key(TASK, total.chunks[0])]
+    with pytest.raises(VerificationError, match="is not on the ledger"):
+        verify(public, private)
