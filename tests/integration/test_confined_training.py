@@ -181,5 +181,5 @@ async def test_an_error_in_the_users_code_is_told_with_its_type(tmp_path: Path) 
         """)
     )
     async with TrainingProcess(Workload(code=code), directory=tmp_path / "state") as training:
-        with pytest.raises(TrainingError, match=r"PermissionError: .*training code is confined"):
+        with pytest.raises(TrainingError, match=r"PermissionError: .*code\.py, line 4\) \(training code is confined"):
             await training.describe()

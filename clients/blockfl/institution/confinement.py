@@ -27,7 +27,7 @@ from blockfl.institution import landlock, seccomp
 from blockfl.institution.errors import ConfinementError
 from blockfl.institution.landlock import Grant
 
-_SYSTEM_DIRECTORIES = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/opt/lib", "/etc/alternatives")
+_SYSTEM_DIRECTORIES = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/alternatives", "/nix/store")
 _SYSTEM_FILES = (
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/localtime", "/etc/timezone", "/etc/mime.types", "/etc/passwd",
     "/etc/group", "/etc/nsswitch.conf", "/etc/os-release",
@@ -64,6 +64,7 @@ class Reach:
 def list_libraries() -> tuple[Path, ...]:
     """Return the directories of the interpreter and of the installed packages."""
     named = [*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path]
+    named += os.environ.get("LD_LIBRARY_PATH", "").split(":")
     return tuple(sorted({Path(name).resolve() for name in named if name and Path(name).is_absolute()}))
 
 

@@ -147,11 +147,19 @@ def _answer(learner: "Learner", channel: Channel, request: Request, body: bytear
 
 def _explain(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    if own:
+        text += f" ({own[-1].filename}, line {own[-1].lineno})"
     if isinstance(error, PermissionError):
         text += " (training code is confined: it reads the named model, code and data only, and has no network)"
     if isinstance(error, ModuleNotFoundError) and error.name in ("keras", "tensorflow"):
         text += " (install the training library: pip install 'blockfl[tensorflow]')"
-    return text[:_MESSAGE_LIMIT]
+    return text.encode(errors="replace").decode()[:_MESSAGE_LIMIT]
+
+
+def _is_users(filename: str) -> bool:
+    module = sys.modules.get("blockfl_user_code")
+    return module is not None and filename == module.__file__
 
 
 if __name__ == "__main__":

@@ -18,14 +18,11 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-from pydantic import ValidationError
-
-from blockfl.institution.errors import ConfinementError, SettingsError, TrainingError
+from blockfl.institution.errors import ConfinementError, TrainingError
 from blockfl.institution.frames import (
     PREFIX,
     Began,
@@ -48,7 +45,8 @@ from blockfl.institution.frames import (
 )
 from blockfl.institution.log import TrainingLog
 from blockfl.institution.vector import Vector, decode_vector, encode_vector
-from blockfl.protocol.records import Manifest, Tensor
+from blockfl.institution.workload import Workload as Workload
+from blockfl.institution.workload import make_manifest as make_manifest
 
 R = TypeVar("R", bound=Reply)
 Progress = Callable[[TrainingProgress], None]
@@ -76,39 +74,6 @@ class Training(Protocol):
 
     async def close(self) -> None:
         """End; idempotent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What the user brings: a model file with a data file, or a code file.
-
-    Attributes:
-        model: A compiled model written by Keras 3 (``.keras``).
-        code: A Python file that defines ``build_model()`` and ``load_data()``; with ``data``, ``load_data(path)``.
-        data: ``.npz`` or ``.csv`` for a model; whatever the code reads, a directory too, for code.
-        label: The label's column in a ``.csv`` file.
-        test_fraction: The part of a ``.csv`` file's rows that is kept for testing.
-    """
-
-    model: Path | None = None
-    code: Path | None = None
-    data: Path | None = None
-    label: str | None = None
-    test_fraction: float = 0.25
-
-    def __post_init__(self) -> None:
-        if (self.model is None) == (self.code is None):
-            raise SettingsError("expected either --model FILE.keras with --data FILE, or --code FILE.py")
-        if not 0 < self.test_fraction < 1:
-            raise SettingsError(f"test fraction {self.test_fraction}: expected more than 0 and less than 1")
-        for path in self.paths:
-            if not path.exists():
-                raise SettingsError(f"{path}: no such file")
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files that the training process may read."""
-        return tuple(path for path in (self.model, self.code, self.data) if path is not None)
 
 
 class TrainingProcess:
@@ -417,19 +382,3 @@ def make_environment(scratch: Path, environment: Mapping[str, str]) -> dict[str,
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
     } | {name: environment[name] for name in _PASSED_ON if name in environment}
-
-
-def make_manifest(description: Description) -> Manifest:
-    """Return the manifest of a described model.
-
-    Raises:
-        TrainingError: Names repeat, or there are too many values.
-    """
-    tensors, offset = [], 0
-    try:
-        for one in description.tensors:
-            tensors.append(Tensor(name=one.name, dtype="float32", shape=one.shape, offset=offset))
-            offset += tensors[-1].size
-        return Manifest(tensors=tuple(tensors))
-    except ValidationError as error:
-        raise TrainingError(f"the model cannot be used: {error.errors()[0]['msg']}") from error
