@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench accuracy lock clean
+.PHONY: help install demo test check format bench accuracy docs lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: $(STAMP) ## Rounds and transactions, timed (result in build/bench)
 
 accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result in build/accuracy)
 	$(BIN)/python -m benchmarks.accuracy
+
+docs: $(STAMP) ## Write the table of codes in docs/protocol.md anew
+	PYTHONPATH=tests $(BIN)/python -m support.documentation
 
 lock: $(STAMP) ## Write requirements/all.txt anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras pyproject.toml -o requirements/all.txt

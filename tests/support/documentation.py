@@ -1,0 +1,101 @@
+"""What the documentation says, taken apart, and the one table in it that is written by a program.
+
+To write the table of codes anew: ``make docs``, which is ``PYTHONPATH=tests python -m support.documentation``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from blockfl.protocol.codes import Code
+
+ROOT: Final = Path(__file__).parents[2]
+PROTOCOL: Final = ROOT / "docs" / "protocol.md"
+BEGIN: Final = "<!-- codes: written by `make docs` -->"
+END: Final = "<!-- end of codes -->"
+_FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
+_COMMANDS = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|<(?:img|source)[^>]*\b(?:src|srcset)=\"([^\"]+)\"")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def list_pages(root: Path = ROOT) -> list[Path]:
+    """Return every page of documentation, the recordings' own (which came with them) left out."""
+    skipped = {"build", "recordings", "node_modules"}
+    return sorted(
+        path
+        for path in root.rglob("*.md")
+        if not any(part in skipped or part.startswith(".") for part in path.relative_to(root).parts)
+    )
+
+
+def render_codes() -> str:
+    """Return the table of codes."""
+    rows = [f"| {code.identifier} | `{code.name}` | {code.meaning} |" for code in Code]
+    return "\n".join(["| code | name | meaning |", "|---|---|---|", *rows])
+
+
+def with_codes(text: str) -> str:
+    """Return a page with the table of codes between its markers.
+
+    Raises:
+        ValueError: The markers are not there, once each.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"expected the lines {BEGIN} and {END}, once each")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before}{BEGIN}\n{render_codes()}\n{END}{after}"
+
+
+def list_links(text: str) -> list[str]:
+    """Return the targets of a page's links and images, but for those to other places of the web."""
+    found = [first or second for first, second in _LINK.findall(_FENCE.sub("", text))]
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+def list_anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = _HEADING.findall(_FENCE.sub("", text))
+    words = [re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()) for heading in headings]
+    return {heading.strip().replace(" ", "-") for heading in words}
+
+
+def list_commands(text: str) -> Iterator[str]:
+    """Yield the commands of a page's ``sh`` blocks: continued lines joined, comments left out."""
+    for block in _COMMANDS.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = re.sub(r"(^|\s)#.*", "", line).strip()
+            if command:
+                yield re.sub(r"\s+", " ", command)
+
+
+def read_table(text: str, heading: str) -> list[list[str]]:
+    """Return the rows of the first table below a heading, cell by cell.
+
+    Raises:
+        ValueError: There is no such heading, or no table below it.
+    """
+    below = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in below.splitlines() if line.startswith("|")]
+    if len(lines) < 3:
+        raise ValueError(f"no table below the heading {heading}")
+    first = below[below.index(lines[0]) :].partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in first[2:]]
+
+
+def list_quoted(cell: str) -> list[str]:
+    """Return what stands in backquotes in a table's cell."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def main() -> None:
+    """Write the table of codes into the page."""
+    PROTOCOL.write_text(with_codes(PROTOCOL.read_text()))
+
+
+if __name__ == "__main__":
+    main()
