@@ -127,24 +127,23 @@ def check_spec(spec: ChannelSpec) -> None:
             "expected a channel id of lower-case letters, digits, dots and dashes that begins with a letter, got "
             f"{spec.channel_id!r}"
         )
-    _check_organisations("application", spec.application)
-    _check_organisations("ordering", spec.orderers)
-    msps = _msps([*spec.application, *spec.orderers])
-    for organisation in spec.orderers:
-        if not organisation.orderer_endpoints:
-            raise ConfigError(f"expected the endpoints of the ordering organisation {organisation.name!r}, got none")
-    for organisation in (*spec.application, *spec.orderers):
-        for address in (*organisation.anchor_peers, *organisation.orderer_endpoints):
-            _check_address(organisation.name, address)
-    _check_batch(spec.batch)
-    _check_consenters(spec)
+    check_organisations("application", spec.application)
+    check_organisations("ordering", spec.orderers)
+    _msps([*spec.application, *spec.orderers])
+    check_batch(spec.batch)
+    check_consenters(spec.consensus, spec.consenters, spec.orderers)
     if spec.consensus == "BFT":
-        _check_bft(spec, msps)
+        _check_bft_options(spec.bft)
     else:
         _check_raft(spec.raft)
 
 
-def _check_organisations(kind: str, organisations: Sequence[OrganisationSpec]) -> None:
+def check_organisations(kind: Literal["application", "ordering"], organisations: Sequence[OrganisationSpec]) -> None:
+    """Check the organisations of one kind: names, memberships, addresses.
+
+    Raises:
+        ConfigError: one is missing, there twice or not as it must be; the text says which.
+    """
     if not organisations:
         raise ConfigError(f"expected at least one {kind} organisation, got none")
     for name in (organisation.name for organisation in organisations):
@@ -156,6 +155,12 @@ def _check_organisations(kind: str, organisations: Sequence[OrganisationSpec]) -
     ):
         if twice := _repeated(values):
             raise ConfigError(f"expected each {kind} organisation once, got the {what} {twice!r} twice")
+    _msps(organisations)
+    for organisation in organisations:
+        if kind == "ordering" and not organisation.orderer_endpoints:
+            raise ConfigError(f"expected the endpoints of the ordering organisation {organisation.name!r}, got none")
+        for address in (*organisation.anchor_peers, *organisation.orderer_endpoints):
+            check_address(organisation.name, address)
 
 
 def _msps(organisations: Iterable[OrganisationSpec]) -> MspManager:
@@ -192,35 +197,57 @@ def _check_authorities(msp_id: str, config: bytes) -> None:
         raise ConfigError(f"expected the node OUs {', '.join(_ROLES)} of {msp_id!r} to be enabled")
 
 
-def _check_address(name: str, address: Address) -> None:
+def check_address(name: str, address: Address) -> None:
+    """Check that an address is one.
+
+    Raises:
+        ConfigError: it is not; the text has `name`.
+    """
     if not address.host or any(c.isspace() or c in "/:" for c in address.host) or not 1 <= address.port <= 65535:
         raise ConfigError(f"expected an address as host:port of {name!r}, got {str(address)!r}")
 
 
-def _check_batch(batch: BatchSettings) -> None:
+def check_batch(batch: BatchSettings) -> None:
+    """Check when an orderer shall cut a block.
+
+    Raises:
+        ConfigError: it never would, or not as it says.
+    """
     if batch.max_message_count < 1 or not 1 <= batch.preferred_max_bytes <= batch.absolute_max_bytes < 2**32:
         raise ConfigError(f"expected positive batch sizes, preferred at most absolute bytes, got {batch}")
     if round(batch.timeout_s * 1000) < 1:
         raise ConfigError(f"expected a batch timeout of at least a millisecond, got {batch.timeout_s} s")
 
 
-def _check_consenters(spec: ChannelSpec) -> None:
-    if spec.consensus not in ("BFT", "etcdraft"):
-        raise ConfigError(f"expected the consensus BFT or etcdraft, got {spec.consensus!r}")
-    if not spec.consenters:
+def check_consenters(consensus: str, consenters: Sequence[Consenter], orderers: Sequence[OrganisationSpec]) -> None:
+    """Check a channel's ordering nodes.
+
+    Args:
+        consensus: "BFT" or "etcdraft".
+        consenters: the nodes.
+        orderers: the ordering organisations, one of which each node must belong to.
+
+    Raises:
+        ConfigError: they are too few, two have something in common, or a certificate of theirs is refused.
+    """
+    if consensus not in ("BFT", "etcdraft"):
+        raise ConfigError(f"expected the consensus BFT or etcdraft, got {consensus!r}")
+    if not consenters:
         raise ConfigError("expected at least one ordering node, got none")
     for what, values in (
-        ("address", [f"{consenter.host}:{consenter.port}" for consenter in spec.consenters]),
-        ("TLS certificate", [consenter.server_tls_certificate for consenter in spec.consenters]),
+        ("address", [f"{consenter.host}:{consenter.port}" for consenter in consenters]),
+        ("TLS certificate", [consenter.server_tls_certificate for consenter in consenters]),
     ):
         if _repeated(values):
             raise ConfigError(f"expected each ordering node to have its own {what}, got one twice")
-    pool = _tls_pool(spec.orderers)
-    for consenter in spec.consenters:
-        _check_address("an ordering node", Address(host=consenter.host, port=consenter.port))
+    pool = _tls_pool(orderers)
+    for consenter in consenters:
+        check_address("an ordering node", Address(host=consenter.host, port=consenter.port))
         for certificate in (consenter.client_tls_certificate, consenter.server_tls_certificate):
             _check_tls(consenter, certificate, pool)
         _check_host(consenter)
+    if consensus == "BFT":
+        _check_bft(consenters, _msps(orderers))
 
 
 def _check_tls(consenter: Consenter, pem: bytes, pool: Pool) -> None:
@@ -255,20 +282,18 @@ def _names_host(name: str, host: str) -> bool:
         )
 
 
-def _check_bft(spec: ChannelSpec, msps: MspManager) -> None:
-    if len(spec.consenters) < MINIMUM_BFT:
+def _check_bft(consenters: Sequence[Consenter], msps: MspManager) -> None:
+    if len(consenters) < MINIMUM_BFT:
         raise ConfigError(
-            f"expected at least {MINIMUM_BFT} ordering nodes for BFT, got {len(spec.consenters)}: fewer tolerate "
-            "no fault"
+            f"expected at least {MINIMUM_BFT} ordering nodes for BFT, got {len(consenters)}: fewer tolerate no fault"
         )
-    ids = [consenter.id for consenter in spec.consenters]
+    ids = [consenter.id for consenter in consenters]
     if min(ids) < 1 or max(ids) >= 2**32 or _repeated(ids):
         raise ConfigError(f"expected different ids from 1 on for the ordering nodes, got {ids}")
-    ordering = {organisation.msp_id for organisation in spec.orderers}
-    for consenter in spec.consenters:
-        if consenter.msp_id not in ordering:
+    for consenter in consenters:
+        if consenter.msp_id not in msps:
             raise ConfigError(
-                f"expected the ordering node {consenter.id} to belong to one of {', '.join(sorted(ordering))}, got "
+                f"expected the ordering node {consenter.id} to belong to one of {', '.join(sorted(msps))}, got "
                 f"{consenter.msp_id!r}"
             )
         try:
@@ -280,9 +305,8 @@ def _check_bft(spec: ChannelSpec, msps: MspManager) -> None:
                 f"expected an ECDSA certificate with the unit 'orderer' for the ordering node {consenter.id}, got "
                 f"one of a {role}: real orderers refuse others under BFT, or stop"
             )
-    if _repeated([consenter.identity_pem for consenter in spec.consenters]):
+    if _repeated([consenter.identity_pem for consenter in consenters]):
         raise ConfigError("expected each ordering node to have its own identity, got one twice")
-    _check_bft_options(spec.bft)
 
 
 def _check_bft_options(options: BftOptions) -> None:
