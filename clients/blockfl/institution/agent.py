@@ -42,6 +42,7 @@ _FIRST_IDLE_S, _IDLE_S = 0.25, 5.0
 """Events wake the work; it also looks by itself, soon after the start, when the stream of events is not there yet."""
 _RETRY_S, _RETRY_LIMIT_S = 0.5, 15.0
 _EVENTS_RETRY_S = 2.0
+_WAKING = frozenset({"RoundOpened", "RoundClosed", "RoundFailed", "ModelPublished"})
 _MAX_LOSS_MICRO = 10**15
 _RETRIED_CODES = frozenset({Code.BLOB_MISMATCH, Code.CHUNK_UNAVAILABLE, Code.MODEL_MISSING, Code.TASK_BUSY, None})
 """What may be different the next time one asks; None: the transaction was found invalid."""
@@ -157,11 +158,11 @@ class InstitutionAgent:
             ) from error
 
     async def _listen(self) -> None:
-        """Wake the work on every event of the task; what happened is read from the ledger, not from the event."""
+        """Wake the work when the task moves on; what happened is read from the ledger, not from the event."""
         while True:
             try:
                 async for event in self._ledger.events():
-                    if event.notice.task == self._name:
+                    if event.notice.task == self._name and event.name in _WAKING:
                         self._woken.set()
             except (FabricError, LedgerError, ProtocolError) as error:
                 self._report(Step(stage="retry", text=f"events: {error}"))
