@@ -336,6 +336,18 @@ async def test_the_child_gets_a_fresh_environment_and_no_open_file(
     assert '"confined": true' in begun
 
 
+async def test_a_relative_directory_means_the_same_to_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    process = make_process(Path(), "print(os.environ['TMPDIR'], flush=True)\nbegin()\nreceive()\n")
+    process.script = process.script.resolve()
+    async with process as training:
+        await training.describe()
+
+    assert (tmp_path / "state" / "training.log").read_text() == f"{tmp_path}/state/scratch\n"
+
+
 def test_the_environment_names_nothing_of_the_agents() -> None:
     made = make_environment(Path("/scratch"), {"BLOCKFL_PROFILE": "p", "HOME": "/home/me", "KERAS_BACKEND": "jax"})
 

@@ -99,6 +99,7 @@ class TrainingProcess:
             seed: Makes training repeatable.
             timeout_s: The longest silence while an answer is due.
         """
+        directory = directory.resolve()
         self._workload = workload
         self._scratch = directory / "scratch"
         self._log = TrainingLog(directory / "training.log")
