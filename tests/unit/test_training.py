@@ -345,7 +345,7 @@ async def test_a_relative_directory_means_the_same_to_the_child(
     async with process as training:
         await training.describe()
 
-    assert (tmp_path / "state" / "training.log").read_text() == f"{tmp_path}/state/scratch\n"
+    assert (tmp_path / "state" / "training.log").read_text().splitlines()[0] == f"{tmp_path}/state/scratch"
 
 
 def test_the_environment_names_nothing_of_the_agents() -> None:
