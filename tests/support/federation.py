@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.payload import encode_payload
 from blockfl.protocol.records import (
@@ -179,6 +180,7 @@ def make_examples(federation: Federation) -> dict[str, Record]:
     return {
         "consortium": federation.consortium,
         "spec": federation.task.spec,
+        "spec with economics": federation.task.spec.model_copy(update={"economics": DEFAULT_ECONOMICS}),
         "task": federation.task,
         "progress": progress,
         "committee key": federation.keys[0],

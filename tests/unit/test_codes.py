@@ -18,7 +18,7 @@ def test_no_identifier_is_used_twice() -> None:
 
 @pytest.mark.parametrize("code", list(Code), ids=lambda code: code.name)
 def test_each_code_has_an_identifier_of_a_known_class_and_a_meaning(code: Code) -> None:
-    assert re.fullmatch(r"BFL[1-5][0-9]{2}", code.identifier)
+    assert re.fullmatch(r"BFL[1-6][0-9]{2}", code.identifier)
     assert code.meaning
     assert code.meaning[-1] != "."
 

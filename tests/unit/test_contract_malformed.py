@@ -17,7 +17,7 @@ from support.contract import make_scenario, refused
 from support.scenario import Scenario, make_spec
 from support.world import Refused, World
 
-CODED = re.compile(r"BFL[1-5][0-9]{2} .+", re.DOTALL)
+CODED = re.compile(r"BFL[1-6][0-9]{2} .+", re.DOTALL)
 VALID_ARGUMENTS: dict[str, list[bytes]] = {
     "RegisterCommitteeKey": [b"09" + b"00" * 31],
     "UploadModelChunk": [b"heart", b"ab" * 32],

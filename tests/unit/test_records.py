@@ -40,7 +40,7 @@ def test_every_record_survives_encoding(record: Record) -> None:
 @pytest.mark.parametrize("record", EXAMPLES.values(), ids=list(EXAMPLES))
 def test_every_field_of_every_record_is_needed(record: Record) -> None:
     document = json.loads(record.encode())
-    for name in document:
+    for name in document.keys() - {"economics"}:  # without it, a task is one that moves no credits
         with refused(Code.MALFORMED):
             type(record).decode(encode_naively({key: value for key, value in document.items() if key != name}))
 

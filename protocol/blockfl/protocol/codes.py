@@ -11,7 +11,7 @@ Example:
 import re
 from enum import Enum
 
-_CODE = re.compile(r"\bBFL[1-5][0-9]{2}\b")
+_CODE = re.compile(r"\bBFL[1-6][0-9]{2}\b")
 
 
 class Code(Enum):
@@ -84,6 +84,18 @@ class Code(Enum):
     TOO_FEW_ACCEPTED = ("BFL505", "too few updates were accepted")
 
     def __init__(self, identifier: str, meaning: str) -> None:
+    # 6xx: credits
+    AMOUNT = ("BFL601", "not an amount of credits that can be moved")
+    SUPPLY = ("BFL602", "more credits than the ledger can count")
+    BALANCE = ("BFL603", "the account holds too few credits")
+    NO_ECONOMICS = ("BFL604", "the task has no economics")
+    NOT_SCORED = ("BFL605", "the round has no points yet")
+    NOT_SETTLED = ("BFL606", "the round is not settled yet")
+    SETTLED = ("BFL607", "the round was settled before")
+    STAKE_BOUND = ("BFL608", "the stake is bound until the round is settled")
+    ROUND_FAILED = ("BFL609", "a failed round is not settled")
+    RECEIPT_MISMATCH = ("BFL610", "credits were moved under this name before, with other content")
+
         self.identifier = identifier
         self.meaning = meaning
 

@@ -8,6 +8,7 @@ SEALED = "sealed"
 MODELS = "models"
 """Collection of the initial models and of the sums: all members."""
 CONSORTIUM = "consortium"
+SUPPLY = "supply"
 
 
 def task_key(task: str) -> str:
@@ -68,6 +69,31 @@ def metrics_key(task: str, version: int, organisation: str) -> str:
 def sealed_chunk_key(task: str, number: int, organisation: str, index: int) -> str:
     """Key of a sealed chunk in the collection ``sealed``."""
     return f"chunk/{task}/{number:06d}/{organisation}/{index:06d}"
+
+
+def account_key(organisation: str) -> str:
+    """Key of an ``Account``."""
+    return f"account/{organisation}"
+
+
+def receipt_key(organisation: str, name: str) -> str:
+    """Key of the ``Receipt`` of a grant or transfer."""
+    return f"receipt/{organisation}/{name}"
+
+
+def standing_key(task: str, organisation: str) -> str:
+    """Key of a ``Standing``."""
+    return f"standing/{task}/{organisation}"
+
+
+def score_key(task: str, number: int) -> str:
+    """Key of a ``Score``."""
+    return f"score/{task}/{number:06d}"
+
+
+def settlement_key(task: str, number: int) -> str:
+    """Key of a ``Settlement``."""
+    return f"settlement/{task}/{number:06d}"
 
 
 def model_chunk_key(task: str, digest: str) -> str:

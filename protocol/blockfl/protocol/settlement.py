@@ -1,0 +1,231 @@
+"""What a round pays and what it costs, from public records only.
+
+An institution is paid pool · its capped samples · its points, over 1000 · the capped samples of all participants:
+nobody's share grows when others are rejected. Whatever is not paid, remainders of divisions included, stays in the
+treasury. Penalties are thousandths of the required stake, rounded down, and never more than the stake that is left.
+
+    settlement = settle_round(facts, standings, treasury, balances, now_ms)
+
+Source: ``docs/economics.md``, settlement.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.economics import Economics, Outcome, Payment, Score, Settlement, Standing, Verdict
+from blockfl.protocol.records import Metrics, Model, Participant, Round, TaskSpec, Update
+from blockfl.protocol.reputation import compute_reputation, suspend
+
+_MAX_DEBT: Final = 5_000
+_NORM: Final = frozenset({Code.NORM_L2.identifier, Code.NORM_LINF.identifier})
+_LATE: Final = frozenset({Code.CHUNKS_MISSING.identifier})
+_SEAL: Final = frozenset(
+    code.identifier for code in (Code.SEAL_BROKEN, Code.KEY_COMMITMENT, Code.WRAP_WRONG, Code.PAYLOAD_DIGEST)
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The public records of a published round that its settlement follows from.
+
+    Attributes:
+        spec: The task's, with economics.
+        round_: The round.
+        updates: What was submitted, by organisation.
+        equivocators: Who signed two headers.
+        score: The round's points.
+        model: The version that the round made.
+        base: The version that it was built on.
+        reports: What institutions reported of ``base``, when the round is the first that was built on it.
+    """
+
+    spec: TaskSpec
+    round_: Round
+    updates: Mapping[str, Update]
+    equivocators: tuple[str, ...]
+    score: Score
+    model: Model
+    base: Model | None = None
+    reports: tuple[Metrics, ...] = ()
+
+
+def require_economics(spec: TaskSpec) -> Economics:
+    """Return the task's policy.
+
+    Raises:
+        ProtocolError: BFL604 when it has none.
+    """
+    if spec.economics is None:
+        raise ProtocolError(Code.NO_ECONOMICS, f"task {spec.task} was created without economics: it moves no credits")
+    return spec.economics
+
+
+def check_settling(round_: Round, score: Score | None) -> None:
+    """Check that a round can be settled.
+
+    Raises:
+        ProtocolError: BFL609 for a failed round, BFL107 for one that is not published, BFL605 for one without points.
+    """
+    if round_.state == "failed":
+        raise ProtocolError(
+            Code.ROUND_FAILED, f"round {round_.round} of {round_.task} failed: it pays and costs nothing"
+        )
+    if round_.state != "published":
+        raise ProtocolError(
+            Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}, expected published"
+        )
+    if score is None or score.state != "scored":
+        raise ProtocolError(Code.NOT_SCORED, f"round {round_.round} of {round_.task} has no points yet: score it first")
+
+
+def settle_round(
+    facts: Facts, standings: Mapping[str, Standing], treasury: int, balances: Mapping[str, int], now_ms: int
+) -> Settlement:
+    """Return the settlement of a published and scored round.
+
+    Args:
+        facts: The round's records.
+        standings: Of every participant, before the round.
+        treasury: Its credits before.
+        balances: Free credits of the publisher of the base version, before.
+        now_ms: The transaction's time.
+
+    Raises:
+        ProtocolError: As ``check_settling`` and ``require_economics``.
+    """
+    policy = require_economics(facts.spec)
+    check_settling(facts.round_, facts.score)
+    judged = {one.organisation: _judge(policy, facts, one, standings[one.organisation]) for one in _parts(facts)}
+    fines = _list_fines(policy, facts, balances)
+    treasury += sum(penalty for _, _, penalty in judged.values()) + sum(one.amount for one in fines)
+    fees = _list_fees(policy, facts, treasury)
+    treasury -= sum(one.amount for one in fees)
+    pool, outcomes = min(policy.pool, treasury), []
+    for part in _parts(facts):
+        verdict, code, penalty = judged[part.organisation]
+        outcome = _settle(facts, part, standings[part.organisation], verdict, code, penalty, pool)
+        treasury -= outcome.reward
+        outcomes.append(outcome)
+    return Settlement(
+        task=facts.spec.task,
+        round=facts.round_.round,
+        outcomes=tuple(outcomes),
+        fees=fees,
+        fines=fines,
+        treasury=treasury,
+        settled_at_ms=now_ms,
+    )
+
+
+def list_payments(settlement: Settlement) -> dict[str, int]:
+    """Return by how much the free credits of each organisation change."""
+    changes: dict[str, int] = {}
+    for outcome in settlement.outcomes:
+        changes[outcome.organisation] = changes.get(outcome.organisation, 0) + outcome.reward
+    for fee in settlement.fees:
+        changes[fee.organisation] = changes.get(fee.organisation, 0) + fee.amount
+    for fine in settlement.fines:
+        changes[fine.organisation] = changes.get(fine.organisation, 0) - fine.amount
+    return {name: changes[name] for name in sorted(changes) if changes[name]}
+
+
+def is_contested(model: Model, reports: tuple[Metrics, ...], participants: int) -> bool:
+    """Whether more than half of a round's participants arrived at another digest than the one published."""
+    contesting = [one for one in reports if one.version == model.version and one.model_digest != model.digest]
+    return 2 * len(contesting) > participants
+
+
+def _parts(facts: Facts) -> tuple[Participant, ...]:
+    return facts.round_.participants
+
+
+def _judge(policy: Economics, facts: Facts, part: Participant, standing: Standing) -> tuple[Verdict, str, int]:
+    """Return the verdict on a participant, its code, and the penalty."""
+    name, code = part.organisation, ""
+    verdict: Verdict
+    if name in facts.equivocators:
+        verdict, code, share = "equivocated", Code.EQUIVOCATION.identifier, policy.equivocation
+    elif name in facts.round_.accepted:
+        return "accepted", "", 0
+    elif name in facts.round_.rejected:
+        verdict, code = "rejected", facts.updates[name].code
+        share = _find_share(policy, code)
+    elif name in facts.round_.absent:
+        if facts.base is not None and is_contested(facts.base, facts.reports, len(facts.round_.participants)):
+            return "unjudged", "", 0  # nobody has to build on a model that does not come out as published
+        verdict = "absent"
+        share = policy.absence * min(standing.absences + 1, policy.absence_limit)
+    else:
+        return "unjudged", "", 0
+    return verdict, code, min(standing.stake, standing.required * share // 1000)
+
+
+def _find_share(policy: Economics, code: str) -> int:
+    if code in _NORM:
+        return policy.norm
+    if code in _SEAL:
+        return policy.seal
+    return policy.late if code in _LATE else policy.format
+
+
+def _settle(
+    facts: Facts, part: Participant, before: Standing, verdict: Verdict, code: str, penalty: int, pool: int
+) -> Outcome:
+    policy = require_economics(facts.spec)
+    points = next((one.points for one in facts.score.credits if one.organisation == part.organisation), 0)
+    paid = points - before.debt if verdict == "accepted" else 0
+    weight = min(part.samples, facts.spec.samples_cap)
+    everything = sum(min(one.samples, facts.spec.samples_cap) for one in _parts(facts))
+    reward = pool * weight * max(0, paid) // (1000 * everything)
+    after = before.model_copy(
+        update={
+            "stake": before.stake - penalty,
+            "reputation": compute_reputation(policy, before.reputation, verdict, paid=paid > 0),
+            "debt": min(_MAX_DEBT, max(0, -paid)) if verdict == "accepted" else before.debt,
+            "absences": before.absences + 1 if verdict == "absent" else before.absences * (verdict == "unjudged"),
+            "earned": before.earned + reward,
+            "slashed": before.slashed + penalty,
+        }
+    )
+    return Outcome(
+        organisation=part.organisation,
+        verdict=verdict,
+        code=code,
+        points=points if verdict == "accepted" else 0,
+        reward=reward,
+        penalty=penalty,
+        standing=suspend(policy, after, facts.round_.round),
+    )
+
+
+def _list_fines(policy: Economics, facts: Facts, balances: Mapping[str, int]) -> tuple[Payment, ...]:
+    """The publisher of a base version that most participants could not reproduce pays, once."""
+    base = facts.base
+    if base is None or not is_contested(base, facts.reports, len(facts.round_.participants)):
+        return ()
+    amount = min(policy.forgery, balances[base.published_by])
+    return (Payment(organisation=base.published_by, amount=amount, reason=f"version {base.version} is contested"),)
+
+
+def _list_fees(policy: Economics, facts: Facts, treasury: int) -> tuple[Payment, ...]:
+    """Fees in ascending order, as long as the treasury has them.
+
+    None for the members in a round where an update stayed unjudged; the aggregator's goes to whoever published when
+    the aggregator missed its deadline.
+    """
+    due = []
+    if not facts.round_.unjudged:
+        due += [(one.organisation, policy.member_fee, "judged every update") for one in facts.round_.committee]
+    is_late = facts.model.published_at_ms > facts.round_.closed_at_ms + 1000 * policy.publish_s
+    if facts.model.published_by == facts.spec.aggregator and not is_late:
+        due.append((facts.model.published_by, policy.aggregator_fee, "published in time"))
+    elif facts.model.published_by != facts.spec.aggregator and is_late:
+        due.append((facts.model.published_by, policy.aggregator_fee, "published in the aggregator's place"))
+    fees = []
+    for organisation, amount, reason in due:
+        if 0 < amount <= treasury:
+            fees.append(Payment(organisation=organisation, amount=amount, reason=reason))
+            treasury -= amount
+    return tuple(fees)

@@ -1,0 +1,106 @@
+"""Scores and settlements the naive way: Gram–Schmidt on fractions, and one loop per rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import floor
+
+from blockfl.protocol.economics import Standing
+from blockfl.protocol.settlement import Facts
+
+Vector = list[Fraction]
+
+
+def dot(a: Vector, b: Vector) -> Fraction:
+    return sum((x * y for x, y in zip(a, b, strict=True)), Fraction(0))
+
+
+def residual(vector: Vector, basis: Sequence[Vector]) -> Vector:
+    for other in basis:
+        factor = dot(vector, other) / dot(other, other)
+        vector = [x - factor * y for x, y in zip(vector, other, strict=True)]
+    return vector
+
+
+def make_basis(vectors: Sequence[Vector], start: Sequence[Vector] = ()) -> list[Vector]:
+    basis = list(start)
+    for vector in vectors:
+        left = residual(vector, basis)
+        if any(left):
+            basis.append(left)
+    return basis
+
+
+def points(known: Sequence[Sequence[int]], updates: Sequence[Sequence[int]]) -> list[int]:
+    """Return the points of each update."""
+    base = make_basis([[Fraction(x) for x in one] for one in known])
+    vectors = [[Fraction(x) for x in one] for one in updates]
+    result = []
+    for index, vector in enumerate(vectors):
+        fresh = residual(vector, base)
+        basis = make_basis(vectors[:index] + vectors[index + 1 :], base)
+        dimension, rank = len(vector) - len(base), len(basis) - len(base)
+        if not any(fresh) or dimension <= rank:
+            result.append(0)
+            continue
+        unexplained = residual(vector, basis)
+        adjusted = 1 - dot(unexplained, unexplained) / dot(fresh, fresh) * Fraction(dimension, dimension - rank)
+        result.append(max(-1000, floor(1000 * adjusted)))
+    return result
+
+
+def settle(
+    facts: Facts, standings: Mapping[str, Standing], treasury: int, balances: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, int], int]:
+    """Return free credits, stakes and treasury after a round; ``balances`` are of every organisation."""
+    policy = facts.spec.economics
+    assert policy is not None
+    free, stakes = dict(balances), {name: one.stake for name, one in standings.items()}
+    contesting = [one for one in facts.reports if facts.base and one.model_digest != facts.base.digest]
+    contested = 2 * len(contesting) > len(facts.round_.participants)
+    for name in sorted(standings):
+        share = 0
+        if name in facts.equivocators:
+            share = policy.equivocation
+        elif name in facts.round_.rejected:
+            code = facts.updates[name].code
+            share = policy.format
+            if code in ("BFL416", "BFL417"):
+                share = policy.norm
+            if code in ("BFL410", "BFL411", "BFL412", "BFL413"):
+                share = policy.seal
+            if code == "BFL409":
+                share = policy.late
+        elif name in facts.round_.absent and not contested:
+            share = policy.absence * min(policy.absence_limit, 1 + standings[name].absences)
+        if name not in [one.organisation for one in facts.round_.participants]:
+            share = 0
+        taken = min(stakes[name], standings[name].required * share // 1000)
+        stakes[name] -= taken
+        treasury += taken
+    if contested and facts.base:
+        taken = min(policy.forgery, free[facts.base.published_by])
+        free[facts.base.published_by] -= taken
+        treasury += taken
+    if not facts.round_.unjudged:
+        for member in facts.round_.committee:
+            if policy.member_fee <= treasury:
+                free[member.organisation] += policy.member_fee
+                treasury -= policy.member_fee
+    late = facts.model.published_at_ms - facts.round_.closed_at_ms > policy.publish_s * 1000
+    if late == (facts.model.published_by != facts.spec.aggregator) and policy.aggregator_fee <= treasury:
+        free[facts.model.published_by] += policy.aggregator_fee
+        treasury -= policy.aggregator_fee
+    pool = min(policy.pool, treasury)
+    cap = facts.spec.samples_cap
+    everything = sum(min(cap, one.samples) for one in facts.round_.participants)
+    for part in facts.round_.participants:
+        name = part.organisation
+        if name in facts.round_.accepted and name not in facts.equivocators:
+            found = {one.organisation: one.points for one in facts.score.credits}.get(name, 0)
+            paid = max(0, found - standings[name].debt)
+            reward = floor(Fraction(pool * min(cap, part.samples) * paid, 1000 * everything))
+            free[name] += reward
+            treasury -= reward
+    return free, stakes, treasury

@@ -1,0 +1,83 @@
+"""The score: exact, against the naive reference, and what it says of free riders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blockfl.protocol.scoring import compute_gram, compute_points
+from reference import economics as reference
+
+small = st.integers(-5, 5)
+
+
+@st.composite
+def rounds(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]]]:
+    dimension = draw(st.integers(1, 9))
+    vector = st.lists(small, min_size=dimension, max_size=dimension)
+    return draw(st.lists(vector, max_size=3)), draw(st.lists(vector, min_size=1, max_size=5))
+
+
+def score(known: list[list[int]], updates: list[list[int]]) -> tuple[int, ...]:
+    vectors = [np.array(one, dtype=np.int32) for one in (*known, *updates)]
+    return compute_points(compute_gram(vectors), len(known), len(updates[0]))
+
+
+@given(rounds())
+@settings(max_examples=200, deadline=None)
+def test_points_are_those_of_the_reference(made: tuple[list[list[int]], list[list[int]]]) -> None:
+    known, updates = made
+    assert list(score(known, updates)) == reference.points(known, updates)
+
+
+@given(rounds(), st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_points_do_not_depend_on_the_order(made: tuple[list[list[int]], list[list[int]]], random: object) -> None:
+    known, updates = made
+    order = list(range(len(updates)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    expected = score(known, updates)
+    assert score(known[::-1], [updates[i] for i in order]) == tuple(expected[i] for i in order)
+
+
+@pytest.mark.parametrize(("dtype", "extreme"), [(np.int16, 32767), (np.int32, 2**31 - 1)])
+def test_dot_products_of_extreme_values_are_exact(dtype: type, extreme: int) -> None:
+    ones = np.full(20_000, extreme, dtype=dtype)
+    assert compute_gram([ones, -ones]) == (
+        (20_000 * extreme**2, -20_000 * extreme**2),
+        (-20_000 * extreme**2, 20_000 * extreme**2),
+    )
+
+
+def test_no_vector_has_no_gram_matrix() -> None:
+    assert compute_gram([]) == ()
+    assert compute_points((), 0, 10) == ()
+
+
+class TestFreeRiders:
+    """Four honest updates that share something new, and one that does not."""
+
+    def points(self, rider: np.ndarray[tuple[int], np.dtype[np.int16]]) -> int:
+        rng = np.random.default_rng(1)
+        known = rng.integers(-300, 301, 400).astype(np.int16)
+        fresh = rng.integers(-300, 301, 400)
+        honest = [(fresh + rng.integers(-200, 201, 400)).astype(np.int16) for _ in range(4)]
+        made = compute_points(compute_gram([known, *honest, rider]), 1, 400)
+        assert min(made[:4]) > 500
+        return made[4]
+
+    def test_nothing_earns_nothing(self) -> None:
+        assert self.points(np.zeros(400, np.int16)) == 0
+
+    def test_a_copy_of_the_public_model_earns_nothing(self) -> None:
+        known = np.random.default_rng(1).integers(-300, 301, 400).astype(np.int16)
+        assert self.points(known) == 0
+        assert self.points((7 * known).astype(np.int16)) == 0
+
+    def test_noise_earns_what_chance_gives(self) -> None:
+        made = [
+            self.points(np.random.default_rng(seed).integers(-300, 301, 400).astype(np.int16)) for seed in range(2, 40)
+        ]
+        assert abs(sum(made)) < 5 * len(made)

@@ -1,0 +1,241 @@
+"""Settlements: conserved and as the naive reference, each penalty, fees, suspension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blockfl.protocol.account import create_standing
+from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.economics import DEFAULT_ECONOMICS, Credit, Score, Settlement, Standing
+from blockfl.protocol.records import Metrics, Model
+from blockfl.protocol.reputation import list_eligible
+from blockfl.protocol.round import close_round
+from blockfl.protocol.settlement import Facts, list_payments, settle_round
+from blockfl.protocol.submission import create_update
+from reference import economics as reference
+from support.federation import COMMITTEE, INSTITUTIONS, NOW_MS, make_federation
+
+FEDERATION = make_federation()
+HEADER = FEDERATION.update("alpha", np.zeros(FEDERATION.dimension, np.int16))[0]
+MODEL = Model(
+    task="heart", version=2, round=1, digest="a" * 64, base_digest="b" * 64, sum=None, scale=0, total_weight=3,
+    accepted=(), published_by="coordinator", published_at_ms=NOW_MS + 100_000,
+)  # fmt: skip
+BASE = MODEL.model_copy(update={"version": 1, "digest": "b" * 64})
+POLICY = DEFAULT_ECONOMICS
+
+
+def make_facts(
+    verdicts: dict[str, str],
+    points: dict[str, int] | None = None,
+    contesting: int = 0,
+    policy: Any = POLICY,
+    **model: Any,
+) -> Facts:
+    """Return the records of a round: a verdict is accepted, absent, equivocated, unjudged, or a code."""
+    updates = {}
+    for name, verdict in verdicts.items():
+        if verdict == "absent":
+            continue
+        state = {"accepted": "accepted", "unjudged": "submitted", "equivocated": "submitted"}.get(verdict, "rejected")
+        code = verdict if verdict.startswith("BFL") else ""
+        updates[name] = create_update(HEADER, NOW_MS).model_copy(
+            update={"organisation": name, "state": state, "code": code}
+        )
+    equivocators = tuple(name for name, verdict in verdicts.items() if verdict == "equivocated")
+    round_ = close_round(FEDERATION.round, updates, equivocators, 0, FEDERATION.round.judge_deadline_ms)
+    round_ = round_.model_copy(update={"state": "published", "base_version": 1})
+    scored = tuple(Credit(organisation=name, points=(points or {}).get(name, 500)) for name in round_.accepted)
+    reports = tuple(
+        Metrics(task="heart", version=1, organisation=name, model_digest=("c" if rank < contesting else "b") * 64,
+                samples=1, accuracy_micro=0, loss_micro=0, reported_at_ms=0)
+        for rank, name in enumerate(INSTITUTIONS)
+    )  # fmt: skip
+    return Facts(
+        spec=FEDERATION.task.spec.model_copy(update={"economics": policy}),
+        round_=round_,
+        updates=updates,
+        equivocators=equivocators,
+        score=Score(task="heart", round=1, state="scored", credits=scored, scored_at_ms=0),
+        model=MODEL.model_copy(update={"published_at_ms": round_.closed_at_ms + 1, **model}),
+        base=BASE,
+        reports=reports,
+    )
+
+
+def make_standings(**changes: Any) -> dict[str, Standing]:
+    return {
+        name: create_standing("heart", name, 5000).model_copy(update={"stake": 5000, **changes})
+        for name in INSTITUTIONS
+    }
+
+
+def settle(facts: Facts, treasury: int = 100_000, **changes: Any) -> Settlement:
+    return settle_round(facts, make_standings(**changes), treasury, dict.fromkeys(COMMITTEE, 1000), NOW_MS)
+
+
+ALL = dict.fromkeys(INSTITUTIONS, "accepted")
+VERDICTS = st.sampled_from(
+    [
+        "accepted",
+        "absent",
+        "equivocated",
+        "unjudged",
+        "BFL409",
+        "BFL410",
+        "BFL412",
+        "BFL414",
+        "BFL415",
+        "BFL416",
+        "BFL417",
+    ]
+)
+
+
+@given(
+    st.fixed_dictionaries(dict.fromkeys(INSTITUTIONS, VERDICTS)),
+    st.fixed_dictionaries(dict.fromkeys(INSTITUTIONS, st.integers(-1000, 1000))),
+    st.integers(0, 20_000),
+    st.integers(0, 4),
+    st.sampled_from(COMMITTEE),
+    st.sampled_from([1, 600_000, 600_001]),
+    st.integers(0, 5000),
+    st.integers(0, 8),
+    st.integers(0, 300),
+)
+@settings(max_examples=300, deadline=None)
+def test_every_settlement_is_that_of_the_reference_and_conserves_the_credits(
+    verdicts: dict[str, str], points: dict[str, int], treasury: int, contesting: int, publisher: str, took_ms: int,
+    stake: int, absences: int, debt: int,
+) -> None:  # fmt: skip
+    facts = make_facts(verdicts, points, contesting, published_by=publisher)
+    facts = Facts(**{**facts.__dict__, "model": facts.model.model_copy(
+        update={"published_at_ms": facts.round_.closed_at_ms + took_ms})})  # fmt: skip
+    standings = make_standings(stake=stake, absences=absences, debt=debt)
+    balances = dict.fromkeys((*COMMITTEE, *INSTITUTIONS), 1000)
+    made = settle_round(facts, standings, treasury, balances, NOW_MS)
+    free, stakes, left = reference.settle(facts, standings, treasury, balances)
+    payments = list_payments(made)
+    assert {name: amount + payments.get(name, 0) for name, amount in balances.items()} == free
+    assert {one.organisation: one.standing.stake for one in made.outcomes} == stakes
+    assert made.treasury == left
+    before = treasury + sum(balances.values()) + 4 * stake
+    assert left + sum(free.values()) + sum(stakes.values()) == before
+    assert min(left, *free.values(), *stakes.values()) >= 0
+
+
+@pytest.mark.parametrize(
+    ("verdict", "share"),
+    [
+        ("equivocated", POLICY.equivocation), ("BFL416", POLICY.norm), ("BFL417", POLICY.norm),
+        ("BFL410", POLICY.seal), ("BFL412", POLICY.seal), ("BFL414", POLICY.format), ("BFL409", POLICY.late),
+        ("absent", POLICY.absence), ("unjudged", 0), ("accepted", 0),
+    ],
+)  # fmt: skip
+def test_each_verdict_costs_its_share_of_the_required_stake(verdict: str, share: int) -> None:
+    outcome = settle(make_facts({**ALL, "delta": verdict})).outcomes[2]
+    assert outcome.penalty == 5000 * share // 1000
+    assert outcome.standing.slashed == outcome.penalty
+    assert (outcome.reward > 0) == (verdict == "accepted")
+
+
+def test_absences_in_a_row_cost_more_each_time_up_to_a_limit() -> None:
+    facts = make_facts({**ALL, "delta": "absent"})
+    costs = [settle(facts, absences=count).outcomes[2].penalty for count in range(7)]
+    assert costs == [50, 100, 150, 200, 250, 250, 250]
+    assert settle(make_facts(ALL), absences=3).outcomes[2].standing.absences == 0
+
+
+def test_a_penalty_is_never_more_than_the_stake_that_is_left() -> None:
+    assert settle(make_facts({**ALL, "delta": "equivocated"}), stake=7).outcomes[2].penalty == 7
+
+
+def test_points_below_chance_are_made_up_for_before_anything_is_paid() -> None:
+    facts = make_facts(ALL, {"delta": -200})
+    assert settle(facts).outcomes[2].standing.debt == 200
+    later = settle(make_facts(ALL, {"delta": 300}), debt=200).outcomes[2]
+    assert (later.standing.debt, later.reward) == (0, 10_000 * 85 * 100 // (1000 * 486))
+
+
+def test_nobodys_share_grows_when_another_is_rejected() -> None:
+    before, after = settle(make_facts(ALL)), settle(make_facts({**ALL, "delta": "BFL416"}))
+    assert before.outcomes[0].reward == after.outcomes[0].reward > 0
+
+
+def test_remainders_and_what_is_not_paid_stay_in_the_treasury() -> None:
+    made = settle(make_facts(ALL))
+    assert made.treasury == 100_000 - 500 - sum(one.reward for one in made.outcomes)
+    assert 4995 < sum(one.reward for one in made.outcomes) < 5000
+
+
+def test_an_empty_treasury_pays_nobody() -> None:
+    assert list_payments(settle(make_facts(ALL), treasury=0)) == {}
+
+
+class TestCommittee:
+    def test_members_are_paid_unless_one_update_stayed_unjudged(self) -> None:
+        assert [one.amount for one in settle(make_facts(ALL)).fees] == [100, 100, 100, 200]
+        assert [one.amount for one in settle(make_facts({**ALL, "beta": "unjudged"})).fees] == [200]
+
+    def test_the_aggregators_fee_goes_to_whoever_publishes_when_it_is_late(self) -> None:
+        late = FEDERATION.round.judge_deadline_ms + 600_001
+        fees = [settle(make_facts(ALL, published_by=who, published_at_ms=late)).fees[-1] for who in COMMITTEE]
+        assert [one.amount for one in fees] == [100, 200, 200]
+        in_time = settle(make_facts(ALL, published_by="regulator")).fees
+        assert [one.amount for one in in_time] == [100, 100, 100]
+
+    def test_a_version_that_most_cannot_reproduce_costs_its_publisher_and_nobody_must_build_on_it(self) -> None:
+        made = settle(make_facts({**ALL, "delta": "absent"}, contesting=3))
+        assert [(one.organisation, one.amount) for one in made.fines] == [("coordinator", 1000)]
+        assert made.outcomes[2].penalty == 0
+        assert settle(make_facts(ALL, contesting=2)).fines == ()
+
+
+class TestSuspension:
+    def test_whoever_falls_below_the_floor_sits_out_and_comes_back_at_the_floor(self) -> None:
+        standing = settle(make_facts({**ALL, "delta": "absent"}), reputation=260).outcomes[2].standing
+        assert (standing.reputation, standing.suspended_until) == (250, 6)
+        standings = make_standings() | {"delta": standing}
+        assert "delta" not in list_eligible(standings, 6, 3)
+        assert "delta" in list_eligible(standings, 7, 3)
+
+    def test_the_suspended_take_part_when_no_round_would_open_without_them(self) -> None:
+        assert list_eligible(make_standings(suspended_until=5), 2, 3) == INSTITUTIONS
+
+    def test_whoever_has_lost_more_than_half_of_the_stake_is_left_out(self) -> None:
+        standings = make_standings(stake=2499) | {"alpha": make_standings()["alpha"]}
+        assert list_eligible(standings, 1, 3) == ("alpha",)
+
+    def test_reputation_follows_what_rounds_said(self) -> None:
+        def after(verdict: str, points: int = 500) -> int:
+            return settle(make_facts({**ALL, "delta": verdict}, {"delta": points})).outcomes[2].standing.reputation
+
+        assert after("accepted") == 562
+        assert after("accepted", 0) == 500
+        assert after("BFL416") == after("absent") == 437
+        assert after("unjudged") == 500
+
+
+@pytest.mark.parametrize(("state", "code"), [("failed", "BFL609"), ("closed", "BFL107"), ("open", "BFL107")])
+def test_only_a_published_round_is_settled(state: str, code: str) -> None:
+    facts = make_facts(ALL)
+    other = Facts(**{**facts.__dict__, "round_": facts.round_.model_copy(update={"state": state})})
+    with pytest.raises(ProtocolError, match=rf"^{code} "):
+        settle(other)
+
+
+def test_a_round_without_points_is_not_settled() -> None:
+    facts = make_facts(ALL)
+    other = Facts(**{**facts.__dict__, "score": facts.score.model_copy(update={"state": "pending"})})
+    with pytest.raises(ProtocolError, match=r"^BFL605"):
+        settle(other)
+
+
+def test_a_task_without_economics_settles_nothing() -> None:
+    with pytest.raises(ProtocolError, match=r"^BFL604"):
+        settle(make_facts(ALL, policy=None))
