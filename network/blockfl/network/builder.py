@@ -4,7 +4,8 @@ Fabric's images and releases have one; this does the same for peers that run as 
 peer, with nothing but the standard library: ``builder.py detect|build|release DIRECTORY…``.
 
 What differs from peer to peer (where the service listens, with what TLS) comes from the peer's environment, in the
-variable ``CHAINCODE_AS_A_SERVICE_BUILDER_CONFIG``, and is filled into the package's ``connection.json``.
+variable ``CHAINCODE_AS_A_SERVICE_BUILDER_CONFIG``, and is filled into the package's ``connection.json``. A value is a
+text, or ``{"file": PATH}`` for the content of a file, so that no key has to stand in an environment.
 """
 
 import json
@@ -96,7 +97,13 @@ def _fill(value: object, values: Mapping[str, object]) -> object:
     def replace(found: re.Match[str]) -> str:
         if found[1] not in values:
             raise BuilderError(f"{CONFIGURATION_VARIABLE} of this peer says nothing of {found[1]!r}")
-        return str(values[found[1]])
+        match values[found[1]]:
+            case str(text):
+                return text
+            case {"file": str(path)}:
+                return Path(path).read_text()
+            case other:
+                raise BuilderError(f'expected a text or {{"file": PATH}} for {found[1]!r}, got {other!r}')
 
     return _PLACEHOLDER.sub(replace, value)
 

@@ -28,35 +28,35 @@ def provision_genesis(description: Description, layout: Layout, ledger: LedgerKi
 
 
 def describe_channel(description: Description, layout: Layout, ledger: LedgerKind) -> ChannelSpec:
-    """Return the channel: BFT on Fabric, a single orderer on the embedded node."""
+    """Return the channel: as described on Fabric, a single orderer on the embedded node."""
     orderers = description.orderers
     if ledger == "embedded":
         orderers = orderers[:1]
     else:
-        require_bft_orderers(description)
+        require_orderers(description)
     return ChannelSpec(
         channel_id=description.channel,
         application=tuple(_organisation(one, layout, orders=one in orderers) for one in description.organisations),
         orderers=tuple(_organisation(one, layout, orders=True) for one in orderers),
-        consensus="etcdraft" if ledger == "embedded" else "BFT",
+        consensus="BFT" if ledger != "embedded" and description.consensus == "BFT" else "etcdraft",
         consenters=tuple(
             _consenter(number, one, layout.organisation(one.name)) for number, one in enumerate(orderers, start=1)
         ),
     )
 
 
-def require_bft_orderers(description: Description) -> None:
-    """Check that there are enough ordering nodes to tolerate one that lies or is gone.
+def require_orderers(description: Description) -> None:
+    """Check that there are enough ordering nodes for the consensus: BFT with fewer tolerates nobody that lies.
 
     Raises:
         NetworkError: There are fewer.
     """
     orderers = description.orderers
-    if len(orderers) < MINIMUM_BFT_ORDERERS:
+    if description.consensus == "BFT" and len(orderers) < MINIMUM_BFT_ORDERERS:
         names = ", ".join(one.name for one in orderers)
         raise NetworkError(
             f"{len(orderers)} organisations have `orderer: true` ({names}); BFT ordering needs at least "
-            f"{MINIMUM_BFT_ORDERERS} to tolerate one fault"
+            f"{MINIMUM_BFT_ORDERERS} to tolerate one fault; name more, or use `consensus: raft`"
         )
 
 
@@ -69,8 +69,8 @@ def _organisation(organisation: Organisation, layout: Layout, *, orders: bool) -
             [_read(place.signing_authority("certificate"))],
             [_read(place.tls_authority("certificate"))],
         ),
-        anchor_peers=(Address(host=organisation.host, port=organisation.ports.peer),),
-        orderer_endpoints=(Address(host=organisation.host, port=organisation.ports.orderer),) if orders else (),
+        anchor_peers=(Address(host=organisation.peer_host, port=organisation.ports.peer),),
+        orderer_endpoints=(Address(host=organisation.orderer_host, port=organisation.ports.orderer),) if orders else (),
     )
 
 
@@ -78,7 +78,7 @@ def _consenter(number: int, organisation: Organisation, place: OrganisationLayou
     tls = _read(place.node("orderer", "tls-certificate.pem"))
     return Consenter(
         id=number,
-        host=organisation.host,
+        host=organisation.orderer_host,
         port=organisation.ports.orderer,
         msp_id=organisation.name,
         identity_pem=_read(place.node("orderer", "certificate.pem")),

@@ -24,6 +24,9 @@ PORTS_PER_ORGANISATION = 10
 Port = Annotated[int, Field(ge=1024, le=65535)]
 
 
+Consensus = Literal["BFT", "raft"]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -54,6 +57,40 @@ class Organisation(_Model):
     host: str = "127.0.0.1"
     ports: Ports
 
+    @property
+    def peer_host(self) -> str:
+        """The name under which the organisation's peer is reached."""
+        return self.host
+
+    @property
+    def orderer_host(self) -> str:
+        """The name under which its ordering node is reached."""
+        return self.host
+
+    @property
+    def contract_host(self) -> str:
+        """The name under which its peer reaches its contract service."""
+        return self.host
+
+
+class ContainerOrganisation(Organisation):
+    """An organisation as containers see it: each of its nodes has a name of its own."""
+
+    @property
+    def peer_host(self) -> str:
+        """The peer's name on the containers' networks."""
+        return f"peer.{self.name}"
+
+    @property
+    def orderer_host(self) -> str:
+        """The ordering node's name on the containers' networks."""
+        return f"orderer.{self.name}"
+
+    @property
+    def contract_host(self) -> str:
+        """The contract service's name on the containers' networks."""
+        return f"contract.{self.name}"
+
 
 class Description(_Model):
     """The whole network."""
@@ -62,6 +99,7 @@ class Description(_Model):
     channel: Name
     contract: Name
     threshold: Annotated[int, Field(ge=2)]
+    consensus: Consensus = "BFT"
     base_port: Annotated[int, Field(ge=1024, le=65000)] = 17050
     organisations: Annotated[list[Organisation], Field(min_length=2)]
 
@@ -150,6 +188,11 @@ class Description(_Model):
     def dump(self) -> str:
         """Return the description as YAML with every port written out."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+    def in_containers(self) -> Self:
+        """Return the same network as its containers see it."""
+        seen = [ContainerOrganisation(**dict(organisation)) for organisation in self.organisations]
+        return self.model_copy(update={"organisations": seen})
 
     def organisation(self, name: str) -> Organisation:
         """Return an organisation by its name.

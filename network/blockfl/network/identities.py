@@ -29,12 +29,15 @@ def provision_identities(description: Description, layout: Layout) -> None:
     """
     try:
         for organisation in description.organisations:
-            _provision(description, organisation, layout.organisation(organisation.name))
+            place = layout.organisation(organisation.name)
+            _provision(organisation, place)
+            for user in USERS:
+                make_profile(description, organisation, user).save(place.profile(user))
     except OSError as error:
         raise NetworkError(f"{error.filename}: cannot be written ({error.strerror})") from error
 
 
-def _provision(description: Description, organisation: Organisation, place: OrganisationLayout) -> None:
+def _provision(organisation: Organisation, place: OrganisationLayout) -> None:
     signing = _authority(
         organisation.name, "signing", place.signing_authority("certificate"), place.signing_authority("key")
     )
@@ -75,17 +78,16 @@ def _provision(description: Description, organisation: Organisation, place: Orga
             place.user(user, "certificate.pem"),
             place.user(user, "key.pem"),
         )
-        _profile(description, organisation, place, user)
     if "committee" in organisation.roles and not place.opening_key.exists():
-        _write(place.opening_key, secrets.token_hex(32).encode() + b"\n", private=True)
+        write_file(place.opening_key, secrets.token_hex(32).encode() + b"\n", private=True)
 
 
 def _authority(organisation: str, purpose: str, certificate: Path, key: Path) -> Authority:
     if certificate.exists() and key.exists():
         return Authority.from_pem(certificate.read_bytes(), key.read_bytes())
     authority = Authority.create(f"{organisation} {purpose} authority", organisation)
-    _write(key, authority.private_key_pem(), private=True)
-    _write(certificate, authority.certificate_pem)
+    write_file(key, authority.private_key_pem(), private=True)
+    write_file(certificate, authority.certificate_pem)
     return authority
 
 
@@ -94,8 +96,8 @@ def _signing_pair(authority: Authority, name: str, unit: str, certificate: Path,
         return
     private_key = create_private_key()
     issued = authority.issue(private_key.public_key(), common_name=name, unit=unit)  # type: ignore[arg-type]
-    _write(key, private_key_pem(private_key), private=True)
-    _write(certificate, issued)
+    write_file(key, private_key_pem(private_key), private=True)
+    write_file(certificate, issued)
 
 
 def _tls_pair(authority: Authority, name: str, hosts: Sequence[str], certificate: Path, key: Path) -> None:
@@ -103,8 +105,8 @@ def _tls_pair(authority: Authority, name: str, hosts: Sequence[str], certificate
         return
     private_key = create_private_key()
     issued = authority.issue(private_key.public_key(), common_name=name, unit=None, hosts=hosts, tls=True)
-    _write(key, private_key_pem(private_key), private=True)
-    _write(certificate, issued)
+    write_file(key, private_key_pem(private_key), private=True)
+    write_file(certificate, issued)
 
 
 def _dialling_pair(organisation: str, place: OrganisationLayout) -> None:
@@ -120,9 +122,9 @@ def _dialling_pair(organisation: str, place: OrganisationLayout) -> None:
     authority = Authority.create(f"{organisation} contract dialling", organisation)
     private_key = create_private_key()
     issued = authority.issue(private_key.public_key(), common_name=f"dial.{organisation}", unit=None, tls=True)
-    _write(root, authority.certificate_pem)
-    _write(key, private_key_pem(private_key), private=True)
-    _write(certificate, issued)
+    write_file(root, authority.certificate_pem)
+    write_file(key, private_key_pem(private_key), private=True)
+    write_file(certificate, issued)
 
 
 def _administration_pair(organisation: str, place: OrganisationLayout) -> None:
@@ -160,7 +162,7 @@ def provision_node_files(description: Description, layout: Layout) -> None:
             _membership(place, "peer")
             if organisation.orderer:
                 _membership(place, "orderer")
-                _write(place.node("orderer", "cluster-roots.pem"), roots)
+                write_file(place.node("orderer", "cluster-roots.pem"), roots)
     except OSError as error:
         raise NetworkError(f"{error.filename}: cannot be written ({error.strerror})") from error
 
@@ -173,29 +175,29 @@ def _membership(place: OrganisationLayout, kind: str) -> None:
         link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not link.is_symlink():
             link.symlink_to(Path("../..") / target)
-    _write(directory / "cacerts" / "signing.pem", place.signing_authority("certificate").read_bytes())
-    _write(directory / "tlscacerts" / "tls.pem", place.tls_authority("certificate").read_bytes())
+    write_file(directory / "cacerts" / "signing.pem", place.signing_authority("certificate").read_bytes())
+    write_file(directory / "tlscacerts" / "tls.pem", place.tls_authority("certificate").read_bytes())
     units = "".join(
         f"  {unit.capitalize()}OUIdentifier:\n    OrganizationalUnitIdentifier: {unit}\n"
         for unit in ("client", "peer", "admin", "orderer")
     )
-    _write(directory / "config.yaml", f"NodeOUs:\n  Enable: true\n{units}".encode())
+    write_file(directory / "config.yaml", f"NodeOUs:\n  Enable: true\n{units}".encode())
 
 
-def _profile(description: Description, organisation: Organisation, place: OrganisationLayout, user: str) -> None:
-    profile = ConnectionProfile(
+def make_profile(description: Description, organisation: Organisation, user: str) -> ConnectionProfile:
+    """Return the connection profile of an organisation's user, for its place among the organisation's files."""
+    return ConnectionProfile(
         network=description.network,
         channel=description.channel,
         contract=description.contract,
         organisation=organisation.name,
-        endpoint=f"{organisation.host}:{organisation.ports.peer}",
+        endpoint=f"{organisation.peer_host}:{organisation.ports.peer}",
         tls_roots="../authority/tls-certificate.pem",
         certificate=f"../users/{user}/certificate.pem",
         private_key=f"../users/{user}/key.pem",
         opening_key="../opening-key" if "committee" in organisation.roles and user == "agent" else None,
         genesis="../../../genesis.block",
     )
-    profile.save(place.profile(user))
 
 
 def _hosts(organisation: Organisation) -> list[str]:
@@ -206,7 +208,7 @@ def _hosts(organisation: Organisation) -> list[str]:
     return hosts
 
 
-def _write(path: Path, content: bytes, *, private: bool = False) -> None:
+def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file; a private one is never readable by others, not even for a moment."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o644)

@@ -15,7 +15,7 @@ from blockfl.fabric.peer import Peer
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network import builder
 from blockfl.network.binaries import FabricBinaries, find_binaries
-from blockfl.network.channel import require_bft_orderers
+from blockfl.network.channel import require_orderers
 from blockfl.network.description import Description, Organisation
 from blockfl.network.errors import NetworkError
 from blockfl.network.identities import provision_node_files
@@ -24,9 +24,9 @@ from blockfl.network.node import (
     Node,
     NodeKind,
     Site,
-    contract_connection,
     describe_orderer,
     describe_peer,
+    make_connection,
     node_name,
     require_files,
 )
@@ -57,7 +57,7 @@ class LocalLauncher:
         Raises:
             NetworkError: Something is missing; the text says what to do.
         """
-        require_bft_orderers(self._description)
+        require_orderers(self._description)
         find_binaries()
 
     def addresses(self) -> list[tuple[str, str]]:
@@ -91,8 +91,7 @@ class LocalLauncher:
         for node in nodes:
             claim_volume(node.data, genesis)
             command = [str(programs[node.command[0]]), *node.command[1:]]
-            environment = {**node.environment, **node.secret_environment}
-            self._processes.start(ProcessSpec(name=node.name, command=command, environment=environment))
+            self._processes.start(ProcessSpec(name=node.name, command=command, environment=node.environment))
 
     def nodes(self, binaries: FabricBinaries) -> list[Node]:
         """Return every node of the network, ordering nodes first."""
@@ -104,12 +103,15 @@ class LocalLauncher:
         for one in self._description.organisations:
             site = self._site("peer", one, binaries.peer_configuration)
             place = self._layout.organisation(one.name)
-            connection = contract_connection(
-                site,
-                place.tls_roots.read_text(),
-                place.node("contract", "client-certificate.pem").read_text(),
-                place.node("contract", "client-key.pem").read_text(),
+            roots, certificate, key = (
+                {"file": str(path.resolve())}
+                for path in (
+                    place.tls_roots,
+                    place.node("contract", "client-certificate.pem"),
+                    place.node("contract", "client-key.pem"),
+                )
             )
+            connection = make_connection(f"{one.host}:{one.ports.contract}", roots, certificate, key)
             peers.append(describe_peer(self._description, one, site, connection))
         return [*orderers, *peers]
 
@@ -232,7 +234,6 @@ class LocalLauncher:
             builder=self._layout.builder.resolve(),
             listen=organisation.host,
             host=organisation.host,
-            contract=f"{organisation.host}:{organisation.ports.contract}",
         )
 
 

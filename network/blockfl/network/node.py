@@ -12,7 +12,7 @@ Example:
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +36,6 @@ class Site:
         builder: Directory of the external builder, for peers.
         listen: Interface on which it listens.
         host: Name under which other nodes reach it.
-        contract: ``host:port`` of the organisation's contract service, as its peer reaches it.
     """
 
     identity: Path
@@ -46,7 +45,6 @@ class Site:
     builder: Path
     listen: str
     host: str
-    contract: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +56,7 @@ class Node:
         kind: What it is.
         organisation: Whose it is.
         command: Program and arguments; the program is found by whoever starts it.
-        environment: Everything it is configured with, but secrets.
-        secret_environment: Variables whose values hold a private key.
+        environment: Everything it is configured with.
         files: What it reads; each must be there before it starts.
         data: What it writes.
         addresses: Where it listens, by purpose.
@@ -70,7 +67,6 @@ class Node:
     organisation: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
-    secret_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: tuple[Path, ...]
     data: Path
     addresses: Mapping[str, str]
@@ -84,7 +80,7 @@ def node_name(kind: NodeKind, organisation: str) -> str:
 def describe_peer(
     description: Description, organisation: Organisation, site: Site, connection: Mapping[str, str]
 ) -> Node:
-    """Return an organisation's peer; ``connection`` is what ``contract_connection`` gave."""
+    """Return an organisation's peer; ``connection`` is what ``make_connection`` gave."""
     ports = organisation.ports
     tls = _TlsFiles(site)
     address = f"{site.host}:{ports.peer}"
@@ -125,6 +121,7 @@ def describe_peer(
                 }
             ]
         ),
+        **connection,
         **_PEER_SETTINGS,
     }
     return Node(
@@ -133,24 +130,22 @@ def describe_peer(
         organisation=organisation.name,
         command=("peer", "node", "start"),
         environment=environment,
-        secret_environment=connection,
         files=(*tls.all, *_msp_files(site)),
         data=site.data,
         addresses=addresses,
     )
 
 
-def contract_connection(site: Site, roots: str, certificate: str, key: str) -> dict[str, str]:
-    """Return the secret variable with which a peer's builder knows the organisation's contract service.
+def make_connection(address: str, roots: object, certificate: object, key: object) -> dict[str, str]:
+    """Return the variable from which a peer's builder knows the organisation's contract service.
 
     Args:
-        site: The peer's site.
-        roots: TLS roots of the service, PEM.
-        certificate: The peer's certificate for dialling it, PEM.
-        key: Its key, PEM.
+        address: ``host:port`` of the service, as the peer reaches it.
+        roots: TLS roots of the service: PEM, or for our own builder ``{"file": PATH}``.
+        certificate: The peer's certificate for dialling it, likewise.
+        key: Its key, likewise; a PEM text makes the variable a secret.
     """
-    values = {"addr": site.contract, "root": roots, "cert": certificate, "key": key}
-    return {CONFIGURATION_VARIABLE: json.dumps(values)}
+    return {CONFIGURATION_VARIABLE: json.dumps({"addr": address, "root": roots, "cert": certificate, "key": key})}
 
 
 def describe_orderer(organisation: Organisation, site: Site) -> Node:

@@ -4,10 +4,10 @@ Each has a log and a record ``run/<name>.json`` with pid and start time, so that
 is never signalled.
 """
 
+import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,16 +57,8 @@ class ProcessTable:
             return False
         self._run.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
-        with self.log(spec.name).open("ab") as log:
-            child = subprocess.Popen(
-                list(spec.command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**_clean_environment(), **spec.environment},
-                start_new_session=True,
-            )
-        record = {"pid": child.pid, "created": psutil.Process(child.pid).create_time(), "stopped": False}
+        pid = _spawn(spec, self.log(spec.name))
+        record = {"pid": pid, "created": psutil.Process(pid).create_time(), "stopped": False}
         self._write(spec.name, record)
         return True
 
@@ -75,6 +67,7 @@ class ProcessTable:
         record = self._read(name)
         if record is None:
             return None
+        _reap(int(record["pid"]))
         try:
             process = psutil.Process(int(record["pid"]))
             if abs(process.create_time() - float(record["created"])) > 1 or process.status() == psutil.STATUS_ZOMBIE:
@@ -144,6 +137,27 @@ class ProcessTable:
 def python_command(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module with this interpreter."""
     return [sys.executable, "-m", module, *arguments]
+
+
+def _spawn(spec: ProcessSpec, log: Path) -> int:
+    """Start a process in a session of its own, so that it outlives terminal and command; return its pid."""
+    with log.open("ab") as output:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+            (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
+        ]
+        environment = {**_clean_environment(), **spec.environment}
+        try:
+            return os.posix_spawn(spec.command[0], list(spec.command), environment, file_actions=actions, setsid=True)
+        except OSError as error:
+            raise NetworkError(f"{spec.name}: {spec.command[0]} cannot be started ({error.strerror})") from error
+
+
+def _reap(pid: int) -> None:
+    """Let a process that has ended go, where it was started by this one."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def _clean_environment() -> dict[str, str]:
