@@ -1,7 +1,64 @@
-"""Settings of all tests."""
+"""Settings of all tests, and the ledgers that they run on."""
 
+from collections.abc import Generator
+
+import pytest
 from hypothesis import settings
+
+from support.ledgers import LEDGERS, LedgerPlan
 
 # A busy machine is no failure.
 settings.register_profile("blockfl", deadline=None)
 settings.load_profile("blockfl")
+
+PLAN = pytest.StashKey[LedgerPlan]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("ledgers")
+    text = "run on this ledger (may be repeated); default: embedded, and local where Fabric 3.1 is at hand"
+    group.addoption("--ledger", action="append", choices=sorted(LEDGERS), default=[], help=text)
+    text = "fail where no test ran on this ledger (may be repeated)"
+    group.addoption("--require", action="append", choices=sorted(LEDGERS), default=[], help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[PLAN] = LedgerPlan(asked=config.getoption("ledger"), required=config.getoption("require"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "ledger" in metafunc.fixturenames:
+        metafunc.parametrize("ledger", metafunc.config.stash[PLAN].chosen, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def ledger(request: pytest.FixtureRequest) -> str:
+    """The name of the ledger that a test runs on."""
+    name: str = request.param
+    if reason := LEDGERS[name]():
+        pytest.fail(f"the {name} ledger was asked for and cannot run: {reason}", pytrace=False)
+    return name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    parameters = getattr(item, "callspec", None)
+    if report.when == "call" and not report.skipped and parameters is not None and "ledger" in parameters.params:
+        ran = item.config.stash[PLAN].ran
+        ran[parameters.params["ledger"]] = ran.get(parameters.params["ledger"], 0) + 1
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    plan = config.stash[PLAN]
+    terminalreporter.write_line(f"ledgers: {plan.summary()}")
+    for name, reason in plan.missing().items():
+        terminalreporter.write_line(f"ERROR: --require {name}: no test ran on it: {reason}", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.exitstatus == pytest.ExitCode.OK and session.config.stash[PLAN].missing():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.federation_processes import FederationProcesses, find_free_base_port
+from support.federation_processes import PORTS, FederationProcesses
+from support.port_range import find_free_base_port
 
 
 @pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FederationProcesses]:
-    """The default consortium on the embedded node, its three aggregators running."""
-    running = FederationProcesses(tmp_path_factory.mktemp("federation"), find_free_base_port())
+def federation(tmp_path_factory: pytest.TempPathFactory, ledger: str) -> Iterator[FederationProcesses]:
+    """The default consortium, its three aggregators running."""
+    running = FederationProcesses(tmp_path_factory.mktemp("federation"), find_free_base_port(PORTS), ledger)
     try:
         running.up()
         running.start_aggregators()

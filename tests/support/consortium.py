@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from blockfl.fabric.embedded.node import EmbeddedNode
 from blockfl.fabric.embedded.settings import ContractSettings, EndpointSettings, NodeSettings, OrganisationSettings
@@ -23,6 +23,7 @@ from blockfl.fabric.identity import Signer, create_private_key, private_key_pem
 from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec, Lifecycle, package_contract, package_id
 from blockfl.fabric.package import MUTUAL_TLS_CONNECTION
 from blockfl.fabric.shim import Contract, ContractServer, ServerTls
+from support.local_consortium import local_consortium
 from support.organisation import Organisation, channel_spec, make_organisation
 
 CHANNEL = "testchannel"
@@ -130,6 +131,54 @@ class Consortium:
         first, *others = self.organisations
         async with self.lifecycle(first) as lifecycle:
             await lifecycle.commit(definition, [self.endpoint(name) for name in others])
+
+
+class AnyConsortium(Protocol):
+    """What tests need of a running network, whichever ledger runs it."""
+
+    organisations: Mapping[str, Organisation]
+    servers: dict[str, ContractServer]
+    package: bytes
+
+    def signer(self, organisation: str, role: Role = "client", name: str = "") -> Signer: ...
+    def endpoint(self, organisation: str) -> Endpoint: ...
+    def gateway(self, organisation: str, role: Role = "client", name: str = "") -> Gateway: ...
+    def lifecycle(self, organisation: str) -> AbstractAsyncContextManager[Lifecycle]: ...
+    async def start_node(self) -> None: ...
+    async def stop_node(self) -> None: ...
+    async def start_service(self, organisation: str, package: str | None = None) -> None: ...
+    async def stop_service(self, organisation: str) -> None: ...
+    async def deploy(self, definition: ChaincodeDefinition) -> None: ...
+
+
+@asynccontextmanager
+async def any_consortium(
+    ledger: str,
+    directory: Path,
+    *,
+    handler: Contract | None = None,
+    handlers: Mapping[str, Contract] | None = None,
+    organisations: Sequence[str] = FOUR,
+    collections: Sequence[CollectionSpec] = (),
+    definition: ChaincodeDefinition | None = None,
+    name: str = CONTRACT,
+    deploy: bool = True,
+) -> AsyncIterator[AnyConsortium]:
+    """As `consortium`, on the ledger of this name."""
+    wanted = definition or ChaincodeDefinition(name=name, version="1.0", collections=tuple(collections))
+    services = dict(handlers or {})
+    if handler is not None:
+        services = {one: services.get(one, handler) for one in organisations}
+    if ledger == "embedded":
+        async with consortium(
+            directory, handlers=services, organisations=organisations, definition=wanted, deploy=deploy
+        ) as embedded:
+            yield embedded
+    else:
+        async with local_consortium(
+            directory, services, organisations, wanted if deploy else None, CHANNEL, wanted.name
+        ) as local:
+            yield local
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The contract on a real embedded node: every organisation's service, real policies, real certificates.
+"""The contract on a real ledger: every organisation's service, real policies, real certificates.
 
 Each service can also be told to misbehave: its transaction ``Bend`` writes whatever the caller says. That is what a
 malicious organisation's service could endorse, so what it does not achieve, nobody achieves with so many services.
@@ -6,6 +6,7 @@ malicious organisation's service could endorse, so what it does not achieve, nob
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,11 +20,14 @@ from blockfl.fabric.errors import CommitError, EndorseError, EvaluateError
 from blockfl.fabric.gateway import Committed, Gateway
 from blockfl.fabric.policy import signature_policy
 from blockfl.fabric.shim import Context
+from blockfl.ledger.endorsers import Endorsers
 from blockfl.protocol import records
-from support.consortium import CHANNEL, Consortium, consortium
+from support.consortium import CHANNEL, AnyConsortium, any_consortium
 from support.federation import make_consortium
 from support.scenario import Scenario
 from support.world import Invalid, Refused
+
+_ATTEMPTS = 8
 
 
 class BendableContract:
@@ -59,11 +63,12 @@ class BendableContract:
 class ContractNetwork:
     """A running consortium as a ``Scenario`` calls it."""
 
-    def __init__(self, network: Consortium, record: records.Consortium) -> None:
+    def __init__(self, network: AnyConsortium, record: records.Consortium) -> None:
         self.network = network
         self.record = record
         self.opening_keys: dict[str, X25519PrivateKey] = {}
         self.gateways: dict[str, Gateway] = {}
+        self._height = 0
 
     @property
     def name(self) -> str:
@@ -84,14 +89,23 @@ class ContractNetwork:
             Refused: the contract said no.
             Invalid: the transaction is on the ledger, but invalid.
         """
-        try:
-            return await self.gateways[creator].submit(
-                self.name, function, *arguments, transient=transient, organisations=endorsers
-            )
-        except EndorseError as error:
-            raise Refused(creator, _contract_text(error)) from error
-        except CommitError as error:
-            raise Invalid(error.code_name) from error
+        gateway = self.gateways[creator]
+        others = Endorsers(gateway, creator)
+        await self._await_peer(creator, creator)
+        for attempt in range(_ATTEMPTS):
+            try:
+                committed = await gateway.submit(
+                    self.name, function, *arguments, transient=transient, organisations=endorsers
+                )
+                self._height = max(self._height, committed.block_number + 1)
+                return committed
+            except EndorseError as error:
+                # As clients do: what a peer says that is behind does not count.
+                if attempt == _ATTEMPTS - 1 or not await others.is_worth_another_try(error, attempt):
+                    raise Refused(creator, _contract_text(error)) from error
+            except CommitError as error:
+                raise Invalid(error.code_name) from error
+        raise AssertionError("unreachable")
 
     async def evaluate(self, creator: str, function: str, *arguments: str | bytes, peer: str | None = None) -> bytes:
         """Ask the contract at one organisation's peer.
@@ -99,12 +113,18 @@ class ContractNetwork:
         Raises:
             Refused: the contract or the peer said no.
         """
+        await self._await_peer(creator, peer or creator)
         try:
             return await self.gateways[creator].evaluate(
                 self.name, function, *arguments, organisations=[peer or creator]
             )
         except EvaluateError as error:
             raise Refused(creator, _contract_text(error)) from error
+
+    async def _await_peer(self, creator: str, peer: str) -> None:
+        """Wait until a peer knows what has been done through others: peers of real Fabric commit one by one."""
+        while await self.gateways[creator].peer_height(peer) < self._height:
+            await asyncio.sleep(0.02)
 
 
 def _contract_text(error: EndorseError | EvaluateError) -> str:
@@ -115,7 +135,9 @@ def _contract_text(error: EndorseError | EvaluateError) -> str:
 
 
 @asynccontextmanager
-async def contract_network(directory: Path) -> AsyncIterator[tuple[Scenario, ContractNetwork]]:
+async def contract_network(
+    directory: Path, ledger: str = "embedded"
+) -> AsyncIterator[tuple[Scenario, ContractNetwork]]:
     """Bring the default consortium up with the contract; nothing is registered yet."""
     record = records.Consortium.model_validate({**dict(make_consortium()), "channel": CHANNEL})
     names = [member.organisation for member in record.members]
@@ -131,7 +153,7 @@ async def contract_network(directory: Path) -> AsyncIterator[tuple[Scenario, Con
     }
     definition = contract_definition(record)
     async with (
-        consortium(directory, handlers=handlers, organisations=names, definition=definition) as network,
+        any_consortium(ledger, directory, handlers=handlers, organisations=names, definition=definition) as network,
         AsyncExitStack() as stack,
     ):
         running = ContractNetwork(network, record)

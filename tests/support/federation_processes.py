@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,25 +30,6 @@ COMMITTEE = ("coordinator", "regulator", "university")
 INSTITUTIONS = ("cleveland", "hungary", "longbeach", "switzerland")
 PORTS = 70
 TESTS = Path(__file__).parents[1]
-
-
-def find_free_base_port(first: int = 40000) -> int:
-    """The first of a range of ports that nobody uses; ranges differ between processes."""
-    start = first + PORTS * (os.getpid() % 100)
-    for base in range(start, 65000 - PORTS, PORTS):
-        if all(_is_free(port) for port in range(base, base + PORTS)):
-            return base
-    raise AssertionError("no free range of ports")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 class FederationProcesses:
