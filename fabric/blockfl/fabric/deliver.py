@@ -1,4 +1,4 @@
-"""Blocks from a node's Deliver service: requests, answers, the ledger's height.
+"""Blocks from a node's Deliver service: requests, answers, the ledger's height, the configuration in force.
 
 async for block in read_blocks(channel_to_peer, request): ...
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
@@ -16,12 +17,16 @@ from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import events_pb2
 
+from .block import decode_metadata
+from .config import ChannelConfig, is_config_block
+from .endpoint import Endpoint
 from .errors import GatewayError
 from .identity import Signer
 from .status import gateway_error
 from .transaction import sign_envelope
 
 PEER_DELIVER: Final = "/protos.Deliver/Deliver"
+ORDERER_DELIVER: Final = "/orderer.AtomicBroadcast/Deliver"
 
 _END: Final = 2**64 - 1
 _STATUS_CODES: Final = {
@@ -70,19 +75,22 @@ def sign_seek(seek: Any, channel: str, signer: Signer, tls_certificate_hash: byt
     return sign_envelope(payload.SerializeToString(), signer)
 
 
-async def read_blocks(channel: grpc.aio.Channel, request: bytes) -> AsyncIterator[Any]:
-    """Ask a peer for blocks and yield them (common.Block) until the request is served or the connection ends.
+async def read_blocks(
+    channel: grpc.aio.Channel, request: bytes, *, method: str = PEER_DELIVER
+) -> AsyncGenerator[Any, None]:
+    """Ask a node for blocks and yield them (common.Block) until the request is served or the connection ends.
 
     Args:
-        channel: to the peer.
+        channel: to the node.
         request: what `sign_seek` made.
+        method: `PEER_DELIVER`, or `ORDERER_DELIVER` when the node is one that orders.
 
     Raises:
         GatewayError: the peer refuses, or the connection broke.
     """
     # Untyped: the type stubs want serialisers, and without them gRPC hands over the bytes.
     untyped: Any = channel
-    call = untyped.stream_stream(PEER_DELIVER)()
+    call = untyped.stream_stream(method)()
     try:
         await call.write(request)
         while isinstance(answer := await call.read(), bytes):
@@ -112,6 +120,39 @@ async def read_height(channel: grpc.aio.Channel, request: bytes) -> int:
     async for block in read_blocks(channel, request):
         return int(block.header.number) + 1
     raise GatewayError("cannot read the newest block: the peer sent none", status=grpc.StatusCode.UNAVAILABLE)
+
+
+async def read_config(
+    endpoint: Endpoint, channel_id: str, signer: Signer, *, sequence: int = 0, method: str = PEER_DELIVER
+) -> ChannelConfig:
+    """Ask a node for the channel's configuration, or wait until it is there.
+
+    Args:
+        endpoint: the node.
+        channel_id: the channel.
+        signer: who asks.
+        sequence: wait for a configuration with this sequence number or a later one.
+        method: `PEER_DELIVER`, or `ORDERER_DELIVER` when the node is one that orders.
+
+    Raises:
+        GatewayError: the node refuses, or the connection broke.
+        BlockError: the newest block does not say where the configuration is.
+        ConfigError: the configuration is refused.
+    """
+
+    def request(seek: Any) -> bytes:
+        return sign_seek(seek, channel_id, signer, endpoint.client_certificate_hash)
+
+    async with endpoint.open_channel() as channel:
+        number = 0
+        async with aclosing(read_blocks(channel, request(seek_newest()), method=method)) as blocks:
+            async for block in blocks:
+                number = decode_metadata(block).last_config
+        async with aclosing(read_blocks(channel, request(seek_from(number)), method=method)) as blocks:
+            async for block in blocks:
+                if is_config_block(block) and (config := ChannelConfig.from_block(block)).sequence >= sequence:
+                    return config
+    raise GatewayError("cannot read the configuration: the node sent none", status=grpc.StatusCode.UNAVAILABLE)
 
 
 def _seek(start: Any, stop: Any) -> Any:

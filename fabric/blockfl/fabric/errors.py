@@ -85,7 +85,7 @@ class GatewayError(FabricError):
         details: Sequence[ErrorDetail] = (),
         transaction_id: str = "",
     ) -> None:
-        answers = "".join(f"; {d.msp_id} at {d.address}: {d.message}" for d in details)
+        answers = "".join(f"; {f'{d.msp_id} at ' if d.msp_id else ''}{d.address}: {d.message}" for d in details)
         super().__init__(f"{message}{answers}")
         self.status = status
         self.details = tuple(details)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fabric_protos.common import common_pb2, configtx_pb2
@@ -46,16 +47,57 @@ def apply_config(current: ChannelConfig, encoded: bytes) -> ChannelConfig:
     expected = current.sequence + 1
     if envelope.config.sequence != expected:
         raise BlockError(f"expected configuration sequence {expected}, got {envelope.config.sequence}")
-    update, signed = _read_update(envelope.last_update)
+    if _lead_to(current, envelope.last_update) != envelope.config.channel_group:
+        raise BlockError("the configuration update does not lead to the configuration that comes with it")
+    return _accept(current, envelope.config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposedConfig:
+    """What an update leads to.
+
+    Attributes:
+        encoded: the serialised `common.ConfigEnvelope` for the ledger.
+        config: the new configuration.
+    """
+
+    encoded: bytes
+    config: ChannelConfig
+
+
+def propose_config(current: ChannelConfig, update: Any) -> ProposedConfig:
+    """Apply an update to the configuration in force, as ordering nodes do before they order the result.
+
+    Args:
+        current: the configuration in force.
+        update: the `common.Envelope` with the update and its administrators' signatures.
+
+    Returns:
+        The new configuration and its envelope, which `apply_config` accepts.
+
+    Raises:
+        BlockError: the update is not allowed, starts from another configuration, or leads to one that is refused.
+    """
+    group = _lead_to(current, update)
+    config = configtx_pb2.Config(sequence=current.sequence + 1, channel_group=group)
+    envelope = configtx_pb2.ConfigEnvelope(config=config, last_update=update)
+    return ProposedConfig(
+        encoded=envelope.SerializeToString(deterministic=True), config=_accept(current, envelope.config)
+    )
+
+
+def _lead_to(current: ChannelConfig, last_update: Any) -> Any:
+    update, signed = _read_update(last_update)
     if update.channel_id != current.channel_id:
         raise BlockError(
             f"expected a configuration update of channel {current.channel_id!r}, got {update.channel_id!r}"
         )
-    result = _authorise(current, update, signed)
-    if result != envelope.config.channel_group:
-        raise BlockError("the configuration update does not lead to the configuration that comes with it")
+    return _authorise(current, update, signed)
+
+
+def _accept(current: ChannelConfig, config: Any) -> ChannelConfig:
     try:
-        new = type(current).from_config(envelope.config, current.channel_id)
+        new = type(current).from_config(config, current.channel_id)
     except ConfigError as error:
         raise BlockError(f"the new configuration is not acceptable: {error}") from error
     _check_same_organisations(current, new)
