@@ -75,6 +75,7 @@ class Code(Enum):
     RANGE = ("BFL415", "a value is outside the allowed range")
     NORM_L2 = ("BFL416", "the update's L2 norm is over the bound")
     NORM_LINF = ("BFL417", "a value is over the L-infinity bound")
+    COMMITMENT = ("BFL418", "the commitment is not that of the update, or there is one too few or too many")
 
     # 5xx: aggregation and publication
     SUM_MISMATCH = ("BFL501", "the sum is not that of the accepted updates")
@@ -83,7 +84,6 @@ class Code(Enum):
     ALREADY_SETTLED = ("BFL504", "this was done before, with another result")
     TOO_FEW_ACCEPTED = ("BFL505", "too few updates were accepted")
 
-    def __init__(self, identifier: str, meaning: str) -> None:
     # 6xx: credits
     AMOUNT = ("BFL601", "not an amount of credits that can be moved")
     SUPPLY = ("BFL602", "more credits than the ledger can count")
@@ -96,6 +96,7 @@ class Code(Enum):
     ROUND_FAILED = ("BFL609", "a failed round is not settled")
     RECEIPT_MISMATCH = ("BFL610", "credits were moved under this name before, with other content")
 
+    def __init__(self, identifier: str, meaning: str) -> None:
         self.identifier = identifier
         self.meaning = meaning
 
