@@ -1,0 +1,290 @@
+"""The documentation is true where a program can tell: codes, transactions, records, commands, links."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from blockfl.cli.main import app
+from blockfl.protocol.codes import Code
+from support.contract import make_registered_world
+from support.documentation import (
+    PROTOCOL,
+    ROOT,
+    list_anchors,
+    list_commands,
+    list_links,
+    list_pages,
+    list_quoted,
+    read_table,
+    render_codes,
+    with_codes,
+)
+from support.scenario import Scenario
+from support.world import Transaction, World
+
+PAGES = list_pages()
+README = ROOT / "README.md"
+TRANSACTIONS = read_table(PROTOCOL.read_text(), "Transactions")
+READS = read_table(PROTOCOL.read_text(), "Reads")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# The table of codes
+
+
+def test_the_table_of_codes_is_current() -> None:
+    text = PROTOCOL.read_text()
+    assert with_codes(text) == text, "write it anew: make docs"
+
+
+def test_the_rendered_table_has_a_row_for_every_code() -> None:
+    rows = render_codes().splitlines()[2:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == [code.identifier for code in Code]
+    assert all(code.meaning in row and f"`{code.name}`" in row for code, row in zip(Code, rows, strict=True))
+
+
+@pytest.mark.parametrize("markers", ["", "<!-- end of codes -->", "<!-- codes: written by `make docs` -->"])
+def test_a_page_without_both_markers_is_refused(markers: str) -> None:
+    with pytest.raises(ValueError, match="once each"):
+        with_codes(f"# Protocol\n{markers}\n")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_no_page_names_a_code_that_there_is_not(path: Path) -> None:
+    known = {code.identifier for code in Code}
+    assert set(re.findall(r"BFL\d{3}", path.read_text())) <= known
+
+
+# Transactions, reads and records
+
+
+@dataclass
+class Observed:
+    """What the transactions of one kind did in a whole task."""
+
+    reads: set[str] = field(default_factory=set)
+    writes: set[str] = field(default_factory=set)
+    events: set[str] = field(default_factory=set)
+    needs: set[str] = field(default_factory=set)
+
+
+class Watched(World):
+    """A world that notes what each transaction reads and writes, and whose endorsement it needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observed: dict[str, Observed] = defaultdict(Observed)
+
+    async def endorse(
+        self,
+        creator: str,
+        function: str,
+        *arguments: str | bytes,
+        transient: Mapping[str, bytes] | None = None,
+        endorsers: Sequence[str] = (),
+    ) -> Transaction:
+        transaction = await super().endorse(creator, function, *arguments, transient=transient, endorsers=endorsers)
+        simulation = transaction.simulation
+        if simulation.writes:
+            seen = self.observed[function]
+            touched = {*simulation.reads, *simulation.private_reads, *(("", start) for start, _, _ in simulation.ranges)}
+            seen.reads |= {kind_of(*place) for place in touched}
+            seen.writes |= {kind_of(*place) for place in simulation.writes}
+            seen.needs |= {self.need(*place) for place in simulation.writes}
+            seen.events.add(transaction.event)
+        return transaction
+
+    def need(self, collection: str, key: str) -> str:
+        if collection:
+            return {"models": "members", "sealed": "committee"}[collection]
+        return "committee" if self.policy(key) else "majority"
+
+
+def kind_of(collection: str, key: str) -> str:
+    return collection or key.partition("/")[0]
+
+
+@pytest.fixture(scope="module")
+def observed() -> Mapping[str, Observed]:
+    """What every transaction did in a whole task."""
+    return asyncio.run(play())
+
+
+async def play() -> Mapping[str, Observed]:
+    """A task with an honest round, a failed one, an equivocation, a second enrolment and a second consortium."""
+    world = Watched()
+    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
+    await scenario.prepare()
+    await scenario.open()
+    await scenario.contribute()
+    second, _ = await scenario.seal("delta", salt=1)
+    await world.submit("delta", "SubmitUpdate", scenario.sign(second).encode())
+    await scenario.close()
+    await scenario.attest()
+    model = await scenario.publish(1, scenario.initial_model)
+    await world.submit("alpha", "ReportMetrics", scenario.metrics("alpha", 1, model).encode())
+    await world.submit("alpha", "Enrol", scenario.task, "150")
+    await scenario.open(2)
+    world.now_ms += 3_600_000
+    assert (await scenario.close(2)).state == "failed"
+    successor = world.consortium.model_copy(update={"sequence": 2})
+    for organisation in world.signers:
+        world.configure(organisation, successor)
+    await world.submit("coordinator", "RegisterConsortium", successor.encode())
+    return world.observed
+
+
+def test_the_scenario_calls_every_transaction(observed: Mapping[str, Observed]) -> None:
+    assert set(observed) == {called(row[0])[0] for row in TRANSACTIONS}
+
+
+@pytest.mark.parametrize("row", TRANSACTIONS, ids=lambda row: row[0])
+def test_a_transaction_reads_writes_and_announces_what_its_row_says(
+    observed: Mapping[str, Observed], row: list[str]
+) -> None:
+    transaction, _, endorsed, reads, writes, events, _ = row
+    seen = observed[called(transaction)[0]]
+    assert set(list_quoted(reads)) == seen.reads
+    assert set(list_quoted(writes)) == seen.writes
+    assert set(list_quoted(events)) == seen.events
+    assert {endorsed.partition(",")[0]} == seen.needs
+
+
+def called(cell: str) -> tuple[str, int]:
+    """The function that a cell names, and its number of arguments."""
+    found = re.fullmatch(r"(\w+)\((.*)\)", list_quoted(cell)[0])
+    assert found is not None, cell
+    return found[1], len(found[2].split(",")) if found[2] else 0
+
+
+async def test_the_contract_has_the_documented_transactions_and_reads_and_no_others() -> None:
+    table = (await make_registered_world()).contracts["coordinator"].table
+    documented = {called(row[0])[0]: called(row[0])[1] for row in TRANSACTIONS}
+    for row in READS:
+        documented |= dict(called(f"`{one}`") for one in list_quoted(row[0]))
+    assert documented == {function: len(entry.arguments) for function, entry in table.items()}
+    transient = {called(row[0])[0]: tuple(list_quoted(row[0])[1:]) for row in TRANSACTIONS}
+    assert transient == {function: table[function].transient for function in transient}
+
+
+def test_every_kind_of_record_is_described_with_the_policy_that_it_has(observed: Mapping[str, Observed]) -> None:
+    described = {list_quoted(key)[0].partition("/")[0]: needs for key, _, needs in read_table(page(), "Records")}
+    written: set[str] = set().union(*(seen.writes for seen in observed.values()))
+    assert set(described) == written - {"sealed", "models"}
+    for kind in ("update", "aggregate"):
+        assert described.pop(kind) == "committee"
+    assert set(described.values()) == {"majority"}
+
+
+def page() -> str:
+    return PROTOCOL.read_text()
+
+
+# The two commands, and all others
+
+
+def test_the_readme_names_the_two_commands_that_are_all_the_set_up() -> None:
+    commands = list(list_commands(README.read_text()))
+    assert commands.index("make demo") < commands.index("make test")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_every_make_target_on_a_page_exists(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {word for command in list_commands(path.read_text()) for word in re.findall(r"\bmake ([a-z]+)\b", command)}
+    named |= set(re.findall(r"`(?:[A-Z_]+=\S+ )?make ([a-z]+)", path.read_text()))
+    assert named <= targets
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_every_blockfl_command_on_a_page_exists_with_its_options(path: Path) -> None:
+    for command in list_commands(path.read_text()):
+        for call in re.findall(r"(?<![\w./-])(?:\S*/)?blockfl ((?:[^;&|()<>])+)", command):
+            check_call(shlex.split(call))
+
+
+def check_call(words: list[str]) -> None:
+    """Follow the words down to a command, and look up each option."""
+    command: Any = get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert not hasattr(command, "commands"), f"{command.name} has no command {words[:1]}"
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word.partition("=")[0] for word in words if word.startswith("-")} <= {*known, "--help"}, words
+
+
+@pytest.mark.parametrize("words", [["network", "begin"], ["network"], ["network", "up", "--quick"]])
+def test_the_look_at_commands_finds_what_it_looks_for(words: list[str]) -> None:
+    with pytest.raises(AssertionError):
+        check_call(words)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_every_python_module_that_a_page_runs_exists(path: Path) -> None:
+    for command in list_commands(path.read_text()):
+        for module in re.findall(r"python -m ([\w.]+)", command):
+            here = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+            under_tests = (ROOT / "tests").joinpath(*module.split(".")).with_suffix(".py")
+            assert here.exists() or under_tests.exists() or importlib.util.find_spec(module), module
+
+
+# Links and files
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_every_relative_link_leads_to_a_file_and_every_anchor_to_a_heading(path: Path) -> None:
+    broken = []
+    for target in list_links(path.read_text()):
+        place, _, anchor = target.partition("#")
+        found = (path.parent / place).resolve() if place else path
+        if not found.exists() or (anchor and anchor not in list_anchors(found.read_text())):
+            broken.append(target)
+    assert broken == []
+
+
+def test_links_in_code_are_not_links_and_images_are() -> None:
+    text = '# A\n```\n[x](nowhere.md)\n```\n[y](b.md#c) ![z](d.svg) <img src="e.svg"> [w](https://example.org)\n'
+    assert list_links(text) == ["b.md#c", "d.svg", "e.svg"]
+
+
+@pytest.mark.parametrize("room", ["protocol", "fabric", "network", "chaincode", "clients", "aggregator"])
+def test_every_module_in_a_rooms_table_exists(room: str) -> None:
+    (package, *_) = sorted((ROOT / room / "blockfl").iterdir()) if room != "clients" else [ROOT / room / "blockfl"]
+    for line in (ROOT / room / "README.md").read_text().splitlines():
+        cell = line.split(" | ")[0]
+        if not cell.startswith("| `"):
+            continue
+        for module in list_quoted(cell):
+            place = package / module.removeprefix("blockfl.").removesuffix(".py").rstrip("/")
+            if room == "chaincode" and not module.endswith(".py"):
+                continue  # the table of records
+            assert place.is_dir() or place.with_suffix(".py").is_file(), f"{room}: {module}"
+
+
+def test_every_architecture_decision_has_context_choice_and_price() -> None:
+    for path in sorted((ROOT / "docs" / "adr").glob("*.md")):
+        if path.name == "README.md":
+            continue
+        parts = re.findall(r"^\*\*([A-Z][\w ]+)\.\*\*", path.read_text(), re.MULTILINE)
+        order = [parts.index(part) for part in ("Context", "Choice", "Price")]
+        assert all(one < other for one, other in pairwise(order)), path.name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_no_page_names_a_place_of_one_machine(path: Path) -> None:
+    assert not re.search(r"(?<![\w.])/(?:home|root|work|tmp)/", path.read_text())
