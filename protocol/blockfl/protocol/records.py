@@ -11,8 +11,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from blockfl.protocol.canonical import Decimal, Digest, Hex, Name, Natural, Positive, Record
-
 from blockfl.protocol.economics import Economics
+
 MINIMUM_ACCEPTED = 3
 """Below three accepted updates the sum would expose an individual one."""
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -175,13 +175,13 @@ class TaskSpec(Record):
     bound_l2_micro: Annotated[int, Field(ge=1, le=10**15)]
     weight_cap: Annotated[int, Field(ge=1, le=255)]
     samples_cap: Positive
+    economics: Annotated[Economics | None, Field(exclude_if=lambda policy: policy is None)] = None
     deadlines: Deadlines
     training: Training
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _ascending(self.institutions, "institutions")
-    economics: Annotated[Economics | None, Field(exclude_if=lambda policy: policy is None)] = None
         if self.minimum_accepted > len(self.institutions):
             raise ValueError(
                 f"minimum_accepted {self.minimum_accepted} is more than {len(self.institutions)} institutions"
