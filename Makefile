@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench accuracy docs lock clean
+.PHONY: help install demo test check format bench accuracy economics docs lock compose images wheelhouse clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result
 	$(BIN)/python -m benchmarks.accuracy
 
 docs: $(STAMP) ## Write the table of codes in docs/protocol.md anew
+economics: $(STAMP) ## What each behaviour earns over 200 rounds (result in build/economics)
+	$(BIN)/python -m benchmarks.economics
+
 	PYTHONPATH=tests $(BIN)/python -m support.documentation
 
 lock: $(STAMP) ## Write requirements/all.txt anew

@@ -44,7 +44,7 @@ def test_points_do_not_depend_on_the_order(made: tuple[list[list[int]], list[lis
 
 @pytest.mark.parametrize(("dtype", "extreme"), [(np.int16, 32767), (np.int32, 2**31 - 1)])
 def test_dot_products_of_extreme_values_are_exact(dtype: type, extreme: int) -> None:
-    ones = np.full(20_000, extreme, dtype=dtype)
+    ones: np.ndarray[tuple[int], np.dtype[np.signedinteger]] = np.full(20_000, extreme, dtype=dtype)
     assert compute_gram([ones, -ones]) == (
         (20_000 * extreme**2, -20_000 * extreme**2),
         (-20_000 * extreme**2, 20_000 * extreme**2),

@@ -1,0 +1,385 @@
+"""What each behaviour earns: 200 rounds on the real scoring, settlement and aggregation code.
+
+Five institutions train a small model; the first four are honest (small, middle, large data), the fifth plays one
+behaviour in each run. So the figures compare what one institution gets for honesty with what it gets for anything
+else while the others stay honest: whether honesty is the best reply. Writes ``build/economics/summary.json`` and plots.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from blockfl.protocol.account import compute_required_stake, create_standing, lock
+from blockfl.protocol.aggregation import Sum, apply_sum
+from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Account, Credit, Score, Standing
+from blockfl.protocol.judging import judge_values
+from blockfl.protocol.payload import Values
+from blockfl.protocol.quantise import quantise_update
+from blockfl.protocol.records import (
+    Blob,
+    Deadlines,
+    Manifest,
+    Model,
+    Participant,
+    Round,
+    TaskSpec,
+    Tensor,
+    Training,
+    Update,
+)
+from blockfl.protocol.reputation import list_eligible
+from blockfl.protocol.round import close_round
+from blockfl.protocol.scoring import KNOWN_SUMS, Gram, compute_gram, compute_points
+from blockfl.protocol.settlement import Facts, list_payments, settle_round
+from blockfl.protocol.terms import compute_bounds, compute_weights
+
+FEATURES, CLASSES = 30, 10
+DIMENSION = FEATURES * CLASSES
+BOUND_L2 = 2.0
+LIMIT = 32767
+SAMPLES = {"large": 600, "middle": 200, "other": 200, "player": 200, "small": 40}
+BEHAVIOURS = (
+    *("honest", "zero", "noise", "copy", "copy_noise", "stale_copy", "poisoner", "poisoner_scaled"),
+    *("equivocator", "no_show", "overdeclared"),
+)
+DECLARED = {"overdeclared": 600}
+TREASURY_START, ACCOUNT_START = 10_000_000, 50_000
+Array = npt.NDArray[np.float64]
+Base = npt.NDArray[np.float32]
+
+
+@dataclass
+class Data:
+    """One institution's own samples: features of its own mean and mix of classes, labels of a shared rule."""
+
+    x: Array
+    y: npt.NDArray[np.int64]
+
+    @classmethod
+    def draw(cls, count: int, truth: Array, rng: np.random.Generator) -> "Data":
+        """Return so many samples."""
+        x = rng.normal(rng.normal(0, 0.5, FEATURES), 1, (count, FEATURES))
+        logits = x @ truth + rng.gumbel(size=(count, CLASSES))
+        return cls(x, logits.argmax(axis=1))
+
+    def train(self, base: Base, rng: np.random.Generator, epochs: int = 2, rate: float = 0.1) -> Array:
+        """Return the delta of local stochastic gradient descent."""
+        weights = base.astype(np.float64).reshape(FEATURES, CLASSES)
+        for _ in range(epochs):
+            for batch in np.array_split(rng.permutation(len(self.y)), max(1, len(self.y) // 32)):
+                weights = weights - rate * self._gradient(weights, batch)
+        return weights.ravel() - base
+
+    def _gradient(self, weights: Array, batch: npt.NDArray[np.int64]) -> Array:
+        logits = self.x[batch] @ weights
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        shares[np.arange(len(batch)), self.y[batch]] -= 1
+        gradient: Array = self.x[batch].T @ shares / len(batch)
+        return gradient
+
+    def accuracy(self, base: Base) -> float:
+        """Return the share of samples that a model gets right."""
+        return float(((self.x @ base.reshape(FEATURES, CLASSES)).argmax(axis=1) == self.y).mean())
+
+
+@dataclass
+class Ledger:
+    """The public state of the simulated task."""
+
+    spec: TaskSpec
+    accounts: dict[str, int]
+    standings: dict[str, Standing]
+    base: Base = field(default_factory=lambda: np.zeros(DIMENSION, dtype=np.float32))
+    sums: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    deltas: list[Array] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """All credits that there are."""
+        return sum(self.accounts.values()) + sum(one.stake for one in self.standings.values())
+
+
+@dataclass
+class Run:
+    """What one run came to."""
+
+    rewards: dict[str, int]
+    balances: dict[str, list[int]]
+    reputations: dict[str, list[int]]
+    scores: dict[str, list[float]]
+    conserved: bool
+    accuracy: float
+    staked: int
+
+
+def make_spec(rounds: int, samples: Mapping[str, int]) -> TaskSpec:
+    """Return the task: the default policy."""
+    fields: dict[str, object] = {"check": "recompute"} if "check" in TaskSpec.model_fields else {}
+    fields |= {
+        "task": "simulation",
+        "title": "",
+        "manifest": Manifest(tensors=(Tensor(name="w", dtype="float32", shape=(DIMENSION,), offset=0),)),
+        "initial_model": Blob(digest="0" * 64, size_bytes=1, chunks=("0" * 64,)),
+        "encoding": "int16",
+        "rule": "fedavg",
+        "aggregator": "coordinator",
+        "institutions": tuple(sorted(samples)),
+        "rounds": rounds,
+        "minimum_accepted": 3,
+        "bound_l2_micro": round(BOUND_L2 * 10**6),
+        "weight_cap": 16,
+        "samples_cap": 10**6,
+        "deadlines": Deadlines(submit_s=60, judge_s=60),
+        "training": Training(epochs=1, batch_size=32, learning_rate_micro=0),
+        "economics": DEFAULT_ECONOMICS,
+    }
+    return TaskSpec.model_validate(fields)
+
+
+def make_ledger(spec: TaskSpec, samples: Mapping[str, int]) -> Ledger:
+    """Return a ledger where everybody has locked the stake."""
+    accounts = {TREASURY: TREASURY_START, "coordinator": 0, "regulator": 0, "university": 0}
+    standings = {}
+    for name, count in samples.items():
+        required = compute_required_stake(DEFAULT_ECONOMICS, count, spec.samples_cap)
+        account = Account(organisation=name, credits=ACCOUNT_START)
+        account, standings[name] = lock(account, create_standing(spec.task, name, required), required)
+        accounts[name] = account.credits
+    return Ledger(spec, accounts, standings)
+
+
+def open_round(ledger: Ledger, number: int, samples: Mapping[str, int]) -> Round:
+    """Return the next round."""
+    eligible = list_eligible(ledger.standings, number, ledger.spec.minimum_accepted)
+    weights = compute_weights(
+        {name: samples[name] for name in eligible}, ledger.spec.samples_cap, ledger.spec.weight_cap
+    )
+    bounds = compute_bounds(ledger.spec.bound_l2_micro, max(weights.values()), DIMENSION)
+    return Round(
+        task=ledger.spec.task, round=number, state="open", base_version=number, base_digest="0" * 64, committee=(),
+        participants=tuple(
+            Participant(organisation=name, samples=samples[name], weight=weight, certificate_digest="0" * 64)
+            for name, weight in weights.items()
+        ),
+        scale=bounds.scale, bound_l2_squared=str(bounds.l2_squared), bound_linf=bounds.linf, opened_at_ms=0,
+        submit_deadline_ms=0, judge_deadline_ms=0, closed_at_ms=0, accepted=(), rejected=(), unjudged=(), absent=(),
+        total_weight=0,
+    )  # fmt: skip
+
+
+def behave(behaviour: str, honest: Array, ledger: Ledger, rng: np.random.Generator) -> Array | None:
+    """Return the delta that a behaviour sends in place of the honest one, None for nothing."""
+    size = float(np.linalg.norm(honest))
+    noise = rng.normal(0, size / np.sqrt(DIMENSION), DIMENSION)
+    previous = ledger.deltas[-1] if ledger.deltas else np.zeros(DIMENSION)
+    stale = ledger.deltas[-KNOWN_SUMS - 1] if len(ledger.deltas) > KNOWN_SUMS else previous
+    deltas: dict[str, Array | None] = {
+        "zero": np.zeros(DIMENSION),
+        "noise": noise,
+        "copy": previous,
+        "copy_noise": previous + 0.3 * noise,
+        "stale_copy": stale,
+        "poisoner": -honest,
+        "no_show": None,
+    }
+    return deltas.get(behaviour, honest)
+
+
+def encode(delta: Array, round_: Round, weight: int, behaviour: str, rng: np.random.Generator) -> Values:
+    """Return the integers that are submitted."""
+    values = quantise_update(delta, weight, round_.scale, int(round_.bound_l2_squared), round_.bound_linf, rng)
+    if behaviour != "poisoner_scaled":
+        return values
+    return np.clip(-100 * values.astype(np.int64), -LIMIT, LIMIT).astype(np.int16)
+
+
+def judge(values: Values, round_: Round, part: Participant) -> Update:
+    """Return the record with the committee's verdict."""
+    code = ""
+    try:
+        judge_values(values, DIMENSION, part.weight, int(round_.bound_l2_squared), round_.bound_linf)
+    except ProtocolError as error:
+        code = error.code.identifier
+    return Update(
+        task=round_.task, round=round_.round, organisation=part.organisation, header_digest="0" * 64,
+        state="rejected" if code else "accepted", code=code, reason="", norm_l2_squared_bits=0, norm_linf_bits=0,
+        submitted_at_ms=0, judged_at_ms=0,
+    )  # fmt: skip
+
+
+def simulate(behaviour: str, rounds: int, seed: int) -> Run:
+    """Run one task in which the fifth institution plays a behaviour."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(0, 1, (FEATURES, CLASSES))
+    data = {name: Data.draw(count, truth, rng) for name, count in SAMPLES.items()}
+    test = Data.draw(2000, truth, rng)
+    samples = SAMPLES | {"player": DECLARED.get(behaviour, SAMPLES["player"])}
+    ledger = make_ledger(make_spec(rounds, samples), samples)
+    start = ledger.total
+    run = Run(dict.fromkeys(samples, 0), defaultdict(list), defaultdict(list), defaultdict(list), True, 0.0,
+              ledger.standings["player"].stake)  # fmt: skip
+    for number in range(1, rounds + 1):
+        round_ = open_round(ledger, number, samples)
+        submitted: dict[str, Values] = {}
+        updates: dict[str, Update] = {}
+        for part in round_.participants:
+            name = part.organisation
+            played = behaviour if name == "player" else "honest"
+            delta = behave(played, data[name].train(ledger.base, rng), ledger, rng)
+            if delta is not None:
+                submitted[name] = encode(delta, round_, part.weight, played, rng)
+                updates[name] = judge(submitted[name], round_, part)
+        cheats = behaviour == "equivocator" and number % 20 == 0 and "player" in submitted
+        round_ = close_round(round_, updates, ("player",) if cheats else (), 3, 1)
+        play_out(ledger, run, round_, submitted, updates, ("player",) if cheats else ())
+        run.conserved = run.conserved and ledger.total == start
+        for name in samples:
+            run.balances[name].append(ledger.accounts[name] + ledger.standings[name].stake)
+            run.reputations[name].append(ledger.standings[name].reputation)
+    run.accuracy = test.accuracy(ledger.base)
+    return run
+
+
+def play_out(
+    ledger: Ledger, run: Run, round_: Round, submitted: Mapping[str, Values], updates: Mapping[str, Update],
+    equivocators: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Aggregate, score and settle a closed round."""
+    if round_.state == "failed":
+        return
+    total = Sum(DIMENSION)
+    for name in round_.accepted:
+        total.add(submitted[name])
+    known = ledger.sums[-KNOWN_SUMS:]
+    gram = compute_gram([*known, *(submitted[name] for name in round_.accepted)])
+    points = compute_points(gram, len(known), DIMENSION)
+    for name, values in zip(round_.accepted, zip(points, *compare(gram, len(known)), strict=True), strict=True):
+        if name == "player":
+            for kind, value in zip(("points", "cosine_with_sum", "explained"), values, strict=True):
+                run.scores[kind].append(value)
+    credits = tuple(Credit(organisation=name, points=one) for name, one in zip(round_.accepted, points, strict=True))
+    facts = Facts(
+        spec=ledger.spec,
+        round_=round_.model_copy(update={"state": "published"}),
+        updates=updates,
+        equivocators=equivocators,
+        score=Score(task=round_.task, round=round_.round, state="scored", credits=credits, scored_at_ms=0),
+        model=Model(
+            task=round_.task,
+            version=round_.round,
+            round=round_.round,
+            digest="0" * 64,
+            base_digest=None,
+            sum=None,
+            scale=0,
+            total_weight=1,
+            accepted=(),
+            published_by="coordinator",
+            published_at_ms=1,
+        ),
+    )
+    settlement = settle_round(facts, ledger.standings, ledger.accounts[TREASURY], {}, 0)
+    ledger.accounts[TREASURY] = settlement.treasury
+    for name, amount in list_payments(settlement).items():
+        ledger.accounts[name] += amount
+    for outcome in settlement.outcomes:
+        ledger.standings[outcome.organisation] = outcome.standing
+        run.rewards[outcome.organisation] += outcome.reward
+    before = ledger.base
+    ledger.base = apply_sum(before, total.values, round_.scale, round_.total_weight)
+    ledger.sums.append(total.values.copy())
+    ledger.deltas.append(ledger.base.astype(np.float64) - before)
+
+
+def compare(gram: Gram, known: int) -> tuple[list[float], list[float]]:
+    """Return two scores to compare with: cosine with the sum of the others, and R² without knowledge or chance."""
+    matrix = np.array(gram, dtype=np.float64)[known:, known:]
+    cosines, explained = [], []
+    for i in range(len(matrix)):
+        others = [j for j in range(len(matrix)) if j != i]
+        block = matrix[np.ix_(others, others)]
+        scale = np.sqrt(matrix[i, i] * block.sum())
+        cosines.append(float(matrix[i, others].sum() / scale) if scale else 0.0)
+        fit = matrix[i, others] @ np.linalg.pinv(block, hermitian=True) @ matrix[others, i]
+        explained.append(float(fit / matrix[i, i]) if matrix[i, i] else 0.0)
+    return cosines, explained
+
+
+def summarise(runs: Mapping[str, Run], rounds: int) -> dict[str, object]:
+    """Return the summary."""
+    rewards = {name: round(run.rewards["player"] / rounds, 3) for name, run in runs.items()}
+    return {
+        "conserved": all(run.conserved for run in runs.values()),
+        "rounds": rounds,
+        "reward_per_round": rewards,
+        "share_of_honest": {name: round(reward / rewards["honest"], 4) for name, reward in rewards.items()},
+        "net_per_round": {
+            name: round((run.balances["player"][-1] - ACCOUNT_START) / rounds, 3) for name, run in runs.items()
+        },
+        "stake": {
+            name: {"locked": run.staked, "net": run.balances["player"][-1] - ACCOUNT_START}
+            for name, run in runs.items()
+        },
+        "reward_per_round_of_honest_by_data": {
+            name: round(reward / rounds, 3) for name, reward in runs["honest"].rewards.items()
+        },
+        "score_mean": {
+            name: {kind: round(float(np.mean(values)), 4) for kind, values in run.scores.items()}
+            for name, run in runs.items()
+            if run.scores
+        },
+        "accuracy": {name: round(run.accuracy, 4) for name, run in runs.items()},
+    }
+
+
+def plot(runs: Mapping[str, Run], directory: Path) -> None:
+    """Draw the player's credits and reputation over the rounds, and the honest institutions' by size of their data."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pictures = {
+        "balances": ({name: run.balances["player"] for name, run in runs.items()}, "credits, stake included"),
+        "reputation": ({name: run.reputations["player"] for name, run in runs.items()}, "reputation, thousandths"),
+        "data": (dict(runs["honest"].balances), "credits, stake included; all honest"),
+    }
+    for name, (lines, label) in pictures.items():
+        figure, axes = pyplot.subplots(figsize=(8, 5))
+        for line, values in lines.items():
+            axes.plot(range(1, len(values) + 1), values, label=line.replace("_", " "))
+        axes.set_xlabel("round")
+        axes.set_ylabel(label)
+        axes.legend(fontsize="small")
+        figure.savefig(directory / f"{name}.svg", bbox_inches="tight")
+        pyplot.close(figure)
+
+
+def main() -> None:
+    """Run every behaviour; write summary and plots."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--directory", type=Path, default=Path("build/economics"))
+    arguments = parser.parse_args()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    runs = {}
+    for behaviour in BEHAVIOURS:
+        runs[behaviour] = simulate(behaviour, arguments.rounds, arguments.seed)
+        print(f"{behaviour}: {runs[behaviour].rewards['player'] / arguments.rounds:.1f} credits a round", flush=True)
+    summary = summarise(runs, arguments.rounds)
+    (arguments.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    plot(runs, arguments.directory)
+    print(json.dumps(summary, indent=2))
+
+
+if __name__ == "__main__":
+    main()
