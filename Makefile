@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LEDGER ?= embedded
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -46,14 +47,33 @@ bench: $(STAMP) ## Rounds and transactions, timed (result in build/bench)
 accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result in build/accuracy)
 	$(BIN)/python -m benchmarks.accuracy
 
-docs: $(STAMP) ## Write the table of codes in docs/protocol.md anew
 economics: $(STAMP) ## What each behaviour earns over 200 rounds (result in build/economics)
 	$(BIN)/python -m benchmarks.economics
 
+docs: $(STAMP) ## Write the table of codes in docs/protocol.md anew
 	PYTHONPATH=tests $(BIN)/python -m support.documentation
 
-lock: $(STAMP) ## Write requirements/all.txt anew
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras pyproject.toml -o requirements/all.txt
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+lock: $(STAMP) ## Write requirements/*.txt anew
+	$(LOCK) --all-extras pyproject.toml -o requirements/all.txt
+	$(LOCK) --constraint requirements/all.txt pyproject.toml -o requirements/service.txt
+	$(LOCK) --constraint requirements/all.txt --extra tensorflow pyproject.toml -o requirements/training.txt
+
+compose: $(STAMP) ## Write docker-compose.yaml anew
+	$(BIN)/blockfl network compose --output docker-compose.yaml
+
+# With WHEELHOUSE=DIRECTORY, or after `make wheelhouse`, images are built without a network.
+BUILD := DOCKER_BUILDKIT=1 docker build $(if $(BASE),--build-arg BASE=$(BASE)) \
+	$(if $(wildcard build/wheelhouse/*.whl)$(WHEELHOUSE),--network none)
+images: ## Build the images of docker-compose.yaml; WHEELHOUSE=DIR: from wheels there, BASE=IMAGE: on another base
+	$(if $(WHEELHOUSE),mkdir -p build/wheelhouse && cp -f $(WHEELHOUSE)/*.whl build/wheelhouse/)
+	$(BUILD) --target service --tag blockfl:$(VERSION) .
+	$(BUILD) --target training --tag blockfl-training:$(VERSION) .
+
+wheelhouse: ## Fetch the wheels of the images into build/wheelhouse, for a machine that cannot
+	$(PYTHON) -m pip download --quiet --require-hashes --no-deps --only-binary :all: --python-version 3.11 \
+		$(foreach one,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(one)_$(shell uname -m)) \
+		--dest build/wheelhouse -r requirements/installer.txt -r requirements/training.txt
 
 clean: ## Remove build results and the environment
 	rm -rf build $(VENV)

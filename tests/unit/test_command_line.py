@@ -15,6 +15,7 @@ COMMANDS = [
     ["network", "logs"],
     ["network", "stop"],
     ["network", "down"],
+    ["network", "compose"],
     ["task", "create"],
     ["task", "list"],
     ["task", "show"],

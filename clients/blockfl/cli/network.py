@@ -1,14 +1,16 @@
 """``blockfl network``: a consortium's network on this machine."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from blockfl.network.network import Network
 
 from blockfl.cli import option
 from blockfl.cli.output import Exit, Output
-from blockfl.network.description import Description, LedgerKind
+from blockfl.network.compose import render_compose, save_compose
+from blockfl.network.description import Description, LedgerKind, default_description
+from blockfl.network.network import Network
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -74,6 +76,22 @@ def down(
     if not yes:
         typer.confirm(f"Delete the ledger, all keys and logs in {directory.resolve()}?", abort=True)
     network.down()
+
+
+@app.command()
+def compose(
+    consortium: Annotated[
+        Path | None, typer.Option(help="Description of the consortium; default: four hospitals, three neutral ones.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: standard output.")] = None,
+) -> None:
+    """Write docker-compose.yaml: the whole network in containers of one machine."""
+    description = Description.load(consortium) if consortium else Description.load_default()
+    content = render_compose(description, consortium.read_text() if consortium else default_description())
+    if output is None:
+        sys.stdout.write(content)
+    else:
+        save_compose(output, content)
 
 
 def _print_status(network: Network, output: Output) -> bool:

@@ -1,9 +1,15 @@
-"""Ending a long command well: SIGTERM and SIGINT cancel it, so that it can put its things away."""
+"""Long commands: ended well by SIGTERM and SIGINT, and seen to be alive by whoever watches them."""
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Coroutine
+from pathlib import Path
+
+HEARTBEAT_VARIABLE = "BLOCKFL_HEARTBEAT"
+"""Names a file that is touched as long as the process answers; a container's health check looks at its age."""
+_HEARTBEAT_S = 5.0
 
 
 async def run_until_terminated(work: Coroutine[object, object, None]) -> None:
@@ -12,5 +18,18 @@ async def run_until_terminated(work: Coroutine[object, object, None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    named = os.environ.get(HEARTBEAT_VARIABLE)
+    heartbeat = asyncio.create_task(_beat(Path(named))) if named else None
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    finally:
+        if heartbeat is not None:
+            heartbeat.cancel()
+
+
+async def _beat(path: Path) -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            path.touch()
+        await asyncio.sleep(_HEARTBEAT_S)

@@ -23,15 +23,21 @@ _ATTEMPTS = 20
 _PAUSE_S = 0.5
 
 
-async def bring_up_contract(description: Description, layout: Layout, report: Report) -> None:
+async def bring_up_contract(description: Description, layout: Layout, report: Report, user: str = "admin") -> None:
     """Install, approve, commit and register whatever is not yet.
+
+    Args:
+        description: The network.
+        layout: Where the package and the identities are.
+        report: Told what has been done.
+        user: Whose connection profiles are used, and so which addresses.
 
     Raises:
         NetworkError: A step failed for good; the text says which and why.
     """
     package = layout.package.read_bytes()
     profiles = {
-        one.name: ConnectionProfile.load(layout.organisation(one.name).profile("admin"))
+        one.name: ConnectionProfile.load(layout.organisation(one.name).profile(user))
         for one in description.organisations
     }
     try:

@@ -45,8 +45,14 @@ def make_definition(description: Description, sequence: int = 1) -> ChaincodeDef
     )
 
 
-def provision_services(description: Description, layout: Layout) -> None:
-    """Write the package, the consortium's record and the settings of every contract service."""
+def provision_services(description: Description, layout: Layout, *, in_containers: bool = False) -> None:
+    """Write the package, the consortium's record and the settings of every contract service.
+
+    Args:
+        description: The network.
+        layout: Where they are written.
+        in_containers: Whether each service listens on every interface, which are its container's own.
+    """
     package = make_package(description)
     layout.package.write_bytes(package)
     layout.consortium.write_bytes(description.consortium.encode())
@@ -57,7 +63,8 @@ def provision_services(description: Description, layout: Layout) -> None:
             "consortium": "../../../consortium.json",
             "opening_key": "../opening-key" if "committee" in organisation.roles else None,
             "package_id": package_id(package),
-            "listen": service_address(organisation),
+            "listen": f"0.0.0.0:{organisation.ports.contract}" if in_containers else service_address(organisation),
+            "allow_public": in_containers,
             "certificate": "tls-certificate.pem",
             "private_key": "tls-key.pem",
             "client_roots": "client-roots.pem",

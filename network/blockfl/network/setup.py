@@ -1,0 +1,164 @@
+"""What the set-up containers run: ``python -m blockfl.network.setup provision|bring-up DIRECTORY``.
+
+``provision`` writes all that the nodes read: keys, certificates, the channel's first block, settings. ``bring-up``
+joins the running nodes to the channel and brings the contract up. What is done already is left as it is, so both may
+run again at any time. Exit codes: 0 done, 1 not possible, with the reason; 2 wrong usage.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from blockfl.network.bringup import bring_up_contract
+from blockfl.network.channel import provision_genesis
+from blockfl.network.compose import CONNECTION, CONTAINER
+from blockfl.network.contract_service import provision_services
+from blockfl.network.description import Description, Organisation
+from blockfl.network.errors import NetworkError
+from blockfl.network.identities import USERS, make_profile, provision_identities, provision_node_files, write_file
+from blockfl.network.layout import Layout
+from blockfl.network.membership import ChannelNodes
+from blockfl.network.node import make_connection, node_name
+from blockfl.network.volume import claim_volume, require_matching_keys
+
+_READY_S = 120.0
+_USAGE = "usage: python -m blockfl.network.setup provision|bring-up DIRECTORY"
+
+
+def provision(directory: Path, description: Description, project: str) -> None:
+    """Write everything that a network's containers read.
+
+    Args:
+        directory: The network's directory.
+        description: The network.
+        project: Name of the Compose project, by which the containers are found.
+
+    Raises:
+        NetworkError: The directory holds another network, or something in it does not fit.
+    """
+    layout = Layout(directory)
+    _keep_description(layout, description)
+    inside = description.in_containers()
+    provision_identities(description, layout)
+    provision_node_files(description, layout)
+    provision_genesis(inside, layout, "compose")
+    require_matching_keys(description, layout)
+    provision_services(description, layout, in_containers=True)
+    for organisation in inside.organisations:
+        _provision_organisation(inside, organisation, layout)
+    _provision_volumes(description, layout)
+    layout.state.write_text(json.dumps({"ledger": "compose", "project": project}) + "\n")
+
+
+def bring_up(directory: Path) -> None:
+    """Join every node to the channel and bring the contract up; the nodes run.
+
+    Raises:
+        NetworkError: A step failed for good.
+    """
+    layout = Layout(directory)
+    description = Description.load(layout.description).in_containers()
+    user = f"{CONTAINER}-admin"
+    asyncio.run(ChannelNodes(description, layout, user=user).join(_READY_S))
+    _report(f"{len(description.orderers)} ordering nodes and {len(description.organisations)} peers are on the channel")
+    asyncio.run(bring_up_contract(description, layout, _report, user))
+
+
+def take_over(directory: Path, owner: tuple[int, int]) -> None:
+    """Give an empty directory that Docker has made as root to its owner, and become that owner for good.
+
+    Raises:
+        NetworkError: The directory belongs to somebody else.
+    """
+    uid, gid = owner
+    found = directory.stat().st_uid
+    if found == 0 and uid != 0 and not any(directory.iterdir()):
+        directory.chmod(0o700)
+        os.chown(directory, uid, gid)
+    elif found != uid:
+        raise NetworkError(
+            f"the network's directory belongs to the user {found}, and the containers run as {uid}: "
+            f"set BLOCKFL_UID={found} (and BLOCKFL_GID) in .env, or run: chown -R {uid}:{gid} on it"
+        )
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run one step and return the process's exit code."""
+    match arguments:
+        case ["provision" | "bring-up" as step, directory]:
+            pass
+        case _:
+            sys.stderr.write(f"{_USAGE}\n")
+            return 2
+    try:
+        if step == "bring-up":
+            bring_up(Path(directory))
+        else:
+            if os.getuid() == 0 and "BLOCKFL_OWNER" in environment:
+                take_over(Path(directory), _parse_owner(environment["BLOCKFL_OWNER"]))
+            description = Description.parse(environment.get("BLOCKFL_CONSORTIUM", ""), "BLOCKFL_CONSORTIUM")
+            provision(Path(directory), description, environment.get("BLOCKFL_PROJECT", ""))
+            _report(f"network {description.network}: keys, first block and settings are there")
+    except NetworkError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def _keep_description(layout: Layout, description: Description) -> None:
+    if not layout.description.exists():
+        layout.description.write_text(description.dump())
+    elif Description.load(layout.description) != description:
+        raise NetworkError(
+            f"{layout.directory} holds a network of another description ({layout.description}) than "
+            "docker-compose.yaml; name another directory (BLOCKFL_STATE), or write the file anew from that description"
+        )
+
+
+def _provision_organisation(description: Description, organisation: Organisation, layout: Layout) -> None:
+    place = layout.organisation(organisation.name)
+    for user in USERS:
+        profile = make_profile(description, organisation, user)
+        profile.save(place.profile(f"{CONTAINER}-{user}"))
+    connection = make_connection(
+        f"{organisation.contract_host}:{organisation.ports.contract}",
+        place.tls_roots.read_text(),
+        place.node("contract", "client-certificate.pem").read_text(),
+        place.node("contract", "client-key.pem").read_text(),
+    )
+    (content,) = connection.values()
+    write_file(place.node("peer", CONNECTION), content.encode(), private=True)
+
+
+def _provision_volumes(description: Description, layout: Layout) -> None:
+    """Make the directories that containers write, or check that they belong to this network."""
+    genesis = layout.genesis.read_bytes()
+    for organisation in description.organisations:
+        claim_volume(layout.data(node_name("peer", organisation.name)), genesis)
+        if organisation.orderer:
+            claim_volume(layout.data(node_name("orderer", organisation.name)), genesis)
+        for role, kind in (("committee", "aggregator"), ("institution", "agent")):
+            if role in organisation.roles:
+                layout.data(f"{kind}-{organisation.name}").mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _parse_owner(text: str) -> tuple[int, int]:
+    uid, _, gid = text.partition(":")
+    if not (uid.isdecimal() and gid.isdecimal()):
+        raise NetworkError(f"expected numbers in BLOCKFL_UID and BLOCKFL_GID, got {text}")
+    return int(uid), int(gid)
+
+
+def _report(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))
