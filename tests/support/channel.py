@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from blockfl.fabric.transaction import (
     endorse,
     sign_envelope,
 )
-from support.organisation import channel_spec, make_organisation
+from support.organisation import Organisation, channel_spec, make_organisation
 
 ORGANISATIONS = ("alpha", "beta", "gamma")
 CHANNEL = "testchannel"
@@ -75,12 +75,13 @@ class Endorsed:
 
 @dataclass(frozen=True, kw_only=True)
 class Channel:
-    """Block 0 and everybody's keys."""
+    """Block 0 and everybody's keys; the organisations' authorities where they are at hand (not after loading)."""
 
     genesis: Any
     orderer: Signer
     peers: Mapping[str, Signer]
     client: Signer
+    organisations: Mapping[str, Organisation] = field(default_factory=dict)
 
     def endorse(
         self, readwrites: ReadWriteSet, *, endorsers: Sequence[str] = ORGANISATIONS, chaincode: str = CONTRACT
@@ -173,6 +174,7 @@ def make_channel() -> Channel:
         orderer=organisations[0].signer("orderer1", "orderer"),
         peers={one.name: one.signer(f"peer0.{one.name}", "peer") for one in organisations},
         client=organisations[0].signer("client"),
+        organisations={one.name: one for one in organisations},
     )
 
 

@@ -211,7 +211,22 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: make_channel().write_hashes("sealed").envelope,
         "no organisation holds its private data for collection 'sealed'",
     ),
-    "a configuration update": (lambda: with_type(common_pb2.CONFIG_UPDATE), "configuration update"),
+    "a policy of a key that does not parse": (
+        lambda: (
+            make_channel()
+            .write({}, policies=[MetadataWrite(key="k", entries=(("VALIDATION_PARAMETER", b"\xff"),))])
+            .envelope
+        ),
+        "expected a signature policy as VALIDATION_PARAMETER of key 'k', got 1 bytes",
+    ),
+    "a policy of a private key that does not parse": (
+        lambda: (
+            make_channel()
+            .write_private_policy("sealed", MetadataWrite(key="k", entries=(("VALIDATION_PARAMETER", b"\xff"),)))
+            .envelope
+        ),
+        "VALIDATION_PARAMETER of a private key of collection 'sealed'",
+    ),
     "a configuration": (lambda: with_type(common_pb2.CONFIG), "expected an endorsed transaction"),
     "another channel": (lambda: for_channel("elsewhere"), "expected channel 'testchannel', got 'elsewhere'"),
     "too many bytes": (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from fabric_protos.common import common_pb2
 from google.protobuf.message import DecodeError
@@ -21,6 +21,8 @@ from ..identity import Identity, check_not_expired, verify_signature
 from ..policy import evaluate_signature_policy, role_principal
 from ..validate import SignatureCache
 from .proposal import SignedProposal
+
+_ORDERED: Final = (common_pb2.ENDORSER_TRANSACTION, common_pb2.CONFIG_UPDATE)
 
 
 class Refused(FabricError):
@@ -187,10 +189,10 @@ class Admission:
             raise Refused(f"message payload is {len(encoded)} bytes and exceeds maximum allowed {limit} bytes")
         _, channel_header, signature_header = parse_headers(envelope)
         self.check_channel(channel_header.channel_id)
-        if channel_header.type != common_pb2.ENDORSER_TRANSACTION:
+        if channel_header.type not in _ORDERED:
             raise Refused(
-                f"the embedded node orders ENDORSER_TRANSACTIONs (type 3) only, got type {channel_header.type}: "
-                "its channel is configured when it is created"
+                "expected an ENDORSER_TRANSACTION (type 3) or a CONFIG_UPDATE (type 2), which are what the embedded "
+                f"node orders, got type {channel_header.type}"
             )
         creator = self._authenticate(
             signature_header.creator, envelope.signature, envelope.payload, channel_header.channel_id

@@ -40,12 +40,13 @@ from .files import FileIdentity, Files
 from .private_plan import PrivatePlan, SetReference, private_sets
 from .private_set import PrivateCommit
 from .private_store import PrivateStore
+from .reconfiguration import CONSENSUS, build_config_transaction
+from .refusal import Orderable, verify_orderable
 from .store import Committed, Place, StateStore
 
 _log = logging.getLogger(__name__)
 _STAGED_BLOCKS: Final = 1000
 _SWEEP_BLOCKS: Final = 100
-_CONSENSUS: Final = "etcdraft"
 References = Sequence[Sequence[SetReference]]
 
 
@@ -162,7 +163,7 @@ class Committer:
         number = self.committed.config_block
         self._configs[number] = ChannelConfig.from_block(common_pb2.Block.FromString(self._blocks.read(number)))
         self._check_signer()
-        self._open_private()
+        self._open_private(self.config.application_msp_ids)
 
     def redo(self, number: int) -> None:
         """Apply a block that is stored, but not in the state.
@@ -195,16 +196,50 @@ class Committer:
 
     # -- moving forward
 
+    def verify_orderable(self, envelope: bytes) -> Orderable:
+        """Check again, under the configuration in force by now, that an envelope may be ordered.
+
+        Raises:
+            BlockError: it may not any more.
+            NodeError: the state cannot be read.
+        """
+        view = self._state.begin_read()
+        try:
+            return verify_orderable(envelope, self.config, view, self.holds)
+        finally:
+            view.close()
+
+    def prepare_update(self, update: bytes) -> Prepared:
+        """Make the block that brings the configuration of an update; nothing is stored yet.
+
+        Args:
+            update: the update's envelope.
+
+        Raises:
+            BlockError: the update is refused.
+            NodeError: there is no signer, or the state cannot be read.
+        """
+        envelope = build_config_transaction(update, self.config, self.check_orders())
+        prepared = self._prepare_own([envelope], [()], last_config=self.committed.height)
+        if prepared.validation.config is None:
+            raise BlockError(
+                f"the configuration update was not ordered: peers would not accept it: {prepared.validation.reasons[0]}"
+            )
+        return prepared
+
     def prepare_batch(self, envelopes: Sequence[bytes], references: References) -> Prepared:
         """Make a block of envelopes, sign and validate it; nothing is stored yet.
 
         Args:
-            envelopes: in the order wanted, each one orderable.
+            envelopes: in the order wanted, each one orderable, no configurations among them.
             references: the private sets of each.
 
         Raises:
             NodeError: there is no signer, or the state cannot be read.
         """
+        return self._prepare_own(envelopes, references, last_config=self.committed.config_block)
+
+    def _prepare_own(self, envelopes: Sequence[bytes], references: References, *, last_config: int) -> Prepared:
         signer = self.check_orders()
         committed = self.committed
         block = build_block(committed.height, committed.header_hash, envelopes)
@@ -213,7 +248,7 @@ class Committer:
         sign_block(
             block,
             [signer],
-            last_config=committed.config_block,
+            last_config=last_config,
             consenter_metadata=consensus.SerializeToString(),
         )
         return self._prepare(block, references)
@@ -301,6 +336,9 @@ class Committer:
             self._configs[number] = validation.config
         if validation.config or _changes_definitions(validation.updates):
             self.definitions_height = number + 1  # before anybody can see the block
+        if validation.config:
+            # Before anybody can see that they are members.
+            self._open_private(validation.config.application_msp_ids)
         with self.visibility if prepared.private else nullcontext():
             for name, commit in prepared.private.items():
                 others = [store for other, store in self._private.items() if other != name]
@@ -308,8 +346,6 @@ class Committer:
             self._state.commit(prepared.encoded, validation.updates, places, committed)
         self.committed = committed
         self._tidy(number, [name for name, _ in places])
-        if validation.config:
-            self._open_private()
 
     def _tidy(self, number: int, transaction_ids: Sequence[str]) -> None:
         for store in self._private.values():
@@ -322,9 +358,9 @@ class Committer:
     def _check_signer(self) -> None:
         if self._signer is None:
             return
-        if self.config.consensus_type != _CONSENSUS:
+        if self.config.consensus_type != CONSENSUS:
             raise NodeError(
-                f"expected a channel ordered by one node ({_CONSENSUS}), got {self.config.consensus_type}: the "
+                f"expected a channel ordered by one node ({CONSENSUS}), got {self.config.consensus_type}: the "
                 "embedded node orders alone"
             )
         if not self.config.policies.satisfied_by(BLOCK_VALIDATION, [self._signer.identity]):
@@ -333,15 +369,18 @@ class Committer:
                 "of an ordering node of this channel"
             )
 
-    def _open_private(self) -> None:
+    def _open_private(self, organisations: Sequence[str]) -> None:
         verified: set[FileIdentity] = set()
-        names = {*self.config.application_msp_ids, *self.committed.private_heights}
-        for name in sorted(names - self._private.keys()):
+        names = {*organisations, *self.committed.private_heights}
+        opened = dict(self._private)
+        for name in sorted(names - opened.keys()):
             store = PrivateStore(
                 self.organisation_directory(name), self._options.files, page_limit=self._options.page_limit
             )
-            self._private[name] = store
+            opened[name] = store
             store.verify(verified)
+        # Replaced, not changed: other threads may be going through it.
+        self._private = opened
 
 
 def _changes_definitions(updates: StateUpdates) -> bool:

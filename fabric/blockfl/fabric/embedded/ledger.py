@@ -210,7 +210,8 @@ class Ledger:
     async def order(self, envelope: bytes) -> TransactionStatus:
         """Order, validate and commit one envelope; returns when its block is on disk.
 
-        The caller has checked who sends it. A transaction may be committed as invalid: see the code.
+        The caller has checked who sends it. A transaction may be committed as invalid: see the code. A configuration
+        update becomes a configuration transaction, whose id is returned, and is in force when this returns.
 
         Raises:
             BlockError: refused before ordering, with the reason; nothing was ordered.
@@ -223,11 +224,11 @@ class Ledger:
             self._orderer.check_running()
         with self.snapshot() as view:
             orderable = verify_orderable(envelope, view.config, view, self._committer.holds)
-        submission = Submission(envelope=envelope, references=orderable.references)
+            submission = Submission(envelope=envelope, orderable=orderable, sequence=view.config.sequence)
         self._orderer.add(submission)
         outcome = await asyncio.wrap_future(submission.outcome)
         return TransactionStatus(
-            transaction_id=orderable.transaction_id,
+            transaction_id=outcome.transaction_id,
             code=outcome.code,
             block_number=outcome.block_number,
             index=outcome.index,

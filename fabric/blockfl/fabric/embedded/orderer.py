@@ -11,12 +11,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ..errors import BlockError, FabricError, NodeError
 from .committer import Committer, Prepared
-from .private_plan import SetReference
+from .refusal import Orderable
 
 _log = logging.getLogger(__name__)
 _WAITING_BYTES: Final = 32 << 20
@@ -25,8 +25,9 @@ _WAITING_COUNT: Final = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of an envelope: its block, its place there and its validation code."""
+    """What became of an envelope: its id, its block, its place there and its validation code."""
 
+    transaction_id: str
     code: int
     block_number: int
     index: int
@@ -34,10 +35,18 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """An envelope that waits for its block."""
+    """An envelope that waits for its block.
+
+    Attributes:
+        envelope: the transaction, or a configuration update.
+        orderable: what was found out about it.
+        sequence: of the configuration under which that was.
+        outcome: what became of it.
+    """
 
     envelope: bytes
-    references: Sequence[SetReference]
+    orderable: Orderable
+    sequence: int
     outcome: Future[Outcome] = field(default_factory=Future)
 
 
@@ -139,6 +148,9 @@ class Orderer:
             item = self._waiting[0]
             if isinstance(item, ForeignBlock) or (batch and size + _size(item) > settings.preferred_max_bytes):
                 break
+            # A configuration has a block of its own.
+            if batch and (item.orderable.is_update or batch[0].orderable.is_update):
+                break
             self._take()
             # Whoever gave up before is not served; from here on giving up comes too late.
             if item.outcome.set_running_or_notify_cancel():
@@ -153,11 +165,17 @@ class Orderer:
         if isinstance(batch, ForeignBlock):
             self._commit_foreign(batch)
             return
+        if not (batch := self._renewed(batch)):
+            return
         try:
             prepared = self._prepare(batch)
         except NodeError:
             raise
         except Exception as error:
+            if isinstance(error, BlockError) and batch[0].orderable.is_update:
+                _log.info("%s", error)
+                batch[0].outcome.set_exception(error)
+                return
             if len(batch) > 1:
                 for submission in batch:
                     self._commit([submission])
@@ -172,12 +190,37 @@ class Orderer:
         validation = prepared.validation
         for index, submission in enumerate(batch):
             _log_invalid(prepared, index)
-            outcome = Outcome(code=validation.codes[index], block_number=validation.number, index=index)
+            outcome = Outcome(
+                transaction_id=validation.tx_ids[index] or submission.orderable.transaction_id,
+                code=validation.codes[index],
+                block_number=validation.number,
+                index=index,
+            )
             submission.outcome.set_result(outcome)
 
+    def _renewed(self, batch: Sequence[Submission]) -> list[Submission]:
+        """What may still be ordered under the configuration in force by now; the others are told why not."""
+        sequence = self._committer.config.sequence
+        renewed = []
+        for submission in batch:
+            try:
+                if not submission.orderable.is_update and submission.sequence != sequence:
+                    orderable = self._committer.verify_orderable(submission.envelope)
+                    submission = replace(submission, orderable=orderable, sequence=sequence)
+                renewed.append(submission)
+            except NodeError:
+                raise
+            except Exception as error:
+                refused = isinstance(error, BlockError)
+                _log.log(logging.INFO if refused else logging.ERROR, "not ordered: %r", error)
+                submission.outcome.set_exception(error if refused else BlockError(f"it was not ordered: {error!r}"))
+        return renewed
+
     def _prepare(self, batch: Sequence[Submission]) -> Prepared:
+        if batch[0].orderable.is_update:
+            return self._committer.prepare_update(batch[0].envelope)
         envelopes = [submission.envelope for submission in batch]
-        return self._committer.prepare_batch(envelopes, [submission.references for submission in batch])
+        return self._committer.prepare_batch(envelopes, [submission.orderable.references for submission in batch])
 
     def _commit_foreign(self, block: ForeignBlock) -> None:
         try:

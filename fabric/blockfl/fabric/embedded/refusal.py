@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from fabric_protos.common import common_pb2
+from fabric_protos.common import common_pb2, policies_pb2
 from google.protobuf.message import DecodeError
 
 from ..config import ChannelConfig
 from ..errors import BlockError
-from ..rwset import decode_read_write_set
+from ..rwset import VALIDATION_PARAMETER, Entries, decode_read_write_set
 from ..transaction import Transaction, decode_transaction
 from ..validate import StateView
 from .membership import read_membership
@@ -27,10 +27,17 @@ _CONFIG_UPDATE: Final = int(common_pb2.CONFIG_UPDATE)
 
 @dataclass(frozen=True, kw_only=True)
 class Orderable:
-    """A transaction that may be ordered; whether it is valid is a matter for later."""
+    """A transaction that may be ordered; whether it is valid is a matter for later.
+
+    Attributes:
+        transaction_id: under which the ledger will list it; empty for a configuration update.
+        references: the private sets that it writes.
+        is_update: whether it is a configuration update, which `reconfiguration` judges when its turn comes.
+    """
 
     transaction_id: str
     references: tuple[SetReference, ...]
+    is_update: bool = False
 
 
 def verify_orderable(
@@ -41,9 +48,10 @@ def verify_orderable(
     1. the envelope is canonically encoded and has payload and signature: peers refuse the whole block otherwise;
     2. it is small enough for a block;
     3. every part of it parses;
-    4. it is an endorsed transaction of this channel;
+    4. it is an endorsed transaction of this channel, or a configuration update;
     5. every private collection that it writes exists;
-    6. some organisation holds the private data that it writes, so that they cannot be lost.
+    6. every policy that it gives to a key parses: peers would stop at the next transaction that writes that key;
+    7. some organisation holds the private data that it writes, so that they cannot be lost.
 
     Args:
         encoded: a serialised common.Envelope.
@@ -64,15 +72,15 @@ def verify_orderable(
         transaction = decode_transaction(encoded)
     except BlockError as error:
         raise _refused(f"a part of it does not parse: {error}") from error
-    if transaction.type == _CONFIG_UPDATE:
+    if transaction.type not in (_ENDORSED, _CONFIG_UPDATE):
         raise _refused(
-            "it is a configuration update, which the embedded node does not take: make a new network with the "
-            "configuration wanted, or run Hyperledger Fabric"
+            f"expected an endorsed transaction (type {_ENDORSED}) or a configuration update (type {_CONFIG_UPDATE}), "
+            f"got type {transaction.type}"
         )
-    if transaction.type != _ENDORSED:
-        raise _refused(f"expected an endorsed transaction (type {_ENDORSED}), got type {transaction.type}")
     if transaction.channel_id != config.channel_id:
         raise _refused(f"expected channel {config.channel_id!r}, got {transaction.channel_id!r}")
+    if transaction.type == _CONFIG_UPDATE:
+        return Orderable(transaction_id="", references=(), is_update=True)
     references = _verify_results(transaction, config, state, holds)
     return Orderable(transaction_id=transaction.tx_id, references=tuple(references))
 
@@ -99,7 +107,11 @@ def _verify_results(
     references: list[SetReference] = []
     organisations = frozenset(config.application_msp_ids)
     for namespace in readwrites.namespaces:
+        for metadata in namespace.metadata_writes:
+            _verify_policy(f"key {metadata.key!r}", metadata.entries)
         for collection in namespace.collections:
+            for hashed in collection.metadata_writes:
+                _verify_policy(f"a private key of collection {collection.collection!r}", hashed.entries)
             if read_membership(state, namespace.namespace, collection.collection, organisations) is None:
                 raise _refused(
                     f"there is no collection {collection.collection!r} of chaincode {namespace.namespace!r}: "
@@ -116,6 +128,19 @@ def _verify_results(
                 name = collection.collection
                 references.append(SetReference(namespace=namespace.namespace, collection=name, digest=digest))
     return references
+
+
+def _verify_policy(what: str, entries: Entries) -> None:
+    for name, value in entries:
+        if name != VALIDATION_PARAMETER:
+            continue
+        try:
+            policies_pb2.SignaturePolicyEnvelope.FromString(value)
+        except DecodeError as error:
+            raise _refused(
+                f"expected a signature policy as {VALIDATION_PARAMETER} of {what}, got {len(value)} bytes that do not "
+                "parse: set the policy as a serialised SignaturePolicyEnvelope"
+            ) from error
 
 
 def _refused(reason: str) -> BlockError:
