@@ -91,7 +91,11 @@ class Aggregator:
         self._tasks: tuple[Task, ...] | None = None
 
     async def run(self) -> None:
-        """Work until cancelled, or until every task is complete when the settings say so."""
+        """Work until cancelled, or until every task is complete when the settings say so.
+
+        Raises:
+            FabricError: The peer refuses to tell events, for good.
+        """
         listener = asyncio.create_task(self._listen())
         retry_s = _RETRY_S
         try:
@@ -107,6 +111,8 @@ class Aggregator:
                     retry_s = _RETRY_S
                 if outlook.complete and self._settings.until_complete:
                     return
+                if listener.done():
+                    listener.result()
                 await self._wait(outlook.wake_s)
         finally:
             listener.cancel()
@@ -123,8 +129,10 @@ class Aggregator:
                 self._woken.set()
 
     async def _wait(self, timeout_s: float) -> None:
+        # Not wait_for: on Python 3.11 it may swallow a cancellation that comes together with the event.
         try:
-            await asyncio.wait_for(self._woken.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._woken.wait()
         except TimeoutError:
             self._tasks = None
 
