@@ -1,0 +1,212 @@
+"""The committee member's process on the in-memory ledger: whole rounds, restarts at every call, takeover."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from blockfl.aggregator.process import Aggregator, AggregatorSettings
+from blockfl.ledger.store import ModelStore
+from blockfl.protocol.records import Round
+from support.federation import INSTITUTIONS
+from support.scenario import Scenario
+from support.world import World
+from support.world_ledger import Killed, WorldHub, WorldLedger
+
+COMMITTEE = ("coordinator", "regulator", "university")
+QUICK = AggregatorSettings(judge_patience_s=0.02, takeover_s=0.05, enrolment_patience_s=0.05)
+WAIT_S = 20
+
+
+class Committee:
+    """A task on a world, and members' processes that can be started and killed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.world = World()
+        self.hub = WorldHub(self.world)
+        self.scenario = Scenario(self.hub, self.world.consortium, self.world.signers, self.world.opening_keys)
+        self.directory = directory
+        self.reports: list[str] = []
+        self._running: list[asyncio.Task[None]] = []
+
+    def make(
+        self, organisation: str, ledger: WorldLedger | None = None, settings: AggregatorSettings = QUICK
+    ) -> Aggregator:
+        return Aggregator(
+            ledger or self.hub.ledger(organisation),
+            self.world.opening_keys[organisation],
+            ModelStore(self.directory / organisation),
+            settings,
+            self.reports.append,
+        )
+
+    def start(self, *organisations: str) -> None:
+        self._running += [asyncio.create_task(self.make(organisation).run()) for organisation in organisations]
+
+    async def wait_for_round(self, number: int, reached: Callable[[Round], bool]) -> Round:
+        async def reach() -> Round:
+            async with self.hub.changed:
+                while True:
+                    with contextlib.suppress(Exception):
+                        round_ = await self.scenario.round(number)
+                        if reached(round_):
+                            return round_
+                    await self.hub.changed.wait()
+
+        return await asyncio.wait_for(reach(), WAIT_S)
+
+    async def close(self) -> None:
+        for task in self._running:
+            task.cancel()
+        for task in self._running:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+async def committee(tmp_path: Path) -> AsyncIterator[Committee]:
+    made = Committee(tmp_path)
+    await made.scenario.prepare()
+    yield made
+    await made.close()
+
+
+def is_open(round_: Round) -> bool:
+    return round_.state == "open"
+
+
+def is_published(round_: Round) -> bool:
+    return round_.state == "published"
+
+
+async def test_three_members_take_a_task_through_two_rounds(committee: Committee) -> None:
+    committee.start(*COMMITTEE)
+    for number in (1, 2):
+        await committee.wait_for_round(number, is_open)
+        for organisation in INSTITUTIONS:
+            await committee.scenario.submit(organisation, number)
+            await committee.scenario.upload(organisation, number)
+        round_ = await committee.wait_for_round(number, is_published)
+        assert round_.accepted == INSTITUTIONS
+    assert (await committee.scenario.model(2)).accepted == INSTITUTIONS
+
+
+async def test_a_member_that_is_killed_before_or_after_any_call_goes_on_where_the_ledger_stands(
+    committee: Committee,
+) -> None:
+    await committee.scenario.open(1)
+    for organisation in INSTITUTIONS:
+        await committee.scenario.submit(organisation)
+        await committee.scenario.upload(organisation)
+    lives = 0
+    published = asyncio.create_task(committee.wait_for_round(1, is_published))
+    while not published.done():
+        ledger = committee.hub.ledger("coordinator")
+        # Each life makes one call more that takes effect, and dies once before and once after it.
+        ledger.kill_before, ledger.kill_after = (lives // 2, None) if lives % 2 else (None, lives // 2)
+        running = asyncio.create_task(committee.make("coordinator", ledger).run())
+        await asyncio.wait((running, published), timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        running.cancel()
+        with contextlib.suppress(Killed, asyncio.CancelledError):
+            await running
+        lives += 1
+        assert lives < 200, "no progress"
+    assert lives > 20, "the process must have died at many places"
+    assert (await committee.scenario.round(1)).accepted == INSTITUTIONS
+
+
+async def test_another_member_opens_judges_closes_and_publishes_when_the_aggregator_is_away(
+    committee: Committee,
+) -> None:
+    committee.start("university")
+    await committee.wait_for_round(1, is_open)
+    for organisation in INSTITUTIONS:
+        await committee.scenario.submit(organisation)
+        await committee.scenario.upload(organisation)
+    await committee.wait_for_round(1, is_published)
+    assert (await committee.scenario.model(1)).published_by == "university"
+
+
+async def test_the_first_round_waits_for_everybody_only_for_a_while(tmp_path: Path) -> None:
+    committee = Committee(tmp_path)
+    await committee.scenario.register()
+    await committee.scenario.create()
+    await committee.scenario.enrol(*INSTITUTIONS[:3])
+    committee.start("coordinator")
+    round_ = await committee.wait_for_round(1, is_open)
+    assert tuple(part.organisation for part in round_.participants) == INSTITUTIONS[:3]
+    await committee.close()
+
+
+async def test_an_update_is_not_judged_before_all_of_it_is_there(committee: Committee) -> None:
+    committee.start(*COMMITTEE)
+    await committee.wait_for_round(1, is_open)
+    for organisation in INSTITUTIONS:
+        await committee.scenario.submit(organisation)
+    for organisation in INSTITUTIONS[1:]:
+        await committee.scenario.upload(organisation)
+
+    async def others_are_judged() -> None:
+        async with committee.hub.changed:
+            while not all([(await committee.scenario.update(one)).state == "accepted" for one in INSTITUTIONS[1:]]):
+                await committee.hub.changed.wait()
+
+    await asyncio.wait_for(others_are_judged(), WAIT_S)
+    assert (await committee.scenario.update(INSTITUTIONS[0])).state == "submitted"
+    await committee.scenario.upload(INSTITUTIONS[0])
+    assert (await committee.wait_for_round(1, is_published)).accepted == INSTITUTIONS
+
+
+async def test_the_process_ends_when_every_task_is_complete_and_it_is_told_to(tmp_path: Path) -> None:
+    committee = Committee(tmp_path)
+    await committee.scenario.prepare()
+    settings = AggregatorSettings(judge_patience_s=0.02, takeover_s=0.05, until_complete=True)
+    running = asyncio.create_task(committee.make("coordinator", settings=settings).run())
+    for number in range(1, committee.scenario.spec.rounds + 1):
+        await committee.wait_for_round(number, is_open)
+        for organisation in INSTITUTIONS:
+            await committee.scenario.submit(organisation, number)
+            await committee.scenario.upload(organisation, number)
+        await committee.wait_for_round(number, is_published)
+    await asyncio.wait_for(running, WAIT_S)
+    assert (await committee.scenario.progress()).version == committee.scenario.spec.rounds
+
+
+async def test_an_organisation_outside_the_committee_is_told_so(committee: Committee) -> None:
+    reports: list[str] = []
+    key = committee.world.opening_keys["coordinator"]
+    ledger = committee.hub.ledger(INSTITUTIONS[0])
+    aggregator = Aggregator(ledger, key, ModelStore(committee.directory / "x"), QUICK, reports.append)
+    running = asyncio.create_task(aggregator.run())
+    while not reports:
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert "is not in the committee" in reports[0]
+
+
+async def test_while_the_ledger_does_not_answer_the_process_says_so_and_goes_on_afterwards(
+    committee: Committee,
+) -> None:
+    ledger = committee.hub.ledger("coordinator")
+    ledger.unreachable = True
+    running = asyncio.create_task(committee.make("coordinator", ledger).run())
+    while not committee.reports:
+        await asyncio.sleep(0)
+    assert "connection refused" in committee.reports[0]
+    ledger.unreachable = False
+    await committee.wait_for_round(1, is_open)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def test_no_task_by_the_name_is_waited_for(committee: Committee) -> None:
+    settings = AggregatorSettings(tasks=("another",), until_complete=True)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(committee.make("coordinator", settings=settings).run(), 0.2)
