@@ -102,7 +102,11 @@ class Watched(World):
         simulation = transaction.simulation
         if simulation.writes:
             seen = self.observed[function]
-            touched = {*simulation.reads, *simulation.private_reads, *(("", start) for start, _, _ in simulation.ranges)}
+            touched = {
+                *simulation.reads,
+                *simulation.private_reads,
+                *(("", start) for start, _, _ in simulation.ranges),
+            }
             seen.reads |= {kind_of(*place) for place in touched}
             seen.writes |= {kind_of(*place) for place in simulation.writes}
             seen.needs |= {self.need(*place) for place in simulation.writes}
