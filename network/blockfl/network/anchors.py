@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import yaml
 
-
 _ONE_LINE: Final = 90
 
 

@@ -83,6 +83,8 @@ def _after(name: str) -> dict[str, Any]:
 
 
 _RELEASE: Final = version("blockfl")
+SERVICE_IMAGE: Final = f"blockfl:{_RELEASE}"
+TRAINING_IMAGE: Final = f"blockfl-training:{_RELEASE}"
 _HARDENING: Final = Block(
     "hardening",
     {
@@ -117,12 +119,12 @@ _PEER: Final = Block(
         "depends_on": _after(PROVISION),
     },
 )
-_SERVICE: Final = Block("service", {MERGE: _HARDENING, **_image("BLOCKFL_IMAGE", f"blockfl:{_RELEASE}", ours=True)})
+_SERVICE: Final = Block("service", {MERGE: _HARDENING, **_image("BLOCKFL_IMAGE", SERVICE_IMAGE, ours=True)})
 _TRAINING: Final = Block(
     "training",
     {
         MERGE: _HARDENING,
-        **_image("BLOCKFL_TRAINING_IMAGE", f"blockfl-training:{_RELEASE}", ours=True),
+        **_image("BLOCKFL_TRAINING_IMAGE", TRAINING_IMAGE, ours=True),
         "mem_limit": "4g",
     },
 )

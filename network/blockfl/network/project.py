@@ -1,0 +1,269 @@
+"""A network as a Docker Compose project: brought up by Compose, looked at through Docker's own interface.
+
+The project may also be one that an operator brought up with ``docker compose up``: its directory tells its name.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from blockfl.fabric.errors import FabricError
+from blockfl.network.compose import PROVISION, SERVICE_IMAGE, SETUP, render_compose, save_compose
+from blockfl.network.description import Description, Organisation
+from blockfl.network.engine import Container, Engine
+from blockfl.network.errors import NetworkError
+from blockfl.network.layout import Layout
+from blockfl.network.membership import ChannelNodes
+from blockfl.network.node import node_name
+from blockfl.network.port import require_free_ports
+from blockfl.network.status import ProcessStatus
+
+DEFAULT_OWNER: Final = 1000
+"""Whose the files are, and as whom containers run, when root brings the network up."""
+_WAIT_S: Final = 600
+_LOG_LINES: Final = 8
+_BANNER: Final = (
+    "Hyperledger Fabric in containers of one machine: every organisation's keys lie in one directory; "
+    "a consortium runs each organisation's part on that organisation's own machines"
+)
+_ONCE: Final = (PROVISION, SETUP)
+
+Report = Callable[[str], None]
+
+
+class ComposeProject:
+    """The containers of one network's directory."""
+
+    def __init__(self, description: Description, layout: Layout) -> None:
+        self._description = description
+        self._layout = layout
+
+    @property
+    def name(self) -> str:
+        """The project's name: as whoever brought it up said, otherwise one of the directory's own."""
+        try:
+            said = json.loads(self._layout.state.read_bytes()).get("project")
+        except (OSError, ValueError):
+            said = None
+        place = hashlib.sha256(str(self._layout.directory.resolve()).encode()).hexdigest()[:8]
+        return str(said) if said else f"blockfl-{self._description.network}-{place}"
+
+    @property
+    def file(self) -> Path:
+        """The project's ``docker-compose.yaml``."""
+        return self._layout.directory / "docker-compose.yaml"
+
+    def require(self) -> None:
+        """Check that Compose, the engine and our image are there.
+
+        Raises:
+            NetworkError: Something is missing; the text says what to do.
+        """
+        find_compose()
+        with Engine() as engine:
+            engine.require_image(self._image())
+
+    def up(self, report: Report) -> None:
+        """Write the project's files, and start what does not run.
+
+        Raises:
+            NetworkError: A container does not become healthy; with what its log says.
+        """
+        with Engine() as engine:
+            running = {one.service for one in engine.containers(self.name) if one.is_running}
+        require_free_ports((address, name) for name, address in self._published() if name not in running)
+        self._write_files()
+        report(_BANNER)
+        try:
+            self.compose("up", "--detach", "--wait", "--wait-timeout", str(_WAIT_S))
+        except NetworkError as error:
+            raise NetworkError(f"{error}{self._explain()}") from error
+        with Engine() as engine:
+            containers = engine.containers(self.name)
+        for line in next((one.tail(_LOG_LINES) for one in containers if one.service == SETUP), "").splitlines():
+            report(line)
+        report(f"{sum(one.is_running for one in containers)} containers run, project {self.name}")
+
+    def status(self) -> list[ProcessStatus]:
+        """Return how every container is, and how many blocks a node has."""
+        with Engine() as engine:
+            containers = {one.service: one for one in engine.containers(self.name)}
+            expected = [name for name in self._services() if name in containers or not name.startswith("agent-")]
+            rows = [name for name in expected if not _is_done(name, containers.get(name))]
+            running = {name for name in rows if name in containers and containers[name].is_running}
+            with ThreadPoolExecutor(max_workers=8) as pool:
+                memory = dict(
+                    zip(running, pool.map(lambda name: containers[name].read_memory_mb(), running), strict=True)
+                )
+            heights = asyncio.run(self._read_heights(running))
+            return [self._row(name, containers.get(name), memory.get(name), heights.get(name)) for name in rows]
+
+    def logs(self, name: str, lines: int) -> str:
+        """Return the last lines of a container's log.
+
+        Raises:
+            NetworkError: There is no such container.
+        """
+        with Engine() as engine:
+            containers = {one.service: one for one in engine.containers(self.name)}
+            if name not in containers:
+                raise NetworkError(f"no container {name}; there are {', '.join(sorted(containers)) or 'none'}")
+            return containers[name].tail(lines)
+
+    def stop(self) -> list[str]:
+        """Stop every container, and return what ran."""
+        with Engine() as engine:
+            running = sorted(one.service for one in engine.containers(self.name) if one.is_running)
+        self.compose("--profile", "*", "stop")
+        return running
+
+    def down(self) -> None:
+        """Remove the containers, their networks and Docker's volumes."""
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
+
+    def compose(self, *arguments: str) -> str:
+        """Run a command of Compose in this project and return what it printed.
+
+        Raises:
+            NetworkError: It fails.
+        """
+        self._write_files()
+        command = [*find_compose(), "--project-directory", str(self._layout.directory.resolve())]
+        command += ["--file", str(self.file.resolve()), "--project-name", self.name, *arguments]
+        finished = subprocess.run(
+            command, env={**os.environ, **self._variables()}, capture_output=True, text=True, check=False
+        )
+        if finished.returncode:
+            said = [line for line in finished.stderr.splitlines() if line.strip()]
+            raise NetworkError(
+                f"docker compose {arguments[0]} failed: {said[-1].strip() if said else 'no reason given'}"
+            )
+        return finished.stdout
+
+    def _write_files(self) -> None:
+        """Write what Compose reads, so that its own command works in the directory, too."""
+        save_compose(self.file, render_compose(self._description, self._layout.description.read_text()))
+        variables = "".join(f"{name}={value}\n" for name, value in self._variables().items())
+        save_compose(self.file.with_name(".env"), variables)
+        if os.getuid() == 0:
+            uid, gid = self._owner()
+            for path in (self._layout.directory, *self._layout.directory.iterdir()):
+                if path.stat().st_uid == 0 and (path == self._layout.directory or path.is_file()):
+                    os.chown(path, uid, gid)
+
+    def _variables(self) -> dict[str, str]:
+        uid, gid = self._owner()
+        return {
+            "COMPOSE_PROJECT_NAME": self.name,
+            "BLOCKFL_STATE": str(self._layout.directory.resolve()),
+            "BLOCKFL_UID": str(uid),
+            "BLOCKFL_GID": str(gid),
+        }
+
+    def _owner(self) -> tuple[int, int]:
+        """Return as whom containers run: whoever brings the network up, but never root."""
+        status = self._layout.directory.stat()
+        if status.st_uid:
+            return status.st_uid, status.st_gid
+        return DEFAULT_OWNER, DEFAULT_OWNER
+
+    def _image(self) -> str:
+        return os.environ.get("BLOCKFL_IMAGE") or SERVICE_IMAGE
+
+    def _services(self) -> dict[str, str]:
+        """Every service of the file, and where it is reached from this machine."""
+        organisations = self._description.organisations
+        rows = dict.fromkeys(_ONCE[:1], "")
+        rows |= {
+            node_name("orderer", one.name): f"{one.host}:{one.ports.orderer}" for one in self._description.orderers
+        }
+        rows |= {node_name("peer", one.name): f"{one.host}:{one.ports.peer}" for one in organisations}
+        rows |= {f"contract-{one.name}": "" for one in organisations}
+        rows |= dict.fromkeys(_ONCE[1:], "")
+        rows |= {f"aggregator-{one.name}": "" for one in organisations if "committee" in one.roles}
+        return rows | {f"agent-{one.name}": "" for one in organisations if "institution" in one.roles}
+
+    def _published(self) -> list[tuple[str, str]]:
+        rows = [(name, address) for name, address in self._services().items() if address]
+        for one in self._description.orderers:
+            rows.append((node_name("orderer", one.name), f"{one.host}:{one.ports.orderer_admin}"))
+        return rows
+
+    def _row(
+        self, name: str, container: Container | None, memory: float | None, height: int | str | None
+    ) -> ProcessStatus:
+        return ProcessStatus(
+            name=name,
+            state=container.state if container else "stopped",
+            address=self._services()[name],
+            pid=container.pid if container else None,
+            memory_mb=memory,
+            height=height if isinstance(height, int) else None,
+            error=(container.complaint if container else "") or (height if isinstance(height, str) else ""),
+        )
+
+    async def _read_heights(self, running: set[str]) -> dict[str, int | str]:
+        """Return each running node's number of blocks, or what it says instead."""
+        nodes = ChannelNodes(self._description, self._layout)
+        reads: dict[str, Callable[[Organisation], Awaitable[int | None]]] = {
+            "orderer": nodes.read_orderer_height,
+            "peer": nodes.read_peer_height,
+        }
+
+        async def read(name: str, kind: str, organisation: Organisation) -> tuple[str, int | str]:
+            try:
+                return name, await reads[kind](organisation) or "has not joined the channel"
+            except FabricError as error:
+                return name, str(error).splitlines()[0]
+
+        asked = [
+            read(node_name(kind, one.name), kind, one)
+            for kind in ("orderer", "peer")
+            for one in self._description.organisations
+            if node_name(kind, one.name) in running
+        ]
+        return dict(await asyncio.gather(*asked))
+
+    def _explain(self) -> str:
+        """Return what the containers that failed say."""
+        with Engine() as engine:
+            containers = engine.containers(self.name)
+        told = [
+            f"\n{one.service}: {one.complaint}\n{one.tail(_LOG_LINES)}"
+            for one in containers
+            if one.complaint or one.state == "crashed"
+        ]
+        return "".join(told)
+
+
+def find_compose() -> Sequence[str]:
+    """Return the command of Docker Compose, version 2.
+
+    Raises:
+        NetworkError: There is none.
+    """
+    for command in (("docker", "compose"), ("docker-compose",)):
+        program = shutil.which(command[0])
+        if program is None:
+            continue
+        asked = subprocess.run(
+            [program, *command[1:], "version", "--short"], capture_output=True, text=True, check=False
+        )
+        if asked.returncode == 0 and asked.stdout.strip().lstrip("v").startswith(("2.", "3.", "4.", "5.")):
+            return (program, *command[1:])
+    raise NetworkError(
+        "the compose ledger needs Docker Compose 2, and neither `docker compose version` nor `docker-compose version` "
+        "tells of one; install Docker's compose plugin, or use --ledger local or embedded"
+    )
+
+
+def _is_done(name: str, container: Container | None) -> bool:
+    """Whether a service that runs once has done its work, so that there is nothing to show."""
+    return name in _ONCE and container is not None and container.state == "stopped"
