@@ -10,6 +10,7 @@ federation.wait_for_institutions("t")
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -22,6 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from blockfl.fabric.block import decode_metadata
+from blockfl.fabric.wire import scan_fields
+from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.network import Network
 from blockfl.protocol.model import encode_model, manifest_of
@@ -64,10 +68,28 @@ class FederationProcesses:
             self.blockfl("network", "down", "--directory", str(self.network), "--yes")
 
     def kill_node(self, name: str) -> None:
-        """kill -9 a process of the network: ``node`` or ``contract-<organisation>``."""
+        """kill -9 a process of the network, as its status names it."""
         row = next(row for row in Network.open(self.network).status() if row.name == name)
         assert row.pid is not None, f"{name} does not run"
         os.kill(row.pid, signal.SIGKILL)
+
+    def find_leader(self) -> str:
+        """The organisation whose ordering node leads, by the last block that a peer has.
+
+        Source: SmartBFT's ViewMetadata, whose first field is the view; nodes lead in turn, one per view.
+        """
+        orderers = [one.name for one in Network.open(self.network).description.orderers]
+        return orderers[asyncio.run(self._read_view()) % len(orderers)]
+
+    async def _read_view(self) -> int:
+        async with Ledger(self.profile("university")) as ledger:
+            height = await ledger.gateway.height()
+            async for block in ledger.gateway.blocks(height - 1):
+                fields = dict(scan_fields(memoryview(decode_metadata(block).consenter_metadata)))
+                view = fields.get(1, 0)
+                assert isinstance(view, int)
+                return view
+        raise AssertionError("no block")
 
     def profile_path(self, organisation: str, user: str = "agent") -> Path:
         return self.network / "organisations" / organisation / "profiles" / f"{user}.json"

@@ -1,20 +1,21 @@
 """Processes that belong to a network: started apart from the terminal, remembered by pid, stopped by pid.
 
 Each has a log and a record ``run/<name>.json`` with pid and start time, so that a pid that now belongs to somebody else
-is never signalled.
+is never signalled, and with what it was started with, so that it can be started again. Environments hold no secrets.
 """
 
 import contextlib
-import json
+import fcntl
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from blockfl.network.errors import NetworkError
 
@@ -53,24 +54,42 @@ class ProcessTable:
         Returns:
             Whether it was started now.
         """
-        if self.find(spec.name) is not None:
-            return False
         self._run.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
-        pid = _spawn(spec, self.log(spec.name))
-        record = {"pid": pid, "created": psutil.Process(pid).create_time(), "stopped": False}
-        self._write(spec.name, record)
+        with self._locked():
+            if self.find(spec.name) is not None:
+                return False
+            pid = _spawn(spec, self.log(spec.name))
+            record = _Record(
+                pid=pid,
+                created=psutil.Process(pid).create_time(),
+                stopped=False,
+                command=list(spec.command),
+                environment=dict(spec.environment),
+            )
+            self._write(spec.name, record)
         return True
+
+    def restart(self, name: str) -> bool:
+        """Start a process that has ended on its own as it was started before.
+
+        Returns:
+            Whether it was started now: not if it runs, was stopped on purpose, or was never started.
+        """
+        record = self._read(name)
+        if record is None or record.stopped:
+            return False
+        return self.start(ProcessSpec(name=name, command=record.command, environment=record.environment))
 
     def find(self, name: str) -> psutil.Process | None:
         """Return the running process, or None."""
         record = self._read(name)
         if record is None:
             return None
-        _reap(int(record["pid"]))
+        _reap(record.pid)
         try:
-            process = psutil.Process(int(record["pid"]))
-            if abs(process.create_time() - float(record["created"])) > 1 or process.status() == psutil.STATUS_ZOMBIE:
+            process = psutil.Process(record.pid)
+            if abs(process.create_time() - record.created) > 1 or process.status() == psutil.STATUS_ZOMBIE:
                 return None
         except psutil.Error:
             return None
@@ -81,7 +100,7 @@ class ProcessTable:
         if self.find(name) is not None:
             return "running"
         record = self._read(name)
-        return "stopped" if record is None or record["stopped"] else "crashed"
+        return "stopped" if record is None or record.stopped else "crashed"
 
     def stop(self, names: Sequence[str], timeout_s: float = 15.0) -> list[str]:
         """Ask processes to end, and end those that do not within the timeout.
@@ -91,8 +110,9 @@ class ProcessTable:
         """
         running = {name: process for name in names if (process := self.find(name)) is not None}
         for name, process in running.items():
-            record = self._read(name) or {}
-            self._write(name, {**record, "stopped": True})
+            record = self._read(name)
+            if record is not None:
+                self._write(name, record.model_copy(update={"stopped": True}))
             _signal(process, signal.SIGTERM)
         _, alive = psutil.wait_procs(list(running.values()), timeout=timeout_s)
         for process in alive:
@@ -119,19 +139,36 @@ class ProcessTable:
         if self.find(name) is None:
             raise NetworkError(f"{name} ended unexpectedly; the last lines of {self.log(name)}:\n{self.tail(name)}")
 
-    def _read(self, name: str) -> dict[str, float] | None:
-        path = self._run / f"{name}.json"
+    def _read(self, name: str) -> "_Record | None":
         try:
-            record = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+            return _Record.model_validate_json((self._run / f"{name}.json").read_bytes())
+        except (OSError, ValidationError):
             return None
-        return record if isinstance(record, dict) and {"pid", "created", "stopped"} <= set(record) else None
 
-    def _write(self, name: str, record: Mapping[str, object]) -> None:
+    def _write(self, name: str, record: "_Record") -> None:
         path = self._run / f"{name}.json"
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(record))
+        partial.write_text(record.model_dump_json())
         partial.rename(path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep two from starting the same process: a command and the keeper."""
+        with (self._run / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+class _Record(BaseModel):
+    """What is remembered of a process."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    pid: int
+    created: float
+    stopped: bool
+    command: list[str]
+    environment: dict[str, str]
 
 
 def python_command(module: str, *arguments: str) -> list[str]:

@@ -12,6 +12,7 @@ from blockfl.network.description import Description, LedgerKind
 from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.errors import NetworkError
 from blockfl.network.identities import provision_identities
+from blockfl.network.keeper import KEEPER, keeper_process
 from blockfl.network.launcher import Launcher
 from blockfl.network.layout import Layout
 from blockfl.network.local import LocalLauncher
@@ -91,6 +92,7 @@ class ProcessRuntime:
         self._launcher.wait_until_ready(_READY_S)
         report(f"{len(self._processes.names())} processes run")
         asyncio.run(bring_up_contract(description, layout, report))
+        self._processes.start(keeper_process(layout.directory))
 
     def status(self) -> list[ProcessStatus]:
         """As ``Runtime.status``."""
@@ -98,6 +100,7 @@ class ProcessRuntime:
         for organisation in self._description.organisations:
             name = f"contract-{organisation.name}"
             rows.append(process_status(self._processes, name, service_address(organisation)))
+        rows.append(process_status(self._processes, KEEPER, ""))
         return rows
 
     def logs(self, name: str, lines: int) -> str:
@@ -108,10 +111,11 @@ class ProcessRuntime:
         return self._processes.tail(name, lines)
 
     def stop(self) -> list[str]:
-        """As ``Runtime.stop``; the contract services, which others need, end last."""
+        """As ``Runtime.stop``; first the keeper, and last the contract services, which others need."""
+        stopped = self._processes.stop([KEEPER])
         services = [name for name in self._processes.names() if name.startswith("contract-")]
         nodes = [name for name in self._processes.names() if not name.startswith("contract-")]
-        return self._processes.stop(nodes) + self._processes.stop(services)
+        return stopped + self._processes.stop(nodes) + self._processes.stop(services)
 
     def down(self) -> None:
         """As ``Runtime.down``."""
