@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from examples.heart import containers
 from examples.heart.summary import plot_accuracy, print_rounds, write_page
+
+from blockfl.network.errors import NetworkError
 
 COMMITTEE = ("coordinator", "regulator", "university")
 HOSPITALS = ("cleveland", "hungary", "longbeach", "switzerland")
@@ -37,10 +40,11 @@ class DemoError(Exception):
 class Stage:
     """The demo's processes, files and memory readings."""
 
-    def __init__(self, directory: Path, base_port: int) -> None:
+    def __init__(self, directory: Path, base_port: int, ledger: str) -> None:
         self.directory = directory
         self.network = directory / "network"
         self.base_port = base_port
+        self.ledger = ledger
         self.peak_rss: dict[str, float] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._done = threading.Event()
@@ -119,9 +123,21 @@ class Stage:
                 with contextlib.suppress(psutil.Error):
                     for descendant in psutil.Process(child.pid).children(recursive=True):
                         self._measure(f"{name}, training", descendant.pid)
+            if self.ledger == "compose":
+                self._measure_containers()
             for record in (self.network / "run").glob("*.json"):
                 with contextlib.suppress(OSError, ValueError):
                     self._measure(record.stem, int(json.loads(record.read_bytes())["pid"]))
+
+    def _measure_containers(self) -> None:
+        with contextlib.suppress(NetworkError):
+            for name, pid in containers.list_processes(self.network):
+                self._measure(name, pid)
+                with contextlib.suppress(psutil.Error):
+                    for place, descendant in enumerate(psutil.Process(pid).children(recursive=True)):
+                        self._measure(
+                            f"{name}, training" if place and name.startswith("agent") else name, descendant.pid
+                        )
 
     def _measure(self, name: str, pid: int) -> None:
         with contextlib.suppress(OSError):
@@ -160,10 +176,10 @@ def main() -> None:
     directory: Path = arguments.directory
     if (directory / "network").exists():
         with contextlib.suppress(DemoError):
-            Stage(directory, 0).blockfl("network", "down", "--directory", str(directory / "network"), "--yes")
+            Stage(directory, 0, "").blockfl("network", "down", "--directory", str(directory / "network"), "--yes")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    stage = Stage(directory, find_free_ports())
+    stage = Stage(directory, find_free_ports(), arguments.ledger)
     try:
         with terminating():
             summary = play(stage, arguments)
@@ -186,6 +202,12 @@ def play(stage: Stage, arguments: argparse.Namespace) -> dict[str, Any]:
     stage.run([sys.executable, "-m", "examples.heart.prepare", "--directory", str(data), "--seed", seed])
     up = ["network", "up", "--directory", str(stage.network), "--ledger", arguments.ledger]
     stage.blockfl(*up, "--base-port", str(stage.base_port))
+    if stage.ledger == "compose":
+        containers.prepare(stage.directory, data, HOSPITALS, TASK, seed)
+        cheat = ["--task", TASK, "--seed", seed, "--cheat-in-round", str(CHEATING_ROUND)]
+        containers.prepare_cheat(
+            stage.directory, CHEAT, [*cheat, "--model", "/data/model.keras", "--data", "/data/data.npz"]
+        )
     stage.watch_memory()
     for organisation in COMMITTEE:
         stage.start(f"aggregator {organisation}", aggregator_command(stage, organisation))
@@ -206,6 +228,8 @@ def play(stage: Stage, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def aggregator_command(stage: Stage, organisation: str) -> list[str]:
     """Return the command of a committee member's process."""
+    if stage.ledger == "compose":
+        return containers.run_command(stage.directory, f"aggregator-{organisation}")
     state = stage.directory / "aggregators" / organisation
     return [
         *(sys.executable, "-m", "blockfl.cli.main", "aggregator", "run"),
@@ -241,6 +265,8 @@ def task_command(stage: Stage, data: Path, rounds: int) -> list[str]:
 
 def institution_command(stage: Stage, hospital: str, data: Path, seed: str) -> list[str]:
     """Return the command of a hospital's agent; one of them is the cheat."""
+    if stage.ledger == "compose":
+        return containers.run_command(stage.directory, f"agent-{hospital}")
     agent = [sys.executable, "-m", "blockfl.cli.main", "institution", "run"]
     if hospital == CHEAT:
         agent = [sys.executable, "-m", "examples.heart.cheating_institution", "--cheat-in-round", str(CHEATING_ROUND)]

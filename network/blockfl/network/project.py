@@ -34,6 +34,8 @@ _BANNER: Final = (
     "a consortium runs each organisation's part on that organisation's own machines"
 )
 _ONCE: Final = (PROVISION, SETUP)
+_WORKERS: Final = ("aggregator-", "agent-")
+"""Started by whoever wants them, as on every ledger."""
 
 Report = Callable[[str], None]
 
@@ -81,22 +83,20 @@ class ComposeProject:
         require_free_ports((address, name) for name, address in self._published() if name not in running)
         self._write_files()
         report(_BANNER)
+        nodes = [name for name in self._services() if not name.startswith(_ONCE) and not name.startswith(_WORKERS)]
         try:
-            self.compose("up", "--detach", "--wait", "--wait-timeout", str(_WAIT_S))
+            self.compose("up", "--detach", "--wait", "--wait-timeout", str(_WAIT_S), *nodes)
+            report(f"{len(nodes)} containers run, project {self.name}")
+            for line in self.compose("run", "--rm", "--no-deps", "-T", SETUP).splitlines():
+                report(line)
         except NetworkError as error:
             raise NetworkError(f"{error}{self._explain()}") from error
-        with Engine() as engine:
-            containers = engine.containers(self.name)
-        for line in next((one.tail(_LOG_LINES) for one in containers if one.service == SETUP), "").splitlines():
-            report(line)
-        report(f"{sum(one.is_running for one in containers)} containers run, project {self.name}")
 
     def status(self) -> list[ProcessStatus]:
         """Return how every container is, and how many blocks a node has."""
         with Engine() as engine:
             containers = {one.service: one for one in engine.containers(self.name)}
-            expected = [name for name in self._services() if name in containers or not name.startswith("agent-")]
-            rows = [name for name in expected if not _is_done(name, containers.get(name))]
+            rows = [name for name in self._services() if _is_of_interest(name, containers.get(name))]
             running = {name for name in rows if name in containers and containers[name].is_running}
             with ThreadPoolExecutor(max_workers=8) as pool:
                 memory = dict(
@@ -264,6 +264,8 @@ def find_compose() -> Sequence[str]:
     )
 
 
-def _is_done(name: str, container: Container | None) -> bool:
-    """Whether a service that runs once has done its work, so that there is nothing to show."""
-    return name in _ONCE and container is not None and container.state == "stopped"
+def _is_of_interest(name: str, container: Container | None) -> bool:
+    """Whether a service should run, or has been started; one that runs once only when it failed."""
+    if name in _ONCE:
+        return container is not None and container.state != "stopped"
+    return container is not None or not name.startswith(_WORKERS)
