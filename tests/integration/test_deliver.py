@@ -198,10 +198,10 @@ async def test_broadcast_orders_what_is_in_order_and_refuses_the_rest(network: C
         assert await gateway.evaluate(CONTRACT, "Get", "b") == b"1"
 
 
-async def test_a_configuration_update_is_refused_by_name(network: Consortium) -> None:
-    header = common_pb2.ChannelHeader(type=common_pb2.CONFIG_UPDATE, channel_id=CHANNEL)
+async def test_a_configuration_that_no_ordering_node_made_is_refused_by_name(network: Consortium) -> None:
+    header = common_pb2.ChannelHeader(type=common_pb2.CONFIG, channel_id=CHANNEL)
     payload = common_pb2.Payload(data=b"")
     payload.header.channel_header = header.SerializeToString()
     (answer,) = await broadcast(network, common_pb2.Envelope(payload=payload.SerializeToString()).SerializeToString())
     assert answer.status == Status.BAD_REQUEST
-    assert "its channel is configured when it is created" in answer.info
+    assert "or a CONFIG_UPDATE (type 2), which are what the embedded node orders, got type 1" in answer.info

@@ -46,8 +46,8 @@ class Consortium:
     """
 
     directory: Path
-    organisations: Mapping[str, Organisation]
-    handlers: Mapping[str, Contract]
+    organisations: dict[str, Organisation]
+    handlers: dict[str, Contract]
     package: bytes
     node: EmbeddedNode | None = None
     servers: dict[str, ContractServer] = field(default_factory=dict)
@@ -72,6 +72,9 @@ class Consortium:
         first = next(iter(self.organisations.values()))
         return Endpoint(address=self.running.orderer_address, tls_roots_pem=first.tls.certificate_pem)
 
+    def orderer_endpoints(self) -> list[Endpoint]:
+        return [self.orderer_endpoint()]
+
     def gateway(self, organisation: str, role: Role = "client", name: str = "") -> Gateway:
         """A client of the organisation's endpoint; to be used in `async with`."""
         return Gateway(self.endpoint(organisation), self.signer(organisation, role, name), CHANNEL)
@@ -91,7 +94,8 @@ class Consortium:
         self.settings = self.settings.model_copy(
             update={
                 "organisations": tuple(
-                    one.model_copy(update={"listen": addresses[one.msp_id]}) for one in self.settings.organisations
+                    one.model_copy(update={"listen": addresses.get(one.msp_id, one.listen)})
+                    for one in self.settings.organisations
                 ),
                 "orderer": self.settings.orderer.model_copy(update={"listen": self.node.orderer_address}),
             }
@@ -119,6 +123,18 @@ class Consortium:
     async def stop_service(self, organisation: str) -> None:
         await self.servers.pop(organisation).stop(0.2)
 
+    async def invite(self, name: str, handler: Contract) -> Organisation:
+        """Makes another organisation with a contract service, and settings that have it; not on the channel yet."""
+        assert self.settings is not None
+        organisation = self.organisations[name] = make_organisation(name)
+        self.handlers[name] = handler
+        _write_organisation(self, organisation)
+        await self.start_service(name)
+        added = OrganisationSettings(**_endpoint(self.directory / name, name, "peer"))
+        self.settings = self.settings.model_copy(update={"organisations": (*self.settings.organisations, added)})
+        self.settings = _with_services(self)
+        return organisation
+
     async def deploy(self, definition: ChaincodeDefinition) -> None:
         """Installs, approves by every organisation and commits."""
 
@@ -142,6 +158,7 @@ class AnyConsortium(Protocol):
 
     def signer(self, organisation: str, role: Role = "client", name: str = "") -> Signer: ...
     def endpoint(self, organisation: str) -> Endpoint: ...
+    def orderer_endpoints(self) -> list[Endpoint]: ...
     def gateway(self, organisation: str, role: Role = "client", name: str = "") -> Gateway: ...
     def lifecycle(self, organisation: str) -> AbstractAsyncContextManager[Lifecycle]: ...
     async def start_node(self) -> None: ...
@@ -241,15 +258,8 @@ def _prepare(
         handlers=handlers,
         package=package_contract("app_1.0", MUTUAL_TLS_CONNECTION),
     )
-    for name, organisation in organisations.items():
-        home = directory / name
-        home.mkdir()
-        _write_signer(home / "peer", organisation.signer(f"peer0.{name}", "peer"))
-        _write_tls(home / "tls", organisation, f"peer0.{name}")
-        _write_tls(home / "contract-client", organisation, f"contract-client.{name}")
-        network._tls[name] = _issue_tls(organisation, f"contract.{name}")
-        (home / "tls-roots.pem").write_bytes(organisation.tls.certificate_pem)
-        (home / "service.address").write_text("127.0.0.1:0")
+    for organisation in organisations.values():
+        _write_organisation(network, organisation)
     first = organisations[names[0]]
     _write_signer(directory / names[0] / "orderer", first.signer("orderer1", "orderer"))
     network.settings = NodeSettings(
@@ -261,6 +271,18 @@ def _prepare(
         **settings,
     )
     return network
+
+
+def _write_organisation(network: Consortium, organisation: Organisation) -> None:
+    name = organisation.name
+    home = network.directory / name
+    home.mkdir()
+    _write_signer(home / "peer", organisation.signer(f"peer0.{name}", "peer"))
+    _write_tls(home / "tls", organisation, f"peer0.{name}")
+    _write_tls(home / "contract-client", organisation, f"contract-client.{name}")
+    network._tls[name] = _issue_tls(organisation, f"contract.{name}")
+    (home / "tls-roots.pem").write_bytes(organisation.tls.certificate_pem)
+    (home / "service.address").write_text("127.0.0.1:0")
 
 
 def _endpoint(home: Path, name: str, role: str) -> dict[str, Any]:

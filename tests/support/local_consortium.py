@@ -67,6 +67,9 @@ class LocalConsortium:
         first = self.description.orderers[0]
         return self._endpoint(first.name, first.ports.orderer)
 
+    def orderer_endpoints(self) -> list[Endpoint]:
+        return [self._endpoint(one.name, one.ports.orderer) for one in self.description.orderers]
+
     def gateway(self, organisation: str, role: str = "client", name: str = "") -> Gateway:
         return Gateway(self.endpoint(organisation), self.signer(organisation, role, name), self.channel)
 

@@ -1,4 +1,7 @@
-"""Runs the embedded node: `python -m blockfl.fabric.embedded --config node.json`."""
+"""Runs the embedded node: `python -m blockfl.fabric.embedded --config node.json`.
+
+SIGTERM and SIGINT stop it; on SIGHUP it reads node.json again and takes up organisations that were added.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _LOG = logging.getLogger("blockfl.fabric.embedded")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the node until SIGTERM or SIGINT.
+    """Runs the node until SIGTERM or SIGINT; SIGHUP makes it take up new organisations.
 
     Args:
         arguments: Command line; the process's own by default.
@@ -44,11 +47,26 @@ async def _run(config: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await node.start()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.create_task(_reload(node, config))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     _LOG.info("ready")
     await stop.wait()
     _LOG.info("stopping")
     await node.stop()
     return 0
+
+
+async def _reload(node: EmbeddedNode, config: Path) -> None:
+    try:
+        await node.reload(NodeSettings.load(config))
+    except FabricError as error:
+        _LOG.error("the settings were not taken up: %s", error)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from fabric_protos.common import common_pb2
 from fabric_protos.gateway import gateway_pb2
 from fabric_protos.peer import proposal_response_pb2
 
-from ..errors import BlockError, ErrorDetail, FabricError, NodeError
+from ..errors import BlockError, ErrorDetail, FabricError, IdentityError, NodeError
 from ..identity import Identity
 from ..wire import encode_bytes, scan_fields
 from .admission import AccessDenied, Admission, Refused, UnknownChannel
@@ -230,7 +230,7 @@ class GatewayService:
         """Endorsers that can run a chaincode: the own organisation first, those known to be down last."""
         others = [endorser for endorser in self._endorsers.values() if endorser is not self._own]
         random.shuffle(others)
-        ready = [e for e in (self._own, *others) if e.is_ready_for(chaincode, snapshot)]
+        ready = [e for e in (self._own, *others) if _is_peer(e, snapshot) and e.is_ready_for(chaincode, snapshot)]
         if chaincode != LIFECYCLE:
             ready.sort(key=lambda e: not e.is_reachable_for(chaincode, snapshot))
         return ready
@@ -346,6 +346,15 @@ class GatewayService:
         if kind not in (None, "next_commit"):
             raise RpcError(_Code.INVALID_ARGUMENT, f"invalid start position type: {kind}")
         return self._ledger.height
+
+
+def _is_peer(endorser: Endorser, snapshot: Snapshot) -> bool:
+    """Whether the channel still accepts an endorser: its organisation is there, its certificate not revoked."""
+    try:
+        snapshot.config.msps.validate(endorser.signer.identity)
+    except IdentityError:
+        return False
+    return endorser.organisation in snapshot.config.application_msp_ids
 
 
 def _read_proposal(request: bytes) -> tuple[SignedProposal, list[str]]:

@@ -1,6 +1,7 @@
 """The embedded node: one ledger, one endpoint per organisation, one ordering endpoint, in one process.
 
-Owns starting, listening and stopping in the right order. Refuses identities that do not belong to their
+Owns starting, listening and stopping in the right order. An organisation of the settings that the channel does not
+have yet is served from the moment a configuration update lets it join. Refuses identities that do not belong to their
 organisation, a channel or genesis block that is not the configured one, and ports in use.
 
     node = EmbeddedNode(NodeSettings.load(Path("node.json")))
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,12 @@ class EmbeddedNode:
         self._listeners: dict[str, _Listener] = {}
         self._blocks: BlockReader | None = None
         self._operations: OperationsService | None = None
+        self._admission: Admission | None = None
+        self._endorsers: dict[str, Endorser] = {}
+        self._addresses: dict[str, str] = {}
+        self._waiting: dict[str, OrganisationSettings] = {}
+        self._follower: asyncio.Task[None] | None = None
+        self._listening = asyncio.Event()
         self._stopped = asyncio.Event()
 
     @property
@@ -105,10 +112,10 @@ class EmbeddedNode:
         settings = self._settings
         self._ledger = self._open_ledger()
         try:
-            admission = Admission(
+            self._admission = Admission(
                 lambda: self.ledger.config, time_window_s=settings.time_window_s, signatures=self._ledger.signatures
             )
-            await self._listen_all(admission)
+            await self._listen_all(self._admission)
         except BaseException:
             await self.stop(grace_s=0)
             raise
@@ -117,30 +124,45 @@ class EmbeddedNode:
     async def _listen_all(self, admission: Admission) -> None:
         settings, ledger = self._settings, self.ledger
         blocks = self._blocks = BlockReader(ledger)
-        endorsers = {org.msp_id: self._make_endorser(org, admission) for org in settings.organisations}
-        addresses: dict[str, str] = {}
-        for organisation in settings.organisations:
-            msp_id = organisation.msp_id
-            services = [
-                GatewayService(
-                    organisation=msp_id,
-                    endorsers=endorsers,
-                    addresses=addresses,
-                    ledger=ledger,
-                    admission=admission,
-                    blocks=blocks,
-                ).handler(),
-                EndorserService(endorser=endorsers[msp_id], ledger=ledger, admission=admission).handler(),
-                DeliverService(ledger=ledger, admission=admission, blocks=blocks, organisation=msp_id).peer_handler(),
-            ]
-            addresses[msp_id] = await self._listen(msp_id, organisation, services)
+        self._wait_to_serve(settings.organisations)
+        await self._serve_waiting()
+        if not self._endorsers:
+            raise NodeError(
+                f"expected settings of organisations of the channel {ledger.channel_id!r} "
+                f"({', '.join(ledger.config.application_msp_ids)}), got {', '.join(self._waiting)} only"
+            )
         ordering = DeliverService(ledger=ledger, admission=admission, blocks=blocks).orderer_handler()
-        addresses[_ORDERER] = await self._listen(_ORDERER, settings.orderer, [ordering])
-        for host in self._hosts.values():
-            host.connect()
+        self._addresses[_ORDERER] = await self._listen(_ORDERER, settings.orderer, [ordering])
+        self._follower = asyncio.create_task(self._follow_configuration())
         if settings.operations_listen is not None:
             self._operations = OperationsService(settings.operations_listen, self.status)
             await self._operations.start()
+
+    async def reload(self, settings: NodeSettings) -> None:
+        """Takes up the organisations that settings have and the node does not serve; all else takes a restart.
+
+        Args:
+            settings: With absolute paths, see `NodeSettings.load`.
+
+        Raises:
+            NodeError: A port is in use, or an identity does not fit.
+        """
+        known = {*self._listeners, *self._waiting}
+        self._wait_to_serve(one for one in settings.organisations if one.msp_id not in known)
+        await self._serve_waiting()
+
+    async def wait_for_organisation(self, msp_id: str) -> str:
+        """Waits until the channel has an organisation of the settings; returns where its endpoint listens.
+
+        Raises:
+            NodeError: The node stopped meanwhile.
+        """
+        while msp_id not in self._listeners:
+            if self._ledger is None:
+                raise NodeError(f"the node stopped before {msp_id} was on the channel")
+            self._listening.clear()
+            await self._listening.wait()
+        return self._listeners[msp_id].address
 
     def status(self) -> dict[str, Any]:
         """Tells how the node is, for people and for `blockfl network status`."""
@@ -155,7 +177,9 @@ class EmbeddedNode:
             "organisations": {
                 msp_id: {"address": self._listeners[msp_id].address, "contracts": dict(host.status())}
                 for msp_id, host in self._hosts.items()
+                if msp_id in self._listeners
             },
+            "not_on_channel": sorted(self._waiting),
         }
 
     async def wait(self) -> None:
@@ -168,6 +192,10 @@ class EmbeddedNode:
         Args:
             grace_s: How long requests may still take.
         """
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.wait([self._follower])
+            self._follower = None
         if self._blocks is not None:
             self._blocks.stop()
         if self._operations is not None:
@@ -178,8 +206,9 @@ class EmbeddedNode:
         if self._ledger is not None:
             await asyncio.to_thread(self._ledger.close)
             self._ledger = None
-        self._listeners.clear()
-        self._hosts.clear()
+        for members in (self._listeners, self._hosts, self._endorsers, self._addresses, self._waiting):
+            members.clear()
+        self._listening.set()
         self._stopped.set()
 
     # --- inside
@@ -204,7 +233,67 @@ class EmbeddedNode:
             raise
         return ledger
 
-    def _make_endorser(self, organisation: OrganisationSettings, admission: Admission) -> Endorser:
+    def _wait_to_serve(self, organisations: Iterable[OrganisationSettings]) -> None:
+        on_channel = self.ledger.config.application_msp_ids
+        for organisation in organisations:
+            self._waiting[organisation.msp_id] = organisation
+            if organisation.msp_id not in on_channel:
+                _LOG.warning(
+                    "%s is not on the channel %s: its endpoint is served once a configuration update lets it join",
+                    organisation.msp_id,
+                    self.ledger.channel_id,
+                )
+
+    async def _serve_waiting(self) -> None:
+        """Serves the organisations that are on the channel by now."""
+        on_channel = self.ledger.config.application_msp_ids
+        joined = [self._waiting.pop(name) for name in list(self._waiting) if name in on_channel]
+        # All can endorse before the first of them takes a transaction.
+        for organisation in joined:
+            endorser = self._make_endorser(organisation)
+            self._endorsers[organisation.msp_id] = endorser
+            self._addresses[organisation.msp_id] = organisation.listen
+        for organisation in joined:
+            try:
+                await self._serve(organisation)
+            except NodeError:
+                del self._endorsers[organisation.msp_id]
+                raise
+
+    async def _serve(self, organisation: OrganisationSettings) -> None:
+        admission, blocks, ledger = self._admission, self._blocks, self.ledger
+        assert admission is not None
+        assert blocks is not None
+        msp_id = organisation.msp_id
+        services = [
+            GatewayService(
+                organisation=msp_id,
+                endorsers=self._endorsers,
+                addresses=self._addresses,
+                ledger=ledger,
+                admission=admission,
+                blocks=blocks,
+            ).handler(),
+            EndorserService(endorser=self._endorsers[msp_id], ledger=ledger, admission=admission).handler(),
+            DeliverService(ledger=ledger, admission=admission, blocks=blocks, organisation=msp_id).peer_handler(),
+        ]
+        self._addresses[msp_id] = await self._listen(msp_id, organisation, services)
+        self._hosts[msp_id].connect()
+
+    async def _follow_configuration(self) -> None:
+        """Serves organisations from the block on that lets them join."""
+        while True:
+            height = self.ledger.height
+            try:
+                await self._serve_waiting()
+                await self.ledger.wait_for_height(height + 1)
+            except NodeError as error:
+                _LOG.error("%s", error)
+                if self.ledger.failure is not None:
+                    return
+
+    def _make_endorser(self, organisation: OrganisationSettings) -> Endorser:
+        assert self._admission is not None
         signer = _load_signer(organisation)
         _check_role(self.ledger, signer, "peer")
         host = ContractHost(execute_timeout_s=self._settings.execute_timeout_s)
@@ -214,7 +303,7 @@ class EmbeddedNode:
         return Endorser(
             signer=signer,
             ledger=self.ledger,
-            admission=admission,
+            admission=self._admission,
             host=host,
             installation=Installation(directory, host, values),
         )
@@ -234,6 +323,7 @@ class EmbeddedNode:
         await server.start()
         address = f"{endpoint.listen.rpartition(':')[0]}:{port}"
         self._listeners[name] = _Listener(server=server, address=address)
+        self._listening.set()
         _LOG.info("%s listens on %s", "the orderer" if name == _ORDERER else name, address)
         return address
 

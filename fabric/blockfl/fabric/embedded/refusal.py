@@ -1,7 +1,6 @@
 """What must not be ordered: envelopes that would stop real peers or that no peer could ever judge.
 
-An orderer does not look inside. This one does, because it is a peer as well: an action that does not parse, or a
-write to a collection that does not exist, stops the peers of a Fabric network while they commit its block.
+An orderer does not look inside. This one does, because it is a peer as well, and refuses what no block should hold.
 """
 
 from __future__ import annotations
