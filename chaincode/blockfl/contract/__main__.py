@@ -15,6 +15,7 @@ from pathlib import Path
 from blockfl.contract.contract import Contract
 from blockfl.contract.settings import ServiceSettings, SettingsError
 from blockfl.fabric.errors import FabricError
+from blockfl.fabric.process_memory import hide_memory
 from blockfl.fabric.shim import ContractServer
 from blockfl.protocol.seal import encode_public_key
 
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m blockfl.contract", description="Run a contract service.")
     parser.add_argument("--config", type=Path, required=True, help="the service's configuration, service.json")
     said = parser.parse_args(arguments)
+    hide_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         asyncio.run(serve(ServiceSettings.load(said.config)))

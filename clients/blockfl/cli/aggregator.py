@@ -11,6 +11,7 @@ from blockfl.aggregator.process import Aggregator, AggregatorSettings
 from blockfl.cli import option
 from blockfl.cli.output import Output
 from blockfl.cli.termination import run_until_terminated
+from blockfl.fabric.process_memory import hide_memory
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
@@ -53,6 +54,7 @@ def run(
 
 
 async def _run(profile: ConnectionProfile, directory: Path, settings: AggregatorSettings) -> None:
+    hide_memory()
     output = Output(as_json=False)
     opening_key = _load_opening_key(profile)
     async with Ledger(profile) as ledger:

@@ -149,10 +149,3 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, _KILL_SIGNAL, 0, 0, 0)
         if os.getppid() != parent:
             raise SystemExit(1)
-
-
-def hide_memory() -> None:
-    """Keep this process's memory and environment from other processes of the same user, and out of core files."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0, 0, 0, 0)

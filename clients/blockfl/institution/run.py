@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from blockfl.fabric.process_memory import hide_memory
 from blockfl.institution.agent import AgentSettings, InstitutionAgent
-from blockfl.institution.confinement import hide_memory
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.outbox import Outbox
