@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blockfl.protocol import records
+from blockfl.protocol import economics, records
 from blockfl.protocol.codes import Code
 from blockfl.protocol.place import model_chunk_key, sealed_chunk_key
 from support.contract import make_scenario, refused
@@ -48,6 +48,11 @@ READS: list[tuple[str, list[str], type[Any], int | None]] = [
     ("ListEnrolments", ["heart"], records.Enrolment, 4),
     ("ListCommitteeKeys", [], records.CommitteeKey, 3),
     ("ListMetrics", ["heart", "1"], records.Metrics, 1),
+    ("ReadAccount", ["alpha"], economics.Account, None),
+    ("ReadSupply", [], economics.Supply, None),
+    ("ListAccounts", [], economics.Account, 0),
+    ("ListStandings", ["heart"], economics.Standing, 0),
+    ("ListSettlements", ["heart"], economics.Settlement, 0),
 ]
 
 
@@ -74,6 +79,7 @@ async def test_every_read_returns_canonical_records_and_writes_nothing(
     [
         ("ReadTask", ["lungs"], Code.TASK_UNKNOWN),
         ("ReadProgress", ["lungs"], Code.TASK_UNKNOWN),
+        ("ReadScore", ["heart", "1"], Code.RECORD_UNKNOWN),
         ("ReadRound", ["heart", "3"], Code.ROUND_UNKNOWN),
         ("ReadHeader", ["heart", "2", "alpha"], Code.UPDATE_UNKNOWN),
         ("ReadUpdate", ["heart", "1", "regulator"], Code.UPDATE_UNKNOWN),

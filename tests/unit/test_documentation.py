@@ -31,6 +31,7 @@ from support.documentation import (
     render_codes,
     with_codes,
 )
+from support.paid_task import PaidTask, make_paid_spec
 from support.scenario import Scenario
 from support.world import Transaction, World
 
@@ -150,7 +151,26 @@ async def play() -> Mapping[str, Observed]:
     for organisation in world.signers:
         world.configure(organisation, successor)
     await world.submit("coordinator", "RegisterConsortium", successor.encode())
+    await play_for_credits(world)
     return world.observed
+
+
+async def play_for_credits(world: Watched) -> None:
+    """A second task, which moves credits: a round that follows another, settled, and a stake taken back."""
+    task = PaidTask(world, world.consortium, world.signers, world.opening_keys, make_paid_spec(task="lungs"))
+    task.world, task.file = world, task.initial_model
+    await task.create()
+    await task.fund()
+    await task.enrol()
+    await world.submit("alpha", "Enrol", "lungs", "150")
+    for number in (1, 2):
+        await task.play(number)
+        report = task.metrics("alpha", number, task.file)
+        await world.submit("alpha", "ReportMetrics", report.encode())
+        await task.settle(number)
+    await world.submit("alpha", "Enrol", "lungs", "160")
+    await world.submit("alpha", "Transfer", "rent", "beta", "1")
+    await world.submit("alpha", "Withdraw", "lungs")
 
 
 def test_the_scenario_calls_every_transaction(observed: Mapping[str, Observed]) -> None:
@@ -190,7 +210,7 @@ def test_every_kind_of_record_is_described_with_the_policy_that_it_has(observed:
     described = {list_quoted(key)[0].partition("/")[0]: needs for key, _, needs in read_table(page(), "Records")}
     written: set[str] = set().union(*(seen.writes for seen in observed.values()))
     assert set(described) == written - {"sealed", "models"}
-    for kind in ("update", "aggregate"):
+    for kind in ("update", "aggregate", "score"):
         assert described.pop(kind) == "committee"
     assert set(described.values()) == {"majority"}
 

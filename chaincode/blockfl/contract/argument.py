@@ -59,6 +59,20 @@ def decode_count(data: bytes) -> int:
     return _decode_decimal(data, MAX_INTEGER, minimum=1)
 
 
+def decode_amount(data: bytes) -> int:
+    """Return an amount of credits.
+
+    Raises:
+        ProtocolError: BFL601 when it is none, BFL301 when it is no number.
+    """
+    text = data.decode(errors="replace")
+    if not re.fullmatch(r"-?[0-9]{1,40}", text):
+        raise ProtocolError(Code.MALFORMED, f"expected a whole number of credits, got {show(data)}")
+    if text.startswith(("-", "0")) or int(text) > MAX_INTEGER:
+        raise ProtocolError(Code.AMOUNT, f"expected an amount from 1 to {MAX_INTEGER} credits, got {show(data)}")
+    return int(text)
+
+
 def decode_arguments(decoders: Sequence[Decoder[Any]], arguments: Sequence[bytes]) -> tuple[Any, ...]:
     """Decode all arguments of a call.
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from blockfl.contract.state import State
 from blockfl.fabric.shim import LedgerRefusal
 from blockfl.protocol import place
+from blockfl.protocol.blob import join_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import CHUNK_BYTES, Blob, Header
@@ -76,6 +77,16 @@ async def fetch_chunk(state: State, collection: str, key: str) -> bytes:
     if chunk is None:
         raise ProtocolError(Code.CHUNK_UNAVAILABLE, f"this peer does not hold {collection}/{key}: try again later")
     return chunk
+
+
+async def fetch_model(state: State, task: str, blob: Blob) -> bytes:
+    """Return the bytes of a model or sum from the endorsing peer.
+
+    Raises:
+        ProtocolError: BFL116 when this peer does not hold them, BFL308 when they are others.
+    """
+    chunks = [await fetch_chunk(state, place.MODELS, place.model_chunk_key(task, digest)) for digest in blob.chunks]
+    return join_blob(blob, chunks)
 
 
 async def fetch_sealed(state: State, header: Header) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from blockfl.contract import query
 from blockfl.contract.argument import (
     Decoder,
+    decode_amount,
     decode_arguments,
     decode_count,
     decode_digest,
@@ -25,6 +26,7 @@ from blockfl.contract.argument import (
     decode_transient,
     show,
 )
+from blockfl.contract.credits import Credits
 from blockfl.contract.opener import Opener
 from blockfl.contract.rounds import Rounds
 from blockfl.contract.settings import ContractSettings
@@ -112,6 +114,23 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, Blob.decode)),
         "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
         "ReportMetrics": Entry(rounds.report_metrics, (Metrics.decode,)),
+    } | _list_credits(Credits(rounds.opener))
+
+
+def _list_credits(credits: Credits) -> dict[str, Entry]:
+    task, number = decode_name, decode_number
+    return {
+        "Grant": Entry(credits.grant, (decode_name, decode_name, decode_amount)),
+        "Transfer": Entry(credits.transfer, (decode_name, decode_name, decode_amount)),
+        "Withdraw": Entry(credits.withdraw, (task,)),
+        "ScoreRound": Entry(credits.score_round, (task, number)),
+        "SettleRound": Entry(credits.settle_round, (task, number)),
+        "ReadAccount": Entry(query.read_account, (decode_name,)),
+        "ListAccounts": Entry(query.list_accounts),
+        "ReadSupply": Entry(query.read_supply),
+        "ListStandings": Entry(query.list_standings, (task,)),
+        "ReadScore": Entry(query.read_score, (task, number)),
+        "ListSettlements": Entry(query.list_settlements, (task,)),
     }
 
 

@@ -8,7 +8,7 @@ import asyncio
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from blockfl.contract.chunk import fetch_sealed
+from blockfl.contract.chunk import fetch_model, fetch_sealed
 from blockfl.contract.settings import ContractSettings
 from blockfl.contract.state import State
 from blockfl.protocol.aggregation import Sum
@@ -16,6 +16,8 @@ from blockfl.protocol.blob import compute_blob
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import Judgement, judge_update, open_values
 from blockfl.protocol.records import Blob, Header, Round
+from blockfl.protocol.scoring import KNOWN_SUMS, Vector, compute_gram, compute_points, decode_update, decode_values
+from blockfl.protocol.seal import open_update
 
 
 class Opener:
@@ -50,6 +52,28 @@ class Opener:
                 header = (await state.read_header(round_.task, round_.round, organisation)).header
                 total.add(open_values(header, await fetch_sealed(state, header), self._organisation, key))
             return compute_blob(total.encode())
+
+    async def compute_points(self, state: State, round_: Round, dimension: int) -> tuple[int, ...]:
+        """Open the accepted updates again and return the points of each, in their order.
+
+        All of them are in memory at once, with the last public sums: 2 bytes per value and update, 4 per sum.
+
+        Raises:
+            ProtocolError: BFL119, BFL116 or BFL304: this member cannot say.
+        """
+        key = self._require_key(round_)
+        async with self._turn:
+            vectors: list[Vector] = [
+                decode_values(await fetch_model(state, round_.task, model.sum), dimension)
+                for model in await state.find_latest_models(round_.task, round_.base_version, KNOWN_SUMS)
+                if model.sum
+            ]
+            known = len(vectors)
+            for organisation in round_.accepted:
+                header = (await state.read_header(round_.task, round_.round, organisation)).header
+                payload = open_update(header, await fetch_sealed(state, header), self._organisation, key)
+                vectors.append(decode_update(payload, dimension))
+            return compute_points(compute_gram(vectors), known, dimension)
 
     def _require_key(self, round_: Round) -> X25519PrivateKey:
         # Whether it is the round's key shows when the first update is opened.

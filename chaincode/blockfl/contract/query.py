@@ -2,9 +2,11 @@
 
 from blockfl.contract.authority import require_committee, require_member
 from blockfl.contract.chunk import fetch_chunk, is_present, list_model_presence, list_sealed_presence
+from blockfl.contract.stake import find_account
 from blockfl.contract.state import State
 from blockfl.protocol import place
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.economics import Score, Supply
 from blockfl.protocol.records import Blob
 
 
@@ -118,6 +120,37 @@ async def list_committee_keys(state: State) -> bytes:
 async def list_metrics(state: State, task: str, version: int) -> bytes:
     """Return what institutions have reported of a version, by organisation."""
     return await state.list_encoded(f"metrics/{task}/{version:06d}")
+
+
+async def read_account(state: State, organisation: str) -> bytes:
+    """Return an organisation's free credits, or the treasury's."""
+    return (await find_account(state, organisation)).encode()
+
+
+async def list_accounts(state: State) -> bytes:
+    """Return all accounts that ever held credits, by organisation."""
+    return await state.list_encoded("account")
+
+
+async def read_supply(state: State) -> bytes:
+    """Return how many credits were ever granted."""
+    return (await state.find(Supply, place.SUPPLY) or Supply(granted=0)).encode()
+
+
+async def list_standings(state: State, task: str) -> bytes:
+    """Return stakes and reputations, by organisation."""
+    return await state.list_encoded(f"standing/{task}")
+
+
+async def read_score(state: State, task: str, number: int) -> bytes:
+    """Return a round's points (BFL117)."""
+    what = f"score of round {number} of task {task}"
+    return (await state.read(Score, place.score_key(task, number), Code.RECORD_UNKNOWN, what)).encode()
+
+
+async def list_settlements(state: State, task: str) -> bytes:
+    """Return a task's settlements, by round."""
+    return await state.list_encoded(f"settlement/{task}")
 
 
 def _encode_flags(flags: list[bool]) -> bytes:

@@ -3,6 +3,7 @@
 from blockfl.contract.authority import describe_certificate, require_committee, require_institution
 from blockfl.contract.chunk import check_chunk, is_present, list_sealed_presence, require_model
 from blockfl.contract.opener import Opener
+from blockfl.contract.stake import require_settled, select_eligible
 from blockfl.contract.state import State
 from blockfl.protocol import place
 from blockfl.protocol import round as rule
@@ -34,6 +35,10 @@ class Rounds:
         institutions = tuple(one for one in record.spec.institutions if one in consortium.having("institution"))
         enrolments = await state.find_enrolments(task, institutions)
         round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, number, state.now_ms)
+        if record.spec.economics:
+            await require_settled(state, task, Code.NOT_SETTLED)
+            enrolments = await select_eligible(state, record.spec, enrolments, number)
+            round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, number, state.now_ms)
         if progress.version == 0:
             await require_model(state, task, record.spec.initial_model, f"the initial model of task {task}")
         await state.write(place.round_key(task, number), round_)
@@ -146,6 +151,10 @@ class Rounds:
                 consortium.threshold,
                 _committee(closed),
             )
+            if spec.economics:
+                score = rule.create_score(closed)
+                key = place.score_key(task, number)
+                await state.write_guarded(key, score, consortium.threshold, _committee(closed))
         event = "RoundClosed" if closed.state == "closed" else "RoundFailed"
         detail = f"accepted: {', '.join(closed.accepted) or 'none'}"
         state.announce(event, task=task, number=number, organisation=state.caller, detail=detail)
@@ -233,6 +242,11 @@ class Rounds:
             detail=str(metrics.version),
         )
         return record.encode()
+
+    @property
+    def opener(self) -> Opener:
+        """What opens updates, one at a time for all transactions."""
+        return self._opener
 
 
 def _committee(round_: Round) -> tuple[str, ...]:

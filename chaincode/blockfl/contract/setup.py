@@ -9,6 +9,7 @@ from blockfl.contract.authority import (
 )
 from blockfl.contract.chunk import check_chunk, is_present
 from blockfl.contract.settings import ContractSettings
+from blockfl.contract.stake import fill_stake, is_settled, require_settled
 from blockfl.contract.state import State
 from blockfl.protocol import place
 from blockfl.protocol import round as rule
@@ -122,9 +123,15 @@ class Setup:
         key = place.enrolment_key(task, state.caller)
         previous = await state.find(Enrolment, key)
         if previous and (previous.samples, previous.certificate_digest) == (samples, certificate_digest):
+            if spec.economics and await self._refill_stake(state, spec, samples):
+                state.announce("Enrolled", task=task, organisation=state.caller, detail=str(samples))
             return previous.encode()
         if previous:
             await self._require_no_open_round(state, task)
+        if spec.economics:
+            if previous:
+                await require_settled(state, task, Code.STAKE_BOUND)
+            await fill_stake(state, spec.economics, spec, samples, is_enrolled=False)
         record = Enrolment(
             task=task,
             organisation=state.caller,
@@ -136,6 +143,13 @@ class Setup:
         await state.write(key, record)
         state.announce("Enrolled", task=task, organisation=state.caller, detail=str(samples))
         return record.encode()
+
+    async def _refill_stake(self, state: State, spec: TaskSpec, samples: int) -> bool:
+        """Fill the stake up between rounds; while one is under way, an enrolment stands as it is."""
+        number = (await state.read_progress(spec.task)).round
+        if not spec.economics or (number and not await is_settled(state, await state.read_round(spec.task, number))):
+            return False
+        return await fill_stake(state, spec.economics, spec, samples, is_enrolled=True)
 
     async def _require_no_open_round(self, state: State, task: str) -> None:
         number = (await state.read_progress(task)).round

@@ -98,6 +98,10 @@ class State:
         what = f"version {version} of the model of task {task}"
         return await self.read(Model, place.model_key(task, version), Code.RECORD_UNKNOWN, what)
 
+    async def find_latest_models(self, task: str, version: int, count: int) -> list[Model]:
+        """Return the last versions up to this one, ascending; not the initial one."""
+        return [await self.read_model(task, one) for one in range(max(1, version - count + 1), version + 1)]
+
     async def find_enrolments(self, task: str, organisations: Organisations) -> list[Enrolment]:
         """Return the enrolments of those that have enrolled, ascending."""
         found = [await self.find(Enrolment, place.enrolment_key(task, one)) for one in organisations]

@@ -29,6 +29,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import records
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.economics import Account, Score, Settlement, Standing, Supply
 
 R = TypeVar("R", bound=Record)
 
@@ -118,6 +119,28 @@ class Ledger:
     async def report_metrics(self, metrics: records.Metrics) -> Committed:
         """Report the organisation's own evaluation of a version (institution)."""
         return await self.submit("ReportMetrics", metrics.encode())
+
+    # Credits
+
+    async def grant(self, name: str, target: str, amount: int) -> Committed:
+        """Create credits under a name that grants once (coordinator); ``treasury`` is a target too."""
+        return await self.submit("Grant", name, target, str(amount))
+
+    async def transfer(self, name: str, target: str, amount: int) -> Committed:
+        """Move credits of the organisation's own under a name that moves them once."""
+        return await self.submit("Transfer", name, target, str(amount))
+
+    async def withdraw(self, task: str) -> Committed:
+        """Take the organisation's stake back (institution)."""
+        return await self.submit("Withdraw", task)
+
+    async def score_round(self, task: str, number: int) -> Committed:
+        """Have the committee write a round's points (committee)."""
+        return await self._submit_as_committee("ScoreRound", task, str(number))
+
+    async def settle_round(self, task: str, number: int) -> Committed:
+        """Settle a scored round; refused with BFL607 when that was done before."""
+        return await self.submit("SettleRound", task, str(number))
 
     # Reads
 

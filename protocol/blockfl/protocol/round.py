@@ -12,6 +12,7 @@ Source: ``docs/protocol.md``, one round.
 from collections.abc import Collection, Iterable, Mapping
 
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.economics import Score
 from blockfl.protocol.records import (
     Aggregate,
     Blob,
@@ -241,6 +242,12 @@ def create_aggregate(round_: Round) -> Aggregate:
         sum=None,
         attested_at_ms=0,
     )
+
+
+def create_score(round_: Round) -> Score:
+    """Return the record that the committee will write a closed round's points into."""
+    _check_closed(round_)
+    return Score(task=round_.task, round=round_.round, state="pending", credits=(), scored_at_ms=0)
 
 
 def attest_aggregate(aggregate: Aggregate, round_: Round, total: Blob, now_ms: int) -> Aggregate:

@@ -23,6 +23,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from blockfl.protocol.payload import decode_payload
+
 KNOWN_SUMS: Final = 8
 """So many of the last public sums count as known."""
 
@@ -49,6 +51,16 @@ def compute_gram(vectors: Sequence[Vector]) -> Gram:
             for j, product in enumerate(row):
                 total[i][j] += product
     return tuple(tuple(row) for row in total)
+
+
+def decode_update(payload: bytes, dimension: int) -> Vector:
+    """Return the values of an opened update, int16 of shape (d,)."""
+    return decode_payload(payload, dimension)[0]
+
+
+def decode_values(total: bytes, dimension: int) -> Vector:
+    """Return the values of a public sum, int32 of shape (d,), whatever follows them."""
+    return np.frombuffer(total, dtype="<i4", count=dimension)
 
 
 def compute_points(gram: Gram, known: int, dimension: int) -> tuple[int, ...]:

@@ -62,6 +62,20 @@ def require_economics(spec: TaskSpec) -> Economics:
     return spec.economics
 
 
+def check_scoring(round_: Round) -> None:
+    """Check that a round has a fixed set of accepted updates.
+
+    Raises:
+        ProtocolError: BFL609 for a failed round, BFL107 for an open one.
+    """
+    if round_.state == "failed":
+        raise ProtocolError(
+            Code.ROUND_FAILED, f"round {round_.round} of {round_.task} failed: it pays and costs nothing"
+        )
+    if round_.state == "open":
+        raise ProtocolError(Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is open: close it first")
+
+
 def check_settling(round_: Round, score: Score | None) -> None:
     """Check that a round can be settled.
 

@@ -1,0 +1,184 @@
+"""Transactions that move credits: grants, transfers, scores, settlements, and taking a stake back."""
+
+from blockfl.contract.authority import require_committee, require_coordinator, require_institution, require_member
+from blockfl.contract.opener import Opener
+from blockfl.contract.stake import find_account, find_standing, require_settled
+from blockfl.contract.state import State
+from blockfl.protocol import place
+from blockfl.protocol.account import check_amount, grant, release, transfer
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.economics import TREASURY, Account, Credit, Receipt, Score, Settlement, Standing, Supply
+from blockfl.protocol.records import Consortium, Metrics, Model, Round, TaskSpec
+from blockfl.protocol.settlement import Facts, check_scoring, check_settling, list_payments, require_economics
+from blockfl.protocol.settlement import settle_round as compute_settlement
+
+
+class Credits:
+    """Everything that happens to credits.
+
+    Args:
+        opener: Opens updates with the organisation's key, where it has one.
+    """
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+
+    async def grant(self, state: State, name: str, target: str, amount: int) -> bytes:
+        """Create credits (coordinator); a name grants once."""
+        consortium = await state.read_consortium()
+        require_coordinator(consortium, state.caller)
+        receipt = _make_receipt(state, consortium, name, "", target, amount)
+        earlier = await _find_receipt(state, receipt)
+        if earlier:
+            return earlier.encode()
+        supply = await state.find(Supply, place.SUPPLY) or Supply(granted=0)
+        supply, account = grant(supply, await find_account(state, target), amount)
+        await state.write(place.SUPPLY, supply)
+        await state.write(place.account_key(target), account)
+        return await _record(state, receipt, "CreditsGranted")
+
+    async def transfer(self, state: State, name: str, target: str, amount: int) -> bytes:
+        """Move credits from the caller's account; a name moves them once."""
+        consortium = await state.read_consortium()
+        _require_holder(consortium, state.caller)
+        receipt = _make_receipt(state, consortium, name, state.caller, target, amount)
+        earlier = await _find_receipt(state, receipt)
+        if earlier:
+            return earlier.encode()
+        accounts = transfer(await find_account(state, state.caller), await find_account(state, target), amount)
+        for account in accounts:
+            await state.write(place.account_key(account.organisation), account)
+        return await _record(state, receipt, "CreditsTransferred")
+
+    async def withdraw(self, state: State, task: str) -> bytes:
+        """Give an institution its whole stake back; it takes part again after it has enrolled again."""
+        spec = (await state.read_task(task)).spec
+        require_institution(await state.read_consortium(), spec, state.caller)
+        require_economics(spec)
+        standing = await _read_standing(state, task, state.caller)
+        if not standing.stake:
+            return standing.encode()
+        await require_settled(state, task, Code.STAKE_BOUND)
+        account, released = release(await find_account(state, state.caller), standing)
+        await state.write(place.account_key(state.caller), account)
+        await state.write(place.standing_key(task, state.caller), released)
+        state.announce("StakeWithdrawn", task=task, organisation=state.caller, detail=str(standing.stake))
+        return released.encode()
+
+    async def score_round(self, state: State, task: str, number: int) -> bytes:
+        """Write the points of a round: each endorsing committee member has computed the same from the updates."""
+        require_committee(await state.read_consortium(), state.caller)
+        spec = (await state.read_task(task)).spec
+        require_economics(spec)
+        round_ = await state.read_round(task, number)
+        check_scoring(round_)
+        what = f"score of round {number} of task {task}"
+        score = await state.read(Score, place.score_key(task, number), Code.RECORD_UNKNOWN, what)
+        if score.state == "scored":
+            return score.encode()
+        points = await self._opener.compute_points(state, round_, spec.manifest.dimension)
+        credits = tuple(
+            Credit(organisation=name, points=one) for name, one in zip(round_.accepted, points, strict=True)
+        )
+        scored = score.model_copy(update={"state": "scored", "credits": credits, "scored_at_ms": state.now_ms})
+        await state.write(place.score_key(task, number), scored)
+        detail = ", ".join(f"{one.organisation} {one.points}" for one in credits)
+        state.announce("RoundScored", task=task, number=number, organisation=state.caller, detail=detail)
+        return scored.encode()
+
+    async def settle_round(self, state: State, task: str, number: int) -> bytes:
+        """Pay and fine for a published and scored round, once, from public records (any member)."""
+        require_member(await state.read_consortium(), state.caller)
+        spec = (await state.read_task(task)).spec
+        require_economics(spec)
+        round_ = await state.read_round(task, number)
+        key = place.settlement_key(task, number)
+        if await state.find(Settlement, key):
+            raise ProtocolError(Code.SETTLED, f"round {number} of {task} was settled before: read its settlement")
+        score = await state.find(Score, place.score_key(task, number))
+        check_settling(round_, score)
+        facts = await _collect_facts(state, spec, round_, score)
+        standings = {
+            one.organisation: await _read_standing(state, task, one.organisation) for one in round_.participants
+        }
+        treasury = await find_account(state, TREASURY)
+        balances = {}
+        if facts.base is not None:
+            publisher = await find_account(state, facts.base.published_by)
+            balances[publisher.organisation] = publisher.credits
+        settlement = compute_settlement(facts, standings, treasury.credits, balances, state.now_ms)
+        await _apply(state, settlement, treasury)
+        await state.write(key, settlement)
+        paid = sum(one.reward for one in settlement.outcomes)
+        state.announce("RoundSettled", task=task, number=number, organisation=state.caller, detail=f"{paid} paid")
+        return settlement.encode()
+
+
+async def _apply(state: State, settlement: Settlement, treasury: Account) -> None:
+    for organisation, amount in list_payments(settlement).items():
+        account = await find_account(state, organisation)
+        changed = account.model_copy(update={"credits": account.credits + amount})
+        await state.write(place.account_key(organisation), Account.decode(changed.encode()))
+    if settlement.treasury != treasury.credits:
+        await state.write(place.account_key(TREASURY), Account(organisation=TREASURY, credits=settlement.treasury))
+    for outcome in settlement.outcomes:
+        await state.write(place.standing_key(settlement.task, outcome.organisation), outcome.standing)
+
+
+async def _collect_facts(state: State, spec: TaskSpec, round_: Round, score: Score | None) -> Facts:
+    assert score is not None  # noqa: S101 (check_settling has refused before)
+    base: Model | None = None
+    reports: list[Metrics] = []
+    if round_.base_version:
+        base = await state.read_model(round_.task, round_.base_version)
+        for part in round_.participants:
+            key = place.metrics_key(round_.task, round_.base_version, part.organisation)
+            report = await state.find(Metrics, key)
+            reports += [report] if report else []
+    return Facts(
+        spec=spec,
+        round_=round_,
+        updates=await state.find_updates(round_),
+        equivocators=await state.find_equivocators(round_),
+        score=score,
+        model=await state.read_model(round_.task, round_.base_version + 1),
+        base=base,
+        reports=tuple(reports),
+    )
+
+
+async def _read_standing(state: State, task: str, organisation: str) -> Standing:
+    standing = await find_standing(state, task, organisation)
+    if standing is None:
+        raise ProtocolError(Code.NOT_ENROLLED, f"{organisation} has no stake in {task}: enrol first")
+    return standing
+
+
+def _require_holder(consortium: Consortium, organisation: str) -> None:
+    require_member(consortium, organisation)
+    if organisation == TREASURY:
+        raise ProtocolError(Code.NOT_MEMBER, f"the account {TREASURY} is no organisation's")
+
+
+def _make_receipt(state: State, consortium: Consortium, name: str, source: str, target: str, amount: int) -> Receipt:
+    check_amount(amount)
+    if target != TREASURY:
+        require_member(consortium, target)
+    return Receipt(name=name, by=state.caller, source=source, target=target, amount=amount, at_ms=state.now_ms)
+
+
+async def _find_receipt(state: State, wanted: Receipt) -> Receipt | None:
+    found = await state.find(Receipt, place.receipt_key(wanted.by, wanted.name))
+    if found and found.model_copy(update={"at_ms": wanted.at_ms}) != wanted:
+        raise ProtocolError(
+            Code.RECEIPT_MISMATCH,
+            f"{wanted.by} moved {found.amount} credits from {found.source or 'nowhere'} to {found.target} as "
+            f"{wanted.name} before: choose another name",
+        )
+    return found
+
+
+async def _record(state: State, receipt: Receipt, event: str) -> bytes:
+    await state.write(place.receipt_key(receipt.by, receipt.name), receipt)
+    state.announce(event, organisation=receipt.target, detail=f"{receipt.amount} as {receipt.name}")
+    return receipt.encode()
