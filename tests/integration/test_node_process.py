@@ -7,13 +7,18 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blockfl.fabric.broadcast import broadcast
+from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.config_changes import add_organisation, revoke_certificates
+from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.deliver import read_config
 from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.endpoint import Endpoint
 from blockfl.fabric.errors import FabricError
@@ -46,11 +51,30 @@ class NodeProcess:
         self.settings = settings
         self._network = network
 
-    def gateway(self, organisation: str) -> Gateway:
-        address = next(one.listen for one in self.settings.organisations if one.msp_id == organisation)
+    def endpoint(self, organisation: str, address: str = "") -> Endpoint:
+        known = {one.msp_id: one.listen for one in self.settings.organisations}
         roots = self._network.organisations[organisation].tls.certificate_pem
-        endpoint = Endpoint(address=address, tls_roots_pem=roots)
-        return Gateway(endpoint, self._network.signer(organisation), CHANNEL)
+        return Endpoint(address=address or known[organisation], tls_roots_pem=roots)
+
+    def gateway(self, organisation: str, address: str = "") -> Gateway:
+        return Gateway(self.endpoint(organisation, address), self._network.signer(organisation), CHANNEL)
+
+    async def config(self) -> ChannelConfig:
+        return await read_config(self.endpoint("alpha"), CHANNEL, self._network.signer("alpha"))
+
+    async def reconfigure(self, config: ChannelConfig, wanted: Any, signers: Sequence[str]) -> None:
+        """Returns when the update is acknowledged."""
+        update = compute_update(config.config, wanted, CHANNEL)
+        signatures = [sign_update(update, self._network.signer(name, "admin")) for name in signers]
+        envelope = build_update_envelope(update, signatures, self._network.signer("alpha"))
+        await broadcast([self.endpoint("alpha", self.settings.orderer.listen)], envelope)
+
+    async def wait_for_line(self, text: str) -> str:
+        assert self.process.stderr is not None
+        async with asyncio.timeout(60):
+            while text not in (line := (await self.process.stderr.readline()).decode()):
+                assert line, f"the process ended before it wrote {text!r}"
+        return line
 
     async def ask(self, request: bytes) -> tuple[int, Any]:
         """One HTTP request to the operations address."""
@@ -124,6 +148,47 @@ async def test_what_was_acknowledged_before_a_kill_is_there_afterwards(network: 
     async with running(network, tmp_path) as node, node.gateway("beta") as gateway:
         found = await asyncio.gather(*(gateway.evaluate(CONTRACT, "Get", key) for key in acknowledged))
     assert [value.decode() for value in found] == acknowledged
+
+
+async def test_a_configuration_acknowledged_before_a_kill_is_in_force_afterwards(
+    network: Consortium, tmp_path: Path
+) -> None:
+    alpha = network.organisations["alpha"]
+    thief = network.signer("alpha", "client", "thief")
+    crl = alpha.signing.revoke([thief.identity.certificate_pem])
+    async with running(network, tmp_path) as node:
+        config = await node.config()
+        await node.reconfigure(config, revoke_certificates(config, "alpha", crl), ["alpha"])
+        node.process.kill()
+        await node.process.wait()
+    async with running(network, tmp_path) as node:
+        assert (await node.config()).sequence == 1
+        async with Gateway(node.endpoint("beta"), thief, CHANNEL) as gateway:
+            with pytest.raises(FabricError, match="revoked"):
+                await gateway.submit(CONTRACT, "Put", "k", "v")
+        async with node.gateway("alpha") as gateway:
+            await gateway.submit(CONTRACT, "Put", "k", "v")
+
+
+async def test_a_running_node_takes_up_an_organisation_that_was_added_to_its_settings(
+    network: Consortium, tmp_path: Path
+) -> None:
+    async with running(network, tmp_path) as node:
+        epsilon = await network.invite("epsilon", key_value_contract)
+        assert network.settings is not None
+        settings = network.settings.model_copy(update={"operations_listen": node.settings.operations_listen})
+        (tmp_path / "node.json").write_text(settings.model_dump_json())
+        node.process.send_signal(signal.SIGHUP)
+        await node.wait_for_line("epsilon is not on the channel testchannel")
+        config = await node.config()
+        await node.reconfigure(config, add_organisation(config, epsilon.spec()), NAMES[:2])
+        address = (await node.wait_for_line("epsilon listens on")).split()[-1]
+        async with node.gateway("epsilon", address) as gateway:
+            assert await gateway.peer_height("epsilon") > 1
+        (tmp_path / "node.json").write_text("{}")
+        node.process.send_signal(signal.SIGHUP)
+        await node.wait_for_line("the settings were not taken up")
+        assert (await node.ask(b"GET /healthz HTTP/1.1\r\n\r\n"))[0] == 200
 
 
 async def test_the_operations_address_tells_how_the_node_is(network: Consortium, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def verify_orderable(
     3. every part of it parses;
     4. it is an endorsed transaction of this channel, or a configuration update;
     5. every private collection that it writes exists;
-    6. every policy that it gives to a key parses: peers would stop at the next transaction that writes that key;
+    6. every policy that it gives to a key parses;
     7. some organisation holds the private data that it writes, so that they cannot be lost.
 
     Args:
