@@ -89,6 +89,7 @@ class Aggregator:
         self._woken = asyncio.Event()
         self._consortium: Consortium | None = None
         self._tasks: tuple[Task, ...] | None = None
+        self._settled: set[tuple[str, int]] = set()
 
     async def run(self) -> None:
         """Work until cancelled, or until every task is complete when the settings say so.
@@ -169,7 +170,9 @@ class Aggregator:
     async def _attend(self, consortium: Consortium, task: Task, outlook: _Outlook) -> None:
         progress = await self._ledger.read_progress(task.spec.task)
         round_ = await self._ledger.read_round(task.spec.task, progress.round) if progress.round else None
-        if round_ is None or round_.state in ("published", "failed"):
+        if round_ is not None and not await self._settle(consortium, task, round_, outlook):
+            outlook.complete = False
+        elif round_ is None or round_.state in ("published", "failed"):
             await self._open_next(consortium, task, progress, outlook)
         elif round_.state == "open":
             outlook.complete = False
@@ -213,6 +216,25 @@ class Aggregator:
             return
         self._report(f"task {spec.task}: round {number} is open")
         outlook.wake_s = 0.0
+
+    async def _settle(self, consortium: Consortium, task: Task, round_: Round, outlook: _Outlook) -> bool:
+        """Score and settle a published round of a task that moves credits; return whether nothing is left."""
+        name, number = task.spec.task, round_.round
+        if task.spec.economics is None or round_.state != "published" or (name, number) in self._settled:
+            return True
+        if number not in [one.round for one in await self._ledger.list_settlements(name)]:
+            duty, first = f"settle/{name}/{number}", task.spec.aggregator
+            if not self._is_due(consortium, duty, outlook, self._settings.takeover_s, first):
+                return False
+            await self._ledger.score_round(name, number)
+            try:
+                await self._ledger.settle_round(name, number)
+            except LedgerError as error:
+                if not is_refused_with(error, Code.SETTLED):
+                    raise
+            self._report(f"task {name}, round {number}: settled")
+        self._settled.add((name, number))
+        return True
 
     async def _are_enrolled(self, task: Task, outlook: _Outlook) -> bool:
         enrolled = len(await self._ledger.list_enrolments(task.spec.task))

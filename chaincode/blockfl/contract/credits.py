@@ -126,7 +126,7 @@ async def _apply(state: State, settlement: Settlement, treasury: Account) -> Non
 
 
 async def _collect_facts(state: State, spec: TaskSpec, round_: Round, score: Score | None) -> Facts:
-    assert score is not None  # noqa: S101 (check_settling has refused before)
+    assert score is not None  # check_settling has refused before
     base: Model | None = None
     reports: list[Metrics] = []
     if round_.base_version:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from blockfl.cli import option, workload
+from blockfl.cli import economics, option, workload
 from blockfl.cli.output import Output
 from blockfl.cli.termination import run_until_terminated
 from blockfl.institution.agent import AgentSettings
@@ -14,6 +14,9 @@ from blockfl.institution.run import InstitutionSettings, run_institution
 from blockfl.institution.step import Step
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(economics.balance)
+app.command()(economics.transfer)
+app.command()(economics.withdraw)
 
 
 @app.callback()

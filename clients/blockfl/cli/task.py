@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from blockfl.audit import views
-from blockfl.cli import option, workload
+from blockfl.cli import economics, option, workload
 from blockfl.cli.output import Exit, Output
 from blockfl.institution.run import InitialModel, read_initial_model
 from blockfl.ledger.client import Ledger
@@ -21,6 +21,8 @@ from blockfl.protocol.model import decode_manifest, decode_model
 from blockfl.protocol.records import MINIMUM_ACCEPTED, Consortium, Deadlines, TaskSpec, Training
 
 app = typer.Typer(no_args_is_help=True)
+app.command(name="economics")(economics.show_economics)
+app.command()(economics.grant)
 
 
 @app.command()
@@ -43,6 +45,10 @@ def create(
     epochs: Annotated[int, typer.Option(min=1, help="Local epochs per round.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="0: the model's own.")] = 0.0,
+    policy: Annotated[
+        str | None,
+        typer.Option("--economics", help="Moves credits: the word default, or a JSON file with a policy."),
+    ] = None,
     submit_seconds: Annotated[int, typer.Option(min=1, help="Time to train and submit.")] = 3600,
     judge_seconds: Annotated[int, typer.Option(min=1, help="Time to judge after that.")] = 600,
     unconfined: workload.Unconfined = False,
@@ -54,6 +60,7 @@ def create(
     if sum(given is not None for given in (model, code, initial)) != 1:
         output.error("name the initial model with exactly one of --model, --code and --initial")
         raise typer.Exit(Exit.USAGE)
+    credits = economics.read_policy(policy)
     connection = ConnectionProfile.load(profile)
     begun = _read_safetensors(initial) if initial else _read_keras(model, code, unconfined=unconfined, seed=seed)
     blob, chunks = split_blob(begun.content)
@@ -75,6 +82,7 @@ def create(
             bound_l2_micro=round(norm_bound * 10**6),
             weight_cap=weight_cap,
             samples_cap=samples_cap,
+            economics=credits,
             deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds),
             training=training,
         )

@@ -1,0 +1,75 @@
+"""What an auditor looks at of the credits: who earned what in each round and why, and who holds what now."""
+
+from blockfl.audit.views import Row
+from blockfl.ledger.client import Ledger
+from blockfl.protocol.economics import TREASURY, Settlement, Standing
+
+
+async def list_outcomes(ledger: Ledger, task: str) -> list[Row]:
+    """Return a row for each institution in each settled round, and one for each fee and fine."""
+    return [row for settlement in await ledger.list_settlements(task) for row in _rows(settlement)]
+
+
+def _rows(settlement: Settlement) -> list[Row]:
+    rows: list[Row] = [
+        {
+            "round": settlement.round,
+            "organisation": one.organisation,
+            "why": f"{one.verdict} {one.code}".strip(),
+            "points": one.points,
+            "earned": one.reward,
+            "paid": one.penalty,
+            "stake": one.standing.stake,
+            "reputation": one.standing.reputation,
+            "suspended_until": one.standing.suspended_until or None,
+        }
+        for one in settlement.outcomes
+    ]
+    for payments, column in ((settlement.fees, "earned"), (settlement.fines, "paid")):
+        for one in payments:
+            rows.append(
+                {"round": settlement.round, "organisation": one.organisation, "why": one.reason, column: one.amount}
+            )
+    return rows
+
+
+async def summarise_task(ledger: Ledger, task: str) -> dict[str, object]:
+    """Return policy, standings, accounts and settlements of a task."""
+    policy = (await ledger.read_task(task)).spec.economics
+    standings = await ledger.list_standings(task)
+    return {
+        "task": task,
+        "policy": policy.model_dump(mode="json") if policy else None,
+        "treasury": (await ledger.read_account(TREASURY)).credits,
+        "standings": [_standing(one, await _free(ledger, one.organisation)) for one in standings],
+        "rounds": await list_outcomes(ledger, task),
+    }
+
+
+async def read_balance(ledger: Ledger, organisation: str) -> Row:
+    """Return an organisation's free credits, and its stakes in every task."""
+    stakes = {}
+    for task in await ledger.list_tasks():
+        if task.spec.economics is not None:
+            for standing in await ledger.list_standings(task.spec.task):
+                if standing.organisation == organisation:
+                    stakes[task.spec.task] = _standing(standing, None)
+    return {"organisation": organisation, "credits": await _free(ledger, organisation), "stakes": stakes}
+
+
+async def _free(ledger: Ledger, organisation: str) -> int:
+    return (await ledger.read_account(organisation)).credits
+
+
+def _standing(standing: Standing, free: int | None) -> Row:
+    row: Row = {
+        "organisation": standing.organisation,
+        "stake": standing.stake,
+        "required": standing.required,
+        "reputation": standing.reputation,
+        "debt": standing.debt,
+        "earned": standing.earned,
+        "slashed": standing.slashed,
+        "suspended_until": standing.suspended_until or None,
+    }
+    return row if free is None else row | {"credits": free}
