@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fabric_protos.peer import transaction_pb2
 
+from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.config_changes import add_organisation, change_batch, remove_organisation, revoke_certificates
+from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.embedded.reconfiguration import build_config_transaction
 from blockfl.fabric.rwset import (
     CollectionReadWriteSet,
     HashedRead,
@@ -19,11 +25,12 @@ from blockfl.fabric.rwset import (
     encode_metadata,
 )
 from support.broken_transactions import BROKEN
-from support.config_updates import config_transaction, update_config
+from support.config_updates import MAJORITY, admin, config_transaction, update_config
 from support.key_operations import OPERATIONS, POLICY
+from support.organisation import make_organisation
 from support.random_transactions import RandomTransactions
 from support.real_peer import RealPeer, real_peer
-from support.scratch_ledger import NAMES, definition_values, digest, own_policy, writes
+from support.scratch_ledger import NAMES, definition_values, digest, organisations, own_policy, writes
 
 # A block with one of the first two is refused as a whole; without a channel peers look at their own organisation;
 # what ordering nodes never let through, and peers do not expect.
@@ -98,6 +105,42 @@ async def test_a_peer_takes_our_configuration_updates(peer: RealPeer) -> None:
     validation = await peer.compare(config_transaction(peer.config, update_config(peer.config)))
     assert validation.config is not None
     assert validation.config.sequence == before + 1
+
+
+async def test_a_peer_takes_what_the_embedded_node_makes_of_updates_and_judges_alike_afterwards(
+    peer: RealPeer,
+) -> None:
+    epsilon, gamma = make_organisation("epsilon"), organisations()["gamma"]
+    thief = gamma.signer("thief")
+    crl = gamma.signing.revoke([thief.identity.certificate_pem])
+    newcomer = epsilon.signer("peer0", "peer")
+    steps: list[tuple[Callable[[ChannelConfig], Any], Sequence[str]]] = [
+        (lambda config: add_organisation(config, epsilon.spec(anchor=7999)), MAJORITY),
+        (lambda config: revoke_certificates(config, "gamma", crl), ["gamma"]),
+        (lambda config: change_batch(config, replace(config.batch, max_message_count=7)), MAJORITY),
+        (lambda config: remove_organisation(config, "beta"), MAJORITY),
+    ]
+    seen = []
+    for change, signers in steps:
+        update = compute_update(peer.config.config, change(peer.config), peer.config.channel_id)
+        signatures = [sign_update(update, admin(name)) for name in signers]
+        envelope = build_update_envelope(update, signatures, admin("alpha"))
+        transaction = build_config_transaction(envelope, peer.config, peer.orderer)
+        assert (await peer.compare(transaction)).codes == (transaction_pb2.VALID,)
+        probes = (
+            peer.craft([writes("app", by_thief=b"v")], creator=thief),
+            peer.craft([writes("app", by_two=b"v")], endorsers=["alpha", "gamma"]),
+            peer.craft([writes("app", with_epsilon=b"v")], endorsers=["alpha", "gamma", newcomer]),
+            peer.craft([writes("app", with_beta=b"v")], endorsers=["alpha", "gamma", "beta"]),
+        )
+        seen.append([transaction_pb2.TxValidationCode.Name(code) for code in (await peer.compare(*probes)).codes])
+    creator, policy = "BAD_CREATOR_SIGNATURE", "ENDORSEMENT_POLICY_FAILURE"
+    assert seen == [
+        ["VALID", policy, "VALID", "VALID"],
+        [creator, policy, "VALID", "VALID"],
+        [creator, policy, "VALID", "VALID"],
+        [creator, policy, "VALID", policy],
+    ]
 
 
 @pytest.mark.parametrize("seed", [1, 2])

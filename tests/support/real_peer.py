@@ -99,7 +99,7 @@ class RealPeer(ScratchLedger):
     def __init__(self, config: ChannelConfig, source: BlockSource, orderer: Signer, endpoint: Endpoint) -> None:
         super().__init__(config)
         self._source = source
-        self._orderer = orderer
+        self.orderer = orderer
         self._endpoint = endpoint
         genesis = common_pb2.Block.FromString(source.blocks[0])
         validation = validate_block(genesis, config, self.state)
@@ -113,7 +113,7 @@ class RealPeer(ScratchLedger):
         """
         block = build_block(self.height, self._previous, envelopes)
         self._last_config = self.height if is_config_block(block) else self._last_config
-        sign_block(block, [self._orderer], last_config=self._last_config)
+        sign_block(block, [self.orderer], last_config=self._last_config)
         await self._source.add(encode_block(block))
         validation = validate_block(block, self.config, self.state)
         theirs = decode_metadata(await self._committed(self.height))
