@@ -118,13 +118,14 @@ class Stage:
 
     def _watch(self) -> None:
         while not self._done.wait(0.5):
+            if self.ledger == "compose":
+                self._measure_containers()
+                continue
             for name, child in list(self._running.items()):
                 self._measure(name, child.pid)
                 with contextlib.suppress(psutil.Error):
                     for descendant in psutil.Process(child.pid).children(recursive=True):
                         self._measure(f"{name}, training", descendant.pid)
-            if self.ledger == "compose":
-                self._measure_containers()
             for record in (self.network / "run").glob("*.json"):
                 with contextlib.suppress(OSError, ValueError):
                     self._measure(record.stem, int(json.loads(record.read_bytes())["pid"]))

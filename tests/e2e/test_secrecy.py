@@ -90,6 +90,9 @@ def test_no_private_key_is_in_an_environment_a_log_or_the_ledger(trained: Federa
     assert len(secrets) > 3 * 7
     places = list(files_below(trained.network / "node", trained.network / "logs", trained.directory / "logs"))
     assert [path for path in places if find(secrets, path)] == []
+    if trained.ledger == "compose":
+        # Of this machine's processes only the aggregators are ours to see; test_containers looks into the containers.
+        return
     environments = [process.info["environ"] for process in psutil.process_iter(["environ", "cmdline"])
                     if str(trained.directory) in " ".join(process.info["cmdline"] or [])]  # fmt: skip
     assert len(environments) >= 8

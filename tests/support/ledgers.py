@@ -12,7 +12,10 @@ from functools import cache
 from typing import Final
 
 from blockfl.network.binaries import find_binaries
+from blockfl.network.compose import ORDERER_IMAGE, PEER_IMAGE, SERVICE_IMAGE
+from blockfl.network.engine import Engine
 from blockfl.network.errors import NetworkError
+from blockfl.network.project import find_compose
 
 
 def _embedded() -> str:
@@ -28,7 +31,20 @@ def _local() -> str:
     return ""
 
 
-LEDGERS: Final[dict[str, Callable[[], str]]] = {"embedded": _embedded, "local": _local}
+@cache
+def _compose() -> str:
+    try:
+        find_compose()
+        with Engine() as engine:
+            engine.require_image(SERVICE_IMAGE, "build it: make images")
+            for image in (PEER_IMAGE, ORDERER_IMAGE):
+                engine.require_image(image, f"fetch it: docker pull {image}")
+    except NetworkError as error:
+        return str(error)
+    return ""
+
+
+LEDGERS: Final[dict[str, Callable[[], str]]] = {"embedded": _embedded, "local": _local, "compose": _compose}
 """By name: why it cannot run here, "" if it can."""
 
 

@@ -85,6 +85,8 @@ def _after(name: str) -> dict[str, Any]:
 _RELEASE: Final = version("blockfl")
 SERVICE_IMAGE: Final = f"blockfl:{_RELEASE}"
 TRAINING_IMAGE: Final = f"blockfl-training:{_RELEASE}"
+PEER_IMAGE: Final = f"hyperledger/fabric-peer:{FABRIC_VERSION}"
+ORDERER_IMAGE: Final = f"hyperledger/fabric-orderer:{FABRIC_VERSION}"
 _HARDENING: Final = Block(
     "hardening",
     {
@@ -104,7 +106,7 @@ _ORDERER: Final = Block(
     "orderer",
     {
         MERGE: _HARDENING,
-        **_image("FABRIC_ORDERER_IMAGE", f"hyperledger/fabric-orderer:{FABRIC_VERSION}", ours=False),
+        **_image("FABRIC_ORDERER_IMAGE", ORDERER_IMAGE, ours=False),
         "healthcheck": _health(["CMD", "bash", "-c", _ORDERER_CHECK]),
         "depends_on": _after(PROVISION),
     },
@@ -113,7 +115,7 @@ _PEER: Final = Block(
     "peer",
     {
         MERGE: _HARDENING,
-        **_image("FABRIC_PEER_IMAGE", f"hyperledger/fabric-peer:{FABRIC_VERSION}", ours=False),
+        **_image("FABRIC_PEER_IMAGE", PEER_IMAGE, ours=False),
         "command": ["sh", "-ec", _PEER_COMMAND],
         "healthcheck": _health(["CMD", "peer", "channel", "list"]),
         "depends_on": _after(PROVISION),

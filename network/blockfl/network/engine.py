@@ -106,8 +106,12 @@ class Engine:
         found = self._client.containers.list(all=True, filters={"label": f"{_PROJECT}={project}"}, ignore_removed=True)
         return [Container(one) for one in found if one.labels.get(_ONE_OFF) != "True"]
 
-    def require_image(self, name: str) -> None:
-        """Check that an image is there; ours are on no registry.
+    def require_image(self, name: str, remedy: str) -> None:
+        """Check that an image is there.
+
+        Args:
+            name: The image.
+            remedy: What to do if it is not.
 
         Raises:
             NetworkError: It is not.
@@ -117,4 +121,4 @@ class Engine:
         try:
             self._client.images.get(name)
         except ImageNotFound as error:
-            raise NetworkError(f"the image {name} is not there; build it: make images") from error
+            raise NetworkError(f"the image {name} is not there; {remedy}") from error

@@ -70,7 +70,8 @@ class ComposeProject:
         """
         find_compose()
         with Engine() as engine:
-            engine.require_image(self._image())
+            # On no registry; Fabric's own are fetched where they are missing.
+            engine.require_image(os.environ.get("BLOCKFL_IMAGE") or SERVICE_IMAGE, "build it: make images")
 
     def up(self, report: Report) -> None:
         """Write the project's files, and start what does not run.
@@ -173,9 +174,6 @@ class ComposeProject:
         if status.st_uid:
             return status.st_uid, status.st_gid
         return DEFAULT_OWNER, DEFAULT_OWNER
-
-    def _image(self) -> str:
-        return os.environ.get("BLOCKFL_IMAGE") or SERVICE_IMAGE
 
     def _services(self) -> dict[str, str]:
         """Every service of the file, and where it is reached from this machine."""
