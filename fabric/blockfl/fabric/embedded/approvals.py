@@ -11,9 +11,10 @@ from hashlib import sha256
 
 from fabric_protos.peer.lifecycle import db_pb2
 
+from ..collection import IMPLICIT_PREFIX
 from ..errors import NodeError
 from ..rwset import hash_key
-from .definition import IMPLICIT_PREFIX, LIFECYCLE, ChaincodeDefinition, read_definition
+from .definition import LIFECYCLE, ChaincodeDefinition, read_definition
 from .ledger import Ledger, Snapshot
 from .lifecycle_state import NAMESPACES, SOURCES, Parameters, encode_metadata
 

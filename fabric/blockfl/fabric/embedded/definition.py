@@ -6,40 +6,22 @@ definition is invalid under the next: `Sequence` for each invocation, all five k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from fabric_protos.common import policies_pb2
-from fabric_protos.msp import msp_principal_pb2
-from fabric_protos.peer import collection_pb2, policy_pb2
+from fabric_protos.peer import policy_pb2
 from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2
+
+from ..collection import IMPLICIT_PREFIX, Collection, decode_collections, implicit_collection
+from ..validate import StateView
 
 LIFECYCLE = "_lifecycle"
 LEGACY_LIFECYCLE = "lscc"
-IMPLICIT_PREFIX = "_implicit_org_"
 
 GetState = Callable[[str, str], bytes]
 """Reads (namespace, key); an empty value when there is none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectionDefinition:
-    """A private data collection of a chaincode.
-
-    Attributes:
-        members: SignaturePolicyEnvelope that names the member organisations.
-        endorsement_policy: Serialised ApplicationPolicy of its own, or empty.
-        required_peers: How many other members' peers must have received the data.
-    """
-
-    name: str
-    members: Any
-    member_only_read: bool = False
-    member_only_write: bool = False
-    endorsement_policy: bytes = b""
-    required_peers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +37,7 @@ class ChaincodeDefinition:
     version: str
     init_required: bool
     policy: bytes
-    collections: dict[str, CollectionDefinition]
+    collections: Mapping[str, Collection]
 
 
 def field_key(name: str, field: str) -> str:
@@ -66,11 +48,6 @@ def field_key(name: str, field: str) -> str:
 def metadata_key(name: str) -> str:
     """Names the state key that says which fields a definition has."""
     return f"namespaces/metadata/{name}"
-
-
-def implicit_collection(msp_id: str) -> CollectionDefinition:
-    """Returns the collection that every organisation has in every chaincode without defining it."""
-    return CollectionDefinition(name=IMPLICIT_PREFIX + msp_id, members=_member_policy(msp_id))
 
 
 def read_sequence(get_state: GetState, name: str) -> int:
@@ -87,6 +64,28 @@ def read_definition(get_state: GetState, name: str) -> ChaincodeDefinition | Non
     return _decode_definition(name, *(get_state(LIFECYCLE, field_key(name, field)) for field in fields))
 
 
+def read_collection(
+    state: StateView, namespace: str, collection: str, organisations: frozenset[str]
+) -> Collection | None:
+    """Look a collection up in the definitions on the ledger, outside of any transaction.
+
+    Args:
+        state: the ledger's state.
+        namespace: the chaincode.
+        collection: explicit, or an organisation's implicit one.
+        organisations: MSP ids of the channel's application organisations.
+
+    Returns:
+        None when there is no such collection.
+    """
+    owner = collection.removeprefix(IMPLICIT_PREFIX)
+    if owner != collection:
+        defined = namespace == LIFECYCLE or state.get(LIFECYCLE, metadata_key(namespace)) is not None
+        return implicit_collection(owner) if owner in organisations and defined else None
+    field = state.get(LIFECYCLE, field_key(namespace, "Collections"))
+    return None if field is None else decode_collections(field.value).get(collection)
+
+
 def decode_state_data(value: bytes) -> Any:
     """Decodes the wrapper in which the lifecycle stores each field."""
     return db_pb2.StateData.FromString(value)
@@ -98,40 +97,14 @@ def _decode_definition(
 ) -> ChaincodeDefinition:
     info = chaincode_definition_pb2.ChaincodeEndorsementInfo.FromString(decode_state_data(endorsement).Bytes)
     rules = chaincode_definition_pb2.ChaincodeValidationInfo.FromString(decode_state_data(validation).Bytes)
-    package = collection_pb2.CollectionConfigPackage.FromString(decode_state_data(collections).Bytes)
     return ChaincodeDefinition(
         name=name,
         sequence=decode_state_data(sequence).Int64,
         version=info.version,
         init_required=info.init_required,
         policy=rules.validation_parameter,
-        collections={c.name: c for c in map(_decode_collection, package.config)},
+        collections=decode_collections(collections),
     )
-
-
-def _decode_collection(config: Any) -> CollectionDefinition:
-    static = config.static_collection_config
-    own = static.endorsement_policy
-    return CollectionDefinition(
-        name=static.name,
-        members=static.member_orgs_policy.signature_policy,
-        member_only_read=static.member_only_read,
-        member_only_write=static.member_only_write,
-        endorsement_policy=own.SerializeToString() if own.WhichOneof("Type") else b"",
-        required_peers=static.required_peer_count,
-    )
-
-
-@lru_cache(maxsize=256)
-def _member_policy(msp_id: str) -> Any:
-    role = msp_principal_pb2.MSPRole(msp_identifier=msp_id, role=msp_principal_pb2.MSPRole.MEMBER)
-    principal = msp_principal_pb2.MSPPrincipal(
-        principal_classification=msp_principal_pb2.MSPPrincipal.ROLE, principal=role.SerializeToString()
-    )
-    rule = policies_pb2.SignaturePolicy(
-        n_out_of=policies_pb2.SignaturePolicy.NOutOf(n=1, rules=[policies_pb2.SignaturePolicy(signed_by=0)])
-    )
-    return policies_pb2.SignaturePolicyEnvelope(version=0, rule=rule, identities=[principal])
 
 
 def channel_policy_reference(path: str) -> bytes:

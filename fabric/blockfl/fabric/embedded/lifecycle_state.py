@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from fabric_protos.peer import collection_pb2
 from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2
 
-from .definition import IMPLICIT_PREFIX, LIFECYCLE
+from ..collection import IMPLICIT_PREFIX
+from .definition import LIFECYCLE
 from .simulator import Simulator
 
 NAMESPACES = "namespaces"

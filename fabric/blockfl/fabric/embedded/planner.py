@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..collection import IMPLICIT_PREFIX
 from ..config import ChannelConfig
 from ..errors import BlockError, FabricError, PolicyError
 from ..identity import Identity
 from ..policy import Policy, SignaturePolicy, evaluate_signature_policy
 from ..validate import StateView
 from ..validate.definition import find_collection, read_definition
-from .definition import IMPLICIT_PREFIX, LIFECYCLE
-from .definition import read_definition as read_full_definition
+from .definition import LIFECYCLE, read_collection
 from .simulator import Interest
 
 
@@ -139,11 +139,5 @@ def _collection_policy(namespace: str, collection: str, config: ChannelConfig, s
 def _is_member(identity: Identity, namespace: str, collection: str, *, config: ChannelConfig, state: StateView) -> bool:
     if collection.startswith(IMPLICIT_PREFIX):
         return namespace == LIFECYCLE or collection == IMPLICIT_PREFIX + identity.msp_id
-
-    def get_state(place: str, key: str) -> bytes:
-        found = state.get(place, key)
-        return found.value if found else b""
-
-    definition = read_full_definition(get_state, namespace)
-    found = definition.collections.get(collection) if definition else None
+    found = read_collection(state, namespace, collection, frozenset(config.application_msp_ids))
     return found is not None and evaluate_signature_policy(found.members, [identity], config.msps)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..collection import Collection
 from ..rwset import decode_read_write_set
 from ..transaction import VALID, decode_transaction
 from ..validate import BlockValidation, HashedUpdate, StateView
 from .database import storable
-from .membership import Membership, read_membership
+from .definition import read_collection
 from .private_set import CommittedSet, CommittedWrite, PrivateCommit
 from .private_store import PrivateStore
 
@@ -54,7 +55,7 @@ class PrivatePlan:
         self._view = view
         self._validation = validation
         self._organisations = frozenset(organisations)
-        self._memberships: dict[tuple[str, str], Membership] = {}
+        self._collections: dict[tuple[str, str], Collection | None] = {}
 
     def commits(
         self, references: Sequence[Sequence[SetReference]], stores: Mapping[str, PrivateStore]
@@ -83,24 +84,24 @@ class PrivatePlan:
     def _sets(self, references: Sequence[Sequence[SetReference]]) -> Iterator[CommittedSet]:
         for index, code in enumerate(self._validation.codes):
             for reference in references[index] if code == VALID else ():
-                membership = self._membership(reference.namespace, reference.collection)
+                collection = self._collection(reference.namespace, reference.collection)
                 yield CommittedSet(
                     tx_index=index,
                     namespace=reference.namespace,
                     collection=reference.collection,
                     digest=reference.digest,
-                    expires=storable(membership.expires(self._validation.number)),
+                    expires=storable(collection.expires(self._validation.number) if collection else None),
                 )
 
-    def _membership(self, namespace: str, collection: str) -> Membership:
-        place = (namespace, collection)
-        if place not in self._memberships:
-            found = read_membership(self._view, namespace, collection, self._organisations)
-            self._memberships[place] = found or Membership(organisations=frozenset())
-        return self._memberships[place]
+    def _collection(self, namespace: str, name: str) -> Collection | None:
+        place = (namespace, name)
+        if place not in self._collections:
+            self._collections[place] = read_collection(self._view, namespace, name, self._organisations)
+        return self._collections[place]
 
     def _members(self, namespace: str, collection: str, stores: Mapping[str, PrivateStore]) -> list[str]:
-        return sorted(self._membership(namespace, collection).organisations & stores.keys())
+        found = self._collection(namespace, collection)
+        return sorted(found.organisations & stores.keys()) if found else []
 
 
 def _write(update: HashedUpdate) -> CommittedWrite:

@@ -17,7 +17,7 @@ from ..errors import BlockError
 from ..rwset import VALIDATION_PARAMETER, Entries, decode_read_write_set
 from ..transaction import Transaction, decode_transaction
 from ..validate import StateView
-from .membership import read_membership
+from .definition import read_collection
 from .private_plan import SetReference
 
 _ENDORSED: Final = int(common_pb2.ENDORSER_TRANSACTION)
@@ -111,7 +111,7 @@ def _verify_results(
         for collection in namespace.collections:
             for hashed in collection.metadata_writes:
                 _verify_policy(f"a private key of collection {collection.collection!r}", hashed.entries)
-            if read_membership(state, namespace.namespace, collection.collection, organisations) is None:
+            if read_collection(state, namespace.namespace, collection.collection, organisations) is None:
                 raise _refused(
                     f"there is no collection {collection.collection!r} of chaincode {namespace.namespace!r}: "
                     "commit a definition that has it first"

@@ -17,16 +17,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..collection import IMPLICIT_PREFIX, Collection, implicit_collection
 from ..errors import FabricError, NodeError
 from ..rwset import VALIDATION_PARAMETER, Version, decode_metadata, hash_key
 from ..validate import HashedValue, StateValue
 from .definition import (
-    IMPLICIT_PREFIX,
     LEGACY_LIFECYCLE,
     LIFECYCLE,
     ChaincodeDefinition,
-    CollectionDefinition,
-    implicit_collection,
     read_definition,
     read_sequence,
 )
@@ -356,7 +354,7 @@ class Simulator:
                 self._permissions[place] = not found.member_only_read, not found.member_only_write
         return self._permissions[place]
 
-    def _find_collection(self, namespace: str, collection: str) -> CollectionDefinition:
+    def _find_collection(self, namespace: str, collection: str) -> Collection:
         definition = None if namespace == LIFECYCLE else self.definition(namespace)
         if collection.startswith(IMPLICIT_PREFIX):
             return implicit_collection(collection.removeprefix(IMPLICIT_PREFIX))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from fabric_protos.peer import collection_pb2, policy_pb2
+from fabric_protos.peer import policy_pb2
 from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2
 from google.protobuf.message import DecodeError
 
+from ..collection import IMPLICIT_PREFIX, Collection, decode_collections, implicit_collection
 from ..config import LIFECYCLE_ENDORSEMENT
 from ..errors import BlockError
 from ..policy import signature_policy
@@ -20,26 +21,8 @@ if TYPE_CHECKING:
     from .state import StateView
 
 LIFECYCLE: Final = "_lifecycle"
-_IMPLICIT: Final = "_implicit_org_"
 _DEFINITION_TYPE: Final = "ChaincodeDefinition"
 _PLUGIN: Final = "vscc"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Collection:
-    """A private collection's rules.
-
-    Attributes:
-        policy: its own, a serialised `protos.ApplicationPolicy`; empty when the chaincode's holds for it.
-        block_to_live: how many further blocks its keys stay; 0 means for ever.
-    """
-
-    policy: bytes
-    block_to_live: int = 0
-
-    def expires(self, number: int) -> int | None:
-        """Number of the block whose commit removes what block `number` writes; None when it stays."""
-        return number + self.block_to_live + 1 if self.block_to_live else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,11 +66,11 @@ def find_collection(definition: Definition, collection: str, config: ChannelConf
     Raises:
         BlockError: there is no such collection.
     """
-    if collection.startswith(_IMPLICIT):
-        msp_id = collection.removeprefix(_IMPLICIT)
+    if collection.startswith(IMPLICIT_PREFIX):
+        msp_id = collection.removeprefix(IMPLICIT_PREFIX)
         for organisation in config.application_organisations.values():
             if organisation.msp_id == msp_id:
-                return Collection(policy=_organisation_policy(organisation.name, msp_id, config))
+                return implicit_collection(msp_id, _organisation_policy(organisation.name, msp_id, config))
         raise BlockError(f"there is no collection {collection!r}: {msp_id!r} is not on the channel")
     if collection not in definition.collections:
         raise BlockError(f"there is no collection {collection!r}")
@@ -104,15 +87,7 @@ def _decode(metadata: bytes, validation: bytes, collections: bytes) -> Definitio
         return None
     if info.validation_plugin != _PLUGIN:
         raise BlockError(f"expected validation plugin {_PLUGIN!r}, got {info.validation_plugin!r}")
-    found: dict[str, Collection] = {}
-    for entry in collection_pb2.CollectionConfigPackage.FromString(_field(collections)).config:
-        static = entry.static_collection_config
-        if entry.HasField("static_collection_config"):
-            collection = Collection(
-                policy=static.endorsement_policy.SerializeToString(), block_to_live=static.block_to_live
-            )
-            found.setdefault(static.name, collection)
-    return Definition(policy=info.validation_parameter, collections=found)
+    return Definition(policy=info.validation_parameter, collections=decode_collections(collections))
 
 
 def _field(encoded: bytes) -> bytes:

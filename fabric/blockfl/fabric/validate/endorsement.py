@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from fabric_protos.peer import transaction_pb2
 
+from ..collection import Collection
 from ..errors import BlockError, IdentityError, PolicyError
 from ..policy import Policy, SignaturePolicy
 from ..rwset import VALIDATION_PARAMETER, NamespaceReadWriteSet, decode_metadata
-from .definition import Collection, Definition, find_collection, read_definition
+from .definition import Definition, find_collection, read_definition
 from .envelope import Candidate, InvalidTransaction
 
 if TYPE_CHECKING:
