@@ -5,21 +5,18 @@ The programs are the operator's (``FABRIC_BIN`` or PATH); everything they need i
 
 import asyncio
 import sys
-import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
-from blockfl.fabric.errors import EndorseError, FabricError, NodeError
-from blockfl.fabric.participation import Participation
-from blockfl.fabric.peer import Peer
-from blockfl.ledger.profile import ConnectionProfile
+from blockfl.fabric.errors import FabricError
 from blockfl.network import builder
 from blockfl.network.binaries import FabricBinaries, find_binaries
 from blockfl.network.channel import require_orderers
 from blockfl.network.description import Description, Organisation
-from blockfl.network.errors import NetworkError
 from blockfl.network.identities import provision_node_files
 from blockfl.network.layout import Layout
+from blockfl.network.membership import ChannelNodes
 from blockfl.network.node import (
     Node,
     NodeKind,
@@ -33,9 +30,6 @@ from blockfl.network.node import (
 from blockfl.network.process import ProcessSpec, ProcessTable
 from blockfl.network.status import ProcessStatus, process_status
 from blockfl.network.volume import claim_volume
-
-_POLL_S = 0.1
-_STATUS_S = 3.0
 
 
 class LocalLauncher:
@@ -121,82 +115,23 @@ class LocalLauncher:
         Raises:
             NetworkError: A node ended or is not ready in time, with its last log lines.
         """
-        asyncio.run(self._join(time.monotonic() + timeout_s))
+        nodes = ChannelNodes(self._description, self._layout)
+        asyncio.run(nodes.join(timeout_s, check=self._processes.require_running, explain=self._processes.tail))
 
     def status(self) -> list[ProcessStatus]:
         """Return how each node is, and how many blocks it has."""
         return asyncio.run(self._status())
 
-    async def _join(self, deadline: float) -> None:
-        block = self._layout.genesis.read_bytes()
-        try:
-            async with asyncio.TaskGroup() as group:
-                for organisation in self._description.orderers:
-                    group.create_task(self._join_orderer(organisation, block, deadline))
-                for organisation in self._description.organisations:
-                    group.create_task(self._join_peer(organisation, block, deadline))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-
-    async def _join_orderer(self, organisation: Organisation, block: bytes, deadline: float) -> None:
-        participation = self._participation(organisation)
-        channel = self._description.channel
-
-        async def join() -> bool:
-            membership = await participation.find(channel)
-            if membership is None:
-                membership = await participation.join(block)
-            return membership.status == "active" and membership.relation == "consenter"
-
-        await self._wait(node_name("orderer", organisation.name), join, deadline)
-
-    async def _join_peer(self, organisation: Organisation, block: bytes, deadline: float) -> None:
-        channel = self._description.channel
-
-        async def join() -> bool:
-            async with self._peer(organisation) as peer:
-                if channel not in await peer.channels():
-                    await peer.join(block)
-                return await peer.height(channel) > 0
-
-        await self._wait(node_name("peer", organisation.name), join, deadline)
-
-    async def _wait(self, name: str, attempt: Callable[[], Awaitable[bool]], deadline: float) -> None:
-        """Repeat an attempt until it succeeds; a node that is starting refuses for a while."""
-        reason = "it has not joined the channel"
-        while True:
-            self._processes.require_running(name)
-            try:
-                if await attempt():
-                    return
-            except (EndorseError, NodeError) as error:
-                reason = str(error)
-            except FabricError as error:
-                raise NetworkError(f"{name}: {error}") from error
-            if time.monotonic() > deadline:
-                raise NetworkError(f"{name} is not ready in time: {reason}; its log:\n{self._processes.tail(name)}")
-            await asyncio.sleep(_POLL_S)
-
     async def _status(self) -> list[ProcessStatus]:
-        orderers = [self._orderer_status(one) for one in self._description.orderers]
-        peers = [self._peer_status(one) for one in self._description.organisations]
-        return list(await asyncio.gather(*orderers, *peers))
-
-    async def _orderer_status(self, organisation: Organisation) -> ProcessStatus:
-        async def read_height() -> int | None:
-            membership = await self._participation(organisation).find(self._description.channel)
-            return membership.height if membership else None
-
-        address = f"{organisation.host}:{organisation.ports.orderer}"
-        return await self._node_status(node_name("orderer", organisation.name), address, read_height)
-
-    async def _peer_status(self, organisation: Organisation) -> ProcessStatus:
-        async def read_height() -> int:
-            async with self._peer(organisation) as peer:
-                return await peer.height(self._description.channel)
-
-        address = f"{organisation.host}:{organisation.ports.peer}"
-        return await self._node_status(node_name("peer", organisation.name), address, read_height)
+        nodes = ChannelNodes(self._description, self._layout)
+        rows = []
+        for one in self._description.orderers:
+            address, read = f"{one.host}:{one.ports.orderer}", partial(nodes.read_orderer_height, one)
+            rows.append(self._node_status(node_name("orderer", one.name), address, read))
+        for one in self._description.organisations:
+            address, read = f"{one.host}:{one.ports.peer}", partial(nodes.read_peer_height, one)
+            rows.append(self._node_status(node_name("peer", one.name), address, read))
+        return list(await asyncio.gather(*rows))
 
     async def _node_status(
         self, name: str, address: str, read_height: Callable[[], Awaitable[int | None]]
@@ -209,20 +144,6 @@ class LocalLauncher:
             except FabricError as failure:
                 error = str(failure).splitlines()[0]
         return process_status(self._processes, name, address, height=height, error=error)
-
-    def _participation(self, organisation: Organisation) -> Participation:
-        place = self._layout.organisation(organisation.name)
-        return Participation(
-            address=f"{organisation.host}:{organisation.ports.orderer_admin}",
-            tls_roots_pem=place.tls_roots.read_bytes(),
-            certificate=place.user("admin", "tls-certificate.pem"),
-            private_key=place.user("admin", "tls-key.pem"),
-            timeout_s=_STATUS_S,
-        )
-
-    def _peer(self, organisation: Organisation) -> Peer:
-        profile = ConnectionProfile.load(self._layout.organisation(organisation.name).profile("admin"))
-        return Peer(profile.make_endpoint(), profile.load_signer(), timeout_s=_STATUS_S)
 
     def _site(self, kind: NodeKind, organisation: Organisation, configuration: Path) -> Site:
         place = self._layout.organisation(organisation.name)

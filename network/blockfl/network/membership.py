@@ -76,7 +76,7 @@ class ChannelNodes:
         membership = await self._participation(organisation).find(self._description.channel)
         return membership.height if membership else None
 
-    async def read_peer_height(self, organisation: Organisation) -> int:
+    async def read_peer_height(self, organisation: Organisation) -> int | None:
         """Return how many blocks a peer has.
 
         Raises:
