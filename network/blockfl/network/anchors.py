@@ -35,7 +35,8 @@ MERGE: Final = _MergeKey("<<")
 
 def dump(content: dict[str, Any]) -> str:
     """Return the content as YAML, keys in their own order."""
-    return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True))
+    root = Block("root", content)
+    return str(yaml.dump(root, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -51,6 +52,7 @@ class _Dumper(yaml.SafeDumper):
 
     def block(self, data: Block) -> yaml.Node:
         node = self.represent_dict(data)
+        node.flow_style = False
         self._names[id(node)] = data.name
         return node
 
