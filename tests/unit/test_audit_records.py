@@ -21,7 +21,7 @@ Records = dict[str, bytes]
 
 
 @pytest.fixture
-async def ledger() -> tuple[Records, dict[tuple[str, str], bytes]]:
+async def told() -> tuple[Records, dict[tuple[str, str], bytes]]:
     """The public records, and the hashes of private values, after two published rounds."""
     world = World()
     signers = {name: world.signers[name] for name in world.signers}
@@ -62,8 +62,8 @@ def verify(public: Records, private: dict[tuple[str, str], bytes]) -> TaskProof:
     return verify_task(history, history.get(Task, place.task_key(TASK)))
 
 
-def test_two_honest_rounds_verify(ledger: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
-    proof = verify(*ledger)
+def test_two_honest_rounds_verify(told: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    proof = verify(*told)
     assert (proof.rounds, proof.updates, proof.accepted, proof.versions) == (2, 8, 8, 3)
 
 
@@ -121,33 +121,33 @@ FAULTS: dict[str, tuple[Callable[[Records], None], str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_record_that_is_not_as_it_must_be_is_named(
-    ledger: tuple[Records, dict[tuple[str, str], bytes]], fault: str
+    told: tuple[Records, dict[tuple[str, str], bytes]], fault: str
 ) -> None:
-    public, private = ledger
+    public, private = told
     change, said = FAULTS[fault]
     change(public)
     with pytest.raises(VerificationError, match=said):
         verify(public, private)
 
 
-def test_a_chunk_that_was_exchanged_is_named(ledger: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
-    public, private = ledger
+def test_a_chunk_that_was_exchanged_is_named(told: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    public, private = told
     private[place.SEALED, place.sealed_chunk_key(TASK, 1, INSTITUTIONS[0], 0)] = hash_value(b"another")
     with pytest.raises(VerificationError, match="chunk 0 on the ledger is not the one that was signed"):
         verify(public, private)
 
 
 def test_sealed_chunks_that_have_been_purged_are_no_fault(
-    ledger: tuple[Records, dict[tuple[str, str], bytes]],
+    told: tuple[Records, dict[tuple[str, str], bytes]],
 ) -> None:
-    public, private = ledger
+    public, private = told
     kept = {at: value for at, value in private.items() if at[0] != place.SEALED}
     assert len(kept) < len(private)
     assert verify(public, kept).accepted == 8
 
 
-def test_a_sum_that_is_not_on_the_ledger_is_named(ledger: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
-    public, private = ledger
+def test_a_sum_that_is_not_on_the_ledger_is_named(told: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    public, private = told
     total = Model.decode(public[MODEL]).sum
     assert total is not None
     del private[place.MODELS, place.model_chunk_key(TASK, total.chunks[0])]
