@@ -27,16 +27,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "ledger" in metafunc.fixturenames:
+    if "ledger_kind" in metafunc.fixturenames:
         chosen = metafunc.config.stash[PLAN].chosen
         # A contract of the test's own runs in the test's process: containers run the product's.
         if "federation" not in metafunc.fixturenames:
             chosen = [name for name in chosen if name != "compose"]
-        metafunc.parametrize("ledger", chosen, indirect=True, scope="session")
+        metafunc.parametrize("ledger_kind", chosen, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def ledger(request: pytest.FixtureRequest) -> str:
+def ledger_kind(request: pytest.FixtureRequest) -> str:
     """The name of the ledger that a test runs on."""
     name: str = request.param
     if reason := LEDGERS[name]():
@@ -50,9 +50,9 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     parameters = getattr(item, "callspec", None)
-    if report.when == "call" and not report.skipped and parameters is not None and "ledger" in parameters.params:
+    if report.when == "call" and not report.skipped and parameters is not None and "ledger_kind" in parameters.params:
         ran = item.config.stash[PLAN].ran
-        ran[parameters.params["ledger"]] = ran.get(parameters.params["ledger"], 0) + 1
+        ran[parameters.params["ledger_kind"]] = ran.get(parameters.params["ledger_kind"], 0) + 1
     return report
 
 

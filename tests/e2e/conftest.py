@@ -9,9 +9,9 @@ from support.port_range import find_free_base_port
 
 
 @pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory, ledger: str) -> Iterator[FederationProcesses]:
+def federation(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> Iterator[FederationProcesses]:
     """The default consortium, its three aggregators running."""
-    running = FederationProcesses(tmp_path_factory.mktemp("federation"), find_free_base_port(PORTS), ledger)
+    running = FederationProcesses(tmp_path_factory.mktemp("federation"), find_free_base_port(PORTS), ledger_kind)
     try:
         running.up()
         running.start_aggregators()

@@ -57,9 +57,9 @@ async def read_to_end(blocks: AsyncIterator[Any]) -> None:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def network(tmp_path_factory: pytest.TempPathFactory, ledger: str) -> AsyncIterator[AnyConsortium]:
+async def network(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> AsyncIterator[AnyConsortium]:
     directory = tmp_path_factory.mktemp("consortium")
-    async with any_consortium(ledger, directory, handler=key_value_contract, organisations=FOUR) as running:
+    async with any_consortium(ledger_kind, directory, handler=key_value_contract, organisations=FOUR) as running:
         yield running
 
 

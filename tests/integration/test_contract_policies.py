@@ -48,8 +48,8 @@ COMMITTEE_RECORDS = ["update/heart/000001/alpha", "update/heart/000002/alpha", "
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory, ledger: str) -> AsyncIterator[Running]:
-    async with contract_network(tmp_path_factory.mktemp("network"), ledger) as (scenario, network):
+async def running(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> AsyncIterator[Running]:
+    async with contract_network(tmp_path_factory.mktemp("network"), ledger_kind) as (scenario, network):
         await scenario.prepare()
         await scenario.open()
         await scenario.contribute()

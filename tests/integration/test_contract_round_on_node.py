@@ -20,8 +20,8 @@ INSTITUTIONS = ("alpha", "beta", "delta", "gamma")
 
 
 @pytest.fixture
-async def running(tmp_path: Path, ledger: str) -> AsyncIterator[Running]:
-    async with contract_network(tmp_path, ledger) as (scenario, network):
+async def running(tmp_path: Path, ledger_kind: str) -> AsyncIterator[Running]:
+    async with contract_network(tmp_path, ledger_kind) as (scenario, network):
         await scenario.prepare()
         yield scenario, network
 
@@ -124,8 +124,10 @@ async def test_events_tell_the_story_in_order(running: Running) -> None:
     ]
 
 
-async def test_an_update_of_several_chunks_is_uploaded_in_any_order_and_judged(tmp_path: Path, ledger: str) -> None:
-    async with contract_network(tmp_path, ledger) as (told, network):
+async def test_an_update_of_several_chunks_is_uploaded_in_any_order_and_judged(
+    tmp_path: Path, ledger_kind: str
+) -> None:
+    async with contract_network(tmp_path, ledger_kind) as (told, network):
         scenario = Scenario(network, told.consortium, told.signers, told.opening_keys, make_spec(dimension=5_000_000))
         await scenario.prepare()
         await scenario.open()
