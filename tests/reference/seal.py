@@ -33,6 +33,12 @@ def data_key(seed: bytes, place: dict[str, Any], payload_digest: str) -> bytes:
     return hkdf_expand(secret, b"BLOCKFL-DATA-KEY-V1\x00" + encode_naively(place), 32)
 
 
+def commitment_secret(seed: bytes, place: dict[str, Any], payload_digest: str) -> bytes:
+    """Return what the randomness of the update's commitment is expanded from."""
+    secret = hkdf_extract(bytes.fromhex(payload_digest), seed)
+    return hkdf_expand(secret, b"BLOCKFL-COMMITMENT-SECRET-V1\x00" + encode_naively(place), 32)
+
+
 def commitment(key: bytes) -> str:
     """Return the commitment to a data key."""
     return hkdf_expand(key, b"BLOCKFL-KEY-COMMITMENT-V1\x00", 32).hex()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +39,10 @@ from blockfl.protocol.records import (
 from blockfl.protocol.round import close_round, create_aggregate, create_task, open_round
 from blockfl.protocol.seal import Sealed, encode_public_key, seal
 from blockfl.protocol.submission import (
-    compose_header,
     compose_place,
+    compose_update,
     compute_certificate_digest,
+    create_commitment,
     create_equivocation,
     create_update,
     sign_header,
@@ -81,8 +83,8 @@ class Federation:
         self, organisation: str, values: npt.NDArray[np.int16], seed: bytes = bytes(range(32))
     ) -> tuple[Header, tuple[bytes, ...]]:
         """Return the header and the chunks of an update."""
-        sealed = self.seal(organisation, values, seed)
-        return compose_header(self.consortium, self.task, self.round, organisation, sealed), sealed.chunks
+        composed = compose_update(self.consortium, self.task, self.round, organisation, values, seed)
+        return composed.header, composed.chunks
 
     def sign(self, header: Header) -> SignedHeader:
         """Sign a header with its organisation's key."""
@@ -102,6 +104,7 @@ def make_federation(
     weight_cap: int = 3,
     rounds: int = 12,
     minimum_accepted: int = 3,
+    check: Literal["commitment", "recompute"] = "commitment",
 ) -> Federation:
     """Make a federation; keys, certificates and signatures are the same every time."""
     arrays = {"dense/kernel": np.zeros(tuple(shape), dtype=np.float32), "dense/bias": np.ones(2, dtype=np.float32)}
@@ -114,6 +117,7 @@ def make_federation(
         initial_model=split_blob(initial_model)[0],
         encoding="int16",
         rule="fedavg",
+        check=check,
         aggregator="coordinator",
         institutions=INSTITUTIONS,
         rounds=rounds,
@@ -190,6 +194,7 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "header": header,
         "signed header": signed,
         "update": update,
+        "commitment": create_commitment(header),
         "equivocation": equivocation,
         "aggregate": create_aggregate(closed),
         "model": model,

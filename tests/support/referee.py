@@ -11,7 +11,7 @@ from blockfl.ledger.transfer import upload_blob
 from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.judging import open_values
+from blockfl.protocol.judging import open_accepted
 from blockfl.protocol.records import Model, Round
 from support.world_ledger import WorldHub
 
@@ -59,8 +59,7 @@ class Referee:
     async def publish(self, round_: Round, *, wrong_digest: str | None = None) -> Model:
         """Sum, attest and publish; a wrong digest stands for a committee that lies."""
         task = await self.ledger.read_task(self.task)
-        manifest = task.spec.manifest
-        total = Sum(manifest.dimension)
+        total = Sum(task.spec.manifest.dimension, committed=task.spec.is_committed)
         for organisation in round_.accepted:
             header = (await self.ledger.read_header(self.task, round_.round, organisation)).header
             chunks = [
@@ -68,12 +67,15 @@ class Referee:
                 for index in range(len(header.chunk_digests))
             ]
             key = self.hub.world.opening_keys["coordinator"]
-            total.add(open_values(header, chunks, "coordinator", key))
+            opening = open_accepted(header, chunks, "coordinator", key)
+            total.add(opening.values, opening.randomness)
         blob, parts = split_blob(total.encode())
         await upload_blob(self.ledger, self.task, blob, parts)
         await self.ledger.attest_aggregate(self.task, round_.round, blob)
         base = await obtain_model(self.ledger, self.store, task, round_.base_version)
-        content = compute_model(manifest, base, total.encode(), len(round_.accepted), round_.scale, round_.total_weight)
+        content = compute_model(
+            task.spec, base, total.encode(), len(round_.accepted), round_.scale, round_.total_weight
+        )
         self.store.put(content)
         await self.ledger.publish_model(self.task, round_.round, wrong_digest or compute_digest(content))
         return await self.ledger.read_model(self.task, round_.base_version + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from blockfl.protocol import place
 from blockfl.protocol.aggregation import Sum, apply_sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.model import decode_model, encode_model, manifest_of
-from blockfl.protocol.payload import encode_payload
+from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.records import (
     Aggregate,
     Blob,
@@ -32,8 +32,8 @@ from blockfl.protocol.records import (
     Training,
     Update,
 )
-from blockfl.protocol.seal import encode_public_key, seal
-from blockfl.protocol.submission import compose_header, compose_place, sign_header
+from blockfl.protocol.seal import encode_public_key
+from blockfl.protocol.submission import compose_place, compose_update, sign_header
 from support.federation import INSTITUTIONS, SAMPLES
 
 TASK = "heart"
@@ -65,6 +65,7 @@ def make_spec(
     rounds: int = 12,
     dimension: int = 10,
     weight_cap: int = 3,
+    check: Literal["commitment", "recompute"] = "commitment",
 ) -> tuple[TaskSpec, bytes]:
     """Return a task's proposal and its initial model."""
     arrays = {"kernel": np.linspace(-1, 1, dimension - 2, dtype=np.float32), "bias": np.ones(2, dtype=np.float32)}
@@ -77,6 +78,7 @@ def make_spec(
         initial_model=split_blob(model)[0],
         encoding="int16",
         rule="fedavg",
+        check=check,
         aggregator="coordinator",
         institutions=institutions,
         rounds=rounds,
@@ -166,10 +168,13 @@ class Scenario:
         """Seal an update to the round's committee; return its header and chunks."""
         round_, task = await self.round(number), await self.read_task()
         content = self.values(organisation, number) if values is None else values
-        seed = hashlib.sha256(f"{organisation}/{number}/{salt}".encode()).digest()
-        sealed_place = compose_place(self.consortium, round_, organisation)
-        sealed = seal(encode_payload(content, seed), seed, sealed_place, round_.committee)
-        return compose_header(self.consortium, task, round_, organisation, sealed), sealed.chunks
+        seed = self.seed(organisation, number, salt)
+        composed = compose_update(self.consortium, task, round_, organisation, content, seed)
+        return composed.header, composed.chunks
+
+    def seed(self, organisation: str, number: int = 1, salt: int = 0) -> bytes:
+        """Return the seed of an update's sealing."""
+        return hashlib.sha256(f"{organisation}/{number}/{salt}".encode()).digest()
 
     def sign(self, header: Header) -> SignedHeader:
         """Sign a header as its organisation."""
@@ -218,10 +223,18 @@ class Scenario:
 
     async def total(self, number: int = 1) -> bytes:
         """Return the bytes of the sum of a round's accepted updates."""
-        total = Sum(self.spec.manifest.dimension)
-        for name in (await self.round(number)).accepted:
-            total.add(self.sealed[number, name][2])
-        return total.encode()
+        return (await self.sum(number, (await self.round(number)).accepted)).encode()
+
+    async def sum(self, number: int, organisations: Sequence[str]) -> Sum:
+        """Return the sum of these organisations' updates."""
+        total = Sum(self.spec.manifest.dimension, committed=self.spec.is_committed)
+        round_ = await self.round(number)
+        for name in organisations:
+            signed, _, values = self.sealed[number, name]
+            sealed_place = compose_place(self.consortium, round_, name)
+            opening = derive_opening(values, self.seed(name, number), sealed_place, signed.header.payload_digest)
+            total.add(values, opening.randomness)
+        return total
 
     async def attest(self, number: int = 1) -> Blob:
         """Upload and attest a round's sum."""
@@ -239,9 +252,7 @@ class Scenario:
     async def publish(self, number: int, base: bytes) -> bytes:
         """Publish a round's model; return its file."""
         round_ = await self.round(number)
-        total = Sum(self.spec.manifest.dimension)
-        for name in round_.accepted:
-            total.add(self.sealed[number, name][2])
+        total = await self.sum(number, round_.accepted)
         manifest = self.spec.manifest
         vector = apply_sum(decode_model(manifest, base), total.values, round_.scale, round_.total_weight)
         model = encode_model(manifest, vector)

@@ -18,6 +18,8 @@ from blockfl.protocol.aggregation import (
     MAX_UPDATES,
     Sum,
     apply_sum,
+    compute_sum_bytes,
+    decode_randomness,
     decode_sum,
     encode_sum,
     require_ieee_subnormals,
@@ -61,14 +63,52 @@ def test_the_order_of_the_updates_does_not_matter(updates: npt.NDArray[np.int16]
 
 
 def test_as_many_updates_are_summed_as_int32_holds_and_no_more() -> None:
-    assert MAX_UPDATES * 32767 <= 2**31 - 1 < (MAX_UPDATES + 1) * 32767
-    total = Sum(2)
+    """The randomness of commitments reaches −32768: one more, and its sum would no longer fit."""
+    assert MAX_UPDATES * 32768 == 2**31
+    total = Sum(2, committed=True)
     values = np.array([32767, -32767], dtype=np.int16)
+    randomness = np.full((4, 1024), -32768, dtype=np.int16)
     for _ in range(MAX_UPDATES):
-        total.add(values)
+        total.add(values, randomness)
     assert total.values.tolist() == [MAX_UPDATES * 32767, -MAX_UPDATES * 32767]
+    assert set(decode_randomness(total.encode(), 2).ravel().tolist()) == {-(2**31)}
     with refused(Code.RANGE, "at most"):
-        total.add(values)
+        total.add(values, randomness)
+
+
+@given(st.integers(1, 6), st.integers(1, 20), st.integers(0, 2**32))
+def test_a_committed_sum_carries_the_sum_of_the_randomness(count: int, dimension: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    updates = generator.integers(-32767, 32768, (count, dimension)).astype(np.int16)
+    randomness = generator.integers(-32768, 32768, (count, 4, 1024)).astype(np.int16)
+    total, plain = Sum(dimension, committed=True), Sum(dimension)
+    for one, random in zip(updates, randomness, strict=True):
+        total.add(one, random)
+        plain.add(one)
+    data = total.encode()
+    flat = randomness.astype(np.int64).sum(axis=0).ravel().tolist()
+    assert data == plain.encode() + struct.pack("<4096i", *flat)
+    assert decode_sum(data, dimension, count, committed=True).tolist() == add_naively(updates.tolist())
+    assert decode_randomness(data, dimension).ravel().tolist() == flat
+
+
+@pytest.mark.parametrize("randomness", [None, np.zeros((4, 1024), dtype=np.int32), np.zeros((3, 1024), dtype=np.int16)])
+def test_a_committed_sum_takes_no_update_without_its_randomness(randomness: npt.NDArray[np.int16] | None) -> None:
+    total = Sum(1, committed=True)
+    with pytest.raises(ValueError, match="randomness"):
+        total.add(np.ones(1, dtype=np.int16), randomness)
+    assert (total.count, total.values.tolist()) == (0, [0])
+
+
+def test_sums_with_and_without_randomness_are_not_taken_for_each_other() -> None:
+    for dimension in (1, 4096, 4097):
+        plain, committed = bytes(4 * dimension), bytes(4 * dimension + 16384)
+        assert len(plain) == compute_sum_bytes(dimension, committed=False)
+        assert len(committed) == compute_sum_bytes(dimension, committed=True)
+        with refused(Code.SUM_MISMATCH, "bytes"):
+            decode_sum(plain, dimension, 3, committed=True)
+        with refused(Code.SUM_MISMATCH, "bytes"):
+            decode_sum(committed, dimension, 3)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ COMMANDS = [
     ["audit", "rounds"],
     ["audit", "updates"],
     ["audit", "models"],
+    ["audit", "check-aggregate"],
     ["audit", "verify"],
 ]
 

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from blockfl.protocol import commitment as module
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.commitment import (
-    COMMITMENT_BYTES,
     add_commitments,
     compute_commitment,
     decode_commitment,
     expand_randomness,
     verify_sum,
 )
+from blockfl.protocol.records import COMMITMENT_BYTES
 from reference import commitment as naive
 from support.refusal import code_of
 

@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.codes import Code
 from blockfl.protocol.payload import SEED_BYTES
 from blockfl.protocol.place import sealed_chunk_key
-from blockfl.protocol.records import Header, Notice, Update
+from blockfl.protocol.records import Commitment, Header, Notice, Update
 from blockfl.protocol.seal import encode_public_key, seal
 from blockfl.protocol.submission import compose_header, compose_place
 from support.contract import make_scenario, not_endorsed, refused, upload_chunk
-from support.scenario import Scenario
+from support.scenario import Scenario, make_spec
 from support.world import CONFLICT, POLICY_FAILURE, VALID, Transaction, World
 
 RECORD = "update/heart/000001/alpha"
+COMMITMENT = "commitment/heart/000001/alpha"
 
 
 class TestJudgeUpdate:
-    async def test_accepts_an_honest_update_and_writes_its_record_only(self) -> None:
+    async def test_accepts_an_honest_update_and_writes_its_record_and_commitment_only(self) -> None:
         scenario, world = await uploaded()
         done = await world.submit("regulator", "JudgeUpdate", "heart", "1", "alpha")
-        assert done.written == [RECORD]
+        assert done.written == [COMMITMENT, RECORD]
         assert done.simulation.policies == {}
         assert done.event == "UpdateJudged"
         update = Update.decode(done.payload)
@@ -37,6 +37,31 @@ class TestJudgeUpdate:
         assert update.norm_l2_squared_bits == int(values @ values).bit_length()
         assert update.norm_linf_bits == int(abs(values).max()).bit_length()
         assert update.judged_at_ms == world.now_ms
+
+    async def test_the_commitment_on_the_ledger_is_the_one_that_was_signed(self) -> None:
+        scenario, world = await uploaded()
+        assert Commitment.decode(world.get(COMMITMENT) or b"").content == b""
+        await scenario.judge("alpha")
+        written = Commitment.decode(await world.evaluate("beta", "ReadCommitment", "heart", "1", "alpha"))
+        header = scenario.sealed[1, "alpha"][0].header
+        assert hashlib.sha256(written.content).hexdigest() == header.commitment_digest
+        assert world.policy(COMMITMENT) == (2, ("coordinator", "regulator", "university"))
+
+    async def test_an_update_with_another_commitment_is_rejected_and_none_is_written(self) -> None:
+        scenario, world = await opened()
+        header, chunks = await scenario.seal("alpha")
+        update = await judged_as(scenario, world, header.model_copy(update={"commitment_digest": "0" * 64}), chunks)
+        assert (update.state, update.code) == ("rejected", "BFL418")
+        assert Commitment.decode(world.get(COMMITMENT) or b"").content == b""
+
+    async def test_where_the_committee_recomputes_only_the_record_is_written(self) -> None:
+        scenario, world = await make_scenario(make_spec(check="recompute"))
+        await scenario.open()
+        await scenario.submit("alpha")
+        await scenario.upload("alpha")
+        done = await world.submit("regulator", "JudgeUpdate", "heart", "1", "alpha")
+        assert done.written == [RECORD]
+        assert world.get(COMMITMENT) is None
 
     async def test_two_members_are_enough_and_one_is_not(self) -> None:
         _, world = await uploaded()
@@ -259,9 +284,7 @@ class TestCloseRound:
         await world.submit("gamma", "SubmitUpdate", scenario.sign(header).encode())
         closed = await scenario.close()
         assert (closed.accepted, closed.rejected) == (("alpha", "beta", "delta"), ("gamma",))
-        total = Sum(scenario.spec.manifest.dimension)
-        for name in closed.accepted:
-            total.add(scenario.values(name))
+        total = await scenario.sum(1, closed.accepted)
         await scenario.attest()
         assert (await scenario.aggregate()).sum is not None
         assert hashlib.sha256(total.encode()).hexdigest() in (await scenario.aggregate()).encode().decode()
@@ -320,9 +343,8 @@ async def judged_payload(scenario: Scenario, world: World, content: bytes) -> Up
     round_, task = await scenario.round(), await scenario.read_task()
     seed = bytes(range(SEED_BYTES))
     sealed = seal(content + seed, seed, compose_place(scenario.consortium, round_, "alpha"), round_.committee)
-    return await judged_as(
-        scenario, world, compose_header(scenario.consortium, task, round_, "alpha", sealed), sealed.chunks
-    )
+    header = compose_header(scenario.consortium, task, round_, "alpha", sealed, "0" * 64)
+    return await judged_as(scenario, world, header, sealed.chunks)
 
 
 async def judged_as(scenario: Scenario, world: World, header: Header, chunks: tuple[bytes, ...]) -> Update:

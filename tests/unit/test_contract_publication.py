@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.place import model_chunk_key, sealed_chunk_key
-from blockfl.protocol.records import Aggregate, Blob, Metrics, Model
+from blockfl.protocol.place import commitment_key, model_chunk_key, sealed_chunk_key
+from blockfl.protocol.records import Aggregate, Blob, Commitment, Metrics, Model
 from support.contract import make_scenario, not_endorsed, refused
-from support.scenario import Scenario
+from support.scenario import Scenario, make_spec
 from support.world import CONFLICT, POLICY_FAILURE, VALID, Transaction, World
 
 DIGEST = "ab" * 32
+Check = Literal["commitment", "recompute"]
 
 
 class TestAttestAggregate:
@@ -44,19 +46,18 @@ class TestAttestAggregate:
         scenario, world = await closed()
         accepted = (await scenario.round()).accepted
         for names in (accepted[1:], (*accepted, accepted[0])):
-            total = Sum(scenario.spec.manifest.dimension)
-            for name in names:
-                total.add(scenario.values(name))
+            total = await scenario.sum(1, names)
             blob = await scenario.upload_model("coordinator", total.encode())
             with refused(Code.SUM_MISMATCH):
                 await attest(world, blob)
         assert (await scenario.aggregate()).state == "pending"
 
-    async def test_refuses_the_right_digest_with_other_chunks_or_another_size(self) -> None:
-        scenario, world = await closed()
+    @pytest.mark.parametrize(("check", "code"), [("commitment", Code.BLOB_MISMATCH), ("recompute", Code.SUM_MISMATCH)])
+    async def test_refuses_the_right_digest_with_other_chunks_or_another_size(self, check: Check, code: Code) -> None:
+        scenario, world = await closed(check)
         blob = await uploaded_sum(scenario)
         other = await scenario.upload_model("coordinator", b"other")
-        with refused(Code.SUM_MISMATCH):
+        with refused(code):
             await attest(world, blob.model_copy(update={"chunks": other.chunks}))
         with refused(Code.SUM_MISMATCH):
             await attest(world, blob.model_copy(update={"size_bytes": blob.size_bytes + 1}))
@@ -74,15 +75,66 @@ class TestAttestAggregate:
         with refused(Code.MODEL_MISSING):
             await attest(world, blob)
 
-    async def test_refuses_when_an_accepted_update_has_been_purged(self) -> None:
-        scenario, world = await closed()
+    async def test_refuses_when_an_accepted_update_has_been_purged_and_must_be_opened_again(self) -> None:
+        scenario, world = await closed("recompute")
         blob = await uploaded_sum(scenario)
         world.expire("sealed", sealed_chunk_key("heart", 1, "beta", 0))
         with refused(Code.CHUNK_UNAVAILABLE):
             await attest(world, blob)
 
-    async def test_a_service_with_another_opening_key_refuses(self) -> None:
+    async def test_with_commitments_nothing_is_opened_and_no_key_is_needed(self) -> None:
         scenario, world = await closed()
+        blob = await uploaded_sum(scenario)
+        world.expire("sealed", sealed_chunk_key("heart", 1, "beta", 0))
+        world.configure("university", world.consortium, X25519PrivateKey.from_private_bytes(b"9" * 32))
+        done = await attest(world, blob, endorsers=["regulator", "university"])
+        assert {collection for collection, _ in done.simulation.private_reads} == {"models"}
+
+    @pytest.mark.parametrize("place", ["first value", "last value", "randomness"])
+    async def test_refuses_a_forged_sum(self, place: str) -> None:
+        scenario, world = await closed()
+        forged = forge(await scenario.total(), scenario, place)
+        blob = await scenario.upload_model("coordinator", forged)
+        with refused(Code.SUM_MISMATCH, "do not open"):
+            await attest(world, blob)
+        assert (await scenario.aggregate()).state == "pending"
+
+    async def test_refuses_a_forged_sum_that_is_opened_with_unbounded_randomness(self) -> None:
+        """Whoever may choose the randomness freely solves it; nothing over 32768 for each update is taken."""
+        scenario, world = await closed()
+        total = np.frombuffer(await scenario.total(), dtype="<i4").copy()
+        total[-1] = 4 * 32768 + 1
+        blob = await scenario.upload_model("coordinator", total.tobytes())
+        with refused(Code.SUM_MISMATCH, "randomness of 4 updates within ±131072"):
+            await attest(world, blob)
+
+    async def test_refuses_a_sum_without_its_randomness_before_it_is_fetched(self) -> None:
+        scenario, world = await closed()
+        total = (await scenario.total())[: 4 * scenario.spec.manifest.dimension]
+        blob = await scenario.upload_model("coordinator", total)
+        with refused(Code.SUM_MISMATCH, "expected a sum of 16424 bytes, got one of 40"):
+            await attest(world, blob)
+
+    async def test_refuses_a_sum_when_a_commitment_was_replaced(self) -> None:
+        """As organisations in sufficient number could: the signed header still tells."""
+        scenario, world = await closed()
+        blob = await uploaded_sum(scenario)
+        key = commitment_key("heart", 1, "beta")
+        other = Commitment.decode(world.get(commitment_key("heart", 1, "alpha")) or b"")
+        world.force("", key, other.model_copy(update={"organisation": "beta"}).encode())
+        with refused(Code.SUM_MISMATCH, "the commitment of beta in round 1 of heart is not the one that it signed"):
+            await attest(world, blob)
+
+    async def test_a_peer_without_the_sum_s_bytes_refuses_and_the_others_go_on(self) -> None:
+        scenario, world = await closed()
+        blob = await uploaded_sum(scenario)
+        world.lose("university", "models", model_chunk_key("heart", blob.chunks[0]))
+        with refused(Code.CHUNK_UNAVAILABLE):
+            await world.simulate("university", "regulator", "AttestAggregate", "heart", "1", blob.encode())
+        await attest(world, blob, endorsers=["coordinator", "regulator"])
+
+    async def test_a_service_with_another_opening_key_refuses_to_open_again(self) -> None:
+        scenario, world = await closed("recompute")
         blob = await uploaded_sum(scenario)
         world.configure("university", world.consortium, X25519PrivateKey.from_private_bytes(b"9" * 32))
         with refused(Code.OPENING_KEY):
@@ -115,8 +167,8 @@ class TestAttestAggregate:
         simulation = dataclasses.replace(honest.simulation, writes={at: bent.encode()})
         assert world.commit(Transaction(simulation, ("university",))) == POLICY_FAILURE
 
-    async def test_members_without_key_or_bytes_refuse(self) -> None:
-        scenario, world = await closed()
+    async def test_members_without_key_or_bytes_refuse_to_open_again(self) -> None:
+        scenario, world = await closed("recompute")
         blob = await uploaded_sum(scenario)
         world.lose("university", "sealed", sealed_chunk_key("heart", 1, "beta", 0))
         with refused(Code.CHUNK_UNAVAILABLE, "beta"):
@@ -185,6 +237,28 @@ class TestPublishModel:
         with not_endorsed():
             await world.submit("university", "PublishModel", "heart", "1", DIGEST, endorsers=world.consortium.committee)
 
+    async def test_every_organisation_refuses_a_forged_sum_that_the_committee_attested(self) -> None:
+        scenario, world = await attested()
+        blob = await scenario.upload_model("coordinator", forge(await scenario.total(), scenario, "first value"))
+        lie = (await scenario.aggregate()).model_copy(update={"sum": blob})
+        world.force("", "aggregate/heart/000001", lie.encode())
+        for organisation in world.signers:
+            with refused(Code.SUM_MISMATCH, "do not open"):
+                await world.simulate(organisation, "university", "PublishModel", "heart", "1", DIGEST)
+
+    async def test_where_the_committee_recomputes_its_word_is_taken(self) -> None:
+        _, world = await attested("recompute")
+        done = await world.submit("university", "PublishModel", "heart", "1", DIGEST)
+        assert done.simulation.private_reads == set()
+
+    async def test_an_organisation_whose_peer_lacks_the_sum_does_not_endorse(self) -> None:
+        scenario, world = await attested()
+        total = (await scenario.aggregate()).sum
+        assert total is not None
+        world.lose("alpha", "models", model_chunk_key("heart", total.chunks[0]))
+        with refused(Code.CHUNK_UNAVAILABLE):
+            await world.simulate("alpha", "university", "PublishModel", "heart", "1", DIGEST)
+
     async def test_of_two_publications_at_once_one_is_invalid(self) -> None:
         _, world = await attested()
         first = await world.endorse("university", "PublishModel", "heart", "1", DIGEST)
@@ -238,16 +312,16 @@ class TestReportMetrics:
             await world.submit("regulator", "ReportMetrics", report.encode())
 
 
-async def closed() -> tuple[Scenario, World]:
-    scenario, world = await make_scenario()
+async def closed(check: Check = "commitment") -> tuple[Scenario, World]:
+    scenario, world = await make_scenario(make_spec(check=check))
     await scenario.open()
     await scenario.contribute()
     await scenario.close()
     return scenario, world
 
 
-async def attested() -> tuple[Scenario, World]:
-    scenario, world = await closed()
+async def attested(check: Check = "commitment") -> tuple[Scenario, World]:
+    scenario, world = await closed(check)
     await scenario.attest()
     return scenario, world
 
@@ -255,6 +329,14 @@ async def attested() -> tuple[Scenario, World]:
 async def published() -> tuple[Scenario, World, bytes]:
     scenario, world = await attested()
     return scenario, world, await scenario.publish(1, scenario.initial_model)
+
+
+def forge(total: bytes, scenario: Scenario, place: str) -> bytes:
+    """Return a sum that is off by one somewhere."""
+    index = {"first value": 0, "last value": scenario.spec.manifest.dimension - 1, "randomness": -1}[place]
+    numbers = np.frombuffer(total, dtype="<i4").copy()
+    numbers[index] -= np.sign(numbers[index]) or 1
+    return numbers.tobytes()
 
 
 async def uploaded_sum(scenario: Scenario) -> Blob:

@@ -119,14 +119,15 @@ class TestOpenRound:
 
 
 class TestSubmitUpdate:
-    async def test_writes_header_and_update_and_hands_the_update_to_the_committee(self) -> None:
+    async def test_writes_header_update_and_room_for_the_commitment_and_hands_these_two_to_the_committee(self) -> None:
         scenario, world = await opened()
         header, _ = await scenario.seal("alpha")
         signed = scenario.sign(header)
         done = await world.submit("alpha", "SubmitUpdate", signed.encode())
-        assert done.written == ["header/heart/000001/alpha", "update/heart/000001/alpha"]
+        assert done.written == [f"{kind}/heart/000001/alpha" for kind in ("commitment", "header", "update")]
         assert done.event == "UpdateSubmitted"
-        assert world.policy("update/heart/000001/alpha") == (2, ("coordinator", "regulator", "university"))
+        for kind in ("commitment", "update"):
+            assert world.policy(f"{kind}/heart/000001/alpha") == (2, ("coordinator", "regulator", "university"))
         assert world.policy("header/heart/000001/alpha") is None
         update = Update.decode(done.payload)
         assert (update.state, update.header_digest) == ("submitted", header.record_digest)

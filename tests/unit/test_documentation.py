@@ -210,7 +210,7 @@ def test_every_kind_of_record_is_described_with_the_policy_that_it_has(observed:
     described = {list_quoted(key)[0].partition("/")[0]: needs for key, _, needs in read_table(page(), "Records")}
     written: set[str] = set().union(*(seen.writes for seen in observed.values()))
     assert set(described) == written - {"sealed", "models"}
-    for kind in ("update", "aggregate", "score"):
+    for kind in ("update", "commitment", "aggregate", "score"):
         assert described.pop(kind) == "committee"
     assert set(described.values()) == {"majority"}
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.judging import Judgement, compute_norms, judge_missing, judge_update, judge_values, open_values
-from blockfl.protocol.records import Header, Round, Update, WrappedKey
+from blockfl.protocol.judging import Judgement, compute_norms, judge_missing, judge_update, judge_values, open_accepted
+from blockfl.protocol.records import Commitment, Header, Round, Update, WrappedKey
 from blockfl.protocol.seal import SealPlace, encode_public_key
-from blockfl.protocol.submission import create_update
+from blockfl.protocol.submission import create_commitment, create_update
 from reference import seal as naive
 from reference.norms import judge_naively
 from support.federation import COMMITTEE, NOW_MS, make_federation
@@ -120,7 +120,42 @@ def test_an_update_at_the_bound_is_accepted_by_every_member() -> None:
         reason="",
         norm_l2_squared_bits=LIMIT_L2.bit_length(),
         norm_linf_bits=int(values.max()).bit_length(),
+        commitment=judgement.commitment,
     )
+    header, _ = FEDERATION.update(PART.organisation, values)
+    assert hashlib.sha256(judgement.commitment).hexdigest() == header.commitment_digest
+
+
+def test_an_update_with_another_commitment_than_the_signed_one_is_rejected() -> None:
+    header, chunks = FEDERATION.update(PART.organisation, VALUES)
+    judgement = agreed(header.model_copy(update={"commitment_digest": "0" * 64}), chunks)
+    assert (judgement.accepted, judgement.code, judgement.commitment) == (False, Code.COMMITMENT, b"")
+    assert judgement.norm_l2_squared_bits > 0
+
+
+def test_the_commitment_to_other_values_is_not_accepted() -> None:
+    header, chunks = FEDERATION.update(PART.organisation, VALUES)
+    other, _ = FEDERATION.update(PART.organisation, VALUES + np.int16(1))
+    judgement = agreed(header.model_copy(update={"commitment_digest": other.commitment_digest}), chunks)
+    assert judgement.code is Code.COMMITMENT
+
+
+def test_nothing_is_committed_to_where_the_committee_recomputes() -> None:
+    recomputing = make_federation(check="recompute")
+    header, chunks = recomputing.update("alpha", np.zeros(recomputing.dimension, dtype=np.int16))
+    key = recomputing.opening_keys["regulator"]
+    judgement = judge_update(header, recomputing.round, chunks, "regulator", key)
+    assert (judgement.accepted, judgement.commitment) == (True, b"")
+
+
+def test_the_commitment_of_an_accepted_update_is_written_into_its_record() -> None:
+    header, _ = FEDERATION.update(PART.organisation, VALUES)
+    judgement = judge(VALUES)
+    record = judgement.fill(create_commitment(header))
+    assert Commitment.decode(record.encode()) == record
+    assert (record.task, record.round, record.organisation) == (header.task, header.round, header.organisation)
+    assert record.content == judgement.commitment
+    assert create_commitment(header).content == b""
 
 
 def test_one_more_than_the_l2_bound_is_rejected() -> None:
@@ -287,5 +322,6 @@ def test_every_reason_fits_into_the_record() -> None:
 def test_the_values_of_an_accepted_update_are_opened_for_the_sum() -> None:
     header, chunks = FEDERATION.update(PART.organisation, VALUES)
     for member in COMMITTEE:
-        opened = open_values(header, chunks, member, FEDERATION.opening_keys[member])
-        np.testing.assert_array_equal(opened, VALUES)
+        opened = open_accepted(header, chunks, member, FEDERATION.opening_keys[member])
+        np.testing.assert_array_equal(opened.values, VALUES)
+        assert hashlib.sha256(opened.commit()).hexdigest() == header.commitment_digest

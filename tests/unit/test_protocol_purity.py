@@ -13,7 +13,7 @@ import blockfl.protocol
 ROOT = Path(blockfl.protocol.__path__[0])
 MODULES = sorted(ROOT.glob("*.py"))
 ALLOWED = {
-    *("collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "json", "math", "re", "typing"),
+    *("base64", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "json", "math", "re", "typing"),
     *("cryptography", "numpy", "pydantic", "rfc8785"),
 }
 FLOATING = {"aggregation.py", "model.py", "quantise.py", "ring.py"}

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Equivocation, Header, Round, SignedHeader, Update
+from blockfl.protocol.seal import SealPlace, derive_commitment_secret, derive_data_key
 from blockfl.protocol.submission import (
     check_header,
     compose_header,
+    compose_update,
     compute_certificate_digest,
     create_equivocation,
     create_update,
@@ -26,6 +29,8 @@ from blockfl.protocol.submission import (
     signing_bytes,
     verify_header_signature,
 )
+from reference import commitment as lattice
+from reference import seal as naive
 from reference.canonical import encode_naively
 from support.federation import NOW_MS, make_certificate, make_federation
 from support.refusal import code_of, refused
@@ -67,6 +72,7 @@ EXPECTED = {
     "wrapped_keys": (HEADER.wrapped_keys[:2], Code.HEADER_RECIPIENTS),
     "payload_bytes": (HEADER.payload_bytes + 2, Code.PAYLOAD_FORMAT),
     "chunk_digests": (HEADER.chunk_digests * 2, Code.PAYLOAD_FORMAT),
+    "commitment_digest": (None, Code.COMMITMENT),
 }
 SECRET_DEPENDENT = {"payload_digest", "key_commitment"}
 """Fields that only whoever opens the update can check."""
@@ -101,16 +107,45 @@ def test_wrapped_keys_are_for_the_keys_of_the_round_s_committee(changes: dict[st
 def test_the_header_of_a_payload_of_another_dimension_is_refused() -> None:
     """The length follows from the dimension: a shorter payload cannot be announced."""
     sealed = FEDERATION.seal("alpha", VALUES[:-1])
-    header = compose_header(FEDERATION.consortium, FEDERATION.task, FEDERATION.round, "alpha", sealed)
+    header = compose_header(FEDERATION.consortium, FEDERATION.task, FEDERATION.round, "alpha", sealed, "0" * 64)
     with refused(Code.PAYLOAD_FORMAT, "payload bytes"):
         check(header)
 
 
 def test_no_header_is_composed_for_somebody_who_is_not_part_of_the_round() -> None:
     with refused(Code.NOT_ENROLLED, "omega"):
-        compose_header(
-            FEDERATION.consortium, FEDERATION.task, FEDERATION.round, "omega", FEDERATION.seal("alpha", VALUES)
-        )
+        compose_update(FEDERATION.consortium, FEDERATION.task, FEDERATION.round, "omega", VALUES, bytes(32))
+
+
+def test_a_commitment_comes_with_an_update_where_the_task_wants_one_and_nowhere_else() -> None:
+    recomputing = make_federation(check="recompute")
+    header, _ = recomputing.update("alpha", VALUES)
+    assert header.commitment_digest is None
+    check_header(header, recomputing.consortium, recomputing.task, recomputing.round)
+    with refused(Code.COMMITMENT, "with the check recompute: expected 0, got 1"):
+        committed = header.model_copy(update={"commitment_digest": "0" * 64})
+        check_header(committed, recomputing.consortium, recomputing.task, recomputing.round)
+
+
+def test_the_commitment_is_to_the_values_with_randomness_of_the_seed_the_place_and_the_payload() -> None:
+    """Repeated with the reference, which knows of no code of ours."""
+    header, _ = FEDERATION.update("alpha", VALUES)
+    place = json.loads(SealPlace.of(header).encode())
+    randomness = lattice.expand(naive.commitment_secret(bytes(range(32)), place, header.payload_digest))
+    committed = lattice.commit(VALUES.tolist(), randomness)
+    assert hashlib.sha256(committed).hexdigest() == header.commitment_digest
+
+
+def test_no_two_updates_share_their_randomness_even_with_one_seed() -> None:
+    seed, place = bytes(32), SealPlace.of(HEADER)
+    secrets = {
+        derive_commitment_secret(seed, place, HEADER.payload_digest),
+        derive_commitment_secret(seed, place, "0" * 64),
+        derive_commitment_secret(seed, place.model_copy(update={"round": 2}), HEADER.payload_digest),
+        derive_commitment_secret(seed, place.model_copy(update={"organisation": "beta"}), HEADER.payload_digest),
+        derive_data_key(seed, place, HEADER.payload_digest),
+    }
+    assert len(secrets) == 5
 
 
 # --- the signature

@@ -322,15 +322,12 @@ class Aggregator:
         if not self._is_due(consortium, duty, outlook, self._settings.takeover_s, task.spec.aggregator):
             return
         base = await obtain_model(self._ledger, self._store, task, round_.base_version)
-        total = await compute_round_sum(
-            self._ledger, round_, task.spec.manifest.dimension, self._opening_key, self._on_opened(round_)
-        )
+        total = await compute_round_sum(self._ledger, round_, task.spec, self._opening_key, self._on_opened(round_))
         blob, chunks = split_blob(total)
         await upload_blob(self._ledger, name, blob, chunks)
         await self._ledger.attest_aggregate(name, number, blob)
-        manifest = task.spec.manifest
         content = await asyncio.to_thread(
-            compute_model, manifest, base, total, len(round_.accepted), round_.scale, round_.total_weight
+            compute_model, task.spec, base, total, len(round_.accepted), round_.scale, round_.total_weight
         )
         self._store.put(content)
         await self._ledger.publish_model(name, number, compute_digest(content))

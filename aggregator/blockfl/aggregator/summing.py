@@ -7,21 +7,21 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.ledger.client import Ledger
 from blockfl.protocol.aggregation import Sum
-from blockfl.protocol.judging import open_values
-from blockfl.protocol.records import Round, SignedHeader
+from blockfl.protocol.judging import open_accepted
+from blockfl.protocol.records import Round, SignedHeader, TaskSpec
 
 Progress = Callable[[int, int], None]
 
 
 async def compute_round_sum(
-    ledger: Ledger, round_: Round, dimension: int, opening_key: X25519PrivateKey, progress: Progress
+    ledger: Ledger, round_: Round, spec: TaskSpec, opening_key: X25519PrivateKey, progress: Progress
 ) -> bytes:
     """Return the encoded sum of the accepted updates, read from the organisation's own peer.
 
     Args:
         ledger: The committee member's ledger.
         round_: A closed round.
-        dimension: Number of elements d.
+        spec: The task's; with commitments the sum of their randomness is part of the sum.
         opening_key: The member's private key.
         progress: Told after each update.
 
@@ -29,7 +29,7 @@ async def compute_round_sum(
         LedgerError: When a chunk cannot be read.
         ProtocolError: When an accepted update cannot be opened.
     """
-    total = Sum(dimension)
+    total = Sum(spec.manifest.dimension, committed=spec.is_committed)
     for done, organisation in enumerate(round_.accepted, start=1):
         signed = await ledger.read_header(round_.task, round_.round, organisation)
         chunks = [
@@ -42,4 +42,5 @@ async def compute_round_sum(
 
 
 def _add(total: Sum, signed: SignedHeader, chunks: list[bytes], organisation: str, key: X25519PrivateKey) -> None:
-    total.add(open_values(signed.header, chunks, organisation, key))
+    opening = open_accepted(signed.header, chunks, organisation, key)
+    total.add(opening.values, opening.randomness)

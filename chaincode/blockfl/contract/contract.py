@@ -32,6 +32,7 @@ from blockfl.contract.rounds import Rounds
 from blockfl.contract.settings import ContractSettings
 from blockfl.contract.setup import Setup
 from blockfl.contract.state import State
+from blockfl.contract.verifier import SumVerifier
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.shim import Context, ContractFault
 from blockfl.protocol.codes import Code, ProtocolError
@@ -58,7 +59,9 @@ class Contract:
     """
 
     def __init__(self, settings: ContractSettings) -> None:
-        self.table: Mapping[str, Entry] = _list_transactions(Setup(settings), Rounds(Opener(settings))) | _list_reads()
+        self.table: Mapping[str, Entry] = (
+            _list_transactions(Setup(settings), Rounds(Opener(settings), SumVerifier())) | _list_reads()
+        )
 
     async def __call__(self, context: Context) -> bytes:
         """Run one call.
@@ -145,6 +148,7 @@ def _list_reads() -> dict[str, Entry]:
         "ListRounds": Entry(query.list_rounds, (task,)),
         "ReadHeader": Entry(query.read_header, (task, number, organisation)),
         "ReadUpdate": Entry(query.read_update, (task, number, organisation)),
+        "ReadCommitment": Entry(query.read_commitment, (task, number, organisation)),
         "ListUpdates": Entry(query.list_updates, (task, number)),
         "ListEquivocations": Entry(query.list_equivocations, (task, number)),
         "ReadUpload": Entry(query.read_upload, (task, number, organisation)),

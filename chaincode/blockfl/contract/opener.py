@@ -14,7 +14,7 @@ from blockfl.contract.state import State
 from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import compute_blob
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.judging import Judgement, judge_update, open_values
+from blockfl.protocol.judging import Judgement, judge_update, open_accepted
 from blockfl.protocol.records import Blob, Header, Round
 from blockfl.protocol.scoring import KNOWN_SUMS, Vector, compute_gram, compute_points, decode_update, decode_values
 from blockfl.protocol.seal import open_update
@@ -50,7 +50,8 @@ class Opener:
             total = Sum(dimension)
             for organisation in round_.accepted:
                 header = (await state.read_header(round_.task, round_.round, organisation)).header
-                total.add(open_values(header, await fetch_sealed(state, header), self._organisation, key))
+                chunks = await fetch_sealed(state, header)
+                total.add(open_accepted(header, chunks, self._organisation, key).values)
             return compute_blob(total.encode())
 
     async def compute_points(self, state: State, round_: Round, dimension: int) -> tuple[int, ...]:

@@ -55,6 +55,11 @@ async def list_updates(state: State, task: str, number: int) -> bytes:
     return await state.list_encoded(f"update/{task}/{number:06d}")
 
 
+async def read_commitment(state: State, task: str, number: int, organisation: str) -> bytes:
+    """Return the commitment to an update (BFL117)."""
+    return (await state.read_commitment(task, number, organisation)).encode()
+
+
 async def list_equivocations(state: State, task: str, number: int) -> bytes:
     """Return a round's proofs of equivocation, by organisation."""
     return await state.list_encoded(f"equivocation/{task}/{number:06d}")

@@ -5,12 +5,19 @@ from blockfl.contract.chunk import check_chunk, is_present, list_sealed_presence
 from blockfl.contract.opener import Opener
 from blockfl.contract.stake import require_settled, select_eligible
 from blockfl.contract.state import State
+from blockfl.contract.verifier import SumVerifier
 from blockfl.protocol import place
 from blockfl.protocol import round as rule
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import judge_missing
-from blockfl.protocol.records import Blob, Equivocation, Metrics, Round, SignedHeader
-from blockfl.protocol.submission import check_header, create_equivocation, create_update, verify_header_signature
+from blockfl.protocol.records import Blob, Equivocation, Metrics, Round, SignedHeader, TaskSpec
+from blockfl.protocol.submission import (
+    check_header,
+    create_commitment,
+    create_equivocation,
+    create_update,
+    verify_header_signature,
+)
 
 
 class Rounds:
@@ -18,10 +25,12 @@ class Rounds:
 
     Args:
         opener: Opens updates with the organisation's key, where it has one.
+        verifier: Checks sums by commitments, which needs no key.
     """
 
-    def __init__(self, opener: Opener) -> None:
+    def __init__(self, opener: Opener, verifier: SumVerifier) -> None:
         self._opener = opener
+        self._verifier = verifier
 
     async def open_round(self, state: State, task: str, number: int) -> bytes:
         """Open the next round: freezes base model, committee keys, participants, weights, bounds and deadlines."""
@@ -70,6 +79,11 @@ class Rounds:
         await state.write_guarded(
             place.update_key(task, number, state.caller), update, consortium.threshold, _committee(round_)
         )
+        if record.spec.is_committed:
+            commitment = create_commitment(header)
+            await state.write_guarded(
+                place.commitment_key(task, number, state.caller), commitment, consortium.threshold, _committee(round_)
+            )
         state.announce(
             "UpdateSubmitted", task=task, number=number, organisation=state.caller, detail=update.header_digest
         )
@@ -129,6 +143,9 @@ class Rounds:
         judgement = judge_missing() if missing else await self._opener.judge(state, round_, header)
         judged = judgement.apply(update, state.now_ms)
         await state.write(place.update_key(task, number, organisation), judged)
+        if judgement.commitment:
+            commitment = await state.read_commitment(task, number, organisation)
+            await state.write(place.commitment_key(task, number, organisation), judgement.fill(commitment))
         detail = f"{judged.code} {judged.reason}" if judged.code else judged.state
         state.announce("UpdateJudged", task=task, number=number, organisation=organisation, detail=detail)
         return judged.encode()
@@ -161,7 +178,7 @@ class Rounds:
         return closed.encode()
 
     async def attest_aggregate(self, state: State, task: str, number: int, total: Blob) -> bytes:
-        """Attest a round's sum: each endorsing committee member has opened the accepted updates and got the same."""
+        """Attest a round's sum: each endorsing committee member has checked it as the task wants."""
         require_committee(await state.read_consortium(), state.caller)
         round_ = await self._read_accepted_round(state, task, number)
         aggregate = await state.read_aggregate(task, number)
@@ -169,20 +186,28 @@ class Rounds:
         if attested == aggregate:
             return aggregate.encode()
         await require_model(state, task, total, f"the sum of round {number} of task {task}")
-        dimension = (await state.read_task(task)).spec.manifest.dimension
-        own = await self._opener.compute_sum(state, round_, dimension)
-        if own != total:
-            raise ProtocolError(
-                Code.SUM_MISMATCH,
-                f"the accepted updates of round {number} of {task} sum to {own.digest} ({own.size_bytes} bytes), "
-                f"got {total.digest} ({total.size_bytes} bytes)",
-            )
+        await self._check_sum(state, (await state.read_task(task)).spec, round_, total)
         await state.write(place.aggregate_key(task, number), attested)
         state.announce("AggregateAttested", task=task, number=number, organisation=state.caller, detail=total.digest)
         return attested.encode()
 
+    async def _check_sum(self, state: State, spec: TaskSpec, round_: Round, total: Blob) -> None:
+        if spec.is_committed:
+            await self._verifier.verify(state, round_, spec.manifest.dimension, total)
+            return
+        own = await self._opener.compute_sum(state, round_, spec.manifest.dimension)
+        if own != total:
+            raise ProtocolError(
+                Code.SUM_MISMATCH,
+                f"the accepted updates of round {round_.round} of {round_.task} sum to {own.digest} "
+                f"({own.size_bytes} bytes), got {total.digest} ({total.size_bytes} bytes)",
+            )
+
     async def publish_model(self, state: State, task: str, number: int, digest: str) -> bytes:
-        """Make the attested sum of a closed round the next version of the model."""
+        """Make the attested sum of a closed round the next version of the model.
+
+        With commitments every endorsing organisation verifies the sum again; it takes nobody's word for it.
+        """
         require_committee(await state.read_consortium(), state.caller)
         round_ = await self._read_accepted_round(state, task, number)
         if round_.state == "published":
@@ -194,6 +219,9 @@ class Rounds:
             return model.encode()
         progress, aggregate = await state.read_progress(task), await state.read_aggregate(task, number)
         published, moved, model = rule.publish_round(round_, progress, aggregate, digest, state.caller, state.now_ms)
+        spec = (await state.read_task(task)).spec
+        if spec.is_committed and aggregate.sum:
+            await self._verifier.verify(state, round_, spec.manifest.dimension, aggregate.sum)
         await state.write(place.model_key(task, model.version), model)
         await state.write(place.progress_key(task), moved)
         await state.write(place.round_key(task, number), published)

@@ -9,6 +9,7 @@ from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import (
     Aggregate,
+    Commitment,
     CommitteeKey,
     Consortium,
     Enrolment,
@@ -87,6 +88,11 @@ class State:
         """Return where an update stands (BFL114)."""
         what = f"update of {organisation} in round {number} of task {task}"
         return await self.read(Update, place.update_key(task, number, organisation), Code.UPDATE_UNKNOWN, what)
+
+    async def read_commitment(self, task: str, number: int, organisation: str) -> Commitment:
+        """Return the commitment to an update (BFL117)."""
+        what = f"commitment of {organisation} in round {number} of task {task}"
+        return await self.read(Commitment, place.commitment_key(task, number, organisation), Code.RECORD_UNKNOWN, what)
 
     async def read_aggregate(self, task: str, number: int) -> Aggregate:
         """Return a round's sum (BFL117)."""

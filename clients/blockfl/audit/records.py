@@ -19,9 +19,11 @@ from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol import place
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.evidence import Evidence, verify_round_sum
 from blockfl.protocol.records import (
     Aggregate,
     Blob,
+    Commitment,
     Enrolment,
     Model,
     Round,
@@ -192,13 +194,13 @@ def _verify_blob(history: History, task: str, blob: Blob, where: str) -> None:
 
 
 async def verify_models(ledger: Ledger, history: History, task: Task) -> str:
-    """Recompute every version from the initial model and the sums.
+    """Recompute every version from the initial model and the sums; check each sum against the accepted commitments.
 
     Returns:
         The digest of the last version.
 
     Raises:
-        VerificationError: A version does not come out as published.
+        VerificationError: A version does not come out as published, or a sum is not that of the accepted updates.
         LedgerError: The auditor's peer cannot give a model or a sum.
     """
     name = task.spec.task
@@ -207,7 +209,22 @@ async def verify_models(ledger: Ledger, history: History, task: Task) -> str:
         for model in history.below(Model, f"model/{name}")[1:]:
             if model.sum is None:
                 raise VerificationError(f"task {name}, version {model.version}: no sum")
-            content = derive_model(task.spec.manifest, content, await fetch_blob(ledger, name, model.sum), model)
+            total = await fetch_blob(ledger, name, model.sum)
+            if task.spec.is_committed:
+                verify_round_sum(total, task.spec.manifest.dimension, _list_evidence(history, model))
+            content = derive_model(task.spec, content, total, model)
     except ProtocolError as error:
         raise VerificationError(str(error)) from error
     return compute_digest(content)
+
+
+def _list_evidence(history: History, model: Model) -> list[Evidence]:
+    """Return the signed headers, whose signatures ``verify_task`` verified, and the commitments behind a version."""
+    places = [(model.task, model.round, organisation) for organisation in model.accepted]
+    return [
+        Evidence(
+            header=history.get(SignedHeader, place.header_key(*one)).header,
+            commitment=history.get(Commitment, place.commitment_key(*one)),
+        )
+        for one in places
+    ]

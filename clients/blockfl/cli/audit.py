@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from blockfl.audit import views
+from blockfl.audit.aggregate import check_aggregate as check_round
 from blockfl.audit.verification import verify_ledger
 from blockfl.cli import option
 from blockfl.cli.output import Output
@@ -59,6 +60,28 @@ def models(profile: option.Profile, task: TaskName, json: option.Json = False) -
     rows = _ask(profile, lambda ledger: views.list_models(ledger, task))
     columns = ["version", "round", "digest", "accepted", "accuracy", "confirmed_by", "contested_by", "published"]
     Output(as_json=json).table(f"models of {task}", rows, columns)
+
+
+@app.command(name="check-aggregate")
+def check_aggregate(
+    task: Annotated[str, typer.Argument(help="The task.")],
+    number: Annotated[int, typer.Argument(metavar="ROUND", min=1, help="The round.")],
+    profile: option.Profile,
+    json: option.Json = False,
+) -> None:
+    """Check the sum of a round against the commitments of its accepted updates. Any organisation can.
+
+    Exit code 3 when it is not their sum.
+    """
+    output = Output(as_json=json)
+    report = _ask(profile, lambda ledger: check_round(ledger, task, number))
+    output.result(report.as_dict())
+    output.line(
+        f"verified: the sum {report.sum_digest[:16]}… of round {number} of {task} is that of the "
+        f"{len(report.accepted)} accepted updates ({', '.join(report.accepted)}), {report.dimension} values"
+    )
+    if report.renewed:
+        output.line(f"certificates renewed since, their old signatures not verified here: {', '.join(report.renewed)}")
 
 
 @app.command()

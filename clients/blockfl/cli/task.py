@@ -4,7 +4,7 @@ import asyncio
 import json as json_format
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,6 +42,10 @@ def create(
     norm_bound: Annotated[float, typer.Option(min=1e-6, help="Largest L2 norm of an update, in weights.")] = 10.0,
     weight_cap: Annotated[int, typer.Option(min=1, max=255, help="Largest weight of an institution.")] = 16,
     samples_cap: Annotated[int, typer.Option(min=1, help="Most samples that count.")] = 1_000_000,
+    check: Annotated[
+        Literal["commitment", "recompute"],
+        typer.Option(help="Who checks a sum: everybody by commitments, or the committee by opening updates again."),
+    ] = "commitment",
     epochs: Annotated[int, typer.Option(min=1, help="Local epochs per round.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="0: the model's own.")] = 0.0,
@@ -75,6 +79,7 @@ def create(
             initial_model=blob,
             encoding="int16",
             rule="fedavg",
+            check=check,
             aggregator=aggregator or consortium.having("coordinator")[0],
             institutions=tuple(sorted(set(institutions))) if institutions else consortium.having("institution"),
             rounds=rounds,

@@ -25,10 +25,9 @@ from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.transfer import upload_update
 from blockfl.protocol.codes import Code
 from blockfl.protocol.model import check_finite
-from blockfl.protocol.payload import SEED_BYTES, Values, encode_payload
+from blockfl.protocol.payload import SEED_BYTES, Values
 from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader, Task
-from blockfl.protocol.seal import seal
-from blockfl.protocol.submission import compose_header, compose_place, sign_header
+from blockfl.protocol.submission import compose_update, sign_header
 
 R = TypeVar("R")
 
@@ -174,11 +173,9 @@ class Contribution:
         return self._encoder.encode(trained - base, round_, part.weight)
 
     def _seal(self, consortium: Consortium, task: Task, round_: Round, values: Values, seed: bytes) -> Draft:
-        organisation = self._ledger.organisation
-        payload = encode_payload(values, seed)
-        sealed = seal(payload, seed, compose_place(consortium, round_, organisation), round_.committee)
-        header = compose_header(consortium, task, round_, organisation, sealed)
-        return Draft(signed=sign_header(header, self._ledger.signer.sign), payload=payload, chunks=sealed.chunks)
+        composed = compose_update(consortium, task, round_, self._ledger.organisation, values, seed)
+        signed = sign_header(composed.header, self._ledger.signer.sign)
+        return Draft(signed=signed, payload=composed.payload, chunks=composed.chunks)
 
     async def _insist(self, round_: Round, write: Callable[[], R]) -> R:
         """Write to the disk; when it refuses, keep everything in memory and try again: nothing has left."""

@@ -39,7 +39,7 @@ class Versions:
         """Return the newest version, shape (d,), after it was checked, evaluated and reported.
 
         Raises:
-            DivergenceError: It does not follow from its sum.
+            DivergenceError: It does not follow from its sum, or the sum is not that of the accepted updates.
             ProtocolError, LedgerError: As ``obtain_model``.
         """
         version = progress.version
@@ -60,9 +60,10 @@ class Versions:
         try:
             content = await obtain_model(self._ledger, self._store, task, progress.version, progress=on_chunk)
         except ProtocolError as error:
-            if error.code is not Code.MODEL_MISMATCH:
+            if error.code not in (Code.MODEL_MISMATCH, Code.SUM_MISMATCH):
                 raise
-            await self._testify(task, progress)
+            if error.code is Code.MODEL_MISMATCH:
+                await self._testify(task, progress)
             raise DivergenceError(str(error)) from error
         model = await asyncio.to_thread(decode_model, task.spec.manifest, content)
         digest = compute_digest(content)
@@ -110,15 +111,14 @@ class Versions:
         if base is None or record.sum is None:
             return False
         total = await fetch_blob(self._ledger, record.task, record.sum)
-        manifest = task.spec.manifest
         content = await asyncio.to_thread(
-            compute_model, manifest, base, total, len(record.accepted), record.scale, record.total_weight
+            compute_model, task.spec, base, total, len(record.accepted), record.scale, record.total_weight
         )
         digest = compute_digest(content)
         if digest == record.digest:
             return False
         at = Progress(task=record.task, round=record.round, version=record.version, model_digest=record.digest)
-        await self._evaluate(at, decode_model(manifest, content), digest)
+        await self._evaluate(at, decode_model(task.spec.manifest, content), digest)
         return True
 
     def _tell(self, stage: Stage, progress: Progress, text: str, started: float) -> None:

@@ -78,11 +78,7 @@ class Ledger:
 
     async def upload_model_chunk(self, task: str, digest: str, chunk: bytes) -> Committed:
         """Put one chunk of an initial model or of a sum into the collection of all members."""
-        consortium = await self._read_members()
-        members = tuple(member.organisation for member in consortium.members)
-        majority = len(members) // 2 + 1
-        transient = {"chunk": chunk}
-        return await self._submit_to(members, majority, "UploadModelChunk", task, digest, transient=transient)
+        return await self._submit_as_members("UploadModelChunk", task, digest, transient={"chunk": chunk})
 
     async def enrol(self, task: str, samples: int) -> Committed:
         """Enrol the organisation with its number of training samples."""
@@ -113,8 +109,8 @@ class Ledger:
         return await self._submit_as_committee("AttestAggregate", task, str(number), blob.encode())
 
     async def publish_model(self, task: str, number: int, model_digest: str) -> Committed:
-        """Publish the round's new model version (committee)."""
-        return await self.submit("PublishModel", task, str(number), model_digest)
+        """Publish the round's new model version (committee); endorsed by every member that has the sum."""
+        return await self._submit_as_members("PublishModel", task, str(number), model_digest)
 
     async def report_metrics(self, metrics: records.Metrics) -> Committed:
         """Report the organisation's own evaluation of a version (institution)."""
@@ -143,6 +139,30 @@ class Ledger:
         return await self.submit("SettleRound", task, str(number))
 
     # Reads
+
+    async def read_account(self, organisation: str) -> Account:
+        """Return the free credits of an organisation, or of the treasury."""
+        return await self._read(Account, "ReadAccount", organisation)
+
+    async def list_accounts(self) -> tuple[Account, ...]:
+        """Return all accounts that ever held credits, by organisation."""
+        return await self._list(Account, "ListAccounts")
+
+    async def read_supply(self) -> Supply:
+        """Return how many credits were ever granted."""
+        return await self._read(Supply, "ReadSupply")
+
+    async def list_standings(self, task: str) -> tuple[Standing, ...]:
+        """Return stakes and reputations in a task, by organisation."""
+        return await self._list(Standing, "ListStandings", task)
+
+    async def read_score(self, task: str, number: int) -> Score:
+        """Return a round's points."""
+        return await self._read(Score, "ReadScore", task, str(number))
+
+    async def list_settlements(self, task: str) -> tuple[Settlement, ...]:
+        """Return a task's settlements, by round."""
+        return await self._list(Settlement, "ListSettlements", task)
 
     async def read_consortium(self) -> records.Consortium:
         """Return the registered consortium."""
@@ -175,6 +195,10 @@ class Ledger:
     async def read_update(self, task: str, number: int, organisation: str) -> records.Update:
         """Return an update's state and verdict."""
         return await self._read(records.Update, "ReadUpdate", task, str(number), organisation)
+
+    async def read_commitment(self, task: str, number: int, organisation: str) -> records.Commitment:
+        """Return the commitment to an update, empty until that is accepted."""
+        return await self._read(records.Commitment, "ReadCommitment", task, str(number), organisation)
 
     async def list_updates(self, task: str, number: int) -> tuple[records.Update, ...]:
         """Return a round's updates, by organisation."""
@@ -302,6 +326,12 @@ class Ledger:
         return await self._submit_to(
             consortium.committee, consortium.threshold, function, *arguments, transient=transient
         )
+
+    async def _submit_as_members(
+        self, function: str, *arguments: str | bytes, transient: Mapping[str, bytes] | None = None
+    ) -> Committed:
+        members = tuple(member.organisation for member in (await self._read_members()).members)
+        return await self._submit_to(members, len(members) // 2 + 1, function, *arguments, transient=transient)
 
     async def _submit_to(
         self,

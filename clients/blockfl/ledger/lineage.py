@@ -1,20 +1,23 @@
 """A model version on an organisation's own disk, re-derived from the ledger.
 
-Nobody's word is taken for a model: version v is the initial model plus the sums of the versions up to v, and each step
-must arrive at the digest that was published.
+Nobody's word is taken for a model: version v is the initial model plus the sums of the versions up to v; where updates
+come with commitments each sum must be that of the accepted ones, and each step must arrive at the digest that was
+published.
 """
 
 import asyncio
 
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.evidence import fetch_evidence
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import Progress, fetch_blob, ignore_progress
 from blockfl.protocol.aggregation import apply_sum, decode_sum, require_ieee_subnormals
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.evidence import verify_round_sum
 from blockfl.protocol.model import decode_model, encode_model
-from blockfl.protocol.records import Manifest, Model, Task
+from blockfl.protocol.records import Model, Task, TaskSpec
 
 
 async def obtain_model(
@@ -33,7 +36,8 @@ async def obtain_model(
         The canonical safetensors bytes, whose digest is the published one.
 
     Raises:
-        ProtocolError: BFL503 when a version does not come out as published, BFL308 when bytes are not as announced.
+        ProtocolError: BFL501 when a sum is not that of the accepted updates, BFL503 when a version does not come out as
+            published, BFL308 when bytes are not as announced.
         LedgerError: As the reads do.
     """
     missing: list[Model] = []
@@ -52,16 +56,19 @@ async def obtain_model(
         if model.sum is None:
             raise LedgerError(f"task {task.spec.task}: version {model.version} has no sum on the ledger")
         total = await fetch_blob(ledger, task.spec.task, model.sum, progress=progress)
-        content = await asyncio.to_thread(derive_model, task.spec.manifest, content, total, model)
+        if task.spec.is_committed:
+            evidence = await fetch_evidence(ledger, task.spec.task, model.round, model.accepted)
+            await asyncio.to_thread(verify_round_sum, total, task.spec.manifest.dimension, evidence)
+        content = await asyncio.to_thread(derive_model, task.spec, content, total, model)
         store.put(content)
     return content
 
 
-def derive_model(manifest: Manifest, base: bytes, total: bytes, model: Model) -> bytes:
+def derive_model(spec: TaskSpec, base: bytes, total: bytes, model: Model) -> bytes:
     """Return a version's file from its base's file and the bytes of its sum.
 
     Args:
-        manifest: The model's tensors.
+        spec: The task's.
         base: Canonical safetensors bytes of the base version.
         total: The encoded sum.
         model: The version's record.
@@ -69,7 +76,7 @@ def derive_model(manifest: Manifest, base: bytes, total: bytes, model: Model) ->
     Raises:
         ProtocolError: BFL503 when the digest is not the published one.
     """
-    content = compute_model(manifest, base, total, len(model.accepted), model.scale, model.total_weight)
+    content = compute_model(spec, base, total, len(model.accepted), model.scale, model.total_weight)
     digest = compute_digest(content)
     if digest != model.digest:
         raise ProtocolError(
@@ -80,11 +87,11 @@ def derive_model(manifest: Manifest, base: bytes, total: bytes, model: Model) ->
     return content
 
 
-def compute_model(manifest: Manifest, base: bytes, total: bytes, count: int, scale: int, total_weight: int) -> bytes:
+def compute_model(spec: TaskSpec, base: bytes, total: bytes, count: int, scale: int, total_weight: int) -> bytes:
     """Return the new version's file: base + sum · 2^−scale / total weight, elementwise.
 
     Args:
-        manifest: The model's tensors.
+        spec: The task's.
         base: Canonical safetensors bytes of the base version.
         total: The encoded sum of ``count`` updates.
         count: Number of accepted updates.
@@ -92,8 +99,9 @@ def compute_model(manifest: Manifest, base: bytes, total: bytes, count: int, sca
         total_weight: Σω over the accepted updates.
 
     Raises:
-        ProtocolError: BFL414 or BFL415 when the bytes are not such a sum, BFL306 or BFL307 when the base is no model.
+        ProtocolError: BFL501 when the bytes are not such a sum, BFL306 or BFL307 when the base is no model.
     """
     require_ieee_subnormals()
-    summed = decode_sum(total, manifest.dimension, count)
+    manifest = spec.manifest
+    summed = decode_sum(total, manifest.dimension, count, committed=spec.is_committed)
     return encode_model(manifest, apply_sum(decode_model(manifest, base), summed, scale, total_weight))

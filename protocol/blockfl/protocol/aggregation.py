@@ -4,8 +4,8 @@ Owns: the accumulator, the bytes of a sum, and the one formula that every organi
 Elementwise + × ÷ in float64, in a fixed order, no ``pow``; refuses to run where subnormal numbers are flushed to zero
 (training libraries switch that on for their whole process).
 
-    total = Sum(dimension)
-    total.add(values)
+    total = Sum(dimension, committed=True)
+    total.add(values, randomness)
     model = apply_sum(base, total.values, round_.scale, round_.total_weight)
 
 Source: ``docs/protocol.md``, aggregation.
@@ -17,26 +17,31 @@ import numpy as np
 import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.commitment import MAX_COUNT, RANDOM_POLYNOMIALS, Randomness
 from blockfl.protocol.payload import MAX_VALUE, Values
+from blockfl.protocol.ring import DEGREE
 
 Total = npt.NDArray[np.int32]
 Vector = npt.NDArray[np.float32]
 
-MAX_UPDATES: Final = (2**31 - 1) // MAX_VALUE
-"""So many updates fit into int32 without overflow: 65 538."""
+MAX_UPDATES: Final = MAX_COUNT
+"""So many updates, and the randomness of their commitments, fit into int32 without overflow: 65 536."""
+RANDOMNESS_SUM_BYTES: Final = 4 * RANDOM_POLYNOMIALS * DEGREE
 _BLOCK = 2**16
 
 
 class Sum:
     """Adds updates up, one at a time; memory O(d)."""
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, *, committed: bool = False) -> None:
         """Start with zero.
 
         Args:
             dimension: d.
+            committed: whether the randomness of the updates' commitments is added up with them.
         """
         self._values: Total = np.zeros(dimension, dtype=np.int32)
+        self._randomness: Total | None = np.zeros((RANDOM_POLYNOMIALS, DEGREE), dtype=np.int32) if committed else None
         self.count = 0
 
     @property
@@ -46,8 +51,12 @@ class Sum:
         view.flags.writeable = False
         return view
 
-    def add(self, values: Values) -> None:
-        """Add one update, int16 of shape (d,) within ±32767.
+    def add(self, values: Values, randomness: Randomness | None = None) -> None:
+        """Add one update.
+
+        Args:
+            values: int16, shape (d,), within ±32767.
+            randomness: int16, shape (4, 1024); not used unless the sum is a committed one.
 
         Raises:
             ProtocolError: BFL414 for another dtype or shape, BFL415 for −32768 or more updates than fit.
@@ -61,12 +70,17 @@ class Sum:
             raise ProtocolError(Code.RANGE, f"expected values within ±{MAX_VALUE}, got -32768")
         if self.count == MAX_UPDATES:
             raise ProtocolError(Code.RANGE, f"a sum holds at most {MAX_UPDATES} updates")
+        if self._randomness is not None:
+            if randomness is None or randomness.dtype != np.int16 or randomness.shape != self._randomness.shape:
+                raise ValueError("expected the randomness of the update's commitment, int16 of shape (4, 1024)")
+            np.add(self._randomness, randomness, out=self._randomness)
         np.add(self._values, values, out=self._values)
         self.count += 1
 
     def encode(self) -> bytes:
-        """Return the bytes of the sum so far."""
-        return encode_sum(self._values)
+        """Return the bytes of the sum so far, with that of the randomness at the end of a committed one."""
+        data = encode_sum(self._values)
+        return data if self._randomness is None else data + encode_sum(self._randomness.ravel())
 
 
 def encode_sum(values: Total) -> bytes:
@@ -82,25 +96,38 @@ def encode_sum(values: Total) -> bytes:
     return values.astype("<i4", copy=False).tobytes()
 
 
-def decode_sum(data: bytes, dimension: int, count: int) -> Total:
+def compute_sum_bytes(dimension: int, *, committed: bool) -> int:
+    """Return the length of a sum."""
+    return 4 * dimension + (RANDOMNESS_SUM_BYTES if committed else 0)
+
+
+def decode_sum(data: bytes, dimension: int, count: int, *, committed: bool = False) -> Total:
     """Return a sum, int32 of shape (d,), read-only.
 
     Args:
         data: the bytes.
         dimension: d.
         count: the number of updates in it; no value exceeds 32767 times that.
+        committed: whether the sum of the commitments' randomness follows.
 
     Raises:
         ProtocolError: BFL501 for another length, or a value that no sum of so many updates has.
     """
-    if dimension < 1 or len(data) != 4 * dimension:
-        raise ProtocolError(Code.SUM_MISMATCH, f"expected {4 * dimension} bytes for {dimension} sums, got {len(data)}")
-    values = np.frombuffer(data, dtype="<i4").astype(np.int32, copy=False)
+    expected = compute_sum_bytes(dimension, committed=committed)
+    if dimension < 1 or len(data) != expected:
+        raise ProtocolError(Code.SUM_MISMATCH, f"expected {expected} bytes for {dimension} sums, got {len(data)}")
+    values = np.frombuffer(data, dtype="<i4", count=dimension).astype(np.int32, copy=False)
     values.flags.writeable = False
     limit = MAX_VALUE * count
     if int(values.max()) > limit or int(values.min()) < -limit:
         raise ProtocolError(Code.SUM_MISMATCH, f"expected values within ±{limit}, the sum of {count} updates")
     return values
+
+
+def decode_randomness(data: bytes, dimension: int) -> Total:
+    """Return the sum of the randomness of a committed sum whose length was checked, int32 of shape (4, 1024)."""
+    tail = np.frombuffer(data, dtype="<i4", offset=4 * dimension).astype(np.int32, copy=False)
+    return tail.reshape(RANDOM_POLYNOMIALS, DEGREE)
 
 
 def apply_sum(base: Vector, total: Total, scale: int, total_weight: int) -> Vector:

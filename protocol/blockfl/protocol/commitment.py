@@ -23,12 +23,13 @@ import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.payload import MAX_VALUE, Values
+from blockfl.protocol.records import COMMITMENT_BYTES
 from blockfl.protocol.ring import DEGREE, MODULUS_MASK, Coefficients, Integers, Spectra, sum_products, transform
 
-COMMITMENT_BYTES: Final = 8 * DEGREE
 RANDOM_POLYNOMIALS: Final = 4
 RANDOMNESS_BYTES: Final = 2 * RANDOM_POLYNOMIALS * DEGREE
 MAX_RANDOMNESS: Final = 2**15
+"""Of one coefficient, for each update."""
 MAX_COUNT: Final = 2**16
 """So many updates, and no more, keep the sum of the randomness within int32."""
 

@@ -9,6 +9,7 @@ a text and coarse numbers that are the same for every member. An error means tha
 Source: ``docs/protocol.md``, judging.
 """
 
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -16,10 +17,12 @@ from typing import Final
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.opening import Opening, derive_opening
 from blockfl.protocol.payload import MAX_VALUE, Values, decode_payload
-from blockfl.protocol.records import Header, Round, Update
-from blockfl.protocol.seal import open_update
+from blockfl.protocol.records import Commitment, Header, Round, Update
+from blockfl.protocol.seal import SealPlace, open_update
 
 _BLOCK = 2**16
 _LOCAL_FAULTS: Final = (Code.OPENING_KEY, Code.CHUNK_MISMATCH)
@@ -35,13 +38,17 @@ class Norms:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A verdict: accepted, or rejected with a code; norms are told as bit lengths only, 0 when not known."""
+    """A verdict: accepted, or rejected with a code; norms are told as bit lengths only, 0 when not known.
+
+    ``commitment`` is that of an accepted update, empty otherwise and in tasks that recompute.
+    """
 
     accepted: bool
     code: Code | None
     reason: str
     norm_l2_squared_bits: int
     norm_linf_bits: int
+    commitment: bytes = b""
 
     def apply(self, update: Update, now_ms: int) -> Update:
         """Return the update's record with this verdict; a judged one is returned as it is."""
@@ -57,6 +64,10 @@ class Judgement:
                 "judged_at_ms": now_ms,
             }
         )
+
+    def fill(self, commitment: Commitment) -> Commitment:
+        """Return the commitment's record with what this verdict found."""
+        return commitment.model_copy(update={"value": b64encode(self.commitment).decode()})
 
 
 def compute_norms(values: Values) -> Norms:
@@ -118,9 +129,10 @@ def judge_update(
         )
     norms: Norms | None = None
     try:
-        values, _ = decode_payload(open_update(header, chunks, organisation, private_key), header.dimension)
-        norms = compute_norms(values)
+        opening = open_accepted(header, chunks, organisation, private_key)
+        norms = compute_norms(opening.values)
         _check_norms(norms, part.weight, int(round_.bound_l2_squared), round_.bound_linf)
+        commitment = _check_commitment(header, opening)
     except ProtocolError as error:
         if error.code in _LOCAL_FAULTS:
             raise
@@ -131,6 +143,7 @@ def judge_update(
         reason="",
         norm_l2_squared_bits=norms.l2_squared.bit_length(),
         norm_linf_bits=norms.linf.bit_length(),
+        commitment=commitment,
     )
 
 
@@ -139,14 +152,24 @@ def judge_missing() -> Judgement:
     return _reject(ProtocolError(Code.CHUNKS_MISSING, "chunks were not uploaded before the submit deadline"), None)
 
 
-def open_values(header: Header, chunks: Iterable[bytes], organisation: str, private_key: X25519PrivateKey) -> Values:
-    """Return the values of an accepted update, int16 of shape (d,), opened as one member of the committee.
+def open_accepted(header: Header, chunks: Iterable[bytes], organisation: str, private_key: X25519PrivateKey) -> Opening:
+    """Return the values of an accepted update and the randomness of its commitment, as one member of the committee.
 
     Raises:
         ProtocolError: as ``open_update`` and ``decode_payload``.
     """
-    values, _ = decode_payload(open_update(header, chunks, organisation, private_key), header.dimension)
-    return values
+    payload = open_update(header, chunks, organisation, private_key)
+    values, seed = decode_payload(payload, header.dimension)
+    return derive_opening(values, seed, SealPlace.of(header), header.payload_digest)
+
+
+def _check_commitment(header: Header, opening: Opening) -> bytes:
+    if header.commitment_digest is None:
+        return b""
+    commitment = opening.commit()
+    if compute_digest(commitment) != header.commitment_digest:
+        raise ProtocolError(Code.COMMITMENT, "the opened update does not have the commitment that was signed")
+    return commitment
 
 
 def _check_norms(norms: Norms, weight: int, bound_l2_squared: int, bound_linf: int) -> None:

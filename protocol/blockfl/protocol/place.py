@@ -46,6 +46,11 @@ def update_key(task: str, number: int, organisation: str) -> str:
     return f"update/{task}/{number:06d}/{organisation}"
 
 
+def commitment_key(task: str, number: int, organisation: str) -> str:
+    """Key of a ``Commitment``."""
+    return f"commitment/{task}/{number:06d}/{organisation}"
+
+
 def equivocation_key(task: str, number: int, organisation: str) -> str:
     """Key of an ``Equivocation``."""
     return f"equivocation/{task}/{number:06d}/{organisation}"

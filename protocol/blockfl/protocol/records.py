@@ -6,6 +6,7 @@ Organisations are named by their MSP id. Tuples of organisations ascend.
 Source: design of the protocol, ``docs/protocol.md``.
 """
 
+from base64 import b64decode, b64encode
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -19,6 +20,9 @@ CHUNK_BYTES = 4 * 1024 * 1024
 """The largest chunk, sealed or plain."""
 MAX_DIMENSION = 2**28
 MAX_CHUNKS = 4096
+COMMITMENT_BYTES = 8192
+MAX_COMMITTED_DIMENSION = 2**26
+"""Beyond that, verifying a sum by commitments would keep every contract service busy for too long."""
 
 Organisations = tuple[Name, ...]
 Role = Literal["committee", "coordinator", "institution"]
@@ -159,7 +163,8 @@ class TaskSpec(Record):
     """What the coordinator proposes: one federated activity.
 
     ``bound_l2_micro`` is the bound B on an update's L2 norm in millionths; ``weight_cap`` the largest integer weight;
-    ``samples_cap`` the most samples that count.
+    ``samples_cap`` the most samples that count. ``check`` says who checks a sum: with ``commitment`` every organisation
+    against the accepted updates' commitments, with ``recompute`` the committee, which opens these updates again.
     """
 
     task: Name
@@ -168,6 +173,7 @@ class TaskSpec(Record):
     initial_model: Blob
     encoding: Literal["int16"]
     rule: Literal["fedavg"]
+    check: Literal["commitment", "recompute"]
     aggregator: Name
     institutions: Annotated[Organisations, Field(min_length=MINIMUM_ACCEPTED)]
     rounds: Annotated[int, Field(ge=1, le=100_000)]
@@ -179,9 +185,19 @@ class TaskSpec(Record):
     deadlines: Deadlines
     training: Training
 
+    @property
+    def is_committed(self) -> bool:
+        """Whether updates come with commitments."""
+        return self.check == "commitment"
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         _ascending(self.institutions, "institutions")
+        if self.is_committed and self.manifest.dimension > MAX_COMMITTED_DIMENSION:
+            raise ValueError(
+                f"commitments are for up to {MAX_COMMITTED_DIMENSION} parameters, the model has "
+                f"{self.manifest.dimension}: choose the check recompute"
+            )
         if self.minimum_accepted > len(self.institutions):
             raise ValueError(
                 f"minimum_accepted {self.minimum_accepted} is more than {len(self.institutions)} institutions"
@@ -288,7 +304,10 @@ class WrappedKey(Record):
 
 
 class Header(Record):
-    """What an institution signs about its update; public."""
+    """What an institution signs about its update; public.
+
+    ``commitment_digest`` is SHA-256 of the commitment's bytes, null in tasks that recompute.
+    """
 
     network: Name
     channel: Name
@@ -309,6 +328,7 @@ class Header(Record):
     bound_l2_squared: Decimal
     wrapped_keys: Annotated[tuple[WrappedKey, ...], Field(min_length=1, max_length=64)]
     key_commitment: Digest
+    commitment_digest: Digest | None
 
 
 class SignedHeader(Record):
@@ -335,6 +355,29 @@ class Update(Record):
     norm_linf_bits: Natural
     submitted_at_ms: Natural
     judged_at_ms: Natural
+
+
+class Commitment(Record):
+    """The commitment to an update. Key: ``commitment/<task>/<round>/<organisation>``; policy: the committee's.
+
+    ``value`` is base64 of its 8 KiB, empty until the update is accepted.
+    """
+
+    task: Name
+    round: Positive
+    organisation: Name
+    value: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9+/]{10923}=)?$")]
+
+    @property
+    def content(self) -> bytes:
+        """The commitment's bytes, empty until the update is accepted."""
+        return b64decode(self.value)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if b64encode(b64decode(self.value)).decode() != self.value:
+            raise ValueError("the value is not in canonical base64")
+        return self
 
 
 class Equivocation(Record):

@@ -45,6 +45,7 @@ _DATA_KEY = b"BLOCKFL-DATA-KEY-V1\0"
 _CHUNK_KEY = b"BLOCKFL-CHUNK-KEY-V1\0"
 _KEY_COMMITMENT = b"BLOCKFL-KEY-COMMITMENT-V1\0"
 _EPHEMERAL_KEY = b"BLOCKFL-EPHEMERAL-KEY-V1\0"
+_COMMITMENT_SECRET = b"BLOCKFL-COMMITMENT-SECRET-V1\0"
 _WRAP = b"BLOCKFL-WRAP-V1\0"
 _CHUNK = b"BLOCKFL-CHUNK-V1\0"
 
@@ -209,6 +210,15 @@ def derive_data_key(seed: bytes, place: SealPlace, payload_digest: str) -> bytes
     """Return the data key: HKDF of the seed, salted with the payload's digest, for this place only."""
     secret = hpke.extract(bytes.fromhex(payload_digest), seed)
     return hpke.expand(secret, _DATA_KEY + place.encode(), 32)
+
+
+def derive_commitment_secret(seed: bytes, place: SealPlace, payload_digest: str) -> bytes:
+    """Return the secret that the randomness of the update's commitment is expanded from.
+
+    It does not follow from the data key, which disclosing an ephemeral key would show to everybody.
+    """
+    secret = hpke.extract(bytes.fromhex(payload_digest), seed)
+    return hpke.expand(secret, _COMMITMENT_SECRET + place.encode(), 32)
 
 
 def derive_ephemeral_key(data_key: bytes, place: SealPlace, recipient: Recipient) -> X25519PrivateKey:

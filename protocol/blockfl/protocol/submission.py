@@ -3,7 +3,8 @@
 Owns: the signed bytes, the signature's form, the comparison of a header with the round. Refuses high S, other curves,
 any byte too many in the DER.
 
-    signed = sign_header(compose_header(consortium, task, round_, "alpha", sealed), signer.sign)
+    composed = compose_update(consortium, task, round_, "alpha", values, seed)
+    signed = sign_header(composed.header, signer.sign)
     check_header(signed.header, consortium, task, round_)
     verify_header_signature(signed, enrolment.certificate)
 
@@ -12,6 +13,7 @@ Source: ``docs/protocol.md``, signed bytes; FIPS 186-5 (ECDSA); SEC 1 for the cu
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
@@ -21,16 +23,37 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.payload import compute_payload_bytes
-from blockfl.protocol.records import Consortium, Equivocation, Header, Participant, Round, SignedHeader, Task, Update
-from blockfl.protocol.seal import Sealed, SealPlace, compute_chunk_count
+from blockfl.protocol.opening import derive_opening
+from blockfl.protocol.payload import Values, compute_payload_bytes, encode_payload
+from blockfl.protocol.records import (
+    Commitment,
+    Consortium,
+    Equivocation,
+    Header,
+    Participant,
+    Round,
+    SignedHeader,
+    Task,
+    Update,
+)
+from blockfl.protocol.seal import Sealed, SealPlace, compute_chunk_count, seal
 
 PREFIX: Final = b"BLOCKFL-UPDATE-V1\0"
 _ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 # What cryptography raises on damaged certificates.
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed:
+    """An update ready to be signed: its header, what was sealed, and the sealed chunks."""
+
+    header: Header
+    payload: bytes
+    chunks: tuple[bytes, ...]
 
 
 def compose_place(consortium: Consortium, round_: Round, organisation: str) -> SealPlace:
@@ -45,7 +68,40 @@ def compose_place(consortium: Consortium, round_: Round, organisation: str) -> S
     )
 
 
-def compose_header(consortium: Consortium, task: Task, round_: Round, organisation: str, sealed: Sealed) -> Header:
+def compose_update(
+    consortium: Consortium, task: Task, round_: Round, organisation: str, values: Values, seed: bytes
+) -> Composed:
+    """Seal an update to the round's committee, commit to it where the task wants that, and compose its header.
+
+    Args:
+        consortium: who takes part.
+        task: the task.
+        round_: the open round.
+        organisation: whose update it is.
+        values: int16, shape (d,).
+        seed: 32 random bytes, fresh for every update.
+
+    Raises:
+        ProtocolError: BFL204 if the organisation is not part of the round, BFL414 or BFL415 for values that are none.
+    """
+    place = compose_place(consortium, round_, organisation)
+    payload = encode_payload(values, seed)
+    sealed = seal(payload, seed, place, round_.committee)
+    digest = None
+    if task.spec.is_committed:
+        digest = compute_digest(derive_opening(values, seed, place, sealed.payload_digest).commit())
+    header = compose_header(consortium, task, round_, organisation, sealed, digest)
+    return Composed(header=header, payload=payload, chunks=sealed.chunks)
+
+
+def compose_header(
+    consortium: Consortium,
+    task: Task,
+    round_: Round,
+    organisation: str,
+    sealed: Sealed,
+    commitment_digest: str | None,
+) -> Header:
     """Return the header of a sealed update.
 
     Raises:
@@ -72,6 +128,7 @@ def compose_header(consortium: Consortium, task: Task, round_: Round, organisati
         bound_l2_squared=round_.bound_l2_squared,
         wrapped_keys=sealed.wrapped_keys,
         key_commitment=sealed.key_commitment,
+        commitment_digest=commitment_digest,
     )
 
 
@@ -81,7 +138,7 @@ def check_header(header: Header, consortium: Consortium, task: Task, round_: Rou
     Whether the round is open, and whether the caller is ``header.organisation``, is the contract's to check.
 
     Raises:
-        ProtocolError: BFL401, BFL402, BFL204, BFL205, BFL403, BFL404, BFL405, BFL406 or BFL414, in this order.
+        ProtocolError: BFL401, BFL402, BFL204, BFL205, BFL403 to BFL406, BFL414 or BFL418, in this order.
     """
     _expect(Code.HEADER_NETWORK, "network", consortium.network, header.network)
     _expect(Code.HEADER_NETWORK, "channel", consortium.channel, header.channel)
@@ -107,6 +164,8 @@ def check_header(header: Header, consortium: Consortium, task: Task, round_: Rou
     payload_bytes = compute_payload_bytes(header.dimension)
     _expect(Code.PAYLOAD_FORMAT, "payload bytes", payload_bytes, header.payload_bytes)
     _expect(Code.PAYLOAD_FORMAT, "number of chunks", compute_chunk_count(payload_bytes), len(header.chunk_digests))
+    got = 0 if header.commitment_digest is None else 1
+    _expect(Code.COMMITMENT, f"commitments with the check {task.spec.check}", int(task.spec.is_committed), got)
 
 
 def signing_bytes(header: Header) -> bytes:
@@ -187,6 +246,11 @@ def create_update(header: Header, now_ms: int) -> Update:
         submitted_at_ms=now_ms,
         judged_at_ms=0,
     )
+
+
+def create_commitment(header: Header) -> Commitment:
+    """Return the record that will hold the commitment to an update once that is accepted."""
+    return Commitment(task=header.task, round=header.round, organisation=header.organisation, value="")
 
 
 def create_equivocation(first: Header, second: SignedHeader, now_ms: int) -> Equivocation | None:

@@ -1,0 +1,37 @@
+"""Every organisation's part in checking a sum: against the accepted commitments, without a key and without an update."""
+
+import asyncio
+
+from blockfl.contract.chunk import fetch_model
+from blockfl.contract.state import State
+from blockfl.protocol.aggregation import compute_sum_bytes
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.evidence import Evidence, verify_round_sum
+from blockfl.protocol.records import Blob, Round
+
+
+class SumVerifier:
+    """Verifies the sums of rounds."""
+
+    def __init__(self) -> None:
+        # Whatever the number of transactions, one sum is in memory at any time.
+        self._turn = asyncio.Lock()
+
+    async def verify(self, state: State, round_: Round, dimension: int, total: Blob) -> None:
+        """Verify that a sum on the ledger is that of a round's accepted updates.
+
+        Raises:
+            ProtocolError: BFL501 or BFL308 when it is not; BFL116 when this peer cannot say.
+        """
+        expected = compute_sum_bytes(dimension, committed=True)
+        if total.size_bytes != expected:
+            raise ProtocolError(Code.SUM_MISMATCH, f"expected a sum of {expected} bytes, got one of {total.size_bytes}")
+        async with self._turn:
+            content = await fetch_model(state, round_.task, total)
+            evidence = [await self._read_evidence(state, round_, organisation) for organisation in round_.accepted]
+            verify_round_sum(content, dimension, evidence)
+
+    async def _read_evidence(self, state: State, round_: Round, organisation: str) -> Evidence:
+        header = (await state.read_header(round_.task, round_.round, organisation)).header
+        commitment = await state.read_commitment(round_.task, round_.round, organisation)
+        return Evidence(header=header, commitment=commitment)
