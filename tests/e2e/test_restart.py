@@ -48,7 +48,7 @@ VICTIMS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "contract": (kill_contract_service, ("UpdateSubmitted", "UpdateJudged", "RoundClosed")),
     "leader": (kill_ordering_leader, ("RoundOpened", "UpdateJudged", "AggregateAttested")),
     "aggregators-peer": (kill_aggregators_peer, ("RoundClosed",)),
-    "institutions-peer": (kill_institutions_peer, ("UpdateSubmitted",)),
+    "members-peer": (kill_institutions_peer, ("UpdateSubmitted",)),
 }
 CASES = [(victim, point) for victim, (_, points) in VICTIMS.items() for point in points]
 

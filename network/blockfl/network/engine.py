@@ -6,6 +6,8 @@ Example:
             print(container.service, container.state)
 """
 
+import os
+import socket
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +16,7 @@ from blockfl.network.process import State
 
 _PROJECT, _SERVICE, _ONE_OFF = (f"com.docker.compose.{name}" for name in ("project", "service", "oneoff"))
 _TIMEOUT_S = 20
+_USUAL = "unix:///var/run/docker.sock"
 _ENDED_ON_REQUEST = (0, 143)
 """Exit codes of a process that was asked to end (SIGTERM), or had done its work."""
 
@@ -85,9 +88,9 @@ class Engine:
         except ImportError as error:
             raise NetworkError("the compose ledger needs the package docker: pip install 'blockfl[compose]'") from error
         try:
+            _require_socket(os.environ.get("DOCKER_HOST") or _USUAL)
             self._client = docker.from_env(timeout=_TIMEOUT_S)
-            self._client.ping()
-        except DockerException as error:
+        except (DockerException, OSError) as error:
             raise NetworkError(
                 f"no Docker engine answers ({error}); start it, see that this user may use it, and that DOCKER_HOST "
                 "names it if it is not this machine's usual one"
@@ -122,3 +125,16 @@ class Engine:
             self._client.images.get(name)
         except ImageNotFound as error:
             raise NetworkError(f"the image {name} is not there; {remedy}") from error
+
+
+def _require_socket(host: str) -> None:
+    """Check that somebody listens at a local engine's address; its own client would leave the socket open.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    scheme, _, path = host.partition("://")
+    if scheme == "unix":
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_TIMEOUT_S)
+            probe.connect(path)
