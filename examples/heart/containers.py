@@ -4,7 +4,6 @@ Each runs attached to a ``docker compose up`` of its own, so that the demo sees 
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +15,8 @@ _MOUNTED = "/product"
 
 
 def prepare(directory: Path, data: Path, hospitals: tuple[str, ...], task: str, seed: str) -> None:
-    """Lay out each hospital's files as its container expects them, and write what the containers are told."""
-    for hospital in hospitals:
-        place = directory / "institution-data" / hospital
-        place.mkdir(parents=True)
-        shutil.copy(data / "model.keras", place / "model.keras")
-        shutil.copy(data / f"{hospital}.npz", place / "data.npz")
-    told = {"BLOCKFL_DATA": str((directory / "institution-data").resolve()), "BLOCKFL_TASK": task}
+    """Write what the containers are told; ``data`` has a directory per hospital."""
+    told = {"BLOCKFL_DATA": str(data.resolve()), "BLOCKFL_TASK": task}
     options = f"--model /data/model.keras --data /data/data.npz --seed {seed}"
     told |= {f"BLOCKFL_{hospital.upper()}_OPTIONS": options for hospital in hospitals}
     (directory / "demo.env").write_text("".join(f"{name}={value}\n" for name, value in told.items()))

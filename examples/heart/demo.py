@@ -200,7 +200,8 @@ def play(stage: Stage, arguments: argparse.Namespace) -> dict[str, Any]:
     """Bring the network up, train, audit; return the summary."""
     seed, rounds = str(arguments.seed), arguments.rounds
     data = stage.directory / "data"
-    stage.run([sys.executable, "-m", "examples.heart.prepare", "--directory", str(data), "--seed", seed])
+    prepare = [sys.executable, "-m", "examples.heart.prepare", "--directory", str(data), "--seed", seed]
+    stage.run([*prepare, *(["--apart"] if stage.ledger == "compose" else [])])
     up = ["network", "up", "--directory", str(stage.network), "--ledger", arguments.ledger]
     stage.blockfl(*up, "--base-port", str(stage.base_port))
     if stage.ledger == "compose":
