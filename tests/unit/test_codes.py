@@ -66,4 +66,5 @@ def test_the_codes_of_verdicts_keep_their_meaning() -> None:
         "BFL415": "RANGE",
         "BFL416": "NORM_L2",
         "BFL417": "NORM_LINF",
+        "BFL418": "COMMITMENT",
     }

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from blockfl.audit.chain import ChainProof, pinned_hash
+from blockfl.audit.credits import verify_credits
 from blockfl.audit.records import History, TaskProof, verify_models, verify_task
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
@@ -65,6 +66,9 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
         digest = await verify_models(ledger, history, task)
         progress(f"task {proof.task}: {proof.versions} versions recomputed, the last is {digest[:16]}…")
         proofs.append(proof)
+    settlements = verify_credits(history)
+    if settlements:
+        progress(f"credits: {settlements} settlements recomputed, nothing came from nowhere")
     return VerificationReport(
         blocks=chain.blocks,
         transactions=chain.transactions,
