@@ -32,7 +32,7 @@ class Result:
 
 def measure(directory: Path, base_port: int, dimensions: list[int], ledger: str) -> list[Result]:
     """Run a task of each size on one network."""
-    stage = Stage(directory, base_port)
+    stage = Stage(directory, base_port, ledger)
     try:
         up = ("network", "up", "--directory", str(stage.network), "--ledger", ledger)
         stage.blockfl(*up, "--base-port", str(base_port))

@@ -87,7 +87,7 @@ def compare(tool: Path, directory: Path, config: ChannelConfig, wanted: Any) -> 
     before, after, output = (directory / name for name in ("before.pb", "after.pb", "update.pb"))
     before.write_bytes(config.config.SerializeToString())
     after.write_bytes(wanted.SerializeToString())
-    command = [tool, "compute_update", "--channel_id", config.channel_id]
+    command: list[str | Path] = [tool, "compute_update", "--channel_id", config.channel_id]
     command += ["--original", before, "--updated", after, "--output", output]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

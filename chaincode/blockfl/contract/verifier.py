@@ -1,4 +1,4 @@
-"""Every organisation's part in checking a sum: against the accepted commitments, without a key and without an update."""
+"""Every organisation's part in checking a sum: against the accepted commitments, without key and without update."""
 
 import asyncio
 

@@ -53,7 +53,7 @@ def compute_gram(vectors: Sequence[Vector]) -> Gram:
     return tuple(tuple(row) for row in total)
 
 
-def decode_update(payload: bytes, dimension: int) -> Vector:
+def decode_update(payload: bytes | bytearray, dimension: int) -> Vector:
     """Return the values of an opened update, int16 of shape (d,)."""
     return decode_payload(payload, dimension)[0]
 
