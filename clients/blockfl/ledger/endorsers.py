@@ -19,6 +19,8 @@ _CATCH_UP_S = 10.0
 _POLL_S = 0.05
 _ABSENCE_S = 10.0
 _NO_PLAN_PAUSE_S = 0.5
+# A peer tells its new height a moment before it answers from the new state.
+_SECOND_THOUGHTS_S = (0.0, 0.2, 1.0)
 _DIFFERS = "ProposalResponsePayloads do not match"
 
 
@@ -57,12 +59,16 @@ class Endorsers:
             # A gateway that has just started does not know the other peers yet.
             await asyncio.sleep(_NO_PLAN_PAUSE_S)
             return True
-        disagreeing = [detail for detail in error.details if _is_opinion(detail)]
-        names = {detail.msp_id for detail in disagreeing}
-        if not names or len(disagreeing) < len(error.details) or self._organisation in names:
+        opinions = [detail for detail in error.details if _is_opinion(detail)]
+        names = {detail.msp_id for detail in opinions}
+        if not names or self._organisation in names:
             return False
-        refused = any(_DIFFERS not in detail.message for detail in disagreeing)
-        return (attempt == 0 or not refused) and await self._have_caught_up(names)
+        refused = any(_DIFFERS not in detail.message for detail in opinions)
+        if refused and attempt >= len(_SECOND_THOUGHTS_S):
+            return False
+        caught_up = await self._have_caught_up(names)
+        await asyncio.sleep(_SECOND_THOUGHTS_S[min(attempt, len(_SECOND_THOUGHTS_S) - 1)])
+        return caught_up
 
     async def _have_caught_up(self, names: Iterable[str]) -> bool:
         """Wait until these peers have every block that the own peer has now."""
