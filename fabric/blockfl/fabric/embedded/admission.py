@@ -33,6 +33,10 @@ class AccessDenied(Refused):
     """Who asks is not authenticated, or may not do what is asked."""
 
 
+class Unauthorized(AccessDenied):
+    """Refused before anything else is looked at: the certificate has expired, or the request's time is wrong."""
+
+
 class UnknownChannel(Refused):
     """The request is for a channel that this node does not have."""
 
@@ -230,7 +234,7 @@ class Admission:
     def _check_clock(self, timestamp_ms: int) -> None:
         now = self._clock()
         if abs(timestamp_ms / 1000 - now) > self._time_window_s:
-            raise Refused(
+            raise Unauthorized(
                 f"request unauthorized due to incorrect timestamp {_format_time(timestamp_ms / 1000)}, "
                 f"peer time {_format_time(now)}, time window {self._time_window_s:g} s: synchronise the clocks"
             )
@@ -238,7 +242,7 @@ class Admission:
     def _authenticate(self, serialized: bytes, signature: bytes, data: bytes | memoryview, channel: str) -> Identity:
         try:
             identity = self._config().msps.parse_and_validate(serialized)
-            check_not_expired(identity, self.now())
+            self._check_expiry(identity, channel)
             if isinstance(data, bytes):
                 self._signatures.verify(identity, signature, data)
             else:  # a proposal, perhaps of megabytes: nobody verifies it again
@@ -246,6 +250,12 @@ class Admission:
         except IdentityError as error:
             raise AccessDenied(f"access denied: channel [{channel}]: {error}") from error
         return identity
+
+    def _check_expiry(self, identity: Identity, channel: str) -> None:
+        try:
+            check_not_expired(identity, self.now())
+        except IdentityError as error:
+            raise Unauthorized(f"access denied: channel [{channel}]: {error}") from error
 
 
 def parse_headers(envelope: Any) -> tuple[Any, Any, Any]:

@@ -20,7 +20,7 @@ from fabric_protos.peer import proposal_response_pb2
 from ..errors import BlockError, ErrorDetail, FabricError, IdentityError, NodeError
 from ..identity import Identity
 from ..wire import encode_bytes, scan_fields
-from .admission import AccessDenied, Admission, Refused, UnknownChannel
+from .admission import AccessDenied, Admission, Refused, Unauthorized, UnknownChannel
 from .block_reader import BlockReader
 from .definition import LIFECYCLE
 from .endorser import Endorsed, Endorser, EndorserFailure
@@ -84,7 +84,7 @@ class GatewayService:
 
     async def _evaluate(self, request: bytes) -> bytes:
         proposal, organisations = _read_proposal(request)
-        creator = self._admit(proposal, _Code.FAILED_PRECONDITION, "evaluate call to endorser returned error: {}")
+        creator = self._admit_evaluation(proposal)
         if proposal.has_transient and not organisations:
             organisations = [self._own.organisation]
         with self._ledger.snapshot(*self._endorsers) as snapshot:
@@ -245,6 +245,15 @@ class GatewayService:
         except (Refused, BlockError) as error:
             text = f"error validating proposal: {error}"
             raise RpcError(code, message.format(text), [self._detail(self._own, text)]) from error
+
+    def _admit_evaluation(self, proposal: SignedProposal) -> Identity:
+        """Admits with the codes of a peer's gateway, which takes what a peer's filters refuse for its absence."""
+        try:
+            return self._admit(proposal, _Code.FAILED_PRECONDITION, "evaluate call to endorser returned error: {}")
+        except RpcError as error:
+            if isinstance(error.__cause__, Unauthorized | UnknownChannel):
+                raise RpcError(_Code.UNAVAILABLE, str(error), error.details) from error
+            raise
 
     def _detail(self, endorser: Endorser, message: str) -> ErrorDetail:
         msp_id = endorser.organisation
