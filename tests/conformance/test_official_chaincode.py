@@ -1,4 +1,4 @@
-"""A contract on the official Node library, served to the embedded node, writes what the Python shim's writes.
+"""A contract on the official Node library writes what the Python shim's writes, called by either ledger.
 
 Two organisations run the contract in Python, two run it on Node.js. The same signed proposal goes to a peer of each
 kind; what they would sign (read/write set, response, event, proposal hash) must be the same bytes. Transactions that
@@ -14,38 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from blockfl.fabric.endorser import Endorser
 from blockfl.fabric.errors import EndorseError
 from blockfl.fabric.identity import create_private_key, private_key_pem
-from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec, package_contract, package_id
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.lifecycle import package_contract, package_id
 from blockfl.fabric.rwset import decode_read_write_set
 from blockfl.fabric.transaction import assemble_transaction, build_proposal, decode_transaction, sign_envelope
-from support.consortium import CHANNEL, CONTRACT, Consortium, consortium
+from support.consortium import CHANNEL, CONTRACT, AnyConsortium, any_consortium
 from support.node_runtime import NodeChaincode, NodeRuntime, free_address
+from support.operations import CALLS, DEFINITION, POPULATION, SECRET
 from support.operations_contract import Operation, encode_operations, operations_contract
+from support.stories import settle
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.asyncio(loop_scope="module")]
 
 PYTHON, NODE = ("alpha", "beta"), ("gamma", "delta")
-DEFINITION = ChaincodeDefinition(
-    name=CONTRACT,
-    version="1.0",
-    collections=(
-        CollectionSpec(
-            name="sealed", members=("alpha", "gamma"), endorsement_policy=signature_policy(2, ("alpha", "gamma"))
-        ),
-        CollectionSpec(name="notes", members=(*PYTHON, *NODE), member_only_read=False),
-    ),
-)
-SECRET = {"value": b"s" * 100, "other": bytes(range(256)) * 4096}
 
 
 class Mixed:
     """The running network and a connection to one peer of each kind."""
 
-    def __init__(self, network: Consortium, python: Endorser, node: Endorser) -> None:
+    def __init__(self, network: AnyConsortium, python: Endorser, node: Endorser) -> None:
         self.network = network
         self.python = python
         self.node = node
@@ -60,9 +51,10 @@ class Mixed:
     async def write(self, *operations: Operation, transient: dict[str, bytes] | None = None) -> None:
         async with self.network.gateway("alpha") as gateway:
             await gateway.submit(CONTRACT, "Run", encode_operations(*operations), transient=transient)
+        await settle(self.network)
 
 
-def issue_tls(network: Consortium, organisation: str, name: str) -> tuple[bytes, bytes]:
+def issue_tls(network: AnyConsortium, organisation: str, name: str) -> tuple[bytes, bytes]:
     key = create_private_key()
     certificate = network.organisations[organisation].tls.issue(
         key.public_key(), common_name=name, unit=None, hosts=("127.0.0.1",), tls=True
@@ -71,9 +63,10 @@ def issue_tls(network: Consortium, organisation: str, name: str) -> tuple[bytes,
 
 
 @asynccontextmanager
-async def node_chaincode(network: Consortium, runtime: NodeRuntime, organisation: str) -> AsyncIterator[bytes]:
+async def node_chaincode(
+    network: AnyConsortium, runtime: NodeRuntime, organisation: str, home: Path
+) -> AsyncIterator[bytes]:
     """Starts an organisation's contract on Node.js and yields the package that says where it is."""
-    home = network.directory / organisation / "node"
     home.mkdir()
     certificate, key = issue_tls(network, organisation, "node")
     client_certificate, client_key = issue_tls(network, organisation, "peer")
@@ -97,93 +90,32 @@ async def node_chaincode(network: Consortium, runtime: NodeRuntime, organisation
         await chaincode.stop()
 
 
-@pytest.fixture
-async def mixed(node_runtime: NodeRuntime, tmp_path: Path) -> AsyncIterator[Mixed]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mixed(
+    node_runtime: NodeRuntime, tmp_path_factory: pytest.TempPathFactory, ledger: str
+) -> AsyncIterator[Mixed]:
+    directory = tmp_path_factory.mktemp("network")
     async with AsyncExitStack() as stack:
         network = await stack.enter_async_context(
-            consortium(tmp_path, handlers=dict.fromkeys(PYTHON, operations_contract), deploy=False)
+            any_consortium(ledger, directory, handlers=dict.fromkeys(PYTHON, operations_contract), deploy=False)
         )
         packages = dict.fromkeys(PYTHON, network.package)
         for organisation in NODE:
             packages[organisation] = await stack.enter_async_context(
-                node_chaincode(network, node_runtime, organisation)
+                node_chaincode(network, node_runtime, organisation, directory / f"node-{organisation}")
             )
-        for organisation, package in packages.items():
-            async with network.lifecycle(organisation) as lifecycle:
-                await lifecycle.approve(DEFINITION, await lifecycle.install(package))
-        async with network.lifecycle("alpha") as lifecycle:
-            await lifecycle.commit(DEFINITION, [network.endpoint(name) for name in ("beta", *NODE)])
+        await network.deploy(DEFINITION, packages)
         signer = network.signer("alpha")
         python = await stack.enter_async_context(Endorser(network.endpoint("alpha"), signer))
         node = await stack.enter_async_context(Endorser(network.endpoint("gamma"), signer))
-        yield Mixed(network, python, node)
-
-
-async def populate(mixed: Mixed) -> None:
-    """220 keys: ranges take three batches."""
-    await mixed.write(*(["put", f"k{index:03}", f"value {index}"] for index in range(220)))
-    await mixed.write(["protect", "k001", "alpha", "gamma"], ["put", "k001", "guarded"])
-    await mixed.write(["putPrivate", "notes", "n1", "value"], ["putPrivate", "notes", "n2", "other"], transient=SECRET)
-    await mixed.write(["putPrivate", "sealed", "s1", "value"], transient=SECRET)
-    await mixed.write(["protectPrivate", "notes", "n1", "gamma", "beta"])
-
-
-CALLS: dict[str, list[Operation]] = {
-    "nothing": [],
-    "a read": [["get", "k000"]],
-    "reads of missing keys": [["get", "missing"], ["get", "k000"], ["get", "missing"]],
-    "a write with an event": [["put", "new", "ключ"], ["emit", "stored", "new"]],
-    "reads, writes and deletes of the same keys": [
-        ["get", "k002"],
-        ["put", "k002", "changed"],
-        ["get", "k002"],
-        ["delete", "k003"],
-        ["put", "k004", ""],
-        ["delete", "missing"],
-    ],
-    "a range of one batch": [["list", "k000", "k050"]],
-    "a range of exactly one batch": [["list", "k000", "k100"]],
-    "a range of one batch and one key": [["list", "k000", "k101"]],
-    "a range of three batches": [["list", "k000", "k999"]],
-    "everything": [["list", "", ""]],
-    "an empty range": [["list", "x", "y"]],
-    "a range that is left early": [["head", "k000", "k999", 5]],
-    "a range that is left at the end of a batch": [["head", "k000", "k999", 100]],
-    "a range that is left in its second batch": [["head", "k000", "k999", 101]],
-    "two ranges and writes into them": [["list", "k000", "k150"], ["put", "k010", "x"], ["list", "k100", "k200"]],
-    "pages": [["page", "k000", "k999", 10, ""], ["page", "k000", "k999", 10, "k010"], ["page", "k200", "", 50, ""]],
-    "key-level policies": [
-        ["protection", "k000"],
-        ["protection", "k001"],
-        ["protect", "k005", "delta", "beta"],
-        ["protect", "k006", "alpha"],
-        ["put", "k006", "both"],
-    ],
-    "private reads": [
-        ["getPrivate", "notes", "n1"],
-        ["getPrivate", "notes", "missing"],
-        ["hashPrivate", "sealed", "s1"],
-    ],
-    "private writes": [
-        ["putPrivate", "notes", "n3", "value"],
-        ["putPrivate", "sealed", "s2", "other"],
-        ["deletePrivate", "notes", "n2"],
-        ["purgePrivate", "sealed", "s1"],
-    ],
-    "a private read before a write": [["getPrivate", "notes", "n1"], ["putPrivate", "notes", "n1", "other"]],
-    "a private range": [["listPrivate", "notes", "", ""], ["listPrivate", "notes", "n1", "n2"]],
-    "private key-level policies": [
-        ["protectionPrivate", "notes", "n1"],
-        ["protectionPrivate", "notes", "n2"],
-        ["protectPrivate", "notes", "n2", "gamma", "alpha"],
-    ],
-    "the caller and the channel": [["creator"], ["channel"]],
-    "events: the last one counts": [["emit", "one", "1"], ["emit", "two", "2"]],
-}
+        mixed = Mixed(network, python, node)
+        await settle(network)
+        for operations in POPULATION:
+            await mixed.write(*operations, transient=SECRET)
+        yield mixed
 
 
 async def test_both_shims_give_the_same_bytes_to_be_signed(mixed: Mixed) -> None:
-    await populate(mixed)
     differing: list[str] = []
     for name, operations in CALLS.items():
         _, python, node = await mixed.endorse(*operations, transient=SECRET)
@@ -194,7 +126,6 @@ async def test_both_shims_give_the_same_bytes_to_be_signed(mixed: Mixed) -> None
 
 async def test_the_compared_sets_hold_what_they_are_about(mixed: Mixed) -> None:
     # Equal bytes would prove little if both sets were empty.
-    await populate(mixed)
     proposal, python, node = await mixed.endorse(
         ["list", "k000", "k999"],
         ["put", "new", "1"],

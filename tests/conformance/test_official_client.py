@@ -1,4 +1,4 @@
-"""The official Node gateway client runs unchanged against the embedded node."""
+"""The official Node gateway client runs unchanged against the embedded node, and sees what it sees of real Fabric."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from blockfl.fabric.identity import private_key_pem
 from blockfl.fabric.lifecycle import CollectionSpec
 from blockfl.fabric.policy import signature_policy
-from support.consortium import CHANNEL, CONTRACT, Consortium, consortium
+from support.consortium import CHANNEL, CONTRACT, AnyConsortium, any_consortium
 from support.node_runtime import NodeRuntime
 from support.operations_contract import operations_contract
+from support.stories import settle
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.asyncio(loop_scope="module")]
 
 ORGANISATIONS = ("alpha", "beta", "gamma")
 SHARED = CollectionSpec(
@@ -23,15 +25,31 @@ SHARED = CollectionSpec(
 )
 
 
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Consortium]:
-    async with consortium(
-        tmp_path / "network", organisations=ORGANISATIONS, handler=operations_contract, collections=(SHARED,)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory, ledger: str) -> AsyncIterator[AnyConsortium]:
+    async with any_consortium(
+        ledger,
+        tmp_path_factory.mktemp("network"),
+        organisations=ORGANISATIONS,
+        handler=operations_contract,
+        collections=(SHARED,),
     ) as one:
         yield one
 
 
-async def run(runtime: NodeRuntime, network: Consortium, scenario: str, directory: Path) -> Any:
+@pytest_asyncio.fixture(loop_scope="module")
+async def network(running: AnyConsortium) -> AnyConsortium:
+    """The network, when every peer has what the test before has left."""
+    await settle(running, ORGANISATIONS)
+    return running
+
+
+async def height_of(network: AnyConsortium) -> int:
+    async with network.gateway("alpha") as gateway:
+        return await gateway.height()
+
+
+async def run(runtime: NodeRuntime, network: AnyConsortium, scenario: str, directory: Path) -> Any:
     signer = network.signer("alpha")
     settings = {
         "address": network.endpoint("alpha").address,
@@ -45,8 +63,8 @@ async def run(runtime: NodeRuntime, network: Consortium, scenario: str, director
     return await runtime.run_scenario(settings, scenario, directory)
 
 
-async def test_it_submits_and_evaluates(node_runtime: NodeRuntime, network: Consortium, tmp_path: Path) -> None:
-    height = network.running.ledger.height
+async def test_it_submits_and_evaluates(node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path) -> None:
+    height = await height_of(network)
     seen = await run(node_runtime, network, "submit", tmp_path)
     assert seen == {
         "submitted": [None, "alpha"],
@@ -56,22 +74,22 @@ async def test_it_submits_and_evaluates(node_runtime: NodeRuntime, network: Cons
     }
 
 
-async def test_it_signs_offline(node_runtime: NodeRuntime, network: Consortium, tmp_path: Path) -> None:
-    height = network.running.ledger.height
+async def test_it_signs_offline(node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path) -> None:
+    height = await height_of(network)
     seen = await run(node_runtime, network, "offline", tmp_path)
     assert (seen["successful"], seen["block"], seen["result"]) == (True, height, [None])
     assert (seen["forged"]["name"], seen["forged"]["code"]) == ("CommitStatusError", "PERMISSION_DENIED")
 
 
 async def test_transient_data_reaches_the_contract_and_nothing_else(
-    node_runtime: NodeRuntime, network: Consortium, tmp_path: Path
+    node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path
 ) -> None:
     seen = await run(node_runtime, network, "transient", tmp_path)
     assert seen == {"successful": True, "leaked": False, "same": True, "named": True}
 
 
 async def test_chaincode_events_continue_at_a_checkpoint(
-    node_runtime: NodeRuntime, network: Consortium, tmp_path: Path
+    node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path
 ) -> None:
     seen = await run(node_runtime, network, "events", tmp_path)
     assert seen["seen"] == [["first", "1", CONTRACT], ["second", "second", CONTRACT]]
@@ -79,7 +97,7 @@ async def test_chaincode_events_continue_at_a_checkpoint(
 
 
 async def test_it_follows_blocks_filtered_blocks_and_private_data(
-    node_runtime: NodeRuntime, network: Consortium, tmp_path: Path
+    node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path
 ) -> None:
     seen = await run(node_runtime, network, "blocks", tmp_path)
     assert seen["all"] == [0, 1, 2]
@@ -90,7 +108,7 @@ async def test_it_follows_blocks_filtered_blocks_and_private_data(
 
 
 async def test_errors_have_the_codes_and_details_of_a_real_peer(
-    node_runtime: NodeRuntime, network: Consortium, tmp_path: Path
+    node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path
 ) -> None:
     seen = await run(node_runtime, network, "errors", tmp_path)
     refusal = "chaincode response 500, BFL104 round 7 is closed"
@@ -107,6 +125,6 @@ async def test_errors_have_the_codes_and_details_of_a_real_peer(
     assert seen["commit"]["message"] == "code 11"
 
 
-async def test_many_transactions_at_once(node_runtime: NodeRuntime, network: Consortium, tmp_path: Path) -> None:
+async def test_many_transactions_at_once(node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path) -> None:
     seen = await run(node_runtime, network, "parallel", tmp_path)
     assert seen == {"results": ["[null]"] * 16, "count": 16}

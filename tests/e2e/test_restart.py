@@ -47,8 +47,8 @@ VICTIMS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "institution": (restart_institution, ("RoundOpened", "UpdateSubmitted", "ModelPublished")),
     "contract": (kill_contract_service, ("UpdateSubmitted", "UpdateJudged", "RoundClosed")),
     "leader": (kill_ordering_leader, ("RoundOpened", "UpdateJudged", "AggregateAttested")),
-    "aggregators-peer": (kill_aggregators_peer, ("RoundClosed",)),
-    "members-peer": (kill_institutions_peer, ("UpdateSubmitted",)),
+    "peer-aggregator": (kill_aggregators_peer, ("RoundClosed",)),
+    "peer-member": (kill_institutions_peer, ("UpdateSubmitted",)),
 }
 CASES = [(victim, point) for victim, (_, points) in VICTIMS.items() for point in points]
 

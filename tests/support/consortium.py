@@ -135,12 +135,12 @@ class Consortium:
         self.settings = _with_services(self)
         return organisation
 
-    async def deploy(self, definition: ChaincodeDefinition) -> None:
-        """Installs, approves by every organisation and commits."""
+    async def deploy(self, definition: ChaincodeDefinition, packages: Mapping[str, bytes] | None = None) -> None:
+        """Installs, approves by every organisation and commits; `packages` of organisations that have their own."""
 
         async def approve(organisation: str) -> None:
             async with self.lifecycle(organisation) as lifecycle:
-                installed = await lifecycle.install(self.package)
+                installed = await lifecycle.install((packages or {}).get(organisation, self.package))
                 await lifecycle.approve(definition, installed)
 
         await asyncio.gather(*(approve(name) for name in self.organisations))
@@ -166,7 +166,7 @@ class AnyConsortium(Protocol):
     async def stop_node(self) -> None: ...
     async def start_service(self, organisation: str, package: str | None = None) -> None: ...
     async def stop_service(self, organisation: str) -> None: ...
-    async def deploy(self, definition: ChaincodeDefinition) -> None: ...
+    async def deploy(self, definition: ChaincodeDefinition, packages: Mapping[str, bytes] | None = None) -> None: ...
 
 
 @asynccontextmanager

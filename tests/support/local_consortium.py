@@ -101,12 +101,13 @@ class LocalConsortium:
     async def stop_service(self, organisation: str) -> None:
         await self.servers.pop(organisation).stop(0.2)
 
-    async def deploy(self, definition: ChaincodeDefinition) -> None:
+    async def deploy(self, definition: ChaincodeDefinition, packages: Mapping[str, bytes] | None = None) -> None:
         """Installs, approves by every organisation, commits, and waits until every peer knows."""
 
         async def approve(organisation: str) -> None:
             async with self.lifecycle(organisation) as lifecycle:
-                await lifecycle.approve(definition, await lifecycle.install(self.package))
+                package = (packages or {}).get(organisation, self.package)
+                await lifecycle.approve(definition, await lifecycle.install(package))
 
         # One after the other: approvals that meet in one block conflict.
         for name in self.organisations:

@@ -20,6 +20,7 @@ from support.organisation import Organisation
 SOURCES = Path(__file__).parents[1] / "node"
 BUILD = Path(__file__).parents[2] / "build" / "node"
 _LINES_KEPT = 20
+_START_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,21 @@ class NodeChaincode:
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
             )
+        await self._await_listening()
+
+    async def _await_listening(self) -> None:
+        """Real peers dial a service once, and take a refused connection for the answer."""
+        host, _, port = self.address.rpartition(":")
+        async with asyncio.timeout(_START_S):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(host, int(port))
+                except OSError:
+                    await asyncio.sleep(0.1)
+                else:
+                    writer.close()
+                    await writer.wait_closed()
+                    return
 
     def read_log(self) -> str:
         lines = (self._directory / "node.log").read_text(errors="replace").splitlines()
