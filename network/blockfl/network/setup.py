@@ -106,7 +106,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             provision(Path(directory), description, environment.get("BLOCKFL_PROJECT", ""))
             _report(f"network {description.network}: keys, first block and settings are there")
     except NetworkError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {error} ({directory}: the network's directory, BLOCKFL_STATE)\n")
         return 1
     return 0
 
