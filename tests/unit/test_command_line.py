@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
+from blockfl.network.errors import NetworkError
+from blockfl.network.network import Network
 
 COMMANDS = [
     ["network", "up"],
@@ -72,3 +74,10 @@ def test_a_network_is_not_brought_up_in_somebody_elses_directory(tmp_path: Path)
     assert finished.returncode == 1
     assert "is not empty and holds no network" in finished.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_other_ports_for_a_network_that_exists_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    Network.prepare(tmp_path / "network", None, "embedded", base_port=30000)
+    assert Network.prepare(tmp_path / "network", None, "embedded", base_port=30000).description.base_port == 30000
+    with pytest.raises(NetworkError, match="on other ports .*take it down first: blockfl network down"):
+        Network.prepare(tmp_path / "network", None, "embedded", base_port=31000)

@@ -58,6 +58,11 @@ class Network:
                     f"{directory} holds a network of another description ({layout.description}); "
                     "use another directory, or take it down first"
                 )
+            if base_port is not None and Description.load_default(base_port) != network.description:
+                raise NetworkError(
+                    f"{directory} holds a network on other ports ({layout.description}); use another directory, or "
+                    f"take it down first: blockfl network down -d {directory}"
+                )
             return network
         if directory.exists() and any(directory.iterdir()):
             raise NetworkError(f"{directory} is not empty and holds no network; name a new directory")
