@@ -79,5 +79,5 @@ def test_a_network_is_not_brought_up_in_somebody_elses_directory(tmp_path: Path)
 def test_other_ports_for_a_network_that_exists_are_refused_with_what_to_do(tmp_path: Path) -> None:
     Network.prepare(tmp_path / "network", None, "embedded", base_port=30000)
     assert Network.prepare(tmp_path / "network", None, "embedded", base_port=30000).description.base_port == 30000
-    with pytest.raises(NetworkError, match="on other ports .*take it down first: blockfl network down"):
+    with pytest.raises(NetworkError, match=r"on other ports .*take it down first: blockfl network down"):
         Network.prepare(tmp_path / "network", None, "embedded", base_port=31000)
