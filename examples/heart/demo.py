@@ -286,6 +286,16 @@ def summarise(stage: Stage, ledger: str, baselines: dict[str, Any]) -> dict[str,
     rounds = stage.query("audit", "rounds", "--task", TASK)
     updates = stage.query("audit", "updates", "--task", TASK)
     models = stage.query("audit", "models", "--task", TASK)
+    ask = (
+        "audit",
+        "check-aggregate",
+        TASK,
+        str(rounds[-1]["round"]),
+        "--profile",
+        stage.profile(HOSPITALS[0]),
+        "--json",
+    )
+    checked = json.loads(stage.blockfl(*ask))
     accuracy = {model["round"]: model["accuracy"] for model in models}
     public = sum(audit["function_bytes"].get(name, 0) for name in ("SubmitUpdate", "UploadChunk", "JudgeUpdate"))
     return {
@@ -306,6 +316,7 @@ def summarise(stage: Stage, ledger: str, baselines: dict[str, Any]) -> dict[str,
         "accuracy": {"federated": models[-1]["accuracy"], **baselines},
         "model_digests": {name: report["digest"] for name, report in models[-1]["reports"].items()},
         "audit": {key: audit[key] for key in ("verified", "blocks", "transactions")},
+        "sum": {"by": HOSPITALS[0], **{key: checked[key] for key in ("verified", "round", "accepted", "sum_digest")}},
         "ledger_bytes_per_update": round(public / len(updates)),
         "peak_rss_mb": {name: round(peak, 1) for name, peak in sorted(stage.peak_rss.items())},
     }

@@ -49,6 +49,8 @@ def test_the_scaled_update_is_rejected_with_its_code_and_the_rounds_go_on(summar
 @pytest.mark.tensorflow
 def test_training_has_an_effect_and_the_audit_verifies(summary: Any) -> None:
     assert summary["audit"]["verified"] is True
+    assert summary["sum"]["verified"] is True
+    assert summary["sum"]["accepted"] == summary["rounds"][-1]["accepted"]
     assert summary["audit"]["transactions"] >= ROUNDS * 4 * 4
     accuracy = summary["accuracy"]
     assert accuracy["federated"] == summary["rounds"][-1]["accuracy"] > 0.6

@@ -28,7 +28,8 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.model import decode_model, manifest_of
 from blockfl.protocol.payload import Values
-from blockfl.protocol.records import Round
+from blockfl.protocol.place import commitment_key
+from blockfl.protocol.records import Commitment, Round
 from support.federation import make_certificate
 from support.referee import Referee
 from support.scenario import Scenario, make_spec
@@ -609,6 +610,22 @@ async def test_more_samples_than_there_are_cannot_be_declared(stage: Stage) -> N
 
     with pytest.raises(SettingsError, match="101 samples declared: expected 1 to 100"):
         await stage.sites["alpha"].agent().run()
+
+
+async def test_a_sum_that_is_not_that_of_the_accepted_updates_stops_the_agent(stage: Stage) -> None:
+    """As if enough organisations had put another commitment in the place of the signed one."""
+    await open_first_round(stage)
+    async with stage.running(*ORGANISATIONS):
+        await stage.referee.wait_for_uploads(1, *ORGANISATIONS)
+    await stage.referee.settle(1)
+    world, key = stage.referee.hub.world, commitment_key("heart", 1, "beta")
+    other = Commitment.decode(world.get(commitment_key("heart", 1, "delta")) or b"")
+    world.force("", key, other.model_copy(update={"organisation": "beta"}).encode())
+
+    with pytest.raises(DivergenceError, match="BFL501 the commitment of beta in round 1 of heart is not the one"):
+        await stage.sites["alpha"].agent().run()
+
+    assert await stage.referee.ledger.list_metrics("heart", 1) == ()
 
 
 async def test_a_published_model_that_does_not_follow_from_its_sum_stops_the_agent_and_is_put_on_record(

@@ -1,6 +1,7 @@
 """The records of the ledger: what each refuses beyond the types of its fields."""
 
 import json
+from base64 import b64decode, b64encode
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import (
     CHUNK_BYTES,
+    MAX_COMMITTED_DIMENSION,
     MAX_DIMENSION,
     Aggregate,
     Blob,
+    Commitment,
     Consortium,
     Equivocation,
     Header,
@@ -183,6 +186,37 @@ def test_a_task_bounds_what_its_rules_compute_with() -> None:
     refuse(TaskSpec, "rule", spec, rule="median")
     refuse(TaskSpec, "encoding", spec, encoding="float32")
     refuse(TaskSpec, "rounds", spec, rounds=0)
+
+
+def test_a_sum_is_checked_in_one_of_two_ways() -> None:
+    spec = EXAMPLES["spec"]
+    refuse(TaskSpec, "check", spec, check="trust")
+    text = json.loads(spec.encode())
+    assert TaskSpec.decode(encode_naively(text | {"check": "recompute"})).is_committed is False
+
+
+def test_commitments_are_for_models_that_every_contract_service_can_verify_in_time() -> None:
+    spec = EXAMPLES["spec"]
+    tensor = {"name": "weights", "dtype": "float32", "shape": [MAX_COMMITTED_DIMENSION], "offset": 0}
+    text = json.loads(spec.encode())
+    assert TaskSpec.decode(encode_naively(text | {"manifest": {"tensors": [tensor]}})).is_committed
+    larger = {"tensors": [tensor | {"shape": [MAX_COMMITTED_DIMENSION + 1]}]}
+    refuse(TaskSpec, "choose the check recompute", spec, manifest=larger)
+    assert TaskSpec.decode(encode_naively(text | {"manifest": larger, "check": "recompute"}))
+
+
+def test_a_commitment_is_8_kib_in_the_one_base64_or_nothing_yet() -> None:
+    empty = EXAMPLES["commitment"]
+    whole = b64encode(bytes(range(256)) * 32).decode()
+    filled = Commitment.decode(encode_naively(json.loads(empty.encode()) | {"value": whole}))
+    assert filled.content == bytes(range(256)) * 32
+    refuse(Commitment, "value", empty, value=b64encode(bytes(8191)).decode())
+    refuse(Commitment, "value", empty, value=b64encode(bytes(8193)).decode())
+    refuse(Commitment, "value", empty, value=whole.replace("+", "-").replace("/", "_"))
+    # 8192 bytes leave four bits in the last letter: the next letter of the alphabet decodes to the same bytes.
+    other = whole[:-2] + chr(ord(whole[-2]) + 1) + "="
+    assert b64decode(other) == filled.content
+    refuse(Commitment, "canonical base64", empty, value=other)
 
 
 def test_wrapped_keys_and_signatures_have_their_lengths() -> None:
