@@ -34,7 +34,7 @@ def up(
     if consortium is not None and base_port is not None:
         output.error("--base-port belongs to the default consortium; name the ports in your own description")
         raise typer.Exit(Exit.USAGE)
-    description = Description.load(consortium) if consortium else None
+    description = Description.load(consortium, ledger) if consortium else None
     network = Network.prepare(directory, description, ledger, base_port=base_port)
     network.up(output.progress)
     _print_status(network, output)
@@ -86,7 +86,7 @@ def compose(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: standard output.")] = None,
 ) -> None:
     """Write docker-compose.yaml: the whole network in containers of one machine."""
-    description = Description.load(consortium) if consortium else Description.load_default()
+    description = Description.load(consortium, "compose") if consortium else Description.load_default()
     content = render_compose(description, consortium.read_text() if consortium else default_description())
     if output is None:
         sys.stdout.write(content)

@@ -9,8 +9,7 @@ from blockfl.fabric.msp import msp_config
 from blockfl.network.description import Description, LedgerKind, Organisation
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout, OrganisationLayout
-
-MINIMUM_BFT_ORDERERS = 4
+from blockfl.network.source import Fault
 
 
 def provision_genesis(description: Description, layout: Layout, ledger: LedgerKind) -> None:
@@ -46,18 +45,15 @@ def describe_channel(description: Description, layout: Layout, ledger: LedgerKin
 
 
 def require_orderers(description: Description) -> None:
-    """Check that there are enough ordering nodes for the consensus: BFT with fewer tolerates nobody that lies.
+    """Check that there are enough ordering nodes for the consensus.
 
     Raises:
         NetworkError: There are fewer.
     """
-    orderers = description.orderers
-    if description.consensus == "BFT" and len(orderers) < MINIMUM_BFT_ORDERERS:
-        names = ", ".join(one.name for one in orderers)
-        raise NetworkError(
-            f"{len(orderers)} organisations have `orderer: true` ({names}); BFT ordering needs at least "
-            f"{MINIMUM_BFT_ORDERERS} to tolerate one fault; name more, or use `consensus: raft`"
-        )
+    try:
+        description.check_orderers()
+    except Fault as fault:
+        raise NetworkError(str(fault)) from fault
 
 
 def _organisation(organisation: Organisation, layout: Layout, *, orders: bool) -> OrganisationSpec:

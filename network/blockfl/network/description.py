@@ -8,22 +8,26 @@ Example:
     17060
 """
 
-from collections.abc import Iterator
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from blockfl.network.errors import DescriptionError
+from blockfl.network.source import Fault, Place, Source
 from blockfl.protocol.canonical import Name
 from blockfl.protocol.records import Consortium, Member, Role
 
 PORTS_PER_ORGANISATION = 10
+MINIMUM_BFT_ORDERERS = 4
+_HIGHEST_PORT = 65535
+_CONTRACT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
+LedgerKind = Literal["embedded", "local", "compose"]
 Port = Annotated[int, Field(ge=1024, le=65535)]
-
-
 Consensus = Literal["BFT", "raft"]
 
 
@@ -56,6 +60,13 @@ class Organisation(_Model):
     orderer: bool = False
     host: str = "127.0.0.1"
     ports: Ports
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        if not _HOST.fullmatch(host):
+            raise ValueError("expected a host name or an IP address")
+        return host
 
     @property
     def peer_host(self) -> str:
@@ -104,17 +115,22 @@ class Description(_Model):
     organisations: Annotated[list[Organisation], Field(min_length=2)]
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, ledger: LedgerKind = "embedded") -> Self:
         """Read and check a description.
+
+        Args:
+            path: The file.
+            ledger: What is to run it; real Fabric asks for more than the embedded node.
 
         Raises:
             DescriptionError: Naming file, line and reason.
         """
         try:
             text = path.read_text()
-        except OSError as error:
-            raise DescriptionError(f"{path}: cannot be read ({error.strerror})") from error
-        return cls.parse(text, str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise DescriptionError(f"{path}: cannot be read ({reason})") from error
+        return cls.parse(text, str(path), ledger)
 
     @classmethod
     def load_default(cls, base_port: int | None = None) -> Self:
@@ -125,50 +141,92 @@ class Description(_Model):
         return cls.parse(text, "consortium.yaml")
 
     @classmethod
-    def parse(cls, text: str, source: str) -> Self:
-        """Read a description from YAML text; ``source`` names it in errors.
+    def parse(cls, text: str, name: str, ledger: LedgerKind = "embedded") -> Self:
+        """Read a description from YAML text; ``name`` is what errors call it.
 
         Raises:
             DescriptionError: Naming source, line and reason.
         """
+        source = Source(text, name)
         try:
-            root = yaml.compose(text, yaml.SafeLoader)
-            _refuse_duplicates(root, source)
-            content = yaml.safe_load(text)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise DescriptionError(f"{source}, line {line}: {error.problem}") from error
-        if not isinstance(content, dict):
-            raise DescriptionError(f"{source}, line 1: expected a mapping with network, channel, organisations, …")
-        try:
-            return cls.model_validate(_with_ports(content))
+            description = cls.model_validate(_with_ports(source.content))
+            if ledger != "embedded":
+                description.check_orderers()
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            reason = first["msg"].removeprefix("Value error, ")
-            line = _line(root, first["loc"])
-            raise DescriptionError(f"{source}, line {line}: {place + ': ' if place else ''}{reason}") from error
+            raise source.explain(error, cls) from error
+        except Fault as fault:
+            raise source.error(fault.place, str(fault)) from fault
+        return description
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        names = [organisation.name for organisation in self.organisations]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"organisation {name} is described twice")
+        self._check_names()
+        self._check_ports()
+        self._check_roles()
+        if not self.orderers:
+            raise Fault(("organisations",), "no organisation has `orderer: true`; at least one must order transactions")
+        return self
+
+    def check_orderers(self) -> None:
+        """Check that there are enough ordering nodes for the consensus: BFT with fewer tolerates nobody that lies.
+
+        Raises:
+            Fault: There are fewer.
+        """
+        if self.consensus == "BFT" and len(self.orderers) < MINIMUM_BFT_ORDERERS:
+            last = max(index for index, one in enumerate(self.organisations) if one.orderer)
+            raise Fault(
+                ("organisations", last, "orderer"),
+                f"{len(self.orderers)} organisations have `orderer: true` "
+                f"({', '.join(one.name for one in self.orderers)}); BFT ordering needs at least "
+                f"{MINIMUM_BFT_ORDERERS} to tolerate one fault: name more, or use `consensus: raft`",
+            )
+
+    def _check_names(self) -> None:
+        if not _CONTRACT_NAME.fullmatch(self.contract):
+            raise Fault(("contract",), f"expected letters and digits joined by single dashes, got {self.contract!r}")
+        seen: set[str] = set()
+        for index, organisation in enumerate(self.organisations):
+            if organisation.name in seen:
+                raise Fault(("organisations", index, "name"), f"organisation {organisation.name} is described twice")
+            seen.add(organisation.name)
+
+    def _check_ports(self) -> None:
         used: dict[tuple[str, int], str] = {}
-        for organisation in self.organisations:
+        for index, organisation in enumerate(self.organisations):
             for purpose, port in organisation.ports:
                 place = (organisation.host, port)
+                here = f"{organisation.name} ({purpose})"
                 if place in used:
-                    here = f"{organisation.name} ({purpose})"
-                    raise ValueError(f"port {port} of {organisation.host} is used twice: {used[place]} and {here}")
-                used[place] = f"{organisation.name} ({purpose})"
-        if not any(organisation.orderer for organisation in self.organisations):
-            raise ValueError("no organisation has `orderer: true`; at least one must order transactions")
-        if not any("institution" in organisation.roles for organisation in self.organisations):
-            raise ValueError("no organisation has the role institution")
-        _ = self.consortium
-        return self
+                    raise Fault(
+                        ("organisations", index, "ports", purpose),
+                        f"port {port} of {organisation.host} is used twice: {used[place]} and {here}",
+                    )
+                used[place] = here
+
+    def _check_roles(self) -> None:
+        def having(role: Role) -> list[int]:
+            return [index for index, one in enumerate(self.organisations) if role in one.roles]
+
+        if not having("institution"):
+            raise Fault(("organisations",), "no organisation has the role institution")
+        committee, coordinators = having("committee"), having("coordinator")
+        if len(committee) < 2:
+            place: Place = ("organisations", *committee, "roles") if committee else ("organisations",)
+            raise Fault(
+                place,
+                f"expected a committee of two or more, got {len(committee)}: one member alone must neither bend a "
+                "round nor stop it; give more organisations the role committee",
+            )
+        if not len(committee) < 2 * self.threshold <= 2 * len(committee):
+            raise Fault(
+                ("threshold",),
+                f"expected more than half of the committee's {len(committee)} members and at most all of them, got "
+                f"{self.threshold}",
+            )
+        if len(coordinators) != 1:
+            place = ("organisations", coordinators[1], "roles") if coordinators else ("organisations",)
+            raise Fault(place, f"expected exactly one organisation with the role coordinator, got {len(coordinators)}")
 
     @property
     def consortium(self) -> Consortium:
@@ -212,61 +270,33 @@ class Description(_Model):
         return [organisation for organisation in self.organisations if organisation.orderer]
 
 
-LedgerKind = Literal["embedded", "local", "compose"]
-
-
 def default_description() -> str:
     """Return the text of the default consortium.yaml."""
     return resources.files("blockfl.network").joinpath("consortium.yaml").read_text()
 
 
 def _with_ports(content: dict[str, object]) -> dict[str, object]:
-    """Return the content with each organisation's ports filled in from the base port."""
+    """Return the content with each organisation's ports filled in from the base port.
+
+    Raises:
+        Fault: There is no room for them all above the base port.
+    """
     base = content.get("base_port", 17050)
     organisations = content.get("organisations")
     if not isinstance(base, int) or not isinstance(organisations, list):
         return content
+    if base + PORTS_PER_ORGANISATION * len(organisations) > _HIGHEST_PORT + 1:
+        raise Fault(
+            ("base_port",),
+            f"expected room for {PORTS_PER_ORGANISATION} ports of each of {len(organisations)} organisations below "
+            f"{_HIGHEST_PORT}, got {base}",
+        )
     filled: list[object] = []
     for index, organisation in enumerate(organisations):
         if isinstance(organisation, dict) and isinstance(organisation.get("ports", {}), dict):
-            given = organisation.get("ports", {})
-            defaults = dict(zip(Ports.model_fields, range(base + index * PORTS_PER_ORGANISATION, 65536), strict=False))
-            filled.append({**organisation, "ports": {**defaults, **given}})
+            first = base + index * PORTS_PER_ORGANISATION
+            defaults = {name: first + offset for offset, name in enumerate(Ports.model_fields)}
+            filled.append({**organisation, "ports": {**defaults, **organisation.get("ports", {})}})
         else:
             filled.append(organisation)
     return {**content, "organisations": filled}
-
-
-def _refuse_duplicates(node: yaml.Node | None, source: str) -> None:
-    """Refuse a mapping that has one key twice; YAML itself would silently keep the last."""
-    for mapping in _mappings(node):
-        seen: set[str] = set()
-        for key, _ in mapping.value:
-            if key.value in seen:
-                raise DescriptionError(f"{source}, line {key.start_mark.line + 1}: {key.value} stands here twice")
-            seen.add(key.value)
-
-
-def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    if isinstance(node, yaml.MappingNode):
-        yield node
-        for _, value in node.value:
-            yield from _mappings(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _mappings(value)
-
-
-def _line(node: yaml.Node | None, place: tuple[int | str, ...]) -> int:
-    """Return the line of the innermost node that a place names."""
-    line = node.start_mark.line + 1 if node else 1
-    for part in place:
-        child: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            child = next((value for key, value in node.value if key.value == part), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            child = node.value[part]
-        if child is None:
-            break
-        node, line = child, child.start_mark.line + 1
-    return line
