@@ -92,12 +92,12 @@ async def node_chaincode(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mixed(
-    node_runtime: NodeRuntime, tmp_path_factory: pytest.TempPathFactory, ledger: str
+    node_runtime: NodeRuntime, tmp_path_factory: pytest.TempPathFactory, ledger_kind: str
 ) -> AsyncIterator[Mixed]:
     directory = tmp_path_factory.mktemp("network")
     async with AsyncExitStack() as stack:
         network = await stack.enter_async_context(
-            any_consortium(ledger, directory, handlers=dict.fromkeys(PYTHON, operations_contract), deploy=False)
+            any_consortium(ledger_kind, directory, handlers=dict.fromkeys(PYTHON, operations_contract), deploy=False)
         )
         packages = dict.fromkeys(PYTHON, network.package)
         for organisation in NODE:

@@ -26,9 +26,9 @@ SHARED = CollectionSpec(
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory, ledger: str) -> AsyncIterator[AnyConsortium]:
+async def running(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> AsyncIterator[AnyConsortium]:
     async with any_consortium(
-        ledger,
+        ledger_kind,
         tmp_path_factory.mktemp("network"),
         organisations=ORGANISATIONS,
         handler=operations_contract,

@@ -74,10 +74,12 @@ class LedgerPlan:
         """Why tests did not run on a ledger."""
         if self.asked and name not in self.asked:
             return f"not asked for (--ledger {' '.join(self.asked)})"
-        return LEDGERS[name]() or "no test of this selection runs on a ledger of choice"
+        return LEDGERS[name]() or "no test of this selection runs on it"
 
     def summary(self) -> str:
         """One line: where tests ran, and why not elsewhere."""
+        if not self.ran and not self.asked:
+            return "no test of this selection runs on a ledger of choice"
         parts = []
         for name in LEDGERS:
             count = self.ran.get(name, 0)
