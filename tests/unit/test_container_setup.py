@@ -115,6 +115,19 @@ def test_new_keys_with_old_volumes_are_refused_with_what_to_do(tmp_path: Path) -
         provision(tmp_path, DESCRIPTION, "p")
 
 
+def test_authorities_keys_may_be_kept_elsewhere_once_everything_is_issued(tmp_path: Path) -> None:
+    provision(tmp_path, DESCRIPTION, "p")
+    layout = Layout(tmp_path)
+    before = layout.organisation("hungary").tls_roots.read_bytes()
+    for path in tmp_path.glob("organisations/*/authority/*-key.pem"):
+        path.unlink()
+    provision(tmp_path, DESCRIPTION, "p")
+    assert layout.organisation("hungary").tls_roots.read_bytes() == before
+    layout.organisation("hungary").node("peer", "key.pem").unlink()
+    with pytest.raises(NetworkError, match=r"hungary/peer/certificate\.pem or its key is missing, .* put one of them"):
+        provision(tmp_path, DESCRIPTION, "p")
+
+
 def test_a_directory_of_another_user_is_refused_with_what_to_do(tmp_path: Path) -> None:
     mine = os.getuid()
     (tmp_path / "file").write_text("")

@@ -82,29 +82,41 @@ def _provision(organisation: Organisation, place: OrganisationLayout) -> None:
         write_file(place.opening_key, secrets.token_hex(32).encode() + b"\n", private=True)
 
 
-def _authority(organisation: str, purpose: str, certificate: Path, key: Path) -> Authority:
-    if certificate.exists() and key.exists():
-        return Authority.from_pem(certificate.read_bytes(), key.read_bytes())
+def _authority(organisation: str, purpose: str, certificate: Path, key: Path) -> Authority | None:
+    """Return an authority, new if there is none; None when its key is kept elsewhere."""
+    if certificate.exists():
+        return Authority.from_pem(certificate.read_bytes(), key.read_bytes()) if key.exists() else None
     authority = Authority.create(f"{organisation} {purpose} authority", organisation)
     write_file(key, authority.private_key_pem(), private=True)
     write_file(certificate, authority.certificate_pem)
     return authority
 
 
-def _signing_pair(authority: Authority, name: str, unit: str, certificate: Path, key: Path) -> None:
+def _require(authority: Authority | None, name: str, certificate: Path) -> Authority:
+    if authority is None:
+        raise NetworkError(
+            f"{certificate} or its key is missing, and so is the key of the authority that would issue {name}'s anew: "
+            "put one of them back"
+        )
+    return authority
+
+
+def _signing_pair(authority: Authority | None, name: str, unit: str, certificate: Path, key: Path) -> None:
     if certificate.exists() and key.exists():
         return
     private_key = create_private_key()
-    issued = authority.issue(private_key.public_key(), common_name=name, unit=unit)  # type: ignore[arg-type]
+    issued = _require(authority, name, certificate).issue(private_key.public_key(), common_name=name, unit=unit)  # type: ignore[arg-type]
     write_file(key, private_key_pem(private_key), private=True)
     write_file(certificate, issued)
 
 
-def _tls_pair(authority: Authority, name: str, hosts: Sequence[str], certificate: Path, key: Path) -> None:
+def _tls_pair(authority: Authority | None, name: str, hosts: Sequence[str], certificate: Path, key: Path) -> None:
     if certificate.exists() and key.exists():
         return
     private_key = create_private_key()
-    issued = authority.issue(private_key.public_key(), common_name=name, unit=None, hosts=hosts, tls=True)
+    issued = _require(authority, name, certificate).issue(
+        private_key.public_key(), common_name=name, unit=None, hosts=hosts, tls=True
+    )
     write_file(key, private_key_pem(private_key), private=True)
     write_file(certificate, issued)
 
