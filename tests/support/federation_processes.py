@@ -27,6 +27,7 @@ from blockfl.fabric.block import decode_metadata
 from blockfl.fabric.wire import scan_fields
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.description import Description
 from blockfl.network.network import Network
 from blockfl.protocol.model import encode_model, manifest_of
 
@@ -37,21 +38,32 @@ TESTS = Path(__file__).parents[1]
 
 
 class FederationProcesses:
-    """One network directory and the processes around it."""
+    """One network directory and the processes around it: of the default consortium, or one of the test's own."""
 
-    def __init__(self, directory: Path, base_port: int, ledger: str = "embedded") -> None:
+    def __init__(
+        self, directory: Path, base_port: int, ledger: str = "embedded", description: Description | None = None
+    ) -> None:
         self.directory = directory
         self.network = directory / "network"
         self.base_port = base_port
         self.ledger = ledger
+        self.description = description
+        self.institutions = description.consortium.having("institution") if description else INSTITUTIONS
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     # The network
 
     def up(self) -> None:
         """Bring the network up, or what is missing of it."""
-        ports = () if (self.network / "network.json").exists() else ("--base-port", str(self.base_port))
-        self.blockfl("network", "up", "--directory", str(self.network), "--ledger", self.ledger, *ports)
+        options = () if (self.network / "network.json").exists() else self._describe()
+        self.blockfl("network", "up", "--directory", str(self.network), "--ledger", self.ledger, *options)
+
+    def _describe(self) -> tuple[str, str]:
+        if self.description is None:
+            return "--base-port", str(self.base_port)
+        path = self.directory / "consortium.yaml"
+        path.write_text(self.description.dump())
+        return "--consortium", str(path)
 
     def down(self) -> None:
         """End everything."""
@@ -129,17 +141,17 @@ class FederationProcesses:
         state = self.directory / "institutions" / organisation / task
         command = ["-m", "support.numpy_institution", "--profile", str(self.profile_path(organisation))]
         command += ["--task", task, "--dimension", str(dimension), "--directory", str(state)]
-        command += ["--seed", str(INSTITUTIONS.index(organisation))]
+        command += ["--seed", str(self.institutions.index(organisation))]
         self.start(f"institution-{organisation}-{task}", [*command, *options])
 
     def start_institutions(self, task: str, *, dimension: int) -> None:
-        for organisation in INSTITUTIONS:
+        for organisation in self.institutions:
             self.start_institution(organisation, task, dimension=dimension)
 
     def wait_for_institutions(self, task: str, timeout_s: float = 120) -> None:
         """Wait until every institution's agent has ended well."""
         deadline = time.monotonic() + timeout_s
-        for organisation in INSTITUTIONS:
+        for organisation in self.institutions:
             name = f"institution-{organisation}-{task}"
             try:
                 code = self._children[name].wait(max(0.1, deadline - time.monotonic()))

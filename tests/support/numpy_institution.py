@@ -16,6 +16,7 @@ from blockfl.institution.vector import Vector
 from blockfl.protocol.model import manifest_of
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Round
+from support.misconduct import parse_misconduct, run_misbehaving_institution
 from support.training import NumpyTraining
 
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--marked", action="store_true")
+    parser.add_argument("--misbehave", action="append", default=[], metavar="KIND:ROUND,ROUND,…")
     arguments = parser.parse_args()
     manifest = manifest_of({"weights": np.zeros(arguments.dimension, np.float32)})
     settings = InstitutionSettings(
@@ -53,7 +55,10 @@ def main() -> None:
     training = NumpyTraining(manifest, seed=arguments.seed)
     encoder = MarkedEncoder(arguments.dimension, arguments.seed) if arguments.marked else None
     report = StepPrinter(Output(as_json=False))
-    work = run_institution(settings, training=training, encoder=encoder, report=report)
+    if arguments.misbehave:
+        work = run_misbehaving_institution(settings, training, parse_misconduct(arguments.misbehave), report)
+    else:
+        work = run_institution(settings, training=training, encoder=encoder, report=report)
     asyncio.run(run_until_terminated(work))
 
 
