@@ -1,0 +1,207 @@
+"""Processes by pid and start time, and the keeper that starts them again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from blockfl.network.errors import NetworkError
+from blockfl.network.keeper import KEEPER, Keeper, keeper_process
+from blockfl.network.process import ProcessSpec, ProcessTable
+from blockfl.network.status import process_status
+
+WAIT_S = 20.0
+SLEEPER = "import os, time; print('here', os.environ.get('GREETING'), flush=True); time.sleep(600)"
+
+
+def spec(name: str = "one", code: str = SLEEPER, **environment: str) -> ProcessSpec:
+    return ProcessSpec(name=name, command=[sys.executable, "-c", code], environment=environment)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[ProcessTable]:
+    processes = ProcessTable(tmp_path)
+    yield processes
+    processes.stop(processes.names(), timeout_s=1)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def kill(processes: ProcessTable, name: str) -> int:
+    """kill -9; returns the pid, and only when the process is gone."""
+    process = processes.find(name)
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: processes.find(name) is None)
+    return process.pid
+
+
+def test_a_process_runs_apart_with_its_environment_and_log(table: ProcessTable) -> None:
+    assert table.start(spec(GREETING="hello"))
+    wait_until(lambda: "here hello" in table.tail("one"))
+    process = table.find("one")
+    assert process is not None
+    assert os.getsid(process.pid) == process.pid, "it must outlive the terminal"
+    assert table.state("one") == "running"
+
+
+def test_what_this_process_was_given_is_not_passed_on(table: ProcessTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREETING", "a secret")
+    table.start(spec())
+    wait_until(lambda: "here None" in table.tail("one"))
+
+
+def test_a_running_process_is_not_started_twice(table: ProcessTable) -> None:
+    table.start(spec())
+    first = table.find("one")
+    assert not table.start(spec())
+    assert first is not None
+    assert table.find("one") == first
+
+
+def test_two_tables_that_start_the_same_process_at_once_start_one(tmp_path: Path, table: ProcessTable) -> None:
+    barrier, started = threading.Barrier(4), []
+
+    def start() -> None:
+        other = ProcessTable(tmp_path)
+        barrier.wait()
+        started.append(other.start(spec()))
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert started.count(True) == 1
+
+
+def test_stopping_is_remembered_and_differs_from_ending(table: ProcessTable) -> None:
+    table.start(spec())
+    assert table.stop(["one"]) == ["one"]
+    assert table.state("one") == "stopped"
+    assert not table.restart("one"), "what was stopped on purpose stays so"
+    table.start(spec())
+    kill(table, "one")
+    assert table.state("one") == "crashed"
+    assert table.stop(["one"]) == []
+
+
+def test_a_process_that_does_not_listen_is_ended(table: ProcessTable) -> None:
+    table.start(spec(code="import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEPER))
+    wait_until(lambda: "here" in table.tail("one"))
+    assert table.stop(["one"], timeout_s=0.2) == ["one"]
+    assert table.find("one") is None
+
+
+def test_a_pid_that_is_somebody_elses_now_is_never_signalled(tmp_path: Path, table: ProcessTable) -> None:
+    table.start(spec())
+    record = tmp_path / "run" / "one.json"
+    process = table.find("one")
+    assert process is not None
+    record.write_text(record.read_text().replace(str(process.pid), str(os.getpid())))
+    assert table.find("one") is None
+    assert table.stop(["one"]) == []
+    process.kill()
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"pid": "1"}', "[]"])
+def test_a_damaged_record_counts_as_none(tmp_path: Path, table: ProcessTable, content: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "one.json").write_text(content)
+    assert table.find("one") is None
+    assert table.state("one") == "stopped"
+    assert table.start(spec())
+
+
+def test_a_program_that_does_not_exist_is_named(table: ProcessTable) -> None:
+    with pytest.raises(NetworkError, match=r"one: /nowhere/peer cannot be started \(No such file or directory\)"):
+        table.start(ProcessSpec(name="one", command=["/nowhere/peer"], environment={}))
+
+
+def test_a_crashed_process_is_told_with_its_last_words(table: ProcessTable) -> None:
+    table.start(spec(code="raise SystemExit('out of luck')"))
+    wait_until(lambda: table.find("one") is None)
+    row = process_status(table, "one", "127.0.0.1:1")
+    assert (row.state, row.pid, row.error) == ("crashed", None, "out of luck")
+    with pytest.raises(NetworkError, match=r"one ended unexpectedly; .*\n.*out of luck"):
+        table.require_running("one")
+
+
+def test_the_keeper_starts_again_what_was_killed_as_it_was(table: ProcessTable) -> None:
+    table.start(spec(GREETING="again"))
+    wait_until(lambda: "here again" in table.tail("one"))
+    before = kill(table, "one")
+    assert Keeper(table).look(0.0) == ["one"]
+    process = table.find("one")
+    assert process is not None
+    assert process.pid != before
+    wait_until(lambda: table.tail("one").count("here again") == 2)
+
+
+def test_the_keeper_leaves_alone_what_runs_or_was_stopped(table: ProcessTable) -> None:
+    table.start(spec("running"))
+    table.start(spec("stopped"))
+    table.stop(["stopped"])
+    assert Keeper(table).look(0.0) == []
+
+
+def test_the_keeper_waits_longer_for_what_keeps_ending(table: ProcessTable) -> None:
+    keeper, now, started = Keeper(table), 0.0, []
+    table.start(spec(code="pass"))
+    while now < 100:
+        wait_until(lambda: table.find("one") is None)
+        if keeper.look(now):
+            started.append(now)
+        now += 0.25
+    pauses = [later - earlier for earlier, later in pairwise(started)]
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0][: len(pauses)]
+    assert len(pauses) >= 7
+
+
+def test_the_keeper_forgets_old_troubles(table: ProcessTable) -> None:
+    keeper = Keeper(table)
+    table.start(spec())
+    for now in (0.0, 0.5, 1.5):
+        kill(table, "one")
+        assert keeper.look(now) == ["one"]
+    kill(table, "one")
+    assert keeper.look(1.6) == []
+    assert keeper.look(100.0) == ["one"]
+    kill(table, "one")
+    assert keeper.look(100.5) == ["one"], "it waits as short as at first"
+
+
+def test_the_keeper_goes_on_when_something_cannot_be_started(tmp_path: Path, table: ProcessTable) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    table.start(ProcessSpec(name="gone", command=[str(program)], environment={}))
+    wait_until(lambda: table.find("gone") is None)
+    program.unlink()
+    table.start(spec())
+    kill(table, "one")
+    assert Keeper(table).look(0.0) == ["one"]
+
+
+def test_the_keeper_as_a_process_keeps_and_ends_when_asked(tmp_path: Path, table: ProcessTable) -> None:
+    table.start(spec())
+    table.start(keeper_process(tmp_path))
+    wait_until(lambda: "keeping the processes" in table.tail(KEEPER))
+    before = kill(table, "one")
+    wait_until(lambda: (found := table.find("one")) is not None and found.pid != before)
+    assert table.stop([KEEPER]) == [KEEPER]
+    kill(table, "one")
+    assert table.state("one") == "crashed"

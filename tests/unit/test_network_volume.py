@@ -1,0 +1,86 @@
+"""Ledgers and keys that do not belong together are recognised before a node starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from blockfl.network.channel import provision_genesis
+from blockfl.network.description import Description
+from blockfl.network.errors import NetworkError
+from blockfl.network.identities import provision_identities
+from blockfl.network.layout import Layout
+from blockfl.network.volume import claim_volume, require_matching_keys
+
+DESCRIPTION = Description.load_default(18000)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = Layout(tmp_path_factory.mktemp("network"))
+    provision_identities(DESCRIPTION, layout)
+    provision_genesis(DESCRIPTION, layout, "local")
+    return layout
+
+
+@pytest.fixture
+def layout(original: Layout, tmp_path: Path) -> Layout:
+    shutil.copytree(original.directory, tmp_path / "network")
+    return Layout(tmp_path / "network")
+
+
+def test_a_volume_is_made_once_and_taken_again(tmp_path: Path) -> None:
+    data = tmp_path / "data" / "peer"
+    claim_volume(data, b"genesis")
+    (data / "ledger").mkdir()
+    claim_volume(data, b"genesis")
+    assert data.stat().st_mode & 0o777 == 0o700
+    assert (data / "tmp").is_dir()
+
+
+def test_a_volume_of_another_channel_is_refused(tmp_path: Path) -> None:
+    claim_volume(tmp_path / "peer", b"genesis")
+    with pytest.raises(NetworkError, match=r"holds the ledger of another channel, or of one with other keys; .*delete"):
+        claim_volume(tmp_path / "peer", b"another genesis")
+
+
+def test_a_volume_that_somebody_else_filled_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
+    with pytest.raises(NetworkError, match="or delete"):
+        claim_volume(tmp_path, b"genesis")
+
+
+def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
+    claim_volume(tmp_path / "peer", b"genesis")
+    (tmp_path / "peer" / "channel.json").write_text("{")
+    with pytest.raises(NetworkError, match=r"channel\.json cannot be read"):
+        claim_volume(tmp_path / "peer", b"genesis")
+
+
+def test_keys_that_the_channel_knows_are_taken(layout: Layout) -> None:
+    require_matching_keys(DESCRIPTION, layout)
+
+
+def test_new_keys_with_an_old_channel_are_refused(layout: Layout) -> None:
+    shutil.rmtree(layout.organisation("hungary").directory)
+    provision_identities(DESCRIPTION, layout)
+    with pytest.raises(
+        NetworkError, match=r"hungary/peer/certificate\.pem is not one that the channel knows: .*network down"
+    ):
+        require_matching_keys(DESCRIPTION, layout)
+
+
+def test_a_new_tls_authority_with_an_old_channel_is_refused(layout: Layout) -> None:
+    for suffix in ("certificate", "key"):
+        layout.organisation("hungary").tls_authority(suffix).unlink()
+    provision_identities(DESCRIPTION, layout)
+    with pytest.raises(NetworkError, match=r"authority/tls-certificate\.pem is not one that the channel knows"):
+        require_matching_keys(DESCRIPTION, layout)
+
+
+def test_a_damaged_first_block_is_named(layout: Layout) -> None:
+    layout.genesis.write_bytes(layout.genesis.read_bytes()[:-10])
+    with pytest.raises(NetworkError, match=r"genesis\.block: the channel's first block cannot be read"):
+        require_matching_keys(DESCRIPTION, layout)
