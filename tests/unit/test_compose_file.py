@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from blockfl.network.compose import PROVISION, SETUP, TOOLS, render_compose
-from blockfl.network.description import Description, default_description
+from blockfl.network.description import Description, Ports, default_description
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout
 
@@ -229,3 +229,14 @@ def test_the_order_is_provisioning_nodes_set_up_and_then_those_who_use_the_ledge
 def test_a_dollar_in_a_description_is_no_variable() -> None:
     text = default_description() + "# costs 5 $A\n"
     assert "costs 5 $$A" in render(text)
+
+
+def test_every_variable_and_every_port_of_the_file_is_described() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    text = (ROOT / "docker-compose.yaml").read_text()
+    variables = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
+    own = {f"BLOCKFL_{name.upper()}_OPTIONS" for name in INSTITUTIONS}
+    assert own < variables
+    assert [name for name in sorted(variables - own) if f"`{name}`" not in page] == []
+    for offset, name in enumerate(Ports.model_fields):
+        assert f"| {offset} | `{name}` |" in page
