@@ -78,6 +78,7 @@ def play(federation: FederationProcesses) -> None:
         misbehave = ["--misbehave", f"{kind}:{','.join(map(str, numbers))}"] if kind else []
         federation.start_institution(name, TASK, dimension=DIMENSION, options=misbehave)
     federation.wait_for_institutions(TASK, WAIT_S)
+    # Agents end with the last model; that round is settled after it.
     asyncio.run(read_grants(federation))
 
 
