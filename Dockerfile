@@ -7,8 +7,8 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM scratch AS wheels
-# The second may be missing, which only a pattern allows.
-COPY requirements build/wheelhous[e] /
+# The wheelhouse as a pattern, because it may be missing.
+COPY requirements buil[d]/wheelhouse /
 
 FROM ${BASE} AS installer
 RUN python3 -m venv /opt/installer && python3 -m venv --without-pip /opt/blockfl
