@@ -41,10 +41,17 @@ MAJORITY_RECORDS = [
     # Records that do not exist yet: whoever could make them first would decide what they say.
     "round/heart/000003",
     "update/heart/000002/gamma",
+    "commitment/heart/000002/gamma",
     "aggregate/heart/000002",
     "model/heart/000002",
 ]
-COMMITTEE_RECORDS = ["update/heart/000001/alpha", "update/heart/000002/alpha", "aggregate/heart/000001"]
+COMMITTEE_RECORDS = [
+    "update/heart/000001/alpha",
+    "update/heart/000002/alpha",
+    "commitment/heart/000001/alpha",
+    "commitment/heart/000002/alpha",
+    "aggregate/heart/000001",
+]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -75,11 +75,13 @@ def test_more_values_than_a_segment_of_the_matrix_holds() -> None:
     assert decode_commitment(compute_commitment(values, randomness)).tolist() == expected
 
 
-def test_what_lies_beyond_the_kept_matrix_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_lies_beyond_the_kept_matrix_is_the_same_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     values, randomness = draw(1, 70_000), randomness_of(1)
     expected = compute_commitment(values, randomness)
     monkeypatch.setattr(module, "_KEPT_SEGMENTS", 1)
+    module._keep_segment.cache_clear()
     assert compute_commitment(values, randomness) == expected
+    assert module._keep_segment.cache_info().currsize == 1
 
 
 def test_the_kept_matrix_is_bounded() -> None:
