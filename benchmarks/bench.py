@@ -10,7 +10,7 @@ from examples.heart.demo import find_free_ports
 
 from benchmarks import rounds, transactions
 
-LIMITS = {"transaction_ms": 25.0, "transactions_per_second": 80.0, "round_1m_s": 3.0}
+LIMITS = {"transaction_ms": 25.0, "transactions_per_second": 80.0, "round_1m_s": 3.0, "local_to_embedded": 3.0}
 
 
 def main() -> None:
@@ -30,18 +30,39 @@ def main() -> None:
         f"{LIMITS['transactions_per_second']:.0f})",
         flush=True,
     )
-    results = rounds.measure(arguments.directory / "rounds", find_free_ports(), arguments.dimensions, arguments.ledger)
+    measured: dict[str, list[rounds.Result]] = {}
+    # The embedded node always: what another ledger costs is only seen beside it, in the same run.
+    for ledger in dict.fromkeys(("embedded", arguments.ledger)):
+        directory = arguments.directory / "rounds" / ledger
+        measured[ledger] = rounds.measure(directory, find_free_ports(), arguments.dimensions, ledger)
+        report(ledger, measured[ledger])
+    if arguments.ledger != "embedded":
+        compare(measured["embedded"], measured[arguments.ledger], arguments.ledger)
+    summary = {
+        "transactions": asdict(transaction),
+        "rounds": {ledger: [asdict(result) for result in results] for ledger, results in measured.items()},
+    }
+    (arguments.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def report(ledger: str, results: list[rounds.Result]) -> None:
+    """Print the figures of one ledger."""
     for result in results:
         steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in result.steps.items())
-        print(f"{result.dimension} parameters: {result.seconds:.2f} s per round ({steps})", flush=True)
-        if result.dimension == 10**6:
+        print(f"{ledger}, {result.dimension} parameters: {result.seconds:.2f} s per round ({steps})", flush=True)
+        if result.dimension == 10**6 and ledger == "embedded":
             ratio = result.seconds / rounds.FLOWER_1M_S
             print(f"  limit {LIMITS['round_1m_s']} s; {ratio:.1f} x Flower's plain simulation")
     print(f"bytes on the public ledger per update: {results[-1].bytes_per_update}")
     for name, peak in results[-1].peak_rss_mb.items():
         print(f"  peak memory {name}: {peak:.0f} MB")
-    summary = {"transactions": asdict(transaction), "rounds": [asdict(result) for result in results]}
-    (arguments.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def compare(embedded: list[rounds.Result], other: list[rounds.Result], ledger: str) -> None:
+    """Print how much longer a round takes on another ledger."""
+    for ours, theirs in zip(embedded, other, strict=True):
+        limit = f" (limit {LIMITS['local_to_embedded']})" if ours.dimension == 10**6 else ""
+        print(f"{ours.dimension} parameters: {ledger} takes {theirs.seconds / ours.seconds:.1f} x embedded{limit}")
 
 
 if __name__ == "__main__":
