@@ -16,9 +16,10 @@ ROUNDS = 5
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> Path:
     path = tmp_path_factory.mktemp("demo") / "result"
     command = [sys.executable, "-m", "examples.heart.demo", "--directory", str(path), "--rounds", str(ROUNDS)]
+    command += ["--ledger", ledger_kind]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=290)
     assert finished.returncode == 0, finished.stderr[-4000:]
     return path
@@ -55,6 +56,22 @@ def test_training_has_an_effect_and_the_audit_verifies(summary: Any) -> None:
     accuracy = summary["accuracy"]
     assert accuracy["federated"] == summary["rounds"][-1]["accuracy"] > 0.6
     assert sorted(accuracy["alone"]) == HOSPITALS
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_the_result_says_which_ledger_it_is_of(summary: Any, ledger_kind: str) -> None:
+    assert summary["ledger"] == ledger_kind
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_every_ledger_comes_to_the_same_model(summary: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    # The seed fixes training and rounding; what runs the ledger has no part in the result.
+    digests = tmp_path_factory.getbasetemp() / "digests.json"
+    if not digests.exists():
+        digests.write_text(json.dumps(summary["model_digests"]))
+    assert json.loads(digests.read_text()) == summary["model_digests"]
 
 
 @pytest.mark.slow

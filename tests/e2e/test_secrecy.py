@@ -79,6 +79,11 @@ def test_the_sum_is_that_of_the_updates_though_nobody_saw_one(trained: Federatio
     assert stored, "the sum belongs to all members and is in their collection"
 
 
+def read_dialling_keys(trained: FederationProcesses) -> list[bytes]:
+    keys = (trained.network / "organisations").glob("*/contract/client-key.pem")
+    return [path.read_bytes().splitlines()[1] for path in keys]
+
+
 @pytest.mark.slow
 def test_no_private_key_is_in_an_environment_a_log_or_the_ledger(trained: FederationProcesses) -> None:
     secrets = []
@@ -88,8 +93,15 @@ def test_no_private_key_is_in_an_environment_a_log_or_the_ledger(trained: Federa
         elif path.name == "opening-key":
             secrets.append(path.read_bytes().strip())
     assert len(secrets) > 3 * 7
-    places = list(files_below(trained.network / "node", trained.network / "logs", trained.directory / "logs"))
-    assert [path for path in places if find(secrets, path)] == []
+    ledgers = (trained.network / "node", trained.network / "data")
+    places = list(files_below(*ledgers, trained.network / "logs", trained.directory / "logs"))
+    holding = [path for path in places if find(secrets, path)]
+    # Fabric's peers keep the key with which they dial their contract service beside the package; it opens nothing else.
+    dialling = [path for path in holding if path.match("externalbuilder/builds/*/release/chaincode/server/*.json")]
+    assert [path for path in holding if path not in dialling] == []
+    assert {path.stat().st_mode & 0o777 for path in dialling} <= {0o600}
+    others = [key for key in secrets if key not in read_dialling_keys(trained)]
+    assert [path for path in dialling if find(others, path)] == []
     if trained.ledger == "compose":
         # Of this machine's processes only the aggregators are ours to see; test_containers looks into the containers.
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockfl.fabric.package import MUTUAL_TLS_CONNECTION
-from blockfl.network.builder import CONFIGURATION_VARIABLE, BuilderError, build, main
+from blockfl.network.builder import CONFIGURATION_VARIABLE, BuilderError, build, main, release
 from blockfl.network.local import write_builder
 
 VALUES = {"addr": "127.0.0.1:7", "root": "ROOT", "cert": "CERT"}
@@ -51,19 +51,20 @@ def test_a_package_is_detected_built_and_released_with_the_peers_own_values(pack
     }
 
 
-def test_the_dialling_key_is_readable_for_the_peer_alone(package: Path) -> None:
-    build(package / "source", package / "metadata", package / "built", {**VALUES, "key": "KEY"})
-    assert main(["release", str(package / "built"), str(package / "released")]) == 0
-    for path in (package / "built", package / "released" / "chaincode" / "server"):
-        assert (path / "connection.json").stat().st_mode & 0o777 == 0o600
+def test_the_dialling_key_is_once_there_and_readable_for_the_peer_alone(package: Path) -> None:
+    build(package / "source", package / "metadata", package / "built")
+    release(package / "built", package / "released", {**VALUES, "key": "THE KEY"})
+    holding = [path for path in package.rglob("*.json") if "THE KEY" in path.read_text()]
+    assert holding == [package / "released" / "chaincode" / "server" / "connection.json"]
+    assert holding[0].stat().st_mode & 0o777 == 0o600
 
 
 def test_indexes_of_a_package_are_released(package: Path) -> None:
     index = package / "source" / "META-INF" / "statedb" / "couchdb" / "indexes" / "one.json"
     index.parent.mkdir(parents=True)
     index.write_text("{}")
-    build(package / "source", package / "metadata", package / "built", {**VALUES, "key": "KEY"})
-    assert main(["release", str(package / "built"), str(package / "released")]) == 0
+    build(package / "source", package / "metadata", package / "built")
+    release(package / "built", package / "released", {**VALUES, "key": "KEY"})
     assert (package / "released" / "statedb" / "couchdb" / "indexes" / "one.json").read_text() == "{}"
 
 
@@ -71,7 +72,7 @@ def test_another_kind_of_package_is_somebody_elses(package: Path) -> None:
     (package / "metadata" / "metadata.json").write_text(json.dumps({"type": "golang", "label": "app_1"}))
     assert main(["detect", str(package / "source"), str(package / "metadata")]) == 1
     with pytest.raises(BuilderError, match="of the type ccaas"):
-        build(package / "source", package / "metadata", package / "built", VALUES)
+        build(package / "source", package / "metadata", package / "built")
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,9 @@ def test_another_kind_of_package_is_somebody_elses(package: Path) -> None:
     [(VALUES, "says nothing of 'key'"), ({**VALUES, "key": 7}, "expected a text or .* for 'key', got 7")],
 )
 def test_a_value_that_is_missing_or_none_is_named(package: Path, values: dict[str, object], reason: str) -> None:
+    build(package / "source", package / "metadata", package / "built")
     with pytest.raises(BuilderError, match=reason):
-        build(package / "source", package / "metadata", package / "built", values)
+        release(package / "built", package / "released", values)
 
 
 @pytest.mark.parametrize(

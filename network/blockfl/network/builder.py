@@ -32,40 +32,43 @@ def detect(metadata: Path) -> bool:
     return str(content.get("type", "")).lower() == TYPE
 
 
-def build(source: Path, metadata: Path, output: Path, values: Mapping[str, object]) -> None:
-    """Fill the peer's own values into the connection of a package.
+def build(source: Path, metadata: Path, output: Path) -> None:
+    """Take over what a package says.
 
     Args:
         source: The package's code: ``connection.json`` and perhaps ``META-INF``.
         metadata: Directory of the package's ``metadata.json``.
         output: Where the result goes.
-        values: What the placeholders ``{{.name}}`` stand for.
 
     Raises:
-        BuilderError: It is no such package, or a value is missing.
+        BuilderError: It is no such package.
     """
     if not detect(metadata):
         raise BuilderError(f"expected a package of the type {TYPE}")
-    connection = {name: _fill(value, values) for name, value in _read_json(source / _CONNECTION).items()}
+    connection = _read_json(source / _CONNECTION)
     shutil.copy(metadata / "metadata.json", output)
     if (source / "META-INF").is_dir():
         shutil.copytree(source / "META-INF", output / "META-INF", dirs_exist_ok=True)
-    _write_private(output / _CONNECTION, json.dumps(connection).encode())
+    (output / _CONNECTION).write_text(json.dumps(connection))
 
 
-def release(built: Path, released: Path) -> None:
-    """Hand the connection, and indexes if there are any, to the peer.
+def release(built: Path, released: Path, values: Mapping[str, object]) -> None:
+    """Hand the connection to the peer with its own values filled in, and indexes if there are any.
+
+    Only here: the result holds the key with which the peer dials, and the peer keeps what both steps give.
+
+    Args:
+        built: What ``build`` left.
+        released: Where the result goes.
+        values: What the placeholders ``{{.name}}`` stand for.
 
     Raises:
-        BuilderError: There is no connection.
+        BuilderError: There is no connection, or a value is missing.
     """
+    connection = {name: _fill(value, values) for name, value in _read_json(built / _CONNECTION).items()}
     server = released / "chaincode" / "server"
     server.mkdir(parents=True, exist_ok=True)
-    try:
-        content = (built / _CONNECTION).read_bytes()
-    except OSError as error:
-        raise BuilderError(f"expected {_CONNECTION} from the build, got none ({error.strerror})") from error
-    _write_private(server / _CONNECTION, content)
+    _write_private(server / _CONNECTION, json.dumps(connection).encode())
     indexes = built / "META-INF" / "statedb"
     if indexes.is_dir():
         shutil.copytree(indexes, released / "statedb", dirs_exist_ok=True)
@@ -78,10 +81,10 @@ def main(arguments: list[str]) -> int:
             case ["detect", _, metadata]:
                 return 0 if detect(Path(metadata)) else 1
             case ["build", source, metadata, output]:
-                values = json.loads(os.environ.get(CONFIGURATION_VARIABLE) or "{}")
-                build(Path(source), Path(metadata), Path(output), values)
+                build(Path(source), Path(metadata), Path(output))
             case ["release", built, released]:
-                release(Path(built), Path(released))
+                values = json.loads(os.environ.get(CONFIGURATION_VARIABLE) or "{}")
+                release(Path(built), Path(released), values)
             case _:
                 raise BuilderError("expected detect SOURCE METADATA | build SOURCE METADATA OUTPUT | release IN OUT")
     except (BuilderError, OSError, ValueError) as error:
