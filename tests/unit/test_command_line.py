@@ -8,8 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
+from blockfl.cli.task import _naming_the_field
+from blockfl.ledger.errors import LedgerError
 from blockfl.network.errors import NetworkError
 from blockfl.network.network import Network
+from blockfl.protocol.records import Training
 
 COMMANDS = [
     ["network", "up"],
@@ -81,3 +84,8 @@ def test_other_ports_for_a_network_that_exists_are_refused_with_what_to_do(tmp_p
     assert Network.prepare(tmp_path / "network", None, "embedded", base_port=30000).description.base_port == 30000
     with pytest.raises(NetworkError, match=r"on other ports .*take it down first: blockfl network down"):
         Network.prepare(tmp_path / "network", None, "embedded", base_port=31000)
+
+
+def test_a_task_that_cannot_be_is_refused_with_the_field_and_the_reason() -> None:
+    with pytest.raises(LedgerError, match=r"no such task can be: batch_size: .*; got 0"), _naming_the_field():
+        Training(epochs=1, batch_size=0, learning_rate_micro=0)

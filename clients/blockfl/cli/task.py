@@ -3,10 +3,13 @@
 import asyncio
 import json as json_format
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import ValidationError
 
 from blockfl.audit import views
 from blockfl.cli import economics, option, workload
@@ -94,7 +97,9 @@ def create(
 
     async def put() -> TaskSpec:
         async with Ledger(connection) as ledger:
-            spec = specify(await ledger.read_consortium())
+            consortium = await ledger.read_consortium()
+            with _naming_the_field():
+                spec = specify(consortium)
             await ledger.create_task(spec)
             await upload_blob(
                 ledger, task, blob, chunks, progress=lambda done, total: output.progress(f"chunk {done} of {total}")
@@ -142,6 +147,18 @@ def show(
     shown = asyncio.run(ask())
     output.result(shown)
     output.line(json_format.dumps(shown, indent=2))
+
+
+@contextmanager
+def _naming_the_field() -> Iterator[None]:
+    """Say which part of a task cannot be, instead of what a library thinks of it."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "task"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise LedgerError(f"no such task can be: {place}: {reason}; got {first['input']!r:.80}") from error
 
 
 def _read_safetensors(path: Path) -> InitialModel:
