@@ -35,6 +35,8 @@ R = TypeVar("R", bound=Record)
 
 _CONFLICTS = frozenset({"MVCC_READ_CONFLICT", "PHANTOM_READ_CONFLICT"})
 _ATTEMPTS = 8
+# Peers look for missing private data every five seconds.
+_FETCHING_S = (0.2, 0.5, 1.0, 2.0, 4.0, 6.0)
 
 
 class Ledger:
@@ -214,7 +216,7 @@ class Ledger:
 
     async def read_chunk(self, task: str, number: int, organisation: str, index: int) -> bytes:
         """Return a sealed chunk from the organisation's own peer (committee)."""
-        return await self.evaluate("ReadChunk", task, str(number), organisation, str(index), own_peer=True)
+        return await self._read_private("ReadChunk", task, str(number), organisation, str(index))
 
     async def read_aggregate(self, task: str, number: int) -> records.Aggregate:
         """Return a round's sum as attested."""
@@ -230,7 +232,7 @@ class Ledger:
 
     async def read_model_chunk(self, task: str, digest: str) -> bytes:
         """Return a chunk of a model or sum from the organisation's own peer."""
-        return await self.evaluate("ReadModelChunk", task, digest, own_peer=True)
+        return await self._read_private("ReadModelChunk", task, digest)
 
     async def read_model_upload(self, task: str, blob: records.Blob) -> tuple[bool, ...]:
         """Return for each chunk of a model or sum whether it is on the ledger."""
@@ -358,6 +360,17 @@ class Ledger:
         if self._consortium is None:
             self._consortium = await self.read_consortium()
         return self._consortium
+
+    async def _read_private(self, function: str, *arguments: str) -> bytes:
+        """Read private data at the own peer, which fetches what it has not endorsed some time after the block."""
+        for pause_s in _FETCHING_S:
+            try:
+                return await self.evaluate(function, *arguments, own_peer=True)
+            except RefusedError as error:
+                if error.code is not Code.CHUNK_UNAVAILABLE:
+                    raise
+            await asyncio.sleep(pause_s)
+        return await self.evaluate(function, *arguments, own_peer=True)
 
     async def _read(self, kind: type[R], function: str, *arguments: str | bytes) -> R:
         return _decode(kind, await self.evaluate(function, *arguments))

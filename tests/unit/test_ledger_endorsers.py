@@ -1,0 +1,249 @@
+"""What a client makes of endorsers that lag behind, do not answer, or refuse: a scripted gateway instead of peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from blockfl.fabric.authority import Authority
+from blockfl.fabric.errors import EndorseError, ErrorDetail, EvaluateError
+from blockfl.fabric.gateway import Committed
+from blockfl.fabric.identity import create_private_key, private_key_pem
+from blockfl.ledger import client, endorsers
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.endorsers import Endorsers
+from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.protocol.codes import Code
+from support.federation import make_consortium
+
+REFUSED = "chaincode response 500, BFL114 there is no update"
+DIFFERS = "ProposalResponsePayloads do not match"
+GONE = "rpc error: code = Unavailable desc = connection refused"
+Failure = dict[str, str] | None
+
+
+def endorse_error(answers: dict[str, str], status: grpc.StatusCode = grpc.StatusCode.ABORTED) -> EndorseError:
+    details = [ErrorDetail(address="127.0.0.1:1", msp_id=name, message=text) for name, text in answers.items()]
+    return EndorseError("not endorsed", status=status, details=details)
+
+
+class ScriptedGateway:
+    """Answers each endorsement as the script says: None is success, otherwise who said what."""
+
+    def __init__(self, script: Sequence[Failure | EndorseError], heights: dict[str, list[int]] | None = None) -> None:
+        self.script = list(script)
+        self.heights = heights or {}
+        self.asked: list[tuple[str, ...]] = []
+        self.evaluated: list[str] = []
+        self.answers: list[bytes | Exception] = []
+
+    def propose(self, *arguments: Any, **_: Any) -> Any:
+        return arguments
+
+    async def endorse(self, proposal: Any, organisations: Sequence[str] = ()) -> Any:
+        self.asked.append(tuple(organisations))
+        failure = self.script.pop(0)
+        if isinstance(failure, EndorseError):
+            raise failure
+        if failure is not None:
+            raise endorse_error(failure)
+        return proposal
+
+    async def commit(self, endorsed: Any) -> Committed:
+        return Committed(payload=b"done", transaction_id="1", block_number=1)
+
+    async def peer_height(self, organisation: str) -> int:
+        heights = self.heights.get(organisation, [5])
+        return heights.pop(0) if len(heights) > 1 else heights[0]
+
+    async def evaluate(self, _: str, function: str, *arguments: Any, **__: Any) -> bytes:
+        self.evaluated.append(function)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything happens at once; what is waited for is in the script."""
+    monkeypatch.setattr(endorsers, "_SECOND_THOUGHTS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(endorsers, "_NO_PLAN_PAUSE_S", 0.0)
+    monkeypatch.setattr(endorsers, "_POLL_S", 0.0)
+    monkeypatch.setattr(client, "_FETCHING_S", (0.0, 0.0))
+    monkeypatch.setattr(client, "_writes_anything", lambda _: True)
+
+
+@pytest.fixture
+def make_ledger(tmp_path: Path) -> Callable[[ScriptedGateway], Ledger]:
+    """A client of alpha, an institution, whose gateway is scripted."""
+    authority = Authority.create("ca", "alpha")
+    key = create_private_key()
+    (tmp_path / "key.pem").write_bytes(private_key_pem(key))
+    pem = authority.issue(key.public_key(), common_name="agent", unit="client")
+    (tmp_path / "certificate.pem").write_bytes(pem)
+    (tmp_path / "roots.pem").write_bytes(authority.certificate_pem)
+    profile = ConnectionProfile(
+        network="heart-network",
+        channel="federation",
+        contract="blockfl",
+        organisation="alpha",
+        endpoint="127.0.0.1:1",
+        tls_roots=str(tmp_path / "roots.pem"),
+        certificate=str(tmp_path / "certificate.pem"),
+        private_key=str(tmp_path / "key.pem"),
+    )
+
+    def make(gateway: ScriptedGateway) -> Ledger:
+        ledger = Ledger(profile)
+        ledger.gateway = gateway  # type: ignore[assignment]
+        ledger._endorsers = Endorsers(gateway, "alpha")  # type: ignore[arg-type]
+        ledger._consortium = make_consortium()
+        return ledger
+
+    return make
+
+
+Make = Callable[[ScriptedGateway], Ledger]
+COMMITTEE = ("coordinator", "regulator", "university")
+
+
+class Endorsed:
+    """The result of a proposal; nothing of it is looked at."""
+
+    envelope = b""
+
+
+@pytest.fixture(autouse=True)
+def endorsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    endorse = ScriptedGateway.endorse
+
+    async def succeed(self: ScriptedGateway, proposal: Any, organisations: Sequence[str] = ()) -> Any:
+        await endorse(self, proposal, organisations)
+        return Endorsed()
+
+    monkeypatch.setattr(ScriptedGateway, "endorse", succeed)
+
+
+async def test_a_refusal_of_a_peer_that_was_behind_is_asked_again_when_it_has_caught_up(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"beta": REFUSED}, None], {"alpha": [9], "beta": [7, 8, 9]})
+    await make_ledger(gateway).submit("OpenRound")
+    assert gateway.heights["beta"] == [9], "it was waited for"
+    assert len(gateway.asked) == 2
+
+
+async def test_a_refusal_of_the_own_peer_counts_at_once(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"alpha": REFUSED}])
+    with pytest.raises(RefusedError) as refused:
+        await make_ledger(gateway).submit("OpenRound")
+    assert refused.value.code is Code.UPDATE_UNKNOWN
+    assert len(gateway.asked) == 1
+
+
+async def test_a_refusal_that_stands_is_told_in_the_end(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"beta": REFUSED}] * 4)
+    with pytest.raises(RefusedError):
+        await make_ledger(gateway).submit("OpenRound")
+    assert len(gateway.asked) == 4
+
+
+async def test_peers_that_come_to_another_result_are_asked_again_more_often(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"beta": DIFFERS}] * 6 + [None])
+    await make_ledger(gateway).submit("OpenRound")
+    assert len(gateway.asked) == 7
+
+
+async def test_a_gateway_that_does_not_know_the_peers_yet_is_asked_again(make_ledger: Make) -> None:
+    error = EndorseError("no combination of peers can be derived", status=grpc.StatusCode.FAILED_PRECONDITION)
+    gateway = ScriptedGateway([error, error, None])
+    await make_ledger(gateway).submit("OpenRound")
+    assert len(gateway.asked) == 3
+
+
+async def test_a_peer_that_does_not_answer_is_no_reason_to_ask_again(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"beta": GONE}])
+    with pytest.raises(UnreachableError):
+        await make_ledger(gateway).submit("OpenRound")
+
+
+async def test_a_peer_behind_is_waited_for_although_another_one_does_not_answer(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"regulator": GONE, "university": REFUSED}, {"regulator": GONE}, None])
+    await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    assert gateway.asked == [COMMITTEE, COMMITTEE, ("coordinator", "university")]
+
+
+async def test_a_committee_member_that_does_not_answer_is_left_out_and_remembered(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"regulator": GONE}, None, None])
+    ledger = make_ledger(gateway)
+    await ledger.judge_update("heart", 1, "alpha")
+    await ledger.judge_update("heart", 1, "beta")
+    assert gateway.asked == [COMMITTEE, ("coordinator", "university"), ("coordinator", "university")]
+
+
+async def test_a_gateway_that_knows_no_peer_of_a_member_names_it(make_ledger: Make) -> None:
+    text = "failed to find any endorsing peers for org(s): university"
+    gateway = ScriptedGateway([EndorseError(text, status=grpc.StatusCode.UNAVAILABLE), None])
+    await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    assert gateway.asked[1] == ("coordinator", "regulator")
+
+
+async def test_one_member_that_refuses_stops_nothing_that_the_threshold_agrees_on(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"university": REFUSED}] * 4 + [None, None])
+    ledger = make_ledger(gateway)
+    await ledger.judge_update("heart", 1, "alpha")
+    await ledger.judge_update("heart", 1, "beta")
+    assert gateway.asked[-2:] == [("coordinator", "regulator"), COMMITTEE], "who has answered is asked again"
+
+
+async def test_two_members_that_refuse_decide(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"university": REFUSED, "regulator": REFUSED}] * 4)
+    with pytest.raises(RefusedError):
+        await make_ledger(gateway).judge_update("heart", 1, "alpha")
+
+
+async def test_two_members_that_do_not_answer_are_too_many(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"university": GONE, "regulator": GONE}])
+    with pytest.raises(UnreachableError):
+        await make_ledger(gateway).judge_update("heart", 1, "alpha")
+
+
+async def test_sums_go_to_every_member_and_to_a_majority_when_some_are_away(make_ledger: Make) -> None:
+    everybody = tuple(member.organisation for member in make_consortium().members)
+    gateway = ScriptedGateway([{"beta": GONE, "gamma": GONE, "delta": GONE}, None])
+    await make_ledger(gateway).upload_model_chunk("heart", "0" * 64, b"chunk")
+    assert gateway.asked == [everybody, ("alpha", *COMMITTEE)]
+    gateway = ScriptedGateway([dict.fromkeys(("beta", "gamma", "delta", "regulator"), GONE)])
+    with pytest.raises(UnreachableError):
+        await make_ledger(gateway).upload_model_chunk("heart", "0" * 64, b"chunk")
+
+
+async def test_a_peer_that_never_catches_up_is_not_waited_for_for_ever(
+    make_ledger: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endorsers, "_CATCH_UP_S", 0.05)
+    gateway = ScriptedGateway([{"beta": REFUSED}], {"alpha": [9], "beta": [7]})
+    with pytest.raises(RefusedError):
+        await make_ledger(gateway).submit("OpenRound")
+
+
+async def test_private_data_that_the_own_peer_is_still_fetching_are_waited_for(make_ledger: Make) -> None:
+    missing = EvaluateError("BFL116 this peer does not hold sealed/x", status=grpc.StatusCode.UNKNOWN)
+    gateway = ScriptedGateway([])
+    gateway.answers = [missing, missing, b"chunk"]
+    assert await make_ledger(gateway).read_model_chunk("heart", "0" * 64) == b"chunk"
+    gateway.answers = [missing] * 3
+    with pytest.raises(RefusedError, match="BFL116"):
+        await make_ledger(gateway).read_model_chunk("heart", "0" * 64)
+
+
+async def test_another_refusal_of_a_read_counts_at_once(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([])
+    gateway.answers = [EvaluateError("BFL207 not a member", status=grpc.StatusCode.UNKNOWN)]
+    with pytest.raises(LedgerError, match="BFL207"):
+        await make_ledger(gateway).read_model_chunk("heart", "0" * 64)
+    assert len(gateway.evaluated) == 1
