@@ -37,6 +37,10 @@ class Unauthorized(AccessDenied):
     """Refused before anything else is looked at: the certificate has expired, or the request's time is wrong."""
 
 
+class WrongTime(Unauthorized):
+    """Refused because the request's time is too far from the node's."""
+
+
 class UnknownChannel(Refused):
     """The request is for a channel that this node does not have."""
 
@@ -234,7 +238,7 @@ class Admission:
     def _check_clock(self, timestamp_ms: int) -> None:
         now = self._clock()
         if abs(timestamp_ms / 1000 - now) > self._time_window_s:
-            raise Unauthorized(
+            raise WrongTime(
                 f"request unauthorized due to incorrect timestamp {_format_time(timestamp_ms / 1000)}, "
                 f"peer time {_format_time(now)}, time window {self._time_window_s:g} s: synchronise the clocks"
             )

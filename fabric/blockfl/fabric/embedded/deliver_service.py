@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from ..errors import BlockError, IdentityError, NodeError
 from ..identity import Identity, check_not_expired
 from ..wire import encode_bytes, encode_integer, encode_prefix
-from .admission import AccessDenied, Admission, Refused, UnknownChannel
+from .admission import AccessDenied, Admission, Refused, UnknownChannel, WrongTime
 from .block_reader import BlockReader
 from .ledger import Ledger
 from .rpc import service
@@ -145,6 +145,8 @@ class DeliverService:
             ) from error
         except UnknownChannel as error:
             raise _Refusal(_Status.NOT_FOUND, str(error)) from error
+        except WrongTime as error:
+            raise _Refusal(_Status.BAD_REQUEST, str(error)) from error
         except AccessDenied as error:
             raise _Refusal(_Status.FORBIDDEN, str(error)) from error
         except Refused as error:
