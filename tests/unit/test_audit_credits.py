@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from blockfl.audit.chain import Write
 from blockfl.audit.credits import verify_credits
 from blockfl.audit.errors import VerificationError
-from blockfl.audit.records import History
 from blockfl.protocol.economics import TREASURY, Account, Settlement, Standing
-from support.paid_task import PaidTask, make_paid_spec
-from support.world import World
-
-
-class Recorded(World):
-    """A world that keeps every write in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[Write] = []
-
-    def _apply(self, collection: str, key: str, value: bytes) -> None:
-        super()._apply(collection, key, value)
-        if not collection:
-            self.writes.append(Write(block_number=len(self.writes), key=key, value=value))
-
-
-def history_of(writes: list[Write]) -> History:
-    return History(SimpleNamespace(writes=writes, state=None, namespace="blockfl"))  # type: ignore[arg-type]
+from support.recorded_world import Recorded, history_of, make_recorded_task
 
 
 @pytest.fixture
 async def writes() -> list[Write]:
     """Three settled rounds: everybody, one absent, one that equivocates; and a stake taken back."""
-    world = Recorded()
-    task = PaidTask(world, world.consortium, world.signers, world.opening_keys, make_paid_spec())
-    task.world, task.file = world, task.initial_model
-    await task.register()
-    await task.create()
-    await task.fund()
-    await task.enrol()
+    task = await make_recorded_task()
+    world = task.world
+    assert isinstance(world, Recorded)
     await task.play(1)
     await task.settle(1)
     await task.play(2, "alpha", "beta", "delta")

@@ -168,6 +168,10 @@ async def play_for_credits(world: Watched) -> None:
         report = task.metrics("alpha", number, task.file)
         await world.submit("alpha", "ReportMetrics", report.encode())
         await task.settle(number)
+    await task.play(3, "alpha", "beta", "delta")
+    await task.settle(3)
+    for voter in ("alpha", "beta", "coordinator", "delta"):
+        await world.submit(voter, "OverturnPenalty", "lungs", "3", "gamma")
     await world.submit("alpha", "Enrol", "lungs", "160")
     await world.submit("alpha", "Transfer", "rent", "beta", "1")
     await world.submit("alpha", "Withdraw", "lungs")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from blockfl.contract import query
+from blockfl.contract import appeals, query
 from blockfl.contract.argument import (
     Decoder,
     decode_amount,
@@ -128,12 +128,15 @@ def _list_credits(credits: Credits) -> dict[str, Entry]:
         "Withdraw": Entry(credits.withdraw, (task,)),
         "ScoreRound": Entry(credits.score_round, (task, number)),
         "SettleRound": Entry(credits.settle_round, (task, number)),
+        "OverturnPenalty": Entry(appeals.overturn_penalty, (task, number, decode_name)),
         "ReadAccount": Entry(query.read_account, (decode_name,)),
         "ListAccounts": Entry(query.list_accounts),
         "ReadSupply": Entry(query.read_supply),
         "ListStandings": Entry(query.list_standings, (task,)),
         "ReadScore": Entry(query.read_score, (task, number)),
         "ListSettlements": Entry(query.list_settlements, (task,)),
+        "ListReversals": Entry(query.list_reversals, (task,)),
+        "ListReceipts": Entry(query.list_receipts),
     }
 
 

@@ -158,5 +158,15 @@ async def list_settlements(state: State, task: str) -> bytes:
     return await state.list_encoded(f"settlement/{task}")
 
 
+async def list_reversals(state: State, task: str) -> bytes:
+    """Return a task's overturned penalties, by round and organisation."""
+    return await state.list_encoded(f"reversal/{task}")
+
+
+async def list_receipts(state: State) -> bytes:
+    """Return all grants and transfers, by who moved them and name."""
+    return await state.list_encoded("receipt")
+
+
 def _encode_flags(flags: list[bool]) -> bytes:
     return b"[" + b",".join(b"1" if flag else b"0" for flag in flags) + b"]"

@@ -1,13 +1,43 @@
 """What an auditor looks at of the credits: who earned what in each round and why, and who holds what now."""
 
-from blockfl.audit.views import Row
+from blockfl.audit.views import Row, format_time
 from blockfl.ledger.client import Ledger
-from blockfl.protocol.economics import TREASURY, Settlement, Standing
+from blockfl.protocol.economics import TREASURY, Receipt, Reversal, Settlement, Standing
 
 
 async def list_outcomes(ledger: Ledger, task: str) -> list[Row]:
-    """Return a row for each institution in each settled round, and one for each fee and fine."""
-    return [row for settlement in await ledger.list_settlements(task) for row in _rows(settlement)]
+    """Return a row for each institution in each settled round, and one for each fee, fine and overturned penalty."""
+    reversals = await ledger.list_reversals(task)
+    return [
+        row
+        for settlement in await ledger.list_settlements(task)
+        for row in _rows(settlement) + [_given_back(one) for one in reversals if one.round == settlement.round]
+    ]
+
+
+async def list_receipts(ledger: Ledger) -> list[Row]:
+    """Return all grants and transfers, oldest first."""
+    return [_receipt(one) for one in sorted(await ledger.list_receipts(), key=lambda one: (one.at_ms, one.name))]
+
+
+def _receipt(receipt: Receipt) -> Row:
+    return {
+        "at": format_time(receipt.at_ms),
+        "name": receipt.name,
+        "by": receipt.by,
+        "source": receipt.source or None,
+        "target": receipt.target,
+        "amount": receipt.amount,
+    }
+
+
+def _given_back(reversal: Reversal) -> Row:
+    return {
+        "round": reversal.round,
+        "organisation": reversal.organisation,
+        "why": f"overturned by {', '.join(reversal.voters)}",
+        "paid": -(reversal.penalty + reversal.fine),
+    }
 
 
 def _rows(settlement: Settlement) -> list[Row]:

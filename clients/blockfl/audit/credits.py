@@ -3,14 +3,15 @@
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.records import History
 from blockfl.protocol import place
+from blockfl.protocol.appeal import check_objection, find_penalties, has_majority
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.economics import Account, Receipt, Score, Settlement, Standing, Supply
-from blockfl.protocol.records import Equivocation, Metrics, Model, Round, Task, Update
-from blockfl.protocol.settlement import Facts, settle_round
+from blockfl.protocol.economics import Account, Objection, Receipt, Reversal, Score, Settlement, Standing, Supply
+from blockfl.protocol.records import Consortium, Equivocation, Metrics, Model, Round, Task, Update
+from blockfl.protocol.settlement import Facts, require_economics, settle_round
 
 
 def verify_credits(history: History) -> int:
-    """Check that granted = treasury + accounts + stakes, and recompute every settlement.
+    """Check that granted = treasury + accounts + stakes; recompute every settlement and overturned penalty.
 
     Returns:
         The number of settlements.
@@ -43,7 +44,31 @@ def _verify_task(history: History, task: Task) -> int:
             position[key] = versions.index(outcome.standing.encode(), start)
             standings[outcome.organisation] = Standing.decode(versions[position[key] - 1])
         _verify_settlement(_collect_facts(history, task, settlement.round), standings, settlement, where)
+    for reversal in history.below(Reversal, f"reversal/{task.spec.task}"):
+        _verify_reversal(history, task, reversal)
     return len(settlements)
+
+
+def _verify_reversal(history: History, task: Task, reversal: Reversal) -> None:
+    """Check that a majority voted in time, each in a case not its own, and gave back what had been taken."""
+    name, number, organisation = task.spec.task, reversal.round, reversal.organisation
+    where = f"task {name}, round {number}: the penalty of {organisation} was overturned, but"
+    settlement = history.get(Settlement, place.settlement_key(name, number))
+    try:
+        for voter in reversal.voters:
+            objection = history.get(Objection, place.objection_key(name, number, organisation, voter))
+            policy = require_economics(task.spec)
+            check_objection(policy, settlement, organisation, objection.voter, objection.voted_at_ms)
+    except ProtocolError as error:
+        raise VerificationError(f"{where} {error}") from error
+    members = [
+        {member.organisation for member in Consortium.decode(version).members}
+        for version in history.versions_of_key[place.CONSORTIUM]
+    ]
+    if not any(has_majority(reversal.voters, one) for one in members):
+        raise VerificationError(f"{where} {', '.join(reversal.voters)} are no majority")
+    if (reversal.penalty, reversal.fine) != find_penalties(settlement, organisation):
+        raise VerificationError(f"{where} {reversal.penalty + reversal.fine} credits are not what the round took")
 
 
 def _verify_settlement(facts: Facts, standings: dict[str, Standing], settlement: Settlement, where: str) -> None:

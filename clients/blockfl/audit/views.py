@@ -28,7 +28,7 @@ async def list_tasks(ledger: Ledger) -> list[Row]:
                 "model_digest": progress.model_digest,
                 "institutions": list(task.spec.institutions),
                 "aggregator": task.spec.aggregator,
-                "created": _time(task.created_at_ms),
+                "created": format_time(task.created_at_ms),
             }
         )
     return rows
@@ -54,7 +54,7 @@ async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
                 ],
                 "unjudged": list(round_.unjudged),
                 "absent": list(round_.absent),
-                "opened": _time(round_.opened_at_ms),
+                "opened": format_time(round_.opened_at_ms),
                 "seconds": _seconds(round_, list(updates), aggregate, models.get(round_.round)),
             }
         )
@@ -81,7 +81,7 @@ async def list_models(ledger: Ledger, task: str) -> list[Row]:
                 "digest": model.digest,
                 "accepted": list(model.accepted),
                 "published_by": model.published_by,
-                "published": _time(model.published_at_ms),
+                "published": format_time(model.published_at_ms),
                 "accuracy": round(correct / samples / 1e6, 6) if samples else None,
                 "confirmed_by": [report.organisation for report in reports if report.model_digest == model.digest],
                 "contested_by": [report.organisation for report in reports if report.model_digest != model.digest],
@@ -107,8 +107,8 @@ def _update_row(update: Update) -> Row:
         "reason": update.reason,
         "norm_l2_squared_bits": update.norm_l2_squared_bits,
         "norm_linf_bits": update.norm_linf_bits,
-        "submitted": _time(update.submitted_at_ms),
-        "judged": _time(update.judged_at_ms),
+        "submitted": format_time(update.submitted_at_ms),
+        "judged": format_time(update.judged_at_ms),
         "header_digest": update.header_digest,
     }
 
@@ -142,5 +142,6 @@ def _seconds(
     return seconds
 
 
-def _time(at_ms: int) -> str | None:
+def format_time(at_ms: int) -> str | None:
+    """Return a time of the ledger as ISO 8601 in UTC, None for 0."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds") if at_ms else None

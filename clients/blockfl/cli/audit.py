@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from blockfl.audit import views
+from blockfl.audit import accounts, views
 from blockfl.audit.aggregate import check_aggregate as check_round
 from blockfl.audit.verification import verify_ledger
 from blockfl.cli import option
@@ -60,6 +60,13 @@ def models(profile: option.Profile, task: TaskName, json: option.Json = False) -
     rows = _ask(profile, lambda ledger: views.list_models(ledger, task))
     columns = ["version", "round", "digest", "accepted", "accuracy", "confirmed_by", "contested_by", "published"]
     Output(as_json=json).table(f"models of {task}", rows, columns)
+
+
+@app.command()
+def receipts(profile: option.Profile, json: option.Json = False) -> None:
+    """List all grants and transfers of credits."""
+    rows = _ask(profile, accounts.list_receipts)
+    Output(as_json=json).table("receipts", rows, ["at", "name", "by", "source", "target", "amount"])
 
 
 @app.command(name="check-aggregate")

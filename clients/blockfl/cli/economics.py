@@ -115,6 +115,29 @@ def transfer(
     Output(as_json=False).line(f"{name}: {amount} credits moved to {target}")
 
 
+def overturn(
+    task: Annotated[str, typer.Argument(help="The task.")],
+    number: Annotated[int, typer.Argument(metavar="ROUND", min=1, help="The settled round.")],
+    organisation: Annotated[str, typer.Argument(help="Whose penalty was wrong.")],
+    profile: option.Profile,
+) -> None:
+    """Vote to overturn a penalty: a majority of organisations gives it back (any member, not in its own case)."""
+
+    async def vote() -> int | None:
+        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+            await ledger.overturn_penalty(task, number, organisation)
+            reversals = await ledger.list_reversals(task)
+        found = [one for one in reversals if (one.round, one.organisation) == (number, organisation)]
+        return found[0].penalty + found[0].fine if found else None
+
+    given_back = asyncio.run(vote())
+    Output(as_json=False).line(
+        "voted; the penalty stands until a majority of organisations has voted"
+        if given_back is None
+        else f"the penalty is overturned: {given_back} credits are back with {organisation}"
+    )
+
+
 def withdraw(task: Annotated[str, typer.Argument(help="The task.")], profile: option.Profile) -> None:
     """Take the organisation's stake out of a task, between rounds; enrolling again locks it again."""
 

@@ -26,6 +26,7 @@ from blockfl.protocol.records import MINIMUM_ACCEPTED, Consortium, Deadlines, Ta
 app = typer.Typer(no_args_is_help=True)
 app.command(name="economics")(economics.show_economics)
 app.command()(economics.grant)
+app.command()(economics.overturn)
 
 
 @app.command()

@@ -29,7 +29,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import records
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.economics import Account, Score, Settlement, Standing, Supply
+from blockfl.protocol.economics import Account, Receipt, Reversal, Score, Settlement, Standing, Supply
 
 R = TypeVar("R", bound=Record)
 
@@ -165,6 +165,18 @@ class Ledger:
     async def list_settlements(self, task: str) -> tuple[Settlement, ...]:
         """Return a task's settlements, by round."""
         return await self._list(Settlement, "ListSettlements", task)
+
+    async def overturn_penalty(self, task: str, number: int, organisation: str) -> Committed:
+        """Vote to overturn what a round cost another organisation (member)."""
+        return await self.submit("OverturnPenalty", task, str(number), organisation)
+
+    async def list_reversals(self, task: str) -> tuple[Reversal, ...]:
+        """Return a task's overturned penalties, by round and organisation."""
+        return await self._list(Reversal, "ListReversals", task)
+
+    async def list_receipts(self) -> tuple[Receipt, ...]:
+        """Return all grants and transfers, by who moved them and name."""
+        return await self._list(Receipt, "ListReceipts")
 
     async def read_consortium(self) -> records.Consortium:
         """Return the registered consortium."""

@@ -95,6 +95,9 @@ class Code(Enum):
     STAKE_BOUND = ("BFL608", "the stake is bound until the round is settled")
     ROUND_FAILED = ("BFL609", "a failed round is not settled")
     RECEIPT_MISMATCH = ("BFL610", "credits were moved under this name before, with other content")
+    NO_PENALTY = ("BFL611", "the round cost the organisation nothing that could be overturned")
+    APPEAL_OVER = ("BFL612", "the time to overturn the round's penalties is over")
+    OWN_CASE = ("BFL613", "nobody votes in its own case")
 
     def __init__(self, identifier: str, meaning: str) -> None:
         self.identifier = identifier

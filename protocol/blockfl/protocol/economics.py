@@ -26,7 +26,8 @@ class Economics(Record):
     ``pool`` is what a round pays at most to institutions; ``member_fee`` and ``aggregator_fee`` what it pays to the
     committee. The stake that an institution needs is ``stake_base`` + its capped samples · ``stake_per_sample``;
     penalties are thousandths of it. ``absence`` grows with each absence in a row, up to ``absence_limit`` times.
-    ``publish_s`` is how long after the close the aggregator may take; ``forgery`` a fixed number of credits.
+    ``publish_s`` is how long after the close the aggregator may take; ``forgery`` a fixed number of credits;
+    ``appeal_s`` how long after a settlement a majority may overturn a penalty.
     """
 
     pool: Natural
@@ -46,6 +47,7 @@ class Economics(Record):
     suspension_rounds: Annotated[int, Field(ge=1, le=1000)]
     publish_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
     forgery: Natural
+    appeal_s: Annotated[int, Field(ge=1, le=365 * 24 * 3600)]
 
 
 DEFAULT_ECONOMICS = Economics(
@@ -66,6 +68,7 @@ DEFAULT_ECONOMICS = Economics(
     suspension_rounds=5,
     publish_s=600,
     forgery=5_000,
+    appeal_s=7 * 24 * 3600,
 )
 """What ``--economics default`` means."""
 
@@ -163,3 +166,31 @@ class Settlement(Record):
     fines: tuple[Payment, ...]
     treasury: Natural
     settled_at_ms: Natural
+
+
+class Objection(Record):
+    """A member's vote to overturn what a round cost an organisation.
+
+    Key: ``objection/<task>/<round>/<organisation>/<voter>``.
+    """
+
+    task: Name
+    round: Positive
+    organisation: Name
+    voter: Name
+    voted_at_ms: Natural
+
+
+class Reversal(Record):
+    """A penalty that a majority of organisations has overturned. Key: ``reversal/<task>/<round>/<organisation>``.
+
+    ``penalty`` went back into the stake, ``fine`` into the account; ``voters`` ascend.
+    """
+
+    task: Name
+    round: Positive
+    organisation: Name
+    penalty: Natural
+    fine: Natural
+    voters: tuple[Name, ...]
+    reversed_at_ms: Natural

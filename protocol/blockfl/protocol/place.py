@@ -101,6 +101,16 @@ def settlement_key(task: str, number: int) -> str:
     return f"settlement/{task}/{number:06d}"
 
 
+def objection_key(task: str, number: int, organisation: str, voter: str) -> str:
+    """Key of an ``Objection``."""
+    return f"objection/{task}/{number:06d}/{organisation}/{voter}"
+
+
+def reversal_key(task: str, number: int, organisation: str) -> str:
+    """Key of a ``Reversal``."""
+    return f"reversal/{task}/{number:06d}/{organisation}"
+
+
 def model_chunk_key(task: str, digest: str) -> str:
     """Key of a chunk in the collection ``models``: content-addressed."""
     return f"chunk/{task}/{digest}"

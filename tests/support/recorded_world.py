@@ -1,0 +1,54 @@
+"""An in-memory world that keeps every write in order, as the chain of a ledger does, and the auditor's view of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TypeVar
+
+from blockfl.audit.chain import Write
+from blockfl.audit.records import History
+from blockfl.protocol.canonical import Record
+from support.paid_task import PaidTask, make_paid_spec
+from support.world import World
+
+R = TypeVar("R", bound=Record)
+
+
+class Recorded(World):
+    """A world that keeps every public write in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[Write] = []
+
+    def _apply(self, collection: str, key: str, value: bytes) -> None:
+        super()._apply(collection, key, value)
+        if not collection:
+            self.writes.append(Write(block_number=len(self.writes), key=key, value=value))
+
+    def rewrite(self, key: str, kind: type[R], change: Callable[[R], R]) -> list[Write]:
+        """Return all writes, those of one key changed."""
+        return [
+            Write(block_number=write.block_number, key=key, value=change(kind.decode(write.value)).encode())
+            if write.key == key
+            else write
+            for write in self.writes
+        ]
+
+
+def history_of(writes: list[Write]) -> History:
+    """Return the auditor's view of a chain with these writes."""
+    return History(SimpleNamespace(writes=writes, state=None, namespace="blockfl"))  # type: ignore[arg-type]
+
+
+async def make_recorded_task() -> PaidTask:
+    """Return a task with credits in a recorded world, where round 1 can open."""
+    world = Recorded()
+    task = PaidTask(world, world.consortium, world.signers, world.opening_keys, make_paid_spec())
+    task.world, task.file = world, task.initial_model
+    await task.register()
+    await task.create()
+    await task.fund()
+    await task.enrol()
+    return task
