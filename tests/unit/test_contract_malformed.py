@@ -32,6 +32,7 @@ VALID_ARGUMENTS: dict[str, list[bytes]] = {
     "Withdraw": [b"heart"],
     "ScoreRound": [b"heart", b"1"],
     "SettleRound": [b"heart", b"1"],
+    "OverturnPenalty": [b"heart", b"1", b"gamma"],
     "ReadTask": [b"heart"],
     "ReadChunk": [b"heart", b"1", b"alpha", b"0"],
     "ReadModelChunk": [b"heart", b"ab" * 32],

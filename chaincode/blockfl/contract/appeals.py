@@ -29,12 +29,9 @@ async def overturn_penalty(state: State, task: str, number: int, organisation: s
         task=task, round=number, organisation=organisation, voter=state.caller, voted_at_ms=state.now_ms
     )
     await state.write(key, objection)
-    voters = {state.caller}
-    for member in members:
-        if member != state.caller and await state.find(
-            Objection, place.objection_key(task, number, organisation, member)
-        ):
-            voters.add(member)
+    keys = [place.objection_key(task, number, organisation, member) for member in members]
+    earlier_votes = [await state.find(Objection, one) for one in keys]
+    voters = [state.caller, *(one.voter for one in earlier_votes if one)]
     if has_majority(voters, members):
         reversal = overturn(settlement, organisation, voters, state.now_ms)
         await _give_back(state, policy, reversal)

@@ -62,7 +62,7 @@ def _verify_reversal(history: History, task: Task, reversal: Reversal) -> None:
     except ProtocolError as error:
         raise VerificationError(f"{where} {error}") from error
     members = [
-        {member.organisation for member in Consortium.decode(version).members}
+        [member.organisation for member in Consortium.decode(version).members]
         for version in history.versions_of_key[place.CONSORTIUM]
     ]
     if not any(has_majority(reversal.voters, one) for one in members):

@@ -40,8 +40,8 @@ def find_penalties(settlement: Settlement, organisation: str) -> tuple[int, int]
 
 
 def has_majority(voters: Collection[str], members: Collection[str]) -> bool:
-    """Whether more than half of the consortium's members are among the voters."""
-    return 2 * len(set(voters) & set(members)) > len(set(members))
+    """Whether more than half of the consortium's members, each named once, are among the voters."""
+    return 2 * sum(member in voters for member in members) > len(members)
 
 
 def overturn(settlement: Settlement, organisation: str, voters: Collection[str], now_ms: int) -> Reversal:
