@@ -21,6 +21,10 @@ COMMANDS = [
     ["network", "stop"],
     ["network", "down"],
     ["network", "compose"],
+    *(
+        ["network", "config", name]
+        for name in ("show", "membership", "add", "remove", "revoke", "inspect", "sign", "submit")
+    ),
     ["task", "create"],
     ["task", "list"],
     ["task", "show"],

@@ -158,13 +158,16 @@ class Authority:
         certificate = _signed(lambda: builder.sign(self.key, hashes.SHA256()))
         return certificate.public_bytes(serialization.Encoding.PEM)
 
-    def revoke(self, certificates: Sequence[bytes], *, at: datetime | None = None) -> bytes:
+    def revoke(
+        self, certificates: Sequence[bytes], *, serial_numbers: Sequence[int] = (), at: datetime | None = None
+    ) -> bytes:
         """Make a revocation list.
 
         A list replaces the one before: name every certificate that was ever revoked.
 
         Args:
             certificates: PEM certificates that this authority issued.
+            serial_numbers: of certificates that it revoked before; see `config_difference.list_revoked`.
             at: when; defaults to now. Fabric takes a list's effect from the configuration that carries it.
 
         Returns:
@@ -182,6 +185,7 @@ class Authority:
             .add_extension(self._authority_key_identifier(), critical=False)
             .add_extension(x509.CRLNumber(int(when.timestamp())), critical=False)
         )
+        serials = set(serial_numbers)
         for pem in certificates:
             certificate = parse_certificate(pem, "the certificate to revoke")
             if certificate.issuer != self.certificate.subject:
@@ -189,8 +193,10 @@ class Authority:
                     f"expected a certificate of {self.certificate.subject.rfc4514_string()}, got one of "
                     f"{certificate.issuer.rfc4514_string()}: ask that authority to revoke it"
                 )
+            serials.add(certificate.serial_number)
+        for serial in sorted(serials):
             builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(when).build()
+                x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when).build()
             )
         crl = builder.sign(self.key, hashes.SHA256())
         while not has_low_s(crl.signature):

@@ -25,7 +25,7 @@ from .config import ChannelConfig
 from .errors import BlockError, ConfigError, IdentityError
 from .identity import Identity, Signer, verify_signature
 from .transaction import sign_envelope
-from .validate.configuration import propose_config
+from .validate.configuration import preview_config, propose_config
 
 _NONCE_SIZE_BYTES: Final = 24
 
@@ -129,6 +129,25 @@ def verify_update(config: ChannelConfig, update: bytes, signatures: Sequence[byt
     envelope = common_pb2.Envelope(payload=_update_payload(update, signatures, b""))
     try:
         return propose_config(config, envelope).config
+    except BlockError as error:
+        raise ConfigError(str(error)) from error
+
+
+def preview_update(config: ChannelConfig, update: bytes) -> ChannelConfig:
+    """Apply an update as if enough administrators had signed it: what they look at before they do.
+
+    Args:
+        config: the configuration in force.
+        update: the serialised common.ConfigUpdate.
+
+    Returns:
+        The configuration that it would lead to.
+
+    Raises:
+        ConfigError: it starts from another configuration, or leads to one that nodes refuse.
+    """
+    try:
+        return preview_config(config, read_update(update))
     except BlockError as error:
         raise ConfigError(str(error)) from error
 

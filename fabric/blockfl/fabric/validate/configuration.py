@@ -86,13 +86,29 @@ def propose_config(current: ChannelConfig, update: Any) -> ProposedConfig:
     )
 
 
+def preview_config(current: ChannelConfig, update: Any) -> ChannelConfig:
+    """Apply an update to the configuration in force as if enough administrators had signed it.
+
+    Args:
+        current: the configuration in force.
+        update: the `common.ConfigUpdate`.
+
+    Returns:
+        The configuration that it would lead to.
+
+    Raises:
+        BlockError: it starts from another configuration, or leads to one that is refused.
+    """
+    existing, delta = _read_delta(current, update)
+    group = _assemble(_ROOT, {**existing, **delta})
+    return _accept(current, configtx_pb2.Config(sequence=current.sequence + 1, channel_group=group))
+
+
 def _lead_to(current: ChannelConfig, last_update: Any) -> Any:
     update, signed = _read_update(last_update)
-    if update.channel_id != current.channel_id:
-        raise BlockError(
-            f"expected a configuration update of channel {current.channel_id!r}, got {update.channel_id!r}"
-        )
-    return _authorise(current, update, signed)
+    existing, delta = _read_delta(current, update)
+    _authorise(current, existing, delta, signed)
+    return _assemble(_ROOT, {**existing, **delta})
 
 
 def _accept(current: ChannelConfig, config: Any) -> ChannelConfig:
@@ -121,7 +137,12 @@ def _read_update(last_update: Any) -> tuple[Any, list[SignedData]]:
     return _parse(configtx_pb2.ConfigUpdate, envelope.config_update, "a configuration update"), signed
 
 
-def _authorise(current: ChannelConfig, update: Any, signed: list[SignedData]) -> Any:
+def _read_delta(current: ChannelConfig, update: Any) -> tuple[dict[Element, Any], dict[Element, Any]]:
+    """The elements of the configuration in force, and those that an update writes."""
+    if update.channel_id != current.channel_id:
+        raise BlockError(
+            f"expected a configuration update of channel {current.channel_id!r}, got {update.channel_id!r}"
+        )
     existing = dict(_elements("group", _ROOT, current.config.channel_group))
     read = dict(_elements("group", _ROOT, update.read_set)) if update.HasField("read_set") else {}
     written = dict(_elements("group", _ROOT, update.write_set)) if update.HasField("write_set") else {}
@@ -135,12 +156,20 @@ def _authorise(current: ChannelConfig, update: Any, signed: list[SignedData]) ->
     }
     if not delta:
         raise BlockError("the configuration update changes nothing")
-    identities = signing_identities(signed, current.msps)
     for element, item in delta.items():
         _check_mod_policy(element, item.mod_policy)
         before = existing.get(element)
         if item.version != (0 if before is None else before.version + 1):
             raise BlockError(f"the configuration update gives {_name(element)} version {item.version}")
+    return existing, delta
+
+
+def _authorise(
+    current: ChannelConfig, existing: Mapping[Element, Any], delta: Mapping[Element, Any], signed: list[SignedData]
+) -> None:
+    identities = signing_identities(signed, current.msps)
+    for element in delta:
+        before = existing.get(element)
         if before is not None and not _mod_policy(current, element, before.mod_policy).satisfied_by(
             identities, current.msps
         ):
@@ -149,7 +178,6 @@ def _authorise(current: ChannelConfig, update: Any, signed: list[SignedData]) ->
                 f"the configuration update changes {_name(element)}, for which the signatures of {who} "
                 f"do not satisfy {before.mod_policy!r}"
             )
-    return _assemble(_ROOT, {**existing, **delta})
 
 
 def _check_same_organisations(current: ChannelConfig, new: ChannelConfig) -> None:

@@ -1,0 +1,191 @@
+"""``blockfl network config``: the channel's configuration, looked at and changed by its administrators."""
+
+import asyncio
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockfl.cli import option
+from blockfl.cli.output import Output
+from blockfl.fabric.config import ChannelConfig
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.administration import (
+    Administrator,
+    Membership,
+    describe_config,
+    describe_update,
+    list_signatories,
+    load_authority,
+    write_new,
+)
+from blockfl.network.errors import NetworkError
+from blockfl.network.layout import OrganisationLayout
+
+app = typer.Typer(no_args_is_help=True)
+
+Update = Annotated[Path, typer.Argument(help="The update's file.")]
+Target = Annotated[Path, typer.Option("--output", "-o", help="The update's file, for the administrators to sign.")]
+Signatures = Annotated[
+    list[Path] | None, typer.Argument(help="Files of signatures; default: all that lie beside the update.")
+]
+_SIGNATURE = ".signature"
+
+
+@app.command()
+def show(profile: option.Profile, json: option.Json = False) -> None:
+    """Show the configuration in force: sequence number, organisations, ordering nodes, revoked certificates."""
+    config = _read(Administrator(ConnectionProfile.load(profile)))
+    output = Output(as_json=json)
+    rows = describe_config(config)
+    if json:
+        content = {"channel": config.channel_id, "sequence": config.sequence, "consensus": config.consensus_type}
+        output.result(content | {"organisations": rows})
+        return
+    title = f"channel {config.channel_id}, configuration {config.sequence}, {config.consensus_type}"
+    output.table(title, rows, list(rows[0]))
+
+
+@app.command()
+def membership(
+    organisation: Annotated[str, typer.Argument(help="The organisation that is to join.")],
+    signing_root: Annotated[
+        list[Path], typer.Option(help="Certificate of an authority that signs its members' certificates.")
+    ],
+    tls_root: Annotated[list[Path], typer.Option(help="Certificate of an authority of its TLS endpoints.")],
+    anchor: Annotated[str, typer.Option(help="host:port of its peer.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to send to the others; nothing is secret.")],
+) -> None:
+    """Describe an organisation for those that are to let it in."""
+    described = Membership(
+        organisation=organisation,
+        signing_roots=[_read_file(path).decode("ascii", "replace") for path in signing_root],
+        tls_roots=[_read_file(path).decode("ascii", "replace") for path in tls_root],
+        anchor=anchor,
+    )
+    described.spec()
+    described.save(output)
+
+
+@app.command()
+def add(
+    membership: Annotated[Path, typer.Argument(help="What `blockfl network config membership` wrote.")],
+    profile: option.Profile,
+    output: Target,
+) -> None:
+    """Propose that an organisation joins the channel."""
+    administrator = Administrator(ConnectionProfile.load(profile))
+    config = _read(administrator)
+    _propose(config, administrator.add(config, Membership.load(membership)), output)
+
+
+@app.command()
+def remove(
+    organisation: Annotated[str, typer.Argument(help="The organisation that is to leave.")],
+    profile: option.Profile,
+    output: Target,
+) -> None:
+    """Propose that an organisation leaves the channel."""
+    administrator = Administrator(ConnectionProfile.load(profile))
+    config = _read(administrator)
+    _propose(config, administrator.remove(config, organisation), output)
+
+
+@app.command()
+def revoke(
+    profile: option.Profile,
+    output: Target,
+    certificates: Annotated[list[Path] | None, typer.Argument(help="Certificates of one's own organisation.")] = None,
+    revocations: Annotated[
+        Path | None, typer.Option("--list", help="The authority's own revocation list in PEM instead.")
+    ] = None,
+    authority: Annotated[
+        Path | None,
+        typer.Option(help="Directory with signing-certificate.pem and signing-key.pem; default: authority/."),
+    ] = None,
+) -> None:
+    """Propose that certificates of one's own organisation are no longer good; its administrator's signature does."""
+    if bool(certificates) == (revocations is not None):
+        raise typer.BadParameter("name certificates, or a revocation list with --list")
+    administrator = Administrator(ConnectionProfile.load(profile))
+    config = _read(administrator)
+    if revocations is not None:
+        update = administrator.revoke_by_list(config, _read_file(revocations))
+    else:
+        place = authority or OrganisationLayout(profile.resolve().parent.parent).signing_authority("key").parent
+        issuer = load_authority(place / "signing-certificate.pem", place / "signing-key.pem")
+        update = administrator.revoke(config, [_read_file(path) for path in certificates or ()], issuer)
+    _propose(config, update, output)
+
+
+@app.command()
+def inspect(update: Update, profile: option.Profile, signatures: Signatures = None, json: option.Json = False) -> None:
+    """Say what an update changes, and who has signed it."""
+    config = _read(Administrator(ConnectionProfile.load(profile)))
+    content, found = _read_file(update), _find_signatures(update, signatures)
+    changes, signed = describe_update(config, content), list_signatories(content, found)
+    output = Output(as_json=json)
+    output.result({"changes": list(changes), "signed": signed})
+    for line in (*changes, f"signed by: {', '.join(signed) or 'nobody'}"):
+        output.line(line)
+
+
+@app.command()
+def sign(
+    update: Update,
+    profile: option.Profile,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Sign an update as one's organisation's administrator, into a file beside it."""
+    administrator = Administrator(ConnectionProfile.load(profile))
+    content = _read_file(update)
+    output = Output(as_json=False)
+    for line in describe_update(_read(administrator), content):
+        output.line(line)
+    if not yes:
+        typer.confirm(f"Sign this as {administrator.organisation}?", abort=True)
+    target = update.with_name(f"{update.name}.{administrator.organisation}{_SIGNATURE}")
+    write_new(target, administrator.sign(content))
+    output.progress(f"signed: {target}")
+
+
+@app.command()
+def submit(update: Update, profile: option.Profile, signatures: Signatures = None) -> None:
+    """Put an update into force, with the signatures of enough administrators."""
+    administrator = Administrator(ConnectionProfile.load(profile))
+    content, found = _read_file(update), _find_signatures(update, signatures)
+    output = Output(as_json=False)
+
+    async def change() -> ChannelConfig:
+        config = await administrator.read()
+        describe_update(config, content)
+        return await administrator.submit(config, content, found)
+
+    output.progress(f"configuration {asyncio.run(change()).sequence} is in force")
+
+
+def _read(administrator: Administrator) -> ChannelConfig:
+    return asyncio.run(administrator.read())
+
+
+def _propose(config: ChannelConfig, update: bytes, path: Path) -> None:
+    write_new(path, update)
+    output = Output(as_json=False)
+    for line in describe_update(config, update):
+        output.line(line)
+    output.progress(f"for the administrators to sign: blockfl network config sign {path}")
+
+
+def _find_signatures(update: Path, named: Sequence[Path] | None) -> list[bytes]:
+    return [
+        _read_file(path) for path in named or sorted(update.parent.glob(f"{glob.escape(update.name)}.*{_SIGNATURE}"))
+    ]
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NetworkError(f"{path}: cannot be read ({error.strerror})") from error

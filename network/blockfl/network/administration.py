@@ -1,0 +1,291 @@
+"""The channel's configuration as one organisation's administrator sees and changes it, by files.
+
+An update is one file. Each administrator looks at what it changes, and returns a signature as a file of its own;
+whoever has enough of them submits. Both are Fabric's own messages (common.ConfigUpdate, common.ConfigSignature), so
+whatever else speaks Fabric may sign, too. Everything is reached through the connection profile: one's own peer, and
+the ordering nodes that the configuration names.
+
+Example:
+    administrator = Administrator(ConnectionProfile.load(path))
+    config = await administrator.read()
+    update = administrator.revoke(config, [stolen_pem], authority)
+    config = await administrator.submit(config, update, [administrator.sign(update)])
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from blockfl.fabric.authority import Authority
+from blockfl.fabric.broadcast import broadcast
+from blockfl.fabric.channel_spec import OrganisationSpec
+from blockfl.fabric.config import Address, ChannelConfig
+from blockfl.fabric.config_changes import add_organisation, remove_organisation, revoke_certificates
+from blockfl.fabric.config_difference import describe_difference, list_revoked, read_membership
+from blockfl.fabric.config_update import (
+    build_update_envelope,
+    compute_update,
+    preview_update,
+    read_signature,
+    sign_update,
+    verify_update,
+)
+from blockfl.fabric.deliver import read_config
+from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.errors import ConfigError, IdentityError
+from blockfl.fabric.msp import msp_config
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.errors import NetworkError
+from blockfl.protocol.canonical import Name
+
+_IN_FORCE_S = 60.0
+
+
+class Membership(BaseModel):
+    """What the others must know of an organisation that is to join: public, and sent to them.
+
+    Attributes:
+        organisation: Its name, which is also its MSP id.
+        signing_roots: Certificates (PEM) of the authorities that sign its members'.
+        tls_roots: Likewise of its TLS endpoints.
+        anchor: ``host:port`` of its peer.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    organisation: Name
+    signing_roots: list[str]
+    tls_roots: list[str]
+    anchor: str
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read one from its file.
+
+        Raises:
+            NetworkError: It cannot be read, or is none; naming the field.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise NetworkError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise NetworkError(
+                f"{path}: {place or 'not JSON'}: {first['msg']}; "
+                "expected what `blockfl network config membership` writes"
+            ) from error
+
+    def save(self, path: Path) -> None:
+        """Write it to its file."""
+        write_new(path, self.model_dump_json(indent=2).encode() + b"\n")
+
+    def spec(self) -> OrganisationSpec:
+        """Return the organisation as the channel's configuration has it.
+
+        Raises:
+            NetworkError: The address is none, or a certificate does not parse.
+        """
+        host, _, port = self.anchor.rpartition(":")
+        if not host or not port.isdecimal():
+            raise NetworkError(f"expected host:port as the anchor of {self.organisation}, got {self.anchor!r}")
+        roots, tls_roots = (
+            [pem.encode() for pem in certificates] for certificates in (self.signing_roots, self.tls_roots)
+        )
+        return OrganisationSpec(
+            name=self.organisation,
+            msp_config=msp_config(self.organisation, roots, tls_roots),
+            anchor_peers=(Address(host=host, port=int(port)),),
+        )
+
+
+class Administrator:
+    """One organisation's administrator.
+
+    Args:
+        profile: Of the administrator: ``profiles/admin.json``.
+    """
+
+    def __init__(self, profile: ConnectionProfile) -> None:
+        self._profile = profile
+        self._signer = profile.load_signer()
+
+    @property
+    def organisation(self) -> str:
+        """Whose administrator it is."""
+        return self._profile.organisation
+
+    async def read(self, sequence: int = 0) -> ChannelConfig:
+        """Return the configuration in force at the organisation's peer, or wait for one.
+
+        Args:
+            sequence: Wait until the configuration has this sequence number, or a later one.
+
+        Raises:
+            FabricError: The peer refuses, or cannot be reached.
+        """
+        return await read_config(self._profile.make_endpoint(), self._profile.channel, self._signer, sequence=sequence)
+
+    def add(self, config: ChannelConfig, membership: Membership) -> bytes:
+        """Return the update by which an organisation joins the channel.
+
+        Raises:
+            ConfigError: It is there already, or not described as it must be.
+        """
+        return _update(config, add_organisation(config, membership.spec()))
+
+    def remove(self, config: ChannelConfig, organisation: str) -> bytes:
+        """Return the update by which an organisation leaves the channel.
+
+        Raises:
+            ConfigError: It is not there, is the last one, or runs an ordering node.
+        """
+        if organisation in config.orderer_organisations:
+            raise ConfigError(
+                f"{organisation} runs an ordering node: others have to take its place in the consensus first"
+            )
+        return _update(config, remove_organisation(config, organisation))
+
+    def revoke(self, config: ChannelConfig, certificates: Sequence[bytes], authority: Authority) -> bytes:
+        """Return the update that revokes certificates of the organisation, besides those revoked before.
+
+        Raises:
+            ConfigError: All of them are revoked already.
+            IdentityError: One of them is not of this authority.
+        """
+        before = list_revoked(read_membership(config, self.organisation), authority)
+        revocations = authority.revoke(certificates, serial_numbers=before)
+        return self.revoke_by_list(config, revocations)
+
+    def revoke_by_list(self, config: ChannelConfig, revocations: bytes) -> bytes:
+        """Return the update that puts a revocation list of the organisation's authority into force.
+
+        Raises:
+            ConfigError: It is not one, or leaves out a certificate that is revoked.
+        """
+        return _update(config, revoke_certificates(config, self.organisation, revocations))
+
+    def sign(self, update: bytes) -> bytes:
+        """Sign an update.
+
+        Raises:
+            ConfigError: It is none.
+        """
+        return sign_update(update, self._signer)
+
+    async def submit(self, config: ChannelConfig, update: bytes, signatures: Sequence[bytes]) -> ChannelConfig:
+        """Send an update to the ordering nodes and wait until the organisation's peer has it in force.
+
+        Args:
+            config: The configuration in force.
+            update: What the administrators signed.
+            signatures: Theirs.
+
+        Returns:
+            The new configuration.
+
+        Raises:
+            ConfigError: Signatures are missing, or it starts from another configuration.
+            NetworkError: The ordering nodes took it, and the peer does not have it in time.
+            SubmitError: No ordering node takes it.
+        """
+        verify_update(config, update, signatures)
+        await broadcast(orderer_endpoints(config), build_update_envelope(update, signatures, self._signer))
+        try:
+            async with asyncio.timeout(_IN_FORCE_S):
+                return await self.read(config.sequence + 1)
+        except TimeoutError as error:
+            raise NetworkError(
+                f"the ordering nodes took the update, and {self._profile.endpoint} does not have it after "
+                f"{_IN_FORCE_S:.0f} s; look again: blockfl network config show"
+            ) from error
+
+
+def describe_update(config: ChannelConfig, update: bytes) -> tuple[str, ...]:
+    """Say what an update changes, one line for each difference.
+
+    Raises:
+        ConfigError: It starts from another configuration, or leads to one that nodes refuse.
+    """
+    try:
+        return describe_difference(config, preview_update(config, update))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; the configuration in force has the sequence number {config.sequence}: either the update is part "
+            "of it already (`blockfl network config show`), or it was overtaken and has to be proposed again"
+        ) from error
+
+
+def list_signatories(update: bytes, signatures: Sequence[bytes]) -> list[str]:
+    """Return the organisations whose signatures over an update these are, ascending.
+
+    Raises:
+        ConfigError: One is over something else.
+    """
+    return sorted({read_signature(signature, update).msp_id for signature in signatures})
+
+
+def orderer_endpoints(config: ChannelConfig) -> list[Endpoint]:
+    """Return the ordering nodes that a configuration names, with the authorities of their TLS certificates."""
+    return [
+        Endpoint(address=address, tls_roots_pem=b"".join(config.msps[organisation.msp_id].tls_roots))
+        for organisation in config.orderer_organisations.values()
+        for address in organisation.endpoints
+    ]
+
+
+def describe_config(config: ChannelConfig) -> list[dict[str, object]]:
+    """Return a row for each organisation of the channel: peers, ordering nodes, revoked certificates."""
+    rows: list[dict[str, object]] = []
+    for name in sorted({*config.application_organisations, *config.orderer_organisations}):
+        peers, orders = config.application_organisations.get(name), config.orderer_organisations.get(name)
+        msp_id = next(one.msp_id for one in (peers, orders) if one is not None)
+        rows.append(
+            {
+                "organisation": name,
+                "peers": [str(address) for address in peers.anchor_peers] if peers else None,
+                "ordering_nodes": list(orders.endpoints) if orders else None,
+                "revoked": [f"{serial:x}" for serial in list_revoked(read_membership(config, msp_id))],
+            }
+        )
+    return rows
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        NetworkError: It is, or cannot be written.
+    """
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError as error:
+        raise NetworkError(f"{path} exists already; name another file, or remove it") from error
+    except OSError as error:
+        raise NetworkError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _update(config: ChannelConfig, wanted: Any) -> bytes:
+    return compute_update(config.config, wanted, config.channel_id)
+
+
+def load_authority(certificate: Path, key: Path) -> Authority:
+    """Read an authority of the organisation.
+
+    Raises:
+        NetworkError: A file is missing, or the two do not belong together.
+    """
+    try:
+        return Authority.from_pem(certificate.read_bytes(), key.read_bytes())
+    except OSError as error:
+        raise NetworkError(
+            f"{error.filename}: cannot be read ({error.strerror}); revoking needs the authority that issued the "
+            "certificate, or its own list: --list"
+        ) from error
+    except IdentityError as error:
+        raise NetworkError(f"{certificate}: {error}") from error
