@@ -38,6 +38,7 @@ from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
 from blockfl.protocol.scoring import KNOWN_SUMS, Gram, compute_gram, compute_points
 from blockfl.protocol.settlement import Facts, list_payments, settle_round
+from blockfl.protocol.strategy import FEDAVG
 from blockfl.protocol.terms import compute_bounds, compute_weights
 
 FEATURES, CLASSES = 30, 10
@@ -129,7 +130,7 @@ def make_spec(rounds: int, samples: Mapping[str, int]) -> TaskSpec:
         "manifest": Manifest(tensors=(Tensor(name="w", dtype="float32", shape=(DIMENSION,), offset=0),)),
         "initial_model": Blob(digest="0" * 64, size_bytes=1, chunks=("0" * 64,)),
         "encoding": "int16",
-        "rule": "fedavg",
+        "aggregation": FEDAVG,
         "aggregator": "coordinator",
         "institutions": tuple(sorted(samples)),
         "rounds": rounds,

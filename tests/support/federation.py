@@ -38,6 +38,7 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.round import close_round, create_aggregate, create_task, open_round
 from blockfl.protocol.seal import Sealed, encode_public_key, seal
+from blockfl.protocol.strategy import FEDAVG, Momentum, NormClippedMean
 from blockfl.protocol.submission import (
     compose_place,
     compose_update,
@@ -116,7 +117,7 @@ def make_federation(
         manifest=manifest,
         initial_model=split_blob(initial_model)[0],
         encoding="int16",
-        rule="fedavg",
+        aggregation=FEDAVG,
         check=check,
         aggregator="coordinator",
         institutions=INSTITUTIONS,
@@ -185,6 +186,14 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "consortium": federation.consortium,
         "spec": federation.task.spec,
         "spec with economics": federation.task.spec.model_copy(update={"economics": DEFAULT_ECONOMICS}),
+        "spec with a robust rule": federation.task.spec.model_copy(
+            update={
+                "aggregation": NormClippedMean(clip_l2_micro=0),
+                "optimiser": Momentum(learning_rate_micro=1_000_000, beta_micro=900_000),
+                "check": "recompute",
+                "weight_cap": 1,
+            }
+        ),
         "task": federation.task,
         "progress": progress,
         "committee key": federation.keys[0],

@@ -33,6 +33,7 @@ from blockfl.protocol.records import (
     Update,
 )
 from blockfl.protocol.seal import encode_public_key
+from blockfl.protocol.strategy import FEDAVG
 from blockfl.protocol.submission import compose_place, compose_update, sign_header
 from support.federation import INSTITUTIONS, SAMPLES
 
@@ -77,7 +78,7 @@ def make_spec(
         manifest=manifest,
         initial_model=split_blob(model)[0],
         encoding="int16",
-        rule="fedavg",
+        aggregation=FEDAVG,
         check=check,
         aggregator="coordinator",
         institutions=institutions,

@@ -12,17 +12,21 @@ from typing import Any, Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from pydantic import TypeAdapter
 
 from blockfl.protocol import records
 from blockfl.protocol.aggregation import Sum, apply_sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.combination import combine, drive
 from blockfl.protocol.commitment import compute_commitment, expand_randomness
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
+from blockfl.protocol.optimiser import Version, apply_step
 from blockfl.protocol.payload import encode_payload
 from blockfl.protocol.records import Recipient, SignedHeader
 from blockfl.protocol.seal import SealPlace, encode_public_key, seal
+from blockfl.protocol.strategy import Aggregation, Optimiser, compute_divisor
 from blockfl.protocol.submission import compute_certificate_digest, signing_bytes, verify_header_signature
 from blockfl.protocol.terms import compute_bounds, compute_weights
 from support.federation import make_examples, make_federation
@@ -114,6 +118,27 @@ def derive_aggregation(given: Document) -> Document:
     return {"sum": total.encode().hex(), "model": model.astype("<f4").tobytes().hex()}
 
 
+def derive_combination(given: Document) -> Document:
+    """Updates and a rule → X and its divisor."""
+    updates = np.array(given["updates"], dtype=np.int16)
+    rule: Aggregation = TypeAdapter(Aggregation).validate_python(given["aggregation"])
+    x = drive(combine(rule, updates.shape[1], len(updates), given["scale"]), lambda index: updates[index])
+    return {"x": x.tolist(), "divisor": compute_divisor(rule, len(updates))}
+
+
+def derive_optimiser(given: Document) -> Document:
+    """Base model, optimiser and the X of some rounds → model and state after each."""
+    optimiser: Optimiser = TypeAdapter(Optimiser).validate_python(given["optimiser"])
+    version = Version(model=np.frombuffer(bytes.fromhex(given["base"]), dtype="<f4"))
+    versions = []
+    for one in given["rounds"]:
+        x = np.array(one["x"], dtype=np.int32)
+        version = apply_step(optimiser, version, x, one["scale"], one["divisor"])
+        vectors = {"model": version.model, **version.state}
+        versions.append({name: vector.astype("<f4").tobytes().hex() for name, vector in vectors.items()})
+    return {"versions": versions}
+
+
 def derive_commitment(given: Document) -> Document:
     """Values and the secret seed of the randomness → the commitment."""
     randomness = expand_randomness(bytes.fromhex(given["seed"]))
@@ -140,6 +165,8 @@ DERIVATIONS: Final[dict[str, Callable[[Document], Document]]] = {
     "verdicts": derive_verdict,
     "models": derive_model,
     "aggregations": derive_aggregation,
+    "combinations": derive_combination,
+    "optimisers": derive_optimiser,
     "blobs": derive_blob,
     "commitments": derive_commitment,
 }

@@ -14,11 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol import records
 from blockfl.protocol.canonical import Record
+from reference import combination
 from reference import commitment as lattice
 from reference import seal as naive
 from reference.aggregation import add_naively, apply_naively
 from reference.canonical import encode_naively
 from reference.norms import judge_naively
+from reference.optimiser import step_naively
 from reference.terms import compute_linf_squared_naively, compute_weight_naively, fits_int16, root_floor
 from support.vectors import DERIVATIONS, DIRECTORY, Document, read_vectors
 
@@ -112,6 +114,43 @@ def aggregation_naively(given: Document) -> Document:
     }
 
 
+def combination_naively(given: Document) -> Document:
+    updates, parameters = given["updates"], given["aggregation"]
+    count = len(updates)
+    match parameters["rule"]:
+        case "median":
+            x, divisor = combination.take_median(updates), 2
+        case "trimmed_mean":
+            x, divisor = combination.trim(updates, parameters["trim"]), count - 2 * parameters["trim"]
+        case "norm_clipped_mean":
+            norm = parameters["clip_l2_micro"]
+            squared = floor(Fraction(norm, 10**6) ** 2 * Fraction(4) ** given["scale"]) if norm else None
+            x, divisor = add_naively(combination.clip_updates(updates, squared)), count
+        case _:
+            divisor = parameters.get("selected", 1)
+            chosen = combination.choose_krum(updates, parameters["byzantine"], divisor)
+            x = add_naively([updates[one] for one in chosen])
+    return {"x": x, "divisor": divisor}
+
+
+def optimiser_naively(given: Document) -> Document:
+    raw = bytes.fromhex(given["base"])
+    elements = [{"model": value} for value in struct.unpack(f"<{len(raw) // 4}f", raw)]
+    versions = []
+    for one in given["rounds"]:
+        elements = [
+            dict(step_naively(given["optimiser"], element, x, one["scale"], one["divisor"]))
+            for element, x in zip(elements, one["x"], strict=True)
+        ]
+        versions.append(
+            {
+                name: struct.pack(f"<{len(elements)}f", *(element[name] for element in elements)).hex()
+                for name in elements[0]
+            }
+        )
+    return {"versions": versions}
+
+
 def blob_naively(given: Document) -> Document:
     data = bytes.fromhex(given["byte"]) * given["size_bytes"]
     return {
@@ -140,6 +179,8 @@ REFERENCES: dict[str, Callable[[Document], Document]] = {
     "verdicts": verdict_naively,
     "models": model_naively,
     "aggregations": aggregation_naively,
+    "combinations": combination_naively,
+    "optimisers": optimiser_naively,
     "blobs": blob_naively,
     "commitments": commitment_naively,
 }
@@ -169,7 +210,7 @@ def test_every_record_of_the_ledger_has_a_vector() -> None:
     """Parts of records are covered by the records that hold them."""
     kinds = {kind for kind in vars(records).values() if isinstance(kind, type) and issubclass(kind, Record)} - {Record}
     parts = {
-        "Blob", "Deadlines", "Economics", "Manifest", "Member", "Participant", "Recipient", "Tensor", "Training",
-        "WrappedKey",
+        "Blob", "Deadlines", "Economics", "FedAvg", "Manifest", "Member", "NormClippedMean", "Participant", "Recipient",
+        "Tensor", "Training", "WrappedKey",
     }  # fmt: skip
     assert {case["given"]["record"] for case in read_vectors("records")} == {kind.__name__ for kind in kinds} - parts

@@ -15,6 +15,7 @@ from blockfl.protocol.records import (
     CHUNK_BYTES,
     MAX_COMMITTED_DIMENSION,
     MAX_DIMENSION,
+    MAX_TENSORS,
     Aggregate,
     Blob,
     Commitment,
@@ -43,7 +44,8 @@ def test_every_record_survives_encoding(record: Record) -> None:
 @pytest.mark.parametrize("record", EXAMPLES.values(), ids=list(EXAMPLES))
 def test_every_field_of_every_record_is_needed(record: Record) -> None:
     document = json.loads(record.encode())
-    for name in document.keys() - {"economics"}:  # without it, a task is one that moves no credits
+    # Without it, a task is one that moves no credits, or averages plainly.
+    for name in document.keys() - {"economics", "optimiser"}:
         with refused(Code.MALFORMED):
             type(record).decode(encode_naively({key: value for key, value in document.items() if key != name}))
 
@@ -183,9 +185,126 @@ def test_a_task_bounds_what_its_rules_compute_with() -> None:
     refuse(TaskSpec, "weight_cap", spec, weight_cap=256)
     refuse(TaskSpec, "bound_l2_micro", spec, bound_l2_micro=0)
     refuse(TaskSpec, "bound_l2_micro", spec, bound_l2_micro=10**15 + 1)
-    refuse(TaskSpec, "rule", spec, rule="median")
+    refuse(TaskSpec, "aggregation", spec, aggregation={"rule": "mode"})
     refuse(TaskSpec, "encoding", spec, encoding="float32")
     refuse(TaskSpec, "rounds", spec, rounds=0)
+
+
+def choose(**changes: object) -> TaskSpec:
+    """Return the example's task with a robust rule, and changes."""
+    text: dict[str, object] = json.loads(EXAMPLES["spec"].encode())
+    robust = {"aggregation": {"rule": "median"}, "check": "recompute", "weight_cap": 1}
+    return TaskSpec.decode(encode_naively(text | robust | changes))
+
+
+@pytest.mark.parametrize(
+    "aggregation",
+    [
+        {"rule": "median"},
+        {"rule": "trimmed_mean", "trim": 1},
+        {"rule": "krum", "byzantine": 0},
+        {"rule": "norm_clipped_mean", "clip_l2_micro": 0},
+        {"rule": "norm_clipped_mean", "clip_l2_micro": 1_000_000},
+    ],
+)
+def test_a_rule_that_is_no_sum_is_recomputed_and_gives_every_update_the_same_weight(
+    aggregation: dict[str, object],
+) -> None:
+    spec = choose(aggregation=aggregation)
+    assert json.loads(spec.encode())["aggregation"] == aggregation
+    refuse(TaskSpec, "choose the check recompute", spec, check="commitment")
+    refuse(TaskSpec, "weight_cap 1", spec, weight_cap=2)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "least"),
+    [
+        ({"rule": "trimmed_mean", "trim": 2}, 5),
+        ({"rule": "krum", "byzantine": 1}, 5),
+        ({"rule": "multi_krum", "byzantine": 1, "selected": 3}, 6),
+    ],
+)
+def test_a_task_accepts_no_fewer_updates_than_its_rule_is_defined_for(
+    aggregation: dict[str, object], least: int
+) -> None:
+    """So a round with fewer fails when it closes, and never waits for a sum that nobody can make."""
+    names = [f"site-{number}" for number in range(least)]
+    spec = choose(aggregation=aggregation, institutions=names, minimum_accepted=least)
+    refuse(TaskSpec, f"needs {least} updates", spec, minimum_accepted=least - 1)
+
+
+def test_parameters_of_a_rule_that_mean_nothing_are_refused() -> None:
+    spec = choose()
+    for wrong in (
+        {"rule": "trimmed_mean", "trim": 0},
+        {"rule": "trimmed_mean", "trim": "1"},
+        {"rule": "trimmed_mean"},
+        {"rule": "median", "trim": 1},
+        {"rule": "krum", "byzantine": -1},
+        {"rule": "multi_krum", "byzantine": 0, "selected": 2},
+        {"rule": "norm_clipped_mean", "clip_l2_micro": -1},
+        {"rule": "norm_clipped_mean", "clip_l2_micro": 1_000_001},
+        {},
+    ):
+        refuse(TaskSpec, "", spec, aggregation=wrong)
+    refuse(TaskSpec, "clip nothing", spec, aggregation={"rule": "norm_clipped_mean", "clip_l2_micro": 1_000_001})
+
+
+ADAM = {"method": "adam", "learning_rate_micro": 1, "beta1_micro": 0, "beta2_micro": 999_999, "tau_micro": 1}
+
+
+@pytest.mark.parametrize("aggregation", [{"rule": "fedavg"}, {"rule": "median"}])
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        {"method": "momentum", "learning_rate_micro": 1_000_000, "beta_micro": 900_000},
+        ADAM,
+        ADAM | {"method": "yogi"},
+        {"method": "adagrad", "learning_rate_micro": 1, "beta1_micro": 0, "tau_micro": 1},
+    ],
+)
+def test_every_optimiser_goes_with_every_rule(aggregation: dict[str, object], optimiser: dict[str, object]) -> None:
+    spec = choose(aggregation=aggregation, optimiser=optimiser)
+    assert json.loads(spec.encode())["optimiser"] == optimiser
+
+
+def test_a_task_without_an_optimiser_does_not_mention_it() -> None:
+    assert b"optimiser" not in EXAMPLES["spec"].encode()
+    refuse(TaskSpec, "canonical", EXAMPLES["spec"], optimiser=None)
+
+
+def test_parameters_of_an_optimiser_that_mean_nothing_are_refused() -> None:
+    for wrong in (
+        ADAM | {"beta1_micro": 1_000_000},
+        ADAM | {"beta2_micro": -1},
+        ADAM | {"tau_micro": 0},
+        ADAM | {"learning_rate_micro": 0},
+        ADAM | {"learning_rate_micro": 10**9 + 1},
+        ADAM | {"method": "sgd"},
+        ADAM | {"method": "adagrad"},
+        ADAM | {"method": "momentum"},
+        {},
+    ):
+        refuse(TaskSpec, "optimiser", choose(), optimiser=wrong)
+
+
+def test_a_model_leaves_room_for_the_optimisers_state() -> None:
+    spec = choose(optimiser=ADAM)
+
+    def tensors(name: str, size: int, count: int = 1) -> dict[str, object]:
+        each = [
+            {"name": f"{name}{number or ''}", "dtype": "float32", "shape": [size], "offset": number * size}
+            for number in range(count)
+        ]
+        return {"tensors": each}
+
+    assert choose(optimiser=ADAM, manifest=tensors("weights", MAX_DIMENSION // 3))
+    refuse(TaskSpec, "over", spec, manifest=tensors("weights", MAX_DIMENSION // 3 + 1))
+    assert choose(manifest=tensors("weights", MAX_DIMENSION))
+    assert choose(optimiser=ADAM, manifest=tensors("weights", 1, MAX_TENSORS - 2))
+    refuse(TaskSpec, "over", spec, manifest=tensors("weights", 1, MAX_TENSORS - 1))
+    assert choose(manifest=tensors("optimiser.variance", 2))
+    refuse(TaskSpec, "rename", spec, manifest=tensors("optimiser.variance", 2))
 
 
 def test_a_sum_is_checked_in_one_of_two_ways() -> None:

@@ -159,7 +159,7 @@ class Rounds:
             return round_.encode()
         spec = (await state.read_task(task)).spec
         updates, equivocators = await state.find_updates(round_), await state.find_equivocators(round_)
-        closed = rule.close_round(round_, updates, equivocators, spec.minimum_accepted, state.now_ms)
+        closed = rule.close_round(round_, updates, equivocators, spec.minimum_accepted, state.now_ms, spec.aggregation)
         await state.write(place.round_key(task, number), closed)
         if closed.state == "closed":
             await state.write_guarded(

@@ -22,6 +22,7 @@ from blockfl.ledger.transfer import upload_blob
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.model import decode_manifest, decode_model
 from blockfl.protocol.records import MINIMUM_ACCEPTED, Consortium, Deadlines, TaskSpec, Training
+from blockfl.protocol.strategy import FEDAVG
 
 app = typer.Typer(no_args_is_help=True)
 app.command(name="economics")(economics.show_economics)
@@ -82,7 +83,7 @@ def create(
             manifest=manifest,
             initial_model=blob,
             encoding="int16",
-            rule="fedavg",
+            aggregation=FEDAVG,
             check=check,
             aggregator=aggregator or consortium.having("coordinator")[0],
             institutions=tuple(sorted(set(institutions))) if institutions else consortium.having("institution"),

@@ -11,6 +11,7 @@ Elementwise + × ÷ in float64, in a fixed order, no ``pow``; refuses to run whe
 Source: ``docs/protocol.md``, aggregation.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -146,6 +147,24 @@ def apply_sum(base: Vector, total: Total, scale: int, total_weight: int) -> Vect
         ProtocolError: BFL306 for other dtypes or shapes; BFL307 if the base or the result is not finite.
         FloatingPointError: the process flushes subnormal numbers to zero.
     """
+    model = np.empty_like(base)
+    for block, step in compute_means(base, total, scale, total_weight):
+        step += base[block]
+        # A value over the largest float32 becomes infinite here, and is refused below.
+        with np.errstate(over="ignore"):
+            model[block] = step
+    if not np.isfinite(model).all():
+        raise ProtocolError(Code.NOT_FINITE, "the base model or the result holds a value that is NaN or infinite")
+    return model
+
+
+def compute_means(
+    base: Vector, total: Total, scale: int, total_weight: int
+) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+    """Yield Δ = X·2^−s ÷ Σω block by block, float64: so that memory does not grow with d.
+
+    Args and Raises: as ``apply_sum``.
+    """
     require_ieee_subnormals()
     if base.dtype != np.float32 or total.dtype != np.int32 or base.ndim != 1 or base.shape != total.shape:
         raise ProtocolError(
@@ -157,19 +176,12 @@ def apply_sum(base: Vector, total: Total, scale: int, total_weight: int) -> Vect
         raise ValueError(f"expected a total weight of 1 or more, got {total_weight}")
     unit = np.ldexp(np.float64(1), -scale)
     divisor = np.float64(total_weight)
-    model = np.empty_like(base)
     for start in range(0, base.size, _BLOCK):
-        stop = start + _BLOCK
-        step = total[start:stop].astype(np.float64)
+        block = slice(start, start + _BLOCK)
+        step = total[block].astype(np.float64)
         step *= unit
         step /= divisor
-        step += base[start:stop]
-        # A value over the largest float32 becomes infinite here, and is refused below.
-        with np.errstate(over="ignore"):
-            model[start:stop] = step
-    if not np.isfinite(model).all():
-        raise ProtocolError(Code.NOT_FINITE, "the base model or the result holds a value that is NaN or infinite")
-    return model
+        yield block, step
 
 
 def require_ieee_subnormals() -> None:

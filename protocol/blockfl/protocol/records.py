@@ -13,12 +13,21 @@ from pydantic import Field, StringConstraints, model_validator
 
 from blockfl.protocol.canonical import Decimal, Digest, Hex, Name, Natural, Positive, Record
 from blockfl.protocol.economics import Economics
+from blockfl.protocol.strategy import (
+    Aggregation,
+    FedAvg,
+    NormClippedMean,
+    Optimiser,
+    compute_least_updates,
+    name_state_tensor,
+)
 
 MINIMUM_ACCEPTED = 3
 """Below three accepted updates the sum would expose an individual one."""
 CHUNK_BYTES = 4 * 1024 * 1024
 """The largest chunk, sealed or plain."""
 MAX_DIMENSION = 2**28
+MAX_TENSORS = 10_000
 MAX_CHUNKS = 4096
 COMMITMENT_BYTES = 8192
 MAX_COMMITTED_DIMENSION = 2**26
@@ -123,7 +132,7 @@ class Tensor(Record):
 class Manifest(Record):
     """The model's tensors in their agreed order, without gaps."""
 
-    tensors: Annotated[tuple[Tensor, ...], Field(min_length=1, max_length=10_000)]
+    tensors: Annotated[tuple[Tensor, ...], Field(min_length=1, max_length=MAX_TENSORS)]
 
     @property
     def dimension(self) -> int:
@@ -165,6 +174,7 @@ class TaskSpec(Record):
     ``bound_l2_micro`` is the bound B on an update's L2 norm in millionths; ``weight_cap`` the largest integer weight;
     ``samples_cap`` the most samples that count. ``check`` says who checks a sum: with ``commitment`` every organisation
     against the accepted updates' commitments, with ``recompute`` the committee, which opens these updates again.
+    Rules other than fedavg are recomputed, and every update has weight 1.
     """
 
     task: Name
@@ -172,7 +182,8 @@ class TaskSpec(Record):
     manifest: Manifest
     initial_model: Blob
     encoding: Literal["int16"]
-    rule: Literal["fedavg"]
+    aggregation: Aggregation
+    optimiser: Annotated[Optimiser | None, Field(exclude_if=lambda optimiser: optimiser is None)] = None
     check: Literal["commitment", "recompute"]
     aggregator: Name
     institutions: Annotated[Organisations, Field(min_length=MINIMUM_ACCEPTED)]
@@ -202,7 +213,41 @@ class TaskSpec(Record):
             raise ValueError(
                 f"minimum_accepted {self.minimum_accepted} is more than {len(self.institutions)} institutions"
             )
+        if not isinstance(self.aggregation, FedAvg):
+            self._check_rule()
+        if self.optimiser:
+            self._check_optimiser(self.optimiser)
         return self
+
+    def _check_rule(self) -> None:
+        rule = self.aggregation
+        if self.is_committed:
+            raise ValueError(f"the sums of {rule.rule} are no sums of updates: choose the check recompute")
+        if self.weight_cap != 1:
+            raise ValueError(f"with {rule.rule} every update counts the same: expected weight_cap 1")
+        least = compute_least_updates(rule)
+        if self.minimum_accepted < least:
+            raise ValueError(
+                f"{rule.rule} with these parameters needs {least} updates, but minimum_accepted is "
+                f"{self.minimum_accepted}: tolerate fewer, or accept more"
+            )
+        if isinstance(rule, NormClippedMean) and rule.clip_l2_micro > self.bound_l2_micro:
+            raise ValueError(
+                f"clip_l2_micro {rule.clip_l2_micro} would clip nothing, for bound_l2_micro is {self.bound_l2_micro}"
+            )
+
+    def _check_optimiser(self, optimiser: Optimiser) -> None:
+        taken = {name_state_tensor(one) for one in optimiser.state} & {one.name for one in self.manifest.tensors}
+        if taken:
+            raise ValueError(
+                f"model files keep the name {min(taken)} for the optimiser's state: rename the model's tensor"
+            )
+        vectors, tensors = 1 + len(optimiser.state), len(self.manifest.tensors) + len(optimiser.state)
+        if vectors * self.manifest.dimension > MAX_DIMENSION or tensors > MAX_TENSORS:
+            raise ValueError(
+                f"the model with the optimiser's state is over {MAX_DIMENSION} values or {MAX_TENSORS} tensors: choose "
+                "an optimiser that keeps less, or none"
+            )
 
 
 class Task(Record):

@@ -4,7 +4,7 @@ Owns: when a round may open and close, who takes part, who is accepted, what a p
 records and the transaction's time and returns new records.
 
     round_ = open_round(task, progress, previous, consortium, keys, enrolments, number=1, now_ms=now_ms)
-    round_ = close_round(round_, updates, equivocators, task.spec.minimum_accepted, now_ms)
+    round_ = close_round(round_, updates, equivocators, task.spec.minimum_accepted, now_ms, task.spec.aggregation)
 
 Source: ``docs/protocol.md``, one round.
 """
@@ -28,6 +28,7 @@ from blockfl.protocol.records import (
     TaskSpec,
     Update,
 )
+from blockfl.protocol.strategy import FEDAVG, Aggregation, compute_divisor
 from blockfl.protocol.terms import compute_bounds, compute_weights
 
 
@@ -184,6 +185,7 @@ def close_round(
     equivocators: Collection[str],
     minimum_accepted: int,
     now_ms: int,
+    aggregation: Aggregation = FEDAVG,
 ) -> Round:
     """Return the round closed, or failed if too few updates were accepted.
 
@@ -191,8 +193,9 @@ def close_round(
         round_: the open round.
         updates: the updates that were submitted, by organisation.
         equivocators: organisations that signed two different headers; they are never accepted.
-        minimum_accepted: of the task.
+        minimum_accepted: of the task, never below what its rule needs.
         now_ms: the transaction's time.
+        aggregation: the task's rule; what it divides by is the closed round's total weight.
 
     Raises:
         ProtocolError: BFL104 if it is not open; BFL106 if somebody may still submit, or a submitted update is
@@ -213,15 +216,17 @@ def close_round(
     accepted = tuple(
         name for name in names if name in updates and updates[name].state == "accepted" and name not in equivocators
     )
+    total_weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
+    is_closed = len(accepted) >= minimum_accepted
     return round_.model_copy(
         update={
-            "state": "closed" if len(accepted) >= minimum_accepted else "failed",
+            "state": "closed" if is_closed else "failed",
             "closed_at_ms": now_ms,
             "accepted": accepted,
             "rejected": tuple(name for name in names if name not in (*accepted, *undecided, *absent)),
             "unjudged": tuple(undecided),
             "absent": tuple(absent),
-            "total_weight": sum(one.weight for one in round_.participants if one.organisation in accepted),
+            "total_weight": compute_divisor(aggregation, total_weight) if is_closed else total_weight,
         }
     )
 

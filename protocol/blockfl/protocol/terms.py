@@ -76,9 +76,15 @@ def compute_bounds(bound_l2_micro: int, weight_max: int, dimension: int) -> Boun
     numerator, denominator = _linf_squared(bound_l2_micro, dimension)
     return Bounds(
         scale=scale,
-        l2_squared=up * bound_l2_micro**2 // (_MICRO_SQUARED * down),
+        l2_squared=compute_l2_squared(bound_l2_micro, scale),
         linf=isqrt(up * numerator // (denominator * down)),
     )
+
+
+def compute_l2_squared(norm_l2_micro: int, scale: int) -> int:
+    """Return an L2 norm in millionths as the integers of a round have it, squared: ⌊4^s·B²⌋."""
+    up, down = _power_of_four(scale)
+    return up * norm_l2_micro**2 // (_MICRO_SQUARED * down)
 
 
 def _linf_squared(bound_l2_micro: int, dimension: int) -> tuple[int, int]:

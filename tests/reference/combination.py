@@ -1,0 +1,66 @@
+"""Every aggregation rule in plain Python, one coordinate and one number after the other."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import isqrt
+
+Update = Sequence[int]
+
+
+def take_median(updates: Sequence[Update]) -> list[int]:
+    """Return twice the median of each coordinate."""
+    doubled = []
+    for values in zip(*updates, strict=True):
+        ordered = sorted(values)
+        middle = len(ordered) // 2
+        doubled.append(2 * ordered[middle] if len(ordered) % 2 else ordered[middle - 1] + ordered[middle])
+    return doubled
+
+
+def trim(updates: Sequence[Update], cut: int) -> list[int]:
+    """Return the sum of each coordinate after its smallest and largest values went one by one."""
+    sums = []
+    for values in zip(*updates, strict=True):
+        left = list(values)
+        for _ in range(cut):
+            left.remove(min(left))
+            left.remove(max(left))
+        sums.append(sum(left))
+    return sums
+
+
+def choose_krum(updates: Sequence[Update], byzantine: int, wanted: int) -> list[int]:
+    """Return the indices of the updates nearest to their nearest, best first."""
+    scores = []
+    for one in range(len(updates)):
+        distances = [
+            sum((a - b) ** 2 for a, b in zip(updates[one], updates[other], strict=True))
+            for other in range(len(updates))
+            if other != one
+        ]
+        distances.sort()
+        scores.append(sum(distances[: len(updates) - byzantine - 2]))
+    chosen: list[int] = []
+    for _ in range(wanted):
+        left = [index for index in range(len(updates)) if index not in chosen]
+        best = left[0]
+        for index in left:
+            if scores[index] < scores[best]:
+                best = index
+        chosen.append(best)
+    return chosen
+
+
+def clip_updates(updates: Sequence[Update], l2_squared: int | None) -> list[list[int]]:
+    """Return the updates, each shortened to a norm, by default the (lower) median of their norms."""
+    norms = [sum(value**2 for value in update) for update in updates]
+    threshold = sorted(norms)[(len(norms) - 1) // 2] if l2_squared is None else l2_squared
+    clipped = []
+    for update, norm in zip(updates, norms, strict=True):
+        if norm <= threshold:
+            clipped.append(list(update))
+            continue
+        ratio = Fraction(isqrt(threshold * 2**60 // norm), 2**30)
+        # int() cuts towards zero.
+        clipped.append([int(value * ratio) for value in update])
+    return clipped

@@ -1,0 +1,253 @@
+"""Every aggregation rule gives what its naive reference gives, in bounded memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from blockfl.protocol.codes import Code
+from blockfl.protocol.combination import clip, combine, drive, select_nearest
+from blockfl.protocol.scoring import compute_gram
+from blockfl.protocol.strategy import (
+    FEDAVG,
+    Aggregation,
+    Krum,
+    Median,
+    MultiKrum,
+    NormClippedMean,
+    TrimmedMean,
+    compute_divisor,
+    compute_least_updates,
+)
+from blockfl.protocol.terms import compute_l2_squared
+from reference.aggregation import add_naively
+from reference.combination import choose_krum, clip_updates, take_median, trim
+from support.refusal import refused
+
+Updates = npt.NDArray[np.int16]
+FEW = st.sampled_from([-32767, -2, -1, 0, 1, 2, 32767]) | st.integers(-32767, 32767)
+"""Values that tie often, and any."""
+RULES: dict[str, Aggregation] = {
+    "fedavg": FEDAVG,
+    "median": Median(),
+    "trimmed mean": TrimmedMean(trim=2),
+    "krum": Krum(byzantine=1),
+    "multi-krum": MultiKrum(byzantine=1, selected=4),
+    "mean clipped to the median norm": NormClippedMean(clip_l2_micro=0),
+    "mean clipped to a norm": NormClippedMean(clip_l2_micro=500_000),
+}
+"""All of them are defined for seven updates and more."""
+
+
+def make_updates(least: int = 1, most: int = 9) -> st.SearchStrategy[Updates]:
+    shapes = st.tuples(st.integers(least, most), st.integers(1, 12))
+    return hnp.arrays(np.int16, shapes, elements=FEW)
+
+
+def run(rule: Aggregation, updates: Updates, scale: int = 10, **limit: int) -> list[int]:
+    count, dimension = updates.shape
+    x = drive(combine(rule, dimension, count, scale, **limit), lambda index: updates[index])
+    assert x.dtype == np.int32
+    assert x.shape == (dimension,)
+    return [int(value) for value in x]
+
+
+def run_naively(rule: Aggregation, updates: Sequence[Sequence[int]], scale: int) -> list[int]:
+    match rule:
+        case Median():
+            return take_median(updates)
+        case TrimmedMean(trim=cut):
+            return trim(updates, cut)
+        case Krum(byzantine=byzantine):
+            return list(updates[choose_krum(updates, byzantine, 1)[0]])
+        case MultiKrum(byzantine=byzantine, selected=selected):
+            return add_naively([updates[one] for one in choose_krum(updates, byzantine, selected)])
+        case NormClippedMean(clip_l2_micro=norm):
+            return add_naively(clip_updates(updates, norm**2 * 4**scale // 10**12 if norm else None))
+        case _:
+            return add_naively(updates)
+
+
+@given(st.sampled_from(list(RULES.values())), make_updates(7), st.integers(0, 14))
+def test_a_rule_gives_what_its_naive_reference_gives(rule: Aggregation, updates: Updates, scale: int) -> None:
+    assert run(rule, updates, scale) == run_naively(rule, updates.tolist(), scale)
+
+
+@given(st.sampled_from(list(RULES.values())), make_updates(7), st.integers(1, 200))
+def test_how_much_memory_there_is_does_not_show(rule: Aggregation, updates: Updates, matrix_bytes: int) -> None:
+    assert run(rule, updates, matrix_bytes=matrix_bytes) == run(rule, updates)
+
+
+@given(make_updates(1))
+def test_the_median_is_that_of_statistics_books(updates: Updates) -> None:
+    assert run(Median(), updates) == (2 * np.median(updates.astype(np.int64), axis=0)).astype(int).tolist()
+
+
+@given(make_updates(3), st.data())
+def test_a_trimmed_mean_lies_between_the_values_that_are_left(updates: Updates, data: st.DataObject) -> None:
+    count = len(updates)
+    cut = data.draw(st.integers(1, (count - 1) // 2))
+    rule = TrimmedMean(trim=cut)
+    x = np.array(run(rule, updates))
+    ordered, divisor = np.sort(updates.astype(np.int64), axis=0), compute_divisor(rule, count)
+    assert divisor == count - 2 * cut
+    assert (x >= divisor * ordered[cut]).all()
+    assert (x <= divisor * ordered[count - 1 - cut]).all()
+
+
+@given(make_updates(3), st.data())
+def test_so_few_outliers_as_are_tolerated_move_no_coordinate_beyond_the_honest_values(
+    updates: Updates, data: st.DataObject
+) -> None:
+    """The point of median and trimmed mean."""
+    tolerated = data.draw(st.integers(1, (len(updates) - 1) // 2))
+    honest = updates[tolerated:]
+    for rule in (Median(), TrimmedMean(trim=tolerated)):
+        x = np.array(run(rule, updates))
+        divisor = compute_divisor(rule, len(updates))
+        assert (x >= divisor * honest.min(axis=0).astype(int)).all()
+        assert (x <= divisor * honest.max(axis=0).astype(int)).all()
+
+
+def test_krum_takes_none_of_those_far_away() -> None:
+    generator = np.random.default_rng(3)
+    honest = generator.integers(-10, 11, (7, 50)).astype(np.int16)
+    attack = np.full((4, 50), 3000, dtype=np.int16)
+    updates = np.concatenate([attack, honest])
+    assert run(Krum(byzantine=4), updates) in honest.tolist()
+    chosen = select_nearest(compute_gram(list(updates)), 4, 5)
+    assert set(chosen) <= set(range(4, 11))
+
+
+@given(make_updates(5))
+def test_of_equally_near_updates_the_first_organisations_is_taken(updates: Updates) -> None:
+    same = np.repeat(updates[:1], len(updates), axis=0)
+    assert select_nearest(compute_gram(list(same)), 1, 3) == [0, 1, 2]
+    assert select_nearest(compute_gram(list(updates)), 1, 3) == choose_krum(updates.tolist(), 1, 3)
+
+
+def test_distances_are_exact_where_doubles_are_not() -> None:
+    """Three updates far apart, the last two by one less than the first two: to doubles a tie, which the first wins."""
+    far = 2**60
+    distances = {(0, 1): far, (0, 2): far, (1, 2): far - 1}
+    # Of vectors of one length N: 2·(N − dot product).
+    length = 2**61
+    gram = [[length] * 3 for _ in range(3)]
+    for (i, j), distance in distances.items():
+        gram[i][j] = gram[j][i] = length - distance
+    assert float(2 * far) == float(2 * far - 2)
+    assert select_nearest(tuple(map(tuple, gram)), 0, 3) == [1, 2, 0]
+
+
+@given(make_updates(1), st.integers(0, 2**40))
+def test_a_clipped_update_is_no_longer_than_allowed_and_points_the_same_way(updates: Updates, squared: int) -> None:
+    for update in updates:
+        clipped = clip(update, squared)
+        norm = compute_gram([update])[0][0]
+        assert compute_gram([clipped])[0][0] <= squared
+        assert (np.sign(clipped) * np.sign(update) >= 0).all()
+        if norm <= squared:
+            assert (clipped == update).all()
+        else:
+            exact = update.astype(np.float64) * np.sqrt(squared / norm)
+            assert (np.abs(clipped - exact) < 1.001).all()
+
+
+def test_the_norm_to_clip_to_is_in_the_units_of_the_task() -> None:
+    """A norm of 1 at scale 10: an update of 2·2^10 is halved."""
+    assert compute_l2_squared(1_000_000, 10) == 2**20
+    updates = np.array([[2048, 0], [0, -512], [0, 0]], dtype=np.int16)
+    assert run(NormClippedMean(clip_l2_micro=1_000_000), updates, 10) == [1024, -512]
+    assert run(NormClippedMean(clip_l2_micro=0), updates, 10) == [512, -512]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_values_stay_within_what_the_divisor_allows(rule: Aggregation, sign: int) -> None:
+    """|X| ≤ 32767 · divisor: whatever comes, the mean is a value that an update can have, and X fits int32."""
+    updates = np.full((8, 3), sign * 32767, dtype=np.int16)
+    divisor = compute_divisor(rule, 8)
+    x = run(rule, updates, scale=14)
+    assert max(map(abs, x)) <= 32767 * divisor
+    if not isinstance(rule, NormClippedMean) or not rule.clip_l2_micro:
+        assert x == [sign * 32767 * divisor] * 3
+
+
+@pytest.mark.parametrize(
+    ("rule", "least"),
+    [
+        (TrimmedMean(trim=2), 5),
+        (Krum(byzantine=0), 3),
+        (Krum(byzantine=4), 11),
+        (MultiKrum(byzantine=1, selected=3), 6),
+        (MultiKrum(byzantine=4, selected=3), 11),
+        (MultiKrum(byzantine=4, selected=6), 12),
+    ],
+)
+def test_a_rule_is_refused_for_fewer_updates_than_it_is_defined_for(rule: Aggregation, least: int) -> None:
+    assert compute_least_updates(rule) == least
+    updates = np.ones((least, 2), dtype=np.int16)
+    assert len(run(rule, updates)) == 2
+    with refused(Code.TOO_FEW_ACCEPTED, f"needs {least} updates, {least - 1} were"):
+        combine(rule, 2, least - 1, 10)
+
+
+def test_nothing_is_combined_of_nothing() -> None:
+    with refused(Code.TOO_FEW_ACCEPTED):
+        combine(FEDAVG, 2, 0, 10)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (np.ones(3, dtype=np.int16), Code.PAYLOAD_FORMAT),
+        (np.ones((1, 2), dtype=np.int16), Code.PAYLOAD_FORMAT),
+        (np.ones(2, dtype=np.int32), Code.PAYLOAD_FORMAT),
+        (np.ones(2), Code.PAYLOAD_FORMAT),
+        (np.array([0, -32768], dtype=np.int16), Code.RANGE),
+    ],
+)
+def test_what_is_no_update_is_refused(rule: Aggregation, wrong: npt.NDArray[Any], code: Code) -> None:
+    with refused(code):
+        drive(combine(rule, 2, 7, 10), lambda index: wrong if index == 3 else np.ones(2, dtype=np.int16))
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_updates_are_asked_for_one_at_a_time_and_memory_is_bounded(rule: Aggregation) -> None:
+    """Of 16 updates of 4 MiB each, 64 MiB in all, no rule keeps more than it was allowed, one update and the sum."""
+    dimension, count, matrix_bytes = 2**21, 16, 2**22
+    tracemalloc.start()
+    try:
+        x = drive(
+            combine(rule, dimension, count, 10, matrix_bytes=matrix_bytes),
+            lambda index: np.full(dimension, index - 8, dtype=np.int16),
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    sum_bytes, update_bytes = 4 * dimension, 2 * dimension
+    # The clipped copy of an update, or the last one while the next is made.
+    assert x.size == dimension
+    assert peak < sum_bytes + 3 * update_bytes + matrix_bytes + 2**22
+
+
+def test_updates_that_krum_does_not_choose_are_not_opened_again() -> None:
+    updates = np.arange(14, dtype=np.int16).reshape(7, 2)
+    asked: list[int] = []
+
+    def fetch(index: int) -> npt.NDArray[np.int16]:
+        asked.append(index)
+        values: npt.NDArray[np.int16] = updates[index]
+        return values
+
+    drive(combine(Krum(byzantine=1), 2, 7, 10), fetch)
+    assert asked == [0, 1, 2, 3, 4, 5, 6, 2]
