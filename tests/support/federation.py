@@ -18,12 +18,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
+from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.payload import encode_payload
 from blockfl.protocol.records import (
     CommitteeKey,
     Consortium,
     Deadlines,
+    Dispute,
     Enrolment,
     Header,
     Member,
@@ -35,6 +37,7 @@ from blockfl.protocol.records import (
     Task,
     TaskSpec,
     Training,
+    Withdrawal,
 )
 from blockfl.protocol.round import close_round, create_aggregate, create_task, open_round
 from blockfl.protocol.seal import Sealed, encode_public_key, seal
@@ -53,6 +56,18 @@ INSTITUTIONS = ("alpha", "beta", "delta", "gamma")
 COMMITTEE = ("coordinator", "regulator", "university")
 SAMPLES = {"alpha": 199, "beta": 172, "delta": 85, "gamma": 30}
 NOW_MS = 1_800_000_000_000
+
+
+ALL_NORMS = NormRules(
+    tensors=(
+        TensorBound(tensor="dense/kernel", bound_l2_micro=900_000),
+        TensorBound(tensor="dense/bias", bound_l2_micro=250_000),
+    ),
+    minimum_l2_micro=1_000,
+    minimum_cosine_micro=-500_000,
+    adaptive=AdaptiveBound(rounds=3, factor_permille=1500, floor_l2_micro=100_000),
+)
+"""Every norm rule, for a model with these two tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +121,7 @@ def make_federation(
     rounds: int = 12,
     minimum_accepted: int = 3,
     check: Literal["commitment", "recompute"] = "commitment",
+    norms: NormRules | None = None,
 ) -> Federation:
     """Make a federation; keys, certificates and signatures are the same every time."""
     arrays = {"dense/kernel": np.zeros(tuple(shape), dtype=np.float32), "dense/bias": np.ones(2, dtype=np.float32)}
@@ -126,6 +142,7 @@ def make_federation(
         bound_l2_micro=bound_l2_micro,
         weight_cap=weight_cap,
         samples_cap=1000,
+        norms=norms,
         deadlines=Deadlines(submit_s=60, judge_s=30),
         training=Training(epochs=1, batch_size=16, learning_rate_micro=0),
     )
@@ -182,10 +199,12 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         loss_micro=0,
         reported_at_ms=NOW_MS,
     )
+    strict = make_federation(norms=ALL_NORMS)
     return {
         "consortium": federation.consortium,
         "spec": federation.task.spec,
         "spec with economics": federation.task.spec.model_copy(update={"economics": DEFAULT_ECONOMICS}),
+        "spec with norms": strict.task.spec,
         "spec with a robust rule": federation.task.spec.model_copy(
             update={
                 "aggregation": NormClippedMean(clip_l2_micro=0),
@@ -200,11 +219,23 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "enrolment": federation.enrolments[0],
         "open round": federation.round,
         "closed round": closed,
+        "round with norms": strict.round,
         "header": header,
         "signed header": signed,
         "update": update,
         "commitment": create_commitment(header),
         "equivocation": equivocation,
+        "withdrawal": Withdrawal(organisation="alpha", certificate_digest="ab" * 32, withdrawn_at_ms=NOW_MS),
+        "dispute": Dispute(
+            task="heart",
+            round=1,
+            organisation="alpha",
+            member="university",
+            state="refuted",
+            claimed_at_ms=NOW_MS,
+            settled_by="regulator",
+            settled_at_ms=NOW_MS + 1,
+        ),
         "aggregate": create_aggregate(closed),
         "model": model,
         "metrics": metrics,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.judging import Judgement, compute_norms, judge_missing, judge_update, judge_values, open_accepted
+from blockfl.protocol.judging import Judgement, judge_missing, judge_update, judge_values, open_accepted
+from blockfl.protocol.norms import compute_norms
 from blockfl.protocol.records import Commitment, Header, Round, Update, WrappedKey
 from blockfl.protocol.seal import SealPlace, encode_public_key
 from blockfl.protocol.submission import create_commitment, create_update

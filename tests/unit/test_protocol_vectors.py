@@ -210,7 +210,8 @@ def test_every_record_of_the_ledger_has_a_vector() -> None:
     """Parts of records are covered by the records that hold them."""
     kinds = {kind for kind in vars(records).values() if isinstance(kind, type) and issubclass(kind, Record)} - {Record}
     parts = {
-        "Blob", "Deadlines", "Economics", "FedAvg", "Manifest", "Member", "NormClippedMean", "Participant", "Recipient",
+        "Blob", "Deadlines", "Economics", "FedAvg", "Manifest", "Member", "NormClippedMean", "NormRules", "Participant",
+        "Recipient", "RoundNorms",
         "Tensor", "Training", "WrappedKey",
     }  # fmt: skip
     assert {case["given"]["record"] for case in read_vectors("records")} == {kind.__name__ for kind in kinds} - parts

@@ -15,6 +15,7 @@ from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import compute_blob
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import Judgement, judge_update, open_accepted
+from blockfl.protocol.norms import Reference
 from blockfl.protocol.records import Blob, Header, Round
 from blockfl.protocol.scoring import KNOWN_SUMS, Vector, compute_gram, compute_points, decode_update, decode_values
 from blockfl.protocol.seal import open_update
@@ -37,7 +38,9 @@ class Opener:
         """
         key = self._require_key(round_)
         async with self._turn:
-            return judge_update(header, round_, await fetch_sealed(state, header), self._organisation, key)
+            reference = await _fetch_reference(state, round_, header.dimension)
+            chunks = await fetch_sealed(state, header)
+            return judge_update(header, round_, chunks, self._organisation, key, reference)
 
     async def compute_sum(self, state: State, round_: Round, dimension: int) -> Blob:
         """Open the accepted updates again, one after the other, and return what their sum is on the ledger.
@@ -85,3 +88,15 @@ class Opener:
                 f"{round_.round} of {round_.task}, {', '.join(one.organisation for one in round_.committee)}",
             )
         return self._key
+
+
+async def _fetch_reference(state: State, round_: Round, dimension: int) -> Reference | None:
+    """Return the sum of the last published version, where the round compares updates with it."""
+    if round_.norms is None or round_.norms.minimum_cosine_micro is None:
+        return None
+    model = await state.read_model(round_.task, round_.base_version)
+    if model.sum is None:
+        raise ProtocolError(
+            Code.RECORD_UNKNOWN, f"version {model.version} of the model of task {model.task} has no sum"
+        )
+    return decode_values(await fetch_model(state, round_.task, model.sum), dimension)

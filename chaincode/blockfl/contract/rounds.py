@@ -43,11 +43,13 @@ class Rounds:
         keys = await state.find_committee_keys(consortium.committee)
         institutions = tuple(one for one in record.spec.institutions if one in consortium.having("institution"))
         enrolments = await state.find_enrolments(task, institutions)
-        round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, number, state.now_ms)
+        earlier = await state.find_latest_rounds(record.spec, progress.version)
+        when = (number, state.now_ms, earlier)
+        round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, *when)
         if record.spec.economics:
             await require_settled(state, task, Code.NOT_SETTLED)
             enrolments = await select_eligible(state, record.spec, enrolments, number)
-            round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, number, state.now_ms)
+            round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, *when)
         if progress.version == 0:
             await require_model(state, task, record.spec.initial_model, f"the initial model of task {task}")
         await state.write(place.round_key(task, number), round_)

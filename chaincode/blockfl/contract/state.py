@@ -21,6 +21,7 @@ from blockfl.protocol.records import (
     Round,
     SignedHeader,
     Task,
+    TaskSpec,
     Update,
 )
 
@@ -107,6 +108,12 @@ class State:
     async def find_latest_models(self, task: str, version: int, count: int) -> list[Model]:
         """Return the last versions up to this one, ascending; not the initial one."""
         return [await self.read_model(task, one) for one in range(max(1, version - count + 1), version + 1)]
+
+    async def find_latest_rounds(self, spec: TaskSpec, version: int) -> list[Round]:
+        """Return the rounds of the last versions that a task's adaptive bound looks back to, ascending."""
+        count = spec.norms.adaptive.rounds if spec.norms and spec.norms.adaptive else 0
+        models = await self.find_latest_models(spec.task, version, count)
+        return [await self.read_round(spec.task, one.round) for one in models]
 
     async def find_enrolments(self, task: str, organisations: Organisations) -> list[Enrolment]:
         """Return the enrolments of those that have enrolled, ascending."""

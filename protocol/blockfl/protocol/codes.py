@@ -46,6 +46,7 @@ class Code(Enum):
     CERTIFICATE_MISMATCH = ("BFL205", "the certificate is not the enrolled one")
     CREATOR_MISMATCH = ("BFL206", "the transaction's creator is another organisation")
     NOT_MEMBER = ("BFL207", "the organisation is not a member of the consortium")
+    CERTIFICATE_WITHDRAWN = ("BFL208", "the certificate was withdrawn by its organisation")
 
     # 3xx: malformed input
     MALFORMED = ("BFL301", "not in the expected format")
@@ -76,6 +77,10 @@ class Code(Enum):
     NORM_L2 = ("BFL416", "the update's L2 norm is over the bound")
     NORM_LINF = ("BFL417", "a value is over the L-infinity bound")
     COMMITMENT = ("BFL418", "the commitment is not that of the update, or there is one too few or too many")
+    NORM_TENSOR = ("BFL419", "the L2 norm of a tensor is over its bound")
+    NORM_MINIMUM = ("BFL420", "the update's L2 norm is under the least one")
+    COSINE = ("BFL421", "the update's cosine to the last global update is under the least one")
+    EPHEMERAL_KEY = ("BFL422", "the key shown does not settle who can open the wrap")
 
     # 5xx: aggregation and publication
     SUM_MISMATCH = ("BFL501", "the sum is not that of the accepted updates")

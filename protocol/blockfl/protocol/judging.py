@@ -1,6 +1,6 @@
 """Judging an update: the rules that the committee's contract services apply to what only they can open.
 
-Owns: the norm rule, a rule on integers, and the verdict. A bad update is a value, not an error: rejected with a code,
+Owns: the order of the rules and the verdict. A bad update is a value, not an error: rejected with a code,
 a text and coarse numbers that are the same for every member. An error means that this member could not judge.
 
     judgement = judge_update(header, round_, chunks, "regulator", opening_key)
@@ -19,21 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.norms import Norms, Reference, check_bounds, check_rules, compute_norms
 from blockfl.protocol.opening import Opening, derive_opening
-from blockfl.protocol.payload import MAX_VALUE, Values, decode_payload
+from blockfl.protocol.payload import Values, decode_payload
 from blockfl.protocol.records import Commitment, Header, Round, Update
 from blockfl.protocol.seal import SealPlace, open_update
 
-_BLOCK = 2**16
 _LOCAL_FAULTS: Final = (Code.OPENING_KEY, Code.CHUNK_MISMATCH)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Norms:
-    """Exact norms of integer values: secret, for an exact norm can give a value away."""
-
-    l2_squared: int
-    linf: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +62,6 @@ class Judgement:
         return commitment.model_copy(update={"value": b64encode(self.commitment).decode()})
 
 
-def compute_norms(values: Values) -> Norms:
-    """Return the exact Σx² and max|x| of int16 values of any shape (d,); memory does not grow with d."""
-    total = 0
-    for start in range(0, values.size, _BLOCK):
-        block = values[start : start + _BLOCK].astype(np.int64)
-        total += int(np.dot(block, block))
-    linf = max(int(values.max(initial=0)), -int(values.min(initial=0)))
-    return Norms(l2_squared=total, linf=linf)
-
-
 def judge_values(values: Values, dimension: int, weight: int, bound_l2_squared: int, bound_linf: int) -> Norms:
     """Apply the norm rule: |x| ≤ 32767, Σx² ≤ ω²·bound_l2_squared, |x| ≤ min(32767, ω·bound_linf).
 
@@ -101,12 +83,17 @@ def judge_values(values: Values, dimension: int, weight: int, bound_l2_squared: 
             Code.PAYLOAD_FORMAT, f"expected int16 of shape ({dimension},), got {values.dtype} of {values.shape}"
         )
     norms = compute_norms(values)
-    _check_norms(norms, weight, bound_l2_squared, bound_linf)
+    check_bounds(norms, weight, bound_l2_squared, bound_linf)
     return norms
 
 
 def judge_update(
-    header: Header, round_: Round, chunks: Iterable[bytes], organisation: str, private_key: X25519PrivateKey
+    header: Header,
+    round_: Round,
+    chunks: Iterable[bytes],
+    organisation: str,
+    private_key: X25519PrivateKey,
+    reference: Reference | None = None,
 ) -> Judgement:
     """Judge a submitted update as one member of the committee.
 
@@ -116,6 +103,7 @@ def judge_update(
         chunks: the sealed chunks in order.
         organisation: the member that judges.
         private_key: its opening key.
+        reference: the last published sum, where the round asks for a cosine to it.
 
     Raises:
         ProtocolError: this member cannot judge: BFL119 (its key is not one that the update is sealed to), BFL304 (these
@@ -131,7 +119,9 @@ def judge_update(
     try:
         opening = open_accepted(header, chunks, organisation, private_key)
         norms = compute_norms(opening.values)
-        _check_norms(norms, part.weight, int(round_.bound_l2_squared), round_.bound_linf)
+        check_bounds(norms, part.weight, int(round_.bound_l2_squared), round_.bound_linf)
+        if round_.norms:
+            check_rules(opening.values, norms, part.weight, round_.norms, reference)
         commitment = _check_commitment(header, opening)
     except ProtocolError as error:
         if error.code in _LOCAL_FAULTS:
@@ -170,21 +160,6 @@ def _check_commitment(header: Header, opening: Opening) -> bytes:
     if compute_digest(commitment) != header.commitment_digest:
         raise ProtocolError(Code.COMMITMENT, "the opened update does not have the commitment that was signed")
     return commitment
-
-
-def _check_norms(norms: Norms, weight: int, bound_l2_squared: int, bound_linf: int) -> None:
-    # Texts are public: they say bit lengths, never the exact norms.
-    if norms.linf > MAX_VALUE:
-        raise ProtocolError(Code.RANGE, f"expected values within ±{MAX_VALUE}, got -32768")
-    allowed = weight**2 * bound_l2_squared
-    if norms.l2_squared > allowed:
-        raise ProtocolError(
-            Code.NORM_L2,
-            f"the squared L2 norm ({norms.l2_squared.bit_length()} bits) is over {allowed}",
-        )
-    allowed = weight * bound_linf
-    if norms.linf > allowed:
-        raise ProtocolError(Code.NORM_LINF, f"the largest value ({norms.linf.bit_length()} bits) is over {allowed}")
 
 
 def _reject(error: ProtocolError, norms: Norms | None) -> Judgement:

@@ -56,6 +56,16 @@ def equivocation_key(task: str, number: int, organisation: str) -> str:
     return f"equivocation/{task}/{number:06d}/{organisation}"
 
 
+def withdrawal_key(organisation: str, certificate_digest: str) -> str:
+    """Key of a ``Withdrawal``."""
+    return f"withdrawal/{organisation}/{certificate_digest}"
+
+
+def dispute_key(task: str, number: int, organisation: str, member: str) -> str:
+    """Key of a ``Dispute``."""
+    return f"dispute/{task}/{number:06d}/{organisation}/{member}"
+
+
 def aggregate_key(task: str, number: int) -> str:
     """Key of an ``Aggregate``."""
     return f"aggregate/{task}/{number:06d}"

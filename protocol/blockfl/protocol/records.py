@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from blockfl.protocol.canonical import Decimal, Digest, Hex, Name, Natural, Positive, Record
 from blockfl.protocol.economics import Economics
+from blockfl.protocol.limits import NormRules, RoundNorms
 from blockfl.protocol.strategy import (
     Aggregation,
     FedAvg,
@@ -153,6 +154,36 @@ class Manifest(Record):
         return self
 
 
+def check_rules(rules: NormRules, manifest: Manifest, bound_l2_micro: int) -> None:
+    """Check that updates of these tensors can obey the norm rules.
+
+    Raises:
+        ValueError: they cannot, or a rule would never bind.
+    """
+    place = {tensor.name: index for index, tensor in enumerate(manifest.tensors)}
+    for one in rules.tensors:
+        if one.tensor not in place:
+            raise ValueError(f"norms: the model has no tensor {one.tensor!r}: choose among {', '.join(place)}"[:400])
+        if one.bound_l2_micro > bound_l2_micro:
+            raise ValueError(
+                f"norms: the bound {one.bound_l2_micro} of tensor {one.tensor} is over that of the whole update, "
+                f"{bound_l2_micro}, and would never bind"
+            )
+    order = [place[one.tensor] for one in rules.tensors]
+    if order != sorted(set(order)):
+        raise ValueError("norms: tensors must be in the model's order, each once")
+    lowest = rules.adaptive.floor_l2_micro if rules.adaptive else bound_l2_micro
+    if lowest > bound_l2_micro:
+        raise ValueError(f"norms: the adaptive bound's floor {lowest} is over the task's bound {bound_l2_micro}")
+    if 2 * rules.minimum_l2_micro > lowest:
+        raise ValueError(
+            f"norms: the least norm {rules.minimum_l2_micro} must be at most half the lowest bound, {lowest}"
+        )
+    room = sum(one.bound_l2_micro**2 for one in rules.tensors)
+    if len(order) == len(place) and 4 * rules.minimum_l2_micro**2 > room:
+        raise ValueError(f"norms: the tensors' bounds leave no room for the least norm {rules.minimum_l2_micro}")
+
+
 class Deadlines(Record):
     """Seconds from a round's opening to the end of submitting, and from there to the end of judging."""
 
@@ -172,8 +203,9 @@ class TaskSpec(Record):
     """What the coordinator proposes: one federated activity.
 
     ``bound_l2_micro`` is the bound B on an update's L2 norm in millionths; ``weight_cap`` the largest integer weight;
-    ``samples_cap`` the most samples that count. ``check`` says who checks a sum: with ``commitment`` every organisation
-    against the accepted updates' commitments, with ``recompute`` the committee, which opens these updates again.
+    ``samples_cap`` the most samples that count; ``norms`` are further rules about norms. ``check`` says who checks a
+    sum: with ``commitment`` every organisation against the accepted updates' commitments, with ``recompute`` the
+    committee, which opens these updates again.
     Rules other than fedavg are recomputed, and every update has weight 1.
     """
 
@@ -192,6 +224,7 @@ class TaskSpec(Record):
     bound_l2_micro: Annotated[int, Field(ge=1, le=10**15)]
     weight_cap: Annotated[int, Field(ge=1, le=255)]
     samples_cap: Positive
+    norms: Annotated[NormRules | None, Field(exclude_if=lambda rules: rules is None)] = None
     economics: Annotated[Economics | None, Field(exclude_if=lambda policy: policy is None)] = None
     deadlines: Deadlines
     training: Training
@@ -217,6 +250,8 @@ class TaskSpec(Record):
             self._check_rule()
         if self.optimiser:
             self._check_optimiser(self.optimiser)
+        if self.norms:
+            check_rules(self.norms, self.manifest, self.bound_l2_micro)
         return self
 
     def _check_rule(self) -> None:
@@ -310,7 +345,8 @@ class Round(Record):
     """One round. Key: ``round/<task>/<round>``; written with the contract's own (majority) policy.
 
     ``bound_l2_squared`` and ``bound_linf`` are the integer bounds for weight 1: an update of weight ω keeps
-    Σx² ≤ ω²·bound_l2_squared and |x| ≤ min(32767, ω·bound_linf), where x = ω·δ·2^scale rounded.
+    Σx² ≤ ω²·bound_l2_squared and |x| ≤ min(32767, ω·bound_linf), where x = ω·δ·2^scale rounded. ``norms`` are the
+    task's further norm rules as they hold in this round.
     After closing: ``accepted``, ``rejected``, ``unjudged`` and ``absent`` partition the participants.
     """
 
@@ -324,6 +360,7 @@ class Round(Record):
     scale: Annotated[int, Field(ge=-64, le=64)]
     bound_l2_squared: Decimal
     bound_linf: Natural
+    norms: Annotated[RoundNorms | None, Field(exclude_if=lambda norms: norms is None)] = None
     opened_at_ms: Natural
     submit_deadline_ms: Natural
     judge_deadline_ms: Natural
@@ -396,8 +433,8 @@ class Update(Record):
     state: Literal["submitted", "accepted", "rejected"]
     code: Annotated[str, StringConstraints(pattern=r"^(BFL4[0-9]{2})?$")]
     reason: Text
-    norm_l2_squared_bits: Natural
-    norm_linf_bits: Natural
+    norm_l2_squared_bits: Annotated[int, Field(ge=0, le=64)]
+    norm_linf_bits: Annotated[int, Field(ge=0, le=64)]
     submitted_at_ms: Natural
     judged_at_ms: Natural
 
@@ -434,6 +471,34 @@ class Equivocation(Record):
     first_digest: Digest
     second: SignedHeader
     recorded_at_ms: Natural
+
+
+class Withdrawal(Record):
+    """A certificate that its organisation no longer stands by. Key: ``withdrawal/<organisation>/<digest>``.
+
+    ``certificate_digest`` is SHA-256 of the certificate's DER, whether the certificate was ever seen here or not.
+    """
+
+    organisation: Name
+    certificate_digest: Digest
+    withdrawn_at_ms: Natural
+
+
+class Dispute(Record):
+    """A member's claim that it cannot open its wrap. Key: ``dispute/<task>/<round>/<organisation>/<member>``.
+
+    ``organisation`` is whose update it is. Upheld: the wrap is not the one that the update's data key gives; refuted:
+    it is, and ``member`` was wrong. ``settled_by`` is empty until then.
+    """
+
+    task: Name
+    round: Positive
+    organisation: Name
+    member: Name
+    state: Literal["claimed", "upheld", "refuted"]
+    claimed_at_ms: Natural
+    settled_by: Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,30}[a-z0-9])?$")]
+    settled_at_ms: Natural
 
 
 class Aggregate(Record):

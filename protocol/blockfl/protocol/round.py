@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Score
+from blockfl.protocol.limits import RoundNorms
 from blockfl.protocol.records import (
     Aggregate,
     Blob,
@@ -29,7 +30,7 @@ from blockfl.protocol.records import (
     Update,
 )
 from blockfl.protocol.strategy import FEDAVG, Aggregation, compute_divisor
-from blockfl.protocol.terms import compute_bounds, compute_weights
+from blockfl.protocol.terms import choose_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
 
 
 def check_spec(spec: TaskSpec, consortium: Consortium) -> None:
@@ -82,6 +83,7 @@ def open_round(
     enrolments: Iterable[Enrolment],
     number: int,
     now_ms: int,
+    earlier: Iterable[Round] = (),
 ) -> Round:
     """Return round ``number``, opened now.
 
@@ -94,6 +96,7 @@ def open_round(
         enrolments: of this task.
         number: of the round to open.
         now_ms: the transaction's time.
+        earlier: the rounds of the last published versions, as many as an adaptive bound looks back.
 
     Raises:
         ProtocolError: BFL105 (not its turn), BFL108 (all rounds were had), BFL107 (the previous is still open or waits
@@ -118,7 +121,8 @@ def open_round(
     weights = compute_weights(
         {organisation: one.samples for organisation, one in enrolled.items()}, spec.samples_cap, spec.weight_cap
     )
-    bounds = compute_bounds(spec.bound_l2_micro, max(weights.values()), spec.manifest.dimension)
+    bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
+    bounds = compute_bounds(bound_l2_micro, max(weights.values()), spec.manifest.dimension)
     submit_deadline_ms = now_ms + 1000 * spec.deadlines.submit_s
     return Round(
         task=spec.task,
@@ -142,6 +146,7 @@ def open_round(
         scale=bounds.scale,
         bound_l2_squared=str(bounds.l2_squared),
         bound_linf=bounds.linf,
+        norms=freeze_norms(spec, bound_l2_micro, bounds.scale, has_reference=progress.version > 0),
         opened_at_ms=now_ms,
         submit_deadline_ms=submit_deadline_ms,
         judge_deadline_ms=submit_deadline_ms + 1000 * spec.deadlines.judge_s,
@@ -227,8 +232,20 @@ def close_round(
             "unjudged": tuple(undecided),
             "absent": tuple(absent),
             "total_weight": compute_divisor(aggregation, total_weight) if is_closed else total_weight,
+            "norms": _with_typical(round_, updates, accepted),
         }
     )
+
+
+def _with_typical(round_: Round, updates: Mapping[str, Update], accepted: Collection[str]) -> RoundNorms | None:
+    if round_.norms is None:
+        return None
+    norms = [
+        (updates[one.organisation].norm_l2_squared_bits, one.weight)
+        for one in round_.participants
+        if one.organisation in accepted
+    ]
+    return round_.norms.model_copy(update={"typical_l2_micro": compute_typical(norms, round_.scale)})
 
 
 def create_aggregate(round_: Round) -> Aggregate:

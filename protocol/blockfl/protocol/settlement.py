@@ -19,7 +19,9 @@ from blockfl.protocol.records import Metrics, Model, Participant, Round, TaskSpe
 from blockfl.protocol.reputation import compute_reputation, suspend
 
 _MAX_DEBT: Final = 5_000
-_NORM: Final = frozenset({Code.NORM_L2.identifier, Code.NORM_LINF.identifier})
+_NORM: Final = frozenset(
+    code.identifier for code in (Code.NORM_L2, Code.NORM_LINF, Code.NORM_TENSOR, Code.NORM_MINIMUM, Code.COSINE)
+)
 _LATE: Final = frozenset({Code.CHUNKS_MISSING.identifier})
 _SEAL: Final = frozenset(
     code.identifier for code in (Code.SEAL_BROKEN, Code.KEY_COMMITMENT, Code.WRAP_WRONG, Code.PAYLOAD_DIGEST)

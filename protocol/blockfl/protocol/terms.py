@@ -9,12 +9,14 @@ integer arithmetic throughout: every party computes the same numbers.
 Source: ``docs/protocol.md``, terms of a round.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Final
 
+from blockfl.protocol.limits import AdaptiveBound, RoundNorms, TensorLimit
 from blockfl.protocol.payload import MAX_VALUE
+from blockfl.protocol.records import TaskSpec
 
 SPREAD_SQUARED: Final = 4096
 """No value may exceed 64 times what it would be if all were equal: (64·B/√d)² = 4096·B²/d."""
@@ -85,6 +87,78 @@ def compute_l2_squared(norm_l2_micro: int, scale: int) -> int:
     """Return an L2 norm in millionths as the integers of a round have it, squared: ⌊4^s·B²⌋."""
     up, down = _power_of_four(scale)
     return up * norm_l2_micro**2 // (_MICRO_SQUARED * down)
+
+
+def choose_bound(spec: TaskSpec, typical: Sequence[int]) -> int:
+    """Return the bound B of a round in millionths.
+
+    Args:
+        spec: of the task.
+        typical: the typical accepted norms of the last published rounds, at most as many as the task looks back.
+    """
+    adaptive = spec.norms.adaptive if spec.norms else None
+    if adaptive is None or not typical:
+        return spec.bound_l2_micro
+    return adapt_bound(adaptive, spec.bound_l2_micro, typical)
+
+
+def adapt_bound(adaptive: AdaptiveBound, ceiling_micro: int, typical: Sequence[int]) -> int:
+    """Return the median of typical norms (the lower one of two) times the factor, within floor and ceiling.
+
+    A minority cannot move a median past the norms of the others; with a factor of 1 or more, honest updates that
+    were clipped to a bound never lower the next one.
+    """
+    wanted = compute_median(typical) * adaptive.factor_permille // 1000
+    return min(ceiling_micro, max(adaptive.floor_l2_micro, wanted))
+
+
+def compute_typical(accepted: Iterable[tuple[int, int]], scale: int) -> int:
+    """Return the median of accepted norms in millionths, each taken as the largest of its bit length.
+
+    Only what is public goes in: no exact norm can be told from it.
+
+    Args:
+        accepted: bit length of Σx², and weight ω, of each accepted update.
+        scale: s of the round.
+    """
+    up, down = _power_of_four(scale)
+    norms = [isqrt((2**bits - 1) * _MICRO_SQUARED * down // (weight**2 * up)) for bits, weight in accepted]
+    return compute_median(norms) if norms else 0
+
+
+def compute_median(values: Sequence[int]) -> int:
+    """Return the middle value, the lower one of two."""
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def freeze_norms(spec: TaskSpec, bound_l2_micro: int, scale: int, *, has_reference: bool) -> RoundNorms | None:
+    """Return the norm rules of a round as integers for weight 1, None when the task has none.
+
+    Args:
+        spec: of the task.
+        bound_l2_micro: the bound B of the round.
+        scale: s of the round.
+        has_reference: whether there is a last global update to compare with.
+    """
+    if spec.norms is None:
+        return None
+    up, down = _power_of_four(scale)
+    tensors = {tensor.name: tensor for tensor in spec.manifest.tensors}
+    return RoundNorms(
+        bound_l2_micro=bound_l2_micro,
+        tensors=tuple(
+            TensorLimit(
+                tensor=one.tensor,
+                offset=tensors[one.tensor].offset,
+                size=tensors[one.tensor].size,
+                l2_squared=str(compute_l2_squared(one.bound_l2_micro, scale)),
+            )
+            for one in spec.norms.tensors
+        ),
+        minimum_l2_squared=str(-(-up * spec.norms.minimum_l2_micro**2 // (_MICRO_SQUARED * down))),
+        minimum_cosine_micro=spec.norms.minimum_cosine_micro if has_reference else None,
+        typical_l2_micro=0,
+    )
 
 
 def _linf_squared(bound_l2_micro: int, dimension: int) -> tuple[int, int]:

@@ -1,0 +1,80 @@
+"""Records of the optional norm rules: what a task asks for, and what a round freezes of it.
+
+Beside the L2 bound of the whole update a task may bound single tensors, ask for a least norm and a least cosine to
+the last global update, and let the bound follow the norms of earlier rounds. All of it is optional; a task without
+this section is judged by the one bound alone.
+
+Source: ``docs/protocol.md``, norm rules.
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from blockfl.protocol.canonical import Decimal, Natural, Positive, Record
+
+MAX_TENSOR_BOUNDS = 512
+BoundMicro = Annotated[int, Field(ge=1, le=10**15)]
+CosineMicro = Annotated[int, Field(ge=-999_999, le=999_999)]
+TensorName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class TensorBound(Record):
+    """The bound on the L2 norm of one tensor of an update, in millionths, in the model's own units."""
+
+    tensor: TensorName
+    bound_l2_micro: BoundMicro
+
+
+class AdaptiveBound(Record):
+    """How the bound of a round follows from the accepted norms of the last ``rounds`` published rounds.
+
+    Their median times ``factor_permille``/1000, but never under ``floor_l2_micro`` nor over the task's own bound.
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=32)]
+    factor_permille: Annotated[int, Field(ge=1000, le=100_000)]
+    floor_l2_micro: BoundMicro
+
+
+class NormRules(Record):
+    """The norm rules of a task beside its bound.
+
+    ``tensors`` stand in the manifest's order. ``minimum_l2_micro`` is the least L2 norm of an update, 0: none.
+    ``minimum_cosine_micro`` is the least cosine to the last global update in millionths, null: none.
+    """
+
+    tensors: Annotated[tuple[TensorBound, ...], Field(max_length=MAX_TENSOR_BOUNDS)]
+    minimum_l2_micro: Annotated[int, Field(ge=0, le=10**15)]
+    minimum_cosine_micro: CosineMicro | None
+    adaptive: AdaptiveBound | None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.tensors and not self.minimum_l2_micro and self.minimum_cosine_micro is None and not self.adaptive:
+            raise ValueError("names no rule: leave the section out")
+        return self
+
+
+class TensorLimit(Record):
+    """The integer bound of one tensor for weight 1: Σx² over its elements ≤ ω²·``l2_squared``."""
+
+    tensor: TensorName
+    offset: Natural
+    size: Positive
+    l2_squared: Decimal
+
+
+class RoundNorms(Record):
+    """What a round froze of its task's norm rules; integers for weight 1.
+
+    ``bound_l2_micro`` is the bound B of this round; ``minimum_l2_squared`` the least Σx², 0: none;
+    ``minimum_cosine_micro`` is null also when there was no global update yet. After closing ``typical_l2_micro`` is the
+    median of the accepted norms, each known by its bit length only.
+    """
+
+    bound_l2_micro: BoundMicro
+    tensors: tuple[TensorLimit, ...]
+    minimum_l2_squared: Decimal
+    minimum_cosine_micro: CosineMicro | None
+    typical_l2_micro: Natural
