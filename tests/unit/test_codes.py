@@ -67,4 +67,8 @@ def test_the_codes_of_verdicts_keep_their_meaning() -> None:
         "BFL416": "NORM_L2",
         "BFL417": "NORM_LINF",
         "BFL418": "COMMITMENT",
+        "BFL419": "NORM_TENSOR",
+        "BFL420": "NORM_MINIMUM",
+        "BFL421": "COSINE",
+        "BFL422": "EPHEMERAL_KEY",
     }
