@@ -138,7 +138,7 @@ def make_spec(rounds: int, samples: Mapping[str, int]) -> TaskSpec:
         "bound_l2_micro": round(BOUND_L2 * 10**6),
         "weight_cap": 16,
         "samples_cap": 10**6,
-        "deadlines": Deadlines(submit_s=60, judge_s=60),
+        "deadlines": Deadlines(submit_s=60, judge_s=60, publish_s=60),
         "training": Training(epochs=1, batch_size=32, learning_rate_micro=0),
         "economics": DEFAULT_ECONOMICS,
     }
@@ -165,13 +165,15 @@ def open_round(ledger: Ledger, number: int, samples: Mapping[str, int]) -> Round
     )
     bounds = compute_bounds(ledger.spec.bound_l2_micro, max(weights.values()), DIMENSION)
     return Round(
-        task=ledger.spec.task, round=number, state="open", base_version=number, base_digest="0" * 64, committee=(),
+        task=ledger.spec.task, round=number, state="open", failure="", base_version=number, base_digest="0" * 64,
+        committee=(), threshold=2,
         participants=tuple(
             Participant(organisation=name, samples=samples[name], weight=weight, certificate_digest="0" * 64)
             for name, weight in weights.items()
         ),
         scale=bounds.scale, bound_l2_squared=str(bounds.l2_squared), bound_linf=bounds.linf, opened_at_ms=0,
-        submit_deadline_ms=0, judge_deadline_ms=0, closed_at_ms=0, accepted=(), rejected=(), unjudged=(), absent=(),
+        submit_deadline_ms=0, judge_deadline_ms=0, publish_deadline_ms=0, closed_at_ms=0,
+        accepted=(), rejected=(), unjudged=(), absent=(),
         total_weight=0,
     )  # fmt: skip
 
@@ -283,7 +285,8 @@ def play_out(
             scale=0,
             total_weight=1,
             accepted=(),
-            published_by="coordinator",
+            summed_by="coordinator",
+            voters=("coordinator",),
             published_at_ms=1,
         ),
     )

@@ -79,18 +79,22 @@ def settle(
         taken = min(stakes[name], standings[name].required * share // 1000)
         stakes[name] -= taken
         treasury += taken
-    if contested and facts.base:
-        taken = min(policy.forgery, free[facts.base.published_by])
-        free[facts.base.published_by] -= taken
-        treasury += taken
+    confirming = [one for one in facts.reports if facts.base and one.model_digest == facts.base.digest]
+    confirmed = 2 * len(confirming) > len(facts.round_.participants)
+    for vote in facts.base_votes:
+        is_for_it = facts.base is not None and vote.digest == facts.base.digest
+        if (is_for_it and contested) or (not is_for_it and confirmed):
+            taken = min(policy.forgery, free[vote.organisation])
+            free[vote.organisation] -= taken
+            treasury += taken
     if not facts.round_.unjudged:
         for member in facts.round_.committee:
             if policy.member_fee <= treasury:
                 free[member.organisation] += policy.member_fee
                 treasury -= policy.member_fee
     late = facts.model.published_at_ms - facts.round_.closed_at_ms > policy.publish_s * 1000
-    if late == (facts.model.published_by != facts.spec.aggregator) and policy.aggregator_fee <= treasury:
-        free[facts.model.published_by] += policy.aggregator_fee
+    if late == (facts.model.summed_by != facts.spec.aggregator) and policy.aggregator_fee <= treasury:
+        free[facts.model.summed_by] += policy.aggregator_fee
         treasury -= policy.aggregator_fee
     pool = min(policy.pool, treasury)
     cap = facts.spec.samples_cap

@@ -143,7 +143,7 @@ def make_federation(
         weight_cap=weight_cap,
         samples_cap=1000,
         norms=norms,
-        deadlines=Deadlines(submit_s=60, judge_s=30),
+        deadlines=Deadlines(submit_s=60, judge_s=30, publish_s=120),
         training=Training(epochs=1, batch_size=16, learning_rate_micro=0),
     )
     consortium = make_consortium()

@@ -57,7 +57,7 @@ class Referee:
         return await self.ledger.read_round(self.task, number)
 
     async def publish(self, round_: Round, *, wrong_digest: str | None = None) -> Model:
-        """Sum, attest and publish; a wrong digest stands for a committee that lies."""
+        """Sum, attest and publish; a wrong digest stands for two members that lie."""
         task = await self.ledger.read_task(self.task)
         total = Sum(task.spec.manifest.dimension, committed=task.spec.is_committed)
         for organisation in round_.accepted:
@@ -77,7 +77,9 @@ class Referee:
             task.spec, base, total.encode(), len(round_.accepted), round_.scale, round_.total_weight
         )
         self.store.put(content)
-        await self.ledger.publish_model(self.task, round_.round, wrong_digest or compute_digest(content))
+        for member in ("coordinator", "regulator"):
+            digest = wrong_digest or compute_digest(content)
+            await self.hub.ledger(member).publish_model(self.task, round_.round, digest)
         return await self.ledger.read_model(self.task, round_.base_version + 1)
 
     async def run(self, rounds: int, *organisations: str) -> None:

@@ -87,7 +87,7 @@ def make_spec(
         bound_l2_micro=1_000_000,
         weight_cap=weight_cap,
         samples_cap=1000,
-        deadlines=Deadlines(submit_s=60, judge_s=30),
+        deadlines=Deadlines(submit_s=60, judge_s=30, publish_s=120),
         training=Training(epochs=1, batch_size=16, learning_rate_micro=0),
     )
     return spec, model
@@ -251,15 +251,20 @@ class Scenario:
         return blob
 
     async def publish(self, number: int, base: bytes) -> bytes:
-        """Publish a round's model; return its file."""
+        """Have as many members as are needed vote for a round's model; return its file."""
         round_ = await self.round(number)
         total = await self.sum(number, round_.accepted)
         manifest = self.spec.manifest
         vector = apply_sum(decode_model(manifest, base), total.values, round_.scale, round_.total_weight)
         model = encode_model(manifest, vector)
         digest = hashlib.sha256(model).hexdigest()
-        await self.ledger.submit("coordinator", "PublishModel", self.task, str(number), digest)
+        for member in self.consortium.committee[: self.consortium.threshold]:
+            await self.vote(member, digest, number)
         return model
+
+    async def vote(self, member: str, digest: str, number: int = 1) -> None:
+        """Have a committee member vote for a model."""
+        await self.ledger.submit(member, "PublishModel", self.task, str(number), digest)
 
     def metrics(self, organisation: str, version: int, model: bytes) -> Metrics:
         """Return an institution's report on a version."""

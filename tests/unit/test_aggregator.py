@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,9 +13,9 @@ import pytest
 
 from blockfl.aggregator.process import Aggregator, AggregatorSettings
 from blockfl.ledger.store import ModelStore
-from blockfl.protocol.records import Round
+from blockfl.protocol.records import Round, Vote
 from support.federation import INSTITUTIONS
-from support.scenario import Scenario
+from support.scenario import Scenario, make_spec
 from support.world import World
 from support.world_ledger import Killed, WorldHub, WorldLedger
 
@@ -59,6 +61,23 @@ class Committee:
 
         return await asyncio.wait_for(reach(), WAIT_S)
 
+    async def contribute(self, number: int = 1) -> None:
+        """Submit and upload everybody's update."""
+        for organisation in INSTITUTIONS:
+            await self.scenario.submit(organisation, number)
+            await self.scenario.upload(organisation, number)
+
+    async def wait_for_votes(self, number: int, count: int) -> tuple[Vote, ...]:
+        async with self.hub.changed:
+            while len(votes := await self.hub.ledger("university").list_votes("heart", number)) < count:
+                await self.hub.changed.wait()
+        return votes
+
+    async def second_the_vote(self, number: int, digest: str = "") -> None:
+        """Vote as ``regulator`` once somebody has voted: the same, or for another digest."""
+        votes = await self.wait_for_votes(number, 1)
+        await self.hub.ledger("regulator").publish_model("heart", number, digest or votes[0].digest)
+
     async def close(self) -> None:
         for task in self._running:
             task.cancel()
@@ -77,6 +96,10 @@ async def committee(tmp_path: Path) -> AsyncIterator[Committee]:
 
 def is_open(round_: Round) -> bool:
     return round_.state == "open"
+
+
+def is_failed(round_: Round) -> bool:
+    return round_.state == "failed"
 
 
 def is_published(round_: Round) -> bool:
@@ -102,6 +125,7 @@ async def test_a_member_that_is_killed_before_or_after_any_call_goes_on_where_th
     for organisation in INSTITUTIONS:
         await committee.scenario.submit(organisation)
         await committee.scenario.upload(organisation)
+    second = asyncio.create_task(committee.second_the_vote(1))
     lives = 0
     published = asyncio.create_task(committee.wait_for_round(1, is_published))
     while not published.done():
@@ -115,6 +139,7 @@ async def test_a_member_that_is_killed_before_or_after_any_call_goes_on_where_th
             await running
         lives += 1
         assert lives < 200, "no progress"
+    await second
     assert lives > 20, "the process must have died at many places"
     assert (await committee.scenario.round(1)).accepted == INSTITUTIONS
 
@@ -122,13 +147,89 @@ async def test_a_member_that_is_killed_before_or_after_any_call_goes_on_where_th
 async def test_another_member_opens_judges_closes_and_publishes_when_the_aggregator_is_away(
     committee: Committee,
 ) -> None:
-    committee.start("university")
+    committee.start("regulator", "university")
     await committee.wait_for_round(1, is_open)
-    for organisation in INSTITUTIONS:
-        await committee.scenario.submit(organisation)
-        await committee.scenario.upload(organisation)
+    await committee.contribute()
     await committee.wait_for_round(1, is_published)
-    assert (await committee.scenario.model(1)).published_by == "university"
+    model = await committee.scenario.model(1)
+    assert (model.summed_by, model.voters) == ("regulator", ("regulator", "university"))
+
+
+async def test_every_member_votes_for_what_it_derives_itself_and_one_that_lies_first_changes_nothing(
+    committee: Committee,
+) -> None:
+    await committee.scenario.open()
+    await committee.scenario.contribute()
+    await committee.scenario.close()
+    await committee.scenario.attest()
+    await committee.scenario.vote("regulator", "f" * 64)
+    committee.start("coordinator", "university")
+    await committee.wait_for_round(1, is_published)
+    assert (await committee.scenario.model(1)).voters == ("coordinator", "university")
+
+
+async def test_a_round_that_is_not_published_in_time_is_given_up_and_the_next_opens(committee: Committee) -> None:
+    """Two of three members vote for different models and the third is away: no version can come of it."""
+    committee.world.now_ms = time.time_ns() // 1_000_000 - 3_600_000
+    committee.start("coordinator")
+    await committee.wait_for_round(1, is_open)
+    await committee.contribute()
+    await committee.second_the_vote(1, "f" * 64)
+    assert (await committee.scenario.round(1)).state == "closed"
+    committee.world.now_ms = (await committee.scenario.round(1)).publish_deadline_ms + 1
+    await committee.scenario.ledger.submit("university", "RegisterCommitteeKey", "ab" * 32)  # an event that wakes it
+    failed = await committee.wait_for_round(1, is_failed)
+    assert failed.failure == "abandoned"
+    second = await committee.wait_for_round(2, is_open)
+    assert (second.base_version, second.base_digest) == (failed.base_version, failed.base_digest)
+
+
+async def test_a_round_is_not_given_up_before_the_slack_for_differing_clocks_is_over(committee: Committee) -> None:
+    spec = committee.scenario.spec.deadlines
+    since_ms = 1000 * (spec.submit_s + spec.judge_s + spec.publish_s)
+    committee.world.now_ms = time.time_ns() // 1_000_000 - since_ms - 10_000
+    await committee.scenario.open()
+    await committee.scenario.contribute()
+    await committee.scenario.close()
+    await committee.scenario.attest()
+    await committee.scenario.vote("regulator", "f" * 64)
+    committee.world.now_ms = (await committee.scenario.round(1)).publish_deadline_ms + 1
+    ledger = committee.hub.ledger("coordinator")
+    running = asyncio.create_task(committee.make("coordinator", ledger).run())
+    await committee.wait_for_votes(1, 2)
+    assert "AbandonRound" not in ledger.calls
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def test_what_is_wrong_with_one_task_does_not_stop_another(committee: Committee) -> None:
+    """A version that two of the committee forged: nobody votes on what is built on it, all go on with another task."""
+    forged = committee.scenario
+    await forged.open()
+    await forged.contribute()
+    await forged.close()
+    await forged.attest()
+    for member in ("regulator", "university"):
+        await forged.vote(member, "f" * 64)
+    await forged.open(2)
+    await forged.contribute(number=2)
+    await forged.close(2)
+    await forged.attest(2)
+    world = committee.world
+    other = Scenario(committee.hub, world.consortium, world.signers, world.opening_keys, make_spec("lungs"))
+    await other.create()
+    await other.enrol()
+    committee.start("coordinator")
+
+    async def is_opened() -> None:
+        async with committee.hub.changed:
+            while not (await other.progress()).round:
+                await committee.hub.changed.wait()
+
+    await asyncio.wait_for(is_opened(), WAIT_S)
+    assert any("BFL503" in report for report in committee.reports)
+    assert await committee.hub.ledger("coordinator").list_votes("heart", 2) == ()
 
 
 async def test_the_first_round_waits_for_everybody_only_for_a_while(tmp_path: Path) -> None:
@@ -164,8 +265,9 @@ async def test_an_update_is_not_judged_before_all_of_it_is_there(committee: Comm
 async def test_the_process_ends_when_every_task_is_complete_and_it_is_told_to(tmp_path: Path) -> None:
     committee = Committee(tmp_path)
     await committee.scenario.prepare()
-    settings = AggregatorSettings(judge_patience_s=0.02, takeover_s=0.05, until_complete=True)
+    settings = dataclasses.replace(QUICK, until_complete=True)
     running = asyncio.create_task(committee.make("coordinator", settings=settings).run())
+    committee.start("regulator")
     for number in range(1, committee.scenario.spec.rounds + 1):
         await committee.wait_for_round(number, is_open)
         for organisation in INSTITUTIONS:
@@ -173,6 +275,7 @@ async def test_the_process_ends_when_every_task_is_complete_and_it_is_told_to(tm
             await committee.scenario.upload(organisation, number)
         await committee.wait_for_round(number, is_published)
     await asyncio.wait_for(running, WAIT_S)
+    await committee.close()
     assert (await committee.scenario.progress()).version == committee.scenario.spec.rounds
 
 

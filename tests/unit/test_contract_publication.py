@@ -13,12 +13,12 @@ from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.place import commitment_key, model_chunk_key, sealed_chunk_key
-from blockfl.protocol.records import Aggregate, Blob, Commitment, Metrics, Model
+from blockfl.protocol.records import Aggregate, Blob, Commitment, Metrics, Round, Vote
 from support.contract import make_scenario, not_endorsed, refused
 from support.scenario import Scenario, make_spec
 from support.world import CONFLICT, POLICY_FAILURE, VALID, Transaction, World
 
-DIGEST = "ab" * 32
+DIGEST, OTHER = "ab" * 32, "cd" * 32
 Check = Literal["commitment", "recompute"]
 
 
@@ -192,53 +192,101 @@ class TestAttestAggregate:
 
 
 class TestPublishModel:
-    async def test_writes_version_progress_and_round(self) -> None:
+    async def test_the_first_vote_is_recorded_and_nothing_else(self) -> None:
         scenario, world = await attested()
-        done = await world.submit("university", "PublishModel", "heart", "1", DIGEST)
-        assert done.written == ["model/heart/000001", "progress/heart", "round/heart/000001"]
+        done = await vote(world, "university")
+        assert (done.written, done.event) == (["vote/heart/000001/university"], "ModelProposed")
+        assert Round.decode(done.payload) == await scenario.round()
+        assert ((await scenario.round()).state, (await scenario.progress()).version) == ("closed", 0)
+        cast = Vote.decode(world.get("vote/heart/000001/university") or b"")
+        assert (cast.digest, cast.voted_at_ms) == (DIGEST, world.now_ms)
+        assert await world.evaluate("alpha", "ListVotes", "heart", "1") == b"[" + cast.encode() + b"]"
+
+    async def test_the_vote_that_reaches_the_threshold_writes_version_progress_and_round(self) -> None:
+        scenario, world = await attested()
+        await vote(world, "university")
+        done = await vote(world, "regulator")
+        assert done.written == [
+            "model/heart/000001", "progress/heart", "round/heart/000001", "vote/heart/000001/regulator",
+        ]  # fmt: skip
         assert done.event == "ModelPublished"
-        model = Model.decode(done.payload)
-        round_ = await scenario.round()
-        assert (model.version, model.round, model.digest, model.published_by) == (1, 1, DIGEST, "university")
+        model, round_ = await scenario.model(1), await scenario.round()
+        assert Round.decode(done.payload) == round_
+        assert (model.version, model.round, model.digest) == (1, 1, DIGEST)
+        assert (model.summed_by, model.voters) == ("coordinator", ("regulator", "university"))
         assert (model.sum, model.accepted) == ((await scenario.aggregate()).sum, round_.accepted)
         assert (model.scale, model.total_weight) == (round_.scale, round_.total_weight)
         assert (round_.state, (await scenario.progress()).version) == ("published", 1)
 
-    async def test_again_is_a_success_and_another_digest_is_refused_also_after_later_rounds(self) -> None:
+    @pytest.mark.parametrize("liar", ["coordinator", "regulator", "university"])
+    async def test_one_member_that_lies_cannot_stop_the_other_two(self, liar: str) -> None:
         scenario, world = await attested()
-        done = await world.submit("university", "PublishModel", "heart", "1", DIGEST)
+        await vote(world, liar, OTHER)
+        for member in set(world.consortium.committee) - {liar}:
+            await vote(world, member)
+        model = await scenario.model(1)
+        assert (model.digest, liar in model.voters) == (DIGEST, False)
+        assert Vote.decode(world.get(f"vote/heart/000001/{liar}") or b"").digest == OTHER
+
+    async def test_the_same_vote_again_writes_nothing_and_another_is_refused(self) -> None:
+        scenario, world = await attested()
+        await vote(world, "university")
+        again = await vote(world, "university")
+        assert (again.written, again.event, again.payload) == ([], "", (await scenario.round()).encode())
+        with refused(Code.ALREADY_SETTLED, "a vote is never changed"):
+            await vote(world, "university", OTHER)
+
+    async def test_after_the_publication_its_digest_is_a_success_and_another_is_refused_also_later(self) -> None:
+        scenario, world = await attested()
+        for member in ("university", "regulator"):
+            await vote(world, member)
         await scenario.open(2)
-        again = await world.submit("coordinator", "PublishModel", "heart", "1", DIGEST)
-        assert (again.written, again.payload) == ([], done.payload)
-        with refused(Code.ALREADY_SETTLED):
-            await world.submit("coordinator", "PublishModel", "heart", "1", "cd" * 32)
+        for member in world.consortium.committee:
+            assert (await vote(world, member)).written == []
+            with refused(Code.ALREADY_SETTLED, "was published as"):
+                await vote(world, member, OTHER)
 
     async def test_refuses_before_the_sum_is_attested(self) -> None:
         _, world = await closed()
         with refused(Code.NOT_ATTESTED):
-            await world.submit("university", "PublishModel", "heart", "1", DIGEST)
+            await vote(world, "university")
 
-    async def test_refuses_open_failed_and_unknown_rounds(self) -> None:
+    async def test_refuses_open_failed_abandoned_and_unknown_rounds(self) -> None:
         scenario, world = await make_scenario()
         with refused(Code.ROUND_UNKNOWN):
-            await world.submit("university", "PublishModel", "heart", "1", DIGEST)
+            await vote(world, "university")
         await scenario.open()
         with refused(Code.ROUND_NOT_CLOSED):
-            await world.submit("university", "PublishModel", "heart", "1", DIGEST)
+            await vote(world, "university")
         world.now_ms = (await scenario.round()).judge_deadline_ms
         await scenario.close()
         with refused(Code.TOO_FEW_ACCEPTED):
-            await world.submit("university", "PublishModel", "heart", "1", DIGEST)
+            await vote(world, "university")
+        scenario, world = await abandoned()
+        with refused(Code.ROUND_ABANDONED):
+            await vote(world, "university")
 
-    async def test_an_institution_cannot_publish_and_the_committee_alone_is_not_enough(self) -> None:
+    async def test_an_institution_cannot_vote_and_the_committee_alone_is_not_enough(self) -> None:
         _, world = await attested()
         with refused(Code.NOT_COMMITTEE):
-            await world.submit("alpha", "PublishModel", "heart", "1", DIGEST)
+            await vote(world, "alpha")
         with not_endorsed():
             await world.submit("university", "PublishModel", "heart", "1", DIGEST, endorsers=world.consortium.committee)
 
+    async def test_a_member_without_a_key_in_the_round_does_not_vote_and_the_others_suffice(self) -> None:
+        scenario, world = await attested()
+        round_ = await scenario.round()
+        fewer = round_.model_copy(update={"committee": round_.committee[:2]})
+        world.force("", "round/heart/000001", fewer.encode())
+        with refused(Code.NOT_COMMITTEE, "round 1's committee (coordinator, regulator)"):
+            await vote(world, "university")
+        for member in ("coordinator", "regulator"):
+            await vote(world, member)
+        assert (await scenario.round()).state == "published"
+
     async def test_every_organisation_refuses_a_forged_sum_that_the_committee_attested(self) -> None:
         scenario, world = await attested()
+        await vote(world, "regulator")
         blob = await scenario.upload_model("coordinator", forge(await scenario.total(), scenario, "first value"))
         lie = (await scenario.aggregate()).model_copy(update={"sum": blob})
         world.force("", "aggregate/heart/000001", lie.encode())
@@ -248,22 +296,91 @@ class TestPublishModel:
 
     async def test_where_the_committee_recomputes_its_word_is_taken(self) -> None:
         _, world = await attested("recompute")
-        done = await world.submit("university", "PublishModel", "heart", "1", DIGEST)
-        assert done.simulation.private_reads == set()
+        await vote(world, "regulator")
+        assert (await vote(world, "university")).simulation.private_reads == set()
 
-    async def test_an_organisation_whose_peer_lacks_the_sum_does_not_endorse(self) -> None:
+    async def test_an_organisation_whose_peer_lacks_the_sum_does_not_endorse_the_decisive_vote(self) -> None:
         scenario, world = await attested()
+        await vote(world, "regulator")
         total = (await scenario.aggregate()).sum
         assert total is not None
         world.lose("alpha", "models", model_chunk_key("heart", total.chunks[0]))
         with refused(Code.CHUNK_UNAVAILABLE):
             await world.simulate("alpha", "university", "PublishModel", "heart", "1", DIGEST)
 
-    async def test_of_two_publications_at_once_one_is_invalid(self) -> None:
+    @pytest.mark.parametrize("digests", [(DIGEST, DIGEST), (DIGEST, OTHER)])
+    async def test_of_two_votes_at_once_one_is_invalid_so_that_none_misses_the_other(
+        self, digests: tuple[str, str]
+    ) -> None:
         _, world = await attested()
-        first = await world.endorse("university", "PublishModel", "heart", "1", DIGEST)
-        second = await world.endorse("coordinator", "PublishModel", "heart", "1", "cd" * 32)
+        first = await world.endorse("university", "PublishModel", "heart", "1", digests[0])
+        second = await world.endorse("coordinator", "PublishModel", "heart", "1", digests[1])
         assert [world.commit(first), world.commit(second)] == [VALID, CONFLICT]
+        assert (await vote(world, "coordinator", digests[1])).event == (
+            "ModelPublished" if digests[0] == digests[1] else "ModelProposed"
+        )
+
+    async def test_a_vote_and_an_abandonment_at_once_are_one_or_the_other(self) -> None:
+        for order in (1, -1):
+            scenario, world = await attested()
+            await vote(world, "university")
+            world.now_ms = (await scenario.round()).publish_deadline_ms + 1
+            decisive = await world.endorse("regulator", "PublishModel", "heart", "1", DIGEST)
+            giving_up = await world.endorse("coordinator", "AbandonRound", "heart", "1")
+            assert [world.commit(one) for one in (decisive, giving_up)[::order]] == [VALID, CONFLICT]
+
+
+class TestAbandonRound:
+    async def test_fails_the_round_and_the_next_opens_on_the_same_base_model(self) -> None:
+        scenario, world = await attested()
+        base, round_ = await scenario.progress(), await scenario.round()
+        world.now_ms = round_.publish_deadline_ms + 1
+        done = await world.submit("regulator", "AbandonRound", "heart", "1")
+        assert (done.written, done.event) == (["round/heart/000001"], "RoundAbandoned")
+        assert Round.decode(done.payload) == round_.model_copy(update={"state": "failed", "failure": "abandoned"})
+        again = await world.submit("university", "AbandonRound", "heart", "1")
+        assert (again.written, again.payload) == ([], done.payload)
+        second = await scenario.open(2)
+        assert (second.base_version, second.base_digest) == (base.version, base.model_digest)
+        assert (await world.submit("university", "AbandonRound", "heart", "1")).payload == done.payload
+
+    async def test_refuses_before_the_deadline_is_over(self) -> None:
+        scenario, world = await attested()
+        world.now_ms = (await scenario.round()).publish_deadline_ms
+        with refused(Code.PUBLISH_PENDING):
+            await world.submit("regulator", "AbandonRound", "heart", "1")
+
+    async def test_refuses_open_failed_published_and_unknown_rounds_however_late(self) -> None:
+        scenario, world = await make_scenario()
+        with refused(Code.ROUND_UNKNOWN):
+            await world.submit("regulator", "AbandonRound", "heart", "1")
+        await scenario.open()
+        world.now_ms += 10**9
+        with refused(Code.ROUND_NOT_CLOSED):
+            await world.submit("regulator", "AbandonRound", "heart", "1")
+        await scenario.close()
+        with refused(Code.TOO_FEW_ACCEPTED):
+            await world.submit("regulator", "AbandonRound", "heart", "1")
+        scenario, world, _ = await published()
+        world.now_ms += 10**9
+        with refused(Code.ALREADY_SETTLED):
+            await world.submit("regulator", "AbandonRound", "heart", "1")
+
+    async def test_only_the_committee_with_a_majority_gives_up(self) -> None:
+        scenario, world = await attested()
+        world.now_ms = (await scenario.round()).publish_deadline_ms + 1
+        with refused(Code.NOT_COMMITTEE):
+            await world.submit("alpha", "AbandonRound", "heart", "1")
+        with not_endorsed():
+            await world.submit("regulator", "AbandonRound", "heart", "1", endorsers=world.consortium.committee)
+
+    async def test_an_abandoned_round_gets_no_sum_any_more(self) -> None:
+        scenario, world = await closed()
+        blob = await uploaded_sum(scenario)
+        world.now_ms = (await scenario.round()).publish_deadline_ms + 1
+        await world.submit("regulator", "AbandonRound", "heart", "1")
+        with refused(Code.ROUND_ABANDONED):
+            await attest(world, blob)
 
 
 class TestReportMetrics:
@@ -324,6 +441,17 @@ async def attested(check: Check = "commitment") -> tuple[Scenario, World]:
     scenario, world = await closed(check)
     await scenario.attest()
     return scenario, world
+
+
+async def abandoned() -> tuple[Scenario, World]:
+    scenario, world = await attested()
+    world.now_ms = (await scenario.round()).publish_deadline_ms + 1
+    await world.submit("regulator", "AbandonRound", "heart", "1")
+    return scenario, world
+
+
+async def vote(world: World, member: str, digest: str = DIGEST) -> Transaction:
+    return await world.submit(member, "PublishModel", "heart", "1", digest)
 
 
 async def published() -> tuple[Scenario, World, bytes]:

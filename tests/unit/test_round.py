@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
-from blockfl.protocol.records import Aggregate, Blob, Model, Progress, Round, Update
+from blockfl.protocol.records import Aggregate, Blob, Progress, Round, Update
 from blockfl.protocol.round import (
     attest_aggregate,
     check_accepting,
@@ -19,7 +19,6 @@ from blockfl.protocol.round import (
     create_aggregate,
     create_task,
     open_round,
-    publish_round,
 )
 from blockfl.protocol.submission import create_update
 from blockfl.protocol.terms import compute_bounds
@@ -275,6 +274,7 @@ def test_a_closed_round_has_a_pending_sum_of_the_accepted() -> None:
         accepted=INSTITUTIONS,
         total_weight=8,
         sum=None,
+        summed_by=None,
         attested_at_ms=0,
     )
 
@@ -286,43 +286,13 @@ def test_no_other_round_gets_a_sum(state: str) -> None:
     with refused(Code.ROUND_NOT_CLOSED, state):
         create_aggregate(round_)
     with refused(Code.ROUND_NOT_CLOSED, state):
-        attest_aggregate(pending, round_, SUM, NOW_MS)
-    with refused(Code.ROUND_NOT_CLOSED, state):
-        publish_round(
-            round_, FEDERATION.progress, attest_aggregate(pending, CLOSED, SUM, NOW_MS), "1" * 64, "regulator", 1
-        )
+        attest_aggregate(pending, round_, SUM, "coordinator", NOW_MS)
 
 
 def test_an_attested_sum_is_attested_once() -> None:
-    attested = attest_aggregate(create_aggregate(CLOSED), CLOSED, SUM, NOW_MS + 5)
+    attested = attest_aggregate(create_aggregate(CLOSED), CLOSED, SUM, "coordinator", NOW_MS + 5)
     assert (attested.state, attested.sum, attested.attested_at_ms) == ("attested", SUM, NOW_MS + 5)
-    assert attest_aggregate(attested, CLOSED, SUM, NOW_MS + 9) == attested
-    assert attest_aggregate(attested, PUBLISHED, SUM, NOW_MS + 9) == attested
+    assert attest_aggregate(attested, CLOSED, SUM, "coordinator", NOW_MS + 9) == attested
+    assert attest_aggregate(attested, PUBLISHED, SUM, "coordinator", NOW_MS + 9) == attested
     with refused(Code.ALREADY_SETTLED):
-        attest_aggregate(attested, CLOSED, split_blob(b"other")[0], NOW_MS + 9)
-
-
-def test_a_publication_makes_the_next_version() -> None:
-    progress = FEDERATION.progress.model_copy(update={"round": 1})
-    attested = attest_aggregate(create_aggregate(CLOSED), CLOSED, SUM, NOW_MS + 5)
-    published, advanced, model = publish_round(CLOSED, progress, attested, "1" * 64, "regulator", NOW_MS + 7)
-    assert published == CLOSED.model_copy(update={"state": "published"})
-    assert advanced == Progress(task="heart", round=1, version=1, model_digest="1" * 64)
-    assert model == Model(
-        task="heart",
-        version=1,
-        round=1,
-        digest="1" * 64,
-        base_digest=ROUND.base_digest,
-        sum=SUM,
-        scale=ROUND.scale,
-        total_weight=8,
-        accepted=INSTITUTIONS,
-        published_by="regulator",
-        published_at_ms=NOW_MS + 7,
-    )
-
-
-def test_nothing_is_published_without_an_attested_sum() -> None:
-    with refused(Code.NOT_ATTESTED, "attest it first"):
-        publish_round(CLOSED, FEDERATION.progress, create_aggregate(CLOSED), "1" * 64, "regulator", NOW_MS)
+        attest_aggregate(attested, CLOSED, split_blob(b"other")[0], "coordinator", NOW_MS + 9)

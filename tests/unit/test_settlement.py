@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from blockfl.protocol.account import create_standing
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Credit, Score, Settlement, Standing
-from blockfl.protocol.records import Metrics, Model
+from blockfl.protocol.records import Metrics, Model, Vote
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
 from blockfl.protocol.settlement import Facts, list_payments, settle_round
@@ -24,7 +24,7 @@ FEDERATION = make_federation()
 HEADER = FEDERATION.update("alpha", np.zeros(FEDERATION.dimension, np.int16))[0]
 MODEL = Model(
     task="heart", version=2, round=1, digest="a" * 64, base_digest="b" * 64, sum=None, scale=0, total_weight=3,
-    accepted=(), published_by="coordinator", published_at_ms=NOW_MS + 100_000,
+    accepted=(), summed_by="coordinator", voters=("coordinator", "regulator"), published_at_ms=NOW_MS + 100_000,
 )  # fmt: skip
 BASE = MODEL.model_copy(update={"version": 1, "digest": "b" * 64})
 POLICY = DEFAULT_ECONOMICS
@@ -35,9 +35,13 @@ def make_facts(
     points: dict[str, int] | None = None,
     contesting: int = 0,
     policy: Any = POLICY,
+    votes: str = "bb-",
     **model: Any,
 ) -> Facts:
-    """Return the records of a round: a verdict is accepted, absent, equivocated, unjudged, or a code."""
+    """Return the records of a round: a verdict is accepted, absent, equivocated, unjudged, or a code.
+
+    The votes on the base version, one letter a member: b for it, another for another model, - for none.
+    """
     updates = {}
     for name, verdict in verdicts.items():
         if verdict == "absent":
@@ -64,6 +68,11 @@ def make_facts(
         score=Score(task="heart", round=1, state="scored", credits=scored, scored_at_ms=0),
         model=MODEL.model_copy(update={"published_at_ms": round_.closed_at_ms + 1, **model}),
         base=BASE,
+        base_votes=tuple(
+            Vote(task="heart", round=1, organisation=name, digest=letter * 64, voted_at_ms=0)
+            for name, letter in zip(COMMITTEE, votes, strict=True)
+            if letter != "-"
+        ),
         reports=reports,
     )
 
@@ -107,13 +116,14 @@ VERDICTS = st.sampled_from(
     st.integers(0, 5000),
     st.integers(0, 8),
     st.integers(0, 300),
+    st.text("bcd-", min_size=3, max_size=3),
 )
 @settings(max_examples=300, deadline=None)
 def test_every_settlement_is_that_of_the_reference_and_conserves_the_credits(
     verdicts: dict[str, str], points: dict[str, int], treasury: int, contesting: int, publisher: str, took_ms: int,
-    stake: int, absences: int, debt: int,
+    stake: int, absences: int, debt: int, votes: str,
 ) -> None:  # fmt: skip
-    facts = make_facts(verdicts, points, contesting, published_by=publisher)
+    facts = make_facts(verdicts, points, contesting, votes=votes, summed_by=publisher)
     facts = Facts(**{**facts.__dict__, "model": facts.model.model_copy(
         update={"published_at_ms": facts.round_.closed_at_ms + took_ms})})  # fmt: skip
     standings = make_standings(stake=stake, absences=absences, debt=debt)
@@ -182,18 +192,25 @@ class TestCommittee:
         assert [one.amount for one in settle(make_facts(ALL)).fees] == [100, 100, 100, 200]
         assert [one.amount for one in settle(make_facts({**ALL, "beta": "unjudged"})).fees] == [200]
 
-    def test_the_aggregators_fee_goes_to_whoever_publishes_when_it_is_late(self) -> None:
+    def test_the_aggregators_fee_goes_to_whoever_sums_when_it_is_late(self) -> None:
         late = FEDERATION.round.judge_deadline_ms + 600_001
-        fees = [settle(make_facts(ALL, published_by=who, published_at_ms=late)).fees[-1] for who in COMMITTEE]
+        fees = [settle(make_facts(ALL, summed_by=who, published_at_ms=late)).fees[-1] for who in COMMITTEE]
         assert [one.amount for one in fees] == [100, 200, 200]
-        in_time = settle(make_facts(ALL, published_by="regulator")).fees
+        in_time = settle(make_facts(ALL, summed_by="regulator")).fees
         assert [one.amount for one in in_time] == [100, 100, 100]
 
-    def test_a_version_that_most_cannot_reproduce_costs_its_publisher_and_nobody_must_build_on_it(self) -> None:
-        made = settle(make_facts({**ALL, "delta": "absent"}, contesting=3))
-        assert [(one.organisation, one.amount) for one in made.fines] == [("coordinator", 1000)]
+    def test_a_version_that_most_cannot_reproduce_costs_its_voters_and_nobody_must_build_on_it(self) -> None:
+        made = settle(make_facts({**ALL, "delta": "absent"}, contesting=3, votes="bbc"))
+        fines = [(one.organisation, one.amount) for one in made.fines]
+        assert fines == [("coordinator", 1000), ("regulator", 1000)]
         assert made.outcomes[2].penalty == 0
-        assert settle(make_facts(ALL, contesting=2)).fines == ()
+
+    def test_a_vote_for_another_model_than_most_arrive_at_costs_its_voter(self) -> None:
+        made = settle(make_facts(ALL, contesting=1, votes="bcb"))
+        assert [(one.organisation, one.amount) for one in made.fines] == [("regulator", 1000)]
+
+    def test_when_as_many_confirm_a_version_as_contest_it_nobody_pays(self) -> None:
+        assert settle(make_facts(ALL, contesting=2, votes="bcb")).fines == ()
 
 
 class TestSuspension:

@@ -23,11 +23,11 @@ from blockfl.ledger.client import Ledger, is_refused_with
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
-from blockfl.ledger.transfer import upload_blob
+from blockfl.ledger.transfer import fetch_blob, upload_blob
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Consortium, Progress, Round, Task, Update
+from blockfl.protocol.records import Blob, Consortium, Progress, Round, Task, Update
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _IDLE_S = 5.0
 _RETRY_S = 0.5
 _RETRY_LIMIT_S = 15.0
 _CLOCK_MARGIN_MS = 1000
-_OF_NO_CONSEQUENCE = frozenset({"MetricsReported", "AggregateAttested", "EquivocationRecorded"})
+_OF_NO_CONSEQUENCE = frozenset({"MetricsReported", "ModelProposed", "EquivocationRecorded"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,8 @@ class AggregatorSettings:
         tasks: Only these tasks; empty: every task of the ledger.
         enrolment_patience_s: How long the first round waits, once enough institutions have enrolled, for the rest.
         judge_patience_s: After how long the next member judges or closes what the one before has not.
-        takeover_s: After how long another member opens, sums or publishes in the aggregator's place.
+        takeover_s: After how long another member opens, sums or settles in the aggregator's place.
+        abandon_slack_s: How long after its publish deadline a round is given up: as much as stated times may be off.
         until_complete: End once every task has had all its rounds.
     """
 
@@ -57,6 +58,7 @@ class AggregatorSettings:
     enrolment_patience_s: float = 60.0
     judge_patience_s: float = 5.0
     takeover_s: float = 60.0
+    abandon_slack_s: float = 30.0
     until_complete: bool = False
 
 
@@ -149,8 +151,14 @@ class Aggregator:
         wanted = [task for task in self._tasks if not self._settings.tasks or task.spec.task in self._settings.tasks]
         if len(wanted) < max(1, len(self._settings.tasks)):
             outlook.complete = False
+        failures: list[LedgerError | ProtocolError] = []
         for task in wanted:
-            await self._attend(self._consortium, task, outlook)
+            try:
+                await self._attend(self._consortium, task, outlook)
+            except (LedgerError, ProtocolError) as error:
+                failures.append(error)  # what is wrong with one task does not stop the others
+        if failures:
+            raise failures[0]
         self._watch.forget(outlook.duties)
         return outlook
 
@@ -317,22 +325,63 @@ class Aggregator:
         )
 
     async def _publish(self, consortium: Consortium, task: Task, round_: Round, outlook: _Outlook) -> None:
+        """Bring a closed round its model: sum in the member's turn, vote at once; or give the round up."""
         name, number = task.spec.task, round_.round
-        duty = f"publish/{name}/{number}"
-        if not self._is_due(consortium, duty, outlook, self._settings.takeover_s, task.spec.aggregator):
+        slack_ms = round(1000 * self._settings.abandon_slack_s)
+        if (
+            self._is_past(round_.publish_deadline_ms + slack_ms, outlook)
+            and self._is_due(consortium, f"abandon/{name}/{number}", outlook, self._settings.judge_patience_s, None)
+            and await self._abandon(round_)
+        ):
+            outlook.wake_s = 0.0
             return
-        base = await obtain_model(self._ledger, self._store, task, round_.base_version)
+        attested = (await self._ledger.read_aggregate(name, number)).sum
+        if attested is not None:
+            await self._vote(task, round_, attested)
+            return
+        duty, first = f"sum/{name}/{number}", task.spec.aggregator
+        if self._is_due(consortium, duty, outlook, self._settings.takeover_s, first):
+            await self._sum(task, round_)
+            outlook.wake_s = 0.0
+
+    async def _sum(self, task: Task, round_: Round) -> None:
+        name, number = task.spec.task, round_.round
         total = await compute_round_sum(self._ledger, round_, task.spec, self._opening_key, self._on_opened(round_))
         blob, chunks = split_blob(total)
         await upload_blob(self._ledger, name, blob, chunks)
         await self._ledger.attest_aggregate(name, number, blob)
+        self._report(f"task {name}, round {number}: summed {len(round_.accepted)} updates")
+
+    async def _vote(self, task: Task, round_: Round, attested: Blob) -> None:
+        """Vote for the model that the attested sum makes, derived here: nobody's word is taken for it."""
+        name, number = task.spec.task, round_.round
+        if self._ledger.organisation not in [one.organisation for one in round_.committee]:
+            return  # this member had no opening key when the round opened
+        if self._ledger.organisation in [one.organisation for one in await self._ledger.list_votes(name, number)]:
+            return
+        base = await obtain_model(self._ledger, self._store, task, round_.base_version)
+        total = await fetch_blob(self._ledger, name, attested)
         content = await asyncio.to_thread(
             compute_model, task.spec, base, total, len(round_.accepted), round_.scale, round_.total_weight
         )
         self._store.put(content)
-        await self._ledger.publish_model(name, number, compute_digest(content))
-        self._report(f"task {name}, round {number}: published version {round_.base_version + 1}")
-        outlook.wake_s = 0.0
+        digest = compute_digest(content)
+        await self._ledger.publish_model(name, number, digest)
+        is_published = (await self._ledger.read_round(name, number)).state == "published"
+        done = f"published version {round_.base_version + 1}" if is_published else f"voted for {digest[:16]}…"
+        self._report(f"task {name}, round {number}: {done}")
+
+    async def _abandon(self, round_: Round) -> bool:
+        """Give a round up; return whether it is over."""
+        try:
+            await self._ledger.abandon_round(round_.task, round_.round)
+        except LedgerError as error:
+            if not is_refused_with(error, Code.ALREADY_SETTLED, Code.PUBLISH_PENDING):
+                raise
+            _log.info("round %d not abandoned: %s", round_.round, error)
+            return is_refused_with(error, Code.ALREADY_SETTLED)
+        self._report(f"task {round_.task}, round {round_.round}: abandoned, it was not published in time")
+        return True
 
     def _on_opened(self, round_: Round) -> Callable[[int, int], None]:
         def progress(done: int, total: int) -> None:

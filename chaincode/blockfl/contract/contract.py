@@ -116,6 +116,7 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "CloseRound": Entry(rounds.close_round, (task, number)),
         "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, Blob.decode)),
         "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
+        "AbandonRound": Entry(rounds.abandon_round, (task, number)),
         "ReportMetrics": Entry(rounds.report_metrics, (Metrics.decode,)),
     } | _list_credits(Credits(rounds.opener))
 
@@ -157,6 +158,7 @@ def _list_reads() -> dict[str, Entry]:
         "ReadUpload": Entry(query.read_upload, (task, number, organisation)),
         "ReadChunk": Entry(query.read_chunk, (task, number, organisation, decode_number)),
         "ReadAggregate": Entry(query.read_aggregate, (task, number)),
+        "ListVotes": Entry(query.list_votes, (task, number)),
         "ReadModel": Entry(query.read_model, (task, number)),
         "ListModels": Entry(query.list_models, (task,)),
         "ReadModelChunk": Entry(query.read_model_chunk, (task, decode_digest)),

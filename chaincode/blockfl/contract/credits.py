@@ -8,7 +8,7 @@ from blockfl.protocol import place
 from blockfl.protocol.account import check_amount, grant, release, transfer
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import TREASURY, Account, Credit, Receipt, Score, Settlement, Standing, Supply
-from blockfl.protocol.records import Consortium, Metrics, Model, Round, TaskSpec
+from blockfl.protocol.records import Consortium, Metrics, Model, Round, TaskSpec, Vote
 from blockfl.protocol.settlement import Facts, check_scoring, check_settling, list_payments, require_economics
 from blockfl.protocol.settlement import settle_round as compute_settlement
 
@@ -102,10 +102,8 @@ class Credits:
             one.organisation: await _read_standing(state, task, one.organisation) for one in round_.participants
         }
         treasury = await find_account(state, TREASURY)
-        balances = {}
-        if facts.base is not None:
-            publisher = await find_account(state, facts.base.published_by)
-            balances[publisher.organisation] = publisher.credits
+        accounts = [await find_account(state, one.organisation) for one in facts.base_votes]
+        balances = {one.organisation: one.credits for one in accounts}
         settlement = compute_settlement(facts, standings, treasury.credits, balances, state.now_ms)
         await _apply(state, settlement, treasury)
         await state.write(key, settlement)
@@ -128,9 +126,11 @@ async def _apply(state: State, settlement: Settlement, treasury: Account) -> Non
 async def _collect_facts(state: State, spec: TaskSpec, round_: Round, score: Score | None) -> Facts:
     assert score is not None  # check_settling has refused before
     base: Model | None = None
+    votes: dict[str, Vote] = {}
     reports: list[Metrics] = []
     if round_.base_version:
         base = await state.read_model(round_.task, round_.base_version)
+        votes = await state.find_votes(await state.read_round(round_.task, base.round))
         for part in round_.participants:
             key = place.metrics_key(round_.task, round_.base_version, part.organisation)
             report = await state.find(Metrics, key)
@@ -143,6 +143,7 @@ async def _collect_facts(state: State, spec: TaskSpec, round_: Round, score: Sco
         score=score,
         model=await state.read_model(round_.task, round_.base_version + 1),
         base=base,
+        base_votes=tuple(votes.values()),
         reports=tuple(reports),
     )
 

@@ -88,6 +88,11 @@ async def read_aggregate(state: State, task: str, number: int) -> bytes:
     return (await state.read_aggregate(task, number)).encode()
 
 
+async def list_votes(state: State, task: str, number: int) -> bytes:
+    """Return the committee's votes on a round's model, by organisation."""
+    return await state.list_encoded(f"vote/{task}/{number:06d}")
+
+
 async def read_model(state: State, task: str, version: int) -> bytes:
     """Return a model version (BFL117)."""
     return (await state.read_model(task, version)).encode()

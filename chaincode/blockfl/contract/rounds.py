@@ -6,7 +6,7 @@ from blockfl.contract.opener import Opener
 from blockfl.contract.stake import require_settled, select_eligible
 from blockfl.contract.state import State
 from blockfl.contract.verifier import SumVerifier
-from blockfl.protocol import place
+from blockfl.protocol import place, publication
 from blockfl.protocol import round as rule
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import judge_missing
@@ -184,7 +184,7 @@ class Rounds:
         require_committee(await state.read_consortium(), state.caller)
         round_ = await self._read_accepted_round(state, task, number)
         aggregate = await state.read_aggregate(task, number)
-        attested = rule.attest_aggregate(aggregate, round_, total, state.now_ms)
+        attested = rule.attest_aggregate(aggregate, round_, total, state.caller, state.now_ms)
         if attested == aggregate:
             return aggregate.encode()
         await require_model(state, task, total, f"the sum of round {number} of task {task}")
@@ -206,9 +206,10 @@ class Rounds:
             )
 
     async def publish_model(self, state: State, task: str, number: int, digest: str) -> bytes:
-        """Make the attested sum of a closed round the next version of the model.
+        """Vote for the model that the attested sum makes; the vote that reaches the threshold makes the version.
 
-        With commitments every endorsing organisation verifies the sum again; it takes nobody's word for it.
+        With commitments every organisation that endorses the decisive vote verifies the sum again; it takes nobody's
+        word for it.
         """
         require_committee(await state.read_consortium(), state.caller)
         round_ = await self._read_accepted_round(state, task, number)
@@ -218,9 +219,20 @@ class Rounds:
                 raise ProtocolError(
                     Code.ALREADY_SETTLED, f"round {number} of {task} was published as {model.digest}, not {digest}"
                 )
-            return model.encode()
-        progress, aggregate = await state.read_progress(task), await state.read_aggregate(task, number)
-        published, moved, model = rule.publish_round(round_, progress, aggregate, digest, state.caller, state.now_ms)
+            return round_.encode()
+        aggregate, votes = await state.read_aggregate(task, number), await state.find_votes(round_)
+        vote = publication.cast_vote(round_, aggregate, votes, state.caller, digest, state.now_ms)
+        if state.caller in votes:
+            return round_.encode()
+        progress = await state.read_progress(task)
+        made = publication.publish_round(
+            round_, progress, aggregate, {**votes, state.caller: vote}, digest, state.now_ms
+        )
+        await state.write(place.vote_key(task, number, state.caller), vote)
+        if made is None:
+            state.announce("ModelProposed", task=task, number=number, organisation=state.caller, detail=digest)
+            return round_.encode()
+        published, moved, model = made
         spec = (await state.read_task(task)).spec
         if spec.is_committed and aggregate.sum:
             await self._verifier.verify(state, round_, spec.manifest.dimension, aggregate.sum)
@@ -228,14 +240,22 @@ class Rounds:
         await state.write(place.progress_key(task), moved)
         await state.write(place.round_key(task, number), published)
         state.announce("ModelPublished", task=task, number=number, organisation=state.caller, detail=digest)
-        return model.encode()
+        return published.encode()
+
+    async def abandon_round(self, state: State, task: str, number: int) -> bytes:
+        """Give up a closed round whose time to be published is over; the next opens on the same base model."""
+        require_committee(await state.read_consortium(), state.caller)
+        round_ = await state.read_round(task, number)
+        abandoned = publication.abandon_round(round_, state.now_ms)
+        if abandoned == round_:
+            return round_.encode()
+        await state.write(place.round_key(task, number), abandoned)
+        state.announce("RoundAbandoned", task=task, number=number, organisation=state.caller)
+        return abandoned.encode()
 
     async def _read_accepted_round(self, state: State, task: str, number: int) -> Round:
         round_ = await state.read_round(task, number)
-        if round_.state == "failed":
-            raise ProtocolError(
-                Code.TOO_FEW_ACCEPTED, f"round {number} of {task} failed, it has no sum: open the next round"
-            )
+        publication.check_not_failed(round_)
         if round_.state == "open":
             raise ProtocolError(Code.ROUND_NOT_CLOSED, f"round {number} of {task} is open: close it first")
         return round_

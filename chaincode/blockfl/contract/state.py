@@ -23,6 +23,7 @@ from blockfl.protocol.records import (
     Task,
     TaskSpec,
     Update,
+    Vote,
 )
 
 R = TypeVar("R", bound=Record)
@@ -136,6 +137,16 @@ class State:
         keys = [place.equivocation_key(round_.task, round_.round, one.organisation) for one in round_.participants]
         found = [await self.find(Equivocation, key) for key in keys]
         return tuple(one.organisation for one in found if one is not None)
+
+    async def find_votes(self, round_: Round) -> dict[str, Vote]:
+        """Return the votes of a round's committee, by organisation, ascending.
+
+        Every member's key is read, also where nothing is: of two votes in one block the second is invalid, so that two
+        can never both miss the other.
+        """
+        keys = [place.vote_key(round_.task, round_.round, one.organisation) for one in round_.committee]
+        found = [await self.find(Vote, key) for key in keys]
+        return {one.organisation: one for one in found if one is not None}
 
     async def list_encoded(self, prefix: str) -> bytes:
         """Return all records below a prefix, in the order of their keys, as one JSON array; for reads only."""

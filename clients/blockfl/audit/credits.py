@@ -6,7 +6,7 @@ from blockfl.protocol import place
 from blockfl.protocol.appeal import check_objection, find_penalties, has_majority
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.economics import Account, Objection, Receipt, Reversal, Score, Settlement, Standing, Supply
-from blockfl.protocol.records import Consortium, Equivocation, Metrics, Model, Round, Task, Update
+from blockfl.protocol.records import Consortium, Equivocation, Metrics, Model, Round, Task, Update, Vote
 from blockfl.protocol.settlement import Facts, require_economics, settle_round
 
 
@@ -76,7 +76,7 @@ def _verify_settlement(facts: Facts, standings: dict[str, Standing], settlement:
     fined = {one.organisation: one.amount for one in settlement.fines}
     treasury = settlement.treasury + sum(one.reward - one.penalty for one in settlement.outcomes)
     treasury += sum(one.amount for one in settlement.fees) - sum(fined.values())
-    balances = {facts.base.published_by: 0} | fined if facts.base else fined
+    balances = {one.organisation: 0 for one in facts.base_votes} | fined
     try:
         expected = settle_round(facts, standings, treasury, balances, settlement.settled_at_ms)
     except (ProtocolError, KeyError) as error:
@@ -92,6 +92,7 @@ def _collect_facts(history: History, task: Task, number: int) -> Facts:
     participants = [one.organisation for one in round_.participants]
     reports = history.below(Metrics, f"metrics/{name}/{round_.base_version:06d}")
     equivocations = history.below(Equivocation, f"equivocation/{name}/{number:06d}")
+    base = history.get(Model, place.model_key(name, round_.base_version)) if round_.base_version else None
     return Facts(
         spec=task.spec,
         round_=round_,
@@ -99,7 +100,8 @@ def _collect_facts(history: History, task: Task, number: int) -> Facts:
         equivocators=tuple(one.organisation for one in equivocations),
         score=history.get(Score, place.score_key(name, number)),
         model=history.get(Model, place.model_key(name, round_.base_version + 1)),
-        base=history.get(Model, place.model_key(name, round_.base_version)) if round_.base_version else None,
+        base=base,
+        base_votes=tuple(history.below(Vote, f"vote/{name}/{base.round:06d}")) if base else (),
         reports=tuple(
             one for one in reports if one.organisation in participants and one.reported_at_ms <= settled_at_ms
         ),

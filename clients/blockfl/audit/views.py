@@ -54,6 +54,9 @@ async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
                 ],
                 "unjudged": list(round_.unjudged),
                 "absent": list(round_.absent),
+                "failure": round_.failure,
+                "summed_by": aggregate.summed_by if aggregate else None,
+                "votes": {vote.organisation: vote.digest for vote in await ledger.list_votes(task, round_.round)},
                 "opened": format_time(round_.opened_at_ms),
                 "seconds": _seconds(round_, list(updates), aggregate, models.get(round_.round)),
             }
@@ -80,7 +83,8 @@ async def list_models(ledger: Ledger, task: str) -> list[Row]:
                 "round": model.round,
                 "digest": model.digest,
                 "accepted": list(model.accepted),
-                "published_by": model.published_by,
+                "summed_by": model.summed_by,
+                "voters": list(model.voters),
                 "published": format_time(model.published_at_ms),
                 "accuracy": round(correct / samples / 1e6, 6) if samples else None,
                 "confirmed_by": [report.organisation for report in reports if report.model_digest == model.digest],
@@ -114,7 +118,7 @@ def _update_row(update: Update) -> Row:
 
 
 async def _find_aggregate(ledger: Ledger, round_: Round) -> Aggregate | None:
-    if round_.state not in ("closed", "published"):
+    if round_.state == "open" or round_.failure == "too few accepted":
         return None
     try:
         return await ledger.read_aggregate(round_.task, round_.round)

@@ -41,7 +41,7 @@ def create(
     institutions: Annotated[
         list[str] | None, typer.Option("--institution", help="Who may enrol; default: every institution.")
     ] = None,
-    aggregator: Annotated[str | None, typer.Option(help="Who sums and publishes; default: the coordinator.")] = None,
+    aggregator: Annotated[str | None, typer.Option(help="Who opens and sums; default: the coordinator.")] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 10,
     minimum: Annotated[int, typer.Option(min=MINIMUM_ACCEPTED, help="Updates a round needs.")] = MINIMUM_ACCEPTED,
     norm_bound: Annotated[float, typer.Option(min=1e-6, help="Largest L2 norm of an update, in weights.")] = 10.0,
@@ -60,6 +60,9 @@ def create(
     ] = None,
     submit_seconds: Annotated[int, typer.Option(min=1, help="Time to train and submit.")] = 3600,
     judge_seconds: Annotated[int, typer.Option(min=1, help="Time to judge after that.")] = 600,
+    publish_seconds: Annotated[
+        int, typer.Option(min=1, help="Time to publish after that; a round without a model may then be abandoned.")
+    ] = 3600,
     unconfined: workload.Unconfined = False,
     seed: workload.Seed = None,
     json: option.Json = False,
@@ -93,7 +96,7 @@ def create(
             weight_cap=weight_cap,
             samples_cap=samples_cap,
             economics=credits,
-            deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds),
+            deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
             training=training,
         )
 

@@ -111,8 +111,12 @@ class Ledger:
         return await self._submit_as_committee("AttestAggregate", task, str(number), blob.encode())
 
     async def publish_model(self, task: str, number: int, model_digest: str) -> Committed:
-        """Publish the round's new model version (committee); endorsed by every member that has the sum."""
+        """Vote for the round's new model version (committee); endorsed by every member that has the sum."""
         return await self._submit_as_members("PublishModel", task, str(number), model_digest)
+
+    async def abandon_round(self, task: str, number: int) -> Committed:
+        """Give up a closed round that was not published in time (committee)."""
+        return await self.submit("AbandonRound", task, str(number))
 
     async def report_metrics(self, metrics: records.Metrics) -> Committed:
         """Report the organisation's own evaluation of a version (institution)."""
@@ -233,6 +237,10 @@ class Ledger:
     async def read_aggregate(self, task: str, number: int) -> records.Aggregate:
         """Return a round's sum as attested."""
         return await self._read(records.Aggregate, "ReadAggregate", task, str(number))
+
+    async def list_votes(self, task: str, number: int) -> tuple[records.Vote, ...]:
+        """Return the committee's votes on a round's model, by organisation."""
+        return await self._list(records.Vote, "ListVotes", task, str(number))
 
     async def read_model(self, task: str, version: int) -> records.Model:
         """Return a model version."""

@@ -88,6 +88,8 @@ class Code(Enum):
     MODEL_MISMATCH = ("BFL503", "the model is not the one that was published")
     ALREADY_SETTLED = ("BFL504", "this was done before, with another result")
     TOO_FEW_ACCEPTED = ("BFL505", "too few updates were accepted")
+    ROUND_ABANDONED = ("BFL506", "the round was abandoned, it makes no model")
+    PUBLISH_PENDING = ("BFL507", "the round may still be published")
 
     # 6xx: credits
     AMOUNT = ("BFL601", "not an amount of credits that can be moved")

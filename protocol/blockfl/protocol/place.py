@@ -71,6 +71,11 @@ def aggregate_key(task: str, number: int) -> str:
     return f"aggregate/{task}/{number:06d}"
 
 
+def vote_key(task: str, number: int, organisation: str) -> str:
+    """Key of a ``Vote``."""
+    return f"vote/{task}/{number:06d}/{organisation}"
+
+
 def model_key(task: str, version: int) -> str:
     """Key of a ``Model``."""
     return f"model/{task}/{version:06d}"

@@ -185,10 +185,12 @@ def check_rules(rules: NormRules, manifest: Manifest, bound_l2_micro: int) -> No
 
 
 class Deadlines(Record):
-    """Seconds from a round's opening to the end of submitting, and from there to the end of judging."""
+    """Seconds from a round's opening to the end of submitting, from there to the end of judging, and from there (or
+    from the close, if that is later) to when a round without a model may be abandoned."""
 
     submit_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
     judge_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
+    publish_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
 
 
 class Training(Record):
@@ -347,15 +349,18 @@ class Round(Record):
     ``bound_l2_squared`` and ``bound_linf`` are the integer bounds for weight 1: an update of weight ω keeps
     Σx² ≤ ω²·bound_l2_squared and |x| ≤ min(32767, ω·bound_linf), where x = ω·δ·2^scale rounded. ``norms`` are the
     task's further norm rules as they hold in this round.
-    After closing: ``accepted``, ``rejected``, ``unjudged`` and ``absent`` partition the participants.
+    After closing: ``accepted``, ``rejected``, ``unjudged`` and ``absent`` partition the participants. ``failure`` says
+    why a round failed, and is empty otherwise.
     """
 
     task: Name
     round: Positive
     state: Literal["open", "closed", "published", "failed"]
+    failure: Literal["", "too few accepted", "abandoned"]
     base_version: Natural
     base_digest: Digest
     committee: tuple[Recipient, ...]
+    threshold: Positive
     participants: tuple[Participant, ...]
     scale: Annotated[int, Field(ge=-64, le=64)]
     bound_l2_squared: Decimal
@@ -364,6 +369,7 @@ class Round(Record):
     opened_at_ms: Natural
     submit_deadline_ms: Natural
     judge_deadline_ms: Natural
+    publish_deadline_ms: Natural
     closed_at_ms: Natural
     accepted: Organisations
     rejected: Organisations
@@ -502,7 +508,10 @@ class Dispute(Record):
 
 
 class Aggregate(Record):
-    """A round's sum. Key: ``aggregate/<task>/<round>``; key-level policy: the committee's threshold."""
+    """A round's sum. Key: ``aggregate/<task>/<round>``; key-level policy: the committee's threshold.
+
+    ``summed_by`` is the committee member that brought the sum to be attested.
+    """
 
     task: Name
     round: Positive
@@ -510,11 +519,29 @@ class Aggregate(Record):
     accepted: Organisations
     total_weight: Positive
     sum: Blob | None
+    summed_by: Name | None
     attested_at_ms: Natural
 
 
+class Vote(Record):
+    """A committee member's word on what model a round's sum makes. Key: ``vote/<task>/<round>/<organisation>``.
+
+    ``digest`` is that of the model's file; a vote is never changed.
+    """
+
+    task: Name
+    round: Positive
+    organisation: Name
+    digest: Digest
+    voted_at_ms: Natural
+
+
 class Model(Record):
-    """A version of the global model. Key: ``model/<task>/<version>``. Version 0 is the initial one, without a sum."""
+    """A version of the global model. Key: ``model/<task>/<version>``. Version 0 is the initial one, without a sum.
+
+    ``voters`` are the committee members whose votes made it, ``summed_by`` the one that brought its sum; of version 0,
+    nobody and whoever created the task.
+    """
 
     task: Name
     version: Natural
@@ -525,7 +552,8 @@ class Model(Record):
     scale: Annotated[int, Field(ge=-64, le=64)]
     total_weight: Natural
     accepted: Organisations
-    published_by: Name
+    summed_by: Name
+    voters: Organisations
     published_at_ms: Natural
 
 

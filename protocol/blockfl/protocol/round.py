@@ -1,7 +1,7 @@
-"""The states of a round: open → closed → published, or open → failed. Rules only; the contract reads and writes.
+"""The states of a round: open → closed → published; open or closed → failed. Rules only; the contract reads and writes.
 
-Owns: when a round may open and close, who takes part, who is accepted, what a publication makes. Every function takes
-records and the transaction's time and returns new records.
+Owns: when a round may open and close, who takes part, who is accepted; ``blockfl.protocol.publication`` goes on from
+there. Every function takes records and the transaction's time and returns new records.
 
     round_ = open_round(task, progress, previous, consortium, keys, enrolments, number=1, now_ms=now_ms)
     round_ = close_round(round_, updates, equivocators, task.spec.minimum_accepted, now_ms, task.spec.aggregation)
@@ -68,7 +68,8 @@ def create_task(spec: TaskSpec, creator: str, now_ms: int) -> tuple[Task, Progre
         scale=0,
         total_weight=0,
         accepted=(),
-        published_by=creator,
+        summed_by=creator,
+        voters=(),
         published_at_ms=now_ms,
     )
     return task, progress, model
@@ -124,16 +125,19 @@ def open_round(
     bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
     bounds = compute_bounds(bound_l2_micro, max(weights.values()), spec.manifest.dimension)
     submit_deadline_ms = now_ms + 1000 * spec.deadlines.submit_s
+    judge_deadline_ms = submit_deadline_ms + 1000 * spec.deadlines.judge_s
     return Round(
         task=spec.task,
         round=number,
         state="open",
+        failure="",
         base_version=progress.version,
         base_digest=progress.model_digest,
         committee=tuple(
             Recipient(organisation=organisation, public_key=registered[organisation])
             for organisation in sorted(registered)
         ),
+        threshold=consortium.threshold,
         participants=tuple(
             Participant(
                 organisation=organisation,
@@ -149,7 +153,8 @@ def open_round(
         norms=freeze_norms(spec, bound_l2_micro, bounds.scale, has_reference=progress.version > 0),
         opened_at_ms=now_ms,
         submit_deadline_ms=submit_deadline_ms,
-        judge_deadline_ms=submit_deadline_ms + 1000 * spec.deadlines.judge_s,
+        judge_deadline_ms=judge_deadline_ms,
+        publish_deadline_ms=judge_deadline_ms + 1000 * spec.deadlines.publish_s,
         closed_at_ms=0,
         accepted=(),
         rejected=(),
@@ -182,6 +187,18 @@ def check_open(round_: Round) -> None:
     """
     if round_.state != "open":
         raise ProtocolError(Code.ROUND_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}")
+
+
+def check_closed(round_: Round) -> None:
+    """Check that the round is closed and waits for its model.
+
+    Raises:
+        ProtocolError: BFL107.
+    """
+    if round_.state != "closed":
+        raise ProtocolError(
+            Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}, expected closed"
+        )
 
 
 def close_round(
@@ -223,9 +240,13 @@ def close_round(
     )
     total_weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
     is_closed = len(accepted) >= minimum_accepted
+    # Whoever closes late leaves as much time to publish as whoever closes in time.
+    delay_ms = max(0, now_ms - round_.judge_deadline_ms)
     return round_.model_copy(
         update={
             "state": "closed" if is_closed else "failed",
+            "failure": "" if is_closed else "too few accepted",
+            "publish_deadline_ms": round_.publish_deadline_ms + delay_ms,
             "closed_at_ms": now_ms,
             "accepted": accepted,
             "rejected": tuple(name for name in names if name not in (*accepted, *undecided, *absent)),
@@ -254,7 +275,7 @@ def create_aggregate(round_: Round) -> Aggregate:
     Raises:
         ProtocolError: BFL107 if the round is not closed.
     """
-    _check_closed(round_)
+    check_closed(round_)
     return Aggregate(
         task=round_.task,
         round=round_.round,
@@ -262,18 +283,21 @@ def create_aggregate(round_: Round) -> Aggregate:
         accepted=round_.accepted,
         total_weight=round_.total_weight,
         sum=None,
+        summed_by=None,
         attested_at_ms=0,
     )
 
 
 def create_score(round_: Round) -> Score:
     """Return the record that the committee will write a closed round's points into."""
-    _check_closed(round_)
+    check_closed(round_)
     return Score(task=round_.task, round=round_.round, state="pending", credits=(), scored_at_ms=0)
 
 
-def attest_aggregate(aggregate: Aggregate, round_: Round, total: Blob, now_ms: int) -> Aggregate:
+def attest_aggregate(aggregate: Aggregate, round_: Round, total: Blob, summed_by: str, now_ms: int) -> Aggregate:
     """Return the aggregate attested with this sum; whether it is the sum is for the caller to have checked.
+
+    The first to bring it stays the one who did.
 
     Raises:
         ProtocolError: BFL107 if the round is not closed, BFL504 if another sum was attested before.
@@ -286,40 +310,9 @@ def attest_aggregate(aggregate: Aggregate, round_: Round, total: Blob, now_ms: i
                 f"not {total.digest}",
             )
         return aggregate
-    _check_closed(round_)
-    return aggregate.model_copy(update={"state": "attested", "sum": total, "attested_at_ms": now_ms})
-
-
-def publish_round(
-    round_: Round, progress: Progress, aggregate: Aggregate, model_digest: str, publisher: str, now_ms: int
-) -> tuple[Round, Progress, Model]:
-    """Return the records that a publication writes: the round published, the progress, the new model version.
-
-    Raises:
-        ProtocolError: BFL107 if the round is not closed, BFL502 if its sum is not attested.
-    """
-    _check_closed(round_)
-    if aggregate.state != "attested" or aggregate.sum is None:
-        raise ProtocolError(
-            Code.NOT_ATTESTED, f"the sum of round {round_.round} of {round_.task} is not attested yet: attest it first"
-        )
-    model = Model(
-        task=round_.task,
-        version=progress.version + 1,
-        round=round_.round,
-        digest=model_digest,
-        base_digest=round_.base_digest,
-        sum=aggregate.sum,
-        scale=round_.scale,
-        total_weight=aggregate.total_weight,
-        accepted=aggregate.accepted,
-        published_by=publisher,
-        published_at_ms=now_ms,
-    )
-    return (
-        round_.model_copy(update={"state": "published"}),
-        progress.model_copy(update={"version": model.version, "model_digest": model_digest}),
-        model,
+    check_closed(round_)
+    return aggregate.model_copy(
+        update={"state": "attested", "sum": total, "summed_by": summed_by, "attested_at_ms": now_ms}
     )
 
 
@@ -342,10 +335,3 @@ def _check_turn(spec: TaskSpec, progress: Progress, previous: Round | None, numb
 
 def _is_undecided(name: str, updates: Mapping[str, Update], equivocators: Collection[str]) -> bool:
     return name in updates and updates[name].state == "submitted" and name not in equivocators
-
-
-def _check_closed(round_: Round) -> None:
-    if round_.state != "closed":
-        raise ProtocolError(
-            Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}, expected closed"
-        )

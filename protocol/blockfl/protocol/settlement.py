@@ -15,7 +15,7 @@ from typing import Final
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Economics, Outcome, Payment, Score, Settlement, Standing, Verdict
-from blockfl.protocol.records import Metrics, Model, Participant, Round, TaskSpec, Update
+from blockfl.protocol.records import Metrics, Model, Organisations, Participant, Round, TaskSpec, Update, Vote
 from blockfl.protocol.reputation import compute_reputation, suspend
 
 _MAX_DEBT: Final = 5_000
@@ -40,6 +40,7 @@ class Facts:
         score: The round's points.
         model: The version that the round made.
         base: The version that it was built on.
+        base_votes: The committee's votes in the round that made ``base``.
         reports: What institutions reported of ``base``, when the round is the first that was built on it.
     """
 
@@ -50,6 +51,7 @@ class Facts:
     score: Score
     model: Model
     base: Model | None = None
+    base_votes: tuple[Vote, ...] = ()
     reports: tuple[Metrics, ...] = ()
 
 
@@ -105,7 +107,7 @@ def settle_round(
         facts: The round's records.
         standings: Of every participant, before the round.
         treasury: Its credits before.
-        balances: Free credits of the publisher of the base version, before.
+        balances: Free credits of everybody who voted on the base version, before.
         now_ms: The transaction's time.
 
     Raises:
@@ -151,6 +153,24 @@ def is_contested(model: Model, reports: tuple[Metrics, ...], participants: int) 
     """Whether more than half of a round's participants arrived at another digest than the one published."""
     contesting = [one for one in reports if one.version == model.version and one.model_digest != model.digest]
     return 2 * len(contesting) > participants
+
+
+def list_misled(facts: Facts) -> Organisations:
+    """Return the committee members whose vote on the base version most participants contradict, ascending.
+
+    Those who voted for it, if most arrived at another digest; those who voted otherwise, if most arrived at it.
+    """
+    base, participants = facts.base, len(facts.round_.participants)
+    if base is None:
+        return ()
+    confirming = [one for one in facts.reports if one.version == base.version and one.model_digest == base.digest]
+    is_confirmed = 2 * len(confirming) > participants
+    contested = is_contested(base, facts.reports, participants)
+    return tuple(
+        sorted(
+            one.organisation for one in facts.base_votes if (contested if one.digest == base.digest else is_confirmed)
+        )
+    )
 
 
 def _parts(facts: Facts) -> tuple[Participant, ...]:
@@ -217,28 +237,30 @@ def _settle(
 
 
 def _list_fines(policy: Economics, facts: Facts, balances: Mapping[str, int]) -> tuple[Payment, ...]:
-    """The publisher of a base version that most participants could not reproduce pays, once."""
-    base = facts.base
-    if base is None or not is_contested(base, facts.reports, len(facts.round_.participants)):
-        return ()
-    amount = min(policy.forgery, balances[base.published_by])
-    return (Payment(organisation=base.published_by, amount=amount, reason=f"version {base.version} is contested"),)
+    """Whoever voted for another model than the one that most participants arrived at pays, once."""
+    version = facts.base.version if facts.base else 0
+    return tuple(
+        Payment(
+            organisation=name, amount=min(policy.forgery, balances[name]), reason=f"voted wrongly on version {version}"
+        )
+        for name in list_misled(facts)
+    )
 
 
 def _list_fees(policy: Economics, facts: Facts, treasury: int) -> tuple[Payment, ...]:
     """Fees in ascending order, as long as the treasury has them.
 
-    None for the members in a round where an update stayed unjudged; the aggregator's goes to whoever published when
-    the aggregator missed its deadline.
+    None for the members in a round where an update stayed unjudged; the aggregator's goes to whoever brought the sum
+    when the aggregator missed its deadline.
     """
     due = []
     if not facts.round_.unjudged:
         due += [(one.organisation, policy.member_fee, "judged every update") for one in facts.round_.committee]
     is_late = facts.model.published_at_ms > facts.round_.closed_at_ms + 1000 * policy.publish_s
-    if facts.model.published_by == facts.spec.aggregator and not is_late:
-        due.append((facts.model.published_by, policy.aggregator_fee, "published in time"))
-    elif facts.model.published_by != facts.spec.aggregator and is_late:
-        due.append((facts.model.published_by, policy.aggregator_fee, "published in the aggregator's place"))
+    if facts.model.summed_by == facts.spec.aggregator and not is_late:
+        due.append((facts.model.summed_by, policy.aggregator_fee, "summed in time"))
+    elif facts.model.summed_by != facts.spec.aggregator and is_late:
+        due.append((facts.model.summed_by, policy.aggregator_fee, "summed in the aggregator's place"))
     fees = []
     for organisation, amount, reason in due:
         if 0 < amount <= treasury:
