@@ -27,6 +27,7 @@ VALID_ARGUMENTS: dict[str, list[bytes]] = {
     "JudgeUpdate": [b"heart", b"1", b"alpha"],
     "CloseRound": [b"heart", b"1"],
     "PublishModel": [b"heart", b"1", b"ab" * 32],
+    "AbandonRound": [b"heart", b"1"],
     "Grant": [b"first", b"alpha", b"5"],
     "Transfer": [b"first", b"beta", b"5"],
     "Withdraw": [b"heart"],

@@ -131,7 +131,7 @@ def observed() -> Mapping[str, Observed]:
 
 
 async def play() -> Mapping[str, Observed]:
-    """A task with an honest round, a failed one, an equivocation, a second enrolment and a second consortium."""
+    """A task with an honest round, a failed one, one given up, an equivocation, a second enrolment and a second consortium."""
     world = Watched()
     scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
     await scenario.prepare()
@@ -147,6 +147,10 @@ async def play() -> Mapping[str, Observed]:
     await scenario.open(2)
     world.now_ms += 3_600_000
     assert (await scenario.close(2)).state == "failed"
+    await scenario.open(3)
+    await scenario.contribute(number=3)
+    world.now_ms = (await scenario.close(3)).publish_deadline_ms + 1
+    await world.submit("regulator", "AbandonRound", scenario.task, "3")
     successor = world.consortium.model_copy(update={"sequence": 2})
     for organisation in world.signers:
         world.configure(organisation, successor)

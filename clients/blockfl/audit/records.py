@@ -20,6 +20,7 @@ from blockfl.protocol import place
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.evidence import Evidence, verify_round_sum
+from blockfl.protocol.publication import list_voters
 from blockfl.protocol.records import (
     Aggregate,
     Blob,
@@ -30,6 +31,7 @@ from blockfl.protocol.records import (
     SignedHeader,
     Task,
     Update,
+    Vote,
 )
 from blockfl.protocol.submission import verify_header_signature
 
@@ -38,13 +40,19 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True, kw_only=True)
 class TaskProof:
-    """What was proven of a task."""
+    """What was proven of a task.
+
+    ``abandoned`` are the rounds that were given up; ``outvoted`` the votes for models that did not become a version, as
+    "member in round number".
+    """
 
     task: str
     rounds: int
     updates: int
     accepted: int
     versions: int
+    abandoned: tuple[int, ...]
+    outvoted: tuple[str, ...]
     model_digest: str
 
 
@@ -122,6 +130,13 @@ def verify_task(history: History, task: Task) -> TaskProof:
         updates=updates,
         accepted=accepted,
         versions=len(models),
+        abandoned=tuple(round_.round for round_ in rounds if round_.failure == "abandoned"),
+        outvoted=tuple(
+            f"{vote.organisation} in round {vote.round}"
+            for model in models[1:]
+            for vote in history.below(Vote, f"vote/{name}/{model.round:06d}")
+            if vote.digest != model.digest
+        ),
         model_digest=models[-1].digest,
     )
 
@@ -137,9 +152,31 @@ def _verify_round(history: History, round_: Round) -> dict[str, Update]:
         if organisation not in updates or updates[organisation].state != "accepted":
             raise VerificationError(f"{where}: counts {organisation} as accepted, which has no accepted update")
     weights = {part.organisation: part.weight for part in round_.participants}
-    if round_.state in ("closed", "published") and round_.total_weight != sum(weights[one] for one in round_.accepted):
+    if round_.total_weight != sum(weights[one] for one in round_.accepted):
         raise VerificationError(f"{where}: total weight {round_.total_weight} is not that of the accepted updates")
+    _verify_votes(history, round_, where)
     return updates
+
+
+def _verify_votes(history: History, round_: Round, where: str) -> None:
+    """Check that only the round's committee has voted, each member once, and that the version is what it voted for."""
+    votes = {}
+    for vote in history.below(Vote, f"vote/{round_.task}/{round_.round:06d}"):
+        key = place.vote_key(round_.task, round_.round, vote.organisation)
+        if vote.organisation not in [one.organisation for one in round_.committee]:
+            raise VerificationError(f"{where}: {vote.organisation} voted and is not in the round's committee")
+        if len(set(history.versions_of_key[key])) != 1:
+            raise VerificationError(f"{where}: {vote.organisation} voted more than once")
+        votes[vote.organisation] = vote
+    if round_.state != "published":
+        return
+    model = history.get(Model, place.model_key(round_.task, round_.base_version + 1))
+    voters = list_voters(votes, model.digest)
+    if model.voters != voters or len(voters) < round_.threshold:
+        raise VerificationError(
+            f"{where}: version {model.version} names the votes of {', '.join(model.voters) or 'nobody'}, "
+            f"for it voted {', '.join(voters) or 'nobody'}, needed are {round_.threshold}"
+        )
 
 
 def _verify_update(history: History, round_: Round, organisation: str, update: Update, where: str) -> None:

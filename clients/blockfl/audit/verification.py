@@ -65,6 +65,8 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
         proof = verify_task(history, task)
         digest = await verify_models(ledger, history, task)
         progress(f"task {proof.task}: {proof.versions} versions recomputed, the last is {digest[:16]}…")
+        if proof.outvoted:
+            progress(f"task {proof.task}: voted for another model: {', '.join(proof.outvoted)}")
         proofs.append(proof)
     settlements = verify_credits(history)
     if settlements:

@@ -35,12 +35,15 @@ async def list_tasks(ledger: Ledger) -> list[Row]:
 
 
 async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
-    """Return a row for each round: state, who was accepted, seconds per step as the ledger's times give them."""
+    """Return a row for each round: state, who was accepted, who voted for its model and who for another, seconds per
+    step as the ledger's times give them.
+    """
     rows: list[Row] = []
     models = {model.round: model for model in await ledger.list_models(task) if model.version}
     for round_ in await ledger.list_rounds(task):
         updates = await ledger.list_updates(task, round_.round)
-        aggregate = await _find_aggregate(ledger, round_)
+        aggregate, model = await _find_aggregate(ledger, round_), models.get(round_.round)
+        votes = await ledger.list_votes(task, round_.round)
         rows.append(
             {
                 "round": round_.round,
@@ -56,9 +59,11 @@ async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
                 "absent": list(round_.absent),
                 "failure": round_.failure,
                 "summed_by": aggregate.summed_by if aggregate else None,
-                "votes": {vote.organisation: vote.digest for vote in await ledger.list_votes(task, round_.round)},
+                "votes": {vote.organisation: vote.digest for vote in votes},
+                "voted": [one.organisation for one in votes if model is None or one.digest == model.digest],
+                "outvoted": [one.organisation for one in votes if model and one.digest != model.digest],
                 "opened": format_time(round_.opened_at_ms),
-                "seconds": _seconds(round_, list(updates), aggregate, models.get(round_.round)),
+                "seconds": _seconds(round_, list(updates), aggregate, model),
             }
         )
     return rows

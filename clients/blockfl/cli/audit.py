@@ -32,12 +32,23 @@ def tasks(profile: option.Profile, json: option.Json = False) -> None:
 
 @app.command()
 def rounds(profile: option.Profile, task: TaskName, json: option.Json = False) -> None:
-    """List a task's rounds: state, who was accepted and rejected, seconds per step."""
+    """List a task's rounds: state, who was accepted and rejected, who voted for the model and who for another."""
     rows = _ask(profile, lambda ledger: views.list_rounds(ledger, task))
     Output(as_json=json).table(
         f"rounds of {task}",
         rows,
-        ["round", "state", "base_version", "accepted", "rejected", "unjudged", "absent", "opened"],
+        [
+            "round",
+            "state",
+            "base_version",
+            "accepted",
+            "rejected",
+            "unjudged",
+            "absent",
+            "voted",
+            "outvoted",
+            "failure",
+        ],
     )
 
 
