@@ -37,6 +37,7 @@ from blockfl.protocol.records import (
     Task,
     TaskSpec,
     Training,
+    Vote,
     Withdrawal,
 )
 from blockfl.protocol.round import close_round, create_aggregate, create_task, open_round
@@ -237,6 +238,7 @@ def make_examples(federation: Federation) -> dict[str, Record]:
             settled_at_ms=NOW_MS + 1,
         ),
         "aggregate": create_aggregate(closed),
+        "vote": Vote(task="heart", round=1, organisation="regulator", digest="0" * 64, voted_at_ms=NOW_MS),
         "model": model,
         "metrics": metrics,
         "notice": Notice(task="heart", round=1, organisation="alpha", detail=""),

@@ -131,7 +131,7 @@ def observed() -> Mapping[str, Observed]:
 
 
 async def play() -> Mapping[str, Observed]:
-    """A task with an honest round, a failed one, one given up, an equivocation, a second enrolment and a second consortium."""
+    """A task with an honest round, a failed and a given up one, an equivocation, a second enrolment and consortium."""
     world = Watched()
     scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
     await scenario.prepare()

@@ -52,7 +52,7 @@ async def test_a_published_round_is_settled_once_and_the_next_opens(tmp_path: Pa
         ledger = hub.ledger("alpha")
         rows = await list_outcomes(ledger, "heart")
         assert [row["organisation"] for row in rows[:4]] == ["alpha", "beta", "delta", "gamma"]
-        assert {row["why"] for row in rows[4:]} == {"judged every update", "published in time"}
+        assert {row["why"] for row in rows[4:]} == {"judged every update", "summed in time"}
         summary = await summarise_task(ledger, "heart")
         assert summary["treasury"] == await task.credits("treasury")
         balance = await read_balance(ledger, "alpha")

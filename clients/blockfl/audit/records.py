@@ -33,6 +33,7 @@ from blockfl.protocol.records import (
     Update,
     Vote,
 )
+from blockfl.protocol.strategy import compute_divisor
 from blockfl.protocol.submission import verify_header_signature
 
 R = TypeVar("R", bound=Record)
@@ -119,7 +120,7 @@ def verify_task(history: History, task: Task) -> TaskProof:
     rounds = history.below(Round, f"round/{name}")
     updates = accepted = 0
     for round_ in rounds:
-        judged = _verify_round(history, round_)
+        judged = _verify_round(history, task, round_)
         updates += len(judged)
         accepted += len(round_.accepted)
     models = history.below(Model, f"model/{name}")
@@ -141,7 +142,7 @@ def verify_task(history: History, task: Task) -> TaskProof:
     )
 
 
-def _verify_round(history: History, round_: Round) -> dict[str, Update]:
+def _verify_round(history: History, task: Task, round_: Round) -> dict[str, Update]:
     where = f"task {round_.task}, round {round_.round}"
     updates = {
         update.organisation: update for update in history.below(Update, f"update/{round_.task}/{round_.round:06d}")
@@ -152,7 +153,10 @@ def _verify_round(history: History, round_: Round) -> dict[str, Update]:
         if organisation not in updates or updates[organisation].state != "accepted":
             raise VerificationError(f"{where}: counts {organisation} as accepted, which has no accepted update")
     weights = {part.organisation: part.weight for part in round_.participants}
-    if round_.total_weight != sum(weights[one] for one in round_.accepted):
+    total_weight = sum(weights[one] for one in round_.accepted)
+    if round_.state != "open" and round_.failure != "too few accepted":
+        total_weight = compute_divisor(task.spec.aggregation, total_weight)
+    if round_.total_weight != total_weight:
         raise VerificationError(f"{where}: total weight {round_.total_weight} is not that of the accepted updates")
     _verify_votes(history, round_, where)
     return updates
