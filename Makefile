@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench accuracy economics docs lock compose images wheelhouse clean
+.PHONY: help install demo test check format bench accuracy economics docs lock compose images wheelhouse fuzz clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,11 +53,16 @@ economics: $(STAMP) ## What each behaviour earns over 200 rounds (result in buil
 docs: $(STAMP) ## Write the table of codes in docs/protocol.md anew
 	PYTHONPATH=tests $(BIN)/python -m support.documentation
 
+fuzz: $(STAMP) ## Coverage-guided fuzzing of every decoder; RUNS=1000000 inputs each, DECODER="payload" one of them
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/fuzz.txt
+	PYTHONPATH=tests $(BIN)/python -m fuzz.harness $(addprefix --runs ,$(RUNS)) $(if $(DECODER),--decoder "$(DECODER)")
+
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 lock: $(STAMP) ## Write requirements/*.txt anew
-	$(LOCK) --all-extras pyproject.toml -o requirements/all.txt
+	$(LOCK) --extra tensorflow --extra compose --extra examples --extra dev pyproject.toml -o requirements/all.txt
 	$(LOCK) --constraint requirements/all.txt pyproject.toml -o requirements/service.txt
 	$(LOCK) --constraint requirements/all.txt --extra tensorflow pyproject.toml -o requirements/training.txt
+	$(LOCK) --constraint requirements/all.txt --extra fuzz pyproject.toml -o requirements/fuzz.txt
 
 compose: $(STAMP) ## Write docker-compose.yaml anew
 	$(BIN)/blockfl network compose --output docker-compose.yaml

@@ -13,9 +13,10 @@ import json
 import random
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
+import rfc8785
 
 from blockfl.fabric.errors import CommitError, EndorseError, FabricError
 from blockfl.fabric.events import Checkpoint
@@ -396,8 +397,7 @@ class Ledger:
         return _decode(kind, await self.evaluate(function, *arguments))
 
     async def _list(self, kind: type[R], function: str, *arguments: str | bytes) -> tuple[R, ...]:
-        rows = _rows(await self.evaluate(function, *arguments))
-        return tuple(kind.model_validate_json(json.dumps(row)) for row in rows)
+        return _decode_list(kind, await self.evaluate(function, *arguments))
 
 
 def _writes_anything(envelope: bytes) -> bool:
@@ -413,15 +413,29 @@ def _decode(kind: type[R], content: bytes) -> R:
         raise LedgerError(f"the contract answered with something that is not a {kind.__name__}: {error}") from error
 
 
-def _rows(content: bytes) -> list[object]:
-    rows = json.loads(content)
+def _decode_list(kind: type[R], content: bytes) -> tuple[R, ...]:
+    try:
+        encoded = [rfc8785.dumps(row) for row in _rows(content)]
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(f"the contract answered with something that is not a list of {kind.__name__}") from error
+    return tuple(_decode(kind, one) for one in encoded)
+
+
+def _rows(content: bytes) -> list[Any]:
+    try:
+        rows = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise LedgerError("the contract answered with something that is not JSON") from error
     if not isinstance(rows, list):
         raise LedgerError("the contract answered with something that is not a list")
     return rows
 
 
 def _flags(content: bytes) -> tuple[bool, ...]:
-    return tuple(bool(flag) for flag in _rows(content))
+    rows = _rows(content)
+    if any(type(one) is not int or one not in (0, 1) for one in rows):
+        raise LedgerError("the contract answered with something that is not a list of zeros and ones")
+    return tuple(map(bool, rows))
 
 
 def _failed_endorsers(error: LedgerError, endorsers: Sequence[str]) -> frozenset[str]:

@@ -54,7 +54,7 @@ class Membership:
                 status=str(said["status"]),
                 height=int(said["height"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise NodeError(f"{address}: expected how the node takes part in a channel, got {said!r}") from error
 
 

@@ -1,0 +1,50 @@
+"""Every decoder: whatever bytes come, it decodes or refuses by name, and keeps its promise."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support.decoders import Decoder, list_decoders
+
+DECODERS = list_decoders()
+EVERY = pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
+FOUND: tuple[tuple[str, bytes], ...] = (
+    ("ordering node's channel", b'{"name":"fed","consensusRelation":"consenter","status":"active","height":Infinity}'),
+    ("list of records from the contract", b"["),
+    ("list of records from the contract", b'[{"organisation":"alpha"}]'),
+    ("list of flags from the contract", b"\xff"),
+    ("list of flags from the contract", b'["yes"]'),
+)
+"""What fuzzing found once, each refused by name since."""
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@EVERY
+def test_a_decoder_takes_its_seeds(decoder: Decoder) -> None:
+    """Otherwise what is made from them would be refused at the first step."""
+    assert sum(decoder.run(seed) for seed in decoder.seeds())
+    assert max(map(len, decoder.seeds())) <= decoder.max_bytes
+
+
+@EVERY
+@QUICK
+@given(content=st.binary(max_size=300))
+def test_arbitrary_bytes_are_decoded_or_refused(decoder: Decoder, content: bytes) -> None:
+    decoder.run(content[: decoder.max_bytes])
+
+
+@EVERY
+@QUICK
+@given(number=st.integers(0, 2**64 - 1))
+def test_damaged_content_is_decoded_or_refused(decoder: Decoder, number: int) -> None:
+    random = Random(number)
+    decoder.run(decoder.damage(random, random.choice(decoder.seeds())))
+
+
+@pytest.mark.parametrize(("name", "content"), FOUND)
+def test_what_was_found_once_is_refused_since(name: str, content: bytes) -> None:
+    assert not DECODERS[name].run(content)

@@ -1,0 +1,473 @@
+"""Decoders of what peers, ordering nodes, contract services and administrators send or keep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from fabric_protos.common import common_pb2
+from fabric_protos.gateway import gateway_pb2
+from fabric_protos.ledger.queryresult import kv_query_result_pb2
+from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
+from fabric_protos.msp import msp_config_pb2
+from fabric_protos.peer import (
+    chaincode_event_pb2,
+    chaincode_pb2,
+    chaincode_shim_pb2,
+    proposal_pb2,
+    proposal_response_pb2,
+)
+from google.protobuf.message import DecodeError
+
+from blockfl.fabric import block, collection, config, config_update, identity, package, policy, rwset, transaction, wire
+from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.config_changes import change_batch
+from blockfl.fabric.duration import parse_duration
+from blockfl.fabric.embedded import contract_stream, gateway_service, private_set, proposal
+from blockfl.fabric.embedded.admission import Refused, parse_headers
+from blockfl.fabric.embedded.operations import Operations
+from blockfl.fabric.embedded.package import Package
+from blockfl.fabric.embedded.rpc import RpcError
+from blockfl.fabric.embedded.simulator import SimulationError, Simulator
+from blockfl.fabric.errors import BlockError, ConfigError, IdentityError, NodeError, PolicyError, ShimError
+from blockfl.fabric.events import _decode_events
+from blockfl.fabric.gateway import _read_result
+from blockfl.fabric.msp import Msp
+from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.shim import messages, requests
+from blockfl.fabric.status import _decode_status
+from blockfl.fabric.transaction import build_proposal
+from blockfl.fabric.validate import SignatureCache, validate_block, validate_transaction
+from support.channel import make_channel
+from support.damage import Form
+from support.decoders import Decoder
+from support.organisation import make_organisation
+from support.recorded_state import RecordedState
+from support.recording import recorded_block_bytes, recorded_blocks
+from support.replay import Step, replayed
+
+BLOCK = (BlockError,)
+
+
+@cache
+def small_blocks() -> Sequence[bytes]:
+    """Recorded blocks that are not large, the genesis block not among them."""
+    return tuple(one for one in recorded_block_bytes()[1:] if len(one) < 16_000)[:24]
+
+
+@cache
+def envelopes() -> Sequence[bytes]:
+    found = [bytes(envelope) for one in recorded_blocks()[1:] for envelope in one.data.data]
+    return tuple(one for one in found if len(one) < 12_000)[::7][:32]
+
+
+@cache
+def read_write_sets() -> Sequence[bytes]:
+    found = []
+    for one in envelopes():
+        try:
+            found.append(transaction.decode_transaction(one).results)
+        except BlockError:
+            continue
+    return tuple(dict.fromkeys(one for one in found if one))
+
+
+@cache
+def proposals() -> Sequence[bytes]:
+    signer = make_organisation("alpha").signer("client")
+    built = build_proposal("fed", "app", [b"Put", b"k", b"v"], signer, {"secret": b"x" * 40})
+    return (bytes(built.signed_proposal.SerializeToString()),)
+
+
+@cache
+def configurations() -> Sequence[bytes]:
+    return (bytes(make_channel().genesis.data.data[0]),)
+
+
+@cache
+def identities() -> Sequence[bytes]:
+    return tuple(make_organisation("alpha").signer("someone", unit).identity.serialized for unit in ("client", "peer"))
+
+
+def decode_block(content: bytes) -> None:
+    found = block.decode_block(content)
+    assert block.encode_block(found) == content
+    block.decode_metadata(found)
+
+
+@cache
+def last_step() -> Step:
+    return replayed().steps[-1]
+
+
+def validate(content: bytes) -> None:
+    """Whatever stands in a block, a committer has a code for it."""
+    step = last_step()
+    code = validate_transaction(content, step.config, step.state, signatures=SignatureCache())
+    assert isinstance(code, int)
+
+
+def validate_whole_block(content: bytes) -> None:
+    step = last_step()
+    found = block.decode_block(content)
+    codes = validate_block(found, step.config, step.state, signatures=SignatureCache()).codes
+    assert len(codes) == len(found.data.data)
+
+
+def read_tx_id(content: bytes) -> None:
+    found = transaction.read_tx_id(content)
+    assert found is None or isinstance(found, str)
+
+
+def decode_rwset(content: bytes) -> None:
+    found = rwset.decode_read_write_set(content)
+    again = rwset.encode_read_write_set(found)
+    assert rwset.encode_read_write_set(rwset.decode_read_write_set(again)) == again
+
+
+def private_sets() -> Sequence[bytes]:
+    write = kv_rwset_pb2.KVWrite
+    built = kv_rwset_pb2.KVRWSet(
+        writes=[write(key="k", value=b"value"), write(key="gone", is_delete=True), write(key="e", value=b"")],
+        metadata_writes=[kv_rwset_pb2.KVMetadataWrite(key="m")],
+    )
+    return (bytes(built.SerializeToString()),)
+
+
+def decode_private_set(content: bytes) -> None:
+    found = rwset.decode_private_write_set(content)
+    assert rwset.decode_private_write_set(rwset.encode_private_write_set(found)) == found
+
+
+def scan_private_set(content: bytes) -> None:
+    for _, key, _, position, length in private_set.scan_entries(b"digest", content):
+        assert isinstance(key, bytes)
+        assert length == -1 or 0 <= position <= len(content) - length
+
+
+def metadata_seeds() -> Sequence[bytes]:
+    entry = kv_rwset_pb2.KVMetadataEntry(name="VALIDATION_PARAMETER", value=b"policy")
+    return (bytes(kv_rwset_pb2.KVMetadataWrite(key="k", entries=[entry]).SerializeToString()),)
+
+
+def collection_fields() -> Sequence[bytes]:
+    step = last_step()
+    found = []
+    for key in ("namespaces/fields/app/Collections", "namespaces/fields/nodeapp/Collections"):
+        value = step.state.get("_lifecycle", key)
+        if value is not None:
+            found.append(value.value)
+    return found
+
+
+def policies() -> Sequence[bytes]:
+    built = [signature_policy(2, ["alpha", "beta", "gamma"], "peer"), signature_policy(1, ["alpha"], "member")]
+    return tuple(bytes(one.SerializeToString()) for one in built)
+
+
+def decode_policy(content: bytes) -> None:
+    found = policy.SignaturePolicy.parse(content)
+    assert not found.satisfied_by((), make_channel_config().msps) or is_satisfied_by_nobody(content)
+
+
+def is_satisfied_by_nobody(content: bytes) -> bool:
+    """A rule that asks for none of several is satisfied by none."""
+    return b"\x12" in content
+
+
+@cache
+def make_channel_config() -> ChannelConfig:
+    return ChannelConfig.from_block(make_channel().genesis)
+
+
+def decode_config(content: bytes) -> None:
+    found = config.ChannelConfig.from_envelope(content)
+    assert found.consenters
+    assert found.application_msp_ids == tuple(sorted(found.application_msp_ids))
+
+
+def msps() -> Sequence[bytes]:
+    organisation = make_organisation("alpha")
+    crl = organisation.signing.revoke([organisation.signer("thief").identity.certificate_pem])
+    return (
+        bytes(organisation.msp_config().SerializeToString()),
+        bytes(organisation.msp_config(crls=[crl]).SerializeToString()),
+    )
+
+
+def decode_msp(content: bytes) -> None:
+    try:
+        message = msp_config_pb2.MSPConfig.FromString(content)
+    except DecodeError as error:
+        raise IdentityError("not an MSP") from error
+    found = Msp.from_config(message)
+    assert found.msp_id
+
+
+@cache
+def updates() -> Sequence[bytes]:
+    now = make_channel_config()
+    wanted = change_batch(now, replace(now.batch, max_message_count=3))
+    return (config_update.compute_update(now.config, wanted, now.channel_id),)
+
+
+@cache
+def update_envelopes() -> Sequence[bytes]:
+    channel = make_channel()
+    signature = config_update.sign_update(updates()[0], channel.organisations["alpha"].signer("admin", "admin"))
+    return (config_update.build_update_envelope(updates()[0], [signature], channel.client),)
+
+
+@cache
+def update_signatures() -> Sequence[bytes]:
+    admin = make_channel().organisations["alpha"].signer("admin", "admin")
+    return (config_update.sign_update(updates()[0], admin),)
+
+
+def read_update_envelope(content: bytes) -> None:
+    update, _ = config_update.read_update_envelope(content)
+    config_update.read_update(update)
+
+
+def private_keys() -> Sequence[bytes]:
+    return (identity.private_key_pem(identity.create_private_key()),)
+
+
+def certificates() -> Sequence[bytes]:
+    return tuple(identity.Identity.parse(one).certificate_pem for one in identities())
+
+
+def signatures() -> Sequence[bytes]:
+    return tuple(make_organisation("alpha").signer("client").sign(bytes([one])) for one in range(3))
+
+
+def decode_signature(content: bytes) -> None:
+    r, s = identity.parse_ecdsa_signature(content)
+    assert r > 0
+    assert s > 0
+    if s < identity.CURVE_ORDERS["secp256r1"]:
+        assert identity.has_low_s(identity.low_s(content))
+
+
+def scan(content: bytes) -> None:
+    """The fields cover the content, and the official decoder takes what was scanned and put together again."""
+    fields = list(wire.scan_fields(memoryview(content)))
+    assert sum(len(value) for _, value in fields if isinstance(value, memoryview)) <= len(content)
+
+
+def decode_shim_message(content: bytes) -> None:
+    """What we scan by hand is what the official decoder reads."""
+    found = messages.decode_message(content)
+    official = chaincode_shim_pb2.ChaincodeMessage
+    try:
+        said = official.FromString(content)
+    except DecodeError:
+        return
+    assert found.payload == said.payload
+    assert (found.tx_id, found.channel) == (said.txid, said.channel_id)
+
+
+def decode_call(content: bytes) -> None:
+    found = messages.decode_invocation(messages.decode_message(content))
+    assert all(isinstance(one, bytes) for one in found.args)
+
+
+@cache
+def calls() -> Sequence[bytes]:
+    signed = proposals()[0]
+    message = chaincode_shim_pb2.ChaincodeMessage(
+        type=messages.MessageType.TRANSACTION,
+        payload=chaincode_pb2.ChaincodeInput(args=[b"Put", b"k", b"v"]).SerializeToString(),
+        txid="ab" * 32,
+        channel_id="fed",
+        proposal=proposal_pb2.SignedProposal.FromString(signed),
+    )
+    ready = chaincode_shim_pb2.ChaincodeMessage(type=messages.MessageType.READY, payload=b"\x08\x01\x10\x0a")
+    return bytes(message.SerializeToString()), bytes(ready.SerializeToString())
+
+
+def decode_limits(content: bytes) -> None:
+    limits = messages.decode_limits(memoryview(content))
+    assert limits.reads >= 0
+    assert limits.writes >= 0
+
+
+def decode_answer(content: bytes) -> None:
+    found = requests.decode(chaincode_shim_pb2.QueryResponse, content)
+    for one in found.results:
+        requests.decode_entry(one)
+
+
+def answers() -> Sequence[bytes]:
+    entry = kv_query_result_pb2.KV(namespace="n", key="k", value=b"v").SerializeToString()
+    result = chaincode_shim_pb2.QueryResultBytes(resultBytes=entry)
+    response = chaincode_shim_pb2.QueryResponse(results=[result, result], has_more=True, id="1")
+    return (bytes(response.SerializeToString()),)
+
+
+def decode_request(content: bytes) -> None:
+    gateway_service._read_proposal(content)
+
+
+def requests_of_clients() -> Sequence[bytes]:
+    signed = proposal_pb2.SignedProposal.FromString(proposals()[0])
+    request = gateway_pb2.EndorseRequest(
+        transaction_id="a", channel_id="fed", proposed_transaction=signed, endorsing_organizations=["alpha"]
+    )
+    return (bytes(request.SerializeToString()),)
+
+
+def decode_signed_proposal(content: bytes) -> None:
+    found = proposal.SignedProposal.parse(content)
+    found.check_form()
+    assert len(found.proposal_hash) == 32
+
+
+def decode_headers(content: bytes) -> None:
+    try:
+        envelope = common_pb2.Envelope.FromString(content)
+    except DecodeError as error:
+        raise Refused("not an envelope") from error
+    parse_headers(envelope)
+
+
+def operate(content: bytes) -> None:
+    """Whatever a contract asks of the node: served or refused, and the simulation still gives a read/write set."""
+
+    async def invoke(name: str, contract_input: Any) -> bytes:
+        return b""
+
+    simulator = Simulator(
+        recorded_state(),
+        organisation="HospitalAMSP",
+        channel="fed",
+        organisations=("HospitalAMSP",),
+        is_member=lambda policy: True,
+    )
+    kinds = chaincode_shim_pb2.ChaincodeMessage.Type.values()
+    kind = kinds[content[0] % len(kinds)] if content else 0
+    try:
+        asyncio.run(Operations(simulator, "app", invoke).serve(kind, memoryview(content)[1:]))
+    finally:
+        rwset.decode_read_write_set(simulator.result().public)
+
+
+@cache
+def recorded_state() -> RecordedState:
+    return RecordedState()
+
+
+def operations() -> Sequence[bytes]:
+    shim = chaincode_shim_pb2
+    kinds = shim.ChaincodeMessage.Type
+    said = {
+        kinds.GET_STATE: shim.GetState(key="k000", collection="sealed"),
+        kinds.PUT_STATE: shim.PutState(key="k", value=b"v", collection="notes"),
+        kinds.GET_STATE_BY_RANGE: shim.GetStateByRange(startKey="a", endKey="z", metadata=b"\x08\x05"),
+        kinds.PUT_STATE_METADATA: shim.PutStateMetadata(
+            key="k000", metadata=shim.StateMetadata(metakey="VALIDATION_PARAMETER", value=b"x")
+        ),
+        kinds.GET_STATE_MULTIPLE: shim.GetStateMultiple(keys=["k000", "k001"]),
+        kinds.WRITE_BATCH_STATE: shim.WriteBatchState(
+            rec=[shim.WriteRecord(key="k", value=b"v", type=kinds.PUT_STATE)]
+        ),
+        kinds.GET_PRIVATE_DATA_HASH: shim.GetState(key="s1", collection="sealed"),
+    }
+    places = kinds.values()
+    return tuple(bytes([places.index(kind)]) + message.SerializeToString() for kind, message in said.items())
+
+
+def decode_package(content: bytes) -> None:
+    found = Package.parse(content)
+    assert found.package_id.startswith(f"{found.label}:")
+    found.service({"addr": "127.0.0.1:1", "root": "r", "cert": "c", "key": "k"})
+
+
+def packages() -> Sequence[bytes]:
+    return (package.package_contract("app_1.0"),)
+
+
+def decode_duration(content: bytes) -> None:
+    assert isinstance(parse_duration(content.decode("utf-8", "replace")), float)
+
+
+def of(
+    name: str,
+    decode: Callable[[bytes], object],
+    refuses: tuple[type[Exception], ...],
+    seeds: Callable[[], Sequence[bytes]],
+    form: Form = "protobuf",
+    max_bytes: int = 4096,
+) -> Decoder:
+    return Decoder(name=name, decode=decode, refuses=refuses, seeds=cache(seeds), form=form, max_bytes=max_bytes)
+
+
+def statuses() -> Sequence[bytes]:
+    detail = gateway_pb2.ErrorDetail(address="peer:7051", msp_id="alpha", message="refused").SerializeToString()
+    any_message = wire.encode_bytes(1, b"type.googleapis.com/gateway.ErrorDetail") + wire.encode_bytes(2, detail)
+    return (wire.encode_integer(1, 10) + wire.encode_bytes(2, b"text") + wire.encode_bytes(3, any_message),)
+
+
+def event_responses() -> Sequence[bytes]:
+    event = chaincode_event_pb2.ChaincodeEvent(chaincode_id="app", tx_id="a", event_name="E", payload=b"p")
+    return (bytes(gateway_pb2.ChaincodeEventsResponse(events=[event], block_number=7).SerializeToString()),)
+
+
+def evaluations() -> Sequence[bytes]:
+    response = proposal_response_pb2.Response(status=200, payload=b"payload")
+    return (bytes(gateway_pb2.EvaluateResponse(result=response).SerializeToString()),)
+
+
+DECODERS: tuple[Decoder, ...] = (
+    of("block", decode_block, BLOCK, small_blocks, max_bytes=16_384),
+    of("block to validate", validate_whole_block, BLOCK, small_blocks, max_bytes=16_384),
+    of("transaction", transaction.decode_transaction, BLOCK, envelopes, max_bytes=12_288),
+    of("transaction id", read_tx_id, (), envelopes, max_bytes=12_288),
+    of("transaction to validate", validate, BLOCK, envelopes, max_bytes=12_288),
+    of("read/write set", decode_rwset, BLOCK, read_write_sets),
+    of("private write set", decode_private_set, BLOCK, private_sets),
+    of("private write set in store", scan_private_set, BLOCK, private_sets),
+    of("key metadata", rwset.decode_metadata, BLOCK, metadata_seeds),
+    of("collections", collection.decode_collections, (DecodeError,), collection_fields),
+    of("endorsement policy", decode_policy, (PolicyError,), policies),
+    of("channel configuration", decode_config, (ConfigError,), configurations, max_bytes=32_768),
+    of("membership provider", decode_msp, (IdentityError,), msps, max_bytes=8192),
+    of("configuration update", config_update.read_update, (ConfigError,), updates),
+    of("configuration update in an envelope", read_update_envelope, (ConfigError,), update_envelopes),
+    of(
+        "signature of a configuration update",
+        lambda content: config_update.read_signature(content, updates()[0]),
+        (ConfigError,),
+        update_signatures,
+    ),
+    of("identity", identity.Identity.parse, (IdentityError,), identities),
+    of("certificate", identity.parse_certificate, (IdentityError,), certificates, form="text"),
+    of("private key", identity.parse_private_key, (IdentityError,), private_keys, form="text"),
+    of("ecdsa signature", decode_signature, (IdentityError,), signatures, form="bytes", max_bytes=256),
+    of("wire format", scan, (ValueError,), read_write_sets, max_bytes=12_288),
+    of("contract service's message", decode_shim_message, (ShimError,), calls),
+    of("contract call", decode_call, (ShimError,), calls),
+    of("peer's limits", decode_limits, (ShimError,), lambda: (b"\x08\x01\x10\x0a\x18\x01\x20\x05",)),
+    of("peer's answer", decode_answer, (ShimError,), answers),
+    of("node: contract's message", lambda content: contract_stream._scan_message(content), (ValueError,), calls),
+    of("node: contract's operation", operate, (SimulationError,), operations),
+    of("node: request of a client", decode_request, (RpcError,), requests_of_clients),
+    of("node: signed proposal", decode_signed_proposal, BLOCK, proposals),
+    of("node: headers of an envelope", decode_headers, (Refused,), envelopes, max_bytes=12_288),
+    of("node: package", decode_package, (NodeError,), packages, form="bytes", max_bytes=24_576),
+    of("package id", package.package_id, (ConfigError,), packages, form="bytes", max_bytes=24_576),
+    of("gateway: result", _read_result, (ValueError,), evaluations),
+    of("gateway: error details", lambda content: list(_decode_status(content)), (ValueError, DecodeError), statuses),
+    of("gateway: events", _decode_events, (DecodeError,), event_responses),
+    of(
+        "duration",
+        decode_duration,
+        (ConfigError,),
+        lambda: (b"1h2m3.5s", b"-500ms", b"0", b".5us"),
+        form="text",
+        max_bytes=128,
+    ),
+)

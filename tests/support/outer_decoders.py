@@ -1,0 +1,379 @@
+"""Decoders of the contract's calls, of files that people write, and of what crosses between our own processes."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import io
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fabric_protos.peer import chaincode_pb2
+from google.protobuf.message import DecodeError
+
+from blockfl.cli.economics import read_policy
+from blockfl.contract.settings import ServiceSettings, SettingsError, load_opening_key
+from blockfl.fabric.embedded.settings import NodeSettings
+from blockfl.fabric.embedded.store import Committed
+from blockfl.fabric.errors import ConfigError, NodeError
+from blockfl.fabric.events import FileCheckpoint
+from blockfl.fabric.identity import create_private_key, private_key_pem
+from blockfl.fabric.participation import Membership
+from blockfl.institution.dataset import load_dataset
+from blockfl.institution.errors import DataError, OutboxError
+from blockfl.institution.frames import PREFIX, FrameError, Message, decode_prefix, decode_reply, decode_request
+from blockfl.institution.outbox import Outbox
+from blockfl.ledger.client import _decode_list, _flags
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.description import Description, default_description
+from blockfl.network.errors import DescriptionError
+from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.economics import DEFAULT_ECONOMICS
+from blockfl.protocol.records import CommitteeKey
+from support.contract import make_scenario
+from support.damage import Form
+from support.decoders import Decoder
+from support.organisation import make_organisation
+from support.protocol_decoders import federation, update
+from support.scenario import Scenario
+from support.world import Refused, World
+
+CODED = re.compile(r"BFL[1-6][0-9]{2} .+", re.DOTALL)
+NOW_MS = 1_800_000_000_000
+
+
+@cache
+def prepared() -> tuple[World, Scenario, dict[str, list[bytes]]]:
+    """A world with an open round and a submitted update, and calls in order."""
+
+    async def prepare() -> tuple[World, Scenario, dict[str, list[bytes]]]:
+        scenario, world = await make_scenario()
+        await scenario.open()
+        signed = await scenario.submit("alpha")
+        other = scenario.sign((await scenario.seal("beta"))[0])
+        model = scenario.spec.initial_model
+        calls = {
+            "RegisterConsortium": [world.consortium.encode()],
+            "CreateTask": [scenario.spec.encode()],
+            "SubmitUpdate": [other.encode()],
+            "AttestAggregate": [b"heart", b"1", model.encode()],
+            "ReadModelUpload": [b"heart", model.encode()],
+            "ReportMetrics": [scenario.metrics("alpha", 0, b"model").encode()],
+            "RegisterCommitteeKey": [b"09" + b"00" * 31],
+            "UploadModelChunk": [b"heart", model.chunks[0].encode()],
+            "Enrol": [b"heart", b"5"],
+            "OpenRound": [b"heart", b"1"],
+            "UploadChunk": [b"heart", b"1", b"0"],
+            "JudgeUpdate": [b"heart", b"1", b"alpha"],
+            "CloseRound": [b"heart", b"1"],
+            "PublishModel": [b"heart", b"1", b"ab" * 32],
+            "Grant": [b"first", b"alpha", b"5"],
+            "Transfer": [b"first", b"beta", b"5"],
+            "ReadHeader": [b"heart", b"1", b"alpha"],
+            "ListMetrics": [b"heart", b"0"],
+        }
+        assert signed.header.organisation == "alpha"
+        return world, scenario, calls
+
+    return asyncio.run(prepare())
+
+
+@cache
+def calls() -> Sequence[bytes]:
+    _, scenario, said = prepared()
+    chunk = scenario.sealed[1, "alpha"][1][0]
+    return tuple(
+        bytes(
+            chaincode_pb2.ChaincodeInput(
+                args=[name.encode(), *arguments],
+                decorations={"chunk": chunk} if name in ("UploadChunk", "UploadModelChunk") else {},
+            ).SerializeToString()
+        )
+        for name, arguments in said.items()
+    )
+
+
+def call_contract(content: bytes) -> None:
+    """A call: it succeeds, or is refused with a stable code; nothing else comes out of the contract."""
+    world = prepared()[0]
+    message = chaincode_pb2.ChaincodeInput.FromString(content)
+    creator = ("alpha", "coordinator", "regulator")[len(content) % 3]
+    before = world.snapshot()
+    try:
+        asyncio.run(
+            world.simulate(
+                creator, creator, "", raw=list(message.args), transient=dict(message.decorations), timestamp_ms=NOW_MS
+            )
+        )
+    except Refused as refusal:
+        if not CODED.fullmatch(refusal.text):
+            raise AssertionError(refusal.text) from refusal
+        raise
+    assert world.snapshot() == before
+
+
+@cache
+def scratch() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="blockfl-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def keep(name: str, content: bytes) -> Path:
+    path = scratch() / name
+    path.write_bytes(content)
+    path.chmod(0o600)
+    return path
+
+
+def describe(content: bytes) -> None:
+    text = content.decode("utf-8", "replace")
+    found = Description.parse(text, "consortium.yaml")
+    assert len(found.consortium.committee) >= found.threshold
+    assert Description.parse(found.dump(), "again") == found
+
+
+def descriptions() -> Sequence[bytes]:
+    text = default_description()
+    short = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return text.encode(), short.encode()
+
+
+def load_profile(content: bytes) -> None:
+    found = ConnectionProfile.load(keep("profile.json", content))
+    assert Path(found.certificate).is_absolute()
+
+
+def profiles() -> Sequence[bytes]:
+    said = {
+        "network": "heart",
+        "channel": "federation",
+        "contract": "blockfl",
+        "organisation": "alpha",
+        "endpoint": "127.0.0.1:7051",
+        "tls_roots": "../tls.pem",
+        "certificate": "certificate.pem",
+        "private_key": "key.pem",
+    }
+    return json.dumps(said).encode(), json.dumps(said | {"opening_key": "k", "genesis": None}).encode()
+
+
+def load_service(content: bytes) -> None:
+    for name, kept in service_files().items():
+        keep(name, kept)
+    ServiceSettings.load(keep("service.json", content))
+
+
+@cache
+def service_files() -> dict[str, bytes]:
+    organisation, key = make_organisation("alpha"), create_private_key()
+    certificate = organisation.tls.issue(
+        key.public_key(), common_name="service", unit=None, hosts=("127.0.0.1",), tls=True
+    )
+    return {
+        "consortium.json": federation().consortium.encode(),
+        "tls.pem": certificate,
+        "tls.key": private_key_pem(key),
+        "roots.pem": organisation.tls.certificate_pem,
+        "opening.hex": b"ab" * 32,
+    }
+
+
+def services() -> Sequence[bytes]:
+    said = {
+        "organisation": "alpha",
+        "consortium": "consortium.json",
+        "opening_key": None,
+        "package_id": "blockfl:" + "ab" * 32,
+        "listen": "127.0.0.1:9999",
+        "certificate": "tls.pem",
+        "private_key": "tls.key",
+        "client_roots": "roots.pem",
+    }
+    return json.dumps(said).encode(), json.dumps(
+        said | {"organisation": "regulator", "opening_key": "opening.hex"}
+    ).encode()
+
+
+def load_node(content: bytes) -> None:
+    found = NodeSettings.load(keep("node.json", content))
+    assert found.organisations
+    assert found.directory.is_absolute()
+
+
+def nodes() -> Sequence[bytes]:
+    endpoint = {
+        "msp_id": "alpha",
+        "listen": "127.0.0.1:7051",
+        "certificate": "c.pem",
+        "private_key": "k.pem",
+        "tls_certificate": "t.pem",
+        "tls_private_key": "u.pem",
+    }
+    contract = {"address": "127.0.0.1:9999", "tls_roots": "r", "client_certificate": "c", "client_key": "k"}
+    said = {
+        "directory": "ledger",
+        "channel": "federation",
+        "genesis": "genesis.block",
+        "orderer": endpoint | {"listen": "127.0.0.1:7050"},
+        "organisations": [endpoint | {"contract": contract}],
+        "time_window_s": 30,
+    }
+    return (json.dumps(said).encode(),)
+
+
+def load_policy(content: bytes) -> None:
+    assert read_policy(str(keep("policy.json", content))) is not None
+
+
+def load_checkpoint(content: bytes) -> None:
+    found = FileCheckpoint(keep("checkpoint.json", content)).load()
+    assert found is not None
+    assert found.block_number >= 0
+
+
+def decode_participation(content: bytes) -> None:
+    try:
+        said = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise NodeError("not JSON") from error
+    assert isinstance(Membership.parse(said, "127.0.0.1:1").height, int)
+
+
+def load_table(content: bytes) -> None:
+    found = load_dataset(keep("rows.csv", content), "label", 0.25)
+    assert np.isfinite(found.x_train).all()
+    assert len(found.x_test) >= 1
+
+
+def tables() -> Sequence[bytes]:
+    return b"a,b,label\n1,2.5,0\n-1,1e3,1\n0.5,7,0\n", '\ufeffa,"label"\r\n1,2\r\n3,4\r\n'.encode()
+
+
+def load_arrays(content: bytes) -> None:
+    found = load_dataset(keep("arrays.npz", content), None, 0.25)
+    assert len(found.x_train) == len(found.y_train)
+
+
+def archives() -> Sequence[bytes]:
+    buffer = io.BytesIO()
+    rows, labels = np.ones((3, 2), dtype=np.float32), np.zeros(3, dtype=np.int64)
+    np.savez(buffer, x_train=rows, y_train=labels, x_test=rows, y_test=labels)
+    return (buffer.getvalue(),)
+
+
+def load_parcel(content: bytes) -> None:
+    """A header file in an institution's outbox."""
+    place = scratch() / "outbox" / "heart" / "000001" / "sealed"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "header.json").write_bytes(content)
+    parcel = Outbox(scratch() / "outbox").load("heart", 1)
+    assert parcel.signed.encode() == content
+
+
+def parcels() -> Sequence[bytes]:
+    return (federation().sign(update()[0]).encode(),)
+
+
+def load_key(content: bytes) -> None:
+    load_opening_key(keep("opening.key", content))
+
+
+def prefix(content: bytes) -> None:
+    if len(content) != PREFIX.size:
+        raise FrameError("of another length")
+    head, body = decode_prefix(content)
+    assert 1 <= head <= 4 << 20
+    assert 0 <= body < 1 << 32
+
+
+def frame(decode: Callable[[bytes], Any], content: bytes) -> None:
+    assert isinstance(decode(content), Message)
+
+
+def replies() -> Sequence[bytes]:
+    return (
+        b'{"kind":"trained","samples":5,"loss":0.5}',
+        b'{"kind":"evaluated","accuracy":0.5,"loss":null,"samples":3}',
+        b'{"kind":"progress","epoch":1,"epochs":2,"step":3,"steps":4,"loss":null}',
+        b'{"kind":"failed","reason":"data","message":"text"}',
+        b'{"kind":"description","tensors":[{"name":"a","shape":[1,2]}],"train_samples":3,"test_samples":1}',
+    )
+
+
+def frame_requests() -> Sequence[bytes]:
+    return (
+        b'{"kind":"train","epochs":1,"batch_size":16,"learning_rate":0.1,"seed":1}',
+        b'{"kind":"evaluate"}',
+        b'{"kind":"initial"}',
+        b'{"kind":"begin","confined":true,"scratch":"s","readable":["a"],"private":[],"model":null,"code":"c","data":"d",'
+        b'"label":"y","test_fraction":0.5,"seed":7}',
+    )
+
+
+def listed(content: bytes) -> None:
+    encoded = [one.encode() for one in _decode_list(CommitteeKey, content)]
+    assert json.loads(content) == [json.loads(one) for one in encoded]
+
+
+def flagged(content: bytes) -> None:
+    found = _flags(content)
+    assert json.loads(content) == [int(one) for one in found]
+
+
+def lists() -> Sequence[bytes]:
+    return b"[]", b"[" + b",".join(one.encode() for one in federation().keys) + b"]"
+
+
+def committed(content: bytes) -> None:
+    assert Committed.decode(content).height is not None
+
+
+def of(
+    name: str,
+    decode: Callable[[bytes], object],
+    refuses: tuple[type[Exception], ...],
+    seeds: Callable[[], Sequence[bytes]],
+    form: Form = "json",
+    max_bytes: int = 4096,
+) -> Decoder:
+    return Decoder(name=name, decode=decode, refuses=refuses, seeds=cache(seeds), form=form, max_bytes=max_bytes)
+
+
+DECODERS: tuple[Decoder, ...] = (
+    of("contract: any call", call_contract, (Refused, DecodeError), calls, form="protobuf", max_bytes=8192),
+    of("consortium description", describe, (DescriptionError,), descriptions, form="text", max_bytes=8192),
+    of("connection profile", load_profile, (LedgerError,), profiles),
+    of("contract service's settings", load_service, (SettingsError,), services),
+    of("opening key file", load_key, (SettingsError,), lambda: (b"ab" * 32 + b"\n",), form="text", max_bytes=256),
+    of("embedded node's settings", load_node, (NodeError,), nodes),
+    of(
+        "economics file",
+        load_policy,
+        (LedgerError, ProtocolError),
+        lambda: (DEFAULT_ECONOMICS.encode(),),
+    ),
+    of("checkpoint", load_checkpoint, (ConfigError,), lambda: (b'{"block_number":7,"transaction_id":"ab"}',)),
+    of(
+        "ordering node's channel",
+        decode_participation,
+        (NodeError,),
+        lambda: (b'{"name":"fed","consensusRelation":"consenter","status":"active","height":7}',),
+    ),
+    of("table of samples", load_table, (DataError,), tables, form="text", max_bytes=1024),
+    of("arrays of samples", load_arrays, (DataError,), archives, form="bytes"),
+    of("outbox", load_parcel, (OutboxError,), parcels),
+    of("frame prefix", prefix, (FrameError,), lambda: (PREFIX.pack(10, 0),), form="bytes", max_bytes=16),
+    of("frame of a request", partial(frame, decode_request), (FrameError,), frame_requests),
+    of("frame of a reply", partial(frame, decode_reply), (FrameError,), replies),
+    of("list of records from the contract", listed, (LedgerError,), lists),
+    of("list of flags from the contract", flagged, (LedgerError,), lambda: (b"[1,0]", b"[]")),
+)
