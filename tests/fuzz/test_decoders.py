@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from random import Random
 
 import pytest
@@ -12,8 +13,14 @@ from support.decoders import Decoder, list_decoders
 
 DECODERS = list_decoders()
 EVERY = pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
+SERVICE = json.loads(DECODERS["contract service's settings"].seeds()[0])
+PROFILE = json.loads(DECODERS["connection profile"].seeds()[0])
+NODE = DECODERS["embedded node's settings"].seeds()[0]
 FOUND: tuple[tuple[str, bytes], ...] = (
     ("ordering node's channel", b'{"name":"fed","consensusRelation":"consenter","status":"active","height":Infinity}'),
+    ("contract service's settings", json.dumps(SERVICE | {"certificate": "a\0b"}).encode()),
+    ("connection profile", json.dumps(PROFILE | {"private_key": "a\0b"}).encode()),
+    ("embedded node's settings", NODE.replace(b"genesis.block", b"genesis\\u0000block")),
     ("list of records from the contract", b"["),
     ("list of records from the contract", b'[{"organisation":"alpha"}]'),
     ("list of flags from the contract", b"\xff"),

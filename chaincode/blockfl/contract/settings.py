@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity import Identity, Signer, parse_private_key
@@ -31,6 +31,9 @@ _SHARED: Final = stat.S_IRWXG | stat.S_IRWXO
 
 class SettingsError(Exception):
     """The service cannot start as it is configured; the text says what to change."""
+
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$")]
 
 
 class ServiceFile(BaseModel):
@@ -51,13 +54,13 @@ class ServiceFile(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     organisation: Name
-    consortium: Annotated[str, Field(min_length=1)]
-    opening_key: Annotated[str, Field(min_length=1)] | None
+    consortium: FileName
+    opening_key: FileName | None
     package_id: Annotated[str, StringConstraints(pattern=r"^[^:\s]+:[0-9a-f]{64}$")]
     listen: Annotated[str, StringConstraints(pattern=r"^\S+:[0-9]{1,5}$")]
-    certificate: Annotated[str, Field(min_length=1)]
-    private_key: Annotated[str, Field(min_length=1)]
-    client_roots: Annotated[str, Field(min_length=1)]
+    certificate: FileName
+    private_key: FileName
+    client_roots: FileName
     allow_public: bool = False
 
 

@@ -8,14 +8,16 @@ Example:
 
 import json
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from blockfl.fabric.endpoint import Endpoint
 from blockfl.fabric.identity import Signer
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.canonical import Name
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$")]
 
 
 class ConnectionProfile(BaseModel):
@@ -36,11 +38,11 @@ class ConnectionProfile(BaseModel):
     organisation: Name
     endpoint: str
     server_name: str | None = None
-    tls_roots: str
-    certificate: str
-    private_key: str
-    opening_key: str | None = None
-    genesis: str | None = None
+    tls_roots: FileName
+    certificate: FileName
+    private_key: FileName
+    opening_key: FileName | None = None
+    genesis: FileName | None = None
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -34,7 +34,13 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-StoredPath = Annotated[Path, Field(strict=False)]
+def _check_path(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("expected a path, got one with a null character")
+    return path
+
+
+StoredPath = Annotated[Path, Field(strict=False), AfterValidator(_check_path)]
 
 
 class ContractSettings(_Settings):
