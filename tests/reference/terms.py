@@ -28,3 +28,26 @@ def root_floor(value: Fraction) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if middle**2 <= value else (low, middle)
     return low
+
+
+def adapt_naively(typical: list[int], factor_permille: int, floor_micro: int, ceiling_micro: int) -> int:
+    """Return the lower median times the factor, rounded down, within floor and ceiling."""
+    left = sorted(typical)
+    while len(left) > 2:
+        left = left[1:-1]
+    wanted = floor(left[0] * Fraction(factor_permille, 1000))
+    if wanted > ceiling_micro:
+        return ceiling_micro
+    return floor_micro if wanted < floor_micro else wanted
+
+
+def compute_typical_naively(accepted: list[tuple[int, int]], scale: int) -> int:
+    """Return the lower median of ⌊10^6·√(largest Σx² of so many bits)/(ω·2^s)⌋."""
+    norms = []
+    for bits, weight in accepted:
+        largest = int("1" * bits, 2) if bits else 0
+        norms.append(root_floor(Fraction(largest * 10**12, weight**2) / Fraction(4) ** scale))
+    norms.sort()
+    while len(norms) > 2:
+        norms = norms[1:-1]
+    return norms[0]

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blockfl.protocol.codes import Code
+from blockfl.protocol.limits import TensorLimit
 from blockfl.protocol.quantise import clip_delta, quantise_update
 from blockfl.protocol.terms import compute_bounds
-from reference.norms import judge_naively
+from reference.norms import judge_naively, judge_rules_naively
 from support.refusal import refused
 
 DELTAS = hnp.arrays(
@@ -36,7 +37,8 @@ def generator(seed: int = 0) -> np.random.Generator:
 def test_a_clipped_delta_is_no_longer_than_the_bound(delta: npt.NDArray[np.float64], bound: float) -> None:
     clipped = clip_delta(delta, bound)
     assert clipped.dtype == np.float64
-    assert math.hypot(*clipped.tolist()) <= bound * (1 + 1e-12)
+    # Subnormal numbers are 5e-324 apart, whatever their size.
+    assert math.hypot(*clipped.tolist()) <= bound * (1 + 1e-12) + 5e-324 * len(delta)
 
 
 @given(DELTAS)
@@ -165,3 +167,54 @@ def test_the_weighted_sum_approximates_the_weighted_mean() -> None:
         expected += weight * delta
     step = 2.0**-bounds.scale / sum(weights)
     assert np.abs(total * step - expected / sum(weights)).max() < 3 * step
+
+
+# --- tensors with bounds of their own
+
+
+def limits_of(*limits: tuple[int, int, int]) -> tuple[TensorLimit, ...]:
+    return tuple(
+        TensorLimit(tensor=f"t{offset}", offset=offset, size=size, l2_squared=str(bound))
+        for offset, size, bound in limits
+    )
+
+
+@settings(max_examples=200)
+@given(DELTAS, st.integers(1, 10**9), st.integers(1, 255), st.data(), st.integers(0, 2**32))
+def test_every_result_obeys_the_tensors_bounds_too(
+    delta: npt.NDArray[np.float64], bound_l2_micro: int, weight: int, data: st.DataObject, seed: int
+) -> None:
+    bounds = compute_bounds(bound_l2_micro, weight, len(delta))
+    cut = data.draw(st.integers(1, len(delta)))
+    shares = data.draw(st.tuples(st.integers(0, 1000), st.integers(0, 1000)))
+    limits = [(0, cut, bounds.l2_squared * shares[0] ** 2 // 10**6)]
+    if cut < len(delta):
+        limits.append((cut, len(delta) - cut, bounds.l2_squared * shares[1] ** 2 // 10**6))
+    tensors = limits_of(*limits)
+    values = quantise_update(delta, weight, bounds.scale, bounds.l2_squared, bounds.linf, generator(seed), tensors)
+    assert judge_naively(values.tolist(), weight, bounds.l2_squared, bounds.linf) is None
+    assert judge_rules_naively(values.tolist(), weight, limits, 0, None, []) is None
+
+
+def test_a_tensor_over_its_bound_is_shortened_and_the_others_are_kept() -> None:
+    delta = np.array([300.0, 400.0, 300.0, 400.0])
+    values = quantise_update(delta, 2, 0, 10**9, 10_000, generator(), limits_of((2, 2, 2500)))
+    assert values.tolist() == [600, 800, 60, 80]
+    values = quantise_update(delta, 2, 3, 10**9, 10_000, generator(), limits_of((0, 2, 2500 * 64)))
+    assert values.tolist() == [480, 640, 4800, 6400]
+
+
+def test_a_tensor_at_its_bound_keeps_most_of_its_length_though_rounding_makes_it_longer() -> None:
+    delta: npt.NDArray[np.float64] = generator(1).standard_normal(2000)
+    bound = 40_000
+    for seed in range(3):
+        tensors = limits_of((500, 1000, bound))
+        values = quantise_update(delta * 100, 1, 0, 10**9, 10_000, generator(seed), tensors)
+        squared = sum(value**2 for value in values[500:1500].tolist())
+        assert 0.8 * bound < squared <= bound
+        assert np.abs(values[:500] - delta[:500] * 100).max() <= 1
+
+
+def test_a_tensor_of_bound_nought_becomes_nothing() -> None:
+    values = quantise_update(np.full(4, 3.0), 1, 0, 10**9, 100, generator(), limits_of((1, 2, 0)))
+    assert values.tolist() == [3, 0, 0, 3]

@@ -91,6 +91,7 @@ class InstitutionAgent:
             outbox=outbox,
             report=report,
             seed=settings.seed,
+            obeys=encoder is None,
         )
         self._versions = Versions(ledger=ledger, training=training, store=store, report=report)
         self._woken = asyncio.Event()
@@ -273,6 +274,9 @@ class InstitutionAgent:
         except (TrainingError, OutboxError) as error:
             self._skip(number, str(error))
         except ProtocolError as error:
+            if error.code in (Code.NORM_MINIMUM, Code.COSINE):
+                self._skip(number, f"the update would be rejected, so none is sent: {error}")
+                return
             if error.code is not Code.NOT_FINITE:
                 raise
             self._skip(number, f"training gave no usable model: {error}")

@@ -16,6 +16,7 @@ import numpy as np
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import OutboxError, SettingsError, TrainingError
 from blockfl.institution.frames import Train, TrainingProgress
+from blockfl.institution.obedience import check_obeyed
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.step import Report, Stage, Step
 from blockfl.institution.training import Training
@@ -57,6 +58,7 @@ class Contribution:
         outbox: Outbox,
         report: Report,
         seed: int | None,
+        obeys: bool = True,
     ) -> None:
         self._ledger = ledger
         self._training = training
@@ -64,6 +66,7 @@ class Contribution:
         self._outbox = outbox
         self._report = report
         self._seed = seed
+        self._obeys = obeys
 
     async def make(self, consortium: Consortium, task: Task, round_: Round, part: Participant, base: Vector) -> Parcel:
         """Train and leave the sealed update on the disk.
@@ -77,13 +80,16 @@ class Contribution:
 
         Raises:
             TrainingError: Training failed twice.
-            ProtocolError: BFL307, training gave NaN or infinity.
+            ProtocolError: BFL307, training gave NaN or infinity; BFL420 or BFL421, the update is under the least norm
+                or cosine, which only other training could change.
             TimeoutError: The submit deadline passed.
             OutboxError: The disk refused until then.
         """
         async with asyncio.timeout(compute_remaining_s(round_)):
             trained = await self._train(task, round_, base)
             values = await asyncio.to_thread(self._encode, task, round_, part, base, trained)
+            if self._obeys:
+                await check_obeyed(self._ledger, task, round_, part, values)
         # What is begun and not kept is a lost round: an agent that is told to end keeps it first.
         work = asyncio.create_task(self._seal_and_keep(consortium, task, round_, values))
         try:

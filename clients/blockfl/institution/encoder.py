@@ -36,4 +36,6 @@ class BoundedEncoder:
     def encode(self, delta: Vector, round_: Round, weight: int) -> Values:
         """Return the values to be sealed, int16 of shape (d,); see ``quantise_update``."""
         generator = np.random.default_rng(None if self._seed is None else [self._seed, round_.round])
-        return quantise_update(delta, weight, round_.scale, int(round_.bound_l2_squared), round_.bound_linf, generator)
+        bound = int(round_.bound_l2_squared)
+        tensors = round_.norms.tensors if round_.norms else ()
+        return quantise_update(delta, weight, round_.scale, bound, round_.bound_linf, generator, tensors)

@@ -8,6 +8,7 @@ judges: rounding adds about d/4 to Σx², so the update is rounded, checked, shr
 Source: ``docs/protocol.md``, quantisation.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import judge_values
+from blockfl.protocol.limits import TensorLimit
+from blockfl.protocol.norms import find_broken_tensors
 from blockfl.protocol.payload import MAX_VALUE, Values
 
 Delta = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -54,10 +57,11 @@ def quantise_update(
     bound_l2_squared: int,
     bound_linf: int,
     generator: np.random.Generator,
+    tensors: Sequence[TensorLimit] = (),
 ) -> Values:
     """Return ω·δ·2^s rounded stochastically, obeying the norm rule.
 
-    Values over the L∞ bound are cut to it; a delta over the L2 bound is shortened.
+    Values over the L∞ bound are cut to it; a delta over the L2 bound is shortened, after every tensor over its own.
 
     Args:
         delta: float32 or float64, shape (d,).
@@ -66,6 +70,7 @@ def quantise_update(
         bound_l2_squared: of the round, for weight 1.
         bound_linf: of the round, for weight 1.
         generator: the randomness of the rounding.
+        tensors: the bounds of single tensors, of the round, for weight 1.
 
     Returns:
         int16, shape (d,).
@@ -75,16 +80,22 @@ def quantise_update(
     """
     limit_l2 = weight * np.sqrt(np.float64(bound_l2_squared))
     limit_linf = np.float64(min(MAX_VALUE, weight * bound_linf))
-    exact = clip_delta(delta, np.ldexp(limit_l2 / weight, -scale))
+    exact = _check_finite(delta)
+    for tensor in tensors:
+        part = slice(tensor.offset, tensor.offset + tensor.size)
+        exact[part] = clip_delta(exact[part], np.ldexp(_root(tensor), -scale))
+    exact = clip_delta(exact, np.ldexp(limit_l2 / weight, -scale))
     exact = np.clip(np.ldexp(exact * weight, scale), -limit_linf, limit_linf)
     for attempt in range(_ATTEMPTS):
         values = _round(exact, generator)
+        if _shrink_tensors(exact, values, weight, tensors, attempt):
+            continue
         try:
             judge_values(values, len(values), weight, bound_l2_squared, bound_linf)
         except ProtocolError as error:
             if error.code is not Code.NORM_L2:
                 raise
-            exact = exact * _shrinkage(exact, values, limit_l2, attempt)
+            exact *= _shrinkage(exact, values, limit_l2, attempt)
         else:
             return values
     raise ProtocolError(
@@ -96,6 +107,21 @@ def _round(exact: npt.NDArray[np.float64], generator: np.random.Generator) -> Va
     lower = np.floor(exact)
     lower += generator.random(len(exact)) < exact - lower
     return lower.astype(np.int16)
+
+
+def _shrink_tensors(
+    exact: npt.NDArray[np.float64], values: Values, weight: int, tensors: Sequence[TensorLimit], attempt: int
+) -> bool:
+    """Shorten in place the tensors that rounding made longer than their bounds; return whether there was one."""
+    broken = find_broken_tensors(values, weight, tensors)
+    for tensor, _ in broken:
+        part = slice(tensor.offset, tensor.offset + tensor.size)
+        exact[part] *= _shrinkage(exact[part], values[part], weight * _root(tensor), attempt)
+    return bool(broken)
+
+
+def _root(tensor: TensorLimit) -> np.float64:
+    return np.float64(np.sqrt(np.float64(int(tensor.l2_squared))))
 
 
 def _shrinkage(exact: npt.NDArray[np.float64], values: Values, limit_l2: np.float64, attempt: int) -> np.float64:

@@ -1,0 +1,83 @@
+"""What an institution checks of its own update before it signs: the rules that clipping cannot make it keep.
+
+An update over a bound is shortened. One that is too short, or points the wrong way, is what training gave: sending it
+would be a rejection on record, so the round is skipped, and the institution is told why in exact numbers, which only
+it may see.
+"""
+
+import asyncio
+from math import sqrt
+
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.transfer import fetch_blob
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.limits import RoundNorms
+from blockfl.protocol.norms import Norms, Reference, check_rules, compute_dot, compute_norms, compute_square
+from blockfl.protocol.payload import Values
+from blockfl.protocol.records import Participant, Round, Task
+from blockfl.protocol.scoring import decode_values
+
+
+async def check_obeyed(ledger: Ledger, task: Task, round_: Round, part: Participant, values: Values) -> None:
+    """Check an update against the round's further norm rules.
+
+    Args:
+        ledger: Where the last global update is.
+        task: The task.
+        round_: The open round.
+        part: The institution's part in it.
+        values: The quantised update, int16 of shape (d,).
+
+    Raises:
+        ProtocolError: BFL419, BFL420 or BFL421, with what the institution can do.
+        LedgerError: The last global update cannot be read.
+    """
+    if round_.norms is None:
+        return
+    reference = await _fetch_reference(ledger, task, round_)
+    await asyncio.to_thread(_check, values, part.weight, round_, round_.norms, reference)
+
+
+async def _fetch_reference(ledger: Ledger, task: Task, round_: Round) -> Reference | None:
+    if round_.norms is None or round_.norms.minimum_cosine_micro is None:
+        return None
+    model = await ledger.read_model(task.spec.task, round_.base_version)
+    if model.sum is None:
+        raise LedgerError(f"task {task.spec.task}: version {model.version} has no sum on the ledger")
+    return decode_values(await fetch_blob(ledger, task.spec.task, model.sum), task.spec.manifest.dimension)
+
+
+def _check(values: Values, weight: int, round_: Round, rules: RoundNorms, reference: Reference | None) -> None:
+    norms = compute_norms(values)
+    try:
+        check_rules(values, norms, weight, rules, reference)
+    except ProtocolError as error:
+        raise ProtocolError(error.code, _explain(error, values, norms, weight, round_, rules, reference)) from error
+
+
+def _explain(
+    error: ProtocolError,
+    values: Values,
+    norms: Norms,
+    weight: int,
+    round_: Round,
+    rules: RoundNorms,
+    reference: Reference | None,
+) -> str:
+    if error.code is Code.NORM_MINIMUM:
+        unit = 2.0**round_.scale
+        norm, least = sqrt(norms.l2_squared) / (weight * unit), sqrt(int(rules.minimum_l2_squared)) / unit
+        return (
+            f"the update's L2 norm is {norm:.3g}, the task asks for at least {least:.3g}: there is nothing left to "
+            "learn here, or the learning rate or the number of epochs is too small"
+        )
+    if error.code is Code.COSINE and reference is not None and rules.minimum_cosine_micro is not None:
+        lengths = sqrt(norms.l2_squared) * sqrt(compute_square(reference))
+        cosine = compute_dot(values, reference) / lengths if lengths else 0.0
+        return (
+            f"the update's cosine to the last global update is {cosine:.3f}, the task asks for at least "
+            f"{rules.minimum_cosine_micro / 1e6:.3f}: this institution's data pull another way; check labels and "
+            "preprocessing against the others'"
+        )
+    return str(error).removeprefix(f"{error.code.identifier} ")

@@ -1,0 +1,286 @@
+"""The optional norm rules: exact on integers, against plain loops and fractions; bounds are inclusive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.limits import RoundNorms, TensorLimit
+from blockfl.protocol.norms import (
+    check_rules,
+    compute_dot,
+    compute_norms,
+    compute_square,
+    find_broken_tensors,
+    is_cosine_at_least,
+)
+from reference.norms import judge_rules_naively, signed_square_of_cosine
+from support.refusal import code_of, refused
+
+Values = npt.NDArray[np.int16]
+Reference = npt.NDArray[np.int32]
+BLOCK = 2**16
+
+
+def arrays(size: int, *, wide: bool) -> st.SearchStrategy[Any]:
+    bound = 2**31 - 1 if wide else 32767
+    small, large = st.integers(-2, 2), st.integers(-bound, bound)
+    return hnp.arrays(np.int32 if wide else np.int16, size, elements=st.one_of(small, large))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Values, Reference, list[tuple[int, int, int]], int, int, int | None]:
+    """An update, a reference, tensors with bounds near what they have, a weight, a least norm and a least cosine."""
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    values, reference = draw(arrays(sum(sizes), wide=False)), draw(arrays(sum(sizes), wide=True))
+    weight = draw(st.integers(1, 3))
+    tensors, offset = [], 0
+    for size in sizes:
+        squared = sum(int(one) ** 2 for one in values[offset : offset + size])
+        tensors.append((offset, size, max(0, squared // weight**2 + draw(st.integers(-1, 1)))))
+        offset += size
+    minimum = max(0, sum(int(one) ** 2 for one in values) // weight**2 + draw(st.integers(-1, 1)))
+    cosine = draw(st.one_of(st.none(), st.sampled_from([0, -1, 1]), st.integers(-999_999, 999_999)))
+    return values, reference, draw(st.sampled_from([tensors, tensors[1:], []])), weight, minimum, cosine
+
+
+def rules_of(
+    tensors: list[tuple[int, int, int]] | None = None, minimum: int = 0, cosine: int | None = None
+) -> RoundNorms:
+    return RoundNorms(
+        bound_l2_micro=1,
+        tensors=tuple(
+            TensorLimit(tensor=f"t{offset}", offset=offset, size=size, l2_squared=str(bound))
+            for offset, size, bound in tensors or []
+        ),
+        minimum_l2_squared=str(minimum),
+        minimum_cosine_micro=cosine,
+        typical_l2_micro=0,
+    )
+
+
+def check(values: Values, rules: RoundNorms, weight: int = 1, reference: Reference | None = None) -> None:
+    check_rules(values, compute_norms(values), weight, rules, reference)
+
+
+def refusal(values: Values, rules: RoundNorms, reference: Reference | None = None) -> str:
+    with pytest.raises(ProtocolError) as caught:
+        check(values, rules, reference=reference)
+    return str(caught.value)
+
+
+def ints(*values: int) -> Values:
+    return np.array(values, dtype=np.int16)
+
+
+def wide(*values: int) -> Reference:
+    return np.array(values, dtype=np.int32)
+
+
+@given(cases())
+def test_the_rules_are_those_of_the_naive_reference(
+    case: tuple[Values, Reference, list[tuple[int, int, int]], int, int, int | None],
+) -> None:
+    values, reference, tensors, weight, minimum, cosine = case
+    code = code_of(lambda: check(values, rules_of(tensors, minimum, cosine), weight, reference))
+    expected = judge_rules_naively(values.tolist(), weight, tensors, minimum, cosine, reference.tolist())
+    assert (code.identifier if code else None) == expected
+
+
+# --- exact numbers
+
+
+@given(st.integers(1, 40).flatmap(lambda size: st.tuples(arrays(size, wide=False), arrays(size, wide=True))))
+@example((ints(-32768, -32768), wide(-(2**31), -(2**31))))
+def test_dot_products_and_squares_are_exact(pair: tuple[Values, Reference]) -> None:
+    values, reference = pair
+    assert compute_dot(values, reference) == sum(
+        one * other for one, other in zip(values.tolist(), reference.tolist(), strict=True)
+    )
+    assert compute_dot(values, values) == sum(one * one for one in values.tolist())
+    assert compute_square(reference) == sum(one * one for one in reference.tolist())
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
+@pytest.mark.parametrize(
+    ("low", "high"), [(-32768, -(2**31)), (-32767, 2**31 - 1), (32767, 2**31 - 1), (32767, -1), (1, 65_535)]
+)
+def test_the_largest_numbers_are_exact_over_many_blocks(size: int, low: int, high: int) -> None:
+    """2^46 times 2^17 elements leaves int64, and so does a single square of 2^62 twice."""
+    values, reference = np.full(size, low, dtype=np.int16), np.full(size, high, dtype=np.int32)
+    assert compute_dot(values, reference) == size * low * high
+    assert compute_dot(values, values) == size * low * low
+    assert compute_square(reference) == size * high * high
+
+
+def test_the_largest_update_of_the_largest_model_is_judged_exactly() -> None:
+    """2^26 times −32767, in every rule; views keep the test small."""
+    size = 2**26
+    values = np.broadcast_to(np.int16(-32767), size)
+    reference = np.broadcast_to(np.int32(2**31 - 1), size)
+    exact = size * 32767**2
+    norms = compute_norms(values)
+    assert (norms.l2_squared, norms.linf) == (exact, 32767)
+    assert compute_square(reference) == size * (2**31 - 1) ** 2
+    against = np.broadcast_to(np.int32(-(2**31) + 1), size)
+    check_rules(values, norms, 1, rules_of([(0, size, exact)], exact, 999_999), against)
+    with refused(Code.NORM_TENSOR):
+        check_rules(values, norms, 1, rules_of([(0, size, exact - 1)]), None)
+    with refused(Code.NORM_MINIMUM):
+        check_rules(values, norms, 1, rules_of(minimum=exact + 1), None)
+    with refused(Code.COSINE):
+        check_rules(values, norms, 1, rules_of(cosine=-999_999), reference)
+
+
+# --- tensors
+
+
+def test_a_tensor_s_bound_is_inclusive_and_grows_with_the_weight() -> None:
+    values = ints(100, 3, 4, 100)
+    check(values, rules_of([(1, 2, 25)]))
+    with refused(Code.NORM_TENSOR, "t1"):
+        check(values, rules_of([(1, 2, 24)]))
+    check(2 * values, rules_of([(1, 2, 25)]), weight=2)
+    with refused(Code.NORM_TENSOR, f"is over {4 * 24}"):
+        check(2 * values, rules_of([(1, 2, 24)]), weight=2)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 1), (1, 2), (3, 1)])
+def test_only_its_own_elements_count_for_a_tensor(offset: int, size: int) -> None:
+    values = ints(7, 7, 7, 7)
+    values[offset : offset + size] = 0
+    check(values, rules_of([(offset, size, 0)]))
+    for index in range(offset, offset + size):
+        other = values.copy()
+        other[index] = 1
+        with refused(Code.NORM_TENSOR):
+            check(other, rules_of([(offset, size, 0)]))
+
+
+def test_all_broken_tensors_are_found_and_the_first_is_named() -> None:
+    values = ints(5, 1, 5, 5)
+    limits = rules_of([(0, 1, 24), (1, 1, 1), (2, 2, 49)]).tensors
+    assert [(limit.tensor, squared) for limit, squared in find_broken_tensors(values, 1, limits)] == [
+        ("t0", 25),
+        ("t2", 50),
+    ]
+    assert "tensor t0 " in refusal(values, rules_of([(0, 1, 24), (2, 2, 49)]))
+
+
+def test_the_text_about_a_tensor_tells_a_bit_length_only() -> None:
+    """The exact norm of a one-element tensor is its value."""
+    texts = {refusal(ints(value), rules_of([(0, 1, 9)])) for value in (182, 200, 255)}
+    assert texts == {"BFL419 the squared L2 norm of tensor t0 (16 bits) is over 9"}
+
+
+# --- the least norm
+
+
+def test_the_least_norm_is_inclusive_and_grows_with_the_weight() -> None:
+    check(ints(3, -4), rules_of(minimum=25))
+    with refused(Code.NORM_MINIMUM, "(5 bits) is under 26"):
+        check(ints(3, -4), rules_of(minimum=26))
+    check(ints(6, 8), rules_of(minimum=25), weight=2)
+    with refused(Code.NORM_MINIMUM, f"is under {4 * 26}"):
+        check(ints(6, 8), rules_of(minimum=26), weight=2)
+
+
+def test_nothing_is_under_any_least_norm_but_none() -> None:
+    check(ints(0), rules_of(minimum=0))
+    with refused(Code.NORM_MINIMUM, "(0 bits) is under 1"):
+        check(ints(0), rules_of(minimum=1))
+
+
+# --- the least cosine
+
+
+@pytest.mark.parametrize(
+    ("values", "reference", "cosine", "good"),
+    [
+        ((3, 4), (3, 4), 999_999, True),
+        ((3, 4), (6, 8), 999_999, True),
+        ((3, 4), (-3, -4), -999_999, False),
+        ((1, 0), (0, 1), 0, True),
+        ((1, 0), (0, 1), 1, False),
+        ((1, 0), (0, 1), -1, True),
+        ((1, 0), (-1, 1000), 0, False),
+        ((1, 0), (1, 1000), 0, True),
+        ((1, 0), (3, 4), 600_000, True),
+        ((1, 0), (3, 4), 600_001, False),
+        ((1, 0), (3, 4), -999_999, True),
+        ((1, 0), (-3, 4), -600_000, True),
+        ((1, 0), (-3, 4), -599_999, False),
+        ((1, 0), (-3, 4), 600_000, False),
+    ],
+)
+def test_the_least_cosine_is_inclusive_on_both_sides_of_nought(
+    values: tuple[int, ...], reference: tuple[int, ...], cosine: int, good: bool
+) -> None:
+    code = code_of(lambda: check(ints(*values), rules_of(cosine=cosine), reference=wide(*reference)))
+    assert code is (None if good else Code.COSINE)
+
+
+def test_the_weight_does_not_change_a_cosine() -> None:
+    for weight in (1, 255):
+        check(ints(1, 0), rules_of(cosine=600_000), weight, wide(3, 4))
+
+
+@pytest.mark.parametrize(("cosine", "good"), [(-1, True), (0, True), (1, False)])
+def test_the_cosine_of_nothing_is_nought(cosine: int, good: bool) -> None:
+    code = code_of(lambda: check(ints(0, 0), rules_of(cosine=cosine), reference=wide(1, 2)))
+    assert code is (None if good else Code.COSINE)
+
+
+def test_a_global_update_of_nothing_asks_for_no_direction() -> None:
+    check(ints(1, 2), rules_of(cosine=999_999), reference=wide(0, 0))
+
+
+def test_without_a_least_cosine_no_reference_is_needed_and_with_one_it_must_fit() -> None:
+    check(ints(1, 2), rules_of())
+    for reference in (None, wide(1), wide(1, 2, 3)):
+        with pytest.raises(ValueError, match="last published sum"):
+            check(ints(1, 2), rules_of(cosine=-1), reference=reference)
+
+
+@pytest.mark.parametrize(
+    ("values", "reference", "words"),
+    [
+        ((1, 0), (-3, 4), "between -6 and -5 tenths"),
+        ((1, 0), (-1, 0), "between -10 and -9 tenths"),
+        ((1, 0), (0, 1), "between 0 and 1 tenths"),
+        ((1, 0), (3, 4), "between 6 and 7 tenths"),
+        ((1, 0), (1000, 2), "between 9 and 10 tenths"),
+        ((0, 0), (3, 4), "between 0 and 1 tenths"),
+    ],
+)
+def test_the_text_about_a_cosine_tells_tenths(values: tuple[int, ...], reference: tuple[int, ...], words: str) -> None:
+    assert words in refusal(ints(*values), rules_of(cosine=999_999), wide(*reference))
+
+
+@given(
+    st.integers(1, 5).flatmap(lambda size: st.tuples(arrays(size, wide=False), arrays(size, wide=True))),
+    st.integers(-(10**6), 10**6),
+)
+def test_cosines_compare_as_fractions_do(pair: tuple[Values, Reference], cosine_micro: int) -> None:
+    values, reference = (one.tolist() for one in pair)
+    dot = sum(one * other for one, other in zip(values, reference, strict=True))
+    squares = [sum(one * one for one in vector) for vector in (values, reference)]
+    expected = signed_square_of_cosine(values, reference) * 10**12 >= cosine_micro * abs(cosine_micro)
+    assert is_cosine_at_least(dot, squares[0], squares[1], cosine_micro) is expected
+
+
+def test_rules_are_checked_in_their_order() -> None:
+    """One update that breaks everything is told the first."""
+    rules = rules_of([(0, 1, 0)], minimum=100, cosine=1)
+    assert code_of(lambda: check(ints(1, 0), rules, reference=wide(-1, 0))) is Code.NORM_TENSOR
+    rules = rules_of([(0, 1, 1)], minimum=100, cosine=1)
+    assert code_of(lambda: check(ints(1, 0), rules, reference=wide(-1, 0))) is Code.NORM_MINIMUM
+    rules = rules_of([(0, 1, 1)], minimum=1, cosine=1)
+    assert code_of(lambda: check(ints(1, 0), rules, reference=wide(-1, 0))) is Code.COSINE
