@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 from support.decoders import Decoder, list_decoders
 
 DECODERS = list_decoders()
+# cryptography's word on names in certificates.
+pytestmark = pytest.mark.filterwarnings("ignore:Attribute's length must be:UserWarning")
 EVERY = pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
 SERVICE = json.loads(DECODERS["contract service's settings"].seeds()[0])
 PROFILE = json.loads(DECODERS["connection profile"].seeds()[0])
 NODE = DECODERS["embedded node's settings"].seeds()[0]
+ARRAYS = DECODERS["arrays of samples"].seeds()[0]
 FOUND: tuple[tuple[str, bytes], ...] = (
     ("ordering node's channel", b'{"name":"fed","consensusRelation":"consenter","status":"active","height":Infinity}'),
+    ("arrays of samples", ARRAYS.replace(b"PK\x01\x02-\x03-", b"PK\x01\x02-\x03\xff", 1)),
+    ("table of samples", b"a,b,label\n1,1e300,0\n-1,1e3,1\n"),
+    ("table of samples", b"a,b,label\n1,1,inf\n-1,1e3,1\n"),
     ("contract service's settings", json.dumps(SERVICE | {"certificate": "a\0b"}).encode()),
     ("connection profile", json.dumps(PROFILE | {"private_key": "a\0b"}).encode()),
     ("embedded node's settings", NODE.replace(b"genesis.block", b"genesis\\u0000block")),

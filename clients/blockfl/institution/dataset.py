@@ -6,9 +6,10 @@
 """
 
 import csv
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -55,6 +56,23 @@ def _check_array(name: str, array: object) -> None:
         raise DataError(f"{name}: sample {row} holds NaN or infinity; remove or impute it")
 
 
+_UNREADABLE: Final = (
+    *(
+        BadZipFile,
+        EOFError,
+        KeyError,
+        MemoryError,
+        NotImplementedError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ),
+    zlib.error,
+)
+"""What damaged or foreign archives make the standard library and numpy raise."""
+
+
 def load_dataset(path: Path, label: str | None, test_fraction: float) -> Dataset:
     """Return the samples of a file.
 
@@ -84,7 +102,7 @@ def _load_arrays(path: Path) -> Dataset:
             if missing:
                 raise DataError(f"{path}: expected the arrays {', '.join(_NAMES)}; {', '.join(missing)} not there")
             arrays = {name: archive[name] for name in _NAMES}
-    except (ValueError, EOFError, BadZipFile) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path}: not an .npz archive of plain arrays ({error})") from error
     return Dataset(**arrays)
 
@@ -108,10 +126,13 @@ def _load_table(path: Path, label: str | None, test_fraction: float) -> Dataset:
     column = header.index(label)
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(values))
     tests = min(max(1, round(test_fraction * len(values))), len(values) - 1)
-    x = np.delete(values, column, axis=1).astype(np.float32)
     y = values[:, column]
-    if np.array_equal(y, y.astype(np.int64)):
-        y = y.astype(np.int64)
+    # Numbers beyond float32 become infinite, which Dataset refuses; labels beyond int64 stay as they are.
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = np.delete(values, column, axis=1).astype(np.float32)
+        whole = y.astype(np.int64)
+    if np.array_equal(y, whole):
+        y = whole
     test, train = order[:tests], order[tests:]
     return Dataset(x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
 
