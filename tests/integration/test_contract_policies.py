@@ -38,12 +38,14 @@ MAJORITY_RECORDS = [
     "equivocation/heart/000002/delta",
     "model/heart/000001",
     "metrics/heart/000001/alpha",
+    "vote/heart/000001/regulator",
     # Records that do not exist yet: whoever could make them first would decide what they say.
     "round/heart/000003",
     "update/heart/000002/gamma",
     "commitment/heart/000002/gamma",
     "aggregate/heart/000002",
     "model/heart/000002",
+    "vote/heart/000002/university",
 ]
 COMMITTEE_RECORDS = [
     "update/heart/000001/alpha",
@@ -202,6 +204,7 @@ class TestRoles:
             ("alpha", "CloseRound", ["heart", "2"], Code.NOT_COMMITTEE),
             ("alpha", "AttestAggregate", ["heart", "1", "sum"], Code.NOT_COMMITTEE),
             ("alpha", "PublishModel", ["heart", "1", "ab" * 32], Code.NOT_COMMITTEE),
+            ("alpha", "AbandonRound", ["heart", "2"], Code.NOT_COMMITTEE),
             ("beta", "ReportMetrics", ["metrics of alpha"], Code.CREATOR_MISMATCH),
         ],
     )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from blockfl.fabric.gateway import Endorsed
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.endorsers import Endorsers
+from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.records import Notice, Update
 from support.contract_network import ContractNetwork, contract_network
 from support.scenario import Scenario, make_spec
@@ -85,6 +90,66 @@ async def test_of_two_members_that_judge_at_once_one_writes_and_both_see_the_sam
     assert (await scenario.update("alpha")).state == "accepted"
 
 
+async def test_of_votes_that_are_endorsed_at_once_the_later_are_sent_again_and_none_misses_the_threshold(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario, network = running
+    await scenario.open()
+    await scenario.contribute()
+    await scenario.close()
+    await scenario.attest()
+    members, endorsements = network.record.committee, list[str]()
+    everybody_has_endorsed = asyncio.Barrier(len(members))
+    for member in members:
+        gateway = network.gateways[member]
+        monkeypatch.setattr(gateway, "endorse", meet_after(gateway.endorse, everybody_has_endorsed, endorsements))
+    ledgers = {member: ClientOfNetwork(network, member) for member in members}
+    await all_of(*(ledger.publish_model("heart", 1, "ab" * 32) for ledger in ledgers.values()))
+    assert len(endorsements) >= 2 * len(members) - 1, "all had read the same state: one vote counts, two come again"
+    model = await scenario.model(1)
+    assert (model.digest, len(model.voters)) == ("ab" * 32, 2)
+    votes = await ledgers["regulator"].list_votes("heart", 1)
+    assert tuple(one.organisation for one in votes) == model.voters
+
+
+def meet_after(
+    endorse: Callable[..., Awaitable[Endorsed]], barrier: asyncio.Barrier, endorsements: list[str]
+) -> Callable[..., Awaitable[Endorsed]]:
+    """Return ``endorse``, which the first time returns only when all others have endorsed too."""
+    has_met = False
+
+    async def endorse_and_meet(*arguments: Any, **options: Any) -> Endorsed:
+        nonlocal has_met
+        result = await endorse(*arguments, **options)
+        endorsements.append(result.transaction_id)
+        if not has_met:
+            has_met = True
+            await barrier.wait()
+        return result
+
+    return endorse_and_meet
+
+
+class ClientOfNetwork(Ledger):
+    """The product's client on a network of the tests."""
+
+    def __init__(self, network: ContractNetwork, organisation: str) -> None:
+        self.profile = ConnectionProfile(
+            network=network.record.network,
+            channel=network.record.channel,
+            contract=network.name,
+            organisation=organisation,
+            endpoint="127.0.0.1:1",
+            tls_roots="roots.pem",
+            certificate="certificate.pem",
+            private_key="key.pem",
+        )
+        self.gateway = network.gateways[organisation]
+        self._endorsers = Endorsers(self.gateway, organisation)
+        self._consortium = None
+        self._jitter = random.Random(0)
+
+
 async def test_a_repeated_transaction_announces_nothing(running: Running) -> None:
     scenario, network = running
     await scenario.open()
@@ -120,7 +185,8 @@ async def test_events_tell_the_story_in_order(running: Running) -> None:
         ("RoundClosed", 1, "university"),
         ("ModelChunkUploaded", 1, "coordinator"),
         ("AggregateAttested", 1, "coordinator"),
-        ("ModelPublished", 1, "coordinator"),
+        ("ModelProposed", 1, "coordinator"),
+        ("ModelPublished", 1, "regulator"),
     ]
 
 
