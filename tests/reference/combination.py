@@ -1,8 +1,8 @@
 """Every aggregation rule in plain Python, one coordinate and one number after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from math import isqrt
+from math import floor, isqrt
 
 Update = Sequence[int]
 
@@ -64,3 +64,22 @@ def clip_updates(updates: Sequence[Update], l2_squared: int | None) -> list[list
         # int() cuts towards zero.
         clipped.append([int(value * ratio) for value in update])
     return clipped
+
+
+def combine_naively(rule: Mapping[str, object], updates: Sequence[Update], scale: int) -> list[int]:
+    """Return X for a rule's record, as JSON has it."""
+    number = {name: value for name, value in rule.items() if isinstance(value, int)}
+    match rule["rule"]:
+        case "median":
+            return take_median(updates)
+        case "trimmed_mean":
+            return trim(updates, number["trim"])
+        case "norm_clipped_mean":
+            norm = Fraction(number["clip_l2_micro"], 10**6)
+            chosen: Sequence[Update] = clip_updates(updates, floor(norm**2 * Fraction(4) ** scale) if norm else None)
+        case "krum" | "multi_krum":
+            wanted = number.get("selected", 1)
+            chosen = [updates[one] for one in choose_krum(updates, number["byzantine"], wanted)]
+        case _:
+            chosen = updates
+    return [sum(values) for values in zip(*chosen, strict=True)]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from blockfl.aggregator.summing import compute_round_sum
 from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import upload_blob
-from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.judging import open_accepted
 from blockfl.protocol.records import Model, Round
 from support.world_ledger import WorldHub
 
@@ -59,23 +58,13 @@ class Referee:
     async def publish(self, round_: Round, *, wrong_digest: str | None = None) -> Model:
         """Sum, attest and publish; a wrong digest stands for two members that lie."""
         task = await self.ledger.read_task(self.task)
-        total = Sum(task.spec.manifest.dimension, committed=task.spec.is_committed)
-        for organisation in round_.accepted:
-            header = (await self.ledger.read_header(self.task, round_.round, organisation)).header
-            chunks = [
-                await self.ledger.read_chunk(self.task, round_.round, organisation, index)
-                for index in range(len(header.chunk_digests))
-            ]
-            key = self.hub.world.opening_keys["coordinator"]
-            opening = open_accepted(header, chunks, "coordinator", key)
-            total.add(opening.values, opening.randomness)
-        blob, parts = split_blob(total.encode())
+        key = self.hub.world.opening_keys["coordinator"]
+        total = await compute_round_sum(self.ledger, round_, task.spec, key, lambda _: None)
+        blob, parts = split_blob(total)
         await upload_blob(self.ledger, self.task, blob, parts)
         await self.ledger.attest_aggregate(self.task, round_.round, blob)
         base = await obtain_model(self.ledger, self.store, task, round_.base_version)
-        content = compute_model(
-            task.spec, base, total.encode(), len(round_.accepted), round_.scale, round_.total_weight
-        )
+        content = compute_model(task.spec, base, total, len(round_.accepted), round_.scale, round_.total_weight)
         self.store.put(content)
         for member in ("coordinator", "regulator"):
             digest = wrong_digest or compute_digest(content)

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.fabric.identity import Signer
+from blockfl.ledger.lineage import compute_model
 from blockfl.protocol import place
-from blockfl.protocol.aggregation import Sum, apply_sum
+from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.model import decode_model, encode_model, manifest_of
+from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.records import (
     Aggregate,
@@ -33,8 +34,9 @@ from blockfl.protocol.records import (
     Update,
 )
 from blockfl.protocol.seal import encode_public_key
-from blockfl.protocol.strategy import FEDAVG
+from blockfl.protocol.strategy import FEDAVG, Aggregation, Optimiser
 from blockfl.protocol.submission import compose_place, compose_update, sign_header
+from reference.combination import combine_naively
 from support.federation import INSTITUTIONS, SAMPLES
 
 TASK = "heart"
@@ -67,8 +69,12 @@ def make_spec(
     dimension: int = 10,
     weight_cap: int = 3,
     check: Literal["commitment", "recompute"] = "commitment",
+    aggregation: Aggregation = FEDAVG,
+    optimiser: Optimiser | None = None,
 ) -> tuple[TaskSpec, bytes]:
-    """Return a task's proposal and its initial model."""
+    """Return a task's proposal and its initial model; a rule that is no sum has weights and check as it must."""
+    if aggregation != FEDAVG:
+        weight_cap, check = 1, "recompute"
     arrays = {"kernel": np.linspace(-1, 1, dimension - 2, dtype=np.float32), "bias": np.ones(2, dtype=np.float32)}
     manifest = manifest_of(arrays)
     model = encode_model(manifest, np.concatenate([arrays["kernel"], arrays["bias"]]))
@@ -78,7 +84,8 @@ def make_spec(
         manifest=manifest,
         initial_model=split_blob(model)[0],
         encoding="int16",
-        aggregation=FEDAVG,
+        aggregation=aggregation,
+        optimiser=optimiser,
         check=check,
         aggregator="coordinator",
         institutions=institutions,
@@ -143,7 +150,7 @@ class Scenario:
     async def enrol(self, *institutions: str) -> None:
         """Enrol institutions, all of the task's if none is named."""
         for name in institutions or self.spec.institutions:
-            await self.ledger.submit(name, "Enrol", self.task, str(SAMPLES[name]))
+            await self.ledger.submit(name, "Enrol", self.task, str(SAMPLES.get(name, 50)))
 
     async def prepare(self) -> None:
         """Do everything up to the first round."""
@@ -223,8 +230,12 @@ class Scenario:
         return await self.round(number)
 
     async def total(self, number: int = 1) -> bytes:
-        """Return the bytes of the sum of a round's accepted updates."""
-        return (await self.sum(number, (await self.round(number)).accepted)).encode()
+        """Return the bytes of what the rule makes of a round's accepted updates."""
+        round_ = await self.round(number)
+        if self.spec.aggregation == FEDAVG:
+            return (await self.sum(number, round_.accepted)).encode()
+        updates = [self.sealed[number, name][2].tolist() for name in round_.accepted]
+        return np.array(combine_naively(self.spec.aggregation.model_dump(), updates, round_.scale), "<i4").tobytes()
 
     async def sum(self, number: int, organisations: Sequence[str]) -> Sum:
         """Return the sum of these organisations' updates."""
@@ -253,10 +264,8 @@ class Scenario:
     async def publish(self, number: int, base: bytes) -> bytes:
         """Have as many members as are needed vote for a round's model; return its file."""
         round_ = await self.round(number)
-        total = await self.sum(number, round_.accepted)
-        manifest = self.spec.manifest
-        vector = apply_sum(decode_model(manifest, base), total.values, round_.scale, round_.total_weight)
-        model = encode_model(manifest, vector)
+        total, count = await self.total(number), len(round_.accepted)
+        model = compute_model(self.spec, base, total, count, round_.scale, round_.total_weight)
         digest = hashlib.sha256(model).hexdigest()
         for member in self.consortium.committee[: self.consortium.threshold]:
             await self.vote(member, digest, number)

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol import records
 from blockfl.protocol.canonical import Record
-from reference import combination
 from reference import commitment as lattice
 from reference import seal as naive
 from reference.aggregation import add_naively, apply_naively
 from reference.canonical import encode_naively
+from reference.combination import combine_naively
 from reference.norms import judge_naively
 from reference.optimiser import step_naively
 from reference.terms import compute_linf_squared_naively, compute_weight_naively, fits_int16, root_floor
@@ -115,22 +115,17 @@ def aggregation_naively(given: Document) -> Document:
 
 
 def combination_naively(given: Document) -> Document:
-    updates, parameters = given["updates"], given["aggregation"]
-    count = len(updates)
-    match parameters["rule"]:
-        case "median":
-            x, divisor = combination.take_median(updates), 2
-        case "trimmed_mean":
-            x, divisor = combination.trim(updates, parameters["trim"]), count - 2 * parameters["trim"]
-        case "norm_clipped_mean":
-            norm = parameters["clip_l2_micro"]
-            squared = floor(Fraction(norm, 10**6) ** 2 * Fraction(4) ** given["scale"]) if norm else None
-            x, divisor = add_naively(combination.clip_updates(updates, squared)), count
-        case _:
-            divisor = parameters.get("selected", 1)
-            chosen = combination.choose_krum(updates, parameters["byzantine"], divisor)
-            x = add_naively([updates[one] for one in chosen])
-    return {"x": x, "divisor": divisor}
+    parameters, count = given["aggregation"], len(given["updates"])
+    divisors = {
+        "median": 2,
+        "trimmed_mean": count - 2 * parameters.get("trim", 0),
+        "krum": 1,
+        "norm_clipped_mean": count,
+    }
+    return {
+        "x": combine_naively(parameters, given["updates"], given["scale"]),
+        "divisor": divisors.get(parameters["rule"], parameters.get("selected")),
+    }
 
 
 def optimiser_naively(given: Document) -> Document:

@@ -383,8 +383,8 @@ class Aggregator:
         self._report(f"task {round_.task}, round {round_.round}: abandoned, it was not published in time")
         return True
 
-    def _on_opened(self, round_: Round) -> Callable[[int, int], None]:
-        def progress(done: int, total: int) -> None:
-            _log.info("task %s, round %d: opened %d of %d updates", round_.task, round_.round, done, total)
+    def _on_opened(self, round_: Round) -> Callable[[str], None]:
+        def progress(organisation: str) -> None:
+            _log.info("task %s, round %d: opened the update of %s", round_.task, round_.round, organisation)
 
         return progress

@@ -1,4 +1,7 @@
-"""The sum of a round's accepted updates, opened one at a time: memory O(d), whatever the number of institutions."""
+"""What the task's rule makes of a round's accepted updates, opened one at a time: memory stays bounded.
+
+The rules and their bound are the protocol's; a sum of updates takes memory O(d), whatever the number of institutions.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -6,41 +9,55 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.ledger.client import Ledger
-from blockfl.protocol.aggregation import Sum
+from blockfl.protocol.aggregation import Sum, encode_sum
+from blockfl.protocol.combination import combine, drive_async
 from blockfl.protocol.judging import open_accepted
+from blockfl.protocol.opening import Opening
+from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Round, SignedHeader, TaskSpec
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str], None]
 
 
 async def compute_round_sum(
     ledger: Ledger, round_: Round, spec: TaskSpec, opening_key: X25519PrivateKey, progress: Progress
 ) -> bytes:
-    """Return the encoded sum of the accepted updates, read from the organisation's own peer.
+    """Return the encoded X of the accepted updates, read from the organisation's own peer.
 
     Args:
         ledger: The committee member's ledger.
         round_: A closed round.
         spec: The task's; with commitments the sum of their randomness is part of the sum.
         opening_key: The member's private key.
-        progress: Told after each update.
+        progress: Told whose update was opened; rules that compare updates open them more than once.
 
     Raises:
         LedgerError: When a chunk cannot be read.
         ProtocolError: When an accepted update cannot be opened.
     """
-    total = Sum(spec.manifest.dimension, committed=spec.is_committed)
-    for done, organisation in enumerate(round_.accepted, start=1):
+
+    async def fetch(organisation: str) -> Opening:
         signed = await ledger.read_header(round_.task, round_.round, organisation)
         chunks = [
             await ledger.read_chunk(round_.task, round_.round, organisation, index)
             for index in range(len(signed.header.chunk_digests))
         ]
-        await asyncio.to_thread(_add, total, signed, chunks, ledger.organisation, opening_key)
-        progress(done, len(round_.accepted))
+        opening = await asyncio.to_thread(_open, signed, chunks, ledger.organisation, opening_key)
+        progress(organisation)
+        return opening
+
+    async def fetch_values(index: int) -> Values:
+        return (await fetch(round_.accepted[index])).values
+
+    if not spec.is_committed:
+        combination = combine(spec.aggregation, spec.manifest.dimension, len(round_.accepted), round_.scale)
+        return encode_sum(await drive_async(combination, fetch_values))
+    total = Sum(spec.manifest.dimension, committed=True)
+    for organisation in round_.accepted:
+        opening = await fetch(organisation)
+        await asyncio.to_thread(total.add, opening.values, opening.randomness)
     return total.encode()
 
 
-def _add(total: Sum, signed: SignedHeader, chunks: list[bytes], organisation: str, key: X25519PrivateKey) -> None:
-    opening = open_accepted(signed.header, chunks, organisation, key)
-    total.add(opening.values, opening.randomness)
+def _open(signed: SignedHeader, chunks: list[bytes], organisation: str, key: X25519PrivateKey) -> Opening:
+    return open_accepted(signed.header, chunks, organisation, key)

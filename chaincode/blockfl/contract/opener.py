@@ -11,12 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from blockfl.contract.chunk import fetch_model, fetch_sealed
 from blockfl.contract.settings import ContractSettings
 from blockfl.contract.state import State
-from blockfl.protocol.aggregation import Sum
+from blockfl.protocol.aggregation import encode_sum
 from blockfl.protocol.blob import compute_blob
+from blockfl.protocol.combination import combine, drive_async
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import Judgement, judge_update, open_accepted
 from blockfl.protocol.norms import Reference
-from blockfl.protocol.records import Blob, Header, Round
+from blockfl.protocol.payload import Values
+from blockfl.protocol.records import Blob, Header, Round, TaskSpec
 from blockfl.protocol.scoring import KNOWN_SUMS, Vector, compute_gram, compute_points, decode_update, decode_values
 from blockfl.protocol.seal import open_update
 
@@ -42,20 +44,24 @@ class Opener:
             chunks = await fetch_sealed(state, header)
             return judge_update(header, round_, chunks, self._organisation, key, reference)
 
-    async def compute_sum(self, state: State, round_: Round, dimension: int) -> Blob:
-        """Open the accepted updates again, one after the other, and return what their sum is on the ledger.
+    async def compute_sum(self, state: State, round_: Round, spec: TaskSpec) -> Blob:
+        """Open the accepted updates again, one after the other, and return what the task's rule makes of them.
+
+        Rules that compare updates ask for them more than once, and keep a bounded part of them.
 
         Raises:
             ProtocolError: BFL119, BFL116 or BFL304: this member cannot say.
         """
         key = self._require_key(round_)
+
+        async def fetch(index: int) -> Values:
+            header = (await state.read_header(round_.task, round_.round, round_.accepted[index])).header
+            return open_accepted(header, await fetch_sealed(state, header), self._organisation, key).values
+
         async with self._turn:
-            total = Sum(dimension)
-            for organisation in round_.accepted:
-                header = (await state.read_header(round_.task, round_.round, organisation)).header
-                chunks = await fetch_sealed(state, header)
-                total.add(open_accepted(header, chunks, self._organisation, key).values)
-            return compute_blob(total.encode())
+            count = len(round_.accepted)
+            combination = combine(spec.aggregation, spec.manifest.dimension, count, round_.scale)
+            return compute_blob(encode_sum(await drive_async(combination, fetch)))
 
     async def compute_points(self, state: State, round_: Round, dimension: int) -> tuple[int, ...]:
         """Open the accepted updates again and return the points of each, in their order.

@@ -197,7 +197,7 @@ class Rounds:
         if spec.is_committed:
             await self._verifier.verify(state, round_, spec.manifest.dimension, total)
             return
-        own = await self._opener.compute_sum(state, round_, spec.manifest.dimension)
+        own = await self._opener.compute_sum(state, round_, spec)
         if own != total:
             raise ProtocolError(
                 Code.SUM_MISMATCH,

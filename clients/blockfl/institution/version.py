@@ -17,7 +17,7 @@ from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.model import decode_model
+from blockfl.protocol.optimiser import decode_version
 from blockfl.protocol.records import Metrics, Model, Progress, Task
 
 _MAX_LOSS_MICRO = 10**15
@@ -65,7 +65,7 @@ class Versions:
             if error.code is Code.MODEL_MISMATCH:
                 await self._testify(task, progress)
             raise DivergenceError(str(error)) from error
-        model = await asyncio.to_thread(decode_model, task.spec.manifest, content)
+        model = (await asyncio.to_thread(decode_version, task.spec, content)).model
         digest = compute_digest(content)
         self._tell("fetch", progress, f"version {progress.version} is {digest}", started)
         self._store.prune({digest, task.spec.initial_model.digest})
@@ -118,7 +118,7 @@ class Versions:
         if digest == record.digest:
             return False
         at = Progress(task=record.task, round=record.round, version=record.version, model_digest=record.digest)
-        await self._evaluate(at, decode_model(task.spec.manifest, content), digest)
+        await self._evaluate(at, decode_version(task.spec, content).model, digest)
         return True
 
     def _tell(self, stage: Stage, progress: Progress, text: str, started: float) -> None:

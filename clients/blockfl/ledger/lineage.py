@@ -12,12 +12,13 @@ from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.evidence import fetch_evidence
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import Progress, fetch_blob, ignore_progress
-from blockfl.protocol.aggregation import apply_sum, decode_sum, require_ieee_subnormals
+from blockfl.protocol.aggregation import decode_sum, require_ieee_subnormals
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
-from blockfl.protocol.model import decode_model, encode_model
+from blockfl.protocol.optimiser import apply_step, decode_version, encode_version
 from blockfl.protocol.records import Model, Task, TaskSpec
+from blockfl.protocol.strategy import FedAvg
 
 
 async def obtain_model(
@@ -33,7 +34,7 @@ async def obtain_model(
         progress: Told after each chunk that was fetched.
 
     Returns:
-        The canonical safetensors bytes, whose digest is the published one.
+        The canonical safetensors bytes, whose digest is the published one: with an optimiser, its state included.
 
     Raises:
         ProtocolError: BFL501 when a sum is not that of the accepted updates, BFL503 when a version does not come out as
@@ -88,20 +89,21 @@ def derive_model(spec: TaskSpec, base: bytes, total: bytes, model: Model) -> byt
 
 
 def compute_model(spec: TaskSpec, base: bytes, total: bytes, count: int, scale: int, total_weight: int) -> bytes:
-    """Return the new version's file: base + sum · 2^−scale / total weight, elementwise.
+    """Return the new version's file: the base, moved by the mean X · 2^−scale / total weight as the optimiser says.
 
     Args:
         spec: The task's.
         base: Canonical safetensors bytes of the base version.
-        total: The encoded sum of ``count`` updates.
+        total: The encoded X that the rule made of ``count`` updates.
         count: Number of accepted updates.
         scale: The round's scale.
-        total_weight: Σω over the accepted updates.
+        total_weight: What X is divided by, for fedavg Σω over the accepted updates.
 
     Raises:
         ProtocolError: BFL501 when the bytes are not such a sum, BFL306 or BFL307 when the base is no model.
     """
     require_ieee_subnormals()
-    manifest = spec.manifest
-    summed = decode_sum(total, manifest.dimension, count, committed=spec.is_committed)
-    return encode_model(manifest, apply_sum(decode_model(manifest, base), summed, scale, total_weight))
+    # A value of any other rule is one of so many updates of weight 1 as X is divided by.
+    most = count if isinstance(spec.aggregation, FedAvg) else total_weight
+    x = decode_sum(total, spec.manifest.dimension, most, committed=spec.is_committed)
+    return encode_version(spec, apply_step(spec.optimiser, decode_version(spec, base), x, scale, total_weight))

@@ -12,7 +12,7 @@ Ties are broken by the order of the organisations. |X| ≤ 32767 · divisor for 
 Source: ``docs/protocol.md``, aggregation; Yin et al. 2018 (median, trimmed mean); Blanchard et al. 2017 (Krum).
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from math import isqrt
 from typing import Any, Final
 
@@ -83,16 +83,25 @@ def combine(
 
 def drive(combination: Combination, fetch: Callable[[int], Values]) -> Total:
     """Return X, given how to come by the values of an update."""
+    x: Total
     try:
         index = next(combination)
         while True:
             index = combination.send(fetch(index))
     except StopIteration as end:
-        return _take(end)
+        x = end.value
+    return x
 
 
-def _take(end: StopIteration) -> Total:
-    x: Total = end.value
+async def drive_async(combination: Combination, fetch: Callable[[int], Awaitable[Values]]) -> Total:
+    """Return X, like ``drive``, where an update must be waited for."""
+    x: Total
+    try:
+        index = next(combination)
+        while True:
+            index = combination.send(await fetch(index))
+    except StopIteration as end:
+        x = end.value
     return x
 
 
