@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import decode_model, manifest_of
 from blockfl.protocol.payload import Values
 from blockfl.protocol.place import commitment_key
@@ -99,11 +101,13 @@ async def stage(tmp_path: Path) -> Stage:
     return await make_stage(tmp_path)
 
 
-async def make_stage(tmp_path: Path, *, rounds: int = 2) -> Stage:
+async def make_stage(tmp_path: Path, *, rounds: int = 2, norms: NormRules | None = None) -> Stage:
     world = World()
     world.now_ms = time.time_ns() // 1_000_000
     hub = WorldHub(world)
-    scenario = Scenario(hub, world.consortium, world.signers, world.opening_keys, make_spec(rounds=rounds))
+    spec, model = make_spec(rounds=rounds)
+    proposal = (spec.model_copy(update={"norms": norms}), model)
+    scenario = Scenario(hub, world.consortium, world.signers, world.opening_keys, proposal)
     await scenario.register()
     await scenario.create()
     sites = {
@@ -404,6 +408,98 @@ class Broken(NumpyTraining):
         if self.trained == 1:
             values[3] = np.nan
         return values, trained
+
+
+def rules(**changes: Any) -> NormRules:
+    nothing = {"tensors": (), "minimum_l2_micro": 0, "minimum_cosine_micro": None, "adaptive": None}
+    return NormRules.model_validate(nothing | changes)
+
+
+async def test_it_obeys_the_bounds_of_tensors_and_of_each_round_by_itself(tmp_path: Path) -> None:
+    """Training gives far more than either allows."""
+    tight = rules(
+        tensors=(TensorBound(tensor="bias", bound_l2_micro=1_000),),
+        adaptive=AdaptiveBound(rounds=1, factor_permille=1000, floor_l2_micro=50_000),
+    )
+    stage = await make_stage(tmp_path, rounds=3, norms=tight)
+    await run_all(stage, 3)
+    for number in (1, 2, 3):
+        assert (await stage.scenario.round(number)).accepted == ORGANISATIONS
+
+
+async def test_nothing_learnt_is_a_skipped_round_where_the_task_asks_for_a_least_norm(tmp_path: Path) -> None:
+    stage = await make_stage(tmp_path, norms=rules(minimum_l2_micro=1_000))
+    site = stage.sites["alpha"]
+    site.training = Idle(stage.scenario.spec.manifest)
+
+    async with asyncio.TaskGroup() as group:
+        for one in stage.sites.values():
+            group.create_task(one.agent().run())
+        group.create_task(run_first_without_alpha(stage))
+
+    (text,) = site.said("skip")
+    assert "BFL420 the update's L2 norm is 0, the task asks for at least 0.001: there is nothing left to learn" in text
+    assert (await stage.scenario.round(1)).absent == ("alpha",)
+    assert (await stage.scenario.round(2)).accepted == ORGANISATIONS
+
+
+async def test_a_step_back_is_a_skipped_round_where_the_task_asks_for_a_least_cosine(tmp_path: Path) -> None:
+    stage = await make_stage(tmp_path, norms=rules(minimum_cosine_micro=-990_000))
+    site = stage.sites["alpha"]
+    site.training = Backwards(stage.scenario.spec.manifest)
+
+    async with asyncio.TaskGroup() as group:
+        for one in stage.sites.values():
+            group.create_task(one.agent().run())
+        group.create_task(run_second_without_alpha(stage))
+
+    (text,) = site.said("skip")
+    assert "BFL421 the update's cosine to the last global update is -1.000, the task asks for at least -0.990" in text
+    assert (await stage.scenario.round(1)).accepted == ORGANISATIONS
+    assert (await stage.scenario.round(2)).accepted == ("beta", "delta", "gamma")
+
+
+async def test_an_encoder_of_one_s_own_is_sent_as_it_is(tmp_path: Path) -> None:
+    stage = await make_stage(tmp_path, rounds=1, norms=rules(minimum_l2_micro=1_000))
+    stage.sites["alpha"].training = Idle(stage.scenario.spec.manifest)
+    stage.sites["alpha"].encoder = BoundedEncoder(3)
+    await run_all(stage, 1)
+    assert (await stage.scenario.update("alpha")).code == Code.NORM_MINIMUM.identifier
+
+
+async def run_second_without_alpha(stage: Stage) -> None:
+    await stage.referee.wait_for_enrolments(4)
+    await stage.referee.open(1)
+    await stage.referee.wait_for_uploads(1, *ORGANISATIONS)
+    await stage.referee.settle(1)
+    await stage.referee.wait_for_metrics(1, 4)
+    await stage.referee.open(2)
+    await stage.referee.wait_for_uploads(2, "beta", "delta", "gamma")
+    while not stage.sites["alpha"].said("skip"):
+        await asyncio.sleep(0.01)
+    stage.hub.world.now_ms += 61_000
+    await stage.referee.settle(2)
+
+
+class Idle(NumpyTraining):
+    """Learns nothing the first time."""
+
+    async def train(self, base: Vector, request: Train, progress: Progress | None = None) -> tuple[Vector, Trained]:
+        values, trained = await super().train(base, request, progress)
+        return (base.copy() if self.trained == 1 else values), trained
+
+
+class Backwards(NumpyTraining):
+    """The second time, goes back to where the first began."""
+
+    first: Vector | None = None
+
+    async def train(self, base: Vector, request: Train, progress: Progress | None = None) -> tuple[Vector, Trained]:
+        values, trained = await super().train(base, request, progress)
+        if self.first is None:
+            self.first = base.copy()
+            return values, trained
+        return self.first, trained
 
 
 class Crashing(NumpyTraining):

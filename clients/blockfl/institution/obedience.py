@@ -6,7 +6,7 @@ it may see.
 """
 
 import asyncio
-from math import sqrt
+from math import ldexp, sqrt
 
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
@@ -53,31 +53,27 @@ def _check(values: Values, weight: int, round_: Round, rules: RoundNorms, refere
     try:
         check_rules(values, norms, weight, rules, reference)
     except ProtocolError as error:
-        raise ProtocolError(error.code, _explain(error, values, norms, weight, round_, rules, reference)) from error
+        if error.code is Code.NORM_MINIMUM:
+            raise ProtocolError(error.code, _explain_norm(norms, weight, round_.scale, rules)) from error
+        if error.code is Code.COSINE and reference is not None:
+            raise ProtocolError(error.code, _explain_cosine(values, norms, rules, reference)) from error
+        raise
 
 
-def _explain(
-    error: ProtocolError,
-    values: Values,
-    norms: Norms,
-    weight: int,
-    round_: Round,
-    rules: RoundNorms,
-    reference: Reference | None,
-) -> str:
-    if error.code is Code.NORM_MINIMUM:
-        unit = 2.0**round_.scale
-        norm, least = sqrt(norms.l2_squared) / (weight * unit), sqrt(int(rules.minimum_l2_squared)) / unit
-        return (
-            f"the update's L2 norm is {norm:.3g}, the task asks for at least {least:.3g}: there is nothing left to "
-            "learn here, or the learning rate or the number of epochs is too small"
-        )
-    if error.code is Code.COSINE and reference is not None and rules.minimum_cosine_micro is not None:
-        lengths = sqrt(norms.l2_squared) * sqrt(compute_square(reference))
-        cosine = compute_dot(values, reference) / lengths if lengths else 0.0
-        return (
-            f"the update's cosine to the last global update is {cosine:.3f}, the task asks for at least "
-            f"{rules.minimum_cosine_micro / 1e6:.3f}: this institution's data pull another way; check labels and "
-            "preprocessing against the others'"
-        )
-    return str(error).removeprefix(f"{error.code.identifier} ")
+def _explain_norm(norms: Norms, weight: int, scale: int, rules: RoundNorms) -> str:
+    norm = ldexp(sqrt(norms.l2_squared), -scale) / weight
+    least = ldexp(sqrt(int(rules.minimum_l2_squared)), -scale)
+    return (
+        f"the update's L2 norm is {norm:.2g}, the task asks for at least {least:.2g}: there is nothing left to learn "
+        "here, or the learning rate or the number of epochs is too small"
+    )
+
+
+def _explain_cosine(values: Values, norms: Norms, rules: RoundNorms, reference: Reference) -> str:
+    lengths = sqrt(norms.l2_squared) * sqrt(compute_square(reference))
+    cosine = compute_dot(values, reference) / lengths if lengths else 0.0
+    return (
+        f"the update's cosine to the last global update is {cosine:.3f}, the task asks for at least "
+        f"{(rules.minimum_cosine_micro or 0) / 1e6:.3f}: this institution's data pull another way; compare labels and "
+        "preprocessing with the others'"
+    )
