@@ -15,7 +15,12 @@ from blockfl.fabric.gateway import Endorsed
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.endorsers import Endorsers
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.codes import Code
+from blockfl.protocol.optimiser import decode_version
 from blockfl.protocol.records import Notice, Update
+from blockfl.protocol.strategy import TrimmedMean, Yogi
+from support.contract import refused
 from support.contract_network import ContractNetwork, contract_network
 from support.scenario import Scenario, make_spec
 from support.world import CONFLICT, Invalid
@@ -70,6 +75,35 @@ async def test_institutions_submit_upload_and_are_judged_all_at_once(running: Ru
     await scenario.attest(2)
     await scenario.publish(2, model)
     assert (await scenario.progress()).version == 2
+
+
+async def test_a_robust_rule_with_an_optimiser_outvotes_an_institution_that_flips_the_sign(
+    tmp_path: Path, ledger_kind: str
+) -> None:
+    """The committee's services recompute X through real peers; the model is that of a round without the attacker's."""
+    yogi = Yogi(learning_rate_micro=100_000, beta1_micro=900_000, beta2_micro=990_000, tau_micro=1_000)
+    spec = make_spec(minimum_accepted=4, aggregation=TrimmedMean(trim=1), optimiser=yogi)
+    async with contract_network(tmp_path, ledger_kind, spec) as (scenario, network):
+        await scenario.prepare()
+        content, dimension = scenario.initial_model, scenario.spec.manifest.dimension
+        for number in (1, 2):
+            await scenario.open(number)
+            for name in INSTITUTIONS:
+                await scenario.submit(name, number, np.full(dimension, -3000 if name == "beta" else 1000, np.int16))
+                await scenario.upload(name, number)
+                assert (await scenario.judge(name, number)).state == "accepted"
+            assert (await scenario.close(number)).total_weight == 2
+            forged = await scenario.upload_model("regulator", (await scenario.sum(number, INSTITUTIONS)).encode())
+            for member in network.record.committee:
+                arguments = ("AttestAggregate", "heart", str(number), forged.encode())
+                with refused(Code.SUM_MISMATCH):
+                    await network.submit("regulator", *arguments, endorsers=(member,))
+            assert set(np.frombuffer(await scenario.total(number), "<i4").tolist()) == {2000}
+            await scenario.attest(number)
+            content = await scenario.publish(number, content)
+        before = decode_version(scenario.spec, scenario.initial_model)
+        assert (decode_version(scenario.spec, content).model > before.model).all()
+        assert (await scenario.model(2)).digest == compute_digest(content)
 
 
 async def test_of_two_members_that_judge_at_once_one_writes_and_both_see_the_same_verdict(running: Running) -> None:

@@ -136,7 +136,7 @@ def _contract_text(error: EndorseError | EvaluateError) -> str:
 
 @asynccontextmanager
 async def contract_network(
-    directory: Path, ledger: str = "embedded"
+    directory: Path, ledger: str = "embedded", spec: tuple[records.TaskSpec, bytes] | None = None
 ) -> AsyncIterator[tuple[Scenario, ContractNetwork]]:
     """Bring the default consortium up with the contract; nothing is registered yet."""
     record = records.Consortium.model_validate({**dict(make_consortium()), "channel": CHANNEL})
@@ -161,4 +161,4 @@ async def contract_network(
         for name in names:
             running.gateways[name] = await stack.enter_async_context(network.gateway(name))
         signers = {name: network.signer(name) for name in names}
-        yield Scenario(running, record, signers, keys), running
+        yield Scenario(running, record, signers, keys, spec), running

@@ -46,8 +46,8 @@ from blockfl.protocol.strategy import (
     compute_divisor,
 )
 from reference.optimiser import step_naively
+from support.contract import refused
 from support.federation import COMMITTEE, make_consortium
-from support.refusal import refused
 from support.scenario import TASK, Scenario, make_spec
 from support.training import NumpyTraining
 from support.world import World

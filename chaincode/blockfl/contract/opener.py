@@ -13,8 +13,8 @@ from blockfl.contract.settings import ContractSettings
 from blockfl.contract.state import State
 from blockfl.protocol.aggregation import encode_sum
 from blockfl.protocol.blob import compute_blob
-from blockfl.protocol.combination import combine, drive_async
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.combination import combine, drive_async
 from blockfl.protocol.judging import Judgement, judge_update, open_accepted
 from blockfl.protocol.norms import Reference
 from blockfl.protocol.payload import Values
