@@ -1,6 +1,7 @@
 """What the documentation says, taken apart, and the one table in it that is written by a program.
 
-To write the table of codes anew: ``make docs``, which is ``PYTHONPATH=tests python -m support.documentation``.
+To write the table of codes and the transcripts anew: ``make docs``, which is ``PYTHONPATH=tests python -m
+support.documentation``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from blockfl.protocol.codes import Code
+from support.transcripts import write_transcripts
 
 ROOT: Final = Path(__file__).parents[2]
 PROTOCOL: Final = ROOT / "docs" / "protocol.md"
@@ -93,8 +95,9 @@ def list_quoted(cell: str) -> list[str]:
 
 
 def main() -> None:
-    """Write the table of codes into the page."""
+    """Write the table of codes into the page, and the transcripts."""
     PROTOCOL.write_text(with_codes(PROTOCOL.read_text()))
+    write_transcripts()
 
 
 if __name__ == "__main__":
