@@ -126,7 +126,7 @@ def _load_table(path: Path, label: str | None, test_fraction: float) -> Dataset:
     column = header.index(label)
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(values))
     tests = min(max(1, round(test_fraction * len(values))), len(values) - 1)
-    y = values[:, column]
+    y: NDArray[Any] = values[:, column]
     # Numbers beyond float32 become infinite, which Dataset refuses; labels beyond int64 stay as they are.
     with np.errstate(over="ignore", invalid="ignore"):
         x = np.delete(values, column, axis=1).astype(np.float32)
