@@ -51,7 +51,7 @@ FROM ${BASE} AS runtime
 # Whoever runs it writes to /tmp and to what is mounted, and to nothing else. The heartbeat is a file that a living
 # process touches every few seconds.
 ENV PATH=/opt/blockfl/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    BLOCKFL_HEARTBEAT=/tmp/alive TF_CPP_MIN_LOG_LEVEL=3
+    BLOCKFL_HEARTBEAT=/tmp/alive TF_CPP_MIN_LOG_LEVEL=3 GRPC_VERBOSITY=ERROR
 USER 1000:1000
 WORKDIR /tmp
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=6 \

@@ -1,18 +1,25 @@
 """The ``blockfl`` command: help everywhere, clear errors, exit codes."""
 
+import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
 from blockfl.cli.task import _naming_the_field
+from blockfl.fabric.identity import create_private_key, private_key_pem
 from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.errors import NetworkError
 from blockfl.network.network import Network
 from blockfl.protocol.records import Training
+from support.organisation import make_organisation
 
 COMMANDS = [
     ["network", "up"],
@@ -57,6 +64,50 @@ def test_a_missing_profile_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> 
     assert finished.stderr.startswith("error: ")
     assert "no connection profile there" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("verbosity", [None, "DEBUG"])
+def test_grpc_is_quiet_unless_the_user_wants_otherwise(verbosity: str | None) -> None:
+    code = "import os, blockfl.cli.main; print(os.environ['GRPC_VERBOSITY'])"
+    given = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    given |= {} if verbosity is None else {"GRPC_VERBOSITY": verbosity}
+    said = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True).stdout
+    assert said == f"{verbosity or 'ERROR'}\n"
+
+
+async def test_a_peer_with_another_certificate_is_one_clear_line(tmp_path: Path) -> None:
+    """gRPC's own lines about the handshake would come first otherwise."""
+    organisation, stranger = make_organisation("hungary"), make_organisation("hungary")
+    key = create_private_key()
+    certificate = organisation.tls.issue(
+        key.public_key(), common_name="peer", unit=None, hosts=("127.0.0.1",), tls=True
+    )
+    server = grpc.aio.server()
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(private_key_pem(key), certificate)]))
+    await server.start()
+    agent = organisation.signer("agent")
+    for name, content in (
+        ("roots.pem", stranger.tls.certificate_pem),
+        ("certificate.pem", agent.identity.certificate_pem),
+        ("key.pem", private_key_pem(agent.private_key)),
+    ):
+        (tmp_path / name).write_bytes(content)
+    profile = ConnectionProfile(
+        network="heart",
+        channel="federation",
+        contract="blockfl",
+        organisation="hungary",
+        endpoint=f"127.0.0.1:{port}",
+        tls_roots="roots.pem",
+        certificate="certificate.pem",
+        private_key="key.pem",
+    )
+    profile.save(tmp_path / "agent.json")
+    finished = await asyncio.to_thread(run, "network", "config", "show", "--profile", str(tmp_path / "agent.json"))
+    await server.stop(0)
+    assert finished.returncode == 1
+    assert len(finished.stderr.splitlines()) == 1, finished.stderr
+    assert finished.stderr.startswith("error: cannot read blocks")
 
 
 def test_an_unknown_option_is_a_usage_error() -> None:

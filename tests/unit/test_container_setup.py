@@ -98,7 +98,7 @@ def test_a_second_time_nothing_changes(layout: Layout) -> None:
 
 
 def test_another_description_is_refused(layout: Layout) -> None:
-    with pytest.raises(NetworkError, match=r"holds a network of another description .* name another directory"):
+    with pytest.raises(NetworkError, match=r"holds a network of another description .*; name another directory"):
         provision(layout.directory, Description.load_default(18000), "blockfl-heart")
 
 

@@ -174,3 +174,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DescriptionError, match=r"binary\.yaml: cannot be read \(it is not UTF-8\)"):
         Description.load(tmp_path / "binary.yaml")
+
+
+def test_the_number_of_the_members_record_is_part_of_it() -> None:
+    text = replaced("network: heart ", "sequence: 3\nnetwork: heart ")
+    assert Description.parse(text, "my.yaml").consortium.sequence == 3
+    assert Description.load_default().consortium.sequence == 1
+    assert "greater than or equal to 1, got 0" in refusal(text.replace("sequence: 3", "sequence: 0"))

@@ -72,6 +72,36 @@ def test_a_running_process_is_not_started_twice(table: ProcessTable) -> None:
     assert table.find("one") == first
 
 
+def test_a_process_is_replaced_when_it_was_started_otherwise_and_left_alone_when_not(table: ProcessTable) -> None:
+    table.replace(spec(GREETING="hello"))
+    wait_until(lambda: "here hello" in table.tail("one"))
+    first = table.find("one")
+    table.replace(spec(GREETING="hello"))
+    assert table.find("one") == first
+    table.replace(spec(GREETING="goodbye"))
+    wait_until(lambda: "here goodbye" in table.tail("one"))
+    assert table.find("one") not in (first, None)
+    assert table.state("one") == "running"
+
+
+def test_a_signal_reaches_a_process_that_runs_and_is_nothing_to_others(table: ProcessTable) -> None:
+    table.signal("one", signal.SIGTERM)
+    table.start(spec())
+    table.signal("one", signal.SIGTERM)
+    wait_until(lambda: table.state("one") == "crashed")
+
+
+def test_grpc_is_quiet_in_every_process_unless_told_otherwise(
+    table: ProcessTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import os; print('said', os.environ['GRPC_VERBOSITY'], flush=True)"
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    table.start(spec("quiet", code))
+    monkeypatch.setenv("GRPC_VERBOSITY", "DEBUG")
+    table.start(spec("loud", code))
+    wait_until(lambda: "said ERROR" in table.tail("quiet") and "said DEBUG" in table.tail("loud"))
+
+
 def test_two_tables_that_start_the_same_process_at_once_start_one(tmp_path: Path, table: ProcessTable) -> None:
     barrier, started = threading.Barrier(4), []
 

@@ -224,6 +224,15 @@ class Lifecycle:
             approvals=dict(sorted(result.approvals.items())),
         )
 
+    async def is_in_force(self, definition: ChaincodeDefinition) -> bool:
+        """Whether exactly this definition is the one in force.
+
+        Raises:
+            EndorseError: the peer refuses.
+        """
+        current = await self._definition(definition.name)
+        return current is not None and definition.matches(current)
+
     async def _definition(self, name: str) -> Any:
         request = lifecycle_pb2.QueryChaincodeDefinitionArgs(name=name)
         try:

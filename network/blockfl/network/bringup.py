@@ -52,13 +52,15 @@ async def bring_up_contract(description: Description, layout: Layout, report: Re
 
 
 async def _next_definition(description: Description, profile: ConnectionProfile) -> ChaincodeDefinition:
-    """Return the definition in force if it is this code's, otherwise the one that follows it."""
+    """Return the definition in force if it is this code's and these members', otherwise the one that follows it."""
     async with _gateway(profile) as gateway, Lifecycle(gateway) as lifecycle:
         current = await lifecycle.query(description.contract)
-    if current is None:
-        return make_definition(description)
-    wanted = make_definition(description, current.sequence)
-    return wanted if current.version == wanted.version else make_definition(description, current.sequence + 1)
+        if current is None:
+            return make_definition(description)
+        wanted = make_definition(description, current.sequence)
+        if await lifecycle.is_in_force(wanted):
+            return wanted
+        return make_definition(description, current.sequence + 1)
 
 
 async def _approve(profile: ConnectionProfile, package: bytes, definition: ChaincodeDefinition) -> None:

@@ -222,7 +222,8 @@ class _Project:
         nodes: dict[str, Service] = {}
         nodes |= {node.name: self._orderer_service(node) for node in self._orderers}
         nodes |= {node.name: self._peer_service(node) for node in self._peers}
-        nodes |= {f"contract-{one.name}": _contract(one) for one in organisations}
+        record = self._description.consortium.record_digest[:16]
+        nodes |= {f"contract-{one.name}": _contract(one, record) for one in organisations}
         services = {PROVISION: _provision(self._text), **nodes, SETUP: _setup(list(nodes))}
         services |= {f"aggregator-{one.name}": _aggregator(one) for one in committee}
         services |= {f"agent-{one.name}": _agent(one) for one in institutions}
@@ -269,11 +270,16 @@ class _Project:
         }
 
 
-def _contract(organisation: Organisation) -> Service:
+def _contract(organisation: Organisation, record: str) -> Service:
     key = [_mount(organisation, _OWN.opening_key)] if "committee" in organisation.roles else []
     return {
         MERGE: _CONTRACT,
-        "environment": {"CONTRACT_PORT": str(organisation.ports.contract), "OMP_NUM_THREADS": "1"},
+        "environment": {
+            "CONTRACT_PORT": str(organisation.ports.contract),
+            "OMP_NUM_THREADS": "1",
+            # With another record of the members it has to be another container.
+            "BLOCKFL_RECORD": record,
+        },
         "networks": {_room(organisation): {"aliases": [organisation.contract_host]}},
         "volumes": [_mount(organisation, _OWN.service.parent), _mount(organisation, Layout(INSIDE).consortium), *key],
     }

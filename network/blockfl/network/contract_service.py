@@ -80,9 +80,11 @@ def service_address(organisation: Organisation) -> str:
 def service_process(organisation: Organisation, layout: Layout) -> ProcessSpec:
     """Return how an organisation's contract service is started."""
     settings = layout.organisation(organisation.name).service
+    agreed = hashlib.sha256(settings.read_bytes() + layout.consortium.read_bytes())
     return ProcessSpec(
         name=f"contract-{organisation.name}",
         command=python_command("blockfl.contract", "--config", str(settings.resolve())),
         # Fixed: the contract must not depend on it, and one thread is all that judging needs.
-        environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        # The digest tells a service that was started with other settings, or another record, from this one.
+        environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLOCKFL_SETTINGS": agreed.hexdigest()},
     )

@@ -111,6 +111,7 @@ class Description(_Model):
     contract: Name
     threshold: Annotated[int, Field(ge=2)]
     consensus: Consensus = "BFT"
+    sequence: Annotated[int, Field(ge=1)] = 1
     base_port: Annotated[int, Field(ge=1024, le=65000)] = 17050
     organisations: Annotated[list[Organisation], Field(min_length=2)]
 
@@ -182,6 +183,42 @@ class Description(_Model):
                 f"{MINIMUM_BFT_ORDERERS} to tolerate one fault: name more, or use `consensus: raft`",
             )
 
+    def check_extends(self, former: Self) -> None:
+        """Check that this description only adds organisations to a former one of the same network.
+
+        Raises:
+            Fault: It changes something else, or is not the next in sequence.
+        """
+        for name in ("network", "channel", "contract", "threshold", "consensus"):
+            before, after = getattr(former, name), getattr(self, name)
+            if before != after:
+                raise Fault((name,), f"expected {before} as before, got {after}: a running network keeps it")
+        here = {one.name: (index, one) for index, one in enumerate(self.organisations)}
+        for one in former.organisations:
+            index, now = here.get(one.name, (0, None))
+            if now is None:
+                raise Fault(
+                    ("organisations",), f"{one.name} is a member of the running network and must stand here, too"
+                )
+            if now != one:
+                raise Fault(
+                    ("organisations", index),
+                    f"{one.name} is described otherwise than in the running network; only organisations may be added",
+                )
+        known = {one.name for one in former.organisations}
+        for name, (index, one) in here.items():
+            if name not in known and one.orderer:
+                raise Fault(
+                    ("organisations", index, "orderer"),
+                    f"{name} joins a running network: it can have a peer, and no ordering node yet",
+                )
+        if self.sequence != former.sequence + 1:
+            raise Fault(
+                ("sequence",),
+                f"expected {former.sequence + 1}, got {self.sequence}: it counts the changes of the members, and every "
+                "one of them agrees to the record with this number",
+            )
+
     def _check_names(self) -> None:
         if not _CONTRACT_NAME.fullmatch(self.contract):
             raise Fault(("contract",), f"expected letters and digits joined by single dashes, got {self.contract!r}")
@@ -235,7 +272,7 @@ class Description(_Model):
             network=self.network,
             channel=self.channel,
             contract=self.contract,
-            sequence=1,
+            sequence=self.sequence,
             members=tuple(
                 Member(organisation=one.name, roles=tuple(sorted(set(one.roles))))
                 for one in sorted(self.organisations, key=lambda one: one.name)

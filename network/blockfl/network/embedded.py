@@ -1,9 +1,11 @@
 """The embedded node as a network's ledger: one process that serves every organisation's peer and one orderer."""
 
 import json
+import signal
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 from blockfl.network.description import Description, Organisation
@@ -52,17 +54,22 @@ class EmbeddedLauncher:
         command = python_command("blockfl.fabric.embedded", "--config", str(self._layout.node_settings.resolve()))
         self._processes.start(ProcessSpec(name=NODE, command=command, environment={}))
 
-    def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait until the node serves.
+    def wait_until_ready(self, timeout_s: float, peers: Sequence[Organisation] | None = None) -> None:
+        """Wait until the node serves these organisations, or all; it takes up those that were added since.
 
         Raises:
             NetworkError: It ended, with its last log lines, or is not ready in time.
         """
+        wanted = {one.name for one in (self._description.organisations if peers is None else peers)}
         deadline = time.monotonic() + timeout_s
-        while self._query("healthz") is None:
+        told = False
+        while not wanted <= set((status := self._query("status") or {}).get("organisations", {})):
             self._processes.require_running(NODE)
             if time.monotonic() > deadline:
                 raise NetworkError(f"the node is not ready after {timeout_s:.0f} s:\n{self._processes.tail(NODE)}")
+            if status and not told and not wanted <= {*status["organisations"], *status["not_on_channel"]}:
+                self._processes.signal(NODE, signal.SIGHUP)
+                told = True
             time.sleep(_POLL_S)
 
     def status(self) -> list[ProcessStatus]:

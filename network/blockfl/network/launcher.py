@@ -1,7 +1,9 @@
 """What every way to run the ledger has in common."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from blockfl.network.description import Organisation
 from blockfl.network.status import ProcessStatus
 
 
@@ -29,8 +31,8 @@ class Launcher(Protocol):
         """Start what does not run."""
         ...
 
-    def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait until every node serves the channel.
+    def wait_until_ready(self, timeout_s: float, peers: Sequence[Organisation] | None = None) -> None:
+        """Wait until every ordering node serves the channel, and so do peers: these organisations', or all.
 
         Raises:
             NetworkError: One ended, or is not ready in time; with its last log lines.

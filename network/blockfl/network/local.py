@@ -5,7 +5,7 @@ The programs are the operator's (``FABRIC_BIN`` or PATH); everything they need i
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -109,14 +109,15 @@ class LocalLauncher:
             peers.append(describe_peer(self._description, one, site, connection))
         return [*orderers, *peers]
 
-    def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait until every node serves the channel; those that have not joined it do so.
+    def wait_until_ready(self, timeout_s: float, peers: Sequence[Organisation] | None = None) -> None:
+        """Wait until every ordering node and peer serves the channel; those that have not joined it do so.
 
         Raises:
             NetworkError: A node ended or is not ready in time, with its last log lines.
         """
         nodes = ChannelNodes(self._description, self._layout)
-        asyncio.run(nodes.join(timeout_s, check=self._processes.require_running, explain=self._processes.tail))
+        check, explain = self._processes.require_running, self._processes.tail
+        asyncio.run(nodes.join(timeout_s, peers=peers, check=check, explain=explain))
 
     def status(self) -> list[ProcessStatus]:
         """Return how each node is, and how many blocks it has."""

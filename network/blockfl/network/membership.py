@@ -5,7 +5,7 @@ The same for processes of this machine and for containers; only the hosts differ
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from blockfl.fabric.errors import EndorseError, FabricError, NodeError
@@ -39,6 +39,7 @@ class ChannelNodes:
         self,
         timeout_s: float,
         *,
+        peers: Sequence[Organisation] | None = None,
         check: Callable[[str], None] | None = None,
         explain: Callable[[str], str] | None = None,
     ) -> None:
@@ -46,6 +47,7 @@ class ChannelNodes:
 
         Args:
             timeout_s: How long.
+            peers: Whose peers; by default everybody's.
             check: Called with a node's name between attempts; raises when waiting is in vain.
             explain: Returns what a node's log says, for the error.
 
@@ -62,7 +64,7 @@ class ChannelNodes:
             async with asyncio.TaskGroup() as group:
                 for one in self._description.orderers:
                     group.create_task(wait(node_name("orderer", one.name), self._orderer_join(one, block)))
-                for one in self._description.organisations:
+                for one in self._description.organisations if peers is None else peers:
                     group.create_task(wait(node_name("peer", one.name), self._peer_join(one, block)))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None

@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from blockfl.network.admission import extend, write_description
 from blockfl.network.description import Description, LedgerKind
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout
 from blockfl.network.project import ComposeProject
 from blockfl.network.runtime import ProcessRuntime, Report, Runtime
 from blockfl.network.status import ProcessStatus
+
+_OTHERWISE = "use another directory, or take it down first"
 
 
 class Network:
@@ -38,7 +41,8 @@ class Network:
 
         Args:
             directory: Where everything of the network is kept.
-            description: For a new network; None: the default consortium. An existing one keeps its own.
+            description: For a new network; None: the default consortium. An existing one keeps its own, or is
+                extended by the organisations that are new in this one.
             ledger: Which ledger runs it.
             base_port: First port of a new default consortium.
 
@@ -54,10 +58,7 @@ class Network:
                     "use another directory, or take it down first"
                 )
             if description is not None and description != network.description:
-                raise NetworkError(
-                    f"{directory} holds a network of another description ({layout.description}); "
-                    "use another directory, or take it down first"
-                )
+                network = cls(directory, extend(layout, description, _OTHERWISE), ledger)
             if base_port is not None and Description.load_default(base_port) != network.description:
                 raise NetworkError(
                     f"{directory} holds a network on other ports ({layout.description}); use another directory, or "
@@ -69,7 +70,7 @@ class Network:
         new = description if description is not None else Description.load_default(base_port)
         _make_runtime(ledger, new, layout).require()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        layout.description.write_text(new.dump())
+        write_description(layout, new)
         layout.state.write_text(json.dumps({"ledger": ledger}) + "\n")
         return cls(directory, new, ledger)
 

@@ -81,6 +81,19 @@ class ProcessTable:
             return False
         return self.start(ProcessSpec(name=name, command=record.command, environment=record.environment))
 
+    def replace(self, spec: ProcessSpec) -> None:
+        """Start a process; one that runs already, and was started otherwise, ends first."""
+        record = self._read(spec.name)
+        if record is not None and (record.command, record.environment) != (list(spec.command), dict(spec.environment)):
+            self.stop([spec.name])
+        self.start(spec)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a process, if it runs."""
+        process = self.find(name)
+        if process is not None:
+            _signal(process, number)
+
     def find(self, name: str) -> psutil.Process | None:
         """Return the running process, or None."""
         record = self._read(name)
@@ -199,8 +212,20 @@ def _reap(pid: int) -> None:
 
 def _clean_environment() -> dict[str, str]:
     """Return what a node may inherit: where programs and libraries are, nothing of ours."""
-    kept = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
-    return {name: value for name in kept if (value := os.environ.get(name)) is not None} | {"PYTHONUNBUFFERED": "1"}
+    kept = (
+        "PATH",
+        "LANG",
+        "LC_ALL",
+        "TZ",
+        "HOME",
+        "TMPDIR",
+        "VIRTUAL_ENV",
+        "PYTHONDONTWRITEBYTECODE",
+        "GRPC_VERBOSITY",
+    )
+    # gRPC writes a line for every connection that somebody else gives up, unless it is told not to.
+    ours = {"PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "ERROR"}
+    return ours | {name: value for name in kept if (value := os.environ.get(name)) is not None}
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

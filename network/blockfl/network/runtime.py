@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from blockfl.network.admission import admit, list_newcomers, wait_for_blocks
 from blockfl.network.bringup import bring_up_contract
 from blockfl.network.channel import provision_genesis
 from blockfl.network.contract_service import provision_services, service_address, service_process
@@ -84,12 +85,12 @@ class ProcessRuntime:
         self._require_ports()
         report(self._launcher.banner)
         for organisation in description.organisations:
-            self._processes.start(service_process(organisation, layout))
+            self._processes.replace(service_process(organisation, layout))
         self._launcher.start()
         for organisation in description.organisations:
             check = partial(self._processes.require_running, f"contract-{organisation.name}")
             wait_for_port(service_address(organisation), _READY_S, check)
-        self._launcher.wait_until_ready(_READY_S)
+        self._wait_until_ready(report)
         report(f"{len(self._processes.names())} processes run")
         asyncio.run(bring_up_contract(description, layout, report))
         self._processes.start(keeper_process(layout.directory))
@@ -120,6 +121,16 @@ class ProcessRuntime:
     def down(self) -> None:
         """As ``Runtime.down``."""
         self.stop()
+
+    def _wait_until_ready(self, report: Report) -> None:
+        """Wait for the founders' nodes, let newcomers join the channel, and wait for theirs."""
+        newcomers = list_newcomers(self._description, self._layout)
+        founders = [one for one in self._description.organisations if one not in newcomers]
+        self._launcher.wait_until_ready(_READY_S, founders)
+        if newcomers:
+            asyncio.run(admit(self._description, self._layout, report))
+            self._launcher.wait_until_ready(_READY_S, newcomers)
+            asyncio.run(wait_for_blocks(self._description, self._layout, _READY_S))
 
     def _require_ports(self) -> None:
         wanted = [(address, name) for name, address in self._launcher.addresses() if not self._processes.find(name)]

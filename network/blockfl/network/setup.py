@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from blockfl.network.admission import admit, extend, list_newcomers, wait_for_blocks, write_description
 from blockfl.network.bringup import bring_up_contract
 from blockfl.network.channel import provision_genesis
 from blockfl.network.compose import CONNECTION, CONTAINER
@@ -62,7 +63,14 @@ def bring_up(directory: Path) -> None:
     layout = Layout(directory)
     description = Description.load(layout.description).in_containers()
     user = f"{CONTAINER}-admin"
-    asyncio.run(ChannelNodes(description, layout, user=user).join(_READY_S))
+    newcomers = list_newcomers(description, layout)
+    founders = [one for one in description.organisations if one not in newcomers]
+    nodes = ChannelNodes(description, layout, user=user)
+    asyncio.run(nodes.join(_READY_S, peers=founders))
+    if newcomers:
+        asyncio.run(admit(description, layout, _report, user))
+        asyncio.run(nodes.join(_READY_S, peers=newcomers))
+        asyncio.run(wait_for_blocks(description, layout, _READY_S, user))
     _report(f"{len(description.orderers)} ordering nodes and {len(description.organisations)} peers are on the channel")
     asyncio.run(bring_up_contract(description, layout, _report, user))
 
@@ -113,12 +121,13 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def _keep_description(layout: Layout, description: Description) -> None:
     if not layout.description.exists():
-        layout.description.write_text(description.dump())
-    elif Description.load(layout.description) != description:
-        raise NetworkError(
-            f"{layout.directory} holds a network of another description ({layout.description}) than "
-            "docker-compose.yaml; name another directory (BLOCKFL_STATE), or write the file anew from that description"
-        )
+        write_description(layout, description)
+        return
+    extend(
+        layout,
+        description,
+        "name another directory (BLOCKFL_STATE), or write docker-compose.yaml anew from the network's own description",
+    )
 
 
 def _provision_organisation(description: Description, organisation: Organisation, layout: Layout) -> None:

@@ -20,7 +20,7 @@ _MARKER = "channel.json"
 
 
 def require_matching_keys(description: Description, layout: Layout) -> None:
-    """Check that the channel's first block names the organisations' present authorities.
+    """Check that the channel's first block names its organisations' present authorities.
 
     Raises:
         NetworkError: It names others: the keys were made anew, or belong to another network.
@@ -30,6 +30,8 @@ def require_matching_keys(description: Description, layout: Layout) -> None:
     except (OSError, FabricError) as error:
         raise NetworkError(f"{layout.genesis}: the channel's first block cannot be read: {error}") from error
     for organisation in description.organisations:
+        if organisation.name not in config.application_organisations:
+            continue  # It joined later: the channel's configuration of today has its authorities.
         place = layout.organisation(organisation.name)
         authority = place.tls_authority("certificate")
         certificate = place.node("peer", "certificate.pem")

@@ -46,15 +46,22 @@ async def _run(config: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await node.start()
+    started = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
 
+    async def reload_when_started() -> None:
+        await started.wait()
+        await _reload(node, config)
+
     def reload() -> None:
-        task = asyncio.create_task(_reload(node, config))
+        task = asyncio.create_task(reload_when_started())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
+    # Before anybody can know that it runs: without a handler the signal would end it.
     loop.add_signal_handler(signal.SIGHUP, reload)
+    await node.start()
+    started.set()
     _LOG.info("ready")
     await stop.wait()
     _LOG.info("stopping")
