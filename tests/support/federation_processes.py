@@ -58,6 +58,13 @@ class FederationProcesses:
         options = () if (self.network / "network.json").exists() else self._describe()
         self.blockfl("network", "up", "--directory", str(self.network), "--ledger", self.ledger, *options)
 
+    def extend(self, description: Description) -> None:
+        """Bring the network up with a description that has more organisations."""
+        self.description = description
+        self.institutions = description.consortium.having("institution")
+        command = ("network", "up", "--directory", str(self.network), "--ledger", self.ledger)
+        self.blockfl(*command, *self._describe())
+
     def _describe(self) -> tuple[str, str]:
         if self.description is None:
             return "--base-port", str(self.base_port)

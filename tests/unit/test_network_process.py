@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
 from blockfl.network.errors import NetworkError
@@ -100,6 +102,38 @@ def test_grpc_is_quiet_in_every_process_unless_told_otherwise(
     monkeypatch.setenv("GRPC_VERBOSITY", "DEBUG")
     table.start(spec("loud", code))
     wait_until(lambda: "said ERROR" in table.tail("quiet") and "said DEBUG" in table.tail("loud"))
+
+
+STARTER = """
+import os, signal, sys
+from pathlib import Path
+from blockfl.network import process
+
+def write(self, name, record):
+    print(record.pid, flush=True)
+    if sys.argv[2] == "after":
+        former(self, name, record)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+former = process.ProcessTable._write
+process.ProcessTable._write = write
+spec = process.ProcessSpec(name="one", command=[sys.executable, "-c", sys.argv[3]], environment={})
+process.ProcessTable(Path(sys.argv[1])).start(spec)
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_whoever_is_killed_while_starting_a_process_leaves_none_that_nobody_remembers(
+    tmp_path: Path, table: ProcessTable, moment: str
+) -> None:
+    mark = tmp_path / "ran"
+    code = f"import pathlib, time; pathlib.Path({str(mark)!r}).touch(); time.sleep(600)"
+    command = [sys.executable, "-c", STARTER, str(tmp_path), moment, code]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    wait_until(lambda: not psutil.pid_exists(int(killed.stdout)))
+    assert not mark.exists()
+    assert table.start(spec()), "it can be started again"
 
 
 def test_two_tables_that_start_the_same_process_at_once_start_one(tmp_path: Path, table: ProcessTable) -> None:

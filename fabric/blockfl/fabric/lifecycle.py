@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _LIFECYCLE: Final = "_lifecycle"
+_LOST: Final = "private data matching public hash version is not available"
 _ATTEMPTS: Final = 10
 _PAUSE_S: Final = 0.3
 
@@ -232,6 +233,23 @@ class Lifecycle:
         """
         current = await self._definition(definition.name)
         return current is not None and definition.matches(current)
+
+    async def has_lost(self, definition: ChaincodeDefinition) -> bool:
+        """Whether the organisation has approved a definition and its peer does not know any more what.
+
+        That is so when the only peer of an organisation was set up anew: approvals are private to the organisation, so
+        nobody else has them. It cannot approve the same again, only a definition with the next sequence number.
+
+        Raises:
+            EndorseError: the peer refuses.
+        """
+        try:
+            await self._approved(definition)
+        except EndorseError as error:
+            if _LOST in str(error):
+                return True
+            raise
+        return False
 
     async def _definition(self, name: str) -> Any:
         request = lifecycle_pb2.QueryChaincodeDefinitionArgs(name=name)

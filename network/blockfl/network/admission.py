@@ -128,27 +128,25 @@ def describe_membership(organisation: Organisation, layout: Layout) -> Membershi
 
 
 async def wait_for_blocks(description: Description, layout: Layout, timeout_s: float, user: str = "admin") -> None:
-    """Wait until newcomers' peers have all blocks that the first member's has now.
+    """Wait until every peer has all blocks that one of them has now: one that joins fetches them.
 
     Raises:
         NetworkError: One does not in time.
     """
     nodes = ChannelNodes(description, layout, user=user)
-    newcomers = list_newcomers(description, layout)
-    first = next(one for one in description.organisations if one not in newcomers)
     deadline = time.monotonic() + timeout_s
-    try:
-        wanted = await nodes.read_peer_height(first) or 0
-    except FabricError as error:
-        raise NetworkError(f"{node_name('peer', first.name)}: {error}") from error
-    for newcomer in newcomers:
-        while (height := await _read_height(nodes, newcomer)) < wanted:
+    wanted = max(await asyncio.gather(*(_read_height(nodes, one) for one in description.organisations)))
+
+    async def wait(organisation: Organisation) -> None:
+        while (height := await _read_height(nodes, organisation)) < wanted:
             if time.monotonic() > deadline:
                 raise NetworkError(
-                    f"{node_name('peer', newcomer.name)} has {height} of {wanted} blocks after {timeout_s:.0f} s; "
+                    f"{node_name('peer', organisation.name)} has {height} of {wanted} blocks after {timeout_s:.0f} s; "
                     "its log tells why"
                 )
             await asyncio.sleep(_POLL_S)
+
+    await asyncio.gather(*map(wait, description.organisations))
 
 
 async def _read_height(nodes: ChannelNodes, organisation: Organisation) -> int:

@@ -4,7 +4,7 @@ The same on every ledger, through Fabric's own services; each step leaves what i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from blockfl.fabric.errors import CommitError, FabricError
 from blockfl.fabric.gateway import Gateway
@@ -41,7 +41,7 @@ async def bring_up_contract(description: Description, layout: Layout, report: Re
         for one in description.organisations
     }
     try:
-        definition = await _next_definition(description, next(iter(profiles.values())))
+        definition = await _next_definition(description, list(profiles.values()))
         await asyncio.gather(*(_approve(profile, package, definition) for profile in profiles.values()))
         report(f"contract {definition.name}, version {definition.version}: approved by {len(profiles)} organisations")
         if await _commit(profiles, definition) is not None:
@@ -51,16 +51,25 @@ async def bring_up_contract(description: Description, layout: Layout, report: Re
         raise NetworkError(f"the contract could not be brought up: {error}") from error
 
 
-async def _next_definition(description: Description, profile: ConnectionProfile) -> ChaincodeDefinition:
-    """Return the definition in force if it is this code's and these members', otherwise the one that follows it."""
-    async with _gateway(profile) as gateway, Lifecycle(gateway) as lifecycle:
+async def _next_definition(description: Description, profiles: Sequence[ConnectionProfile]) -> ChaincodeDefinition:
+    """Return the definition in force if it is this code's and these members', otherwise the one that follows it.
+
+    The next one, too, where a peer was set up anew: its organisation can approve only what it has not approved before.
+    """
+    async with _gateway(profiles[0]) as gateway, Lifecycle(gateway) as lifecycle:
         current = await lifecycle.query(description.contract)
         if current is None:
             return make_definition(description)
         wanted = make_definition(description, current.sequence)
-        if await lifecycle.is_in_force(wanted):
-            return wanted
+        is_new = not await lifecycle.is_in_force(wanted)
+    if is_new or any(await asyncio.gather(*(_has_lost(profile, wanted) for profile in profiles))):
         return make_definition(description, current.sequence + 1)
+    return wanted
+
+
+async def _has_lost(profile: ConnectionProfile, definition: ChaincodeDefinition) -> bool:
+    async with _gateway(profile) as gateway, Lifecycle(gateway) as lifecycle:
+        return await lifecycle.has_lost(definition)
 
 
 async def _approve(profile: ConnectionProfile, package: bytes, definition: ChaincodeDefinition) -> None:

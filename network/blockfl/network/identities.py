@@ -221,8 +221,11 @@ def _hosts(organisation: Organisation) -> list[str]:
 
 
 def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Write a file; a private one is never readable by others, not even for a moment."""
+    """Write a file, whole or not at all; a private one is never readable by others, not even for a moment."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o644)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+    partial.rename(path)

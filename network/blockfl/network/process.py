@@ -5,6 +5,7 @@ is never signalled, and with what it was started with, so that it can be started
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -59,15 +60,15 @@ class ProcessTable:
         with self._locked():
             if self.find(spec.name) is not None:
                 return False
-            pid = _spawn(spec, self.log(spec.name))
-            record = _Record(
-                pid=pid,
-                created=psutil.Process(pid).create_time(),
-                stopped=False,
-                command=list(spec.command),
-                environment=dict(spec.environment),
-            )
-            self._write(spec.name, record)
+            with _spawned(spec, self.log(spec.name)) as pid:
+                record = _Record(
+                    pid=pid,
+                    created=psutil.Process(pid).create_time(),
+                    stopped=False,
+                    command=list(spec.command),
+                    environment=dict(spec.environment),
+                )
+                self._write(spec.name, record)
         return True
 
     def restart(self, name: str) -> bool:
@@ -189,19 +190,43 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def _spawn(spec: ProcessSpec, log: Path) -> int:
-    """Start a process in a session of its own, so that it outlives terminal and command; return its pid."""
-    with log.open("ab") as output:
-        actions = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
-            (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
-        ]
-        environment = {**_clean_environment(), **spec.environment}
-        try:
-            return os.posix_spawn(spec.command[0], list(spec.command), environment, file_actions=actions, setsid=True)
-        except OSError as error:
-            raise NetworkError(f"{spec.name}: {spec.command[0]} cannot be started ({error.strerror})") from error
+# Until it is told to go on, nothing of the program runs; if nobody can tell it any more, it ends.
+_WAIT_FOR_GO = 'read -r go && exec "$@" </dev/null'
+
+
+@contextlib.contextmanager
+def _spawned(spec: ProcessSpec, log: Path) -> Iterator[int]:
+    """Start a process in a session of its own, so that it outlives terminal and command; yield its pid.
+
+    The program begins when the caller has taken note of the pid: no process runs that nobody remembers, wherever the
+    caller is killed.
+    """
+    _require_program(spec)
+    environment = {**_clean_environment(), **spec.environment}
+    command = ["/bin/sh", "-c", _WAIT_FOR_GO, "sh", *spec.command]
+    ear, mouth = os.pipe()
+    try:
+        with log.open("ab") as output:
+            actions = [(os.POSIX_SPAWN_DUP2, number, to) for to, number in enumerate((ear, output.fileno()))]
+            actions.append((os.POSIX_SPAWN_DUP2, output.fileno(), 2))
+            try:
+                pid = os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True)
+            except OSError as error:
+                raise NetworkError(f"{spec.name}: {command[0]} cannot be started ({error.strerror})") from error
+        yield pid
+        with contextlib.suppress(BrokenPipeError):
+            os.write(mouth, b"go\n")
+    finally:
+        os.close(ear)
+        os.close(mouth)
+
+
+def _require_program(spec: ProcessSpec) -> None:
+    program = spec.command[0]
+    if not Path(program).is_file():
+        raise NetworkError(f"{spec.name}: {program} cannot be started ({os.strerror(errno.ENOENT)})")
+    if not os.access(program, os.X_OK):
+        raise NetworkError(f"{spec.name}: {program} cannot be started ({os.strerror(errno.EACCES)})")
 
 
 def _reap(pid: int) -> None:

@@ -130,7 +130,7 @@ class ProcessRuntime:
         if newcomers:
             asyncio.run(admit(self._description, self._layout, report))
             self._launcher.wait_until_ready(_READY_S, newcomers)
-            asyncio.run(wait_for_blocks(self._description, self._layout, _READY_S))
+        asyncio.run(wait_for_blocks(self._description, self._layout, _READY_S))
 
     def _require_ports(self) -> None:
         wanted = [(address, name) for name, address in self._launcher.addresses() if not self._processes.find(name)]

@@ -70,7 +70,7 @@ def bring_up(directory: Path) -> None:
     if newcomers:
         asyncio.run(admit(description, layout, _report, user))
         asyncio.run(nodes.join(_READY_S, peers=newcomers))
-        asyncio.run(wait_for_blocks(description, layout, _READY_S, user))
+    asyncio.run(wait_for_blocks(description, layout, _READY_S, user))
     _report(f"{len(description.orderers)} ordering nodes and {len(description.organisations)} peers are on the channel")
     asyncio.run(bring_up_contract(description, layout, _report, user))
 

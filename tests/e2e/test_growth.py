@@ -1,0 +1,60 @@
+"""An institution joins a consortium that has had rounds already, and takes part in the next ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from blockfl.ledger.client import Ledger
+from blockfl.network.description import Description, Organisation, Ports
+from support.federation_processes import INSTITUTIONS, PORTS, FederationProcesses
+from support.port_range import find_free_base_port
+
+NEWCOMER = "zurich"
+DIMENSION, ROUNDS = 500, 2
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> Iterator[FederationProcesses]:
+    base_port = find_free_base_port(PORTS + 10)
+    default = Description.load_default(base_port)
+    running = FederationProcesses(tmp_path_factory.mktemp("growth"), base_port, ledger_kind, default)
+    try:
+        running.up()
+        running.start_aggregators()
+        yield running
+    finally:
+        running.down()
+
+
+def extended(federation: FederationProcesses) -> Description:
+    before = federation.description
+    assert before is not None
+    newcomer = Organisation(name=NEWCOMER, roles=["institution"], ports=Ports.from_base(federation.base_port + PORTS))
+    return before.model_copy(update={"organisations": [*before.organisations, newcomer], "sequence": 2})
+
+
+@pytest.mark.slow
+async def test_an_institution_that_joins_later_takes_part_in_rounds_and_the_ledger_verifies(
+    federation: FederationProcesses,
+) -> None:
+    federation.create_task("before", dimension=DIMENSION, rounds=ROUNDS)
+    federation.start_institutions("before", dimension=DIMENSION)
+    federation.wait_for_institutions("before")
+    federation.extend(extended(federation))
+    assert federation.institutions == (*INSTITUTIONS, NEWCOMER)
+    # The aggregators went on; what they see of the consortium is the ledger's.
+    federation.create_task("after", dimension=DIMENSION, rounds=ROUNDS)
+    federation.start_institutions("after", dimension=DIMENSION)
+    federation.wait_for_institutions("after")
+    async with Ledger(federation.profile(NEWCOMER)) as ledger:
+        for task, members in (("before", INSTITUTIONS), ("after", (*INSTITUTIONS, NEWCOMER))):
+            rounds = await ledger.list_rounds(task)
+            assert [round_.accepted for round_ in rounds] == [members] * ROUNDS
+            assert {round_.state for round_ in rounds} == {"published"}
+        digests = {metrics.model_digest for metrics in await ledger.list_metrics("after", ROUNDS)}
+        assert digests == {(await ledger.read_model("after", ROUNDS)).digest}
+    for auditor in ("regulator", NEWCOMER):
+        report = federation.query("audit", "verify", organisation=auditor)
+        assert report["verified"] is True
