@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench accuracy economics docs lock compose images wheelhouse fuzz clean
+.PHONY: help install demo test attacks check format bench accuracy economics docs lock compose images wheelhouse fuzz clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ demo: $(STAMP) ## Four real hospitals, twelve rounds, the audit (result in build
 test: $(STAMP) ## Every test; TEST="-k name" chooses, REQUIRE=local fails where that ledger cannot run
 	$(BIN)/python -m pytest $(addprefix --require ,$(REQUIRE)) $(TEST)
 
+attacks: $(STAMP) ## Every attack on a network of its own, one line each; LEDGER=local, ATTACKS="--json", "-k seals"
+	PYTHONPATH=tests $(BIN)/python -m attacks --ledger $(LEDGER) $(ATTACKS)
+
 check: $(STAMP) ## Formatting, lint, types, imports between the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,8 +53,9 @@ accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result
 economics: $(STAMP) ## What each behaviour earns over 200 rounds (result in build/economics)
 	$(BIN)/python -m benchmarks.economics
 
-docs: $(STAMP) ## Write the table of codes in docs/protocol.md anew
+docs: $(STAMP) ## Write the tables of codes (docs/protocol.md) and attacks (docs/attacks.md) anew
 	PYTHONPATH=tests $(BIN)/python -m support.documentation
+	PYTHONPATH=tests $(BIN)/python -m attacks.page
 
 fuzz: $(STAMP) ## Coverage-guided fuzzing of every decoder; RUNS=1000000 inputs each, DECODER="payload" one of them
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/fuzz.txt

@@ -7,8 +7,9 @@ malicious organisation's service could endorse, so what it does not achieve, nob
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -20,6 +21,7 @@ from blockfl.fabric.errors import CommitError, EndorseError, EvaluateError
 from blockfl.fabric.gateway import Committed, Gateway
 from blockfl.fabric.policy import signature_policy
 from blockfl.fabric.shim import Context
+from blockfl.fabric.transaction import Proposal, build_proposal
 from blockfl.ledger.endorsers import Endorsers
 from blockfl.protocol import records
 from support.consortium import CHANNEL, AnyConsortium, any_consortium
@@ -30,11 +32,14 @@ from support.world import Invalid, Refused
 _ATTEMPTS = 8
 
 
+Answer = Callable[[Context], Awaitable[bytes]]
+
+
 class BendableContract:
     """The contract of an organisation that can be told to write anything."""
 
     def __init__(self, contract: Contract) -> None:
-        self.contract = contract
+        self.contract: Answer = contract
 
     async def __call__(self, context: Context) -> bytes:
         """Run the contract, or what a malicious organisation would run."""
@@ -68,12 +73,36 @@ class ContractNetwork:
         self.record = record
         self.opening_keys: dict[str, X25519PrivateKey] = {}
         self.gateways: dict[str, Gateway] = {}
+        self.services: dict[str, BendableContract] = {}
         self._height = 0
+        self._shifts_ms: dict[str, int] = {}
 
     @property
     def name(self) -> str:
         """The contract's name."""
         return self.record.contract
+
+    @contextmanager
+    def clock(self, organisation: str, shift_s: float) -> Iterator[None]:
+        """Let an organisation's client state times that are this far from the true ones."""
+        self._shifts_ms[organisation] = int(1000 * shift_s)
+        try:
+            yield
+        finally:
+            del self._shifts_ms[organisation]
+
+    def propose(
+        self, creator: str, function: str, *arguments: str | bytes, transient: Mapping[str, bytes] | None = None
+    ) -> Proposal:
+        """Return a signed proposal that states the time of its creator's clock."""
+        encoded = [one.encode() if isinstance(one, str) else one for one in (function, *arguments)]
+        now_ms = time.time_ns() // 1_000_000 + self._shifts_ms.get(creator, 0)
+        signer = self.gateways[creator].signer
+        return build_proposal(CHANNEL, self.name, encoded, signer, transient, timestamp_ms=now_ms)
+
+    def note_block(self, number: int) -> None:
+        """Have later calls wait for this block at the peers that they ask."""
+        self._height = max(self._height, number + 1)
 
     async def submit(
         self,
@@ -94,10 +123,9 @@ class ContractNetwork:
         await self._await_peer(creator, creator)
         for attempt in range(_ATTEMPTS):
             try:
-                committed = await gateway.submit(
-                    self.name, function, *arguments, transient=transient, organisations=endorsers
-                )
-                self._height = max(self._height, committed.block_number + 1)
+                proposal = self.propose(creator, function, *arguments, transient=transient)
+                committed = await gateway.commit(await gateway.endorse(proposal, endorsers))
+                self.note_block(committed.block_number)
                 return committed
             except EndorseError as error:
                 # As clients do: what a peer says that is behind does not count.
@@ -158,6 +186,7 @@ async def contract_network(
     ):
         running = ContractNetwork(network, record)
         running.opening_keys = keys
+        running.services = handlers
         for name in names:
             running.gateways[name] = await stack.enter_async_context(network.gateway(name))
         signers = {name: network.signer(name) for name in names}

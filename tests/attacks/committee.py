@@ -1,0 +1,373 @@
+"""Members of the committee: verdicts and sums that are not so, and members that do not work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from attacks.bout import Bout
+from attacks.catalogue import Outcome, attack, invalid, outvoted, refused, succeeded, without_effect
+from attacks.observation import attempt, attempt_all
+from blockfl.contract.state import State
+from blockfl.fabric.shim import Context, ContractFault
+from blockfl.protocol import place
+from blockfl.protocol.aggregation import RANDOMNESS_SUM_BYTES, encode_sum
+from blockfl.protocol.blob import split_blob
+from blockfl.protocol.codes import Code
+from blockfl.protocol.commitment import add_commitments, compute_commitment, decode_commitment
+from blockfl.protocol.records import Blob
+from blockfl.protocol.seal import encode_public_key
+from support.contract_network import Answer
+
+COMMITTEE = ("coordinator", "regulator", "university")
+
+
+class Refusing:
+    """A service that answers nothing about some institution's update, and all else as it should."""
+
+    def __init__(self, contract: Answer, victim: str) -> None:
+        self._contract = contract
+        self._victim = victim
+
+    async def __call__(self, context: Context) -> bytes:
+        if context.function in ("JudgeUpdate", "UploadChunk") and self._concerns_victim(context):
+            raise ContractFault("no")
+        return await self._contract(context)
+
+    def _concerns_victim(self, context: Context) -> bool:
+        return context.creator.msp_id == self._victim or self._victim.encode() in context.args
+
+
+class Pretending:
+    """A service that says of every update that it cannot be opened, and writes that verdict."""
+
+    def __init__(self, contract: Answer) -> None:
+        self._contract = contract
+
+    async def __call__(self, context: Context) -> bytes:
+        if context.function != "JudgeUpdate":
+            return await self._contract(context)
+        task, number, organisation = (one.decode() for one in context.args)
+        state = State(context)
+        update = await state.read_update(task, int(number), organisation)
+        verdict = {"state": "rejected", "code": Code.WRAP_WRONG.identifier, "reason": "it cannot be opened"}
+        judged = update.model_copy(update={**verdict, "judged_at_ms": state.now_ms})
+        await state.write(place.update_key(task, int(number), organisation), judged)
+        return judged.encode()
+
+
+async def judge_by_product(bout: Bout, judge: str) -> Outcome:
+    """Have delta's update judged by the product's own client, and say whose verdict stands."""
+    async with bout.arena.ledger(judge) as ledger:
+        await ledger.judge_update(*bout.place_typed, "delta")
+    if (await bout.scenario.update("delta", bout.number)).state == "accepted":
+        return outvoted("the committee's threshold")
+    return await bout.read_verdict()
+
+
+# Verdicts
+
+
+@attack(
+    "forged verdict",
+    by="committee member",
+    does="Writes into delta's record that the update is rejected, with its own endorsement only.",
+    expect=invalid("ENDORSEMENT_POLICY_FAILURE"),
+)
+async def forged_verdict(bout: Bout) -> Outcome:
+    await bout.open()
+    await bout.scenario.submit("delta", bout.number)
+    update = await bout.scenario.update("delta", bout.number)
+    verdict = update.model_copy(update={"state": "rejected", "code": Code.NORM_L2.identifier, "judged_at_ms": 1})
+    return await attempt(
+        bout.arena.bend(
+            "regulator", bout.scenario.update_key("delta", bout.number), ["regulator"], value=verdict.encode()
+        )
+    )
+
+
+@attack(
+    "forged acceptance",
+    by="committee member",
+    does="Accepts an update of an accomplice that breaks the bound, with its own endorsement and the accomplice's.",
+    expect=invalid("ENDORSEMENT_POLICY_FAILURE"),
+)
+async def forged_acceptance(bout: Bout) -> Outcome:
+    await bout.open()
+    await bout.scenario.submit("delta", bout.number)
+    update = await bout.scenario.update("delta", bout.number)
+    verdict = update.model_copy(update={"state": "accepted", "judged_at_ms": 1})
+    return await attempt(
+        bout.arena.bend(
+            "regulator", bout.scenario.update_key("delta", bout.number), ["regulator", "delta"], value=verdict.encode()
+        )
+    )
+
+
+@attack(
+    'false "cannot open"',
+    by="committee member",
+    does="Endorses the verdict that delta's update cannot be opened, which it can.",
+    expect=outvoted("the committee's threshold"),
+)
+async def cannot_open(bout: Bout) -> Outcome:
+    await bout.open()
+    await bout.scenario.submit("delta", bout.number)
+    await bout.scenario.upload("delta", bout.number)
+    with bout.arena.corrupt("regulator", Pretending):
+        return await judge_by_product(bout, "university")
+
+
+@attack(
+    "censoring member",
+    by="committee member",
+    does="Neither takes delta's chunks nor judges its update, though it works otherwise.",
+    expect=outvoted("the committee's threshold"),
+)
+async def censor(bout: Bout) -> Outcome:
+    await bout.open()
+    await bout.scenario.submit("delta", bout.number)
+    chunks = bout.scenario.sealed[bout.number, "delta"][1]
+    with bout.arena.corrupt("regulator", lambda contract: Refusing(contract, "delta")):
+        async with bout.arena.ledger("delta") as ledger:
+            await ledger.upload_chunk(*bout.place_typed, 0, chunks[0])
+        return await judge_by_product(bout, "university")
+
+
+@attack(
+    "member that is gone",
+    by="committee member",
+    does="Switches its contract service off in mid-round.",
+    expect=outvoted("the committee's threshold"),
+)
+async def gone(bout: Bout) -> Outcome:
+    await bout.open()
+    await bout.scenario.submit("delta", bout.number)
+    chunks = bout.scenario.sealed[bout.number, "delta"][1]
+    async with bout.arena.without_service("regulator"), bout.arena.ledger("delta") as ledger:
+        await ledger.upload_chunk(*bout.place_typed, 0, chunks[0])
+        return await judge_by_product(bout, "university")
+
+
+@attack(
+    "judging twice",
+    by="committee member",
+    does="Has an accepted update judged again with a bent service, hoping for another verdict.",
+    expect=without_effect("the verdict stands"),
+)
+async def judge_twice(bout: Bout) -> Outcome:
+    await bout.open()
+    await bout.contribute("delta")
+    before = await bout.scenario.update("delta", bout.number)
+    with bout.arena.corrupt("regulator", Pretending):
+        async with bout.arena.ledger("regulator") as ledger:
+            await ledger.judge_update(*bout.place_typed, "delta")
+    after = await bout.scenario.update("delta", bout.number)
+    return without_effect("the verdict stands") if before == after else succeeded("another verdict")
+
+
+@attack(
+    "other opening key in mid-round",
+    by="committee member",
+    does="Registers another opening key while a round is open, so that its updates could no longer be opened.",
+    expect=without_effect("the round keeps its keys"),
+)
+async def other_key(bout: Bout) -> Outcome:
+    await bout.open()
+    new = encode_public_key(X25519PrivateKey.from_private_bytes(b"n" * 32))
+    old = encode_public_key(bout.arena.opening_keys["regulator"])
+    await bout.network.submit("regulator", "RegisterCommitteeKey", new)
+    await bout.contribute("delta")
+    await bout.network.submit("regulator", "RegisterCommitteeKey", old)
+    kept = (await bout.scenario.round(bout.number)).committee == bout.round.committee
+    return without_effect("the round keeps its keys") if kept else succeeded("another key in mid-round")
+
+
+@attack(
+    "unusable opening key",
+    by="committee member",
+    does="Registers a public key of low order, with which every sealing would give the same secret.",
+    expect=refused(Code.MALFORMED),
+)
+async def low_order(bout: Bout) -> tuple[Outcome, ...]:
+    points = [bytes(32).hex(), (b"\1" + bytes(31)).hex(), "AB" * 32]
+    return await attempt_all(*(bout.network.submit("regulator", "RegisterCommitteeKey", one) for one in points))
+
+
+# Sums
+
+
+async def close(bout: Bout) -> None:
+    """Play the round up to the sum."""
+    await bout.open()
+    await bout.close()
+
+
+async def attest(bout: Bout, data: bytes, *, by: str = "coordinator", upload: bool = True) -> None:
+    """Upload a sum and have it attested."""
+    blob, _ = split_blob(data)
+    if upload:
+        await bout.scenario.upload_model(by, data)
+    await bout.network.submit(by, "AttestAggregate", *bout.place, blob.encode(), endorsers=COMMITTEE)
+
+
+async def sum_of(bout: Bout, organisations: Sequence[str]) -> bytes:
+    """Return the encoded sum of some updates."""
+    return (await bout.scenario.sum(bout.number, organisations)).encode()
+
+
+@attack(
+    "forged sum",
+    by="committee member",
+    does="As aggregator adds one to one value of the sum.",
+    expect=refused(Code.SUM_MISMATCH),
+)
+async def forged_sum(bout: Bout) -> Outcome:
+    await close(bout)
+    data = bytearray(await bout.scenario.total(bout.number))
+    data[0] ^= 1
+    return await attempt(attest(bout, bytes(data)))
+
+
+@attack(
+    "omitted update",
+    by="committee member",
+    does="Leaves an accepted update out of the sum.",
+    expect=refused(Code.SUM_MISMATCH),
+)
+async def omitted(bout: Bout) -> Outcome:
+    await close(bout)
+    return await attempt(attest(bout, await sum_of(bout, ("alpha", "beta", "gamma"))))
+
+
+@attack(
+    "update counted twice",
+    by="committee member",
+    does="Adds the update of an accomplice a second time in the place of another.",
+    expect=refused(Code.SUM_MISMATCH),
+)
+async def doubled(bout: Bout) -> Outcome:
+    await close(bout)
+    return await attempt(attest(bout, await sum_of(bout, ("alpha", "beta", "delta", "delta"))))
+
+
+@attack(
+    "sum of another round",
+    by="committee member",
+    does="Attests the sum of the round before, which was a true one.",
+    expect=refused(Code.SUM_MISMATCH),
+)
+async def old_sum(bout: Bout) -> Outcome:
+    earlier = await bout.play_before()
+    await close(bout)
+    return await attempt(attest(bout, await earlier.scenario.total(earlier.number)))
+
+
+@attack(
+    "forged sum with solved randomness",
+    by="committee member",
+    does="Solves the randomness for the sum it wants, which is easy where nothing bounds it.",
+    expect=refused(Code.SUM_MISMATCH),
+)
+async def solved(bout: Bout) -> tuple[Outcome, ...]:
+    await close(bout)
+    accepted = (await bout.scenario.round(bout.number)).accepted
+    commitments = [await bout.read_commitment(name) for name in accepted]
+    wanted = np.full(bout.scenario.spec.manifest.dimension, 77, dtype=np.int32)
+    zero = np.zeros((4, 1024), dtype=np.int16)
+    rest = decode_commitment(add_commitments(commitments)).astype(object) - decode_commitment(
+        compute_commitment(wanted.astype(np.int16), zero)
+    ).astype(object)
+    # The first polynomial of the public matrix is 1: what is left is the randomness that opens the wanted sum.
+    randomness = [int(one + 2**59) % 2**60 - 2**59 for one in rest] + [0] * 3 * 1024
+    whole = encode_sum(wanted) + np.array(randomness, dtype="<i8").tobytes()
+    cut = encode_sum(wanted) + np.array(randomness, dtype="<i8").astype("<i4").tobytes()
+    assert len(whole) - len(encode_sum(wanted)) == 2 * RANDOMNESS_SUM_BYTES
+    return await attempt_all(attest(bout, whole), attest(bout, cut))
+
+
+@attack(
+    "sum over every bound",
+    by="committee member",
+    does="Claims values and randomness that no four updates add up to.",
+    expect=refused(Code.SUM_MISMATCH),
+)
+async def unbounded(bout: Bout) -> Outcome:
+    await close(bout)
+    data = bytearray(await bout.scenario.total(bout.number))
+    data[:4] = (2**31 - 1).to_bytes(4, "little")
+    return await attempt(attest(bout, bytes(data)))
+
+
+@attack(
+    "sum that is not there",
+    by="committee member",
+    does="Has a sum attested whose bytes it keeps to itself.",
+    expect=refused(Code.MODEL_MISSING),
+)
+async def not_there(bout: Bout) -> Outcome:
+    await close(bout)
+    return await attempt(attest(bout, await bout.scenario.total(bout.number), upload=False))
+
+
+@attack(
+    "another sum after the attested one",
+    by="committee member",
+    does="Has a second sum attested for the same round.",
+    expect=refused(Code.ALREADY_SETTLED),
+)
+async def second_sum(bout: Bout) -> Outcome:
+    await close(bout)
+    await bout.scenario.attest(bout.number)
+    other = await sum_of(bout, ("alpha", "beta", "gamma"))
+    return await attempt(attest(bout, other))
+
+
+@attack(
+    "forged sum by two members",
+    by="two committee members",
+    does="Two services endorse a record that attests a forged sum; the threshold lets it in, the majority does not "
+    "publish it.",
+    expect=refused(Code.SUM_MISMATCH),
+)
+async def colluding(bout: Bout) -> Outcome:
+    await close(bout)
+    data = bytearray(await bout.scenario.total(bout.number))
+    data[0] ^= 1
+    blob: Blob = await bout.scenario.upload_model("coordinator", bytes(data))
+    record = (await bout.scenario.aggregate(bout.number)).model_copy(
+        update={"state": "attested", "sum": blob, "attested_at_ms": 1}
+    )
+    key = place.aggregate_key(bout.task, bout.number)
+    await bout.arena.bend("coordinator", key, ["coordinator", "regulator"], value=record.encode())
+    bout.forsake()
+    return await attempt(bout.network.submit("coordinator", "PublishModel", *bout.place, "ab" * 32))
+
+
+# Publication
+
+
+@attack(
+    "model before its sum",
+    by="committee member",
+    does="Publishes a model while the round is open, and one whose sum nobody has attested.",
+    expect=(refused(Code.ROUND_NOT_CLOSED), refused(Code.NOT_ATTESTED)),
+)
+async def not_attested(bout: Bout) -> tuple[Outcome, ...]:
+    await bout.open()
+    early = await attempt(bout.network.submit("coordinator", "PublishModel", *bout.place, "ab" * 32))
+    await bout.close()
+    return early, await attempt(bout.network.submit("coordinator", "PublishModel", *bout.place, "ab" * 32))
+
+
+@attack(
+    "other model after the published one",
+    by="committee member",
+    does="Publishes another model for a round that has one.",
+    expect=refused(Code.ALREADY_SETTLED),
+)
+async def second_model(bout: Bout) -> Outcome:
+    await bout.finish()
+    return await attempt(bout.network.submit("university", "PublishModel", *bout.place, "ab" * 32))

@@ -1,0 +1,67 @@
+"""One attack tried: what was observed, and whether the honest round went on."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from attacks.arena import Arena
+from attacks.catalogue import Attack, Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of one attack.
+
+    Attributes:
+        observed: what the attacker saw; nothing when the attack could not be carried out.
+        problem: why the attack could not be carried out, or what became of the honest round; "" if that went on.
+    """
+
+    attack: Attack
+    observed: tuple[Outcome, ...]
+    problem: str
+
+    @property
+    def unexpected(self) -> bool:
+        """Whether something else was observed than the catalogue says."""
+        return self.observed != self.attack.expect
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is as it should be."""
+        return not self.unexpected and not self.problem
+
+    @property
+    def observation(self) -> str:
+        """What was observed, in one line."""
+        return ", ".join(map(str, self.observed)) or "nothing"
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the trial for machines."""
+        return {
+            "attack": self.attack.name,
+            "area": self.attack.area,
+            "by": self.attack.by,
+            "does": self.attack.does,
+            "expected": [str(one) for one in self.attack.expect],
+            "observed": [str(one) for one in self.observed],
+            "honest_round": self.problem or "completed, with the right model",
+            "passed": self.passed,
+        }
+
+
+async def try_attack(attack: Attack, arena: Arena) -> Trial:
+    """Carry an attack out in a round of its own and complete that round."""
+    observed: tuple[Outcome, ...] = ()
+    try:
+        bout = await arena.begin(attack.terms)
+        observed = await attack.run(bout)
+        await bout.finish()
+    except Exception as error:
+        stage = "the honest round did not go on" if observed else "the attack was not carried out"
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        problem = f"{stage}: {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        return Trial(attack=attack, observed=observed, problem=problem)
+    return Trial(attack=attack, observed=observed, problem="")
