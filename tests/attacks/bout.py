@@ -24,7 +24,7 @@ from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import Settlement
 from blockfl.protocol.model import decode_model, encode_model
-from blockfl.protocol.records import Commitment, Equivocation, Header, Round, SignedHeader, Update
+from blockfl.protocol.records import Commitment, Equivocation, Header, Round, SignedHeader, Update, Vote
 from blockfl.protocol.seal import seal
 from blockfl.protocol.submission import compose_header, compose_place, verify_header_signature
 from reference.aggregation import add_naively, apply_naively
@@ -254,7 +254,18 @@ class Bout:
         if round_.state == "closed":
             if (await self.scenario.aggregate(self.number)).state == "pending":
                 await self.scenario.attest(self.number)
-            await self.scenario.publish(self.number, self._site.model)
+            votes = {one.organisation for one in await self.list(Vote, "ListVotes")}
+            voters = [one for one in self.arena.consortium.committee if one not in votes]
+            await self.scenario.publish(self.number, self._site.model, voters)
+
+    async def abandon(self) -> None:
+        """Give the round up that can never be published, and go on to the next, on the same model."""
+        with self.network.clock("university", AHEAD_S):
+            await self.network.submit("university", "AbandonRound", *self.place)
+        self._site.number = self.number
+        self.number += 1
+        self._round = None
+        self.excluded.clear()
 
     async def finish(self) -> None:
         """Complete the round and verify its model.

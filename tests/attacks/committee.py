@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from attacks.bout import Bout
 from attacks.catalogue import Outcome, attack, invalid, outvoted, refused, succeeded, without_effect
 from attacks.observation import attempt, attempt_all
+from attacks.terms import BRIEF
 from blockfl.contract.state import State
 from blockfl.fabric.shim import Context, ContractFault
 from blockfl.protocol import place
@@ -331,19 +332,23 @@ async def second_sum(bout: Bout) -> Outcome:
     does="Two services endorse a record that attests a forged sum; the threshold lets it in, the majority does not "
     "publish it.",
     expect=refused(Code.SUM_MISMATCH),
+    terms=BRIEF,
 )
 async def colluding(bout: Bout) -> Outcome:
-    await close(bout)
+    await bout.open(ends_soon=True)
+    await bout.close()
     data = bytearray(await bout.scenario.total(bout.number))
     data[0] ^= 1
     blob: Blob = await bout.scenario.upload_model("coordinator", bytes(data))
     record = (await bout.scenario.aggregate(bout.number)).model_copy(
-        update={"state": "attested", "sum": blob, "attested_at_ms": 1}
+        update={"state": "attested", "sum": blob, "summed_by": "coordinator", "attested_at_ms": 1}
     )
     key = place.aggregate_key(bout.task, bout.number)
     await bout.arena.bend("coordinator", key, ["coordinator", "regulator"], value=record.encode())
-    bout.forsake()
-    return await attempt(bout.network.submit("coordinator", "PublishModel", *bout.place, "ab" * 32))
+    for member in ("coordinator", "regulator"):
+        outcome = await attempt(bout.scenario.vote(member, "ab" * 32, bout.number))
+    await bout.abandon()
+    return outcome
 
 
 # Publication
@@ -352,22 +357,99 @@ async def colluding(bout: Bout) -> Outcome:
 @attack(
     "model before its sum",
     by="committee member",
-    does="Publishes a model while the round is open, and one whose sum nobody has attested.",
+    does="Votes for a model while the round is open, and for one whose sum nobody has attested.",
     expect=(refused(Code.ROUND_NOT_CLOSED), refused(Code.NOT_ATTESTED)),
 )
 async def not_attested(bout: Bout) -> tuple[Outcome, ...]:
     await bout.open()
-    early = await attempt(bout.network.submit("coordinator", "PublishModel", *bout.place, "ab" * 32))
+    early = await attempt(bout.scenario.vote("coordinator", "ab" * 32, bout.number))
     await bout.close()
-    return early, await attempt(bout.network.submit("coordinator", "PublishModel", *bout.place, "ab" * 32))
+    return early, await attempt(bout.scenario.vote("coordinator", "ab" * 32, bout.number))
+
+
+@attack(
+    "model that does not follow from the sum",
+    by="committee member",
+    does="As aggregator votes for another model than the attested sum makes.",
+    expect=outvoted("the committee's threshold"),
+)
+async def other_model(bout: Bout) -> Outcome:
+    await close(bout)
+    await bout.scenario.attest(bout.number)
+    await bout.scenario.vote("coordinator", "ab" * 32, bout.number)
+    await bout.finish()
+    digest = (await bout.scenario.model(bout.number)).digest
+    return outvoted("the committee's threshold") if digest != "ab" * 32 else succeeded("it is published")
+
+
+@attack(
+    "second vote",
+    by="committee member",
+    does="Votes for another model after its first vote, then has two votes endorsed before either is ordered.",
+    expect=(refused(Code.ALREADY_SETTLED), invalid("MVCC_READ_CONFLICT")),
+)
+async def second_vote(bout: Bout) -> tuple[Outcome, ...]:
+    await close(bout)
+    await bout.scenario.attest(bout.number)
+    digests = ("ab" * 32, "cd" * 32)
+    endorsers = (*COMMITTEE, "delta")
+    endorsed = [
+        await bout.arena.endorse("coordinator", "PublishModel", *bout.place, one, endorsers=endorsers)
+        for one in digests
+    ]
+    await bout.arena.order(endorsed[0])
+    again = await attempt(bout.scenario.vote("coordinator", digests[1], bout.number))
+    return again, await attempt(bout.arena.order(endorsed[1]))
+
+
+@attack(
+    "vote in another's name",
+    by="committee member",
+    does="Writes the university's vote for a model of its own choice, endorsed by the committee, which is no majority.",
+    expect=invalid("ENDORSEMENT_POLICY_FAILURE"),
+)
+async def forged_vote(bout: Bout) -> Outcome:
+    await close(bout)
+    await bout.scenario.attest(bout.number)
+    key = place.vote_key(bout.task, bout.number, "university")
+    return await attempt(bout.arena.bend("coordinator", key, COMMITTEE))
 
 
 @attack(
     "other model after the published one",
     by="committee member",
-    does="Publishes another model for a round that has one.",
+    does="Votes for another model for a round that has one.",
     expect=refused(Code.ALREADY_SETTLED),
 )
 async def second_model(bout: Bout) -> Outcome:
     await bout.finish()
-    return await attempt(bout.network.submit("university", "PublishModel", *bout.place, "ab" * 32))
+    return await attempt(bout.scenario.vote("university", "ab" * 32, bout.number))
+
+
+@attack(
+    "round given up early",
+    by="committee member",
+    does="Gives up a round that may still be published, and one that is.",
+    expect=(refused(Code.PUBLISH_PENDING), refused(Code.ALREADY_SETTLED)),
+)
+async def abandoned(bout: Bout) -> tuple[Outcome, ...]:
+    await close(bout)
+    early = await attempt(bout.network.submit("university", "AbandonRound", *bout.place))
+    await bout.finish()
+    return early, await attempt(bout.network.submit("university", "AbandonRound", *bout.place))
+
+
+@attack(
+    "model for a round given up",
+    by="committee member",
+    does="Brings the model of a round after the others have given it up and gone on.",
+    expect=refused(Code.ROUND_ABANDONED),
+    terms=BRIEF,
+)
+async def after_abandonment(bout: Bout) -> Outcome:
+    await bout.open(ends_soon=True)
+    await bout.close()
+    await bout.scenario.attest(bout.number)
+    number = bout.number
+    await bout.abandon()
+    return await attempt(bout.scenario.vote("coordinator", "ab" * 32, number))

@@ -23,6 +23,7 @@ class Terms:
         dimension: of the model.
         check: who checks sums.
         submit_s: how long a round takes updates.
+        publish_s: how long it may wait for its model.
         economics: of a task that moves credits.
         updates: further fields of the specification.
     """
@@ -31,6 +32,7 @@ class Terms:
     dimension: int = 30
     check: Literal["commitment", "recompute"] = "commitment"
     submit_s: int = SUBMIT_S
+    publish_s: int = 3600
     economics: Economics | None = None
     updates: tuple[tuple[str, Any], ...] = ()
 
@@ -38,7 +40,7 @@ class Terms:
         """Return a task's specification, and its initial model."""
         spec, model = make_spec(task, dimension=self.dimension, rounds=100_000, check=self.check)
         changes = {
-            "deadlines": Deadlines(submit_s=self.submit_s, judge_s=JUDGE_S),
+            "deadlines": Deadlines(submit_s=self.submit_s, judge_s=JUDGE_S, publish_s=self.publish_s),
             "economics": self.economics,
             **dict(self.updates),
         }
@@ -53,5 +55,7 @@ LONG: Final = Terms(name="long", dimension=4 * 2**20 - 32, check="recompute")
 """Of exactly two full chunks."""
 TIGHT: Final = Terms(name="tight", submit_s=30)
 """Of rounds that end two seconds from now when they are opened with the clock back."""
+BRIEF: Final = Terms(name="brief", submit_s=30, publish_s=1)
+"""Of rounds that can be given up soon after they are closed."""
 PAID: Final = Terms(name="paid", dimension=60, economics=DEFAULT_ECONOMICS)
 """Stakes, rewards, fines."""

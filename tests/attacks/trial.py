@@ -62,6 +62,7 @@ async def try_attack(attack: Attack, arena: Arena) -> Trial:
     except Exception as error:
         stage = "the honest round did not go on" if observed else "the attack was not carried out"
         where = traceback.extract_tb(error.__traceback__)[-1]
-        problem = f"{stage}: {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        text = str(error).partition("\n")[0]
+        problem = f"{stage}: {type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"
         return Trial(attack=attack, observed=observed, problem=problem)
     return Trial(attack=attack, observed=observed, problem="")

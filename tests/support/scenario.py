@@ -261,13 +261,13 @@ class Scenario:
         )
         return blob
 
-    async def publish(self, number: int, base: bytes) -> bytes:
-        """Have as many members as are needed vote for a round's model; return its file."""
+    async def publish(self, number: int, base: bytes, voters: Sequence[str] = ()) -> bytes:
+        """Have as many members as are needed, of these if some are named, vote for a round's model; return its file."""
         round_ = await self.round(number)
         total, count = await self.total(number), len(round_.accepted)
         model = compute_model(self.spec, base, total, count, round_.scale, round_.total_weight)
         digest = hashlib.sha256(model).hexdigest()
-        for member in self.consortium.committee[: self.consortium.threshold]:
+        for member in (voters or self.consortium.committee)[: self.consortium.threshold]:
             await self.vote(member, digest, number)
         return model
 
