@@ -35,6 +35,7 @@ COMMANDS = [
     ["task", "create"],
     ["task", "list"],
     ["task", "show"],
+    ["task", "export"],
     ["institution", "run"],
     ["aggregator", "run"],
     ["audit", "tasks"],

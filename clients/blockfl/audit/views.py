@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import RefusedError
-from blockfl.protocol.records import Aggregate, Model, Round, Update
+from blockfl.protocol.records import Aggregate, Model, Round, TaskSpec, Update
 
 Row = dict[str, object]
 
@@ -28,10 +28,27 @@ async def list_tasks(ledger: Ledger) -> list[Row]:
                 "model_digest": progress.model_digest,
                 "institutions": list(task.spec.institutions),
                 "aggregator": task.spec.aggregator,
+                "strategy": describe_strategy(task.spec),
                 "created": format_time(task.created_at_ms),
             }
         )
     return rows
+
+
+def describe_strategy(spec: TaskSpec) -> str:
+    """Return a task's rule, who checks it, and its optimiser: ``trimmed_mean (trim 2), recompute, yogi (…)``."""
+    parts = [_describe(spec.aggregation.rule, spec.aggregation.model_dump(exclude={"rule"})), spec.check]
+    if spec.optimiser:
+        parts.append(_describe(spec.optimiser.method, spec.optimiser.model_dump(exclude={"method"})))
+    return ", ".join(parts)
+
+
+def _describe(name: str, parameters: dict[str, int]) -> str:
+    texts = [
+        f"{key.removesuffix('_micro')} {value / 10**6:g}" if key.endswith("_micro") else f"{key} {value}"
+        for key, value in parameters.items()
+    ]
+    return f"{name} ({', '.join(texts)})" if texts else name
 
 
 async def list_rounds(ledger: Ledger, task: str) -> list[Row]:

@@ -26,7 +26,7 @@ TaskName = Annotated[str, typer.Option("--task", "-t", help="The task.")]
 def tasks(profile: option.Profile, json: option.Json = False) -> None:
     """List the tasks."""
     rows = _ask(profile, views.list_tasks)
-    columns = ["task", "title", "round", "rounds", "version", "model_digest", "institutions"]
+    columns = ["task", "title", "round", "rounds", "version", "model_digest", "strategy", "institutions"]
     Output(as_json=json).table("tasks", rows, columns)
 
 

@@ -12,15 +12,19 @@ import typer
 from pydantic import ValidationError
 
 from blockfl.audit import views
-from blockfl.cli import economics, option, workload
+from blockfl.cli import economics, option, strategy, workload
 from blockfl.cli.output import Exit, Output
 from blockfl.institution.run import InitialModel, read_initial_model
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.lineage import obtain_model
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import upload_blob
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.model import decode_manifest, decode_model
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.model import decode_manifest, decode_model, encode_model
+from blockfl.protocol.optimiser import decode_version
 from blockfl.protocol.records import MINIMUM_ACCEPTED, Consortium, Deadlines, TaskSpec, Training
 from blockfl.protocol.strategy import FEDAVG
 
@@ -45,12 +49,20 @@ def create(
     rounds: Annotated[int, typer.Option(min=1)] = 10,
     minimum: Annotated[int, typer.Option(min=MINIMUM_ACCEPTED, help="Updates a round needs.")] = MINIMUM_ACCEPTED,
     norm_bound: Annotated[float, typer.Option(min=1e-6, help="Largest L2 norm of an update, in weights.")] = 10.0,
-    weight_cap: Annotated[int, typer.Option(min=1, max=255, help="Largest weight of an institution.")] = 16,
+    weight_cap: Annotated[
+        int | None,
+        typer.Option(min=1, max=255, help="Largest weight of an institution; default: 16 with fedavg, else 1."),
+    ] = None,
     samples_cap: Annotated[int, typer.Option(min=1, help="Most samples that count.")] = 1_000_000,
+    rule: strategy.Rule = "fedavg",
+    optimiser: strategy.ServerOptimiser = None,
     check: Annotated[
-        Literal["commitment", "recompute"],
-        typer.Option(help="Who checks a sum: everybody by commitments, or the committee by opening updates again."),
-    ] = "commitment",
+        Literal["commitment", "recompute"] | None,
+        typer.Option(
+            help="Who checks a sum: everybody by commitments, or the committee by opening updates again; "
+            "default: commitment with fedavg, else recompute."
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Local epochs per round.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="0: the model's own.")] = 0.0,
@@ -73,6 +85,8 @@ def create(
         output.error("name the initial model with exactly one of --model, --code and --initial")
         raise typer.Exit(Exit.USAGE)
     credits = economics.read_policy(policy)
+    aggregation, server = strategy.parse_rule(rule, minimum), strategy.parse_optimiser(optimiser)
+    linear = aggregation == FEDAVG
     connection = ConnectionProfile.load(profile)
     begun = _read_safetensors(initial) if initial else _read_keras(model, code, unconfined=unconfined, seed=seed)
     blob, chunks = split_blob(begun.content)
@@ -86,14 +100,15 @@ def create(
             manifest=manifest,
             initial_model=blob,
             encoding="int16",
-            aggregation=FEDAVG,
-            check=check,
+            aggregation=aggregation,
+            optimiser=server,
+            check=check or ("commitment" if linear else "recompute"),
             aggregator=aggregator or consortium.having("coordinator")[0],
             institutions=tuple(sorted(set(institutions))) if institutions else consortium.having("institution"),
             rounds=rounds,
             minimum_accepted=minimum,
             bound_l2_micro=round(norm_bound * 10**6),
-            weight_cap=weight_cap,
+            weight_cap=weight_cap or (16 if linear else 1),
             samples_cap=samples_cap,
             economics=credits,
             deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
@@ -115,7 +130,7 @@ def create(
     output.result(json_format.loads(spec.encode()))
     output.line(
         f"task {task}: {manifest.dimension} parameters in {len(manifest.tensors)} tensors, {rounds} rounds, "
-        f"institutions {', '.join(spec.institutions)}, initial model {blob.digest}"
+        f"institutions {', '.join(spec.institutions)}, {views.describe_strategy(spec)}, initial model {blob.digest}"
     )
 
 
@@ -128,7 +143,9 @@ def list_(profile: option.Profile, json: option.Json = False) -> None:
             return await views.list_tasks(ledger)
 
     rows = asyncio.run(ask())
-    Output(as_json=json).table("tasks", rows, ["task", "title", "round", "rounds", "version", "institutions"])
+    Output(as_json=json).table(
+        "tasks", rows, ["task", "title", "round", "rounds", "version", "strategy", "institutions"]
+    )
 
 
 @app.command()
@@ -152,6 +169,41 @@ def show(
     shown = asyncio.run(ask())
     output.result(shown)
     output.line(json_format.dumps(shown, indent=2))
+
+
+@app.command()
+def export(
+    task: Annotated[str, typer.Argument(help="The task.")],
+    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    profile: option.Profile,
+    version: Annotated[int | None, typer.Option(min=0, help="Which version; default: the last.")] = None,
+    json: option.Json = False,
+) -> None:
+    """Write a version of the model, computed anew from the ledger, as a file with the model's tensors and no others."""
+    told = Output(as_json=json)
+
+    async def ask(directory: Path) -> tuple[int, str, bytes]:
+        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+            record = await ledger.read_task(task)
+            wanted = (await ledger.read_progress(task)).version if version is None else version
+            content = await obtain_model(
+                ledger,
+                ModelStore(directory),
+                record,
+                wanted,
+                progress=lambda done, total: told.progress(f"chunk {done} of {total}"),
+            )
+            model = encode_model(record.spec.manifest, decode_version(record.spec, content).model)
+            return wanted, compute_digest(content), model
+
+    with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
+        number, digest, content = asyncio.run(ask(Path(scratch)))
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise LedgerError(f"{output}: the model cannot be written ({error.strerror})") from error
+    told.result({"task": task, "version": number, "digest": digest, "file": str(output)})
+    told.line(f"task {task}: version {number}, {digest} on the ledger, is in {output}")
 
 
 @contextmanager
