@@ -172,6 +172,8 @@ def main() -> None:
     parser.add_argument("--ledger", choices=("embedded", "local", "compose"), default="embedded")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seed", type=int, default=7, help="data split, initial model, training and rounding")
+    parser.add_argument("--rule", default="fedavg", help="as of `blockfl task create`: median, trimmed_mean, krum, …")
+    parser.add_argument("--optimiser", help="as of `blockfl task create`: momentum, adam, yogi, adagrad")
     parser.add_argument("--keep", action="store_true", help="leave the network running")
     arguments = parser.parse_args()
     directory: Path = arguments.directory
@@ -213,7 +215,7 @@ def play(stage: Stage, arguments: argparse.Namespace) -> dict[str, Any]:
     stage.watch_memory()
     for organisation in COMMITTEE:
         stage.start(f"aggregator {organisation}", aggregator_command(stage, organisation))
-    stage.blockfl(*task_command(stage, data, rounds))
+    stage.blockfl(*task_command(stage, data, rounds), *strategy_options(arguments))
     for hospital in HOSPITALS:
         stage.start(f"institution {hospital}", institution_command(stage, hospital, data, seed))
     stage.wait([f"institution {hospital}" for hospital in HOSPITALS], timeout_s=60 + 60 * rounds)
@@ -265,6 +267,12 @@ def task_command(stage: Stage, data: Path, rounds: int) -> list[str]:
     ]
 
 
+def strategy_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options that choose the rule and the optimiser."""
+    optimiser = ["--optimiser", arguments.optimiser] if arguments.optimiser else []
+    return ["--rule", arguments.rule, *optimiser]
+
+
 def institution_command(stage: Stage, hospital: str, data: Path, seed: str) -> list[str]:
     """Return the command of a hospital's agent; one of them is the cheat."""
     if stage.ledger == "compose":
@@ -286,16 +294,6 @@ def summarise(stage: Stage, ledger: str, baselines: dict[str, Any]) -> dict[str,
     rounds = stage.query("audit", "rounds", "--task", TASK)
     updates = stage.query("audit", "updates", "--task", TASK)
     models = stage.query("audit", "models", "--task", TASK)
-    ask = (
-        "audit",
-        "check-aggregate",
-        TASK,
-        str(rounds[-1]["round"]),
-        "--profile",
-        stage.profile(HOSPITALS[0]),
-        "--json",
-    )
-    checked = json.loads(stage.blockfl(*ask))
     accuracy = {model["round"]: model["accuracy"] for model in models}
     public = sum(audit["function_bytes"].get(name, 0) for name in ("SubmitUpdate", "UploadChunk", "JudgeUpdate"))
     return {
@@ -316,10 +314,20 @@ def summarise(stage: Stage, ledger: str, baselines: dict[str, Any]) -> dict[str,
         "accuracy": {"federated": models[-1]["accuracy"], **baselines},
         "model_digests": {name: report["digest"] for name, report in models[-1]["reports"].items()},
         "audit": {key: audit[key] for key in ("verified", "blocks", "transactions")},
-        "sum": {"by": HOSPITALS[0], **{key: checked[key] for key in ("verified", "round", "accepted", "sum_digest")}},
+        "strategy": stage.query("audit", "tasks")[0]["strategy"],
+        "sum": check_sum(stage, rounds[-1]["round"]),
         "ledger_bytes_per_update": round(public / len(updates)),
         "peak_rss_mb": {name: round(peak, 1) for name, peak in sorted(stage.peak_rss.items())},
     }
+
+
+def check_sum(stage: Stage, number: int) -> dict[str, Any] | None:
+    """Have an ordinary hospital verify a round's sum; without commitments only the committee can."""
+    if stage.query("task", "show", TASK)["spec"]["check"] != "commitment":
+        return None
+    profile = ("--profile", stage.profile(HOSPITALS[0]), "--json")
+    checked = json.loads(stage.blockfl("audit", "check-aggregate", TASK, str(number), *profile))
+    return {"by": HOSPITALS[0], **{key: checked[key] for key in ("verified", "round", "accepted", "sum_digest")}}
 
 
 def find_free_ports(first: int = 17050) -> int:

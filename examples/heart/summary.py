@@ -41,11 +41,13 @@ def print_rounds(summary: dict[str, Any]) -> None:
     )
     for organisation, digest in summary["model_digests"].items():
         console.print(f"model of {organisation}: {digest}")
+    console.print(f"aggregation: {summary['strategy']}")
     checked = summary["sum"]
-    console.print(
-        f"sum of round {checked['round']} verified by {checked['by']}, which sees no update but its own: "
-        f"that of the {len(checked['accepted'])} accepted updates"
-    )
+    if checked:
+        console.print(
+            f"sum of round {checked['round']} verified by {checked['by']}, which sees no update but its own: "
+            f"that of the {len(checked['accepted'])} accepted updates"
+        )
     audit = summary["audit"]
     console.print(
         f"audit verified: {audit['verified']}, {audit['blocks']} blocks, {audit['transactions']} transactions"
