@@ -32,6 +32,7 @@ COMMANDS = [
         ["network", "config", name]
         for name in ("show", "membership", "add", "remove", "revoke", "inspect", "sign", "submit")
     ),
+    *(["network", "contract", name] for name in ("show", "approve", "commit")),
     ["task", "create"],
     ["task", "list"],
     ["task", "show"],

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from blockfl.cli import network_config, option
+from blockfl.cli import network_config, network_contract, option
 from blockfl.cli.output import Exit, Output
 from blockfl.network.compose import render_compose, save_compose
 from blockfl.network.description import Description, LedgerKind, default_description
@@ -14,6 +14,9 @@ from blockfl.network.network import Network
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(network_config.app, name="config", help="Look at the channel's configuration and change it.")
+app.add_typer(
+    network_contract.app, name="contract", help="Look at the contract's definition and bring another into force."
+)
 
 Directory = Annotated[
     Path, typer.Option("--directory", "-d", envvar="BLOCKFL_NETWORK", help="The network's directory.")

@@ -6,16 +6,17 @@ The same on every ledger, through Fabric's own services; each step leaves what i
 import asyncio
 from collections.abc import Callable, Sequence
 
-from blockfl.fabric.errors import CommitError, FabricError
+from blockfl.fabric.errors import FabricError
 from blockfl.fabric.gateway import Gateway
 from blockfl.fabric.lifecycle import ChaincodeDefinition, Lifecycle
 from blockfl.ledger.client import Ledger, is_refused_with
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.network.contract_service import make_definition
+from blockfl.network.contract_service import define_contract
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout
+from blockfl.network.upgrade import approve
 from blockfl.protocol.codes import Code
 
 Report = Callable[[str], None]
@@ -59,11 +60,11 @@ async def _next_definition(description: Description, profiles: Sequence[Connecti
     async with _gateway(profiles[0]) as gateway, Lifecycle(gateway) as lifecycle:
         current = await lifecycle.query(description.contract)
         if current is None:
-            return make_definition(description)
-        wanted = make_definition(description, current.sequence)
+            return define_contract(description.consortium)
+        wanted = define_contract(description.consortium, current.sequence)
         is_new = not await lifecycle.is_in_force(wanted)
     if is_new or any(await asyncio.gather(*(_has_lost(profile, wanted) for profile in profiles))):
-        return make_definition(description, current.sequence + 1)
+        return define_contract(description.consortium, current.sequence + 1)
     return wanted
 
 
@@ -75,15 +76,7 @@ async def _has_lost(profile: ConnectionProfile, definition: ChaincodeDefinition)
 async def _approve(profile: ConnectionProfile, package: bytes, definition: ChaincodeDefinition) -> None:
     async with _gateway(profile) as gateway, Lifecycle(gateway) as lifecycle:
         package_id = await lifecycle.install(package)
-        for attempt in range(_ATTEMPTS):
-            try:
-                await lifecycle.approve(definition, package_id)
-            except CommitError as error:
-                # Approvals of one definition by several organisations may meet in one block.
-                if error.code_name != "MVCC_READ_CONFLICT" or attempt == _ATTEMPTS - 1:
-                    raise
-            else:
-                return
+        await approve(lifecycle, definition, package_id)
 
 
 async def _commit(profiles: dict[str, ConnectionProfile], definition: ChaincodeDefinition) -> object | None:

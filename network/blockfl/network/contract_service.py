@@ -17,6 +17,7 @@ from blockfl.fabric.package import package_contract, package_id
 from blockfl.network.description import Description, Organisation
 from blockfl.network.layout import Layout
 from blockfl.network.process import ProcessSpec, python_command
+from blockfl.protocol.records import Consortium
 
 _DIGEST_CHARACTERS = 16
 
@@ -33,16 +34,15 @@ def compute_code_digest() -> str:
     return digest.hexdigest()
 
 
-def make_package(description: Description) -> bytes:
+def package_code(contract: str) -> bytes:
     """Return the contract's package; the same everywhere for the same code."""
-    return package_contract(f"{description.contract}_{compute_code_digest()[:_DIGEST_CHARACTERS]}")
+    return package_contract(f"{contract}_{compute_code_digest()[:_DIGEST_CHARACTERS]}")
 
 
-def make_definition(description: Description, sequence: int = 1) -> ChaincodeDefinition:
+def define_contract(consortium: Consortium, sequence: int = 1) -> ChaincodeDefinition:
     """Return the definition that all organisations approve."""
-    return contract_definition(
-        description.consortium, version=f"1-{compute_code_digest()[:_DIGEST_CHARACTERS]}", sequence=sequence
-    )
+    version = f"1-{compute_code_digest()[:_DIGEST_CHARACTERS]}"
+    return contract_definition(consortium, version=version, sequence=sequence)
 
 
 def provision_services(description: Description, layout: Layout, *, in_containers: bool = False) -> None:
@@ -53,7 +53,7 @@ def provision_services(description: Description, layout: Layout, *, in_container
         layout: Where they are written.
         in_containers: Whether each service listens on every interface, which are its container's own.
     """
-    package = make_package(description)
+    package = package_code(description.contract)
     layout.package.write_bytes(package)
     layout.consortium.write_bytes(description.consortium.encode())
     for organisation in description.organisations:

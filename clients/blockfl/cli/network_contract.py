@@ -1,0 +1,78 @@
+"""``blockfl network contract``: the contract's definition, looked at, approved and brought into force."""
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockfl.cli import option
+from blockfl.cli.output import Output
+from blockfl.fabric.lifecycle import ChaincodeDefinition
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.description import Description
+from blockfl.network.upgrade import Upgrade, read_definition
+
+app = typer.Typer(no_args_is_help=True)
+
+Record = Annotated[
+    Path | None,
+    typer.Option("--consortium", help="The consortium.yaml with the members to come; default: those of today."),
+]
+
+
+@app.command()
+def show(profile: option.Profile, json: option.Json = False) -> None:
+    """Show the definition in force: version, sequence number, collections, who has approved it."""
+    current = asyncio.run(read_definition(ConnectionProfile.load(profile)))
+    output = Output(as_json=json)
+    rows = [] if current is None else [asdict(current)]
+    for row in rows:
+        row["approved"] = [name for name, done in row["approvals"].items() if done]
+        row["policy"] = row["policy"].hex()
+    output.table("the contract's definition", rows, ["name", "version", "sequence", "collections", "approved"])
+
+
+@app.command()
+def approve(profile: option.Profile, consortium: Record = None) -> None:
+    """Install this version's code at one's own peer, and approve its definition for one's organisation."""
+
+    async def act() -> tuple[ChaincodeDefinition, dict[str, bool]]:
+        upgrade = await _upgrade(profile, consortium)
+        definition = await upgrade.approve()
+        return definition, await upgrade.read_approvals(definition)
+
+    definition, approvals = asyncio.run(act())
+    output = Output(as_json=False)
+    output.line(f"contract {definition.name}, version {definition.version}, definition {definition.sequence}")
+    output.line(f"approved by: {', '.join(name for name, done in approvals.items() if done)}")
+    if missing := [name for name, done in approvals.items() if not done]:
+        output.line(f"not by: {', '.join(missing)}")
+
+
+@app.command()
+def commit(profile: option.Profile, consortium: Record = None) -> None:
+    """Bring this version's definition into force, when a majority has approved it."""
+
+    async def act() -> ChaincodeDefinition:
+        upgrade = await _upgrade(profile, consortium)
+        definition = await upgrade.plan()
+        await upgrade.commit(definition)
+        return definition
+
+    definition = asyncio.run(act())
+    Output(as_json=False).progress(f"contract {definition.name}: definition {definition.sequence} is in force")
+
+
+async def _upgrade(path: Path, described: Path | None) -> Upgrade:
+    profile = ConnectionProfile.load(path)
+    if described is not None:
+        return Upgrade(profile, Description.load(described).consortium)
+    try:
+        async with Ledger(profile) as ledger:
+            return Upgrade(profile, await ledger.read_consortium())
+    except LedgerError as error:
+        raise LedgerError(f"{error}; name the members yourself: --consortium consortium.yaml") from error

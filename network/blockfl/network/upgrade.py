@@ -1,0 +1,159 @@
+"""The contract's definition as one organisation's administrator sees and changes it: approved by each, then committed.
+
+For a consortium whose administrators' keys are not in one place; where they are, ``network up`` does all of it. Every
+organisation runs the same code, so each computes the same definition from it and from the members' record.
+
+Example:
+    upgrade = Upgrade(ConnectionProfile.load(path), consortium)
+    definition = await upgrade.approve()
+    if all((await upgrade.read_approvals(definition)).values()):
+        await upgrade.commit(definition)
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.deliver import read_config
+from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.errors import CommitError
+from blockfl.fabric.gateway import Gateway
+from blockfl.fabric.lifecycle import ChaincodeDefinition, CommittedDefinition, Lifecycle
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.contract_service import define_contract, package_code
+from blockfl.network.errors import NetworkError
+from blockfl.protocol.records import Consortium
+
+_ATTEMPTS = 20
+_PAUSE_S = 0.5
+
+
+class Upgrade:
+    """One organisation's part in bringing this code, or another record of the members, into force.
+
+    Args:
+        profile: Of the organisation's administrator.
+        consortium: The record that the definition is made for.
+    """
+
+    def __init__(self, profile: ConnectionProfile, consortium: Consortium) -> None:
+        self._profile = profile
+        self._consortium = consortium
+        if (consortium.channel, consortium.contract) != (profile.channel, profile.contract):
+            raise NetworkError(
+                f"expected the record of contract {profile.contract} on channel {profile.channel}, got one of "
+                f"{consortium.contract} on {consortium.channel}"
+            )
+
+    async def plan(self) -> ChaincodeDefinition:
+        """Return the definition in force if it is this code's and this record's, otherwise the one that follows it.
+
+        Raises:
+            FabricError: The peer refuses, or cannot be reached.
+        """
+        async with self._open() as lifecycle:
+            current = await lifecycle.query(self._consortium.contract)
+            if current is None:
+                return define_contract(self._consortium)
+            wanted = define_contract(self._consortium, current.sequence)
+            if await lifecycle.is_in_force(wanted) and not await lifecycle.has_lost(wanted):
+                return wanted
+            return define_contract(self._consortium, current.sequence + 1)
+
+    async def approve(self) -> ChaincodeDefinition:
+        """Install this code at the organisation's peer and approve its definition; returns that.
+
+        Raises:
+            FabricError: The peer refuses, or cannot be reached.
+        """
+        definition = await self.plan()
+        async with self._open() as lifecycle:
+            package_id = await lifecycle.install(package_code(self._consortium.contract))
+            await approve(lifecycle, definition, package_id)
+        return definition
+
+    async def read_approvals(self, definition: ChaincodeDefinition) -> dict[str, bool]:
+        """Return which organisations have approved exactly this definition, in force or the next.
+
+        Raises:
+            FabricError: The peer refuses, or cannot be reached.
+        """
+        async with self._open() as lifecycle:
+            if await lifecycle.is_in_force(definition):
+                current = await lifecycle.query(definition.name)
+                return dict(current.approvals) if current else {}
+            return dict((await lifecycle.readiness(definition)).approvals)
+
+    async def commit(self, definition: ChaincodeDefinition) -> None:
+        """Bring a definition into force that a majority of the organisations has approved.
+
+        Raises:
+            NetworkError: Too few have.
+            FabricError: A peer refuses, or cannot be reached.
+        """
+        approvals = await self._wait_for_majority(definition)
+        approved = [name for name, done in approvals.items() if done]
+        if 2 * len(approved) <= len(approvals):
+            missing = ", ".join(name for name, done in approvals.items() if not done)
+            raise NetworkError(
+                f"expected approvals of more than half of {len(approvals)} organisations, got {len(approved)} "
+                f"({', '.join(approved) or 'nobody'}); missing: {missing}"
+            )
+        config = await read_config(self._profile.make_endpoint(), self._profile.channel, self._profile.load_signer())
+        others = [name for name in approved if name != self._profile.organisation]
+        async with self._open() as lifecycle:
+            await lifecycle.commit(definition, [_peer(config, name) for name in others])
+
+    async def _wait_for_majority(self, definition: ChaincodeDefinition) -> dict[str, bool]:
+        """Read the approvals; one of a moment ago may not have reached the organisation's peer yet."""
+        for _ in range(_ATTEMPTS):
+            approvals = await self.read_approvals(definition)
+            if 2 * sum(approvals.values()) > len(approvals):
+                break
+            await asyncio.sleep(_PAUSE_S / 2)
+        return approvals
+
+    def _open(self) -> AbstractAsyncContextManager[Lifecycle]:
+        return _open(self._profile)
+
+
+async def read_definition(profile: ConnectionProfile) -> CommittedDefinition | None:
+    """Return the definition in force of a profile's contract, None if there is none.
+
+    Raises:
+        FabricError: The peer refuses, or cannot be reached.
+    """
+    async with _open(profile) as lifecycle:
+        return await lifecycle.query(profile.contract)
+
+
+@asynccontextmanager
+async def _open(profile: ConnectionProfile) -> AsyncIterator[Lifecycle]:
+    gateway = Gateway(profile.make_endpoint(), profile.load_signer(), profile.channel)
+    async with gateway, Lifecycle(gateway) as lifecycle:
+        yield lifecycle
+
+
+async def approve(lifecycle: Lifecycle, definition: ChaincodeDefinition, package_id: str) -> None:
+    """Approve a definition, again where approvals of several organisations meet in one block.
+
+    Raises:
+        FabricError: The peer refuses, or it was overtaken too often.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            await lifecycle.approve(definition, package_id)
+        except CommitError as error:
+            if error.code_name != "MVCC_READ_CONFLICT" or attempt == _ATTEMPTS - 1:
+                raise
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            return
+
+
+def _peer(config: ChannelConfig, organisation: str) -> Endpoint:
+    found = config.application_organisations[organisation]
+    if not found.anchor_peers:
+        raise NetworkError(f"the channel's configuration does not say where the peer of {organisation} is")
+    return Endpoint(address=str(found.anchor_peers[0]), tls_roots_pem=b"".join(config.msps[found.msp_id].tls_roots))
