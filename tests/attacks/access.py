@@ -129,7 +129,7 @@ async def metrics(bout: Bout) -> tuple[Outcome, ...]:
     expect=refused(Code.NOT_INSTITUTION),
 )
 async def not_asked(bout: Bout) -> Outcome:
-    return await attempt(bout.network.submit("university", "Enrol", bout.task, "100"))
+    return await attempt(bout.network.submit("regulator", "Enrol", bout.task, "100"))
 
 
 @attack(

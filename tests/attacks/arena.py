@@ -31,9 +31,10 @@ from blockfl.fabric.transaction import Proposal, decode_transaction
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.economics import TREASURY
+from blockfl.protocol.records import Consortium
 from support.consortium import CHANNEL
 from support.contract_network import Answer, ContractNetwork, contract_network
-from support.federation import INSTITUTIONS
+from support.federation import INSTITUTIONS, make_consortium
 from support.scenario import Scenario, Values
 
 _POOL = 1_000_000
@@ -266,9 +267,17 @@ def read_codes(block: Any) -> dict[str, str]:
     return {tx_id: code_name(code) for tx_id, code in zip(ids, codes, strict=True)}
 
 
+def make_arena_consortium() -> Consortium:
+    """Return the default consortium; its university trains, too: Krum is defined for five institutions or more."""
+    record = make_consortium()
+    roles = {"university": ("committee", "institution")}
+    members = [one.model_copy(update={"roles": roles.get(one.organisation, one.roles)}) for one in record.members]
+    return record.model_copy(update={"members": tuple(members)})
+
+
 @asynccontextmanager
 async def open_arena(directory: Path, ledger: str) -> AsyncIterator[Arena]:
     """Bring the consortium up and register it."""
-    async with contract_network(directory / "network", ledger) as (told, network):
+    async with contract_network(directory / "network", ledger, consortium=make_arena_consortium()) as (told, network):
         await told.register()
         yield Arena(told, network, directory)

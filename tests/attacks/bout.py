@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +27,8 @@ from blockfl.protocol.model import decode_model, encode_model
 from blockfl.protocol.records import Commitment, Equivocation, Header, Round, SignedHeader, Update, Vote
 from blockfl.protocol.seal import seal
 from blockfl.protocol.submission import compose_header, compose_place, verify_header_signature
-from reference.aggregation import add_naively, apply_naively
+from reference.aggregation import apply_naively
+from reference.combination import combine_naively
 from support.scenario import Scenario, Values
 from support.world import CONFLICT, Invalid
 
@@ -83,6 +84,7 @@ class Bout:
         self._backdated = False
         self._forsaken = False
         self._finished = False
+        self.base = b""
         self.settlement: Settlement | None = None
 
     # The round
@@ -102,6 +104,13 @@ class Bout:
         """The round as it was opened."""
         assert self._round is not None, "open the round first"
         return self._round
+
+    @property
+    def weight(self) -> int:
+        """The attacker's weight."""
+        part = self.round.participant(ATTACKER)
+        assert part is not None
+        return part.weight
 
     async def open(self, *, ends_soon: bool = False) -> Round:
         """Open the round; one that ends soon can be closed without everybody by a clock that goes ahead."""
@@ -212,6 +221,16 @@ class Bout:
         """Return an institution's enrolled certificate."""
         return self.scenario.signers[organisation].identity.certificate_pem.decode()
 
+    def measure_influence(self) -> float:
+        """Return how far the finished round's model is from the honest mean, 1 being the farthest honest update."""
+        weights = {one.organisation: one.weight for one in self.round.participants if one.organisation != ATTACKER}
+        updates = {name: self.scenario.sealed[self.number, name][2].astype(np.float64) for name in weights}
+        mean = sum(updates.values()) / sum(weights.values())
+        spread = max(np.linalg.norm(values / weights[name] - mean) for name, values in updates.items())
+        manifest = self.scenario.spec.manifest
+        base, model = (decode_model(manifest, one).astype(np.float64) for one in (self.base, self._site.model))
+        return float(np.linalg.norm(np.ldexp(model - base, self.round.scale) - mean) / spread)
+
     # The honest rest
 
     async def contribute(self, *organisations: str) -> None:
@@ -285,7 +304,7 @@ class Bout:
         model = await self._verify()
         if self.terms.economics and not self.settlement:
             await self.settle()
-        self._site.number, self._site.model = self.number, model
+        self.base, self._site.model, self._site.number = self._site.model, model, self.number
         self.arena.keep(self.terms, self._site)
 
     async def list_updates(self) -> dict[str, Update]:
@@ -313,13 +332,16 @@ class Bout:
         if (round_.state, round_.accepted) != ("published", expected):
             raise HonestRoundError(f"expected {expected} in the sum, got {round_.accepted}; it is {round_.state}")
         manifest = self.scenario.spec.manifest
-        total = add_naively([self.scenario.sealed[self.number, name][2].tolist() for name in expected])
+        updates = [self.scenario.sealed[self.number, name][2].tolist() for name in expected]
         weight = sum(one.weight for one in self.round.participants if one.organisation in expected)
+        rule = self.scenario.spec.aggregation.model_dump()
+        total = combine_naively(rule, updates, round_.scale)
         base = decode_model(manifest, self._site.model)
-        vector = np.array(apply_naively(base.tolist(), total, round_.scale, weight), dtype=np.float32)
+        divisor = count_naively(rule, weight)
+        vector = np.array(apply_naively(base.tolist(), total, round_.scale, divisor), dtype=np.float32)
         model = encode_model(manifest, vector)
         record = await self.scenario.model(round_.base_version + 1)
-        if (record.digest, record.total_weight) != (hashlib.sha256(model).hexdigest(), weight):
+        if (record.digest, record.total_weight) != (hashlib.sha256(model).hexdigest(), divisor):
             raise HonestRoundError("the published model is not the one that the honest updates give")
         return model
 
@@ -330,6 +352,11 @@ class Bout:
         committed = await self.network.submit("gamma", "SettleRound", *self.place)
         self.settlement = Settlement.decode(committed.payload)
         return self.settlement
+
+
+def count_naively(rule: Mapping[str, Any], weight: int) -> int:
+    """Return how many values a rule's result adds up; the weight is the number of updates where it is no average."""
+    return {"median": 2, "trimmed_mean": weight - 2 * rule.get("trim", 0), "krum": 1}.get(rule["rule"], weight)
 
 
 async def _patiently(call: Callable[[], Awaitable[Any]]) -> Any:

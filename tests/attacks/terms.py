@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Economics
+from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.records import Deadlines, TaskSpec
+from blockfl.protocol.strategy import (
+    FEDAVG,
+    Aggregation,
+    Krum,
+    Median,
+    NormClippedMean,
+    TrimmedMean,
+    compute_least_updates,
+)
+from support.federation import INSTITUTIONS
 from support.scenario import make_spec
 
 SUBMIT_S: Final = 50
@@ -24,8 +35,10 @@ class Terms:
         check: who checks sums.
         submit_s: how long a round takes updates.
         publish_s: how long it may wait for its model.
+        aggregation: the rule.
+        institutions: who may take part.
         economics: of a task that moves credits.
-        updates: further fields of the specification.
+        norms: further rules about norms.
     """
 
     name: str
@@ -33,18 +46,29 @@ class Terms:
     check: Literal["commitment", "recompute"] = "commitment"
     submit_s: int = SUBMIT_S
     publish_s: int = 3600
+    aggregation: Aggregation = FEDAVG
+    institutions: tuple[str, ...] = INSTITUTIONS
     economics: Economics | None = None
-    updates: tuple[tuple[str, Any], ...] = ()
+    norms: NormRules | None = None
 
     def make_spec(self, task: str) -> tuple[TaskSpec, bytes]:
         """Return a task's specification, and its initial model."""
-        spec, model = make_spec(task, dimension=self.dimension, rounds=100_000, check=self.check)
+        spec, model = make_spec(
+            task,
+            dimension=self.dimension,
+            rounds=100_000,
+            check=self.check,
+            institutions=self.institutions,
+            weight_cap=3 if self.aggregation == FEDAVG else 1,
+        )
         changes = {
             "deadlines": Deadlines(submit_s=self.submit_s, judge_s=JUDGE_S, publish_s=self.publish_s),
+            "aggregation": self.aggregation,
+            "minimum_accepted": max(spec.minimum_accepted, compute_least_updates(self.aggregation)),
             "economics": self.economics,
-            **dict(self.updates),
+            "norms": self.norms,
         }
-        return spec.model_copy(update=changes), model
+        return TaskSpec.model_validate({**dict(spec), **changes}), model
 
 
 PLAIN: Final = Terms(name="plain")
@@ -59,3 +83,35 @@ BRIEF: Final = Terms(name="brief", submit_s=30, publish_s=1)
 """Of rounds that can be given up soon after they are closed."""
 PAID: Final = Terms(name="paid", dimension=60, economics=DEFAULT_ECONOMICS)
 """Stakes, rewards, fines."""
+STRICT: Final = Terms(
+    name="strict",
+    norms=NormRules(
+        tensors=(TensorBound(tensor="bias", bound_l2_micro=50_000),),
+        minimum_l2_micro=2_000,
+        minimum_cosine_micro=-900_000,
+        adaptive=None,
+    ),
+)
+"""With a bound of its own for the bias, a least norm and a least cosine to the last global update."""
+ADAPTIVE: Final = Terms(
+    name="adaptive",
+    norms=NormRules(
+        tensors=(),
+        minimum_l2_micro=0,
+        minimum_cosine_micro=None,
+        adaptive=AdaptiveBound(rounds=2, factor_permille=4000, floor_l2_micro=50_000),
+    ),
+)
+"""Whose bound follows the norms of earlier rounds."""
+ROBUST: Final = {
+    "the median": Terms(name="median", check="recompute", aggregation=Median()),
+    "the trimmed mean": Terms(name="trimmed", check="recompute", aggregation=TrimmedMean(trim=1)),
+    "the norm-clipped mean": Terms(name="clipped", check="recompute", aggregation=NormClippedMean(clip_l2_micro=0)),
+    "Krum": Terms(
+        name="krum",
+        check="recompute",
+        aggregation=Krum(byzantine=1),
+        institutions=("alpha", "beta", "delta", "gamma", "university"),
+    ),
+}
+"""Rules that are no sums, by their names."""

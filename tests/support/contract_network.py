@@ -164,10 +164,13 @@ def _contract_text(error: EndorseError | EvaluateError) -> str:
 
 @asynccontextmanager
 async def contract_network(
-    directory: Path, ledger: str = "embedded", spec: tuple[records.TaskSpec, bytes] | None = None
+    directory: Path,
+    ledger: str = "embedded",
+    spec: tuple[records.TaskSpec, bytes] | None = None,
+    consortium: records.Consortium | None = None,
 ) -> AsyncIterator[tuple[Scenario, ContractNetwork]]:
-    """Bring the default consortium up with the contract; nothing is registered yet."""
-    record = records.Consortium.model_validate({**dict(make_consortium()), "channel": CHANNEL})
+    """Bring a consortium up with the contract, the default one if none is given; nothing is registered yet."""
+    record = records.Consortium.model_validate({**dict(consortium or make_consortium()), "channel": CHANNEL})
     names = [member.organisation for member in record.members]
     keys = {
         name: X25519PrivateKey.from_private_bytes(bytes([number]) * 32)
