@@ -356,7 +356,8 @@ class Bout:
 
 def count_naively(rule: Mapping[str, Any], weight: int) -> int:
     """Return how many values a rule's result adds up; the weight is the number of updates where it is no average."""
-    return {"median": 2, "trimmed_mean": weight - 2 * rule.get("trim", 0), "krum": 1}.get(rule["rule"], weight)
+    counts: dict[str, int] = {"median": 2, "trimmed_mean": weight - 2 * rule.get("trim", 0), "krum": 1}
+    return counts.get(rule["rule"], weight)
 
 
 async def _patiently(call: Callable[[], Awaitable[Any]]) -> Any:

@@ -157,7 +157,7 @@ def stretch(bout: Bout, direction: npt.NDArray[np.float64]) -> Values:
     allowed = 0.99 * bout.weight * int(bout.round.bound_l2_squared) ** 0.5
     values = direction / np.linalg.norm(direction) * allowed
     limit = min(MAX_VALUE, bout.weight * bout.round.bound_linf)
-    return np.clip(values, -limit, limit).astype(np.int16)
+    return np.asarray(np.clip(values, -limit, limit), dtype=np.int16)
 
 
 def flip(bout: Bout) -> Values:
