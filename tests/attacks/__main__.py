@@ -63,7 +63,7 @@ def tell(trial: Trial, width: int) -> None:
     mark = "ok  " if trial.passed else "FAIL"
     print(f"{mark} {attack.area:<9} {attack.name:<{width}}  {attack.by:<21} {trial.observation}", flush=True)
     if trial.unexpected:
-        print(f"     expected {', '.join(map(str, attack.expect))}")
+        print(f"     expected {', '.join(map(str, trial.expected))}")
     if trial.problem:
         print(f"     {trial.problem}")
 

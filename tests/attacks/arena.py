@@ -71,11 +71,13 @@ class Arena:
     Args:
         told: a scenario of the network, for its identities and keys.
         network: the network.
+        ledger: its kind.
         directory: for the profiles of clients.
     """
 
-    def __init__(self, told: Scenario, network: ContractNetwork, directory: Path) -> None:
+    def __init__(self, told: Scenario, network: ContractNetwork, ledger: str, directory: Path) -> None:
         self.network = network
+        self.ledger_kind = ledger
         self.consortium = told.consortium
         self.opening_keys = dict(told.opening_keys)
         self._told = told
@@ -280,4 +282,4 @@ async def open_arena(directory: Path, ledger: str) -> AsyncIterator[Arena]:
     """Bring the consortium up and register it."""
     async with contract_network(directory / "network", ledger, consortium=make_arena_consortium()) as (told, network):
         await told.register()
-        yield Arena(told, network, directory)
+        yield Arena(told, network, ledger, directory)

@@ -24,7 +24,7 @@ from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import Settlement
 from blockfl.protocol.model import decode_model, encode_model
-from blockfl.protocol.records import Commitment, Equivocation, Header, Round, SignedHeader, Update, Vote
+from blockfl.protocol.records import Blob, Commitment, Equivocation, Header, Round, SignedHeader, Update, Vote
 from blockfl.protocol.seal import seal
 from blockfl.protocol.submission import compose_header, compose_place, verify_header_signature
 from reference.aggregation import apply_naively
@@ -234,20 +234,27 @@ class Bout:
     # The honest rest
 
     async def contribute(self, *organisations: str) -> None:
-        """Have institutions take part as they should, all at once."""
-        await asyncio.gather(*(self._contribute(name) for name in organisations))
+        """Have institutions take part as they should, all at once.
 
-    async def contribute_late(self, *organisations: str) -> None:
-        """Have institutions contribute whose clocks, too, are as late as they may be."""
+        In a round that ends soon their clocks go back, or a busy machine would make them late.
+        """
         with ExitStack() as clocks:
-            for name in organisations:
+            for name in organisations if self._backdated else ():
                 clocks.enter_context(self.network.clock(name, BACK_S))
-            await self.contribute(*organisations)
+            await asyncio.gather(*(self._contribute(name) for name in organisations))
 
     async def wait_for_deadline(self) -> None:
         """Wait until the round takes no more updates by the true time."""
         left_ms = self.round.submit_deadline_ms + 1 - time.time_ns() // 1_000_000
         await asyncio.sleep(left_ms / 1000)
+
+    async def await_model(self, blob: Blob) -> None:
+        """Wait until every committee member's peer answers that a model or sum is there: peers commit one by one."""
+        for member in self.arena.consortium.committee:
+            while b"0" in await self.network.evaluate(
+                "coordinator", "ReadModelUpload", self.task, blob.encode(), peer=member
+            ):
+                await asyncio.sleep(0.05)
 
     async def close(self) -> Round:
         """Have everybody who is left contribute, and close the round."""

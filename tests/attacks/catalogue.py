@@ -86,6 +86,7 @@ class Attack:
         by: who makes it.
         does: one sentence.
         expect: what comes of it, in the order of its steps.
+        on_fabric: the same on real Fabric, where that does otherwise.
         terms: of the task that is attacked.
         run: does it, and returns what was observed.
     """
@@ -95,8 +96,13 @@ class Attack:
     by: Attacker
     does: str
     expect: tuple[Outcome, ...]
+    on_fabric: tuple[Outcome, ...]
     terms: Terms
     run: Callable[[Bout], Awaitable[tuple[Outcome, ...]]]
+
+    def expected_on(self, ledger: str) -> tuple[Outcome, ...]:
+        """Return what comes of it on a ledger."""
+        return self.expect if ledger == "embedded" else self.on_fabric
 
 
 _CATALOGUE: dict[str, Attack] = {}
@@ -105,7 +111,13 @@ Function = Callable[["Bout"], Awaitable["Outcome | tuple[Outcome, ...]"]]
 
 
 def attack(
-    name: str, *, by: Attacker, does: str, expect: Outcome | tuple[Outcome, ...], terms: Terms = PLAIN
+    name: str,
+    *,
+    by: Attacker,
+    does: str,
+    expect: Outcome | tuple[Outcome, ...],
+    on_fabric: Outcome | tuple[Outcome, ...] = (),
+    terms: Terms = PLAIN,
 ) -> Callable[[Function], Function]:
     """Enter a function into the catalogue; without terms it attacks the plain task."""
 
@@ -120,6 +132,7 @@ def attack(
             by=by,
             does=does,
             expect=_as_tuple(expect),
+            on_fabric=_as_tuple(on_fabric) or _as_tuple(expect),
             terms=terms,
             run=run,
         )

@@ -59,13 +59,13 @@ class Pretending:
         return judged.encode()
 
 
-async def judge_by_product(bout: Bout, judge: str) -> Outcome:
-    """Have delta's update judged by the product's own client, and say whose verdict stands."""
+async def judge_by_product(bout: Bout, judge: str, organisation: str = "delta") -> Outcome:
+    """Have an update judged by the product's own client, and say whose verdict stands."""
     async with bout.arena.ledger(judge) as ledger:
-        await ledger.judge_update(*bout.place_typed, "delta")
-    if (await bout.scenario.update("delta", bout.number)).state == "accepted":
+        await ledger.judge_update(*bout.place_typed, organisation)
+    if (await bout.scenario.update(organisation, bout.number)).state == "accepted":
         return outvoted("the committee's threshold")
-    return await bout.read_verdict()
+    return await bout.read_verdict(organisation)
 
 
 # Verdicts
@@ -110,15 +110,18 @@ async def forged_acceptance(bout: Bout) -> Outcome:
 @attack(
     'false "cannot open"',
     by="committee member",
-    does="Endorses the verdict that delta's update cannot be opened, which it can.",
+    does="Endorses the verdict that an update cannot be opened, which it can; every member in turn.",
     expect=outvoted("the committee's threshold"),
 )
-async def cannot_open(bout: Bout) -> Outcome:
+async def cannot_open(bout: Bout) -> tuple[Outcome, ...]:
     await bout.open()
-    await bout.scenario.submit("delta", bout.number)
-    await bout.scenario.upload("delta", bout.number)
-    with bout.arena.corrupt("regulator", Pretending):
-        return await judge_by_product(bout, "university")
+    outcomes = []
+    for liar, judge, victim in zip(COMMITTEE, (*COMMITTEE[1:], COMMITTEE[0]), ("delta", "alpha", "beta"), strict=True):
+        await bout.scenario.submit(victim, bout.number)
+        await bout.scenario.upload(victim, bout.number)
+        with bout.arena.corrupt(liar, Pretending):
+            outcomes.append(await judge_by_product(bout, judge, victim))
+    return tuple(dict.fromkeys(outcomes))
 
 
 @attack(
@@ -211,6 +214,7 @@ async def attest(bout: Bout, data: bytes, *, by: str = "coordinator", upload: bo
     blob, _ = split_blob(data)
     if upload:
         await bout.scenario.upload_model(by, data)
+        await bout.await_model(blob)
     await bout.network.submit(by, "AttestAggregate", *bout.place, blob.encode(), endorsers=COMMITTEE)
 
 

@@ -18,9 +18,9 @@ GUARDS: Final = {
     "TLS": r"[Hh]andshake|tls|TLS|CERTIFICATE_REQUIRED|Socket closed|UNAVAILABLE.*failed to connect",
     "administrators only": r"(?i)access denied.*(admin|lifecycle)|BAD_REQUEST|expected an administrator",
     "channel": r"(?i)channel '?\S*'? not found|no peers available|creating.*channel",
-    "access": r"access denied|FORBIDDEN",
+    "access": r"access denied|identity expired|FORBIDDEN",
     "unlike answers": r"ProposalResponsePayloads do not match",
-    "duplicate": r"duplicate transaction",
+    "duplicate": r"duplicate transaction|request already processed",
 }
 """Refusals that do not come from the contract: a word for each, and what the text of one looks like."""
 _SHOWN = 300

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from attacks.catalogue import AREAS, MEANINGS, Attack, list_attacks
+from attacks.catalogue import AREAS, MEANINGS, Attack, Outcome, list_attacks
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "attacks.md"
 BEGIN: Final = "<!-- attacks: written by `make docs` -->"
@@ -50,8 +50,14 @@ def with_attacks(text: str) -> str:
 
 
 def _render_row(attack: Attack) -> str:
-    outcomes = "; ".join(f"{one.how}: `{one.code}`" if _is_code(one.code) else str(one) for one in attack.expect)
+    outcomes = _render_outcomes(attack.expect)
+    if attack.on_fabric != attack.expect:
+        outcomes += f" (on real Fabric {_render_outcomes(attack.on_fabric)})"
     return f"| {attack.name} | {attack.by} | {attack.does} | {outcomes} |"
+
+
+def _render_outcomes(outcomes: tuple[Outcome, ...]) -> str:
+    return "; ".join(f"{one.how}: `{one.code}`" if _is_code(one.code) else str(one) for one in outcomes)
 
 
 def _is_code(code: str) -> bool:

@@ -15,4 +15,4 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_an_attack_ends_as_expected_and_the_honest_round_goes_on(arena: Arena, attack: Attack) -> None:
     trial = await try_attack(attack, arena)
     assert trial.problem == ""
-    assert trial.observation == ", ".join(map(str, attack.expect))
+    assert trial.observation == ", ".join(map(str, trial.expected))

@@ -39,9 +39,13 @@ def test_a_page_without_both_markers_is_refused(markers: str) -> None:
 
 def test_a_trial_fails_on_another_outcome_and_on_a_broken_round() -> None:
     attack = ATTACKS[0]
-    good = Trial(attack=attack, observed=attack.expect, problem="")
+    good = Trial(attack=attack, expected=attack.expect, observed=attack.expect, problem="")
     assert good.passed
-    assert not Trial(attack=attack, observed=(), problem="").passed
-    assert not Trial(attack=attack, observed=(Outcome("refused", "BFL999"),), problem="").passed
-    assert not Trial(attack=attack, observed=(*attack.expect, *attack.expect), problem="").passed
-    assert not Trial(attack=attack, observed=attack.expect, problem="the round did not go on").passed
+    assert not Trial(attack=attack, expected=attack.expect, observed=(), problem="").passed
+    assert not Trial(attack=attack, expected=attack.expect, observed=(Outcome("refused", "BFL999"),), problem="").passed
+    assert not Trial(
+        attack=attack, expected=attack.expect, observed=(*attack.expect, *attack.expect), problem=""
+    ).passed
+    assert not Trial(
+        attack=attack, expected=attack.expect, observed=attack.expect, problem="the round did not go on"
+    ).passed

@@ -65,7 +65,6 @@ async def tolerated(bout: Bout) -> tuple[Outcome, ...]:
     with bout.network.clock("delta", BACK_S):
         outcome = await attempt(bout.scenario.submit("delta", bout.number), "deadlines are exact to 30 s")
         await bout.upload(*forgery.chunks)
-        await bout.contribute_late("alpha", "beta", "gamma")
     return refusal, outcome
 
 
@@ -171,6 +170,7 @@ async def after_the_fact(bout: Bout) -> tuple[Outcome, ...]:
     by="institution",
     does="Has one signed transaction ordered a second time.",
     expect=Outcome("invalid", "DUPLICATE_TXID"),
+    on_fabric=refused("duplicate"),
 )
 async def duplicate(bout: Bout) -> Outcome:
     await bout.open()

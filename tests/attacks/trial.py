@@ -15,18 +15,20 @@ class Trial:
     """What came of one attack.
 
     Attributes:
+        expected: what the catalogue says of this ledger.
         observed: what the attacker saw; nothing when the attack could not be carried out.
         problem: why the attack could not be carried out, or what became of the honest round; "" if that went on.
     """
 
     attack: Attack
+    expected: tuple[Outcome, ...]
     observed: tuple[Outcome, ...]
     problem: str
 
     @property
     def unexpected(self) -> bool:
         """Whether something else was observed than the catalogue says."""
-        return self.observed != self.attack.expect
+        return self.observed != self.expected
 
     @property
     def passed(self) -> bool:
@@ -45,7 +47,7 @@ class Trial:
             "area": self.attack.area,
             "by": self.attack.by,
             "does": self.attack.does,
-            "expected": [str(one) for one in self.attack.expect],
+            "expected": [str(one) for one in self.expected],
             "observed": [str(one) for one in self.observed],
             "honest_round": self.problem or "completed, with the right model",
             "passed": self.passed,
@@ -55,6 +57,7 @@ class Trial:
 async def try_attack(attack: Attack, arena: Arena) -> Trial:
     """Carry an attack out in a round of its own and complete that round."""
     observed: tuple[Outcome, ...] = ()
+    expected = attack.expected_on(arena.ledger_kind)
     try:
         bout = await arena.begin(attack.terms)
         observed = await attack.run(bout)
@@ -64,5 +67,5 @@ async def try_attack(attack: Attack, arena: Arena) -> Trial:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = str(error).partition("\n")[0]
         problem = f"{stage}: {type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"
-        return Trial(attack=attack, observed=observed, problem=problem)
-    return Trial(attack=attack, observed=observed, problem="")
+        return Trial(attack=attack, expected=expected, observed=observed, problem=problem)
+    return Trial(attack=attack, expected=expected, observed=observed, problem="")

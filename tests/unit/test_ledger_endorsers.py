@@ -200,6 +200,23 @@ async def test_one_member_that_refuses_stops_nothing_that_the_threshold_agrees_o
     assert gateway.asked[-2:] == [("coordinator", "regulator"), COMMITTEE], "who has answered is asked again"
 
 
+async def test_one_member_that_answers_first_and_otherwise_stops_nothing(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"coordinator": DIFFERS, "university": DIFFERS}] * 8 + [None, None])
+    ledger = make_ledger(gateway)
+    await ledger.judge_update("heart", 1, "alpha")
+    await ledger.judge_update("heart", 1, "beta")
+    assert gateway.asked[-2:] == [("coordinator", "university"), COMMITTEE], "who has answered is asked again"
+
+
+async def test_members_of_whom_no_two_agree_do_not_reach_the_threshold(make_ledger: Make) -> None:
+    gateway = ScriptedGateway(
+        [{"coordinator": DIFFERS, "university": DIFFERS}] * 8 + [{"university": DIFFERS}] * 8 + [None]
+    )
+    with pytest.raises(UnreachableError, match="do not match"):
+        await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    assert len(gateway.script) == 1
+
+
 async def test_two_members_that_refuse_decide(make_ledger: Make) -> None:
     gateway = ScriptedGateway([{"university": REFUSED, "regulator": REFUSED}] * 4)
     with pytest.raises(RefusedError):

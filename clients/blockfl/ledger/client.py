@@ -23,7 +23,7 @@ from blockfl.fabric.events import Checkpoint
 from blockfl.fabric.gateway import Committed, Gateway, Timeouts
 from blockfl.fabric.rwset import decode_read_write_set
 from blockfl.fabric.transaction import decode_transaction
-from blockfl.ledger.endorsers import Endorsers
+from blockfl.ledger.endorsers import Endorsers, is_dissent
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, translate
 from blockfl.ledger.event import Event
 from blockfl.ledger.profile import ConnectionProfile
@@ -370,12 +370,16 @@ class Ledger:
             try:
                 return await self.submit(function, *arguments, transient=transient, organisations=endorsers)
             except (UnreachableError, RefusedError) as error:
-                failed = _failed_endorsers(error, endorsers)
+                failed, dissenting = _failed_endorsers(error, endorsers), _dissenting_endorsers(error, endorsers)
                 if isinstance(error, UnreachableError):
-                    self._endorsers.note_absent(failed)
-                endorsers = tuple(one for one in endorsers if one not in failed)
-                if not failed or len(endorsers) < minimum:
+                    self._endorsers.note_absent(failed - dissenting)
+                rest = tuple(one for one in endorsers if one not in failed)
+                if len(rest) < minimum:
+                    # Who differs, differs from whoever answered first, and that one may be alone.
+                    rest = tuple(one for one in endorsers if one in dissenting)
+                if not failed or len(rest) < minimum:
                     raise
+                endorsers = rest
 
     async def _read_members(self) -> records.Consortium:
         if self._consortium is None:
@@ -447,6 +451,14 @@ def _failed_endorsers(error: LedgerError, endorsers: Sequence[str]) -> frozenset
     if named or cause.status != grpc.StatusCode.UNAVAILABLE:
         return named
     return frozenset(one for one in endorsers if re.search(rf"\b{re.escape(one)}\b", str(cause)))
+
+
+def _dissenting_endorsers(error: LedgerError, endorsers: Sequence[str]) -> frozenset[str]:
+    """Return the endorsers whose result the gateway calls unlike the first one that it received."""
+    cause = error.__cause__
+    if not isinstance(cause, EndorseError):
+        return frozenset()
+    return frozenset(detail.msp_id for detail in cause.details if detail.msp_id in endorsers and is_dissent(detail))
 
 
 def is_refused_with(error: LedgerError, *codes: Code) -> bool:

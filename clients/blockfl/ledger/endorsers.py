@@ -63,7 +63,7 @@ class Endorsers:
         names = {detail.msp_id for detail in opinions}
         if not names or self._organisation in names:
             return False
-        refused = any(_DIFFERS not in detail.message for detail in opinions)
+        refused = not all(is_dissent(detail) for detail in opinions)
         if refused and attempt >= len(_SECOND_THOUGHTS_S):
             return False
         caught_up = await self._have_caught_up(names)
@@ -85,6 +85,11 @@ class Endorsers:
             await asyncio.sleep(_POLL_S)
 
 
+def is_dissent(detail: ErrorDetail) -> bool:
+    """Whether a peer has endorsed another result than the first one that the gateway received."""
+    return _DIFFERS in detail.message
+
+
 def _is_opinion(detail: ErrorDetail) -> bool:
     """Whether a peer has run the contract and come to another result, rather than not answered."""
-    return _DIFFERS in detail.message or Code.of(detail.message) is not None
+    return is_dissent(detail) or Code.of(detail.message) is not None
