@@ -62,11 +62,9 @@ def wrap(
     key: bytes, place: dict[str, Any], organisation: str, public_key: str, ephemeral_seed: bytes | None = None
 ) -> dict[str, str]:
     """Return a wrapped key; with another ephemeral seed than the one that the data key gives if told so."""
-    context = encode_naively({"place": place, "organisation": organisation, "public_key": public_key})
-    wrap_context = b"BLOCKFL-WRAP-V1\x00" + context
-    if ephemeral_seed is None:
-        ephemeral_seed = hkdf_expand(key, b"BLOCKFL-EPHEMERAL-KEY-V1\x00" + wrap_context, 32)
-    ephemeral = _derive_key(ephemeral_seed)
+    wrap_context = _wrap_context(place, organisation, public_key)
+    own = ephemeral_key(key, place, organisation, public_key)
+    ephemeral = own if ephemeral_seed is None else _derive_key(ephemeral_seed)
     encapsulation, ciphertext = _hpke(ephemeral, bytes.fromhex(public_key), wrap_context, key)
     return {
         "organisation": organisation,
@@ -74,6 +72,17 @@ def wrap(
         "encapsulation": encapsulation.hex(),
         "ciphertext": ciphertext.hex(),
     }
+
+
+def ephemeral_key(key: bytes, place: dict[str, Any], organisation: str, public_key: str) -> X25519PrivateKey:
+    """Return the ephemeral key of a wrap that a data key gives."""
+    context = _wrap_context(place, organisation, public_key)
+    return _derive_key(hkdf_expand(key, b"BLOCKFL-EPHEMERAL-KEY-V1\x00" + context, 32))
+
+
+def _wrap_context(place: dict[str, Any], organisation: str, public_key: str) -> bytes:
+    context = encode_naively({"place": place, "organisation": organisation, "public_key": public_key})
+    return b"BLOCKFL-WRAP-V1\x00" + context
 
 
 def _derive_key(seed: bytes) -> X25519PrivateKey:

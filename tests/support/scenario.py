@@ -15,6 +15,7 @@ from blockfl.ledger.lineage import compute_model
 from blockfl.protocol import place
 from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
+from blockfl.protocol.dispute import choose_ephemeral_key
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.records import (
@@ -33,7 +34,7 @@ from blockfl.protocol.records import (
     Training,
     Update,
 )
-from blockfl.protocol.seal import encode_public_key
+from blockfl.protocol.seal import SealPlace, derive_data_key, encode_public_key
 from blockfl.protocol.strategy import FEDAVG, Aggregation, Optimiser
 from blockfl.protocol.submission import compose_place, compose_update, sign_header
 from reference.combination import combine_naively
@@ -183,6 +184,16 @@ class Scenario:
     def seed(self, organisation: str, number: int = 1, salt: int = 0) -> bytes:
         """Return the seed of an update's sealing."""
         return hashlib.sha256(f"{organisation}/{number}/{salt}".encode()).digest()
+
+    def data_key(self, organisation: str, number: int = 1) -> bytes:
+        """Return the data key of a submitted update."""
+        header = self.sealed[number, organisation][0].header
+        return derive_data_key(self.seed(organisation, number), SealPlace.of(header), header.payload_digest)
+
+    def ephemeral_key(self, organisation: str, member: str, number: int = 1) -> bytes:
+        """Return the ephemeral key of a member's wrap of a submitted update."""
+        header = self.sealed[number, organisation][0].header
+        return choose_ephemeral_key(header, self.data_key(organisation, number), member, member)
 
     def sign(self, header: Header) -> SignedHeader:
         """Sign a header as its organisation."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from blockfl.institution.encoder import BoundedEncoder
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.records import Round, TaskSpec, Update
-from support.scenario import Scenario, Values, make_spec
+from support.scenario import TASK, Scenario, Values, make_spec
 
 Breach = Literal["bound", "tensor", "least norm", "cosine"]
 CODES: Final[Mapping[Breach, str]] = {
@@ -34,9 +34,9 @@ RULES: Final = NormRules(
 """The kernel's bound never binds, the bias's does for whoever is not honest."""
 
 
-def make_strict_spec(rules: NormRules = RULES) -> tuple[TaskSpec, bytes]:
+def make_strict_spec(task: str = TASK, rules: NormRules = RULES) -> tuple[TaskSpec, bytes]:
     """Return the proposal of a task with these rules, and its initial model."""
-    spec, model = make_spec()
+    spec, model = make_spec(task)
     return spec.model_copy(update={"norms": rules}), model
 
 

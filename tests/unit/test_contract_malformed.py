@@ -26,6 +26,9 @@ VALID_ARGUMENTS: dict[str, list[bytes]] = {
     "UploadChunk": [b"heart", b"1", b"0"],
     "JudgeUpdate": [b"heart", b"1", b"alpha"],
     "CloseRound": [b"heart", b"1"],
+    "ClaimWrap": [b"heart", b"1", b"alpha"],
+    "SettleWrap": [b"heart", b"1", b"alpha", b"university"],
+    "WithdrawCertificate": [b"ab" * 32],
     "PublishModel": [b"heart", b"1", b"ab" * 32],
     "AbandonRound": [b"heart", b"1"],
     "Grant": [b"first", b"alpha", b"5"],
@@ -197,7 +200,7 @@ async def test_a_caller_from_outside_changes_nothing(prepared: Any, msp_id: str)
     writers = [name for name in world.contracts["alpha"].table if not name.startswith(("Read", "List"))]
     assert set(writers) <= set(arguments)
     for function in writers:
-        transient = {"chunk": b"x"} if world.contracts["alpha"].table[function].transient else {}
+        transient = dict.fromkeys(world.contracts["alpha"].table[function].transient, b"x")
         with pytest.raises(Refused) as caught:
             await world.simulate(
                 "alpha",

@@ -17,7 +17,7 @@ from support.world import CONFLICT, World
 
 async def make_task(rules: NormRules = RULES) -> StrictTask:
     world = World()
-    spec = make_strict_spec(rules)
+    spec = make_strict_spec(rules=rules)
     task = StrictTask(world, world.consortium, world.signers, world.opening_keys, spec)
     await task.prepare()
     return task

@@ -17,7 +17,9 @@ import pytest
 from typer.main import get_command
 
 from blockfl.cli.main import app
+from blockfl.contract.authority import compute_creator_digest
 from blockfl.protocol.codes import Code
+from blockfl.protocol.place import withdrawal_key
 from support.contract import make_registered_world
 from support.documentation import (
     PROTOCOL,
@@ -33,6 +35,7 @@ from support.documentation import (
 )
 from support.paid_task import PaidTask, make_paid_spec
 from support.scenario import Scenario
+from support.strict_task import StrictTask, make_strict_spec
 from support.world import Transaction, World
 
 PAGES = list_pages()
@@ -107,7 +110,7 @@ class Watched(World):
                 *simulation.reads,
                 *simulation.private_reads,
                 *(("", start) for start, _, _ in simulation.ranges),
-            }
+            } - {("", withdrawal_key(creator, compute_creator_digest(self.signers[creator].identity)))}
             seen.reads |= {kind_of(*place) for place in touched}
             seen.writes |= {kind_of(*place) for place in simulation.writes}
             seen.needs |= {self.need(*place) for place in simulation.writes}
@@ -151,12 +154,26 @@ async def play() -> Mapping[str, Observed]:
     await scenario.contribute(number=3)
     world.now_ms = (await scenario.close(3)).publish_deadline_ms + 1
     await world.submit("regulator", "AbandonRound", scenario.task, "3")
+    await world.submit("university", "ClaimWrap", scenario.task, "1", "alpha")
+    shown = {"ephemeral_key": scenario.ephemeral_key("alpha", "university")}
+    await world.submit("regulator", "SettleWrap", scenario.task, "1", "alpha", "university", transient=shown)
+    await world.submit("alpha", "WithdrawCertificate", "ab" * 32)
     successor = world.consortium.model_copy(update={"sequence": 2})
     for organisation in world.signers:
         world.configure(organisation, successor)
     await world.submit("coordinator", "RegisterConsortium", successor.encode())
+    await play_strictly(world)
     await play_for_credits(world)
     return world.observed
+
+
+async def play_strictly(world: Watched) -> None:
+    """A third task, with every norm rule: the second round compares updates with the first one's sum."""
+    task = StrictTask(world, world.consortium, world.signers, world.opening_keys, make_strict_spec("kidneys"))
+    await task.create()
+    await task.enrol()
+    _, model = await task.play(1, task.initial_model, {})
+    await task.play(2, model, {})
 
 
 async def play_for_credits(world: Watched) -> None:

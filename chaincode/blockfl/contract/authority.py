@@ -1,5 +1,7 @@
 """Who may do what: roles from the registered consortium, identity from the creator's certificate."""
 
+import hashlib
+
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.fabric.identity import Identity
@@ -63,3 +65,8 @@ def describe_certificate(identity: Identity) -> tuple[str, str]:
     """
     certificate = identity.certificate.public_bytes(Encoding.PEM).decode("ascii")
     return certificate, compute_certificate_digest(certificate)
+
+
+def compute_creator_digest(identity: Identity) -> str:
+    """Return SHA-256 of the DER of the creator's certificate, whatever key it has."""
+    return hashlib.sha256(identity.certificate.public_bytes(Encoding.DER)).hexdigest()

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from blockfl.contract import appeals, query
+from blockfl.contract import appeals, disputes, query
 from blockfl.contract.argument import (
     Decoder,
     decode_amount,
@@ -26,6 +26,7 @@ from blockfl.contract.argument import (
     decode_transient,
     show,
 )
+from blockfl.contract.certificates import require_valid_creator, withdraw_certificate
 from blockfl.contract.credits import Credits
 from blockfl.contract.opener import Opener
 from blockfl.contract.rounds import Rounds
@@ -91,7 +92,10 @@ class Contract:
         arguments = decode_arguments(entry.arguments, context.args)
         if not 0 <= context.timestamp_ms <= _MAX_TIME_MS:
             raise ProtocolError(Code.MALFORMED, f"expected a time since 1970, got {context.timestamp_ms} ms")
-        return await entry.run(State(context), *arguments, *transient)
+        state = State(context)
+        if entry.run is not withdraw_certificate:
+            await require_valid_creator(state)
+        return await entry.run(state, *arguments, *transient)
 
 
 def _function(context: Context) -> str:
@@ -106,6 +110,7 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
     return {
         "RegisterConsortium": Entry(setup.register_consortium, (Consortium.decode,)),
         "RegisterCommitteeKey": Entry(setup.register_committee_key, (decode_digest,)),
+        "WithdrawCertificate": Entry(withdraw_certificate, (decode_digest,)),
         "CreateTask": Entry(setup.create_task, (TaskSpec.decode,)),
         "UploadModelChunk": Entry(setup.upload_model_chunk, (task, decode_digest), ("chunk",)),
         "Enrol": Entry(setup.enrol, (task, decode_count)),
@@ -113,6 +118,8 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "SubmitUpdate": Entry(rounds.submit_update, (SignedHeader.decode,)),
         "UploadChunk": Entry(rounds.upload_chunk, (task, number, decode_number), ("chunk",)),
         "JudgeUpdate": Entry(rounds.judge_update, (task, number, decode_name)),
+        "ClaimWrap": Entry(disputes.claim_wrap, (task, number, decode_name)),
+        "SettleWrap": Entry(disputes.settle_wrap, (task, number, decode_name, decode_name), ("ephemeral_key",)),
         "CloseRound": Entry(rounds.close_round, (task, number)),
         "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, Blob.decode)),
         "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
@@ -154,6 +161,7 @@ def _list_reads() -> dict[str, Entry]:
         "ReadUpdate": Entry(query.read_update, (task, number, organisation)),
         "ReadCommitment": Entry(query.read_commitment, (task, number, organisation)),
         "ListUpdates": Entry(query.list_updates, (task, number)),
+        "ListDisputes": Entry(query.list_disputes, (task, number)),
         "ListEquivocations": Entry(query.list_equivocations, (task, number)),
         "ReadUpload": Entry(query.read_upload, (task, number, organisation)),
         "ReadChunk": Entry(query.read_chunk, (task, number, organisation, decode_number)),
@@ -165,5 +173,6 @@ def _list_reads() -> dict[str, Entry]:
         "ReadModelUpload": Entry(query.read_model_upload, (task, Blob.decode)),
         "ListEnrolments": Entry(query.list_enrolments, (task,)),
         "ListCommitteeKeys": Entry(query.list_committee_keys),
+        "ListWithdrawals": Entry(query.list_withdrawals),
         "ListMetrics": Entry(query.list_metrics, (task, number)),
     }

@@ -65,6 +65,11 @@ async def list_equivocations(state: State, task: str, number: int) -> bytes:
     return await state.list_encoded(f"equivocation/{task}/{number:06d}")
 
 
+async def list_disputes(state: State, task: str, number: int) -> bytes:
+    """Return a round's claims about wraps, by the organisation whose update it is, and by member."""
+    return await state.list_encoded(f"dispute/{task}/{number:06d}")
+
+
 async def read_upload(state: State, task: str, number: int, organisation: str) -> bytes:
     """Return for each chunk of an update 1 if it was uploaded, else 0 (BFL114)."""
     signed = await state.read_header(task, number, organisation)
@@ -125,6 +130,11 @@ async def list_enrolments(state: State, task: str) -> bytes:
 async def list_committee_keys(state: State) -> bytes:
     """Return the registered opening keys, by organisation."""
     return await state.list_encoded("committee-key")
+
+
+async def list_withdrawals(state: State) -> bytes:
+    """Return the withdrawn certificates, by organisation."""
+    return await state.list_encoded("withdrawal")
 
 
 async def list_metrics(state: State, task: str, version: int) -> bytes:

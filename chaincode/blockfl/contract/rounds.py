@@ -1,6 +1,7 @@
 """Transactions of a round, from its opening to what institutions say about the model that it made."""
 
 from blockfl.contract.authority import describe_certificate, require_committee, require_institution
+from blockfl.contract.certificates import require_valid, select_valid
 from blockfl.contract.chunk import check_chunk, is_present, list_sealed_presence, require_model
 from blockfl.contract.opener import Opener
 from blockfl.contract.stake import require_settled, select_eligible
@@ -42,7 +43,7 @@ class Rounds:
             return previous.encode()
         keys = await state.find_committee_keys(consortium.committee)
         institutions = tuple(one for one in record.spec.institutions if one in consortium.having("institution"))
-        enrolments = await state.find_enrolments(task, institutions)
+        enrolments = await select_valid(state, await state.find_enrolments(task, institutions))
         earlier = await state.find_latest_rounds(record.spec, progress.version)
         when = (number, state.now_ms, earlier)
         round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, *when)
@@ -72,6 +73,7 @@ class Rounds:
         consortium = await state.read_consortium()
         require_institution(consortium, record.spec, state.caller)
         rule.check_accepting(round_, state.now_ms)
+        await require_valid(state, state.caller, header.certificate_digest)
         check_header(header, consortium, record, round_)
         verify_header_signature(signed, describe_certificate(state.context.creator)[0])
         if first:

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from blockfl.aggregator import dispute
 from blockfl.aggregator.process import Aggregator, AggregatorSettings
 from blockfl.cli import option
+from blockfl.cli.dispute import print_dispute
 from blockfl.cli.output import Output
 from blockfl.cli.termination import run_until_terminated
 from blockfl.fabric.process_memory import hide_memory
@@ -16,6 +18,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
+from blockfl.protocol.records import Dispute
 from blockfl.protocol.seal import decode_opening_key
 
 app = typer.Typer(no_args_is_help=True)
@@ -51,6 +54,49 @@ def run(
         until_complete=until_complete,
     )
     asyncio.run(run_until_terminated(_run(ConnectionProfile.load(profile), directory, settings)))
+
+
+@app.command(name="claim-wrap")
+def claim_wrap(
+    task: option.Task,
+    number: option.Round,
+    organisation: Annotated[str, typer.Argument(help="Whose update.")],
+    profile: option.Profile,
+) -> None:
+    """Put on record that an update's wrapped keys are wrong, as this member's opening key shows."""
+    connection = ConnectionProfile.load(profile)
+    opening_key = _load_opening_key(connection)
+
+    async def claim() -> str:
+        async with Ledger(connection) as ledger:
+            return await dispute.claim(ledger, opening_key, task, number, organisation)
+
+    reason = asyncio.run(claim())
+    Output(as_json=False).line(f"round {number} of {task}: claimed about the update of {organisation}: {reason}")
+
+
+@app.command(name="settle-wrap")
+def settle_wrap(
+    task: option.Task,
+    number: option.Round,
+    organisation: Annotated[str, typer.Argument(help="Whose update.")],
+    member: Annotated[str, typer.Argument(help="The member that claims it cannot open its wrap.")],
+    profile: option.Profile,
+    json: option.Json = False,
+) -> None:
+    """Settle another member's claim about a wrap, by showing the update's one ephemeral key that proves it.
+
+    Who endorses sees this key, and with the sealed chunks could read the update: the committee and the institution
+    itself are asked first.
+    """
+    connection = ConnectionProfile.load(profile)
+    opening_key = _load_opening_key(connection)
+
+    async def settle() -> Dispute:
+        async with Ledger(connection) as ledger:
+            return await dispute.settle(ledger, opening_key, task, number, organisation, member)
+
+    print_dispute(asyncio.run(settle()), as_json=json)
 
 
 async def _run(profile: ConnectionProfile, directory: Path, settings: AggregatorSettings) -> None:

@@ -1,17 +1,28 @@
 """``blockfl institution``: the agent beside an institution's data."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.cli import economics, option, workload
+from blockfl.cli.dispute import print_dispute
 from blockfl.cli.output import Output
 from blockfl.cli.termination import run_until_terminated
+from blockfl.institution import dispute
 from blockfl.institution.agent import AgentSettings
-from blockfl.institution.run import InstitutionSettings, run_institution
+from blockfl.institution.outbox import Outbox
+from blockfl.institution.run import OUTBOX, InstitutionSettings, run_institution
 from blockfl.institution.step import Step
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.records import Dispute
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(economics.balance)
@@ -54,6 +65,72 @@ def run(
     )
     output = Output(as_json=False)
     asyncio.run(run_until_terminated(run_institution(settings, report=StepPrinter(output))))
+
+
+@app.command(name="settle-wrap")
+def settle_wrap(
+    task: option.Task,
+    number: option.Round,
+    member: Annotated[str, typer.Argument(help="The committee member that claims it cannot open its wrap.")],
+    profile: option.Profile,
+    directory: Annotated[Path, typer.Option(help="The agent's own directory, with the update of this round.")],
+    json: option.Json = False,
+) -> None:
+    """Settle a committee member's claim about this organisation's update, by showing the one key that proves it.
+
+    The agent keeps the update until the round is over; afterwards only committee members can settle. Who endorses sees
+    this key, and with the sealed chunks could read the update: the committee is asked first.
+    """
+
+    async def settle() -> Dispute:
+        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+            return await dispute.settle(ledger, Outbox(directory / OUTBOX), task, number, member)
+
+    print_dispute(asyncio.run(settle()), as_json=json)
+
+
+@app.command(name="withdraw-certificate")
+def withdraw_certificate(
+    certificate: Annotated[str, typer.Argument(help="A certificate file (PEM), or SHA-256 of its DER in hex.")],
+    profile: option.Profile,
+) -> None:
+    """Withdraw a certificate of this organisation, for good: from now on whatever it signs is refused (BFL208).
+
+    The profile may be that of any certificate of the organisation, the withdrawn one included. Updates that are on the
+    ledger already stand.
+    """
+    digest = read_certificate_digest(certificate)
+
+    async def withdraw() -> str:
+        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+            await ledger.withdraw_certificate(digest)
+            return ledger.organisation
+
+    organisation = asyncio.run(withdraw())
+    output = Output(as_json=False)
+    output.line(f"withdrawn: certificate {digest} of {organisation}")
+    output.line(
+        "next: have your authority issue another certificate, put it into the profile and start the agent again; it "
+        "enrols with it and takes part from the next round on. To shut the old certificate out of the network as well, "
+        "revoke it in the channel's configuration"
+    )
+
+
+def read_certificate_digest(source: str) -> str:
+    """Return SHA-256 of a certificate's DER: of the file of this name, or as it is written.
+
+    Raises:
+        LedgerError: It is neither a certificate nor a digest.
+    """
+    if re.fullmatch(r"[0-9a-f]{64}", source):
+        return source
+    try:
+        parsed = x509.load_pem_x509_certificate(Path(source).read_bytes())
+    except (OSError, ValueError) as error:
+        raise LedgerError(
+            f"{source}: expected a file with a certificate in PEM, or its digest of 64 lower-case hex digits ({error})"
+        ) from error
+    return compute_digest(parsed.public_bytes(Encoding.DER))
 
 
 class StepPrinter:

@@ -15,3 +15,5 @@ Profile = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Task = Annotated[str, typer.Argument(help="The task.")]
+Round = Annotated[int, typer.Argument(metavar="ROUND", min=1, help="The round.")]

@@ -24,6 +24,7 @@ from typing import Literal
 from blockfl.institution.errors import OutboxError
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.payload import SEED_BYTES
 from blockfl.protocol.records import SignedHeader
 
 _BEGUN, _SEALED, _PARTIAL = "begun", "sealed", "sealed.partial"
@@ -59,6 +60,21 @@ class Parcel:
         if compute_digest(chunk) != self.signed.header.chunk_digests[index]:
             raise OutboxError(f"{path}: damaged, its digest is not the signed one; this round's update is lost")
         return chunk
+
+    def read_seed(self) -> bytes:
+        """Return the seed of the sealing, which the payload ends with.
+
+        Raises:
+            OutboxError: The payload is not there, or not the one that was signed.
+        """
+        path = self.directory / _PAYLOAD
+        try:
+            payload = path.read_bytes()
+        except OSError as error:
+            raise OutboxError(f"{path}: cannot be read ({error.strerror})") from error
+        if compute_digest(payload) != self.signed.header.payload_digest:
+            raise OutboxError(f"{path}: damaged, its digest is not the signed one")
+        return payload[-SEED_BYTES:]
 
 
 class Outbox:

@@ -22,6 +22,8 @@ from blockfl.protocol.model import encode_model
 from blockfl.protocol.records import Manifest
 
 _LOCK: Final = "lock"
+OUTBOX: Final = "outbox"
+"""Where sealed updates are, in the agent's directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ async def run_institution(
                     ledger,
                     training,
                     ModelStore(settings.directory / "models"),
-                    Outbox(settings.directory / "outbox"),
+                    Outbox(settings.directory / OUTBOX),
                     settings.agent,
                     encoder=encoder,
                     report=report,

@@ -75,6 +75,10 @@ class Ledger:
         """Register the organisation's own opening key (X25519, 32 bytes as hex)."""
         return await self.submit("RegisterCommitteeKey", public_key)
 
+    async def withdraw_certificate(self, digest: str) -> Committed:
+        """Withdraw a certificate of the organisation's own (SHA-256 of its DER), for good."""
+        return await self.submit("WithdrawCertificate", digest)
+
     async def create_task(self, spec: records.TaskSpec) -> Committed:
         """Create a task (coordinator)."""
         return await self.submit("CreateTask", spec.encode())
@@ -102,6 +106,39 @@ class Ledger:
     async def judge_update(self, task: str, number: int, organisation: str) -> Committed:
         """Have the committee judge an update (committee)."""
         return await self._submit_as_committee("JudgeUpdate", task, str(number), organisation)
+
+    async def claim_wrap(self, task: str, number: int, organisation: str) -> Committed:
+        """Claim that the organisation cannot open its wrap of an update (committee)."""
+        return await self.submit("ClaimWrap", task, str(number), organisation)
+
+    async def settle_wrap(
+        self, task: str, number: int, organisation: str, member: str, ephemeral_key: bytes
+    ) -> Committed:
+        """Settle a claim by showing one ephemeral key: first to those who can read the update anyway.
+
+        Args:
+            task: The task.
+            number: The round.
+            organisation: Whose update it is.
+            member: Who claims that it cannot open its wrap.
+            ephemeral_key: 32 bytes; endorsers see it, the ledger does not.
+        """
+        consortium = await self._read_members()
+        names = [one.organisation for one in consortium.members]
+        majority = len(names) // 2 + 1
+        order = sorted(names, key=lambda one: one != organisation and one not in consortium.committee)
+        words = (task, str(number), organisation, member)
+        while True:
+            endorsers = tuple(order[:majority])
+            try:
+                return await self.submit(
+                    "SettleWrap", *words, transient={"ephemeral_key": ephemeral_key}, organisations=endorsers
+                )
+            except (UnreachableError, RefusedError) as error:
+                failed = _failed_endorsers(error, endorsers)
+                order = [one for one in order if one not in failed]
+                if not failed or len(failed) == len(endorsers) or len(order) < majority:
+                    raise
 
     async def close_round(self, task: str, number: int) -> Committed:
         """Close a round (committee)."""
@@ -227,6 +264,21 @@ class Ledger:
         """Return a round's proofs of equivocation."""
         return await self._list(records.Equivocation, "ListEquivocations", task, str(number))
 
+    async def list_disputes(self, task: str, number: int) -> tuple[records.Dispute, ...]:
+        """Return a round's claims about wraps, by organisation and member."""
+        return await self._list(records.Dispute, "ListDisputes", task, str(number))
+
+    async def read_dispute(self, task: str, number: int, organisation: str, member: str) -> records.Dispute:
+        """Return a member's claim about its wrap of an update.
+
+        Raises:
+            LedgerError: There is none.
+        """
+        for one in await self.list_disputes(task, number):
+            if (one.organisation, one.member) == (organisation, member):
+                return one
+        raise LedgerError(f"round {number} of {task}: {member} made no claim about the update of {organisation}")
+
     async def read_upload(self, task: str, number: int, organisation: str) -> tuple[bool, ...]:
         """Return for each chunk of an update whether it is on the ledger."""
         return _flags(await self.evaluate("ReadUpload", task, str(number), organisation))
@@ -266,6 +318,10 @@ class Ledger:
     async def list_committee_keys(self) -> tuple[records.CommitteeKey, ...]:
         """Return the registered opening keys, by organisation."""
         return await self._list(records.CommitteeKey, "ListCommitteeKeys")
+
+    async def list_withdrawals(self) -> tuple[records.Withdrawal, ...]:
+        """Return the withdrawn certificates, by organisation."""
+        return await self._list(records.Withdrawal, "ListWithdrawals")
 
     async def list_metrics(self, task: str, version: int) -> tuple[records.Metrics, ...]:
         """Return what the institutions reported of a version."""

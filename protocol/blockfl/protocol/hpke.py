@@ -79,6 +79,23 @@ def decrypt(
     """
     shared = _exchange(private_key, encapsulation)
     key, nonce = _key_schedule(shared, encapsulation + private_key.public_key().public_bytes_raw(), info)
+    return _open(key, nonce, ciphertext, associated)
+
+
+def decrypt_as_sender(
+    ephemeral_key: X25519PrivateKey, public_key: bytes, ciphertext: bytes, info: bytes, associated: bytes = b""
+) -> bytes:
+    """Decrypt with the ephemeral key of the encryption, in the place of the recipient's private key.
+
+    Raises:
+        HpkeError: it was encrypted with another key, to another one or for another purpose, or it was changed.
+    """
+    shared = _exchange(ephemeral_key, public_key)
+    key, nonce = _key_schedule(shared, ephemeral_key.public_key().public_bytes_raw() + public_key, info)
+    return _open(key, nonce, ciphertext, associated)
+
+
+def _open(key: bytes, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes:
     try:
         return AESGCM(key).decrypt(nonce, ciphertext, associated)
     except InvalidTag as error:

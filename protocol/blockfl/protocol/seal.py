@@ -16,8 +16,7 @@ same result everywhere. What a member finds wrong with *itself* (its key is not 
 announced) is an error of another class (BFL119, BFL304), never a verdict.
 
 A member that only pretends that it cannot open is outvoted: its answer differs from the others', who reach the
-threshold without it. ``derive_ephemeral_key`` is what could prove it wrong before everybody; nothing discloses one
-today.
+threshold without it. ``derive_ephemeral_key`` is what proves it wrong before everybody: see ``dispute``.
 
 Source: ``docs/protocol.md``, sealing; RFC 9180; RFC 5869.
 """
@@ -175,6 +174,18 @@ def unwrap_data_key(header: Header, organisation: str, private_key: X25519Privat
     Raises:
         ProtocolError: BFL412, BFL411, or BFL119 as in ``open_update``.
     """
+    data_key = recover_data_key(header, organisation, private_key)
+    _check_wraps(header, data_key)
+    _check_key_commitment(header, data_key)
+    return data_key
+
+
+def recover_data_key(header: Header, organisation: str, private_key: X25519PrivateKey) -> bytes:
+    """Return what a member's own wrap holds, without a look at the other wraps or the key commitment.
+
+    Raises:
+        ProtocolError: BFL412 if it does not open, BFL119 as in ``open_update``.
+    """
     own = next((one for one in header.wrapped_keys if one.organisation == organisation), None)
     if own is None or own.public_key != encode_public_key(private_key):
         raise ProtocolError(
@@ -182,16 +193,29 @@ def unwrap_data_key(header: Header, organisation: str, private_key: X25519Privat
             f"the update is {'not sealed to' if own is None else 'sealed to another key of'} {organisation}: "
             "open it with the key that was registered when the round opened",
         )
-    place = SealPlace.of(header)
-    context = _wrap_context(place, own.organisation, own.public_key)
+    context = _wrap_context(SealPlace.of(header), own.organisation, own.public_key)
     try:
-        data_key = hpke.decrypt(bytes.fromhex(own.encapsulation), bytes.fromhex(own.ciphertext), private_key, context)
+        return hpke.decrypt(bytes.fromhex(own.encapsulation), bytes.fromhex(own.ciphertext), private_key, context)
     except hpke.HpkeError as error:
         raise _wrap_error() from error
-    _check_wraps(header, data_key)
-    if not hmac.compare_digest(commit_key(data_key), header.key_commitment):
-        raise ProtocolError(Code.KEY_COMMITMENT, "the wrapped data key is not the one that the header commits to")
-    return data_key
+
+
+def open_wrap(header: Header, wrap: WrappedKey, ephemeral_key: X25519PrivateKey) -> bytes | None:
+    """Return the data key in a wrap, opened with its ephemeral key; None when it does not open."""
+    context = _wrap_context(SealPlace.of(header), wrap.organisation, wrap.public_key)
+    public_key, ciphertext = bytes.fromhex(wrap.public_key), bytes.fromhex(wrap.ciphertext)
+    try:
+        return hpke.decrypt_as_sender(ephemeral_key, public_key, ciphertext, context)
+    except hpke.HpkeError:
+        return None
+
+
+def is_wrap_of(header: Header, data_key: bytes, wrap: WrappedKey) -> bool:
+    """Whether a wrap is the one that a data key gives."""
+    try:
+        return _wrap(data_key, SealPlace.of(header), wrap.organisation, wrap.public_key) == wrap
+    except ProtocolError:
+        return False
 
 
 def verify_wraps(header: Header, seed: bytes) -> None:
@@ -225,6 +249,12 @@ def derive_ephemeral_key(data_key: bytes, place: SealPlace, recipient: Recipient
     """Return the ephemeral key of one wrap; whoever is shown it can open this wrap and no other."""
     info = _EPHEMERAL_KEY + _wrap_context(place, recipient.organisation, recipient.public_key)
     return hpke.derive_key(hpke.expand(data_key, info, 32))
+
+
+def derive_ephemeral_key_of(header: Header, data_key: bytes, wrap: WrappedKey) -> X25519PrivateKey:
+    """Return the ephemeral key of one of a header's wraps."""
+    recipient = Recipient(organisation=wrap.organisation, public_key=wrap.public_key)
+    return derive_ephemeral_key(data_key, SealPlace.of(header), recipient)
 
 
 def commit_key(data_key: bytes) -> str:
@@ -310,14 +340,14 @@ def _open_chunks(header: Header, chunks: Iterable[bytes], data_key: bytes) -> by
     return payload
 
 
+def _check_key_commitment(header: Header, data_key: bytes) -> None:
+    if not hmac.compare_digest(commit_key(data_key), header.key_commitment):
+        raise ProtocolError(Code.KEY_COMMITMENT, "the wrapped data key is not the one that the header commits to")
+
+
 def _check_wraps(header: Header, data_key: bytes) -> None:
-    place = SealPlace.of(header)
     for one in header.wrapped_keys:
-        try:
-            expected = _wrap(data_key, place, one.organisation, one.public_key)
-        except ProtocolError as error:
-            raise _wrap_error() from error
-        if expected != one:
+        if not is_wrap_of(header, data_key, one):
             raise _wrap_error()
 
 

@@ -1,0 +1,62 @@
+"""Certificates that an organisation no longer stands by: whoever uses one is refused, from the next transaction on.
+
+The contract takes the organisation's word, and that of nobody else: an organisation can withdraw its own certificates
+only. Every call reads the record of its creator's, so that what was endorsed before a withdrawal and ordered after it
+is invalid. Peers know nothing of it: a certificate that is to lose all access is revoked in the channel's
+configuration as well.
+"""
+
+from collections.abc import Iterable
+
+from blockfl.contract.authority import compute_creator_digest, require_member
+from blockfl.contract.state import State
+from blockfl.protocol import place
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.records import Enrolment, Withdrawal
+
+
+async def withdraw_certificate(state: State, digest: str) -> bytes:
+    """Withdraw a certificate of the caller's organisation, for good; with any other of its certificates, or itself."""
+    key = place.withdrawal_key(state.caller, digest)
+    previous = await state.find(Withdrawal, key)
+    if previous:
+        return previous.encode()
+    await require_valid_creator(state)
+    require_member(await state.read_consortium(), state.caller)
+    record = Withdrawal(organisation=state.caller, certificate_digest=digest, withdrawn_at_ms=state.now_ms)
+    await state.write(key, record)
+    state.announce("CertificateWithdrawn", organisation=state.caller, detail=digest)
+    return record.encode()
+
+
+async def require_valid_creator(state: State) -> None:
+    """Check that the creator's certificate was not withdrawn.
+
+    Raises:
+        ProtocolError: BFL208.
+    """
+    await require_valid(state, state.caller, compute_creator_digest(state.context.creator))
+
+
+async def require_valid(state: State, organisation: str, digest: str) -> None:
+    """Check that a certificate was not withdrawn.
+
+    Raises:
+        ProtocolError: BFL208.
+    """
+    withdrawal = await state.find(Withdrawal, place.withdrawal_key(organisation, digest))
+    if withdrawal:
+        raise ProtocolError(
+            Code.CERTIFICATE_WITHDRAWN,
+            f"{organisation} withdrew the certificate {digest} at {withdrawal.withdrawn_at_ms}: use another one of its "
+            "certificates; an institution enrols with it, for the next round",
+        )
+
+
+async def select_valid(state: State, enrolments: Iterable[Enrolment]) -> list[Enrolment]:
+    """Return the enrolments whose certificates were not withdrawn."""
+    return [
+        one
+        for one in enrolments
+        if not await state.find(Withdrawal, place.withdrawal_key(one.organisation, one.certificate_digest))
+    ]
