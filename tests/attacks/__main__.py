@@ -1,6 +1,6 @@
 """``make attacks``: every attack on a network of its own, one line each with what was observed.
 
-    python -m attacks [--ledger embedded|local] [--json] [-k WORD]
+    python -m attacks [--ledger embedded|local] [--json] [-k WORDS]
 
 Ends with 1 when an attack came out otherwise than the catalogue says, or an honest round did not go on.
 """
@@ -25,13 +25,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m attacks", description="Attack a network of its own.")
     parser.add_argument("--ledger", choices=["embedded", "local"], default="embedded")
     parser.add_argument("--json", action="store_true", help="one JSON array instead of the table")
-    parser.add_argument("-k", dest="word", default="", help="only attacks with this word in their name or area")
+    text = "only attacks with this in their area and name (may be repeated)"
+    parser.add_argument("-k", dest="words", action="append", default=[], metavar="WORDS", help=text)
     arguments = parser.parse_args()
     if reason := LEDGERS[arguments.ledger]():
         raise SystemExit(f"the {arguments.ledger} ledger cannot run here: {reason}")
-    chosen = [one for one in list_attacks() if arguments.word in f"{one.area} {one.name}"]
+    words = arguments.words or [""]
+    chosen = [one for one in list_attacks() if any(word in f"{one.area} {one.name}" for word in words)]
     if not chosen:
-        raise SystemExit(f"no attack has {arguments.word!r} in its name or area")
+        raise SystemExit(f"no attack has any of these in its area and name: {', '.join(words)}")
     # What the node says when its services end is no news.
     logging.disable(logging.WARNING)
     trials = asyncio.run(run(chosen, arguments.ledger, quiet=arguments.json))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import numpy as np
 from attacks.bout import Bout
 from attacks.catalogue import Outcome, invalid, refused
 from attacks.observation import attempt, name_refusal
-from attacks.terms import Terms
+from attacks.terms import PLAIN, Terms
+from blockfl.contract.definition import contract_definition
 from blockfl.fabric.block import code_name, decode_metadata
 from blockfl.fabric.broadcast import broadcast
 from blockfl.fabric.config_changes import revoke_certificates
@@ -30,6 +31,7 @@ from blockfl.fabric.identity import Signer, private_key_pem
 from blockfl.fabric.transaction import Proposal, decode_transaction
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.protocol import place
 from blockfl.protocol.economics import TREASURY
 from blockfl.protocol.records import Consortium
 from support.consortium import CHANNEL
@@ -40,6 +42,7 @@ from support.scenario import Scenario, Values
 _POOL = 1_000_000
 _ENDOWMENT = 10_000
 _REDIAL_S = 30
+_SPREAD_S = 60
 
 
 class Crowd(Scenario):
@@ -121,6 +124,27 @@ class Arena:
         for name in INSTITUTIONS:
             await self.network.submit("coordinator", "Grant", f"{task}-{name}", name, str(_ENDOWMENT))
         await self.network.submit("coordinator", "Grant", f"{task}-pool", TREASURY, str(_POOL))
+
+    @asynccontextmanager
+    async def brief_collections(self, blocks: int) -> AsyncIterator[Scenario]:
+        """The same contract under another name, whose sealed chunks live for so many blocks; nothing is registered."""
+        told = contract_definition(self.consortium)
+        collections = tuple(
+            replace(one, block_to_live=blocks) if one.name == place.SEALED else one for one in told.collections
+        )
+        definition = replace(told, name="brief", collections=collections)
+        await self.network.network.deploy(definition)
+        network = ContractNetwork(self.network.network, self.consortium.model_copy(update={"contract": "brief"}))
+        network.gateways = self.network.gateways
+        yield Crowd(network, self.consortium, self._told.signers, self._told.opening_keys, PLAIN.make_spec("brief"))
+
+    async def await_height(self, *organisations: str) -> None:
+        """Wait until these peers have every block that delta's has."""
+        gateway = self.network.gateways["delta"]
+        height = await gateway.peer_height("delta")
+        for name in organisations:
+            while await gateway.peer_height(name) < height:
+                await asyncio.sleep(0.02)
 
     # Clients
 
@@ -251,9 +275,13 @@ class Arena:
         reader = network.signer("beta")
         places = [(network.endpoint(name), PEER_DELIVER) for name in network.organisations]
         places += [(endpoint, ORDERER_DELIVER) for endpoint in network.orderer_endpoints()]
-        async with asyncio.timeout(_REDIAL_S):
-            for endpoint, method in places:
-                await read_config(endpoint, CHANNEL, reader, sequence=config.sequence + 1, method=method)
+        async with asyncio.timeout(_SPREAD_S):
+            await asyncio.gather(
+                *(
+                    read_config(endpoint, CHANNEL, reader, sequence=config.sequence + 1, method=method)
+                    for endpoint, method in places
+                )
+            )
 
     async def _await_service(self, organisation: str) -> None:
         """Wait until a peer has found its service again."""

@@ -212,6 +212,10 @@ class Bout:
             return succeeded("there is no proof")
         return recorded(Code.EQUIVOCATION)
 
+    async def list_standings(self) -> bytes:
+        """Return everybody's stake and reputation."""
+        return await self.network.evaluate("coordinator", "ListStandings", self.task)
+
     async def read_commitment(self, organisation: str) -> bytes:
         """Return the public commitment to an accepted update."""
         answer = await self.network.evaluate("alpha", "ReadCommitment", *self.place, organisation)

@@ -237,6 +237,18 @@ async def forged_sum(bout: Bout) -> Outcome:
 
 
 @attack(
+    "forged attestation",
+    by="committee member",
+    does="Writes by itself that the committee has attested a sum.",
+    expect=invalid("ENDORSEMENT_POLICY_FAILURE"),
+)
+async def forged_attestation(bout: Bout) -> Outcome:
+    await close(bout)
+    key = place.aggregate_key(bout.task, bout.number)
+    return await attempt(bout.arena.bend("coordinator", key, ["coordinator", "alpha", "beta", "delta", "gamma"]))
+
+
+@attack(
     "omitted update",
     by="committee member",
     does="Leaves an accepted update out of the sum.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attacks.bout import Bout
-from attacks.catalogue import Outcome, attack, invalid, refused, succeeded
+from attacks.catalogue import Outcome, attack, invalid, outvoted, refused, succeeded
 from attacks.observation import attempt, attempt_all
 from attacks.terms import PAID
 from blockfl.protocol import place
@@ -199,3 +199,27 @@ async def repeated(bout: Bout) -> tuple[Outcome, ...]:
     after = await bout.network.evaluate("delta", "ReadAccount", "delta")
     again = Outcome("without effect", "moved once") if before == after else succeeded("moved twice")
     return again, await attempt(bout.network.submit("delta", "Transfer", name, "alpha", "6"))
+
+
+@attack(
+    "penalty taken back by friends",
+    by="institution",
+    does="Votes in its own case; has one accomplice vote again and again, and object to a penalty that there is not.",
+    expect=(refused(Code.OWN_CASE), outvoted("a majority of organisations"), refused(Code.NO_PENALTY)),
+    terms=PAID,
+)
+async def friends(bout: Bout) -> tuple[Outcome, ...]:
+    await bout.open()
+    await bout.poison(np.sign(bout.learnt()) * np.int16(MAX_VALUE))
+    await bout.finish()
+
+    async def overturn(voter: str, organisation: str) -> None:
+        await bout.network.submit(voter, "OverturnPenalty", *bout.place, organisation)
+
+    own = await attempt(overturn("delta", "delta"))
+    before = await bout.list_standings()
+    for _ in range(4):
+        await overturn("gamma", "delta")
+    stands = await bout.list_standings() == before
+    vote = outvoted("a majority of organisations") if stands else succeeded("one vote counts four times")
+    return own, vote, await attempt(overturn("gamma", "alpha"))

@@ -17,6 +17,7 @@ from support.organisation import make_organisation
 
 POLICY = invalid("ENDORSEMENT_POLICY_FAILURE")
 FLOOD = 60
+BRIEF_BLOCKS = 10
 ONE = ["delta"]
 MINORITY = ["alpha", "beta", "delta"]
 
@@ -249,6 +250,28 @@ async def flood(bout: Bout) -> Outcome:
     if read == chunk and grown:
         return without_effect("the chunks are still there")
     return succeeded(f"gone after {grown} blocks")
+
+
+@attack(
+    "block flood past the limit",
+    by="institution",
+    does="Makes more blocks than sealed chunks live for, here ten; alpha sees that its own are gone and uploads again.",
+    expect=(refused(Code.UPLOAD_INCOMPLETE), without_effect("uploaded again, accepted")),
+)
+async def flood_past_limit(bout: Bout) -> tuple[Outcome, ...]:
+    async with bout.arena.brief_collections(BRIEF_BLOCKS) as scenario:
+        await scenario.prepare()
+        await scenario.open()
+        await scenario.submit("alpha")
+        await scenario.upload("alpha")
+        for _ in range(BRIEF_BLOCKS + 2):
+            await attempt(bout.arena.bend("delta", place.task_key(bout.task), ONE))
+        await bout.arena.await_height("regulator", "university", "coordinator")
+        gone = await attempt(scenario.judge("alpha"))
+        await scenario.upload("alpha")
+        update = await scenario.judge("alpha")
+    again = without_effect("uploaded again, accepted") if update.state == "accepted" else succeeded(update.reason)
+    return gone, again
 
 
 @attack(

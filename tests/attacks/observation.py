@@ -17,7 +17,7 @@ GUARDS: Final = {
     "read access": r"does not have read access",
     "TLS": r"[Hh]andshake|tls|TLS|CERTIFICATE_REQUIRED|Socket closed|UNAVAILABLE.*failed to connect",
     "administrators only": r"(?i)access denied.*(admin|lifecycle)|BAD_REQUEST|expected an administrator",
-    "channel": r"(?i)channel '?\S*'? not found|no peers available|creating.*channel",
+    "channel": r"(?i)channel '?\S*'? not found|no metadata was found for chaincode \S+ in channel",
     "access": r"access denied|identity expired|FORBIDDEN",
     "unlike answers": r"ProposalResponsePayloads do not match",
     "duplicate": r"duplicate transaction|request already processed",
