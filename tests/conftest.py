@@ -9,6 +9,7 @@ from support.ledgers import LEDGERS, LedgerPlan
 
 # A busy machine is no failure.
 settings.register_profile("blockfl", deadline=None)
+settings.register_profile("deep", deadline=None, max_examples=1000)
 settings.load_profile("blockfl")
 
 PLAN = pytest.StashKey[LedgerPlan]()

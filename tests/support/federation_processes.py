@@ -138,11 +138,11 @@ class FederationProcesses:
         deadlines = ("--submit-seconds", "120", "--judge-seconds", "120")
         self.blockfl(*create, "--rounds", str(rounds), *deadlines, *options)
 
-    def start_aggregators(self, organisations: Sequence[str] = COMMITTEE) -> None:
+    def start_aggregators(self, organisations: Sequence[str] = COMMITTEE, options: Sequence[str] = ()) -> None:
         for organisation in organisations:
             profile, state = str(self.profile_path(organisation)), str(self.directory / "aggregators" / organisation)
             command = ["-m", "blockfl.cli.main", "aggregator", "run", "--profile", profile, "--directory", state]
-            self.start(f"aggregator-{organisation}", command)
+            self.start(f"aggregator-{organisation}", [*command, *options])
 
     def start_institution(self, organisation: str, task: str, *, dimension: int, options: Sequence[str] = ()) -> None:
         state = self.directory / "institutions" / organisation / task

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 from fabric_protos.common import common_pb2
+from fabric_protos.msp import identities_pb2
 
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.errors import VerificationError
-from blockfl.fabric.block import header_hash
+from blockfl.fabric.block import decode_metadata, header_hash
+from blockfl.fabric.transaction import decode_transaction
 from support.recording import recorded_block_bytes, recorded_blocks, recorded_json
 
 LAST = 12
@@ -43,6 +45,21 @@ def test_the_writes_of_the_chosen_contract_are_kept_in_order() -> None:
     final = {write.key: write.value for write in proof.writes}
     state = recorded_json("state")["public"]["app"]
     assert {key: final[key].hex() for key in state} == {key: row["value"] for key, row in state.items()}
+
+
+def test_who_endorsed_is_counted_for_valid_transactions_of_the_contract_only() -> None:
+    proof = new_proof()
+    add_up_to(proof, len(recorded_blocks()))
+    expected: Counter[tuple[str, str]] = Counter()
+    for block in recorded_blocks():
+        codes = decode_metadata(block).filter
+        for data, code in zip(block.data.data, codes, strict=False):
+            transaction = decode_transaction(data)
+            if code == 0 and transaction.chaincode == "app":
+                said = [identities_pb2.SerializedIdentity.FromString(one.endorser) for one in transaction.endorsements]
+                expected.update({(transaction.args[0].decode(), one.mspid) for one in said})
+    assert proof.endorsements == expected
+    assert len({name for _, name in expected}) > 1
 
 
 def test_another_first_block_than_the_pinned_one_is_refused() -> None:

@@ -11,7 +11,7 @@ from blockfl.audit.records import History, TaskProof, verify_task
 from blockfl.fabric.rwset import Version, hash_key, hash_value
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
 from blockfl.protocol import place
-from blockfl.protocol.records import Aggregate, Model, Round, SignedHeader, Task, Update
+from blockfl.protocol.records import Aggregate, Model, Round, SignedHeader, Task, Update, Vote
 from support.federation import INSTITUTIONS
 from support.scenario import TASK, Scenario
 from support.world import World
@@ -95,6 +95,12 @@ def forget_enrolment(public: Records) -> None:
     del public[place.enrolment_key(TASK, INSTITUTIONS[0])]
 
 
+def vote_as_institution(public: Records) -> None:
+    vote = Vote.decode(public[VOTE]).model_copy(update={"organisation": INSTITUTIONS[0]})
+    public[place.vote_key(TASK, 2, INSTITUTIONS[0])] = vote.encode()
+
+
+VOTE = place.vote_key(TASK, 2, "regulator")
 UPDATE = place.update_key(TASK, 1, INSTITUTIONS[0])
 ROUND, MODEL, AGGREGATE = place.round_key(TASK, 2), place.model_key(TASK, 2), place.aggregate_key(TASK, 2)
 FAULTS: dict[str, tuple[Callable[[Records], None], str]] = {
@@ -115,6 +121,13 @@ FAULTS: dict[str, tuple[Callable[[Records], None], str]] = {
     "another sum than the attested one": (edit(Model, MODEL, sum=None), "not the one that the committee"),
     "other accepted updates": (edit(Model, MODEL, accepted=INSTITUTIONS[:3]), "different accepted updates"),
     "another scale": (edit(Model, MODEL, scale=0), "weight or scale"),
+    "a version that too few voted for": (
+        edit(Vote, VOTE, digest="f" * 64),
+        "version 2 names the votes of coordinator, regulator, for it voted coordinator, needed are 2",
+    ),
+    "a version that names other voters": (edit(Model, MODEL, voters=("regulator",)), "names the votes of regulator"),
+    "a round that wanted more votes": (edit(Round, ROUND, threshold=3), "needed are 3"),
+    "a vote of an institution": (vote_as_institution, "alpha voted and is not in the round's committee"),
     "another initial model": (edit(Model, place.model_key(TASK, 0), digest="0" * 64), "not the task's initial model"),
 }
 
@@ -128,6 +141,29 @@ def test_a_record_that_is_not_as_it_must_be_is_named(
     change(public)
     with pytest.raises(VerificationError, match=said):
         verify(public, private)
+
+
+def test_a_vote_that_was_changed_is_named(told: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    history = make_history(*told)
+    history.versions_of_key[VOTE].insert(0, b"an earlier one")
+    with pytest.raises(VerificationError, match="regulator voted more than once"):
+        verify_task(history, history.get(Task, place.task_key(TASK)))
+
+
+def test_a_vote_for_another_model_is_told(told: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    public, private = told
+    vote = Vote.decode(public[VOTE]).model_copy(update={"organisation": "university", "digest": "f" * 64})
+    public[place.vote_key(TASK, 2, "university")] = vote.encode()
+    assert verify(public, private).outvoted == ("university in round 2",)
+
+
+def test_a_round_that_was_given_up_is_told(told: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    public, private = told
+    for key in [key for key in public if key.startswith(f"vote/{TASK}/000002/")] + [MODEL]:
+        del public[key]
+    edit(Round, ROUND, state="failed", failure="abandoned")(public)
+    proof = verify(public, private)
+    assert (proof.abandoned, proof.versions) == ((2,), 2)
 
 
 def test_a_chunk_that_was_exchanged_is_named(told: tuple[Records, dict[tuple[str, str], bytes]]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Equivocation
+from support.contract import refused
+from support.paid_task import PaidTask, make_paid_task
 from support.scenario import Scenario
 from support.world import World
 
@@ -55,3 +58,59 @@ async def test_accepted_rejected_equivocating_and_absent_institutions_end_where_
     closed = await scenario.close()
     assert closed.state == "failed"
     assert (closed.accepted, closed.rejected, closed.absent) == (("alpha", "beta"), ("delta", "gamma"), ())
+
+
+async def settled() -> tuple[PaidTask, World]:
+    """A task whose first round is published and settled."""
+    task = await make_paid_task()
+    await task.play(1)
+    await task.settle(1)
+    return task, task.world
+
+
+@pytest.mark.parametrize(
+    ("creator", "function", "arguments", "code"),
+    [
+        ("regulator", "OpenRound", ["1"], Code.ROUND_ORDER),
+        ("regulator", "OpenRound", ["3"], Code.ROUND_ORDER),
+        ("alpha", "SubmitUpdate", ["another header"], Code.ROUND_CLOSED),
+        ("regulator", "AttestAggregate", ["1", "another sum"], Code.ALREADY_SETTLED),
+        ("regulator", "PublishModel", ["1", "f" * 64], Code.ALREADY_SETTLED),
+        ("university", "PublishModel", ["1", "f" * 64], Code.ALREADY_SETTLED),
+        ("regulator", "AbandonRound", ["1"], Code.ALREADY_SETTLED),
+        ("regulator", "SettleRound", ["1"], Code.SETTLED),
+    ],
+)
+@pytest.mark.parametrize("is_later_round_over", [False, True])
+async def test_nobody_reopens_reorders_or_rewrites_a_settled_round(
+    creator: str, function: str, arguments: list[str], code: Code, is_later_round_over: bool
+) -> None:
+    task, world = await settled()
+    header, _ = await task.seal("alpha", salt=7)
+    if is_later_round_over:
+        await task.play(2)
+        await task.settle(2)
+        arguments = ["2" if one == "3" else one for one in arguments]
+    world.now_ms += 10**9
+    before = world.snapshot()
+    records = {"another header": task.sign(header).encode(), "another sum": task.spec.initial_model.encode()}
+    words = [] if function == "SubmitUpdate" else ["heart"]
+    endorsers = world.consortium.committee if function == "AttestAggregate" else ()
+    with refused(code):
+        await world.submit(
+            creator, function, *words, *(records.get(one, one) for one in arguments), endorsers=endorsers
+        )
+    assert world.snapshot() == before
+
+
+async def test_what_is_done_again_to_a_settled_round_writes_nothing() -> None:
+    task, world = await settled()
+    digest = (await task.progress()).model_digest
+    again: list[tuple[str, str, list[str]]] = [
+        ("university", "CloseRound", ["1"]),
+        ("university", "JudgeUpdate", ["1", "alpha"]),
+        ("university", "PublishModel", ["1", digest]),
+        ("university", "ScoreRound", ["1"]),
+    ]
+    for creator, function, arguments in again:
+        assert (await world.endorse(creator, function, "heart", *arguments)).written == []

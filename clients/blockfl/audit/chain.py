@@ -25,6 +25,7 @@ from blockfl.fabric.block import (
 )
 from blockfl.fabric.config import ChannelConfig
 from blockfl.fabric.errors import FabricError
+from blockfl.fabric.identity import Identity
 from blockfl.fabric.memory_state import MemoryState
 from blockfl.fabric.transaction import decode_transaction, read_tx_id
 from blockfl.fabric.validate import validate_block
@@ -47,6 +48,7 @@ class ChainProof:
     Attributes:
         genesis_hash: The pinned header hash of block 0; the anchor of all trust.
         namespace: The contract whose writes are kept for the proofs that follow.
+        endorsements: By function of that contract and organisation: how many valid transactions it has endorsed.
     """
 
     genesis_hash: bytes
@@ -58,6 +60,7 @@ class ChainProof:
     writes: list[Write] = field(default_factory=list)
     block_bytes: int = 0
     function_bytes: Counter[str] = field(default_factory=Counter)
+    endorsements: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_hash: bytes = b""
     last_commit_hash: bytes = b""
     config: ChannelConfig | None = None
@@ -79,8 +82,6 @@ class ChainProof:
         self.last_hash = header_hash(block.header)
         self.blocks += 1
         self.block_bytes += block.ByteSize()
-        for data in block.data.data:
-            self.function_bytes[_function(data, self.namespace)] += len(data)
 
     def _begin(self, block: Any) -> None:
         if header_hash(block.header) != self.genesis_hash:
@@ -124,10 +125,26 @@ class ChainProof:
         for write in validation.updates.public:
             if write.namespace == self.namespace and write.value is not None:
                 self.writes.append(Write(block_number=number, key=write.key, value=write.value))
+        for data, code in zip(block.data.data, validation.codes, strict=True):
+            self._count(data, is_valid=code == transaction_pb2.TxValidationCode.VALID)
         self.codes.update(_code_name(code) for code in validation.codes)
         self.transactions += len(validation.codes)
         if validation.config is not None:
             self.config = validation.config
+
+    def _count(self, envelope: bytes, *, is_valid: bool) -> None:
+        """Note what a transaction called, how large it is, and who endorsed it."""
+        try:
+            transaction = decode_transaction(envelope)
+        except FabricError:
+            self.function_bytes["unreadable"] += len(envelope)
+            return
+        is_own = transaction.chaincode == self.namespace and bool(transaction.args)
+        function = transaction.args[0].decode(errors="replace") if is_own else transaction.chaincode or "configuration"
+        self.function_bytes[function] += len(envelope)
+        if is_own and is_valid:
+            endorsers = {Identity.parse(one.endorser).msp_id for one in transaction.endorsements}
+            self.endorsements.update((function, endorser) for endorser in endorsers)
 
     def _check_commit_hash(self, recorded: bytes, computed: bytes) -> None:
         if recorded != computed:
@@ -148,17 +165,6 @@ def pinned_hash(genesis: bytes) -> bytes:
         return header_hash(decode_block(genesis).header)
     except FabricError as error:
         raise LedgerError(f"the pinned first block cannot be read: {error}") from error
-
-
-def _function(envelope: bytes, namespace: str) -> str:
-    """Return the contract function that a transaction called, or what kind of transaction it is."""
-    try:
-        transaction = decode_transaction(envelope)
-    except FabricError:
-        return "unreadable"
-    if transaction.chaincode != namespace or not transaction.args:
-        return transaction.chaincode or "configuration"
-    return transaction.args[0].decode(errors="replace")
 
 
 def _code_name(code: int) -> str:

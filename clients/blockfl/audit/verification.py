@@ -1,6 +1,6 @@
 """The whole proof: the chain, then every task's records, then every model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,13 +18,18 @@ _EVERY = 100
 
 @dataclass(frozen=True, kw_only=True)
 class VerificationReport:
-    """What was verified: numbers of blocks and transactions, validity codes, tasks, and the last block's hash."""
+    """What was verified: numbers of blocks and transactions, validity codes, tasks, and the last block's hash.
+
+    ``endorsements`` counts for each of the contract's transactions how many of the valid ones each organisation's contract
+    service has run and its peer has signed: an organisation that is away does not appear.
+    """
 
     blocks: int
     transactions: int
     codes: dict[str, int]
     ledger_bytes: int
     function_bytes: dict[str, int]
+    endorsements: dict[str, dict[str, int]]
     genesis_hash: str
     last_block_hash: str
     tasks: tuple[TaskProof, ...]
@@ -77,7 +82,15 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
         codes=dict(chain.codes),
         ledger_bytes=chain.block_bytes,
         function_bytes=dict(chain.function_bytes),
+        endorsements=_group(chain.endorsements),
         genesis_hash=anchor.hex(),
         last_block_hash=chain.last_hash.hex(),
         tasks=tuple(proofs),
     )
+
+
+def _group(endorsements: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    grouped: dict[str, dict[str, int]] = {}
+    for function, organisation in sorted(endorsements):
+        grouped.setdefault(function, {})[organisation] = endorsements[function, organisation]
+    return grouped

@@ -41,11 +41,11 @@ def run(
         float, typer.Option(min=0, help="Seconds after which the next member judges or closes.")
     ] = 5.0,
     takeover: Annotated[
-        float, typer.Option(min=0, help="Seconds after which another member publishes in the aggregator's place.")
+        float, typer.Option(min=0, help="Seconds after which another member sums in the aggregator's place.")
     ] = 60.0,
     until_complete: Annotated[bool, typer.Option(help="End when every task has had all its rounds.")] = False,
 ) -> None:
-    """Judge updates and close rounds; the task's aggregator also opens rounds, sums and publishes."""
+    """Judge updates, close rounds, vote for each new model; the task's aggregator also opens rounds and sums."""
     settings = AggregatorSettings(
         tasks=tuple(task or ()),
         enrolment_patience_s=enrolment_patience,
