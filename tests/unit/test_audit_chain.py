@@ -54,8 +54,7 @@ def test_who_endorsed_is_counted_for_valid_transactions_of_the_contract_only() -
     for block in recorded_blocks():
         codes = decode_metadata(block).filter
         for data, code in zip(block.data.data, codes, strict=False):
-            transaction = decode_transaction(data)
-            if code == 0 and transaction.chaincode == "app":
+            if code == 0 and (transaction := decode_transaction(data)).chaincode == "app":
                 said = [identities_pb2.SerializedIdentity.FromString(one.endorser) for one in transaction.endorsements]
                 expected.update({(transaction.args[0].decode(), one.mspid) for one in said})
     assert proof.endorsements == expected

@@ -20,8 +20,8 @@ _EVERY = 100
 class VerificationReport:
     """What was verified: numbers of blocks and transactions, validity codes, tasks, and the last block's hash.
 
-    ``endorsements`` counts for each of the contract's transactions how many of the valid ones each organisation's contract
-    service has run and its peer has signed: an organisation that is away does not appear.
+    ``endorsements`` counts, for each of the contract's transactions, of how many valid ones an organisation's peer has
+    signed the result: an organisation that is away does not appear.
     """
 
     blocks: int
