@@ -20,6 +20,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import load_authority
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout, OrganisationLayout
+from blockfl.network.network import Network
 from support.organisation import make_organisation
 from support.small_network import ORGANISATIONS, small_network
 
@@ -143,6 +144,23 @@ async def test_a_revoked_certificate_is_refused_and_stays_so_when_another_follow
         await read_network(thief)
     row = next(row for row in (await run(shown, layout, "hospital"))["organisations"] if row["revoked"])
     assert (row["organisation"], len(row["revoked"])) == ("hospital", 2)
+    assert await read_network(ConnectionProfile.load(place.profile("agent"))) == "small"
+
+
+async def test_an_agent_whose_certificate_was_revoked_gets_a_new_one(layout: Layout, tmp_path: Path) -> None:
+    place = layout.organisation("regulator")
+    agent = ConnectionProfile.load(place.profile("agent"))
+    former = Path(agent.certificate).read_bytes()
+    update = tmp_path / "agent.update"
+    await run(config, layout, "regulator", "revoke", agent.certificate, "--output", update)
+    await run(config, layout, "regulator", "sign", update, "--yes")
+    await run(config, layout, "regulator", "submit", update)
+    with pytest.raises(LedgerError, match="access denied"):
+        await read_network(agent)
+    for name in ("certificate.pem", "key.pem"):
+        place.user("agent", name).unlink()
+    await run(Network.open(layout.directory).up, lambda _: None)
+    assert Path(agent.certificate).read_bytes() != former
     assert await read_network(ConnectionProfile.load(place.profile("agent"))) == "small"
 
 
