@@ -103,9 +103,8 @@ def test_organisations_approve_one_by_one_and_a_majority_commits(
     # Each begins its contract service anew with the new package.
     network = Network.open(layout.directory)
     provision_services(network.description, layout)
-    processes = ProcessTable(layout.directory)
-    for organisation in network.description.organisations:
-        processes.replace(service_process(organisation, layout))
+    services = [service_process(organisation, layout) for organisation in network.description.organisations]
+    ProcessTable(layout.directory).replace(services)
     asyncio.run(wait_for(layout, "coordinator"))
     contract(layout, "hospital", "approve", *record)
     asyncio.run(wait_for(layout, "hospital"))

@@ -75,12 +75,13 @@ def test_a_running_process_is_not_started_twice(table: ProcessTable) -> None:
 
 
 def test_a_process_is_replaced_when_it_was_started_otherwise_and_left_alone_when_not(table: ProcessTable) -> None:
-    table.replace(spec(GREETING="hello"))
+    table.replace([spec(GREETING="hello")])
     wait_until(lambda: "here hello" in table.tail("one"))
     first = table.find("one")
-    table.replace(spec(GREETING="hello"))
+    table.replace([spec(GREETING="hello")])
     assert table.find("one") == first
-    table.replace(spec(GREETING="goodbye"))
+    table.replace([spec(GREETING="goodbye"), spec("two")])
+    assert table.state("two") == "running"
     wait_until(lambda: "here goodbye" in table.tail("one"))
     assert table.find("one") not in (first, None)
     assert table.state("one") == "running"

@@ -82,12 +82,18 @@ class ProcessTable:
             return False
         return self.start(ProcessSpec(name=name, command=record.command, environment=record.environment))
 
-    def replace(self, spec: ProcessSpec) -> None:
-        """Start a process; one that runs already, and was started otherwise, ends first."""
+    def replace(self, specs: Sequence[ProcessSpec]) -> None:
+        """Start processes; those that run already, and were started otherwise, end first, all at once."""
+        self.stop([spec.name for spec in specs if self._differs(spec)])
+        for spec in specs:
+            self.start(spec)
+
+    def _differs(self, spec: ProcessSpec) -> bool:
         record = self._read(spec.name)
-        if record is not None and (record.command, record.environment) != (list(spec.command), dict(spec.environment)):
-            self.stop([spec.name])
-        self.start(spec)
+        return record is not None and (record.command, record.environment) != (
+            list(spec.command),
+            dict(spec.environment),
+        )
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a process, if it runs."""

@@ -84,8 +84,7 @@ class ProcessRuntime:
         provision_services(description, layout)
         self._require_ports()
         report(self._launcher.banner)
-        for organisation in description.organisations:
-            self._processes.replace(service_process(organisation, layout))
+        self._processes.replace([service_process(organisation, layout) for organisation in description.organisations])
         self._launcher.start()
         for organisation in description.organisations:
             check = partial(self._processes.require_running, f"contract-{organisation.name}")
