@@ -12,6 +12,7 @@ settings.register_profile("blockfl", deadline=None)
 settings.register_profile("deep", deadline=None, max_examples=1000)
 settings.load_profile("blockfl")
 
+SLOW_S = 1800
 PLAN = pytest.StashKey[LedgerPlan]()
 
 
@@ -34,6 +35,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if "federation" not in metafunc.fixturenames:
             chosen = [name for name in chosen if name != "compose"]
         metafunc.parametrize("ledger_kind", chosen, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # Their networks alone take a busy machine longer than a test may otherwise; each wait has its own limit.
+        if item.get_closest_marker("timeout") is None and (
+            item.get_closest_marker("slow") or "ledger_kind" in getattr(item, "fixturenames", ())
+        ):
+            item.add_marker(pytest.mark.timeout(SLOW_S))
 
 
 @pytest.fixture(scope="session")

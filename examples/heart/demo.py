@@ -218,7 +218,7 @@ def play(stage: Stage, arguments: argparse.Namespace) -> dict[str, Any]:
     stage.blockfl(*task_command(stage, data, rounds), *strategy_options(arguments))
     for hospital in HOSPITALS:
         stage.start(f"institution {hospital}", institution_command(stage, hospital, data, seed))
-    stage.wait([f"institution {hospital}" for hospital in HOSPITALS], timeout_s=60 + 60 * rounds)
+    stage.wait([f"institution {hospital}" for hospital in HOSPITALS], timeout_s=120 + 180 * rounds)
     baselines = stage.directory / "baselines.json"
     training = ["--epochs", str(EPOCHS * rounds), "--batch-size", str(BATCH_SIZE)]
     stage.run([sys.executable, "-m", "examples.heart.baseline", "--seed", seed, *training, "--output", str(baselines)])
@@ -260,7 +260,7 @@ def task_command(stage: Stage, data: Path, rounds: int) -> list[str]:
             "--norm-bound",
             str(BOUND_L2),
             "--submit-seconds",
-            "120",
+            "600",
             "--judge-seconds",
             "120",
         ),

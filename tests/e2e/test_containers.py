@@ -20,7 +20,7 @@ from support.federation_processes import PORTS, FederationProcesses
 from support.ledgers import LEDGERS
 from support.port_range import find_free_base_port
 
-WAIT_S = 60
+WAIT_S = 300
 
 
 @pytest.fixture(scope="module")

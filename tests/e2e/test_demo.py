@@ -20,7 +20,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> Pat
     path = tmp_path_factory.mktemp("demo") / "result"
     command = [sys.executable, "-m", "examples.heart.demo", "--directory", str(path), "--rounds", str(ROUNDS)]
     command += ["--ledger", ledger_kind]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=290)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1700)
     assert finished.returncode == 0, finished.stderr[-4000:]
     return path
 

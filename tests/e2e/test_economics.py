@@ -20,7 +20,7 @@ from support.port_range import find_free_base_port
 TASK, DIMENSION, ROUNDS = "behaviours", 500, 12
 POOL, ENDOWMENT = 1_000_000, 20_000
 # Whoever is absent makes the others wait until the deadline.
-SUBMIT_S, WAIT_S = 20, 400
+SUBMIT_S, WAIT_S = 60, 1500
 HONEST, RIDER, BREAKER, VANISHER, EQUIVOCATOR = "cleveland", "hungary", "longbeach", "switzerland", "zurich"
 ZEROS, SCALED, ABSENT, EQUIVOCATES = tuple(range(1, ROUNDS + 1)), (2, 7), (4, 5), (9,)
 MISCONDUCT = {

@@ -10,7 +10,7 @@ from blockfl.ledger.client import Ledger
 from support.federation_processes import INSTITUTIONS, FederationProcesses
 
 DIMENSION, ROUNDS = 2000, 2
-WAIT_S = 60
+WAIT_S = 300
 
 Act = Callable[[FederationProcesses, str], None]
 
@@ -81,7 +81,7 @@ async def test_a_killed_process_loses_neither_the_round_nor_anything_acknowledge
     task = f"{victim}-{point.lower()}"
     act, _ = VICTIMS[victim]
     # An institution that loses an attempt which it had begun makes the others wait until the deadline.
-    deadline = ["--submit-seconds", "40"] if victim == "institution" else []
+    deadline = ["--submit-seconds", "90"] if victim == "institution" else []
     await asyncio.to_thread(federation.create_task, task, dimension=DIMENSION, rounds=ROUNDS, options=deadline)
     reached = asyncio.create_task(wait_for_event(federation, task, point))
     federation.start_institutions(task, dimension=DIMENSION)

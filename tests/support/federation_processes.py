@@ -122,7 +122,7 @@ class FederationProcesses:
 
     def blockfl(self, *arguments: str) -> bytes:
         finished = subprocess.run(
-            [sys.executable, "-m", "blockfl.cli.main", *arguments], capture_output=True, check=False, timeout=240
+            [sys.executable, "-m", "blockfl.cli.main", *arguments], capture_output=True, check=False, timeout=900
         )
         assert finished.returncode == 0, f"{arguments} ended with {finished.returncode}:\n{finished.stderr.decode()}"
         return finished.stdout
@@ -155,7 +155,7 @@ class FederationProcesses:
         for organisation in self.institutions:
             self.start_institution(organisation, task, dimension=dimension)
 
-    def wait_for_institutions(self, task: str, timeout_s: float = 120) -> None:
+    def wait_for_institutions(self, task: str, timeout_s: float = 600) -> None:
         """Wait until every institution's agent has ended well."""
         deadline = time.monotonic() + timeout_s
         for organisation in self.institutions:
