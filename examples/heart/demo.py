@@ -262,7 +262,7 @@ def task_command(stage: Stage, data: Path, rounds: int) -> list[str]:
             "--submit-seconds",
             "600",
             "--judge-seconds",
-            "120",
+            "600",
         ),
     ]
 

@@ -23,7 +23,7 @@ from blockfl.network.status import ProcessStatus, process_status
 from blockfl.network.volume import require_matching_keys
 
 Report = Callable[[str], None]
-_READY_S = 60.0
+_READY_S = 180.0
 
 
 class Runtime(Protocol):

@@ -25,7 +25,7 @@ from blockfl.network.membership import ChannelNodes
 from blockfl.network.node import make_connection, node_name
 from blockfl.network.volume import claim_volume, require_matching_keys
 
-_READY_S = 120.0
+_READY_S = 300.0
 _USAGE = "usage: python -m blockfl.network.setup provision|bring-up DIRECTORY"
 
 
