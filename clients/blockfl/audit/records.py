@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import VerificationError
+from blockfl.audit.terms import verify_terms
 from blockfl.fabric.rwset import hash_key
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.lineage import derive_model
@@ -65,7 +66,9 @@ class History:
         self._last: dict[str, bytes] = {}
         self._certificates: dict[tuple[str, str, str], str] = {}
         self.versions_of_key: dict[str, list[bytes]] = defaultdict(list)
-        for write in chain.writes:
+        self._first: dict[str, int] = {}
+        for position, write in enumerate(chain.writes):
+            self._first.setdefault(write.key, position)
             self._last[write.key] = write.value
             self.versions_of_key[write.key].append(write.value)
             if write.key.startswith("enrolment/"):
@@ -97,6 +100,10 @@ class History:
             raise VerificationError(f"task {task}: {organisation} never enrolled a certificate {digest}")
         return found
 
+    def is_older(self, key: str, other: str) -> bool:
+        """Whether a key was first written before another one."""
+        return key in self._first and other in self._first and self._first[key] < self._first[other]
+
     def private_hash(self, collection: str, key: str) -> str | None:
         """Return SHA-256 of a private value as the ledger holds it, or None."""
         hashed = self._chain.state.get_hash(self._chain.namespace, collection, hash_key(key))
@@ -118,12 +125,13 @@ def verify_task(history: History, task: Task) -> TaskProof:
     """
     name = task.spec.task
     rounds = history.below(Round, f"round/{name}")
+    models = history.below(Model, f"model/{name}")
     updates = accepted = 0
     for round_ in rounds:
         judged = _verify_round(history, task, round_)
+        verify_terms(task, round_, judged, models, {one.round: one for one in rounds})
         updates += len(judged)
         accepted += len(round_.accepted)
-    models = history.below(Model, f"model/{name}")
     _verify_versions(history, task, models)
     return TaskProof(
         task=name,
@@ -195,6 +203,9 @@ def _verify_update(history: History, round_: Round, organisation: str, update: U
         verify_header_signature(signed, history.certificate(round_.task, organisation, part.certificate_digest))
     except ProtocolError as error:
         raise VerificationError(f"{where}: {error}") from error
+    withdrawal = place.withdrawal_key(organisation, part.certificate_digest)
+    if history.is_older(withdrawal, place.header_key(round_.task, round_.round, organisation)):
+        raise VerificationError(f"{where}: signed with a certificate that {organisation} had withdrawn")
     if signed.header.base_digest != round_.base_digest:
         raise VerificationError(f"{where}: built on another model than the round's")
     if update.state != "accepted":

@@ -5,10 +5,12 @@ submitter of the transaction stated them, which peers accept only near their own
 """
 
 from datetime import UTC, datetime
+from math import isqrt
 
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import RefusedError
-from blockfl.protocol.records import Aggregate, Model, Round, TaskSpec, Update
+from blockfl.protocol.limits import NormRules
+from blockfl.protocol.records import Aggregate, Dispute, Model, Round, TaskSpec, Update
 
 Row = dict[str, object]
 
@@ -29,6 +31,7 @@ async def list_tasks(ledger: Ledger) -> list[Row]:
                 "institutions": list(task.spec.institutions),
                 "aggregator": task.spec.aggregator,
                 "strategy": describe_strategy(task.spec),
+                "norms": describe_norms(task.spec.norms),
                 "created": format_time(task.created_at_ms),
             }
         )
@@ -51,6 +54,38 @@ def _describe(name: str, parameters: dict[str, int]) -> str:
     return f"{name} ({', '.join(texts)})" if texts else name
 
 
+def describe_norms(rules: NormRules | None) -> str:
+    """Return a task's further norm rules in words, empty when it has none."""
+    if rules is None:
+        return ""
+    parts = []
+    if rules.tensors:
+        parts.append(f"{len(rules.tensors)} tensors bounded")
+    if rules.minimum_l2_micro:
+        parts.append(f"norm at least {rules.minimum_l2_micro / 10**6:g}")
+    if rules.minimum_cosine_micro is not None:
+        parts.append(f"cosine at least {rules.minimum_cosine_micro / 10**6:g}")
+    if rules.adaptive:
+        adaptive = rules.adaptive
+        parts.append(
+            f"bound {adaptive.factor_permille / 1000:g} times the norms of the last {adaptive.rounds} rounds, at least "
+            f"{adaptive.floor_l2_micro / 10**6:g}"
+        )
+    return ", ".join(parts)
+
+
+async def list_withdrawals(ledger: Ledger) -> list[Row]:
+    """Return a row for each certificate that its organisation withdrew."""
+    return [
+        {
+            "organisation": one.organisation,
+            "certificate_digest": one.certificate_digest,
+            "withdrawn": format_time(one.withdrawn_at_ms),
+        }
+        for one in await ledger.list_withdrawals()
+    ]
+
+
 async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
     """Return a row for each round: state, who was accepted, who voted for its model and who for another, seconds per
     step as the ledger's times give them.
@@ -61,6 +96,7 @@ async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
         updates = await ledger.list_updates(task, round_.round)
         aggregate, model = await _find_aggregate(ledger, round_), models.get(round_.round)
         votes = await ledger.list_votes(task, round_.round)
+        disputes = await ledger.list_disputes(task, round_.round)
         rows.append(
             {
                 "round": round_.round,
@@ -74,6 +110,9 @@ async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
                 ],
                 "unjudged": list(round_.unjudged),
                 "absent": list(round_.absent),
+                "norms": _norms(round_),
+                "claims": [_describe_dispute(one) for one in disputes],
+                "false_claims": sorted({one.member for one in disputes if one.state == "refuted"}),
                 "failure": round_.failure,
                 "summed_by": aggregate.summed_by if aggregate else None,
                 "votes": {vote.organisation: vote.digest for vote in votes},
@@ -89,7 +128,13 @@ async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
 async def list_updates(ledger: Ledger, task: str, number: int | None) -> list[Row]:
     """Return a row for each update of a round, or of every round."""
     numbers = [number] if number else [round_.round for round_ in await ledger.list_rounds(task)]
-    return [_update_row(update) for one in numbers for update in await ledger.list_updates(task, one)]
+    rows: list[Row] = []
+    for one in numbers:
+        disputes = await ledger.list_disputes(task, one)
+        for update in await ledger.list_updates(task, one):
+            claims = [f"{item.member}: {item.state}" for item in disputes if item.organisation == update.organisation]
+            rows.append(_update_row(update) | {"disputes": claims})
+    return rows
 
 
 async def list_models(ledger: Ledger, task: str) -> list[Row]:
@@ -122,6 +167,25 @@ async def list_models(ledger: Ledger, task: str) -> list[Row]:
             }
         )
     return rows
+
+
+def _norms(round_: Round) -> dict[str, float | None]:
+    """Return what a round froze of its task's norm rules, in the model's own units; empty when it has none."""
+    norms = round_.norms
+    if norms is None:
+        return {}
+    unit = 2.0**round_.scale
+    cosine = norms.minimum_cosine_micro
+    return {
+        "bound": norms.bound_l2_micro / 10**6,
+        "minimum": isqrt(int(norms.minimum_l2_squared)) / unit,
+        "minimum_cosine": None if cosine is None else cosine / 10**6,
+        "typical": norms.typical_l2_micro / 10**6 if norms.typical_l2_micro else None,
+    } | {f"bound of {one.tensor}": isqrt(int(one.l2_squared)) / unit for one in norms.tensors}
+
+
+def _describe_dispute(dispute: Dispute) -> str:
+    return f"{dispute.member} about {dispute.organisation}: {dispute.state}"
 
 
 def _update_row(update: Update) -> Row:

@@ -26,7 +26,7 @@ TaskName = Annotated[str, typer.Option("--task", "-t", help="The task.")]
 def tasks(profile: option.Profile, json: option.Json = False) -> None:
     """List the tasks."""
     rows = _ask(profile, views.list_tasks)
-    columns = ["task", "title", "round", "rounds", "version", "model_digest", "strategy", "institutions"]
+    columns = ["task", "title", "round", "rounds", "version", "model_digest", "strategy", "norms", "institutions"]
     Output(as_json=json).table("tasks", rows, columns)
 
 
@@ -47,6 +47,7 @@ def rounds(profile: option.Profile, task: TaskName, json: option.Json = False) -
             "absent",
             "voted",
             "outvoted",
+            "false_claims",
             "failure",
         ],
     )
@@ -62,7 +63,16 @@ def updates(
     """List the updates of a task with their verdicts."""
     rows = _ask(profile, lambda ledger: views.list_updates(ledger, task, number))
     columns = ["round", "organisation", "state", "code", "reason", "norm_l2_squared_bits", "submitted", "judged"]
+    if any(row["disputes"] for row in rows):
+        columns.append("disputes")
     Output(as_json=json).table(f"updates of {task}", rows, columns)
+
+
+@app.command()
+def withdrawals(profile: option.Profile, json: option.Json = False) -> None:
+    """List the certificates that their organisations withdrew."""
+    rows = _ask(profile, views.list_withdrawals)
+    Output(as_json=json).table("withdrawals", rows, ["organisation", "certificate_digest", "withdrawn"])
 
 
 @app.command()

@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from blockfl.audit import views
-from blockfl.cli import economics, option, strategy, workload
+from blockfl.cli import economics, norms, option, strategy, workload
 from blockfl.cli.output import Exit, Output
 from blockfl.institution.run import InitialModel, read_initial_model
 from blockfl.ledger.client import Ledger
@@ -49,6 +49,10 @@ def create(
     rounds: Annotated[int, typer.Option(min=1)] = 10,
     minimum: Annotated[int, typer.Option(min=MINIMUM_ACCEPTED, help="Updates a round needs.")] = MINIMUM_ACCEPTED,
     norm_bound: Annotated[float, typer.Option(min=1e-6, help="Largest L2 norm of an update, in weights.")] = 10.0,
+    tensor_bound: norms.TensorBounds = None,
+    minimum_norm: norms.MinimumNorm = None,
+    minimum_cosine: norms.MinimumCosine = None,
+    adaptive_bound: norms.Adaptive = None,
     weight_cap: Annotated[
         int | None,
         typer.Option(min=1, max=255, help="Largest weight of an institution; default: 16 with fedavg, else 1."),
@@ -91,6 +95,7 @@ def create(
     begun = _read_safetensors(initial) if initial else _read_keras(model, code, unconfined=unconfined, seed=seed)
     blob, chunks = split_blob(begun.content)
     manifest = begun.manifest
+    rules = norms.parse_norms(manifest, norm_bound, tensor_bound, minimum_norm, minimum_cosine, adaptive_bound)
     training = Training(epochs=epochs, batch_size=batch_size, learning_rate_micro=round(learning_rate * 10**6))
 
     def specify(consortium: Consortium) -> TaskSpec:
@@ -110,6 +115,7 @@ def create(
             bound_l2_micro=round(norm_bound * 10**6),
             weight_cap=weight_cap or (16 if linear else 1),
             samples_cap=samples_cap,
+            norms=rules,
             economics=credits,
             deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
             training=training,
