@@ -12,7 +12,7 @@ import grpc
 from fabric_protos.peer import chaincode_shim_pb2
 
 from attacks.bout import Bout
-from attacks.catalogue import Outcome, attack, refused
+from attacks.catalogue import Outcome, attack, invalid, refused, succeeded, without_effect
 from attacks.observation import attempt, attempt_all, name_refusal
 from blockfl.fabric.broadcast import broadcast
 from blockfl.fabric.config_changes import remove_organisation
@@ -320,6 +320,43 @@ async def revoked(bout: Bout) -> tuple[Outcome, ...]:
         return await attempt_all(
             gateway.endorse(proposal), gateway.evaluate(bout.network.name, "ListTasks"), bout.arena.order(endorsed)
         )
+
+
+@attack(
+    "withdrawn certificate",
+    by="outsider",
+    does="Uses a stolen client of delta whose certificate delta has withdrawn by a transaction: a call, a read, and an "
+    "enrolment that was endorsed before.",
+    expect=(refused(Code.CERTIFICATE_WITHDRAWN), invalid("MVCC_READ_CONFLICT")),
+)
+async def withdrawn(bout: Bout) -> tuple[Outcome, ...]:
+    await bout.open()
+    thief = bout.network.network.signer("delta", "client", "second-thief")
+    digest = compute_certificate_digest(thief.identity.certificate_pem.decode())
+    name = bout.network.name
+    async with bout.arena.client(thief) as gateway:
+        elsewhere = await bout.arena.make_scenario(bout.terms)
+        endorsed = await gateway.endorse(gateway.propose(name, "Enrol", elsewhere.task, "5"))
+        await bout.network.submit("delta", "WithdrawCertificate", digest)
+        return await attempt_all(
+            gateway.submit(name, "Enrol", bout.task, "85"),
+            gateway.evaluate(name, "ListTasks"),
+            bout.arena.order(endorsed),
+        )
+
+
+@attack(
+    "somebody else's certificate withdrawn",
+    by="institution",
+    does="Withdraws alpha's certificate, to keep alpha from taking part.",
+    expect=without_effect("alpha's counts as before"),
+)
+async def withdrawn_by_others(bout: Bout) -> Outcome:
+    digest = compute_certificate_digest(bout.certificate("alpha"))
+    await bout.network.submit("delta", "WithdrawCertificate", digest)
+    await bout.finish()
+    accepted = "alpha" in (await bout.scenario.round(bout.number)).accepted
+    return without_effect("alpha's counts as before") if accepted else succeeded("alpha is kept out")
 
 
 @attack(

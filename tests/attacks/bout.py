@@ -24,7 +24,7 @@ from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import Settlement
 from blockfl.protocol.model import decode_model, encode_model
-from blockfl.protocol.records import Blob, Commitment, Equivocation, Header, Round, SignedHeader, Update, Vote
+from blockfl.protocol.records import Blob, Commitment, Dispute, Equivocation, Header, Round, SignedHeader, Update, Vote
 from blockfl.protocol.seal import seal
 from blockfl.protocol.submission import compose_header, compose_place, verify_header_signature
 from reference.aggregation import apply_naively
@@ -211,6 +211,20 @@ class Bout:
         if proof.second.header == SignedHeader.decode(first).header or proof.organisation != ATTACKER:
             return succeeded("there is no proof")
         return recorded(Code.EQUIVOCATION)
+
+    async def claim_wrap(self, member: str) -> None:
+        """Have a member say on the ledger that its wrap of the attacker's update is wrong."""
+        await self.network.submit(member, "ClaimWrap", *self.place, ATTACKER)
+
+    async def settle_claim(self, member: str, settler: str, ephemeral_key: bytes) -> None:
+        """Have a member's claim settled by somebody who shows a key."""
+        shown = {"ephemeral_key": ephemeral_key}
+        await self.network.submit(settler, "SettleWrap", *self.place, ATTACKER, member, transient=shown)
+
+    async def read_claim(self) -> Outcome:
+        """Return who was right about a wrap, as the ledger has it."""
+        (dispute,) = await self.list(Dispute, "ListDisputes")
+        return Outcome("recorded", f"claim {dispute.state}")
 
     async def list_standings(self) -> bytes:
         """Return everybody's stake and reputation."""

@@ -125,6 +125,21 @@ async def cannot_open(bout: Bout) -> tuple[Outcome, ...]:
 
 
 @attack(
+    "false claim about a wrap",
+    by="committee member",
+    does="Says on the ledger that its wrapped key is wrong, and shows a made-up key for it; delta shows the true one.",
+    expect=(refused(Code.EPHEMERAL_KEY), Outcome("recorded", "claim refuted")),
+)
+async def false_claim(bout: Bout) -> tuple[Outcome, ...]:
+    await bout.open()
+    await bout.contribute("delta")
+    await bout.claim_wrap("regulator")
+    made_up = await attempt(bout.settle_claim("regulator", "regulator", b"e" * 32))
+    await bout.settle_claim("regulator", "delta", bout.scenario.ephemeral_key("delta", "regulator", bout.number))
+    return made_up, await bout.read_claim()
+
+
+@attack(
     "censoring member",
     by="committee member",
     does="Neither takes delta's chunks nor judges its update, though it works otherwise.",

@@ -138,6 +138,24 @@ async def wrong_wrap(bout: Bout) -> Outcome:
 
 
 @attack(
+    "wrong wrap denied",
+    by="institution",
+    does="Spoils the regulator's wrap and says that the regulator lies; the university shows the key of its own wrap.",
+    expect=(Outcome("recorded", "claim upheld"), rejected(Code.WRAP_WRONG)),
+)
+async def wrap_denied(bout: Bout) -> tuple[Outcome, ...]:
+    await bout.open()
+    forgery = await bout.seal()
+    good = wrap_of(forgery.header, "regulator")
+    bad = rewrap(forgery.header, "regulator", good.model_copy(update={"ciphertext": "00" * 48}))
+    await bout.submit(bad)
+    await bout.upload(*forgery.chunks)
+    await bout.claim_wrap("regulator")
+    await bout.settle_claim("regulator", "university", bout.scenario.ephemeral_key("delta", "university", bout.number))
+    return await bout.read_claim(), await bout.judge()
+
+
+@attack(
     "wrap of another update for one member",
     by="institution",
     does="Wraps to the regulator a good key, that of another sealing of the same values.",
