@@ -1,6 +1,6 @@
 """What the auditor finds in the records of a task: every fixture breaks one thing, as colluding organisations could."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,9 +11,12 @@ from blockfl.audit.records import History, TaskProof, verify_task
 from blockfl.fabric.rwset import Version, hash_key, hash_value
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
 from blockfl.protocol import place
-from blockfl.protocol.records import Aggregate, Model, Round, SignedHeader, Task, Update, Vote
+from blockfl.protocol.limits import RoundNorms
+from blockfl.protocol.records import Aggregate, Model, Round, SignedHeader, Task, Update, Vote, Withdrawal
+from blockfl.protocol.terms import freeze_norms
 from support.federation import INSTITUTIONS
 from support.scenario import TASK, Scenario
+from support.strict_task import StrictTask, make_strict_spec
 from support.world import World
 
 CONTRACT = "blockfl"
@@ -40,9 +43,16 @@ async def told() -> tuple[Records, dict[tuple[str, str], bytes]]:
     return public, private
 
 
-def make_history(public: Records, private: dict[tuple[str, str], bytes]) -> History:
+def make_history(
+    public: Records,
+    private: dict[tuple[str, str], bytes],
+    *,
+    first: Sequence[Write] = (),
+    last: Sequence[Write] = (),
+) -> History:
     chain = ChainProof(genesis_hash=b"", namespace=CONTRACT)
-    chain.writes = [Write(block_number=1, key=key, value=value) for key, value in sorted(public.items())]
+    writes = [Write(block_number=1, key=key, value=value) for key, value in sorted(public.items())]
+    chain.writes = [*first, *writes, *last]
     hashed = tuple(
         HashedUpdate(
             namespace=CONTRACT,
@@ -100,6 +110,18 @@ def vote_as_institution(public: Records) -> None:
     public[place.vote_key(TASK, 2, INSTITUTIONS[0])] = vote.encode()
 
 
+def declare_more(public: Records) -> None:
+    round_ = Round.decode(public[ROUND])
+    parts = tuple(one.model_copy(update={"samples": 10 * one.samples}) for one in round_.participants[:1])
+    public[ROUND] = round_.model_copy(update={"participants": (*parts, *round_.participants[1:])}).encode()
+
+
+def invent_norms(public: Records) -> None:
+    round_ = Round.decode(public[ROUND])
+    norms = freeze_norms(make_strict_spec()[0], 1_000_000, round_.scale, has_reference=True)
+    public[ROUND] = round_.model_copy(update={"norms": norms}).encode()
+
+
 VOTE = place.vote_key(TASK, 2, "regulator")
 UPDATE = place.update_key(TASK, 1, INSTITUTIONS[0])
 ROUND, MODEL, AGGREGATE = place.round_key(TASK, 2), place.model_key(TASK, 2), place.aggregate_key(TASK, 2)
@@ -127,6 +149,10 @@ FAULTS: dict[str, tuple[Callable[[Records], None], str]] = {
     ),
     "a version that names other voters": (edit(Model, MODEL, voters=("regulator",)), "names the votes of regulator"),
     "a round that wanted more votes": (edit(Round, ROUND, threshold=3), "needed are 3"),
+    "another bound than the task's": (edit(Round, ROUND, bound_l2_squared="1"), "scale or bounds do not follow"),
+    "another bound on values": (edit(Round, ROUND, bound_linf=1), "scale or bounds do not follow"),
+    "a weight that nobody declared samples for": (declare_more, "weights do not follow from the declared samples"),
+    "norm rules that the task does not have": (invent_norms, "norm rules do not follow"),
     "a vote of an institution": (vote_as_institution, "alpha voted and is not in the round's committee"),
     "another initial model": (edit(Model, place.model_key(TASK, 0), digest="0" * 64), "not the task's initial model"),
 }
@@ -189,3 +215,75 @@ def test_a_sum_that_is_not_on_the_ledger_is_named(told: tuple[Records, dict[tupl
     del private[place.MODELS, place.model_chunk_key(TASK, total.chunks[0])]
     with pytest.raises(VerificationError, match="is not on the ledger"):
         verify(public, private)
+
+
+# --- a task with every norm rule
+
+
+@pytest.fixture
+async def strict() -> tuple[Records, dict[tuple[str, str], bytes]]:
+    """The same of three published rounds with norm rules, in the second of which one update was rejected."""
+    world = World()
+    task = StrictTask(world, world.consortium, world.signers, world.opening_keys, make_strict_spec())
+    await task.prepare()
+    _, model = await task.play(1, task.initial_model, {})
+    _, model = await task.play(2, model, {"gamma": "least norm"})
+    await task.play(3, model, {})
+    cells = world.snapshot()
+    public = {key: cell.value for (collection, key), cell in cells.items() if not collection}
+    return public, {at: cell.value for at, cell in cells.items() if at[0]}
+
+
+def test_rounds_whose_bound_adapts_verify(strict: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    assert verify(*strict).rounds == 3
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"typical_l2_micro": 1},
+        {"bound_l2_micro": 7},
+        {"minimum_l2_squared": "0"},
+        {"minimum_cosine_micro": 5},
+        {"tensors": ()},
+    ],
+)
+def test_norm_rules_other_than_those_that_follow_are_named(
+    strict: tuple[Records, dict[tuple[str, str], bytes]], number: int, changes: dict[str, Any]
+) -> None:
+    public, private = strict
+    key = place.round_key(TASK, number)
+    norms = Round.decode(public[key]).norms
+    assert isinstance(norms, RoundNorms)
+    edit(Round, key, norms=norms.model_copy(update=changes))(public)
+    with pytest.raises(VerificationError, match=f"round {number}: (the norm rules|scale or bounds) do not follow"):
+        verify(public, private)
+
+
+def test_a_round_that_forgot_its_norm_rules_is_named(strict: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
+    public, private = strict
+    edit(Round, place.round_key(TASK, 1), norms=None)(public)
+    with pytest.raises(VerificationError, match="round 1: the norm rules do not follow"):
+        verify(public, private)
+
+
+# --- withdrawn certificates
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_update_signed_with_a_certificate_withdrawn_before_is_named_and_one_after_stands(
+    told: tuple[Records, dict[tuple[str, str], bytes]], before: bool
+) -> None:
+    public, private = told
+    header = SignedHeader.decode(public[place.header_key(TASK, 2, INSTITUTIONS[0])]).header
+    digest = header.certificate_digest
+    record = Withdrawal(organisation=INSTITUTIONS[0], certificate_digest=digest, withdrawn_at_ms=5)
+    write = Write(block_number=1, key=place.withdrawal_key(INSTITUTIONS[0], digest), value=record.encode())
+    history = make_history(public, private, first=[write] if before else [], last=[write])
+    task = history.get(Task, place.task_key(TASK))
+    if not before:
+        assert verify_task(history, task).accepted == 8
+        return
+    with pytest.raises(VerificationError, match="signed with a certificate that alpha had withdrawn"):
+        verify_task(history, task)
