@@ -92,6 +92,7 @@ class Aggregator:
         self._consortium: Consortium | None = None
         self._tasks: tuple[Task, ...] | None = None
         self._settled: set[tuple[str, int]] = set()
+        self._voted: dict[str, int] = {}
 
     async def run(self) -> None:
         """Work until cancelled, or until every task is complete when the settings say so.
@@ -176,6 +177,7 @@ class Aggregator:
             self._report("registered the opening key")
 
     async def _attend(self, consortium: Consortium, task: Task, outlook: _Outlook) -> None:
+        await self._tell_of_vote(task.spec.task)
         progress = await self._ledger.read_progress(task.spec.task)
         round_ = await self._ledger.read_round(task.spec.task, progress.round) if progress.round else None
         if round_ is not None and not await self._settle(consortium, task, round_, outlook):
@@ -367,9 +369,19 @@ class Aggregator:
         self._store.put(content)
         digest = compute_digest(content)
         await self._ledger.publish_model(name, number, digest)
-        is_published = (await self._ledger.read_round(name, number)).state == "published"
-        done = f"published version {round_.base_version + 1}" if is_published else f"voted for {digest[:16]}…"
-        self._report(f"task {name}, round {number}: {done}")
+        self._report(f"task {name}, round {number}: voted for {digest[:16]}…")
+        self._voted[name] = number
+        await self._tell_of_vote(name)
+
+    async def _tell_of_vote(self, name: str) -> None:
+        """Report what has become of the round that this member voted on last, once it is over."""
+        if name not in self._voted:
+            return
+        round_ = await self._ledger.read_round(name, self._voted[name])
+        if round_.state == "published":
+            self._report(f"task {name}, round {round_.round}: published version {round_.base_version + 1}")
+        if round_.state != "closed":
+            del self._voted[name]
 
     async def _abandon(self, round_: Round) -> bool:
         """Give a round up; return whether it is over."""
