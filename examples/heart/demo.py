@@ -182,7 +182,8 @@ def main() -> None:
             Stage(directory, 0, "").blockfl("network", "down", "--directory", str(directory / "network"), "--yes")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    stage = Stage(directory, find_free_ports(), arguments.ledger)
+    # Two demos that begin at the same time look in different places.
+    stage = Stage(directory, find_free_ports(17050 + PORTS * (os.getpid() % 200)), arguments.ledger)
     try:
         with terminating():
             summary = play(stage, arguments)
