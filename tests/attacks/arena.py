@@ -31,9 +31,10 @@ from blockfl.fabric.identity import Signer, private_key_pem
 from blockfl.fabric.transaction import Proposal, decode_transaction
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.ledger.store import ModelStore
 from blockfl.protocol import place
 from blockfl.protocol.economics import TREASURY
-from blockfl.protocol.records import Consortium
+from blockfl.protocol.records import Consortium, TaskSpec
 from support.consortium import CHANNEL
 from support.contract_network import Answer, ContractNetwork, contract_network
 from support.federation import INSTITUTIONS, make_consortium
@@ -107,9 +108,12 @@ class Arena:
     async def make_scenario(self, terms: Terms) -> Scenario:
         """Create another task, in which nobody has enrolled."""
         self._made += 1
+        return await self.propose_task(*terms.make_spec(f"{terms.name}-{self._made}"))
+
+    async def propose_task(self, spec: TaskSpec, model: bytes) -> Scenario:
+        """Create this task."""
         told = self._told
-        spec = terms.make_spec(f"{terms.name}-{self._made}")
-        scenario = Crowd(self.network, told.consortium, told.signers, told.opening_keys, spec)
+        scenario = Crowd(self.network, told.consortium, told.signers, told.opening_keys, (spec, model))
         await scenario.create()
         return scenario
 
@@ -177,6 +181,11 @@ class Arena:
         )
         async with Ledger(profile) as ledger:
             yield ledger
+
+    def make_store(self) -> ModelStore:
+        """Return an empty store of models."""
+        self._made += 1
+        return ModelStore(self._directory / "stores" / str(self._made))
 
     # The stages of a transaction, one by one
 

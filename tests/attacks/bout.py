@@ -24,7 +24,18 @@ from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import Settlement
 from blockfl.protocol.model import decode_model, encode_model
-from blockfl.protocol.records import Blob, Commitment, Dispute, Equivocation, Header, Round, SignedHeader, Update, Vote
+from blockfl.protocol.records import (
+    Blob,
+    Commitment,
+    Dispute,
+    Equivocation,
+    Header,
+    Round,
+    SignedHeader,
+    TaskSpec,
+    Update,
+    Vote,
+)
 from blockfl.protocol.seal import seal
 from blockfl.protocol.submission import compose_header, compose_place, verify_header_signature
 from reference.aggregation import apply_naively
@@ -122,6 +133,11 @@ class Bout:
     def forsake(self) -> None:
         """Give the task up: the attack has stopped it for good, and only other tasks can go on."""
         self._forsaken = True
+
+    async def adopt(self, spec: TaskSpec, model: bytes) -> None:
+        """Go over to another task."""
+        self.scenario = await self.arena.propose_task(spec, model)
+        self.task, self.number = spec.task, 1
 
     async def play_before(self) -> Bout:
         """Play an honest round first, and go on to the next one."""

@@ -27,6 +27,7 @@ How = Literal[
     "rejected",
     "recorded",
     "outvoted",
+    "found",
     "unpaid",
     "fined",
     "without effect",
@@ -40,6 +41,7 @@ MEANINGS: Final[dict[How, str]] = {
     "rejected": "judged by the committee; the verdict with its code is on the ledger and the update in no sum",
     "recorded": "the proof with its code stays on the ledger, and the update is in no sum",
     "outvoted": "the others decide without the attacker: by which rule or threshold",
+    "found": "it gets on to the ledger, and everybody who checks finds it: who, and with which code",
     "unpaid": "no rule sees it, and it earns nothing",
     "fined": "it costs credits: the verdict's code",
     "without effect": "it is let through and changes nothing for anybody: why",
@@ -174,6 +176,11 @@ def rejected(code: Code) -> Outcome:
 def recorded(code: Code) -> Outcome:
     """Proven on the ledger."""
     return Outcome("recorded", code.identifier)
+
+
+def found(by: str, code: Code) -> Outcome:
+    """On the ledger, and found out."""
+    return Outcome("found", f"{by}, {code.identifier}")
 
 
 def outvoted(by: str) -> Outcome:

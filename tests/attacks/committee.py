@@ -8,16 +8,20 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from attacks.bout import Bout
-from attacks.catalogue import Outcome, attack, invalid, outvoted, refused, succeeded, without_effect
-from attacks.observation import attempt, attempt_all
+from attacks.catalogue import Outcome, attack, found, invalid, outvoted, refused, succeeded, without_effect
+from attacks.observation import attempt, attempt_all, name_refusal
 from attacks.terms import BRIEF
+from blockfl.audit.aggregate import check_aggregate
+from blockfl.audit.errors import VerificationError
 from blockfl.contract.state import State
 from blockfl.fabric.shim import Context, ContractFault
+from blockfl.ledger.lineage import obtain_model
 from blockfl.protocol import place
 from blockfl.protocol.aggregation import RANDOMNESS_SUM_BYTES, encode_sum
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.codes import Code
+from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.commitment import add_commitments, compute_commitment, decode_commitment
+from blockfl.protocol.optimiser import decode_version
 from blockfl.protocol.records import Blob
 from blockfl.protocol.seal import encode_public_key
 from support.contract_network import Answer
@@ -362,10 +366,10 @@ async def second_sum(bout: Bout) -> Outcome:
     by="two committee members",
     does="Two services endorse a record that attests a forged sum; the threshold lets it in, the majority does not "
     "publish it.",
-    expect=refused(Code.SUM_MISMATCH),
+    expect=(refused(Code.SUM_MISMATCH), found("blockfl audit check-aggregate", Code.SUM_MISMATCH)),
     terms=BRIEF,
 )
-async def colluding(bout: Bout) -> Outcome:
+async def colluding(bout: Bout) -> tuple[Outcome, ...]:
     await bout.open(ends_soon=True)
     await bout.close()
     data = bytearray(await bout.scenario.total(bout.number))
@@ -378,8 +382,14 @@ async def colluding(bout: Bout) -> Outcome:
     await bout.arena.bend("coordinator", key, ["coordinator", "regulator"], value=record.encode())
     for member in ("coordinator", "regulator"):
         outcome = await attempt(bout.scenario.vote(member, "ab" * 32, bout.number))
+    async with bout.arena.ledger("alpha") as ledger:
+        try:
+            await check_aggregate(ledger, *bout.place_typed)
+            check = succeeded("nobody finds it")
+        except VerificationError as error:
+            check = Outcome("found", f"blockfl audit check-aggregate, {name_refusal(str(error))}")
     await bout.abandon()
-    return outcome
+    return outcome, check
 
 
 # Publication
@@ -411,6 +421,52 @@ async def other_model(bout: Bout) -> Outcome:
     await bout.finish()
     digest = (await bout.scenario.model(bout.number)).digest
     return outvoted("the committee's threshold") if digest != "ab" * 32 else succeeded("it is published")
+
+
+@attack(
+    "false model by two members",
+    by="two committee members",
+    does="Two members vote for a model that does not follow from the sum; it is published, and nobody takes it.",
+    expect=found("every institution", Code.MODEL_MISMATCH),
+)
+async def false_model(bout: Bout) -> tuple[Outcome, ...]:
+    await close(bout)
+    await bout.scenario.attest(bout.number)
+    for member in ("coordinator", "regulator"):
+        await bout.scenario.vote(member, "ab" * 32, bout.number)
+    # Nobody can go on with this task.
+    bout.forsake()
+    return await try_to_train(bout)
+
+
+@attack(
+    "NaN in the initial model",
+    by="coordinator",
+    does="Creates a task whose initial model has a value that is no number; the ledger holds bytes and does not look.",
+    expect=found("every institution", Code.NOT_FINITE),
+)
+async def initial_nan(bout: Bout) -> tuple[Outcome, ...]:
+    bout.forsake()
+    spec, model = bout.terms.make_spec("no-number")
+    spoilt = model[:-4] + np.array([np.nan], dtype="<f4").tobytes()
+    blob, _ = split_blob(spoilt)
+    await bout.adopt(spec.model_copy(update={"initial_model": blob}), spoilt)
+    return await try_to_train(bout)
+
+
+async def try_to_train(bout: Bout) -> tuple[Outcome, ...]:
+    """Have every institution obtain the newest version as the product's agent does before it trains."""
+    outcomes = []
+    for name in bout.scenario.spec.institutions:
+        async with bout.arena.ledger(name) as ledger:
+            task, progress = await ledger.read_task(bout.task), await ledger.read_progress(bout.task)
+            try:
+                content = await obtain_model(ledger, bout.arena.make_store(), task, progress.version)
+                decode_version(task.spec, content)
+                outcomes.append(succeeded(f"{name} trains on it"))
+            except ProtocolError as error:
+                outcomes.append(found("every institution", error.code))
+    return tuple(dict.fromkeys(outcomes))
 
 
 @attack(
