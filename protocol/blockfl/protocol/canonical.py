@@ -14,6 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from blockfl.protocol.codes import Code, ProtocolError
 
 MAX_INTEGER = 2**53 - 1
+MAX_RECORD_BYTES = 4 * 1024 * 1024
+"""No record is longer."""
+MAX_RECORD_NAMES = 50_000
+"""No record has more fields, those of the records in it counted: an unknown one costs far more than its bytes."""
+_SHOWN = 200
+_MAX_FAULTS = 100
+"""So many faults are looked at to name the first; the list of a million would be larger than what was sent."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$")]
@@ -48,15 +55,33 @@ class Record(BaseModel):
         Raises:
             ProtocolError: BFL301, naming the field, when the bytes are anything else.
         """
+        names = data.count(b'":')
+        if len(data) > MAX_RECORD_BYTES or names > MAX_RECORD_NAMES:
+            raise ProtocolError(
+                Code.MALFORMED,
+                f"{cls.__name__}: expected at most {MAX_RECORD_BYTES} bytes with {MAX_RECORD_NAMES} names, "
+                f"got {len(data)} with {names}",
+            )
         try:
             record = cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the record"
-            raise ProtocolError(Code.MALFORMED, f"{cls.__name__}: {place}: {first['msg']}") from error
+            raise ProtocolError(Code.MALFORMED, f"{cls.__name__}: {_describe(error)}") from error
         if record.encode() != data:
             raise ProtocolError(Code.MALFORMED, f"{cls.__name__}: not in canonical form (RFC 8785)")
         return record
+
+
+def _describe(error: ValidationError) -> str:
+    if error.error_count() > _MAX_FAULTS:
+        return f"{error.error_count()} faults"
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the record"
+    # Place and message may hold what was sent.
+    return f"{_cut(place)}: {_cut(first['msg'])}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def compute_digest(data: bytes | bytearray | memoryview) -> str:

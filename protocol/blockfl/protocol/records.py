@@ -9,7 +9,7 @@ Source: design of the protocol, ``docs/protocol.md``.
 from base64 import b64decode, b64encode
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import FailFast, Field, StringConstraints, model_validator
 
 from blockfl.protocol.canonical import Decimal, Digest, Hex, Name, Natural, Positive, Record
 from blockfl.protocol.economics import Economics
@@ -34,7 +34,7 @@ COMMITMENT_BYTES = 8192
 MAX_COMMITTED_DIMENSION = 2**26
 """Beyond that, verifying a sum by commitments would keep every contract service busy for too long."""
 
-Organisations = tuple[Name, ...]
+Organisations = Annotated[tuple[Name, ...], FailFast()]
 Role = Literal["committee", "coordinator", "institution"]
 Text = Annotated[str, StringConstraints(max_length=500)]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -50,7 +50,7 @@ class Member(Record):
     """An organisation of the consortium and its roles."""
 
     organisation: Name
-    roles: tuple[Role, ...]
+    roles: Annotated[tuple[Role, ...], FailFast()]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -68,7 +68,7 @@ class Consortium(Record):
     channel: Name
     contract: Name
     sequence: Positive
-    members: tuple[Member, ...]
+    members: Annotated[tuple[Member, ...], FailFast()]
     threshold: Positive
 
     @property
@@ -98,7 +98,7 @@ class Blob(Record):
 
     digest: Digest
     size_bytes: Positive
-    chunks: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MAX_CHUNKS)]
+    chunks: Annotated[tuple[Digest, ...], FailFast(), Field(min_length=1, max_length=MAX_CHUNKS)]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -112,7 +112,7 @@ class Tensor(Record):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     dtype: Literal["float32"]
-    shape: Annotated[tuple[Positive, ...], Field(max_length=8)]
+    shape: Annotated[tuple[Positive, ...], FailFast(), Field(max_length=8)]
     offset: Natural
 
     @property
@@ -133,7 +133,7 @@ class Tensor(Record):
 class Manifest(Record):
     """The model's tensors in their agreed order, without gaps."""
 
-    tensors: Annotated[tuple[Tensor, ...], Field(min_length=1, max_length=MAX_TENSORS)]
+    tensors: Annotated[tuple[Tensor, ...], FailFast(), Field(min_length=1, max_length=MAX_TENSORS)]
 
     @property
     def dimension(self) -> int:
@@ -359,9 +359,9 @@ class Round(Record):
     failure: Literal["", "too few accepted", "abandoned"]
     base_version: Natural
     base_digest: Digest
-    committee: tuple[Recipient, ...]
+    committee: Annotated[tuple[Recipient, ...], FailFast()]
     threshold: Positive
-    participants: tuple[Participant, ...]
+    participants: Annotated[tuple[Participant, ...], FailFast()]
     scale: Annotated[int, Field(ge=-64, le=64)]
     bound_l2_squared: Decimal
     bound_linf: Natural
@@ -408,13 +408,13 @@ class Header(Record):
     manifest_digest: Digest
     payload_digest: Digest
     payload_bytes: Positive
-    chunk_digests: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MAX_CHUNKS)]
+    chunk_digests: Annotated[tuple[Digest, ...], FailFast(), Field(min_length=1, max_length=MAX_CHUNKS)]
     dimension: Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
     samples: Positive
     weight: Positive
     scale: Annotated[int, Field(ge=-64, le=64)]
     bound_l2_squared: Decimal
-    wrapped_keys: Annotated[tuple[WrappedKey, ...], Field(min_length=1, max_length=64)]
+    wrapped_keys: Annotated[tuple[WrappedKey, ...], FailFast(), Field(min_length=1, max_length=64)]
     key_commitment: Digest
     commitment_digest: Digest | None
 
