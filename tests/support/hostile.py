@@ -7,6 +7,7 @@ python -m support.hostile greedy   something that the limits must stop, to see t
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -122,11 +123,14 @@ def _with(document: Any, place: tuple[Any, ...], content: bytes) -> bytes:
 def make_calls(function: str) -> None:
     """Make every hostile call of one function: each is refused with a code, or succeeds."""
     world, _, valid = prepared()
+    gc.freeze()
     for what, arguments, transient in hostile_calls(world, function, valid.get(function, [])):
         call = world.simulate("alpha", "coordinator", "", raw=[function.encode(), *arguments], transient=transient)
         try:
             asyncio.run(call)
         except Refused as refusal:
+            # Errors and the frames that they passed through hold each other until they are collected.
+            gc.collect()
             if not CODED.fullmatch(refusal.text) or len(refusal.text) > _LONGEST_REFUSAL:
                 raise AssertionError(f"{what}: {len(refusal.text)}: {refusal.text[:500]}") from refusal
 

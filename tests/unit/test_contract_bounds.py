@@ -31,6 +31,7 @@ def run(*arguments: str) -> list[str]:
 
 
 @LIMITED
+@pytest.mark.timeout(1200)
 def test_every_transaction_and_read_stays_within_its_memory_and_time_on_hostile_calls() -> None:
     functions = sorted(World().contracts["alpha"].table)
     assert run() == [f"{function}: bounded" for function in functions]
