@@ -141,6 +141,27 @@ async def test_four_institutions_train_two_rounds_and_arrive_at_the_published_mo
     assert all(site.steps[-1].stage == "done" for site in stage.sites.values())
 
 
+async def test_after_a_round_that_was_given_up_the_institutions_take_part_in_the_next_on_the_same_model(
+    stage: Stage,
+) -> None:
+    ledger = stage.referee.ledger
+    async with stage.running(*ORGANISATIONS):
+        await stage.referee.wait_for_enrolments(len(ORGANISATIONS))
+        first = await stage.referee.open(1)
+        await stage.referee.wait_for_uploads(1, *ORGANISATIONS)
+        for organisation in ORGANISATIONS:
+            await ledger.judge_update("heart", 1, organisation)
+        await ledger.close_round("heart", 1)
+        stage.hub.world.now_ms = (await ledger.read_round("heart", 1)).publish_deadline_ms + 1
+        await ledger.abandon_round("heart", 1)
+        second = await stage.referee.open(2)
+        await stage.referee.wait_for_uploads(2, *ORGANISATIONS)
+        await stage.referee.settle(2)
+        await stage.referee.wait_for_metrics(1, len(ORGANISATIONS))
+    assert second.base_digest == first.base_digest
+    assert [model.round for model in await ledger.list_models("heart")] == [0, 2]
+
+
 async def test_the_model_moves_towards_the_weighted_mean_of_what_the_institutions_learnt(stage: Stage) -> None:
     await run_all(stage, rounds=2)
 

@@ -136,7 +136,8 @@ def create(
     output.result(json_format.loads(spec.encode()))
     output.line(
         f"task {task}: {manifest.dimension} parameters in {len(manifest.tensors)} tensors, {rounds} rounds, "
-        f"institutions {', '.join(spec.institutions)}, {views.describe_strategy(spec)}, initial model {blob.digest}"
+        f"institutions {', '.join(spec.institutions)}, {views.describe_strategy(spec)}, initial model {blob.digest}, "
+        f"{submit_seconds} s to submit, {judge_seconds} s to judge, {publish_seconds} s to publish"
     )
 
 

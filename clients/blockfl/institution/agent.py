@@ -304,6 +304,8 @@ class InstitutionAgent:
         if round_.state == "open" or round_.participant(self._ledger.organisation) is None:
             return
         organisation, number = self._ledger.organisation, round_.round
+        if round_.failure == "abandoned":
+            self._skip(number, "the round was given up, it was not published in time")
         if (number, "verdict") in self._told:
             return
         text = "accepted"
@@ -314,7 +316,7 @@ class InstitutionAgent:
             text = "absent: no update was submitted"
         elif organisation in round_.unjudged:
             text = "not judged in time"
-        if round_.state == "failed":
+        if round_.failure == "too few accepted":
             text += f"; the round failed, {len(round_.accepted)} updates were accepted"
         self._tell_once(number, "verdict", text)
 
