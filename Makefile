@@ -32,7 +32,7 @@ test: $(STAMP) ## Every test; TEST="-k name" chooses, REQUIRE=local fails where 
 	$(BIN)/python -m pytest $(addprefix --require ,$(REQUIRE)) $(TEST)
 
 attacks: $(STAMP) ## Every attack on a network of its own, one line each; LEDGER=local, ATTACKS="--json", "-k seals"
-	PYTHONPATH=tests $(BIN)/python -m attacks --ledger $(LEDGER) $(ATTACKS)
+	GRPC_VERBOSITY=NONE PYTHONPATH=tests $(BIN)/python -m attacks --ledger $(LEDGER) $(ATTACKS)
 
 check: $(STAMP) ## Formatting, lint, types, imports between the rooms
 	$(BIN)/ruff format --check .

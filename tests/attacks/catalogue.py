@@ -54,9 +54,11 @@ AREAS: Final = {
     "updates": "What an update says",
     "seals": "How an update is sealed and signed",
     "timing": "When something is sent",
-    "committee": "Members of the committee",
+    "committee": "Verdicts, and members that do not work",
+    "sums": "Sums and models",
     "ledger": "Transactions past the contract",
     "access": "Who may do what",
+    "words": "Malformed calls",
     "credits": "Credits",
 }
 """The modules of this directory that hold attacks, and their headings."""

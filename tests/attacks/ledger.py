@@ -274,32 +274,6 @@ async def flood_past_limit(bout: Bout) -> tuple[Outcome, ...]:
     return gone, again
 
 
-@attack(
-    "calls the contract does not have",
-    by="institution",
-    does="Calls functions that do not exist, with too few and too many arguments and transient fields.",
-    expect=(refused(Code.UNKNOWN_TRANSACTION), refused(Code.ARGUMENTS)),
-)
-async def unknown(bout: Bout) -> tuple[Outcome, ...]:
-    await bout.open()
-
-    async def call(function: str, *arguments: str, transient: dict[str, bytes] | None = None) -> None:
-        await bout.network.submit("delta", function, *arguments, transient=transient)
-
-    return await attempt_all(
-        call(""),
-        call("__init__"),
-        call("table"),
-        call("judgeupdate", *bout.place, "delta"),
-        call("Enrol"),
-        call("Enrol", bout.task),
-        call("Enrol", bout.task, "1", "2"),
-        call("Enrol", bout.task, "1", transient={"chunk": b""}),
-        call("UploadChunk", *bout.place, "0"),
-        call("UploadChunk", *bout.place, "0", transient={"chunk": b"x", "other": b"y"}),
-    )
-
-
 async def bend_alone(bout: Bout, key: str) -> Endorsed:
     """Have a write to any record endorsed by delta's service alone."""
     return await bout.arena.endorse("delta", "Bend", "write", "", key, transient={"value": b"bent"}, endorsers=ONE)
