@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from blockfl.protocol.aggregation import Sum, Total
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.norms import compute_norms
 from blockfl.protocol.payload import MAX_VALUE, Values
 from blockfl.protocol.scoring import Gram, compute_gram
 from blockfl.protocol.strategy import (
@@ -165,7 +166,7 @@ def _combine_clipped(dimension: int, count: int, threshold: int | None) -> Combi
         norms = []
         for index in range(count):
             values = _check(dimension, (yield index))
-            norms.append(compute_gram([values])[0][0])
+            norms.append(compute_norms(values).l2_squared)
         threshold = sorted(norms)[(count - 1) // 2]
     total = Sum(dimension)
     for index in range(count):
@@ -178,7 +179,7 @@ def clip(values: Values, l2_squared: int) -> Values:
 
     Each value becomes x·p ÷ 2^30, cut towards zero, where p = ⌊√(l2_squared · 2^60 ÷ Σx²)⌋.
     """
-    norm = compute_gram([values])[0][0]
+    norm = compute_norms(values).l2_squared
     if norm <= l2_squared:
         return values
     ratio = isqrt((l2_squared << 2 * _RATIO_BITS) // norm)
