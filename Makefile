@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test attacks check format bench accuracy economics docs lock compose images wheelhouse fuzz clean
+.PHONY: help install demo test attacks check format bench accuracy robustness economics docs lock compose images wheelhouse fuzz clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: $(STAMP) ## Rounds and transactions, timed (result in build/bench)
 
 accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result in build/accuracy)
 	$(BIN)/python -m benchmarks.accuracy
+
+robustness: $(STAMP) ## Every aggregation rule under every attack, 4 of 11 poisoned (result in build/robustness)
+	$(BIN)/python -m benchmarks.robustness
 
 economics: $(STAMP) ## What each behaviour earns over 200 rounds (result in build/economics)
 	$(BIN)/python -m benchmarks.economics

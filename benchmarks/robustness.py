@@ -8,6 +8,7 @@ is on the union of the hospitals' test sets. Writes ``build/robustness/summary.j
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -235,8 +236,13 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("build/robustness"))
     arguments = parser.parse_args()
     started = time.monotonic()
+    measured: dict[Case, list[float]] = {}
+    cases = list(list_cases(arguments.splits))
     with ProcessPoolExecutor(arguments.processes) as pool:
-        measured = dict(pool.map(measure, list_cases(arguments.splits), chunksize=8))
+        for case, accuracies in pool.map(measure, cases, chunksize=4):
+            measured[case] = accuracies
+            if len(measured) % 62 == 0:
+                print(f"{len(measured)} of {len(cases)} trainings", file=sys.stderr, flush=True)
     lines: list[str] = []
     losses = {}
     for layout in LAYOUTS:
