@@ -47,7 +47,7 @@ from blockfl.protocol.strategy import (
 from blockfl.protocol.terms import compute_bounds, compute_weights
 
 INSTITUTIONS, POISONED = 11, 4
-ROUNDS, EPOCHS = 30, 2
+ROUNDS, EPOCHS = 20, 2
 BOUND_L2 = 1.0
 WEIGHT_CAP = 16
 TARGET_POINTS = 2.0
@@ -231,7 +231,7 @@ def print_optimisers(layout: str, measured: Mapping[Case, list[float]]) -> list[
 def main() -> None:
     """Run everything, print the tables and write them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--splits", type=int, default=8)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--directory", type=Path, default=Path("build/robustness"))
     arguments = parser.parse_args()

@@ -14,6 +14,7 @@ from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import (
     CHUNK_BYTES,
     MAX_COMMITTED_DIMENSION,
+    MAX_COMPARED_VALUES,
     MAX_DIMENSION,
     MAX_TENSORS,
     Aggregate,
@@ -250,6 +251,30 @@ def test_parameters_of_a_rule_that_mean_nothing_are_refused() -> None:
     refuse(TaskSpec, "clip nothing", spec, aggregation={"rule": "norm_clipped_mean", "clip_l2_micro": 1_000_001})
 
 
+@pytest.mark.parametrize(
+    ("aggregation", "limited"),
+    [
+        ({"rule": "median"}, True),
+        ({"rule": "trimmed_mean", "trim": 1}, True),
+        ({"rule": "krum", "byzantine": 0}, True),
+        ({"rule": "norm_clipped_mean", "clip_l2_micro": 0}, False),
+        ({"rule": "fedavg"}, False),
+    ],
+)
+def test_updates_are_compared_up_to_a_number_of_values(aggregation: dict[str, object], limited: bool) -> None:
+    spec = choose(aggregation=aggregation)
+    most = MAX_COMPARED_VALUES // len(spec.institutions)
+
+    def sized(size: int) -> dict[str, object]:
+        return {"tensors": [{"name": "weights", "dtype": "float32", "shape": [size], "offset": 0}]}
+
+    assert choose(aggregation=aggregation, manifest=sized(most))
+    if limited:
+        refuse(TaskSpec, "compares up to", spec, manifest=sized(most + 1))
+    else:
+        assert choose(aggregation=aggregation, manifest=sized(most + 1))
+
+
 ADAM = {"method": "adam", "learning_rate_micro": 1, "beta1_micro": 0, "beta2_micro": 999_999, "tau_micro": 1}
 
 
@@ -300,7 +325,7 @@ def test_a_model_leaves_room_for_the_optimisers_state() -> None:
 
     assert choose(optimiser=ADAM, manifest=tensors("weights", MAX_DIMENSION // 3))
     refuse(TaskSpec, "over", spec, manifest=tensors("weights", MAX_DIMENSION // 3 + 1))
-    assert choose(manifest=tensors("weights", MAX_DIMENSION))
+    assert choose(aggregation={"rule": "fedavg"}, manifest=tensors("weights", MAX_DIMENSION))
     assert choose(optimiser=ADAM, manifest=tensors("weights", 1, MAX_TENSORS - 2))
     refuse(TaskSpec, "over", spec, manifest=tensors("weights", 1, MAX_TENSORS - 1))
     assert choose(manifest=tensors("optimiser.variance", 2))

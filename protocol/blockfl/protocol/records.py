@@ -19,6 +19,7 @@ from blockfl.protocol.strategy import (
     FedAvg,
     NormClippedMean,
     Optimiser,
+    compares_updates,
     compute_least_updates,
     name_state_tensor,
 )
@@ -33,6 +34,10 @@ MAX_CHUNKS = 4096
 COMMITMENT_BYTES = 8192
 MAX_COMMITTED_DIMENSION = 2**26
 """Beyond that, verifying a sum by commitments would keep every contract service busy for too long."""
+
+MAX_COMPARED_VALUES = 2**29
+"""Beyond that, a rule that compares updates would open each of them too often, and keep contract services busy for too
+long: 11 institutions with 48 million parameters."""
 
 Organisations = Annotated[tuple[Name, ...], FailFast()]
 Role = Literal["committee", "coordinator", "institution"]
@@ -267,6 +272,12 @@ class TaskSpec(Record):
             raise ValueError(
                 f"{rule.rule} with these parameters needs {least} updates, but minimum_accepted is "
                 f"{self.minimum_accepted}: tolerate fewer, or accept more"
+            )
+        values = len(self.institutions) * self.manifest.dimension
+        if compares_updates(rule) and values > MAX_COMPARED_VALUES:
+            raise ValueError(
+                f"{rule.rule} compares up to {MAX_COMPARED_VALUES} values of updates, {len(self.institutions)} "
+                f"institutions make {values}: choose a smaller model, norm_clipped_mean or fedavg"
             )
         if isinstance(rule, NormClippedMean) and rule.clip_l2_micro > self.bound_l2_micro:
             raise ValueError(

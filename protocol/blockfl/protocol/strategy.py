@@ -88,6 +88,11 @@ def compute_least_updates(rule: Aggregation) -> int:
             return 1
 
 
+def compares_updates(rule: Aggregation) -> bool:
+    """Whether a rule looks at coordinates of several updates at once, and so opens large ones several times."""
+    return isinstance(rule, Median | TrimmedMean | Krum | MultiKrum)
+
+
 def compute_divisor(rule: Aggregation, total_weight: int) -> int:
     """Return what X is divided by: how many values are in it.
 
