@@ -47,27 +47,31 @@ from blockfl.protocol.strategy import (
 from blockfl.protocol.terms import compute_bounds, compute_weights
 
 INSTITUTIONS, POISONED = 11, 4
-ROUNDS, EPOCHS = 20, 2
+ROUNDS, EPOCHS = 40, 2
 BOUND_L2 = 1.0
 WEIGHT_CAP = 16
 TARGET_POINTS = 2.0
 PARTS: Final = {"cleveland": 4, "hungary": 4, "longbeach": 2, "switzerland": 1}
-RULES: Final[dict[str, Aggregation]] = {
-    "fedavg": FEDAVG,
-    "median": Median(),
-    "trimmed_mean, trim 4": TrimmedMean(trim=4),
-    "krum, f 4": Krum(byzantine=4),
-    "multi_krum, f 4, m 5": MultiKrum(byzantine=4, selected=5),
-    "norm_clipped_mean": NormClippedMean(clip_l2_micro=0),
+Strategy = tuple[Aggregation, Optimiser | None]
+ADAM = Adam(learning_rate_micro=10_000, beta1_micro=900_000, beta2_micro=990_000, tau_micro=1_000)
+STRATEGIES: Final[dict[str, Strategy]] = {
+    "fedavg": (FEDAVG, None),
+    "median": (Median(), None),
+    "trimmed_mean, trim 4": (TrimmedMean(trim=4), None),
+    "krum, f 4": (Krum(byzantine=4), None),
+    "multi_krum, f 4, m 5": (MultiKrum(byzantine=4, selected=5), None),
+    "norm_clipped_mean": (NormClippedMean(clip_l2_micro=0), None),
+    "median, adam": (Median(), ADAM),
+    "trimmed_mean, trim 4, adam": (TrimmedMean(trim=4), ADAM),
+    "multi_krum, f 4, m 5, adam": (MultiKrum(byzantine=4, selected=5), ADAM),
 }
-OPTIMISERS: Final[dict[str, Optimiser | None]] = {
-    "none": None,
-    "momentum": Momentum(learning_rate_micro=500_000, beta_micro=500_000),
-    "adam": Adam(learning_rate_micro=10_000, beta1_micro=900_000, beta2_micro=990_000, tau_micro=1_000),
-    "yogi": Yogi(learning_rate_micro=10_000, beta1_micro=900_000, beta2_micro=990_000, tau_micro=1_000),
-    "adagrad": Adagrad(learning_rate_micro=30_000, beta1_micro=0, tau_micro=1_000),
+OPTIMISERS: Final[dict[str, Strategy]] = {
+    "fedavg, momentum": (FEDAVG, Momentum(learning_rate_micro=500_000, beta_micro=500_000)),
+    "fedavg, adam": (FEDAVG, ADAM),
+    "fedavg, yogi": (FEDAVG, Yogi.model_validate(ADAM.model_dump() | {"method": "yogi"})),
+    "fedavg, adagrad": (FEDAVG, Adagrad(learning_rate_micro=30_000, beta1_micro=0, tau_micro=1_000)),
 }
-"""Learning rates are common ones, not tuned on these rows."""
+"""Without attack only; the learning rates are common ones, and not tuned on these rows."""
 LAYOUTS: Final = ("apart", "mixed")
 """``apart``: each institution has rows of one hospital; ``mixed``: of all, at random."""
 
@@ -77,8 +81,7 @@ class Case:
     """One federated training."""
 
     layout: str
-    rule: str
-    optimiser: str
+    strategy: str
     attack: str
     split: int
 
@@ -114,7 +117,7 @@ class Federation:
         self.honest = [one for one in range(INSTITUTIONS) if one not in self.poisoned]
         self.sites = Sites(rows)
         self.liars = Sites([Rows(rows[one].x, 1 - rows[one].y) for one in self.poisoned])
-        self.rule, self.optimiser = RULES[case.rule], OPTIMISERS[case.optimiser]
+        self.rule, self.optimiser = (STRATEGIES | OPTIMISERS)[case.strategy]
         self.attack: Attack = ATTACKS[case.attack]
         cap = WEIGHT_CAP if self.rule == FEDAVG else 1
         names = [f"site-{one:02}" for one in range(INSTITUTIONS)]
@@ -162,69 +165,61 @@ def measure(case: Case) -> tuple[Case, list[float]]:
 
 
 def list_cases(splits: int) -> Iterator[Case]:
-    """Return every training: all rules under all attacks, and all optimisers without one and under one."""
+    """Return every training: all strategies under all attacks, and the optimisers without one."""
     for split in range(splits):
         for layout in LAYOUTS:
-            for rule in RULES:
+            for strategy in STRATEGIES:
                 for attack in ATTACKS:
-                    yield Case(layout=layout, rule=rule, optimiser="none", attack=attack, split=split)
-            for optimiser in list(OPTIMISERS)[1:]:
-                for rule, attack in (("fedavg", "none"), ("trimmed_mean, trim 4", "a little is enough")):
-                    yield Case(layout=layout, rule=rule, optimiser=optimiser, attack=attack, split=split)
+                    yield Case(layout=layout, strategy=strategy, attack=attack, split=split)
+            for strategy in OPTIMISERS:
+                yield Case(layout=layout, strategy=strategy, attack="none", split=split)
 
 
-Table = dict[str, dict[str, list[float]]]
+Measured = Mapping[Case, list[float]]
 
 
-def tabulate(measured: Mapping[Case, list[float]], layout: str) -> Table:
-    """Return by rule and attack the accuracy on each split, without an optimiser."""
-    table: Table = {rule: {attack: [] for attack in ATTACKS} for rule in RULES}
-    for case, accuracies in measured.items():
-        if case.layout == layout and case.optimiser == "none":
-            table[case.rule][case.attack].append(accuracies[-1])
-    return table
+def collect(measured: Measured, layout: str, strategy: str, attack: str, number: int = ROUNDS) -> list[float]:
+    """Return the accuracy after a round on each split."""
+    wanted = (layout, strategy, attack)
+    return [
+        accuracies[number - 1]
+        for case, accuracies in measured.items()
+        if (case.layout, case.strategy, case.attack) == wanted
+    ]
 
 
-def compute_losses(table: Table) -> dict[str, dict[str, float]]:
+def compute_losses(measured: Measured, layout: str) -> dict[str, dict[str, float]]:
     """Return the points lost on the mean of all splits against fedavg without attack."""
-    clean = np.array(table["fedavg"]["none"])
+    clean = np.mean(collect(measured, layout, "fedavg", "none"))
     return {
-        rule: {attack: float(100 * (clean - np.array(values)).mean()) for attack, values in row.items()}
-        for rule, row in table.items()
+        strategy: {
+            attack: float(100 * (clean - np.mean(collect(measured, layout, strategy, attack)))) for attack in ATTACKS
+        }
+        for strategy in STRATEGIES
     }
 
 
-def print_table(layout: str, table: Table) -> list[str]:
+def write_table(measured: Measured, layout: str) -> list[str]:
     """Return the rows of a Markdown table: accuracy, bold where it is within the target."""
-    losses = compute_losses(table)
-    lines = [f"| rule ({layout}) | {' | '.join(ATTACKS)} |", f"|---|{'---|' * len(ATTACKS)}"]
-    for rule, row in table.items():
+    losses = compute_losses(measured, layout)
+    lines = [f"| {layout} | {' | '.join(ATTACKS)} |", f"|---|{'---|' * len(ATTACKS)}"]
+    for strategy in STRATEGIES:
         cells = []
-        for attack, values in row.items():
-            text = f"{np.mean(values):.3f}"
-            cells.append(f"**{text}**" if losses[rule][attack] <= TARGET_POINTS else text)
-        lines.append(f"| {rule} | {' | '.join(cells)} |")
+        for attack in ATTACKS:
+            text = f"{np.mean(collect(measured, layout, strategy, attack)):.3f}"
+            cells.append(f"**{text}**" if losses[strategy][attack] <= TARGET_POINTS else text)
+        lines.append(f"| {strategy} | {' | '.join(cells)} |")
     return lines
 
 
-def print_optimisers(layout: str, measured: Mapping[Case, list[float]]) -> list[str]:
-    """Return the rows of a Markdown table: accuracy after 5 rounds and after all."""
-    kinds = {
-        "fedavg, no attack": ("fedavg", "none"),
-        "trimmed mean, a little is enough": ("trimmed_mean, trim 4", "a little is enough"),
-    }
-    heads = [f"{kind}, round {number}" for kind in kinds for number in (5, ROUNDS)]
-    lines = [f"| optimiser ({layout}) | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    for optimiser in OPTIMISERS:
-        cells = []
-        for rule, attack in kinds.values():
-            runs = [
-                accuracies
-                for case, accuracies in measured.items()
-                if (case.layout, case.rule, case.optimiser, case.attack) == (layout, rule, optimiser, attack)
-            ]
-            cells += [f"{np.mean([run[number - 1] for run in runs]):.3f}" for number in (5, ROUNDS)]
-        lines.append(f"| {optimiser} | {' | '.join(cells)} |")
+def write_optimisers(measured: Measured) -> list[str]:
+    """Return the rows of a Markdown table: accuracy without attack after some rounds and after all."""
+    places = [(layout, number) for layout in LAYOUTS for number in (5, 10, ROUNDS)]
+    heads = [f"{layout}, round {number}" for layout, number in places]
+    lines = [f"| no attack | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for strategy in ("fedavg", *OPTIMISERS):
+        cells = [f"{np.mean(collect(measured, layout, strategy, 'none', number)):.3f}" for layout, number in places]
+        lines.append(f"| {strategy} | {' | '.join(cells)} |")
     return lines
 
 
@@ -241,14 +236,14 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.processes) as pool:
         for case, accuracies in pool.map(measure, cases, chunksize=4):
             measured[case] = accuracies
-            if len(measured) % 62 == 0:
+            if len(measured) % 85 == 0:
                 print(f"{len(measured)} of {len(cases)} trainings", file=sys.stderr, flush=True)
     lines: list[str] = []
     losses = {}
     for layout in LAYOUTS:
-        table = tabulate(measured, layout)
-        losses[layout] = compute_losses(table)
-        lines += [*print_table(layout, table), "", *print_optimisers(layout, measured), ""]
+        losses[layout] = compute_losses(measured, layout)
+        lines += [*write_table(measured, layout), ""]
+    lines += [*write_optimisers(measured), ""]
     arguments.directory.mkdir(parents=True, exist_ok=True)
     (arguments.directory / "table.md").write_text("\n".join(lines))
     summary = {
@@ -268,9 +263,9 @@ def main() -> None:
     (arguments.directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print("\n".join(lines))
     for layout, rows in losses.items():
-        for rule, row in rows.items():
+        for strategy, row in rows.items():
             worst = max(row, key=lambda attack: row[attack])
-            print(f"{layout}: {rule} loses at most {row[worst]:.1f} points, under {worst}")
+            print(f"{layout}: {strategy} loses at most {row[worst]:.1f} points, under {worst}")
     print(f"{len(measured)} trainings in {time.monotonic() - started:.0f} s: {arguments.directory}")
 
 
