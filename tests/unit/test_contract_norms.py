@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from blockfl.protocol.aggregation import encode_sum
 from blockfl.protocol.codes import Code
 from blockfl.protocol.limits import NormRules, TensorBound
 from blockfl.protocol.place import model_chunk_key
 from blockfl.protocol.records import Round
+from blockfl.protocol.strategy import Median
 from blockfl.protocol.terms import compute_bounds, compute_typical, freeze_norms
 from support.contract import refused
 from support.strict_task import CODES, NORM_MICRO, RULES, Breach, StrictTask, make_strict_spec
@@ -113,6 +115,31 @@ async def test_the_least_cosine_waits_for_the_first_global_update() -> None:
     task = await make_task()
     verdicts, _ = await task.play(1, task.initial_model, {"gamma": "cosine"})
     assert verdicts["gamma"].state == "accepted"
+
+
+class MedianTask(StrictTask):
+    """The same with the coordinate median, which the committee recomputes."""
+
+    async def total(self, number: int = 1) -> bytes:
+        accepted = (await self.round(number)).accepted
+        rows = np.sort(np.stack([self.sealed[number, name][2].astype(np.int32) for name in accepted]), axis=0)
+        return encode_sum(rows[(len(rows) - 1) // 2] + rows[len(rows) // 2])
+
+
+async def test_under_another_rule_the_last_global_update_is_what_that_rule_published() -> None:
+    spec, model = make_strict_spec()
+    spec = spec.model_copy(update={"aggregation": Median(), "check": "recompute", "weight_cap": 1})
+    world = World()
+    task = MedianTask(world, world.consortium, world.signers, world.opening_keys, (spec, model))
+    await task.prepare()
+    _, model = await task.play(1, task.initial_model, {"gamma": "cosine"})
+    verdicts, _ = await task.play(2, model, {"gamma": "cosine"})
+    assert {name: one.code for name, one in verdicts.items()} == {
+        "alpha": "",
+        "beta": "",
+        "delta": "",
+        "gamma": "BFL421",
+    }
 
 
 async def test_a_member_whose_peer_lacks_the_last_sum_refuses_and_the_others_judge() -> None:

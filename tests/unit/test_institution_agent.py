@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blockfl.contract.authority import compute_creator_digest
 from blockfl.fabric.identity import Identity, Signer
 from blockfl.institution import contribution
 from blockfl.institution.agent import AgentSettings, InstitutionAgent
@@ -706,6 +707,18 @@ def make_rotated_signer(stage: Stage) -> Signer:
     key = stage.hub.world.signers["beta"].private_key
     identity = Identity(msp_id="alpha", certificate_pem=make_certificate("alpha", key).encode())  # type: ignore[arg-type]
     return Signer(identity, key)
+
+
+async def test_an_agent_whose_certificate_was_withdrawn_ends_and_says_what_to_do(stage: Stage) -> None:
+    site = stage.sites["alpha"]
+    digest = compute_creator_digest(stage.hub.world.signers["alpha"].identity)
+    await stage.hub.ledger("alpha").withdraw_certificate(digest)
+    with pytest.raises(
+        RefusedError, match=r"BFL208 alpha withdrew the certificate .* use another one of its"
+    ) as caught:
+        await site.agent().run()
+    assert caught.value.code is Code.CERTIFICATE_WITHDRAWN
+    assert site.training.trained == 0
 
 
 async def test_an_organisation_that_is_no_institution_of_the_task_is_told_so(stage: Stage) -> None:
