@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test attacks check format bench accuracy robustness economics docs lock compose images wheelhouse fuzz clean
+.PHONY: help install demo test attacks check format bench accuracy robustness economics docs lock compose images wheelhouse fuzz mutation clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ docs: $(STAMP) ## Write the tables of codes (docs/protocol.md) and attacks (docs
 fuzz: $(STAMP) ## Coverage-guided fuzzing of every decoder; RUNS=1000000 inputs each, DECODER="payload" one of them
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/fuzz.txt
 	PYTHONPATH=tests $(BIN)/python -m fuzz.harness $(addprefix --runs ,$(RUNS)) $(if $(DECODER),--decoder "$(DECODER)")
+
+mutation: $(STAMP) ## Change the rules one by one, and see a test fail for each; MODULE="judging terms" some of them
+	PYTHONPATH=tests $(BIN)/python -m support.mutation $(MODULE)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 lock: $(STAMP) ## Write requirements/*.txt anew

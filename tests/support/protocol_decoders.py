@@ -27,7 +27,7 @@ from blockfl.protocol.seal import SealPlace, check_public_key, decode_opening_ke
 from blockfl.protocol.submission import compute_certificate_digest, verify_header_signature
 from support.decoders import Decoder
 from support.federation import INSTITUTIONS, Federation, make_federation
-from support.vectors import read_vectors
+from support.vectors import Document, read_vectors
 
 REFUSES = (ProtocolError,)
 SEED = bytes(range(32))
@@ -56,7 +56,11 @@ def decode_record(kind: type[Record], content: bytes) -> None:
 
 
 def record_seeds(name: str) -> Sequence[bytes]:
-    return tuple(case["given"]["text"].encode() for case in read_vectors("records") if case["given"]["record"] == name)
+    return tuple(case["given"]["text"].encode() for case in record_vectors() if case["given"]["record"] == name)
+
+
+def record_vectors() -> list[Document]:
+    return [*read_vectors("records"), *read_vectors("credits")]
 
 
 def blob_seeds() -> Sequence[bytes]:
@@ -64,7 +68,7 @@ def blob_seeds() -> Sequence[bytes]:
 
 
 def list_record_decoders() -> list[Decoder]:
-    names = dict.fromkeys(case["given"]["record"] for case in read_vectors("records"))
+    names = dict.fromkeys(case["given"]["record"] for case in record_vectors())
     kinds: list[tuple[str, Callable[[], Sequence[bytes]]]] = [("Blob", blob_seeds)]
     kinds += [(name, partial(record_seeds, name)) for name in names]
     return [

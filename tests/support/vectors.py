@@ -14,12 +14,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import TypeAdapter
 
-from blockfl.protocol import records
-from blockfl.protocol.aggregation import Sum, apply_sum
+from blockfl.protocol import economics, place, records
+from blockfl.protocol.aggregation import Sum, apply_sum, decode_randomness
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.combination import combine, drive
-from blockfl.protocol.commitment import compute_commitment, expand_randomness
+from blockfl.protocol.commitment import add_commitments, compute_commitment, expand_randomness, verify_sum
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
 from blockfl.protocol.optimiser import Version, apply_step
@@ -29,6 +29,7 @@ from blockfl.protocol.seal import SealPlace, encode_public_key, seal
 from blockfl.protocol.strategy import Aggregation, Optimiser, compute_divisor
 from blockfl.protocol.submission import compute_certificate_digest, signing_bytes, verify_header_signature
 from blockfl.protocol.terms import compute_bounds, compute_weights
+from support.credit_examples import make_credit_examples
 from support.federation import make_examples, make_federation
 from support.refusal import code_of
 
@@ -40,6 +41,31 @@ def derive_record(given: Document) -> Document:
     """Canonical text → the digest of the record that it decodes to."""
     record = getattr(records, given["record"]).decode(given["text"].encode())
     return {"text": record.encode().decode(), "digest": record.record_digest}
+
+
+def derive_credit_record(given: Document) -> Document:
+    """Canonical text → the digest of the record of credits that it decodes to."""
+    record = getattr(economics, given["record"]).decode(given["text"].encode())
+    return {"text": record.encode().decode(), "digest": record.record_digest}
+
+
+def derive_key(given: Document) -> Document:
+    """What stands on the ledger → where."""
+    return {"key": getattr(place, given["what"])(*given["of"])}
+
+
+def derive_commitment_sum(given: Document) -> Document:
+    """Values and seeds of updates → the sum of their commitments, which opens to the sum of both."""
+    openings = [
+        (np.array(one["values"], dtype=np.int16), expand_randomness(bytes.fromhex(one["seed"])))
+        for one in given["updates"]
+    ]
+    commitments = [compute_commitment(values, randomness) for values, randomness in openings]
+    total = Sum(len(openings[0][0]), committed=True)
+    for values, randomness in openings:
+        total.add(values, randomness)
+    verify_sum(total.values, decode_randomness(total.encode(), len(total.values)), commitments)
+    return {"digest": compute_digest(add_commitments(commitments)), "sum_digest": compute_digest(total.encode())}
 
 
 def derive_signature(given: Document) -> Document:
@@ -158,6 +184,9 @@ def derive_blob(given: Document) -> Document:
 
 DERIVATIONS: Final[dict[str, Callable[[Document], Document]]] = {
     "records": derive_record,
+    "credits": derive_credit_record,
+    "keys": derive_key,
+    "commitment-sums": derive_commitment_sum,
     "signatures": derive_signature,
     "payloads": derive_payload,
     "seals": derive_seal,
@@ -186,6 +215,11 @@ def make_inputs(name: str) -> list[Document]:
         return [
             {"name": case, "given": {"record": type(one).__name__, "text": one.encode().decode()}}
             for case, one in examples.items()
+        ]
+    if name == "credits":
+        return [
+            {"name": case, "given": {"record": type(one).__name__, "text": one.encode().decode()}}
+            for case, one in make_credit_examples().items()
         ]
     if name == "signatures":
         signed = examples["signed header"].encode().decode()

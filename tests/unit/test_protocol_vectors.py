@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from blockfl.protocol import records
+from blockfl.protocol import economics, place, records
 from blockfl.protocol.canonical import Record
 from reference import commitment as lattice
 from reference import seal as naive
@@ -34,6 +34,49 @@ def sha256(data: bytes) -> str:
 def record_naively(given: Document) -> Document:
     text = encode_naively(json.loads(given["text"]))
     return {"text": text.decode(), "digest": sha256(text)}
+
+
+KEYS = {
+    "task_key": "task/{}",
+    "progress_key": "progress/{}",
+    "committee_key_key": "committee-key/{}",
+    "enrolment_key": "enrolment/{}/{}",
+    "round_key": "round/{}/{:06}",
+    "header_key": "header/{}/{:06}/{}",
+    "update_key": "update/{}/{:06}/{}",
+    "commitment_key": "commitment/{}/{:06}/{}",
+    "equivocation_key": "equivocation/{}/{:06}/{}",
+    "aggregate_key": "aggregate/{}/{:06}",
+    "model_key": "model/{}/{:06}",
+    "metrics_key": "metrics/{}/{:06}/{}",
+    "sealed_chunk_key": "chunk/{}/{:06}/{}/{:06}",
+    "account_key": "account/{}",
+    "receipt_key": "receipt/{}/{}",
+    "standing_key": "standing/{}/{}",
+    "score_key": "score/{}/{:06}",
+    "settlement_key": "settlement/{}/{:06}",
+    "model_chunk_key": "chunk/{}/{}",
+    "vote_key": "vote/{}/{:06}/{}",
+    "dispute_key": "dispute/{}/{:06}/{}/{}",
+    "withdrawal_key": "withdrawal/{}/{}",
+    "objection_key": "objection/{}/{:06}/{}/{}",
+    "reversal_key": "reversal/{}/{:06}/{}",
+}
+
+
+def key_naively(given: Document) -> Document:
+    return {"key": KEYS[given["what"]].format(*given["of"])}
+
+
+def commitment_sum_naively(given: Document) -> Document:
+    values = [sum(column) for column in zip(*(one["values"] for one in given["updates"]), strict=True)]
+    expanded = [lattice.expand(bytes.fromhex(one["seed"])) for one in given["updates"]]
+    randomness = [[sum(column) for column in zip(*rows, strict=True)] for rows in zip(*expanded, strict=True)]
+    flat = [*values, *(one for row in randomness for one in row)]
+    return {
+        "digest": sha256(lattice.commit(values, randomness)),
+        "sum_digest": sha256(struct.pack(f"<{len(flat)}i", *flat)),
+    }
 
 
 def signature_naively(given: Document) -> Document:
@@ -167,6 +210,9 @@ def commitment_naively(given: Document) -> Document:
 
 REFERENCES: dict[str, Callable[[Document], Document]] = {
     "records": record_naively,
+    "credits": record_naively,
+    "keys": key_naively,
+    "commitment-sums": commitment_sum_naively,
     "signatures": signature_naively,
     "payloads": payload_naively,
     "seals": seal_naively,
@@ -210,3 +256,16 @@ def test_every_record_of_the_ledger_has_a_vector() -> None:
         "Tensor", "Training", "WrappedKey",
     }  # fmt: skip
     assert {case["given"]["record"] for case in read_vectors("records")} == {kind.__name__ for kind in kinds} - parts
+
+
+def test_every_record_of_credits_has_a_vector() -> None:
+    kinds = {kind for kind in vars(economics).values() if isinstance(kind, type) and issubclass(kind, Record)} - {
+        Record
+    }
+    parts = {"Economics", "Credit", "Outcome", "Payment"}
+    assert {case["given"]["record"] for case in read_vectors("credits")} == {kind.__name__ for kind in kinds} - parts
+
+
+def test_every_key_has_a_vector() -> None:
+    functions = {name for name in vars(place) if name.endswith("_key")}
+    assert {case["given"]["what"] for case in read_vectors("keys")} == functions
