@@ -1,5 +1,6 @@
 """Settings of all tests, and the ledgers that they run on."""
 
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -25,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whoever ends a run early gets what Ctrl-C gives: every network that a test has started is taken down.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.stash[PLAN] = LedgerPlan(asked=config.getoption("ledger"), required=config.getoption("require"))
 
 
