@@ -143,6 +143,13 @@ def test_a_clipped_update_is_no_longer_than_allowed_and_points_the_same_way(upda
             assert (np.abs(clipped - exact) < 1.001).all()
 
 
+def test_the_ratio_of_clipping_is_rounded_down() -> None:
+    """3·√(4/9) is 2, but 3·⌊2^30·2/3⌋ ÷ 2^30 is a little less, and cut: one rule to the last bit for everybody."""
+    assert clip(np.array([3, 0], dtype=np.int16), 4).tolist() == [1, 0]
+    assert clip(np.array([-3, 0], dtype=np.int16), 4).tolist() == [-1, 0]
+    assert clip(np.array([4, 0], dtype=np.int16), 4).tolist() == [2, 0]
+
+
 def test_the_norm_to_clip_to_is_in_the_units_of_the_task() -> None:
     """A norm of 1 at scale 10: an update of 2·2^10 is halved."""
     assert compute_l2_squared(1_000_000, 10) == 2**20
