@@ -64,8 +64,8 @@ fuzz: $(STAMP) ## Coverage-guided fuzzing of every decoder; RUNS=1000000 inputs 
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/fuzz.txt
 	PYTHONPATH=tests $(BIN)/python -m fuzz.harness $(addprefix --runs ,$(RUNS)) $(if $(DECODER),--decoder "$(DECODER)")
 
-mutation: $(STAMP) ## Change the rules one by one, and see a test fail for each; MODULE="judging terms" some of them
-	PYTHONPATH=tests $(BIN)/python -m support.mutation $(MODULE)
+mutation: $(STAMP) ## Change the rules one by one, and see a test fail for each; MODULE="judging terms" some, RULES=1 whole rules only
+	PYTHONPATH=tests $(BIN)/python -m support.mutation $(if $(RULES),--rules) $(MODULE)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 lock: $(STAMP) ## Write requirements/*.txt anew

@@ -1,6 +1,7 @@
 """A mutation run over the rules: each mutant of a module of ``protocol/`` should make a test of it fail.
 
     make mutation MODULE="judging terms"        these modules; without MODULE every one that has rules
+    make mutation RULES=1                       only whole rules taken away: refusals, and calls that check
 
 Every operator, comparison, number and condition of the module is changed, one at a time, in a copy of the sources, and
 the module's tests run until the first fails; what these let live is put to whole rounds. Results stay in
@@ -60,8 +61,8 @@ class Mutant:
     what: str
 
 
-def mutate(source: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line, description and text of every mutant of a module."""
+def mutate(source: str) -> Iterator[tuple[int, str, str, bool]]:
+    """Yield line, description and text of every mutant of a module, and whether it lacks a whole rule."""
     tree = ast.parse(source)
     skipped = {id(inner) for node in ast.walk(tree) for inner in _list_skipped(node)}
     for index, node in enumerate(ast.walk(tree)):
@@ -72,7 +73,15 @@ def mutate(source: str) -> Iterator[tuple[int, str, str]]:
             target = next(one for number, one in enumerate(ast.walk(mutated)) if number == index)
             before = ast.unparse(target)
             _change(target, variant)
-            yield getattr(node, "lineno", 0), f"{_short(before)} → {_short(ast.unparse(target))}", ast.unparse(mutated)
+            what = f"{_short(before)} → {_short(ast.unparse(target))}"
+            yield getattr(node, "lineno", 0), what, ast.unparse(mutated), _is_rule(node, variant)
+
+
+def _is_rule(node: ast.AST, variant: int) -> bool:
+    """Whether a mutant takes a whole rule away: a refusal that never comes, or a check that is not called."""
+    if isinstance(node, ast.If):
+        return not variant and any(isinstance(one, ast.Raise) for one in node.body)
+    return isinstance(node, ast.Expr)
 
 
 def _list_skipped(node: ast.AST) -> Iterator[ast.AST]:
@@ -102,6 +111,8 @@ def _count_variants(node: ast.AST) -> int:
         return int(isinstance(node.value, bool | int))
     if isinstance(node, ast.If):
         return 2
+    if isinstance(node, ast.Expr):
+        return int(isinstance(node.value, ast.Call))
     return int(isinstance(node, ast.BoolOp | ast.IfExp | ast.Raise) or _is_bound(node))
 
 
@@ -120,6 +131,8 @@ def _change(node: ast.AST, variant: int) -> None:
         node.value = not node.value if isinstance(node.value, bool) else node.value + 1  # type: ignore[operator]
     elif isinstance(node, ast.If):
         node.test = ast.Constant(value=bool(variant))
+    elif isinstance(node, ast.Expr):
+        node.value = ast.Constant(value=...)
     elif isinstance(node, ast.BoolOp):
         node.op = ast.And() if isinstance(node.op, ast.Or) else ast.Or()
     elif isinstance(node, ast.IfExp):
@@ -145,12 +158,12 @@ def list_tests(module: str) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in [*own, *neighbours]] + ["tests/unit/test_protocol_vectors.py"]
 
 
-def run_module(module: str, limit: int | None) -> dict[str, str]:
+def run_module(module: str, limit: int | None, *, only_rules: bool = False) -> dict[str, str]:
     """Run the mutants of a module that have no result yet; return what became of all: killed, or survived."""
     place = BUILD / f"{module}.json"
     BUILD.mkdir(parents=True, exist_ok=True)
     results: dict[str, str] = json.loads(place.read_text()) if place.exists() else {}
-    work = BUILD / "work"
+    work = BUILD / f"work-{module}"
     shutil.rmtree(work, ignore_errors=True)
     for room in ("protocol", "fabric", "chaincode", "clients", "aggregator", "network", "tests", "docs"):
         shutil.copytree(ROOT / room, work / room, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
@@ -162,15 +175,16 @@ def run_module(module: str, limit: int | None) -> dict[str, str]:
     if not _passes(work, tests) or not _passes(work, LAST):
         raise SystemExit(f"{module}: its tests fail without any mutation")
     ran = 0
-    for number, (line, what, text) in enumerate(mutate(original)):
+    for number, (line, what, text, is_rule) in enumerate(mutate(original)):
         name = json.dumps(asdict(Mutant(module, number, line, what)), ensure_ascii=False)
-        if name in results or (limit is not None and ran >= limit):
+        if name in results or (only_rules and not is_rule) or (limit is not None and ran >= limit):
             continue
         target.write_text(text)
         ran += 1
         results[name] = "survived" if _passes(work, tests) and _passes(work, LAST) else "killed"
         target.write_text(original)
         place.write_text(json.dumps(results, indent=1, ensure_ascii=False))
+    shutil.rmtree(work)
     return results
 
 
@@ -199,10 +213,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("modules", nargs="*")
     parser.add_argument("--limit", type=int, help="so many mutants of each module in this run")
+    parser.add_argument("--rules", action="store_true", help="only mutants that lack a whole rule")
     options = parser.parse_args()
     names = options.modules or sorted(path.stem for path in RULES.glob("*.py") if path.stem != "__init__")
     for module in names:
-        results = run_module(module, options.limit)
+        results = run_module(module, options.limit, only_rules=options.rules)
         survived = [json.loads(name) for name, result in results.items() if result == "survived"]
         print(f"{module}: {len(results)} mutants, {len(results) - len(survived)} killed, {len(survived)} survived")
         for one in survived:

@@ -17,6 +17,7 @@ from blockfl.protocol.round import (
     check_spec,
     close_round,
     create_aggregate,
+    create_score,
     create_task,
     open_round,
 )
@@ -280,11 +281,13 @@ def test_a_closed_round_has_a_pending_sum_of_the_accepted() -> None:
 
 
 @pytest.mark.parametrize("state", ["open", "failed", "published"])
-def test_no_other_round_gets_a_sum(state: str) -> None:
+def test_no_other_round_gets_a_sum_or_a_score(state: str) -> None:
     round_ = CLOSED.model_copy(update={"state": state})
     pending = create_aggregate(CLOSED)
     with refused(Code.ROUND_NOT_CLOSED, state):
         create_aggregate(round_)
+    with refused(Code.ROUND_NOT_CLOSED, state):
+        create_score(round_)
     with refused(Code.ROUND_NOT_CLOSED, state):
         attest_aggregate(pending, round_, SUM, "coordinator", NOW_MS)
 
