@@ -37,7 +37,10 @@ BUILD: Final = ROOT / "build" / "mutation"
 RULES: Final = ROOT / "protocol" / "blockfl" / "protocol"
 TIMEOUT_S: Final = 120
 """Of processor time: a mutant that never ends is killed, too."""
-LAST: Final = ["tests/unit/test_contract_round.py", "tests/unit/test_contract_submission.py"]
+LAST: Final = [
+    f"tests/unit/test_contract_{part}.py"
+    for part in ("round", "submission", "judging", "norms", "publication", "credits")
+]
 """Whole rounds, for what the tests of a module let live."""
 _WHOLE: Final = ("test_contract", "test_audit", "test_round_states", "test_rules_in_rounds", "test_aggregator")
 _PRELOADED: Final = (cryptography.x509, fabric_protos.peer.proposal_pb2, grpc.aio, hypothesis.strategies, np, pydantic)

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from blockfl.protocol.canonical import MAX_INTEGER, Decimal, Digest, Hex, Name, Natural, Record, compute_digest
+from blockfl.protocol.canonical import (
+    MAX_INTEGER,
+    MAX_RECORD_BYTES,
+    MAX_RECORD_NAMES,
+    Decimal,
+    Digest,
+    Hex,
+    Name,
+    Natural,
+    Record,
+    compute_digest,
+)
 from blockfl.protocol.codes import Code, ProtocolError
 from reference.canonical import encode_naively
 from support.refusal import refused, value_or_code
@@ -156,3 +167,26 @@ def test_a_changed_byte_is_refused_or_is_another_record(data: st.DataObject) -> 
 def test_records_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         GOOD.count = 8  # type: ignore[misc]
+
+
+class Long(Record):
+    """A record that may be of any length."""
+
+    text: str
+    parts: tuple[Inner, ...]
+
+
+def test_a_record_of_the_largest_size_is_read_and_a_larger_one_is_not() -> None:
+    empty = len(Long(text="", parts=()).encode())
+    largest = Long(text="x" * (MAX_RECORD_BYTES - empty), parts=()).encode()
+    assert len(Long.decode(largest).encode()) == MAX_RECORD_BYTES
+    with refused(Code.MALFORMED, "at most"):
+        Long.decode(largest.replace(b"xx", b"xxx", 1))
+
+
+def test_a_record_of_the_most_names_is_read_and_one_of_more_is_not() -> None:
+    parts = (Inner(label="", flag=True),) * (MAX_RECORD_NAMES // 2 - 1)
+    most = Long(text="", parts=parts)
+    assert Long.decode(most.encode()) == most
+    with refused(Code.MALFORMED, "names"):
+        Long.decode(Long(text="", parts=(*parts, parts[0])).encode())

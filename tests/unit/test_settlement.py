@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockfl.protocol.account import create_standing
-from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Credit, Score, Settlement, Standing
 from blockfl.protocol.records import Metrics, Model, Vote
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
-from blockfl.protocol.settlement import Facts, list_payments, settle_round
+from blockfl.protocol.settlement import Facts, check_scoring, check_settling, list_payments, settle_round
 from blockfl.protocol.submission import create_update
 from reference import economics as reference
 from support.federation import COMMITTEE, INSTITUTIONS, NOW_MS, make_federation
+from support.refusal import refused
 
 FEDERATION = make_federation()
 HEADER = FEDERATION.update("alpha", np.zeros(FEDERATION.dimension, np.int16))[0]
@@ -256,3 +257,25 @@ def test_a_round_without_points_is_not_settled() -> None:
 def test_a_task_without_economics_settles_nothing() -> None:
     with pytest.raises(ProtocolError, match=r"^BFL604"):
         settle(make_facts(ALL, policy=None))
+
+
+@pytest.mark.parametrize(("state", "code"), [("failed", Code.ROUND_FAILED), ("open", Code.ROUND_NOT_CLOSED)])
+def test_a_round_without_a_final_set_of_updates_is_neither_scored_nor_settled(state: str, code: Code) -> None:
+    round_ = FEDERATION.round.model_copy(update={"state": state})
+    with refused(code):
+        check_scoring(round_)
+    with refused(code):
+        check_settling(round_, None)
+
+
+def test_a_round_is_scored_from_its_close_on_and_settled_when_published_and_scored() -> None:
+    closed = FEDERATION.round.model_copy(update={"state": "closed"})
+    check_scoring(closed)
+    with refused(Code.ROUND_NOT_CLOSED):
+        check_settling(closed, None)
+    published = closed.model_copy(update={"state": "published"})
+    scored = Score(task="heart", round=1, state="scored", credits=(), scored_at_ms=NOW_MS)
+    check_settling(published, scored)
+    for missing in (None, scored.model_copy(update={"state": "pending"})):
+        with refused(Code.NOT_SCORED):
+            check_settling(published, missing)
