@@ -71,6 +71,7 @@ def test_every_ledger_comes_to_the_same_model(summary: Any, tmp_path_factory: py
     digests = tmp_path_factory.getbasetemp() / "digests.json"
     if not digests.exists():
         digests.write_text(json.dumps(summary["model_digests"]))
+        pytest.skip("the first ledger of this run: there is nothing to compare with yet")
     assert json.loads(digests.read_text()) == summary["model_digests"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from blockfl.audit.chain import Write
 from blockfl.audit.credits import verify_credits
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol.appeal import check_objection, has_majority, overturn, restore
@@ -185,6 +186,17 @@ class TestProof:
         few = world.rewrite(
             "reversal/heart/000001/gamma", Reversal, lambda one: one.model_copy(update={"voters": one.voters[:3]})
         )
+        with pytest.raises(VerificationError, match="are no majority"):
+            verify_credits(history_of(few))
+
+    async def test_a_smaller_consortium_of_later_makes_no_majority(self, world: Recorded) -> None:
+        few = world.rewrite(
+            "reversal/heart/000001/gamma", Reversal, lambda one: one.model_copy(update={"voters": one.voters[:3]})
+        )
+        kept = tuple(one for one in world.consortium.members if one.organisation not in ("delta", "gamma"))
+        later = world.consortium.model_copy(update={"sequence": 2, "members": kept})
+        few.append(Write(block_number=len(few), key="consortium", value=later.encode()))
+        assert has_majority(VOTERS[:3], [one.organisation for one in kept])
         with pytest.raises(VerificationError, match="are no majority"):
             verify_credits(history_of(few))
 

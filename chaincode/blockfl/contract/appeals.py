@@ -5,7 +5,7 @@ from blockfl.contract.stake import find_account, find_standing
 from blockfl.contract.state import State
 from blockfl.protocol import place
 from blockfl.protocol.account import deposit, withdraw
-from blockfl.protocol.appeal import check_objection, find_penalties, has_majority, overturn, restore
+from blockfl.protocol.appeal import check_objection, has_majority, overturn, restore
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import TREASURY, Economics, Objection, Reversal, Settlement
 from blockfl.protocol.settlement import require_economics
@@ -29,14 +29,14 @@ async def overturn_penalty(state: State, task: str, number: int, organisation: s
         task=task, round=number, organisation=organisation, voter=state.caller, voted_at_ms=state.now_ms
     )
     await state.write(key, objection)
-    keys = [place.objection_key(task, number, organisation, member) for member in members]
-    earlier_votes = [await state.find(Objection, one) for one in keys]
-    voters = [state.caller, *(one.voter for one in earlier_votes if one)]
+    others = [place.objection_key(task, number, organisation, one) for one in members if one != state.caller]
+    objections = [await state.find(Objection, other) for other in others]
+    voters = [state.caller, *(one.voter for one in objections if one)]
     if has_majority(voters, members):
         reversal = overturn(settlement, organisation, voters, state.now_ms)
         await _give_back(state, policy, reversal)
         await state.write(reversal_key, reversal)
-        detail = f"{sum(find_penalties(settlement, organisation))} given back"
+        detail = f"{reversal.penalty + reversal.fine} given back"
         state.announce("PenaltyOverturned", task=task, number=number, organisation=organisation, detail=detail)
     else:
         detail = f"{state.caller}: {len(voters)} of {len(members)}"

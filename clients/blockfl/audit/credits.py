@@ -61,11 +61,8 @@ def _verify_reversal(history: History, task: Task, reversal: Reversal) -> None:
             check_objection(policy, settlement, organisation, objection.voter, objection.voted_at_ms)
     except ProtocolError as error:
         raise VerificationError(f"{where} {error}") from error
-    members = [
-        [member.organisation for member in Consortium.decode(version).members]
-        for version in history.versions_of_key[place.CONSORTIUM]
-    ]
-    if not any(has_majority(reversal.voters, one) for one in members):
+    in_force = history.get_before(Consortium, place.CONSORTIUM, place.reversal_key(name, number, organisation))
+    if not has_majority(reversal.voters, [member.organisation for member in in_force.members]):
         raise VerificationError(f"{where} {', '.join(reversal.voters)} are no majority")
     if (reversal.penalty, reversal.fine) != find_penalties(settlement, organisation):
         raise VerificationError(f"{where} {reversal.penalty + reversal.fine} credits are not what the round took")

@@ -88,6 +88,13 @@ class History:
         value = self._last.get(key)
         return None if value is None else self._decode(kind, key, value)
 
+    def get_before(self, kind: type[R], key: str, later: str) -> R:
+        """Return a record as it was when the key ``later`` was first written."""
+        before = [write.value for write in self._chain.writes[: self._first[later]] if write.key == key]
+        if not before:
+            raise VerificationError(f"no record {key} on the ledger before {later}")
+        return self._decode(kind, key, before[-1])
+
     def below(self, kind: type[R], prefix: str) -> list[R]:
         """Return all records whose key begins with ``prefix/``, ascending."""
         keys = sorted(key for key in self._last if key.startswith(prefix + "/"))
