@@ -144,7 +144,11 @@ def describe(content: bytes) -> None:
 def descriptions() -> Sequence[bytes]:
     text = default_description()
     short = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return text.encode(), short.encode()
+    least = (
+        "{network: ab, channel: ch, contract: c-1, threshold: 2, consensus: raft, organisations: "
+        "[{name: ab, roles: [coordinator, committee], orderer: true}, {name: cd, roles: [committee, institution]}]}"
+    )
+    return text.encode(), short.encode(), least.encode()
 
 
 def load_profile(content: bytes) -> None:
@@ -350,7 +354,7 @@ def of(
 
 DECODERS: tuple[Decoder, ...] = (
     of("contract: any call", call_contract, (Refused, DecodeError), calls, form="protobuf", max_bytes=8192),
-    of("consortium description", describe, (DescriptionError,), descriptions, form="text", max_bytes=8192),
+    of("consortium description", describe, (DescriptionError,), descriptions, form="text", max_bytes=2048),
     of("connection profile", load_profile, (LedgerError,), profiles),
     of("contract service's settings", load_service, (SettingsError,), services),
     of("opening key file", load_key, (SettingsError,), lambda: (b"ab" * 32 + b"\n",), form="text", max_bytes=256),

@@ -35,9 +35,10 @@ class Source:
     def __init__(self, text: str, name: str) -> None:
         self.name = name
         try:
-            self._root = yaml.compose(text, yaml.SafeLoader)
+            loader = yaml.SafeLoader(text)
+            self._root = loader.get_single_node()
             self._refuse_duplicates()
-            content = yaml.safe_load(text)
+            content = loader.construct_document(self._root) if self._root else None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise DescriptionError(f"{name}, line {line}: {error.problem}") from error
