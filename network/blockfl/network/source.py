@@ -1,13 +1,17 @@
 """YAML text whose faults are named with their line."""
 
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from blockfl.network.errors import DescriptionError
+
+_DEPTH: Final = 16
+"""Of mappings and lists in one another; a description needs four."""
 
 Place = tuple[int | str, ...]
 """Where in nested mappings and lists: keys and positions from the outside in."""
@@ -19,6 +23,37 @@ class Fault(ValueError):
     def __init__(self, place: Place, reason: str) -> None:
         super().__init__(reason)
         self.place = place
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML only: texts, whole numbers, truth values, lists and mappings; no tags, no aliases, no dates.
+
+    All that is left out can fail, recurse or grow without end when it is read, and no description needs it.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  (as PyYAML declares it)
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        problem = None
+        if isinstance(event, yaml.AliasEvent):
+            problem = f"*{event.anchor}: write the value out here"
+        elif getattr(event, "tag", None) is not None:
+            problem = f"{event.tag}: leave this tag out"
+        elif self._depth == _DEPTH:
+            problem = f"more than {_DEPTH} mappings and lists in one another"
+        if problem is not None:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|false|yes|no|on|off)\Z"), list("tfyno"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"-?(?:0|[1-9][0-9]{0,17})\Z"), list("-0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|)\Z"), ["~", "n", ""])
 
 
 class Source:
@@ -35,9 +70,9 @@ class Source:
     def __init__(self, text: str, name: str) -> None:
         self.name = name
         try:
-            loader = yaml.SafeLoader(text)
+            loader = _Loader(text)
             self._root = loader.get_single_node()
-            self._refuse_duplicates()
+            self._check_keys()
             content = loader.construct_document(self._root) if self._root else None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -61,13 +96,15 @@ class Source:
             return self.error(cause.place, str(cause))
         return self.error(first["loc"], _reason(first, model))
 
-    def _refuse_duplicates(self) -> None:
-        """Refuse a mapping that has one key twice; YAML itself would silently keep the last."""
+    def _check_keys(self) -> None:
+        """Refuse keys that are none, and one key twice: YAML itself would silently keep the last."""
         for mapping in _mappings(self._root):
             seen: set[str] = set()
             for key, _ in mapping.value:
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode):
+                    raise DescriptionError(f"{self.name}, line {line}: expected a name as key, got a list or mapping")
                 if key.value in seen:
-                    line = key.start_mark.line + 1
                     raise DescriptionError(f"{self.name}, line {line}: {key.value} stands here twice")
                 seen.add(key.value)
 
