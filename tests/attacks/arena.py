@@ -142,13 +142,11 @@ class Arena:
         network.gateways = self.network.gateways
         yield Crowd(network, self.consortium, self._told.signers, self._told.opening_keys, PLAIN.make_spec("brief"))
 
-    async def await_height(self, *organisations: str) -> None:
-        """Wait until these peers have every block that delta's has."""
-        gateway = self.network.gateways["delta"]
-        height = await gateway.peer_height("delta")
-        for name in organisations:
-            while await gateway.peer_height(name) < height:
-                await asyncio.sleep(0.02)
+    async def await_peers(self) -> None:
+        """Wait until every peer has what is on the ledger so far: peers of real Fabric commit one by one."""
+        delta = self.network.gateways["delta"]
+        self.network.note_block(await delta.peer_height("delta") - 1)
+        await asyncio.gather(*(self.network.await_peer(name, name) for name in self.network.network.organisations))
 
     # Clients
 
@@ -161,7 +159,8 @@ class Arena:
 
     @asynccontextmanager
     async def ledger(self, organisation: str) -> AsyncIterator[Ledger]:
-        """The product's own client of an organisation."""
+        """The product's own client of an organisation, once every peer is up to date; agents would try again."""
+        await self.await_peers()
         home = self._directory / "profiles" / organisation
         home.mkdir(parents=True, exist_ok=True)
         signer = self.network.gateways[organisation].signer
@@ -198,6 +197,7 @@ class Arena:
         endorsers: Sequence[str] = (),
     ) -> Endorsed:
         """Have a transaction endorsed and keep it."""
+        await self.await_peers()
         proposal = self.network.propose(creator, function, *arguments, transient=transient)
         return await self.network.gateways[creator].endorse(proposal, endorsers)
 
@@ -307,9 +307,9 @@ def read_codes(block: Any) -> dict[str, str]:
 
 
 def make_arena_consortium() -> Consortium:
-    """Return the default consortium; its university trains, too: Krum is defined for five institutions or more."""
+    """Return the default consortium; two of its committee train, too: Krum wants five institutions, multi-Krum six."""
     record = make_consortium()
-    roles = {"university": ("committee", "institution")}
+    roles = dict.fromkeys(("university", "regulator"), ("committee", "institution"))
     members = [one.model_copy(update={"roles": roles.get(one.organisation, one.roles)}) for one in record.members]
     return record.model_copy(update={"members": tuple(members)})
 

@@ -397,8 +397,17 @@ class Bout:
 
 def count_naively(rule: Mapping[str, Any], weight: int) -> int:
     """Return how many values a rule's result adds up; the weight is the number of updates where it is no average."""
-    counts: dict[str, int] = {"median": 2, "trimmed_mean": weight - 2 * rule.get("trim", 0), "krum": 1}
-    return counts.get(rule["rule"], weight)
+    match rule["rule"]:
+        case "median":
+            return 2
+        case "trimmed_mean":
+            return weight - 2 * int(rule["trim"])
+        case "krum":
+            return 1
+        case "multi_krum":
+            return int(rule["selected"])
+        case _:
+            return weight
 
 
 async def _patiently(call: Callable[[], Awaitable[Any]]) -> Any:

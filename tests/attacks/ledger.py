@@ -266,7 +266,7 @@ async def flood_past_limit(bout: Bout) -> tuple[Outcome, ...]:
         await scenario.upload("alpha")
         for _ in range(BRIEF_BLOCKS + 2):
             await attempt(bout.arena.bend("delta", place.task_key(bout.task), ONE))
-        await bout.arena.await_height("regulator", "university", "coordinator")
+        await bout.arena.await_peers()
         gone = await attempt(scenario.judge("alpha"))
         await scenario.upload("alpha")
         update = await scenario.judge("alpha")

@@ -10,9 +10,11 @@ from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.records import Deadlines, TaskSpec
 from blockfl.protocol.strategy import (
     FEDAVG,
+    LEAST_SELECTED,
     Aggregation,
     Krum,
     Median,
+    MultiKrum,
     NormClippedMean,
     TrimmedMean,
     compute_least_updates,
@@ -111,7 +113,13 @@ ROBUST: Final = {
         name="krum",
         check="recompute",
         aggregation=Krum(byzantine=1),
-        institutions=("alpha", "beta", "delta", "gamma", "university"),
+        institutions=(*INSTITUTIONS, "university"),
+    ),
+    "multi-Krum": Terms(
+        name="multi-krum",
+        check="recompute",
+        aggregation=MultiKrum(byzantine=1, selected=LEAST_SELECTED),
+        institutions=(*INSTITUTIONS, "regulator", "university"),
     ),
 }
 """Rules that are no sums, by their names."""

@@ -120,7 +120,7 @@ class ContractNetwork:
         """
         gateway = self.gateways[creator]
         others = Endorsers(gateway, creator)
-        await self._await_peer(creator, creator)
+        await self.await_peer(creator, creator)
         for attempt in range(_ATTEMPTS):
             try:
                 proposal = self.propose(creator, function, *arguments, transient=transient)
@@ -141,7 +141,7 @@ class ContractNetwork:
         Raises:
             Refused: the contract or the peer said no.
         """
-        await self._await_peer(creator, peer or creator)
+        await self.await_peer(creator, peer or creator)
         try:
             return await self.gateways[creator].evaluate(
                 self.name, function, *arguments, organisations=[peer or creator]
@@ -149,7 +149,7 @@ class ContractNetwork:
         except EvaluateError as error:
             raise Refused(creator, _contract_text(error)) from error
 
-    async def _await_peer(self, creator: str, peer: str) -> None:
+    async def await_peer(self, creator: str, peer: str) -> None:
         """Wait until a peer knows what has been done through others: peers of real Fabric commit one by one."""
         while await self.gateways[creator].peer_height(peer) < self._height:
             await asyncio.sleep(0.02)

@@ -9,7 +9,9 @@ from typing import Final
 import numpy as np
 
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.records import TaskSpec
+from blockfl.protocol.strategy import Median, Momentum
 from support.chronicle import Chronicle
 from support.federation import INSTITUTIONS
 from support.paid_task import PaidTask, make_paid_spec
@@ -198,6 +200,100 @@ async def a_round_that_is_recomputed(world: Chronicle) -> None:
     await task.publish(1, task.initial_model)
 
 
+async def a_median_with_momentum(world: Chronicle) -> None:
+    """One institution sends the opposite of what it learnt: no rule sees it, and the median leaves it out."""
+    task = make_scenario(
+        world, make_spec(aggregation=Median(), optimiser=Momentum(learning_rate_micro=1_000_000, beta_micro=900_000))
+    )
+    await task.prepare()
+    world.lines.clear()
+    model = task.initial_model
+    for number in (1, 2):
+        world.say(f"Round {number}: alpha, beta and gamma learn much the same, delta turns it around")
+        await task.open(number)
+        for shift, name in enumerate(("alpha", "beta", "gamma")):
+            await task.submit(name, number, task.values("all", number) + np.int16(shift))
+        await task.submit("delta", number, -task.values("all", number))
+        for name in INSTITUTIONS:
+            await task.upload(name, number)
+            await task.judge(name, number)
+        world.say("Every update obeys the rules; of each value the two in the middle count")
+        await task.close(number)
+        await task.attest(number)
+        world.say("Every member goes one step with the optimiser, from the momentum in the model file")
+        model = await task.publish(number, model)
+
+
+async def rules_about_norms(world: Chronicle) -> None:
+    """A task that bounds each tensor, wants more than nothing, and nothing that turns back the last step."""
+    spec, model = make_spec()
+    norms = NormRules(
+        tensors=(TensorBound(tensor="bias", bound_l2_micro=20_000),),
+        minimum_l2_micro=2_000,
+        minimum_cosine_micro=-500_000,
+        adaptive=AdaptiveBound(rounds=2, factor_permille=3000, floor_l2_micro=20_000),
+    )
+    task = make_scenario(world, (spec.model_copy(update={"norms": norms}), model))
+    await task.prepare()
+    world.lines.clear()
+    learnt = np.full(spec.manifest.dimension, 0.005)
+    into_the_bias = np.array([0.0] * (learnt.size - 2) + [0.1, 0.1])
+    attempts = (
+        ("delta puts everything into the bias", into_the_bias),
+        ("delta sends nothing but zeros", 0 * learnt),
+        ("delta turns the last step back", -learnt),
+        ("delta is far larger than anybody was in the two rounds before", 12 * learnt),
+    )
+    for number, (what, wrong) in enumerate(attempts, 1):
+        world.say(f"Round {number}: {what}")
+        round_ = await task.open(number)
+        for part in round_.participants:
+            values = wrong if part.organisation == "delta" else learnt
+            quantised = np.rint(values * part.weight * 2**round_.scale).astype(np.int16)
+            await task.submit(part.organisation, number, quantised)
+            await task.upload(part.organisation, number)
+            await task.judge(part.organisation, number)
+        await task.close(number)
+        await task.attest(number)
+        model = await task.publish(number, model)
+
+
+async def a_claim_about_a_wrap(world: Chronicle) -> None:
+    """A member says that it cannot open an update: once it lies, once it is right; then a key is lost."""
+    task = make_scenario(world)
+    await task.prepare()
+    world.lines.clear()
+    world.say("Round 1 opens")
+    await task.open()
+    world.say("The regulator claims that its wrap of alpha's update is wrong, and shows a made-up key for it")
+    await task.submit("alpha")
+    await task.upload("alpha")
+    await world.submit("regulator", "ClaimWrap", "heart", "1", "alpha")
+    settle = ("SettleWrap", "heart", "1", "alpha", "regulator")
+    await refused(world.submit("regulator", *settle, transient={"ephemeral_key": bytes(32)}))
+    world.say("Alpha shows the ephemeral key of that one wrap: the claim is refuted")
+    await world.submit("alpha", *settle, transient={"ephemeral_key": task.ephemeral_key("alpha", "regulator")})
+    await task.judge("alpha")
+    world.say("Delta did wrap something else for the university; the coordinator shows it by the key of its own wrap")
+    header, chunks = await task.seal("delta")
+    wraps = tuple(
+        one.model_copy(update={"ciphertext": "00" * 48}) if one.organisation == "university" else one
+        for one in header.wrapped_keys
+    )
+    signed = task.sign(header.model_copy(update={"wrapped_keys": wraps}))
+    task.sealed[1, "delta"] = (signed, chunks, task.values("delta"))
+    await world.submit("delta", "SubmitUpdate", signed.encode())
+    await task.upload("delta")
+    await world.submit("university", "ClaimWrap", "heart", "1", "delta")
+    shown = {"ephemeral_key": task.ephemeral_key("delta", "coordinator")}
+    await world.submit("coordinator", "SettleWrap", "heart", "1", "delta", "university", transient=shown)
+    await task.judge("delta")
+    world.say("Gamma's key is lost: it withdraws the certificate, and nothing that is signed with it counts any more")
+    gamma = await task.seal("gamma")
+    await world.submit("gamma", "WithdrawCertificate", gamma[0].certificate_digest)
+    await refused(world.submit("gamma", "SubmitUpdate", task.sign(gamma[0]).encode()))
+
+
 async def what_is_not_allowed(world: Chronicle) -> None:
     """Calls by those who may not make them, and calls that make no sense."""
     task = make_scenario(world)
@@ -236,6 +332,9 @@ STORIES: Final[dict[str, Callable[[Chronicle], Awaitable[None]]]] = {
         a_round_that_fails,
         rounds_for_credits,
         a_round_that_is_recomputed,
+        a_median_with_momentum,
+        rules_about_norms,
+        a_claim_about_a_wrap,
         what_is_not_allowed,
     )
 }

@@ -26,7 +26,9 @@ def test_every_transcript_is_of_a_story() -> None:
 def test_the_stories_tell_of_everything_that_can_happen_to_a_round_and_an_update() -> None:
     text = "".join(map(read_transcript, STORIES))
     for event in ("RoundOpened", "UpdateJudged", "RoundClosed", "RoundFailed", "RoundAbandoned", "ModelPublished",
-                  "EquivocationRecorded", "RoundSettled", "PenaltyOverturned", "MetricsReported"):  # fmt: skip
+                  "EquivocationRecorded", "RoundSettled", "PenaltyOverturned", "MetricsReported",
+                  "WrapClaimed", "WrapSettled", "CertificateWithdrawn"):  # fmt: skip
         assert f"event {event} " in text
     told = {Code.of(code) for code in re.findall(r"BFL[0-9]{3}", text)}
+    assert {Code.NORM_TENSOR, Code.NORM_MINIMUM, Code.COSINE, Code.CERTIFICATE_WITHDRAWN} <= told
     assert {Code.NORM_L2, Code.EQUIVOCATION, Code.CHUNKS_MISSING, Code.SEAL_BROKEN, Code.SUM_MISMATCH} <= told
