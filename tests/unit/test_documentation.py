@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -292,7 +293,40 @@ def test_every_python_module_that_a_page_runs_exists(path: Path) -> None:
             assert here.exists() or under_tests.exists() or importlib.util.find_spec(module), module
 
 
-# Links and files
+# Files and links
+
+
+def list_texts(root: Path) -> Iterator[Path]:
+    """The repository's files that are text; what tools and runs leave behind is not looked at."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [
+            one for one in folders if one == ".ci" or not re.match(r"\.|build$|node_modules$|__pycache__$", one)
+        ]
+        yield from (path for path in sorted(Path(folder, one) for one in names) if b"\0" not in path.read_bytes())
+
+
+def list_conflicts(root: Path) -> list[str]:
+    """The lines that a merge left for somebody to decide: file and number."""
+    marks = tuple(7 * sign.encode() + b" " for sign in "<>|")
+    return [
+        f"{path.relative_to(root)}:{number}"
+        for path in list_texts(root)
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1)
+        if line.startswith(marks)
+    ]
+
+
+def test_no_file_holds_a_merge_that_nobody_finished() -> None:
+    assert list_conflicts(ROOT) == []
+    assert ROOT / "docs" / "threat-model.md" in list_texts(ROOT)
+    assert ROOT / ".ci" / "run" in list_texts(ROOT)
+
+
+@pytest.mark.parametrize("sign", ["<", ">", "|"])
+def test_an_unfinished_merge_is_found(tmp_path: Path, sign: str) -> None:
+    (tmp_path / "page.md").write_text(f"one\n{7 * sign} HEAD\ntwo\n{6 * sign} three\n")
+    (tmp_path / "picture").write_bytes(b"\0\n" + 7 * sign.encode() + b" no text")
+    assert list_conflicts(tmp_path) == ["page.md:2"]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
