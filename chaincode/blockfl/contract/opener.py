@@ -1,4 +1,4 @@
-"""The committee member's part of the contract: opens sealed updates, one at a time, in memory only.
+"""The committee member's part of the contract: opens sealed updates, in memory only.
 
 Owns the private opening key. Whatever an opened update is worth is a verdict, the same in every member's service;
 what is wrong with this member itself (no key, bytes not there yet) is a refusal, so that the others go on without it.
@@ -29,7 +29,7 @@ class Opener:
     def __init__(self, settings: ContractSettings) -> None:
         self._organisation = settings.organisation
         self._key = settings.opening_key
-        # Whatever the number of transactions, one update is open at any time: this bounds the service's memory.
+        # However many transactions come at once, one of them opens updates: memory is bounded by what one needs.
         self._turn = asyncio.Lock()
 
     async def judge(self, state: State, round_: Round, header: Header) -> Judgement:

@@ -297,7 +297,7 @@ class Rounds:
 
     @property
     def opener(self) -> Opener:
-        """What opens updates, one at a time for all transactions."""
+        """What opens updates, for one transaction at a time."""
         return self._opener
 
 
