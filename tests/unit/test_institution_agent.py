@@ -666,7 +666,7 @@ class Slow(NumpyTraining):
 async def test_training_that_takes_longer_than_the_round_is_cancelled(stage: Stage) -> None:
     site = stage.sites["alpha"]
     site.training = training = Slow(stage.scenario.spec.manifest)
-    stage.hub.world.now_ms -= 59_500
+    stage.hub.world.now_ms -= 57_000
     await open_first_round(stage)
 
     async with stage.running("alpha"):
