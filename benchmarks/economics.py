@@ -18,7 +18,7 @@ import numpy.typing as npt
 from blockfl.protocol.account import compute_required_stake, create_standing, lock
 from blockfl.protocol.aggregation import Sum, apply_sum
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Account, Credit, Score, Standing
+from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS, TREASURY, Account, Credit, Score, Standing
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.payload import Values
 from blockfl.protocol.quantise import quantise_update
@@ -36,7 +36,7 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
-from blockfl.protocol.scoring import KNOWN_SUMS, Gram, compute_gram, compute_points
+from blockfl.protocol.scoring import Gram, compute_gram, compute_points
 from blockfl.protocol.settlement import Facts, list_payments, settle_round
 from blockfl.protocol.strategy import FEDAVG
 from blockfl.protocol.terms import compute_bounds, compute_weights

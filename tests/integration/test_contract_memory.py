@@ -10,7 +10,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol.blob import split_blob
+from blockfl.protocol.economics import DEFAULT_ECONOMICS, Score
 from blockfl.protocol.records import Aggregate, Update
+from blockfl.protocol.strategy import Median
 from support.federation import INSTITUTIONS, NOW_MS, make_consortium
 from support.scenario import Scenario, make_spec
 from support.service import OPENING_KEY, running_service, write_service
@@ -45,9 +47,44 @@ async def test_judging_and_summing_a_million_parameters_stays_under_the_limit(tm
         peer.state = ledger_of(world)
         attested = await calls(peer, world, [("AttestAggregate", "heart", "1", split_blob(total)[0].encode())])
         assert {Aggregate.decode(payload).state for payload in attested} == {"attested"}
-        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-        assert peak is not None
-        assert int(peak[1]) / 1024 < LIMIT_MB
+        check_peak(process.pid)
+
+
+async def test_comparing_and_scoring_a_million_parameters_stays_under_the_limit(tmp_path: Path) -> None:
+    world = World(make_consortium())
+    world.opening_keys["regulator"] = X25519PrivateKey.from_private_bytes(bytes.fromhex(OPENING_KEY))
+    world.configure("regulator", world.consortium)
+    spec, model = make_spec(dimension=DIMENSION, aggregation=Median())
+    paid = spec.model_copy(update={"economics": DEFAULT_ECONOMICS})
+    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys, (paid, model))
+    await scenario.register()
+    await scenario.create()
+    for name in INSTITUTIONS:
+        await world.submit("coordinator", "Grant", f"stake-{name}", name, "10000")
+    await scenario.enrol()
+    await scenario.open()
+    await scenario.contribute()
+    await scenario.close()
+    total = await scenario.total()
+    await scenario.upload_model("coordinator", total)
+    files = write_service(tmp_path, world.consortium, "regulator")
+    async with running_service(files) as (process, said), dial(files.tls.endpoint(said["address"])) as peer:
+        peer.state = ledger_of(world)
+        attested = await calls(peer, world, [("AttestAggregate", "heart", "1", split_blob(total)[0].encode())])
+        assert {Aggregate.decode(payload).state for payload in attested} == {"attested"}
+        await scenario.attest()
+        await scenario.publish(1, model)
+        peer.state = ledger_of(world)
+        scored = await calls(peer, world, [("ScoreRound", "heart", "1")])
+        assert {len(Score.decode(payload).credits) for payload in scored} == {len(INSTITUTIONS)}
+        check_peak(process.pid)
+
+
+def check_peak(pid: int) -> None:
+    """Check the most memory that a process ever had."""
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert peak is not None
+    assert int(peak[1]) / 1024 < LIMIT_MB
 
 
 async def calls(peer: ShimPeer, world: World, wanted: list[tuple[Any, ...]]) -> list[bytes]:

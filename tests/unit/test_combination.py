@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import clip, combine, drive, select_nearest
+from blockfl.protocol.combination import clip, combine, compare, drive, select_nearest
 from blockfl.protocol.scoring import compute_gram
 from blockfl.protocol.strategy import (
     FEDAVG,
@@ -227,6 +227,41 @@ def test_updates_are_asked_for_one_at_a_time_and_memory_is_bounded(rule: Aggrega
     # The clipped copy of an update, or the last one while the next is made.
     assert x.size == dimension
     assert peak < sum_bytes + 3 * update_bytes + matrix_bytes + 2**22
+
+
+@pytest.mark.parametrize("matrix_bytes", [1, 4 * 3, 4 * 3 * 7, 4 * 3 * 10, 2**20])
+def test_vectors_of_both_kinds_are_compared_exactly_whatever_is_kept_of_them(matrix_bytes: int) -> None:
+    random = np.random.default_rng(3)
+    vectors = [
+        random.integers(-(2**31), 2**31, 10, dtype=np.int32),
+        *random.integers(-32767, 32768, (2, 10), dtype=np.int16),
+    ]
+    exact = [[sum(int(a) * int(b) for a, b in zip(one, other, strict=True)) for other in vectors] for one in vectors]
+    found = drive(compare(10, 3, matrix_bytes=matrix_bytes), vectors.__getitem__)
+    assert [list(row) for row in found] == exact
+
+
+def test_vectors_are_compared_one_at_a_time_and_memory_is_bounded() -> None:
+    """Of 16 vectors of 8 MiB each no more is kept than was allowed, and one vector."""
+    dimension, matrix_bytes = 2**21, 2**22
+    tracemalloc.start()
+    try:
+        drive(
+            compare(dimension, 16, matrix_bytes=matrix_bytes), lambda index: np.full(dimension, index, dtype=np.int32)
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The last vector, while the next is made.
+    assert peak < 2 * 4 * dimension + matrix_bytes + 2**22
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.ones(3, dtype=np.int16), np.ones((1, 2), dtype=np.int32), np.ones(2, dtype=np.int64), np.ones(2)]
+)
+def test_what_is_no_vector_is_not_compared(wrong: npt.NDArray[Any]) -> None:
+    with refused(Code.PAYLOAD_FORMAT):
+        drive(compare(2, 3), lambda index: wrong if index == 1 else np.ones(2, dtype=np.int32))
 
 
 def test_updates_that_krum_does_not_choose_are_not_opened_again() -> None:

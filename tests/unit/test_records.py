@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from blockfl.protocol import place, records
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS
 from blockfl.protocol.records import (
     CHUNK_BYTES,
     MAX_COMMITTED_DIMENSION,
@@ -251,6 +252,11 @@ def test_parameters_of_a_rule_that_mean_nothing_are_refused() -> None:
     refuse(TaskSpec, "clip nothing", spec, aggregation={"rule": "norm_clipped_mean", "clip_l2_micro": 1_000_001})
 
 
+def sized(size: int) -> dict[str, object]:
+    """Return the manifest of a model of one tensor."""
+    return {"tensors": [{"name": "weights", "dtype": "float32", "shape": [size], "offset": 0}]}
+
+
 @pytest.mark.parametrize(
     ("aggregation", "limited"),
     [
@@ -265,14 +271,20 @@ def test_updates_are_compared_up_to_a_number_of_values(aggregation: dict[str, ob
     spec = choose(aggregation=aggregation)
     most = MAX_COMPARED_VALUES // len(spec.institutions)
 
-    def sized(size: int) -> dict[str, object]:
-        return {"tensors": [{"name": "weights", "dtype": "float32", "shape": [size], "offset": 0}]}
-
     assert choose(aggregation=aggregation, manifest=sized(most))
     if limited:
         refuse(TaskSpec, "compares up to", spec, manifest=sized(most + 1))
     else:
         assert choose(aggregation=aggregation, manifest=sized(most + 1))
+
+
+def test_a_task_that_moves_credits_is_limited_by_what_scoring_compares() -> None:
+    paid = {"aggregation": {"rule": "fedavg"}, "economics": json.loads(DEFAULT_ECONOMICS.encode())}
+    most = MAX_COMPARED_VALUES // (len(choose().institutions) + KNOWN_SUMS)
+
+    assert choose(**paid, manifest=sized(most))
+    refuse(TaskSpec, "scoring compares up to", choose(**paid), manifest=sized(most + 1))
+    assert choose(aggregation=paid["aggregation"], manifest=sized(most + 1))
 
 
 ADAM = {"method": "adam", "learning_rate_micro": 1, "beta1_micro": 0, "beta2_micro": 999_999, "tau_micro": 1}

@@ -14,12 +14,13 @@ from blockfl.contract.state import State
 from blockfl.protocol.aggregation import encode_sum
 from blockfl.protocol.blob import compute_blob
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.combination import combine, drive_async
+from blockfl.protocol.combination import combine, compare, drive_async
+from blockfl.protocol.economics import KNOWN_SUMS
 from blockfl.protocol.judging import Judgement, judge_update, open_accepted
 from blockfl.protocol.norms import Reference
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Blob, Header, Round, TaskSpec
-from blockfl.protocol.scoring import KNOWN_SUMS, Vector, compute_gram, compute_points, decode_update, decode_values
+from blockfl.protocol.scoring import Vector, compute_points, decode_update, decode_values
 from blockfl.protocol.seal import open_update
 
 
@@ -64,26 +65,28 @@ class Opener:
             return compute_blob(encode_sum(await drive_async(combination, fetch)))
 
     async def compute_points(self, state: State, round_: Round, dimension: int) -> tuple[int, ...]:
-        """Open the accepted updates again and return the points of each, in their order.
+        """Open the accepted updates again, one after the other, and return the points of each, in their order.
 
-        All of them are in memory at once, with the last public sums: 2 bytes per value and update, 4 per sum.
+        They are compared with each other and with the last public sums; a bounded part of all is kept at once.
 
         Raises:
             ProtocolError: BFL119, BFL116 or BFL304: this member cannot say.
         """
         key = self._require_key(round_)
+        models = await state.find_latest_models(round_.task, round_.base_version, KNOWN_SUMS)
+        sums = [model.sum for model in models if model.sum]
+
+        async def fetch(index: int) -> Vector:
+            if index < len(sums):
+                return decode_values(await fetch_model(state, round_.task, sums[index]), dimension)
+            organisation = round_.accepted[index - len(sums)]
+            header = (await state.read_header(round_.task, round_.round, organisation)).header
+            payload = open_update(header, await fetch_sealed(state, header), self._organisation, key)
+            return decode_update(payload, dimension)
+
         async with self._turn:
-            vectors: list[Vector] = [
-                decode_values(await fetch_model(state, round_.task, model.sum), dimension)
-                for model in await state.find_latest_models(round_.task, round_.base_version, KNOWN_SUMS)
-                if model.sum
-            ]
-            known = len(vectors)
-            for organisation in round_.accepted:
-                header = (await state.read_header(round_.task, round_.round, organisation)).header
-                payload = open_update(header, await fetch_sealed(state, header), self._organisation, key)
-                vectors.append(decode_update(payload, dimension))
-            return compute_points(compute_gram(vectors), known, dimension)
+            comparison = compare(dimension, len(sums) + len(round_.accepted))
+            return compute_points(await drive_async(comparison, fetch), len(sums), dimension)
 
     def _require_key(self, round_: Round) -> X25519PrivateKey:
         # Whether it is the round's key shows when the first update is opened.

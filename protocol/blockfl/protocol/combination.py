@@ -14,7 +14,7 @@ Source: ``docs/protocol.md``, aggregation; Yin et al. 2018 (median, trimmed mean
 
 from collections.abc import Awaitable, Callable, Generator
 from math import isqrt
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from blockfl.protocol.aggregation import Sum, Total
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.norms import compute_norms
 from blockfl.protocol.payload import MAX_VALUE, Values
-from blockfl.protocol.scoring import Gram, compute_gram
+from blockfl.protocol.scoring import Gram, Vector, compute_gram
 from blockfl.protocol.strategy import (
     Aggregation,
     FedAvg,
@@ -39,12 +39,17 @@ from blockfl.protocol.terms import compute_l2_squared
 MATRIX_BYTES: Final = 2**26
 """The most bytes of coordinates of several updates that are kept at once: 64 MiB, 3 million coordinates of 11."""
 _RATIO_BITS = 30
+_VALUES: Final = np.dtype(np.int16)
 _SORTED = 2**14
 _BLOCK = 2**16
 
 Combination = Generator[int, Values, Total]
 """Yields the index of the update that it wants next, is sent its values, and returns X, int32 of shape (d,)."""
-_Matrix = npt.NDArray[np.int16]
+Comparison = Generator[int, Vector, Gram]
+"""Yields the index of the vector that it wants next, is sent its values, and returns all dot products."""
+_Matrix = npt.NDArray[np.signedinteger[Any]]
+_Asked = TypeVar("_Asked")
+_Result = TypeVar("_Result")
 
 
 def combine(
@@ -82,9 +87,23 @@ def combine(
             return _combine_clipped(dimension, count, compute_l2_squared(clip, scale) if clip else None)
 
 
-def drive(combination: Combination, fetch: Callable[[int], Values]) -> Total:
-    """Return X, given how to come by the values of an update."""
-    x: Total
+def compare(dimension: int, count: int, *, matrix_bytes: int = MATRIX_BYTES) -> Comparison:
+    """Return the comparison of ``count`` vectors, at least one: their exact dot products.
+
+    Args:
+        dimension: d.
+        count: number of vectors, int16 or int32, of shape (d,).
+        matrix_bytes: the memory that may be taken for coordinates of several vectors.
+
+    Raises:
+        ProtocolError: when driven, BFL414 for another shape or dtype.
+    """
+    return _multiply(dimension, count, max(1, min(dimension, matrix_bytes // (4 * count))), np.dtype(np.int32))
+
+
+def drive(combination: Generator[int, _Asked, _Result], fetch: Callable[[int], _Asked]) -> _Result:
+    """Return X, or the dot products, given how to come by the values of an update."""
+    x: _Result
     try:
         index = next(combination)
         while True:
@@ -94,9 +113,11 @@ def drive(combination: Combination, fetch: Callable[[int], Values]) -> Total:
     return x
 
 
-async def drive_async(combination: Combination, fetch: Callable[[int], Awaitable[Values]]) -> Total:
-    """Return X, like ``drive``, where an update must be waited for."""
-    x: Total
+async def drive_async(
+    combination: Generator[int, _Asked, _Result], fetch: Callable[[int], Awaitable[_Asked]]
+) -> _Result:
+    """Return X, or the dot products, like ``drive``, where an update must be waited for."""
+    x: _Result
     try:
         index = next(combination)
         while True:
@@ -120,7 +141,7 @@ def _combine_sorted(dimension: int, count: int, width: int, first: int, last: in
     """
     x = np.empty(dimension, dtype=np.int32)
     for start in range(0, dimension, width):
-        matrix = yield from _gather(dimension, count, start, min(start + width, dimension))
+        matrix = yield from _gather(dimension, count, start, min(start + width, dimension), _VALUES)
         for begin in range(0, matrix.shape[1], _SORTED):
             part = matrix[:, begin : begin + _SORTED].T.copy()
             part.sort(axis=1)
@@ -132,15 +153,21 @@ def _combine_sorted(dimension: int, count: int, width: int, first: int, last: in
 
 
 def _combine_nearest(dimension: int, count: int, width: int, byzantine: int, selected: int) -> Combination:
+    products = yield from _multiply(dimension, count, width, _VALUES)
+    return (yield from _add(sorted(select_nearest(products, byzantine, selected)), dimension))
+
+
+def _multiply(dimension: int, count: int, width: int, kind: np.dtype[Any]) -> Generator[int, Any, Gram]:
+    """Return all dot products; so many coordinates of all vectors are kept at once, as the kind."""
     products: list[list[int]] = [[0] * count for _ in range(count)]
     for start in range(0, dimension, width):
-        matrix = yield from _gather(dimension, count, start, min(start + width, dimension))
+        matrix = yield from _gather(dimension, count, start, min(start + width, dimension), kind)
         for i, row in enumerate(compute_gram(list(matrix))):
             for j, product in enumerate(row):
                 products[i][j] += product
+        # Before the next one is gathered: there is memory for one.
         del matrix
-    chosen = select_nearest(tuple(tuple(row) for row in products), byzantine, selected)
-    return (yield from _add(sorted(chosen), dimension))
+    return tuple(tuple(row) for row in products)
 
 
 def select_nearest(gram: Gram, byzantine: int, selected: int) -> list[int]:
@@ -190,19 +217,21 @@ def clip(values: Values, l2_squared: int) -> Values:
     return clipped
 
 
-def _gather(dimension: int, count: int, start: int, stop: int) -> Generator[int, Values, _Matrix]:
-    """Ask for every update; return the coordinates from start to stop of all, int16 of shape (count, stop − start)."""
-    matrix = np.empty((count, stop - start), dtype=np.int16)
+def _gather(
+    dimension: int, count: int, start: int, stop: int, kind: np.dtype[Any]
+) -> Generator[int, npt.NDArray[Any], _Matrix]:
+    """Ask for every vector; return the coordinates from start to stop of all, of shape (count, stop − start)."""
+    matrix = np.empty((count, stop - start), dtype=kind)
     for index in range(count):
-        matrix[index] = _check(dimension, (yield index))[start:stop]
+        matrix[index] = _check(dimension, (yield index), kind)[start:stop]
     return matrix
 
 
-def _check(dimension: int, values: npt.NDArray[Any]) -> Values:
-    if values.dtype != np.int16 or values.shape != (dimension,):
+def _check(dimension: int, values: npt.NDArray[Any], kind: np.dtype[Any] = _VALUES) -> npt.NDArray[Any]:
+    if values.dtype not in (_VALUES, kind) or values.shape != (dimension,):
         raise ProtocolError(
-            Code.PAYLOAD_FORMAT, f"expected int16 of shape ({dimension},), got {values.dtype} of {values.shape}"
+            Code.PAYLOAD_FORMAT, f"expected {kind} of shape ({dimension},), got {values.dtype} of {values.shape}"
         )
-    if int(values.min(initial=0)) < -MAX_VALUE:
+    if values.dtype == _VALUES and int(values.min(initial=0)) < -MAX_VALUE:
         raise ProtocolError(Code.RANGE, f"expected values within ±{MAX_VALUE}, got -32768")
     return values

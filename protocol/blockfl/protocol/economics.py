@@ -14,6 +14,8 @@ from blockfl.protocol.canonical import Name, Natural, Positive, Record
 TREASURY = "treasury"
 """The account that pays rewards and takes penalties; no organisation's."""
 START_REPUTATION = 500
+KNOWN_SUMS = 8
+"""So many of the last public sums count as known when updates are scored."""
 
 Permille = Annotated[int, Field(ge=0, le=1000)]
 Points = Annotated[int, Field(ge=-1000, le=1000)]

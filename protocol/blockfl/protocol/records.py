@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import FailFast, Field, StringConstraints, model_validator
 
 from blockfl.protocol.canonical import Decimal, Digest, Hex, Name, Natural, Positive, Record
-from blockfl.protocol.economics import Economics
+from blockfl.protocol.economics import KNOWN_SUMS, Economics
 from blockfl.protocol.limits import NormRules, RoundNorms
 from blockfl.protocol.strategy import (
     Aggregation,
@@ -36,8 +36,8 @@ MAX_COMMITTED_DIMENSION = 2**26
 """Beyond that, verifying a sum by commitments would keep every contract service busy for too long."""
 
 MAX_COMPARED_VALUES = 2**29
-"""Beyond that, a rule that compares updates would open each of them too often, and keep contract services busy for too
-long: 11 institutions with 48 million parameters."""
+"""Beyond that, a rule that compares updates, or a score, would open each of them too often, and keep contract services
+busy for too long: 11 institutions with 48 million parameters."""
 
 Organisations = Annotated[tuple[Name, ...], FailFast()]
 Role = Literal["committee", "coordinator", "institution"]
@@ -255,6 +255,12 @@ class TaskSpec(Record):
             )
         if not isinstance(self.aggregation, FedAvg):
             self._check_rule()
+        compared = (len(self.institutions) + KNOWN_SUMS) * self.manifest.dimension
+        if self.economics and compared > MAX_COMPARED_VALUES:
+            raise ValueError(
+                f"scoring compares up to {MAX_COMPARED_VALUES} values, {len(self.institutions)} institutions and "
+                f"{KNOWN_SUMS} earlier sums make {compared}: choose a smaller model, or no economics"
+            )
         if self.optimiser:
             self._check_optimiser(self.optimiser)
         if self.norms:

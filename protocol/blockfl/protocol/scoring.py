@@ -18,15 +18,12 @@ Source: ``docs/economics.md``, the score.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from blockfl.protocol.payload import decode_payload
-
-KNOWN_SUMS: Final = 8
-"""So many of the last public sums count as known."""
 
 Gram = tuple[tuple[int, ...], ...]
 Vector = npt.NDArray[np.signedinteger[Any]]
