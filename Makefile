@@ -56,7 +56,7 @@ robustness: $(STAMP) ## Every aggregation rule under every attack, 4 of 11 poiso
 economics: $(STAMP) ## What each behaviour earns over 200 rounds (result in build/economics)
 	$(BIN)/python -m benchmarks.economics
 
-docs: $(STAMP) ## Write the tables of codes (docs/protocol.md) and attacks (docs/attacks.md) anew
+docs: $(STAMP) ## Write the tables of rules and codes (docs/protocol.md) and attacks (docs/attacks.md) anew
 	PYTHONPATH=tests $(BIN)/python -m support.documentation
 	PYTHONPATH=tests $(BIN)/python -m attacks.page
 

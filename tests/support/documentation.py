@@ -1,23 +1,22 @@
-"""What the documentation says, taken apart, and the one table in it that is written by a program.
+"""What the documentation says, taken apart, and the tables in it that are written by a program.
 
-To write the table of codes and the transcripts anew: ``make docs``, which is ``PYTHONPATH=tests python -m
+To write the tables of rules and codes and the transcripts anew: ``make docs``, which is ``PYTHONPATH=tests python -m
 support.documentation``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from blockfl.protocol.codes import Code
+from blockfl.protocol.rules import JUDGING, SUBMISSION
 from support.transcripts import write_transcripts
 
 ROOT: Final = Path(__file__).parents[2]
 PROTOCOL: Final = ROOT / "docs" / "protocol.md"
-BEGIN: Final = "<!-- codes: written by `make docs` -->"
-END: Final = "<!-- end of codes -->"
 _FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 _COMMANDS = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|<(?:img|source)[^>]*\b(?:src|srcset)=\"([^\"]+)\"")
@@ -40,17 +39,43 @@ def render_codes() -> str:
     return "\n".join(["| code | name | meaning |", "|---|---|---|", *rows])
 
 
-def with_codes(text: str) -> str:
-    """Return a page with the table of codes between its markers.
+def render_submission() -> str:
+    """Return the table of what the contract asks of a signed header, in the order in which it asks."""
+    rows = [f"| {rule.code.identifier} | {rule.condition} |" for rule in SUBMISSION]
+    return "\n".join(["| code | what must hold |", "|---|---|", *rows])
+
+
+def render_judging() -> str:
+    """Return the table of what the committee asks of an update, in the order in which it asks."""
+    rows = [f"| {rule.code.identifier} | {rule.condition} | {rule.tells} |" for rule in JUDGING]
+    return "\n".join(["| code | what must hold | what the verdict tells beside it |", "|---|---|---|", *rows])
+
+
+TABLES: Final[dict[str, Callable[[], str]]] = {
+    "submission": render_submission,
+    "judging": render_judging,
+    "codes": render_codes,
+}
+
+
+def mark(name: str) -> tuple[str, str]:
+    """Return the lines before and after a table."""
+    return f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
+
+
+def with_tables(text: str) -> str:
+    """Return a page with each table between its markers.
 
     Raises:
-        ValueError: The markers are not there, once each.
+        ValueError: The markers of one are not there, once each.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"expected the lines {BEGIN} and {END}, once each")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{render_codes()}\n{END}{after}"
+    for name, render in TABLES.items():
+        begin, end = mark(name)
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"expected the lines {begin} and {end}, once each")
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{render()}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 def list_links(text: str) -> list[str]:
@@ -95,8 +120,8 @@ def list_quoted(cell: str) -> list[str]:
 
 
 def main() -> None:
-    """Write the table of codes into the page, and the transcripts."""
-    PROTOCOL.write_text(with_codes(PROTOCOL.read_text()))
+    """Write the tables into the page, and the transcripts."""
+    PROTOCOL.write_text(with_tables(PROTOCOL.read_text()))
     write_transcripts()
 
 

@@ -25,14 +25,16 @@ from support.contract import make_registered_world
 from support.documentation import (
     PROTOCOL,
     ROOT,
+    TABLES,
     list_anchors,
     list_commands,
     list_links,
     list_pages,
     list_quoted,
+    mark,
     read_table,
     render_codes,
-    with_codes,
+    with_tables,
 )
 from support.paid_task import PaidTask, make_paid_spec
 from support.scenario import Scenario
@@ -49,12 +51,21 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-# The table of codes
+# The tables of rules and codes
 
 
-def test_the_table_of_codes_is_current() -> None:
+def test_the_tables_are_current() -> None:
     text = PROTOCOL.read_text()
-    assert with_codes(text) == text, "write it anew: make docs"
+    assert with_tables(text) == text, "write them anew: make docs"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_is_not_current_is_written_anew(name: str) -> None:
+    text = PROTOCOL.read_text()
+    begin, end = mark(name)
+    assert text.count("\n", text.index(begin), text.index(end)) > 10
+    stale = text[: text.index(begin) + len(begin)] + "\n| BFL999 |\n" + text[text.index(end) :]
+    assert with_tables(stale) == text
 
 
 def test_the_rendered_table_has_a_row_for_every_code() -> None:
@@ -63,10 +74,13 @@ def test_the_rendered_table_has_a_row_for_every_code() -> None:
     assert all(code.meaning in row and f"`{code.name}`" in row for code, row in zip(Code, rows, strict=True))
 
 
-@pytest.mark.parametrize("markers", ["", "<!-- end of codes -->", "<!-- codes: written by `make docs` -->"])
-def test_a_page_without_both_markers_is_refused(markers: str) -> None:
-    with pytest.raises(ValueError, match="once each"):
-        with_codes(f"# Protocol\n{markers}\n")
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_page_without_both_markers_of_a_table_is_refused(name: str, which: int) -> None:
+    text, marker = PROTOCOL.read_text(), mark(name)[which]
+    for wrong in (text.replace(marker, ""), f"{text}\n{marker}\n"):
+        with pytest.raises(ValueError, match=rf"{name}.*once each"):
+            with_tables(wrong)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)

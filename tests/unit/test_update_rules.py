@@ -1,0 +1,358 @@
+"""The table of the rules about an update tells the truth: of every two broken at once, the first one speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.judging import Judgement, judge_update
+from blockfl.protocol.opening import derive_opening
+from blockfl.protocol.payload import decode_payload
+from blockfl.protocol.records import Header, Round, SignedHeader, Task, WrappedKey
+from blockfl.protocol.rules import JUDGING, NORMS, NOTHING, SUBMISSION, Rule
+from blockfl.protocol.seal import SealPlace, encode_public_key
+from blockfl.protocol.submission import check_header
+from reference import seal as naive
+from support.contract import make_scenario, upload_chunk
+from support.federation import ALL_NORMS, COMMITTEE, make_federation
+from support.scenario import Scenario
+from support.world import Refused, World
+
+# Submission
+
+
+@dataclass
+class Attempt:
+    """A submission: what a header is changed to, who sends it and when."""
+
+    creator: str = "alpha"
+    fields: dict[str, Any] = field(default_factory=dict)
+    is_late: bool = False
+    is_signed: bool = True
+    is_second: bool = False
+
+
+@dataclass(frozen=True)
+class Break:
+    """How a submission breaks one rule."""
+
+    code: Code
+    fields: dict[str, Any] = field(default_factory=dict)
+    attempt: dict[str, Any] = field(default_factory=dict)
+
+    def apply(self, attempt: Attempt) -> None:
+        attempt.fields |= self.fields
+        for name, value in self.attempt.items():
+            setattr(attempt, name, value)
+
+
+WITHDRAWN = "ab" * 32
+BREAKS = (
+    Break(Code.CREATOR_MISMATCH, {"organisation": "beta"}),
+    Break(Code.TASK_UNKNOWN, {"task": "another"}),
+    Break(Code.ROUND_UNKNOWN, {"round": 9}),
+    Break(Code.NOT_INSTITUTION, {"organisation": "regulator"}, {"creator": "regulator"}),
+    Break(Code.ROUND_CLOSED, attempt={"is_late": True}),
+    Break(Code.CERTIFICATE_WITHDRAWN, {"certificate_digest": WITHDRAWN}),
+    Break(Code.HEADER_NETWORK, {"channel": "another"}),
+    Break(Code.HEADER_ROUND, {"round": 2}),
+    Break(Code.NOT_ENROLLED, {"organisation": "gamma"}, {"creator": "gamma"}),
+    Break(Code.CERTIFICATE_MISMATCH, {"certificate_digest": "0" * 64}),
+    Break(Code.HEADER_BASE, {"base_digest": "0" * 64}),
+    Break(Code.HEADER_MANIFEST, {"manifest_digest": "0" * 64}),
+    Break(Code.HEADER_TERMS, {"scale": 1}),
+    Break(Code.HEADER_RECIPIENTS, {"wrapped_keys": "the first two"}),
+    Break(Code.PAYLOAD_FORMAT, {"payload_bytes": 53}),
+    Break(Code.COMMITMENT, {"commitment_digest": None}),
+    Break(Code.SIGNATURE, attempt={"is_signed": False}),
+    Break(Code.EQUIVOCATION, attempt={"is_second": True}),
+)
+# Whom the ledger asks is the round that the header names, so that it cannot be another one.
+OF_THE_CONTRACT = tuple(one for one in BREAKS if one.code is not Code.HEADER_ROUND)
+OF_THE_HEADER = tuple(one for one in BREAKS[6:16] if not one.attempt)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A ledger on which round 1 is open for all but gamma, before and after alpha's first submission."""
+
+    world: World
+    scenario: Scenario
+    header: Header
+    round_: Round
+    task: Task
+
+    async def submit(self, *breaks: Break) -> str:
+        """Return the code that a submission gets; "" if it is taken. The first of the breaks is there for sure."""
+        attempt = Attempt()
+        for one in reversed(breaks):
+            one.apply(attempt)
+        header = change(self.header, attempt.fields)
+        body = header.encode() if attempt.is_signed else b"something else"
+        signature = self.world.signers[attempt.creator].sign(b"BLOCKFL-UPDATE-V1\0" + body).hex()
+        signed = SignedHeader.model_construct(header=header, signature=signature)
+        if attempt.is_second:
+            first, _ = await self.scenario.seal("alpha", salt=1)
+            key = "header/heart/000001/alpha"
+            self.world.force("", key, self.scenario.sign(first).encode())
+        when = self.round_.submit_deadline_ms + 1 if attempt.is_late else None
+        try:
+            done = await self.world.simulate(
+                "beta", attempt.creator, "SubmitUpdate", signed.encode(), timestamp_ms=when
+            )
+        except Refused as refusal:
+            return refusal.text[:6]
+        return "BFL408" if done.event.startswith(b"EquivocationRecorded\0") else ""
+
+
+def change(header: Header, fields: dict[str, Any]) -> Header:
+    wraps = {"wrapped_keys": header.wrapped_keys[:2]} if "wrapped_keys" in fields else {}
+    return header.model_copy(update=fields | wraps)
+
+
+async def make_desk() -> Desk:
+    world = World()
+    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
+    await scenario.register()
+    await scenario.create()
+    await scenario.enrol("alpha", "beta", "delta")
+    await scenario.open()
+    for name in ("alpha", "gamma", "regulator"):
+        await world.submit(name, "WithdrawCertificate", WITHDRAWN)
+    header, _ = await scenario.seal("alpha")
+    return Desk(world, scenario, header, await scenario.round(), await scenario.read_task())
+
+
+@pytest.fixture(scope="module")
+def verdicts_of_submissions() -> dict[tuple[Code, ...], str]:
+    """The code of every submission that breaks no rule, one, or two."""
+    return asyncio.run(submit_all())
+
+
+async def submit_all() -> dict[tuple[Code, ...], str]:
+    found = {}
+    ordered = [(), *((one,) for one in OF_THE_CONTRACT), *combinations(OF_THE_CONTRACT, 2)]
+    # What needs a first submission to be there goes last: it stays.
+    ordered.sort(key=lambda breaks: any(one.code is Code.EQUIVOCATION for one in breaks))
+    desk = await make_desk()
+    for breaks in ordered:
+        found[tuple(one.code for one in breaks)] = await desk.submit(*breaks)
+    return found
+
+
+def test_the_table_of_submission_has_every_rule_in_the_order_in_which_it_is_broken_here() -> None:
+    assert [rule.code for rule in SUBMISSION] == [one.code for one in BREAKS]
+
+
+def test_a_submission_that_breaks_no_rule_is_taken(verdicts_of_submissions: dict[tuple[Code, ...], str]) -> None:
+    assert verdicts_of_submissions[()] == ""
+
+
+@pytest.mark.parametrize("first", OF_THE_CONTRACT, ids=lambda one: one.code.name)
+def test_a_submission_is_answered_by_the_first_rule_that_it_breaks(
+    first: Break, verdicts_of_submissions: dict[tuple[Code, ...], str]
+) -> None:
+    answers = {codes: got for codes, got in verdicts_of_submissions.items() if codes and codes[0] is first.code}
+    assert (first.code,) in answers
+    assert {codes: got for codes, got in answers.items() if got != first.code.identifier} == {}
+
+
+async def test_an_auditor_s_check_of_a_header_is_answered_by_the_first_rule_that_it_breaks() -> None:
+    desk = await make_desk()
+    for first, second in combinations(OF_THE_HEADER, 2):
+        header = change(change(desk.header, second.fields), first.fields)
+        with pytest.raises(ProtocolError) as caught:
+            check_header(header, desk.world.consortium, desk.task, desk.round_)
+        assert caught.value.code is first.code, second.code
+
+
+# Judging
+
+FEDERATION = make_federation(shape=(62,), weight_cap=4, norms=ALL_NORMS)
+assert FEDERATION.round.norms is not None
+ROUND = FEDERATION.round.model_copy(
+    update={"norms": FEDERATION.round.norms.model_copy(update={"minimum_cosine_micro": -500_000})}
+)
+VALUES = np.arange(FEDERATION.dimension, dtype=np.int16) * np.int16(2)
+SEED = bytes(range(32))
+
+
+@dataclass
+class Case:
+    """A sealed update, and the round that it is judged by; rules about values are broken by the round's bounds."""
+
+    payload: bytes = VALUES.astype("<i2").tobytes() + SEED
+    seed: bytes = SEED
+    flipped: int = 0
+    header: dict[str, Any] = field(default_factory=dict)
+    round_: dict[str, Any] = field(default_factory=dict)
+    norms: dict[str, Any] = field(default_factory=dict)
+    reference: npt.NDArray[np.int32] = field(default_factory=lambda: VALUES.astype(np.int32))
+    wrong_wrap: int | None = None
+
+
+def break_length(case: Case) -> None:
+    case.header["payload_bytes"] = len(case.payload) + 1
+
+
+def break_wrap(case: Case) -> None:
+    case.wrong_wrap = 2
+
+
+def break_key_commitment(case: Case) -> None:
+    case.header["key_commitment"] = "0" * 64
+
+
+def break_chunk(case: Case) -> None:
+    case.flipped = 1
+
+
+def break_payload_digest(case: Case) -> None:
+    case.header["payload_digest"] = "0" * 64
+
+
+def break_seed(case: Case) -> None:
+    case.seed = bytes(32)
+
+
+def break_range(case: Case) -> None:
+    case.payload = b"\x00\x80" + case.payload[2:]
+
+
+def break_l2(case: Case) -> None:
+    case.round_["bound_l2_squared"] = "0"
+
+
+def break_linf(case: Case) -> None:
+    case.round_["bound_linf"] = 0
+
+
+def break_tensor(case: Case) -> None:
+    assert ROUND.norms is not None
+    case.norms["tensors"] = tuple(one.model_copy(update={"l2_squared": "0"}) for one in ROUND.norms.tensors)
+
+
+def break_least_norm(case: Case) -> None:
+    case.norms["minimum_l2_squared"] = "9" * 20
+
+
+def break_cosine(case: Case) -> None:
+    case.reference = -case.reference
+
+
+def break_commitment(case: Case) -> None:
+    case.header["commitment_digest"] = "0" * 64
+
+
+WAYS: tuple[tuple[Code, Callable[[Case], None]], ...] = (
+    (Code.PAYLOAD_FORMAT, break_length),
+    (Code.WRAP_WRONG, break_wrap),
+    (Code.KEY_COMMITMENT, break_key_commitment),
+    (Code.SEAL_BROKEN, break_chunk),
+    (Code.PAYLOAD_DIGEST, break_payload_digest),
+    (Code.WRAP_WRONG, break_seed),
+    (Code.RANGE, break_range),
+    (Code.NORM_L2, break_l2),
+    (Code.NORM_LINF, break_linf),
+    (Code.NORM_TENSOR, break_tensor),
+    (Code.NORM_MINIMUM, break_least_norm),
+    (Code.COSINE, break_cosine),
+    (Code.COMMITMENT, break_commitment),
+)
+
+
+def judge(*ways: Callable[[Case], None]) -> Judgement:
+    """Judge an update that breaks rules in these ways, as every member; they must agree."""
+    case = Case()
+    for way in ways:
+        way(case)
+    header, chunks = seal(case)
+    assert ROUND.norms is not None
+    round_ = ROUND.model_copy(update={**case.round_, "norms": ROUND.norms.model_copy(update=case.norms)})
+    found = {
+        judge_update(header, round_, chunks, one, FEDERATION.opening_keys[one], case.reference) for one in COMMITTEE
+    }
+    assert len(found) == 1
+    return found.pop()
+
+
+def seal(case: Case) -> tuple[Header, tuple[bytes, ...]]:
+    """Seal by the naive reference, which takes everything."""
+    honest, _ = FEDERATION.update("alpha", VALUES, SEED)
+    place = json.loads(SealPlace.of(honest).encode())
+    digest = hashlib.sha256(case.payload).hexdigest()
+    key = naive.data_key(case.seed, place, digest)
+    chunks = [naive.chunks(key, place, case.payload)[0]]
+    chunks[0] = bytes([chunks[0][0] ^ case.flipped]) + chunks[0][1:]
+    wraps = [naive.wrap(key, place, one, encode_public_key(FEDERATION.opening_keys[one])) for one in COMMITTEE]
+    if case.wrong_wrap is not None:
+        wraps[case.wrong_wrap]["ciphertext"] = "00" * 48
+    fields = {
+        "payload_digest": digest,
+        "payload_bytes": len(case.payload),
+        "chunk_digests": (hashlib.sha256(chunks[0]).hexdigest(),),
+        "wrapped_keys": tuple(WrappedKey.model_validate(wrap) for wrap in wraps),
+        "key_commitment": naive.commitment(key),
+    }
+    return honest.model_copy(update=fields | case.header), tuple(chunks)
+
+
+def test_the_table_of_judging_has_every_rule_in_the_order_in_which_it_is_broken_here() -> None:
+    assert [rule.code for rule in JUDGING] == [Code.CHUNKS_MISSING, *(code for code, _ in WAYS)]
+
+
+def test_an_update_that_breaks_no_rule_is_accepted() -> None:
+    judgement = judge()
+    assert (judgement.accepted, judgement.code) == (True, None)
+    header, _ = seal(Case())
+    values, seed = decode_payload(Case().payload, FEDERATION.dimension)
+    opening = derive_opening(values, seed, SealPlace.of(header), header.payload_digest)
+    assert hashlib.sha256(opening.commit()).hexdigest() == header.commitment_digest
+
+
+@pytest.mark.parametrize("number", range(len(WAYS)), ids=[way.__name__ for _, way in WAYS])
+def test_a_verdict_gives_the_first_rule_that_is_broken(number: int) -> None:
+    code, way = WAYS[number]
+    answers = {"alone": judge(way).code} | {other.__name__: judge(way, other).code for _, other in WAYS[number + 1 :]}
+    assert {other: got for other, got in answers.items() if got is not code} == {}
+
+
+@pytest.mark.parametrize(
+    ("rule", "way"),
+    [(rule, way) for rule, (_, way) in zip(JUDGING[1:], WAYS, strict=True)],
+    ids=[way.__name__ for _, way in WAYS],
+)
+def test_a_verdict_tells_what_the_table_says_and_no_more(rule: Rule, way: Callable[[Case], None]) -> None:
+    judgement = judge(way)
+    bits = (judgement.norm_l2_squared_bits, judgement.norm_linf_bits)
+    exact = int(np.square(VALUES.astype(np.int64)).sum())
+    assert bits == ((exact.bit_length(), int(VALUES.max()).bit_length()) if rule.tells.startswith(NORMS) else (0, 0))
+    assert ("tensor" in rule.tells) == ("tensor dense/kernel" in judgement.reason)
+    assert ("tenths" in rule.tells) == ("tenths" in judgement.reason)
+    assert rule.tells == NOTHING or rule.tells.startswith(NORMS)
+    assert str(exact) not in judgement.reason
+
+
+async def test_chunks_that_never_came_are_the_verdict_whatever_else_is_wrong() -> None:
+    scenario, world = await make_scenario()
+    await scenario.open()
+    header, chunks = await scenario.seal("alpha")
+    broken = scenario.sign(header.model_copy(update={"key_commitment": "0" * 64}))
+    await world.submit("alpha", "SubmitUpdate", broken.encode())
+    before = world.now_ms
+    world.now_ms = (await scenario.round()).submit_deadline_ms + 1
+    late = await world.endorse("regulator", "JudgeUpdate", "heart", "1", "alpha")
+    assert b"BFL409" in late.payload
+    world.now_ms = before
+    await upload_chunk(world, "alpha", 1, 0, chunks[0])
+    assert b"BFL411" in (await world.endorse("regulator", "JudgeUpdate", "heart", "1", "alpha")).payload
