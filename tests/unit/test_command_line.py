@@ -12,10 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
+from blockfl.cli.output import Output
 from blockfl.cli.task import _naming_the_field
+from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.identity import create_private_key, private_key_pem
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.administration import Membership
 from blockfl.network.errors import NetworkError
 from blockfl.network.network import Network
 from blockfl.protocol.records import Training
@@ -110,6 +114,40 @@ async def test_a_peer_with_another_certificate_is_one_clear_line(tmp_path: Path)
     assert finished.returncode == 1
     assert len(finished.stderr.splitlines()) == 1, finished.stderr
     assert finished.stderr.startswith("error: cannot read blocks")
+
+
+ADDRESSES = ["", "peer", ":7051", "peer:", "peer:0", "peer:65536", "peer:٣٣", "peer:7_051", "peer:" + "9" * 5000]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_peer_s_address_is_a_host_and_a_port_in_plain_digits(address: str) -> None:
+    with pytest.raises(IdentityError, match="expected the address of a node as host:port"):
+        Endpoint(address=address, tls_roots_pem=make_organisation("hungary").tls.certificate_pem)
+    membership = Membership(organisation="hungary", signing_roots=[], tls_roots=[], anchor=address)
+    with pytest.raises(NetworkError, match="expected host:port as the anchor of hungary"):
+        membership.spec()
+
+
+def test_arguments_that_are_no_text_are_one_clear_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "blockfl.cli.main", "audit", "rounds", "--profile", str(tmp_path), "--task"]
+    finished = subprocess.run(
+        [*map(os.fsencode, command), b"\xff\x1b[31m"], capture_output=True, check=False, timeout=60
+    )
+    assert finished.returncode == 2
+    assert finished.stderr == b"error: expected arguments in UTF-8, got \\udcff\\x1b[31m\n"
+
+
+def test_what_is_printed_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(as_json=False)
+    hostile = "heart\x1b[2J\x9b\r\u202e\ud800 ♥\n"
+    output.table("tasks", [{"title": hostile, "names": [hostile]}], ["title", "names"])
+    output.line(hostile)
+    output.progress(hostile)
+    output.error(hostile)
+    said = capsys.readouterr()
+    for text, times in ((said.out, 3), (said.err, 2)):
+        assert text.count(r"heart\x1b[2J\x9b\r\u202e\ud800 ♥") == times
+        assert not set(text) & set("\x1b\x9b\r\u202e")
 
 
 def test_an_unknown_option_is_a_usage_error() -> None:

@@ -18,9 +18,9 @@ def parse(
     norm: str | None = None,
     cosine: str | None = None,
     adaptive: str | None = None,
-    bound: float = 10.0,
+    bound_l2_micro: int = 10_000_000,
 ) -> NormRules | None:
-    return parse_norms(MANIFEST, bound, tensors, norm, cosine, adaptive)
+    return parse_norms(MANIFEST, bound_l2_micro, tensors, norm, cosine, adaptive)
 
 
 def test_without_an_option_there_are_no_rules() -> None:
@@ -75,23 +75,23 @@ def test_what_an_adaptive_bound_leaves_out_has_a_default(text: str, expected: tu
         ({"tensors": ["dense/bias"]}, "expected PATTERN=NORM"),
         ({"tensors": ["=1"]}, "expected PATTERN=NORM"),
         ({"tensors": ["conv*=1"]}, "no tensor of the model matches; it has dense/kernel, dense/bias"),
-        ({"tensors": ["*=much"]}, "expected a number, got 'much'"),
-        ({"tensors": ["*=0"]}, "bound_l2_micro"),
-        ({"tensors": ["*=-1"]}, "bound_l2_micro"),
-        ({"norm": "-1"}, "minimum_l2_micro"),
+        ({"tensors": ["*=much"]}, "expected a number from 0.000001 to 1000000000, got 'much'"),
+        ({"tensors": ["*=0"]}, "--tensor-bound *=0: expected a number from 0.000001"),
+        ({"tensors": ["*=-1"]}, "got '-1'"),
+        ({"norm": "-1"}, "--minimum-norm: expected a number from 0 to 1000000000"),
         ({"norm": "nan"}, "--minimum-norm"),
         ({"norm": "1e30"}, "--minimum-norm"),
         ({"norm": "0.0000001"}, "up to six decimals"),
         ({"norm": "0"}, "names no rule"),
-        ({"cosine": "1"}, "minimum_cosine_micro"),
-        ({"cosine": "-1"}, "minimum_cosine_micro"),
+        ({"cosine": "1"}, "--minimum-cosine: expected a number from -0.999999 to 0.999999, got '1'"),
+        ({"cosine": "-1"}, "got '-1'"),
         ({"adaptive": "round=3"}, "rounds, factor, floor"),
         ({"adaptive": "rounds=3,rounds=4"}, "at most once"),
-        ({"adaptive": "rounds=0"}, "rounds"),
-        ({"adaptive": "rounds=1.5"}, "whole number of rounds"),
-        ({"adaptive": "factor=0.9"}, "factor_permille"),
+        ({"adaptive": "rounds=0"}, "rounds: expected a whole number from 1 to 32, got '0'"),
+        ({"adaptive": "rounds=1.5"}, "rounds: expected a whole number from 1 to 32, got '1.5'"),
+        ({"adaptive": "factor=0.9"}, "factor: expected a number from 1 to 100, got '0.9'"),
         ({"adaptive": "factor=1.0001"}, "three decimals"),
-        ({"adaptive": "floor=0"}, "floor_l2_micro"),
+        ({"adaptive": "floor=0"}, "floor: expected a number from 0.000001"),
         ({"adaptive": "floor="}, "expected a number"),
     ],
 )

@@ -1,6 +1,7 @@
 """``blockfl aggregator``: a committee member's process."""
 
 import asyncio
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from blockfl.aggregator import dispute
 from blockfl.aggregator.process import Aggregator, AggregatorSettings
 from blockfl.cli import option
 from blockfl.cli.dispute import print_dispute
+from blockfl.cli.number import make_limits, real_option
 from blockfl.cli.output import Output
 from blockfl.cli.termination import run_until_terminated
 from blockfl.fabric.process_memory import hide_memory
@@ -18,10 +20,13 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
+from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.records import Dispute
 from blockfl.protocol.seal import decode_opening_key
 
 app = typer.Typer(no_args_is_help=True)
+
+_PATIENCE = make_limits(0, 30 * 24 * 3600)
 
 
 @app.callback()
@@ -35,22 +40,22 @@ def run(
     directory: Annotated[Path, typer.Option(help="Where models are kept; may be deleted when the process is stopped.")],
     task: Annotated[list[str] | None, typer.Option(help="Attend only to this task; may be repeated.")] = None,
     enrolment_patience: Annotated[
-        float, typer.Option(min=0, help="Seconds the first round waits for those not enrolled, once enough are.")
-    ] = 60.0,
+        Decimal, real_option(_PATIENCE, help="Seconds the first round waits for those not enrolled, once enough are.")
+    ] = Decimal(60),
     judge_patience: Annotated[
-        float, typer.Option(min=0, help="Seconds after which the next member judges or closes.")
-    ] = 5.0,
+        Decimal, real_option(_PATIENCE, help="Seconds after which the next member judges or closes.")
+    ] = Decimal(5),
     takeover: Annotated[
-        float, typer.Option(min=0, help="Seconds after which another member sums in the aggregator's place.")
-    ] = 60.0,
+        Decimal, real_option(_PATIENCE, help="Seconds after which another member sums in the aggregator's place.")
+    ] = Decimal(60),
     until_complete: Annotated[bool, typer.Option(help="End when every task has had all its rounds.")] = False,
 ) -> None:
     """Judge updates, close rounds, vote for each new model; the task's aggregator also opens rounds and sums."""
     settings = AggregatorSettings(
         tasks=tuple(task or ()),
-        enrolment_patience_s=enrolment_patience,
-        judge_patience_s=judge_patience,
-        takeover_s=takeover,
+        enrolment_patience_s=float(enrolment_patience),
+        judge_patience_s=float(judge_patience),
+        takeover_s=float(takeover),
         until_complete=until_complete,
     )
     asyncio.run(run_until_terminated(_run(ConnectionProfile.load(profile), directory, settings)))
@@ -118,6 +123,8 @@ def _load_opening_key(profile: ConnectionProfile) -> X25519PrivateKey:
     try:
         if path.stat().st_mode & 0o077:
             raise LedgerError(f"{path}: others may read this private key; run: chmod 600 {path}")
-        return decode_opening_key(path.read_text())
+        return decode_opening_key(path.read_bytes().decode("ascii", "replace"))
     except OSError as error:
         raise LedgerError(f"{path}: the opening key cannot be read ({error.strerror})") from error
+    except ProtocolError as error:
+        raise LedgerError(f"{path}: {error}") from error

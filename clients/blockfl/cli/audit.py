@@ -11,6 +11,7 @@ from blockfl.audit import accounts, views
 from blockfl.audit.aggregate import check_aggregate as check_round
 from blockfl.audit.verification import verify_ledger
 from blockfl.cli import option
+from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Output
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
@@ -57,7 +58,7 @@ def rounds(profile: option.Profile, task: TaskName, json: option.Json = False) -
 def updates(
     profile: option.Profile,
     task: TaskName,
-    number: Annotated[int | None, typer.Option("--round", "-r", min=1, help="Only this round.")] = None,
+    number: Annotated[int | None, whole_option(make_limits(1), "--round", "-r", help="Only this round.")] = None,
     json: option.Json = False,
 ) -> None:
     """List the updates of a task with their verdicts."""
@@ -93,7 +94,7 @@ def receipts(profile: option.Profile, json: option.Json = False) -> None:
 @app.command(name="check-aggregate")
 def check_aggregate(
     task: Annotated[str, typer.Argument(help="The task.")],
-    number: Annotated[int, typer.Argument(metavar="ROUND", min=1, help="The round.")],
+    number: option.Round,
     profile: option.Profile,
     json: option.Json = False,
 ) -> None:

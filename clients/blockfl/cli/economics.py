@@ -10,15 +10,15 @@ import typer
 from blockfl.audit import accounts
 from blockfl.audit.views import Row
 from blockfl.cli import option
+from blockfl.cli.number import make_limits, whole_argument
 from blockfl.cli.output import Output
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Economics
 
 Name = Annotated[str, typer.Argument(help="A name for this movement of credits; the same name moves them once.")]
-Amount = Annotated[int, typer.Argument(min=1, max=MAX_INTEGER, help="Credits.")]
+Amount = Annotated[int, whole_argument(make_limits(1), metavar="AMOUNT", help="Credits.")]
 _COLUMNS = ["round", "organisation", "why", "points", "earned", "paid", "stake", "reputation", "suspended_until"]
 _STANDINGS = [
     "organisation",
@@ -117,7 +117,7 @@ def transfer(
 
 def overturn(
     task: Annotated[str, typer.Argument(help="The task.")],
-    number: Annotated[int, typer.Argument(metavar="ROUND", min=1, help="The settled round.")],
+    number: option.Round,
     organisation: Annotated[str, typer.Argument(help="Whose penalty was wrong.")],
     profile: option.Profile,
 ) -> None:

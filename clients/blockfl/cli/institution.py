@@ -2,15 +2,18 @@
 
 import asyncio
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.cli import economics, option, workload
 from blockfl.cli.dispute import print_dispute
+from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Output
 from blockfl.cli.termination import run_until_terminated
 from blockfl.institution import dispute
@@ -44,10 +47,12 @@ def run(
     code: workload.Code = None,
     data: workload.Data = None,
     label: workload.Label = None,
-    test_fraction: workload.TestFraction = 0.25,
-    samples: Annotated[int | None, typer.Option(min=1, help="Samples to declare; default: all for training.")] = None,
+    test_fraction: workload.TestFraction = Decimal("0.25"),
+    samples: Annotated[
+        int | None, whole_option(make_limits(1), help="Samples to declare; default: all for training.")
+    ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="End after so many rounds; default: the task's last.")
+        int | None, whole_option(make_limits(1), help="End after so many rounds; default: the task's last.")
     ] = None,
     seed: workload.Seed = None,
     unconfined: workload.Unconfined = False,
@@ -126,7 +131,7 @@ def read_certificate_digest(source: str) -> str:
         return source
     try:
         parsed = x509.load_pem_x509_certificate(Path(source).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise LedgerError(
             f"{source}: expected a file with a certificate in PEM, or its digest of 64 lower-case hex digits ({error})"
         ) from error

@@ -32,6 +32,10 @@ def main() -> None:
     """Run the command; every failure is one clear line and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     output = Output(as_json=False)
+    for argument in sys.argv[1:]:
+        if not argument.isprintable() and any("\ud800" <= one <= "\udfff" for one in argument):
+            output.error(f"expected arguments in UTF-8, got {argument}")
+            sys.exit(Exit.USAGE)
     try:
         app()
     except VerificationError as error:

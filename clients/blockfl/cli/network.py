@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from blockfl.cli import network_config, network_contract, option
+from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.network.compose import render_compose, save_compose
 from blockfl.network.description import Description, LedgerKind, default_description
@@ -30,7 +31,9 @@ def up(
         Path | None, typer.Option(help="Description of the consortium; default: four hospitals, three neutral ones.")
     ] = None,
     ledger: Annotated[LedgerKind, typer.Option(help="Which ledger runs it.")] = "embedded",
-    base_port: Annotated[int | None, typer.Option(help="First port of the default consortium.", min=1024)] = None,
+    base_port: Annotated[
+        int | None, whole_option(make_limits(1024, 65_535), help="First port of the default consortium.")
+    ] = None,
     json: option.Json = False,
 ) -> None:
     """Bring the network up; a running or stopped one continues."""
@@ -56,7 +59,7 @@ def status(directory: Directory = Path("network-data"), json: option.Json = Fals
 def logs(
     node: Annotated[str, typer.Argument(help="A process as `blockfl network status` names it.")],
     directory: Directory = Path("network-data"),
-    lines: Annotated[int, typer.Option(min=1, help="How many of the last lines.")] = 50,
+    lines: Annotated[int, whole_option(make_limits(1, 1_000_000), help="How many of the last lines.")] = 50,
 ) -> None:
     """Print the last lines of a process's log."""
     Output(as_json=False).line(Network.open(directory).logs(node, lines))

@@ -4,16 +4,22 @@
 Norms are in the model's own units. Patterns become one bound for each tensor that they match, the last one that does.
 """
 
-from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import Annotated, Final
 
 import typer
 from pydantic import ValidationError
 
+from blockfl.cli.number import limits_of, make_limits, parse_micro, parse_number, parse_whole
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.records import Manifest
+
+_ADAPTIVE: Final = ("rounds", "factor", "floor")
+_BOUND: Final = limits_of(TensorBound, "bound_l2_micro")
+_MINIMUM: Final = limits_of(NormRules, "minimum_l2_micro")
+_COSINE: Final = make_limits("-0.999999", "0.999999")
+_FACTOR: Final = make_limits(1, 100)
 
 TensorBounds = Annotated[
     list[str] | None,
@@ -40,17 +46,15 @@ Adaptive = Annotated[
         "--adaptive-bound",
         metavar="KEY=VALUE,…",
         help="Let the bound follow the median of the norms accepted in the last rounds, times a factor, from a floor "
-        "up to --norm-bound: rounds=3,factor=1.5,floor=0.1; what is left out is 3, 1.5 and 0.01 of --norm-bound.",
+        f"up to --norm-bound. Keys: rounds, {limits_of(AdaptiveBound, 'rounds').words}, default 3; factor, "
+        f"{_FACTOR.words}, default 1.5; floor, a norm, default 0.01 of --norm-bound.",
     ),
 ]
-
-_MICRO: Final = 10**6
-_ADAPTIVE: Final = ("rounds", "factor", "floor")
 
 
 def parse_norms(
     manifest: Manifest,
-    norm_bound: float,
+    bound_l2_micro: int,
     tensor_bounds: list[str] | None,
     minimum_norm: str | None,
     minimum_cosine: str | None,
@@ -60,7 +64,7 @@ def parse_norms(
 
     Args:
         manifest: The model's tensors.
-        norm_bound: The bound of a whole update.
+        bound_l2_micro: The bound of a whole update.
         tensor_bounds: ``PATTERN=NORM`` each.
         minimum_norm: A number.
         minimum_cosine: A number.
@@ -74,9 +78,11 @@ def parse_norms(
     try:
         return NormRules(
             tensors=_match(manifest, tensor_bounds or []),
-            minimum_l2_micro=0 if minimum_norm is None else _micro("--minimum-norm", minimum_norm),
-            minimum_cosine_micro=None if minimum_cosine is None else _micro("--minimum-cosine", minimum_cosine),
-            adaptive=None if adaptive is None else _parse_adaptive(adaptive, norm_bound),
+            minimum_l2_micro=0 if minimum_norm is None else parse_micro("--minimum-norm", minimum_norm, _MINIMUM),
+            minimum_cosine_micro=(
+                None if minimum_cosine is None else parse_micro("--minimum-cosine", minimum_cosine, _COSINE)
+            ),
+            adaptive=None if adaptive is None else _parse_adaptive(adaptive, bound_l2_micro),
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -96,7 +102,7 @@ def _match(manifest: Manifest, bounds: list[str]) -> tuple[TensorBound, ...]:
                 f"--tensor-bound {text}: no tensor of the model matches; it has "
                 f"{', '.join(tensor.name for tensor in manifest.tensors)}"[:600]
             )
-        found |= dict.fromkeys(names, _micro(f"--tensor-bound {text}", norm))
+        found |= dict.fromkeys(names, parse_micro(f"--tensor-bound {text}", norm, _BOUND))
     return tuple(
         TensorBound(tensor=tensor.name, bound_l2_micro=found[tensor.name])
         for tensor in manifest.tensors
@@ -104,7 +110,7 @@ def _match(manifest: Manifest, bounds: list[str]) -> tuple[TensorBound, ...]:
     )
 
 
-def _parse_adaptive(text: str, norm_bound: float) -> AdaptiveBound:
+def _parse_adaptive(text: str, bound_l2_micro: int) -> AdaptiveBound:
     given: dict[str, str] = {}
     for part in text.split(",") if text else ():
         key, _, value = part.partition("=")
@@ -115,26 +121,11 @@ def _parse_adaptive(text: str, norm_bound: float) -> AdaptiveBound:
             )
         given[key] = value
     option = f"--adaptive-bound {text}"
-    rounds = _number(option, given.get("rounds", "3"))
-    factor = 1000 * _number(option, given.get("factor", "1.5"))
-    if rounds != rounds.to_integral_value() or factor != factor.to_integral_value():
-        raise LedgerError(f"{option}: expected a whole number of rounds, and a factor of up to three decimals")
-    floor = _micro(option, given["floor"]) if "floor" in given else max(1, round(norm_bound * _MICRO) // 100)
-    return AdaptiveBound(rounds=int(rounds), factor_permille=int(factor), floor_l2_micro=floor)
-
-
-def _micro(option: str, text: str) -> int:
-    value = _number(option, text) * _MICRO
-    if value != value.to_integral_value():
-        raise LedgerError(f"{option}: expected a number of up to six decimals, got {text}")
-    return int(value)
-
-
-def _number(option: str, text: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except InvalidOperation as error:
-        raise LedgerError(f"{option}: expected a number, got {text!r}") from error
-    if not value.is_finite() or abs(value) > _MICRO**2:
-        raise LedgerError(f"{option}: expected a number up to {_MICRO**2}, got {text}")
-    return value
+    rounds = parse_whole(f"{option}: rounds", given.get("rounds", "3"), limits_of(AdaptiveBound, "rounds"))
+    factor = 1000 * parse_number(f"{option}: factor", given.get("factor", "1.5"), _FACTOR)
+    if factor != factor.to_integral_value():
+        raise LedgerError(f"{option}: expected a factor of up to three decimals")
+    floor = max(1, bound_l2_micro // 100)
+    if "floor" in given:
+        floor = parse_micro(f"{option}: floor", given["floor"], _BOUND)
+    return AdaptiveBound(rounds=rounds, factor_permille=int(factor), floor_l2_micro=floor)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from blockfl.cli.number import make_limits, whole_argument
+
 Profile = Annotated[
     Path,
     typer.Option(
@@ -16,4 +18,4 @@ Profile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Task = Annotated[str, typer.Argument(help="The task.")]
-Round = Annotated[int, typer.Argument(metavar="ROUND", min=1, help="The round.")]
+Round = Annotated[int, whole_argument(make_limits(1), metavar="ROUND", help="The round.")]

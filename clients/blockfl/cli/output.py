@@ -49,20 +49,25 @@ class Output:
     def line(self, text: str) -> None:
         """Print a line for people."""
         if not self.as_json:
-            self._console.print(text, markup=False, highlight=False)
+            self._console.print(make_printable(text), markup=False, highlight=False)
 
     def progress(self, text: str) -> None:
         """Print a line of progress, to standard error."""
-        self._errors.print(text, markup=False, highlight=False)
+        self._errors.print(make_printable(text), markup=False, highlight=False)
 
     def error(self, text: str) -> None:
         """Print an error."""
-        self._errors.print(f"error: {text}", markup=False, highlight=False, style="red")
+        self._errors.print(f"error: {make_printable(text)}", markup=False, highlight=False, style="red")
+
+
+def make_printable(text: str) -> str:
+    """Return text with everything escaped that would steer a terminal or cannot be encoded; line ends stay."""
+    return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
 
 
 def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return ", ".join(str(part) for part in value)
-    return str(value)
+        return make_printable(", ".join(str(part) for part in value))
+    return make_printable(str(value))

@@ -4,49 +4,76 @@
 the values of the tables here; those of a rule follow from the fewest updates that the task accepts.
 """
 
-from decimal import Decimal, InvalidOperation
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import typer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
+from blockfl.cli.number import limits_of, parse_micro, parse_whole
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.strategy import FEDAVG, MICRO, Aggregation, Optimiser
+from blockfl.protocol.strategy import (
+    FEDAVG,
+    Adagrad,
+    Adam,
+    Aggregation,
+    FedAvg,
+    Krum,
+    Median,
+    Momentum,
+    MultiKrum,
+    NormClippedMean,
+    Optimiser,
+    TrimmedMean,
+    Yogi,
+)
 
-Rule = Annotated[
-    str,
-    typer.Option(
-        "--rule",
-        help="How updates become one: fedavg, median, trimmed_mean[:trim=K], krum[:byzantine=F], "
-        "multi_krum[:byzantine=F,selected=M], norm_clipped_mean[:clip_l2=NORM]. All but fedavg are recomputed by the "
-        "committee, and every update counts the same.",
-    ),
-]
-ServerOptimiser = Annotated[
-    str | None,
-    typer.Option(
-        "--optimiser",
-        help="How the mean becomes the next model: momentum[:learning_rate=,beta=], adam or yogi"
-        "[:learning_rate=,beta1=,beta2=,tau=], adagrad[:learning_rate=,beta1=,tau=]; default: it is added.",
-    ),
-]
-
-T = TypeVar("T")
-_RULES: Final[dict[str, dict[str, str]]] = {
-    "fedavg": {},
-    "median": {},
-    "trimmed_mean": {"trim": "trim"},
-    "krum": {"byzantine": "byzantine"},
-    "multi_krum": {"byzantine": "byzantine", "selected": "selected"},
-    "norm_clipped_mean": {"clip_l2": "clip_l2_micro"},
+_RULES: Final[dict[str, type[BaseModel]]] = {
+    "fedavg": FedAvg,
+    "median": Median,
+    "trimmed_mean": TrimmedMean,
+    "krum": Krum,
+    "multi_krum": MultiKrum,
+    "norm_clipped_mean": NormClippedMean,
 }
-_OPTIMISERS: Final[dict[str, dict[str, str]]] = {
+_OPTIMISERS: Final[dict[str, type[BaseModel]]] = {"momentum": Momentum, "adam": Adam, "yogi": Yogi, "adagrad": Adagrad}
+_LEFT_OUT: Final = {
     "momentum": {"learning_rate": "1", "beta": "0.9"},
     "adam": {"learning_rate": "0.01", "beta1": "0.9", "beta2": "0.99", "tau": "0.001"},
     "yogi": {"learning_rate": "0.01", "beta1": "0.9", "beta2": "0.99", "tau": "0.001"},
     "adagrad": {"learning_rate": "0.1", "beta1": "0", "tau": "0.001"},
 }
 """What is left out; Reddi et al. 2021 use these decays and this tau, and say that learning rates must be tuned."""
+
+
+# No word is longer than a narrow terminal's column, or it would be cut off there.
+_DEFAULTS: Final = "; ".join(
+    f"{method}: {', '.join(f'{key} {value}' for key, value in values.items())}" for method, values in _LEFT_OUT.items()
+)
+
+Rule = Annotated[
+    str,
+    typer.Option(
+        "--rule",
+        metavar="NAME[:KEY=VALUE,…]",
+        help="How updates become one: fedavg, median, trimmed_mean, krum, multi_krum or norm_clipped_mean. Keys are, "
+        f"of trimmed_mean: trim, the values left out at each end, {limits_of(TrimmedMean, 'trim').words}, default "
+        f"(minimum - 1) / 2; of krum: byzantine, the updates to withstand, {limits_of(Krum, 'byzantine').words}, "
+        "default (minimum - 3) / 2; of multi_krum: byzantine, and selected, the updates to average, "
+        f"{limits_of(MultiKrum, 'selected').words}, default minimum - byzantine - 2; of norm_clipped_mean: clip_l2, "
+        f"the norm to shorten to, {limits_of(NormClippedMean, 'clip_l2_micro').words}, default 0, their median. "
+        "All but fedavg are recomputed by the committee, and every update counts the same.",
+    ),
+]
+ServerOptimiser = Annotated[
+    str | None,
+    typer.Option(
+        "--optimiser",
+        metavar="NAME[:KEY=VALUE,…]",
+        help="How the mean becomes the next model; default: it is added. Names with their keys and what these are when "
+        f"left out: {_DEFAULTS}. Allowed is learning_rate {limits_of(Adam, 'learning_rate_micro').words}, beta, beta1 "
+        f"and beta2 {limits_of(Adam, 'beta1_micro').words}, tau {limits_of(Adam, 'tau_micro').words}.",
+    ),
+]
 
 
 def parse_rule(text: str, minimum: int) -> Aggregation:
@@ -57,25 +84,22 @@ def parse_rule(text: str, minimum: int) -> Aggregation:
         minimum: the fewest updates that the task accepts; what is left out is the most that these allow.
 
     Raises:
-        LedgerError: It names no rule, or parameters that the rule does not have.
+        LedgerError: It names no rule, or parameters that the rule does not have or allow.
     """
-    name, given = _split("rule", text, {one: tuple(keys) for one, keys in _RULES.items()})
-    fields = {_RULES[name][key]: value for key, value in given.items()}
-    if "clip_l2_micro" in fields:
-        fields["clip_l2_micro"] *= MICRO
+    name, fields = _parse("rule", text, _RULES, {})
     if name == "trimmed_mean":
-        fields.setdefault("trim", Decimal((minimum - 1) // 2))
+        fields.setdefault("trim", (minimum - 1) // 2)
     elif name == "krum":
-        fields.setdefault("byzantine", Decimal((minimum - 3) // 2))
+        fields.setdefault("byzantine", (minimum - 3) // 2)
     elif name == "multi_krum":
-        selected = fields.get("selected", Decimal(3))
-        fields.setdefault("byzantine", max(Decimal(0), min(Decimal((minimum - 3) // 2), minimum - 2 - selected)))
-        fields.setdefault("selected", max(Decimal(3), minimum - 2 - fields["byzantine"]))
+        selected = fields.get("selected", 3)
+        fields.setdefault("byzantine", max(0, min((minimum - 3) // 2, minimum - 2 - selected)))
+        fields.setdefault("selected", max(3, minimum - 2 - fields["byzantine"]))
     elif name == "norm_clipped_mean":
-        fields.setdefault("clip_l2_micro", Decimal(0))
+        fields.setdefault("clip_l2_micro", 0)
     elif name == "fedavg":
         return FEDAVG
-    rule: Aggregation = _validate(TypeAdapter(Aggregation), "rule", text, {"rule": name, **_count(text, fields)})
+    rule: Aggregation = TypeAdapter(Aggregation).validate_python({"rule": name, **fields})
     return rule
 
 
@@ -83,50 +107,34 @@ def parse_optimiser(text: str | None) -> Optimiser | None:
     """Return the optimiser that an option names, None where there is no option.
 
     Raises:
-        LedgerError: It names no optimiser, or parameters that it does not have.
+        LedgerError: It names no optimiser, or parameters that it does not have or allow.
     """
     if text is None:
         return None
-    name, given = _split("optimiser", text, {one: tuple(keys) for one, keys in _OPTIMISERS.items()})
-    values = {key: given.get(key, Decimal(default)) for key, default in _OPTIMISERS[name].items()}
-    fields = _count(text, {f"{key}_micro": value * MICRO for key, value in values.items()})
-    optimiser: Optimiser = _validate(TypeAdapter(Optimiser), "optimiser", text, {"method": name, **fields})
+    name, fields = _parse("optimiser", text, _OPTIMISERS, _LEFT_OUT)
+    optimiser: Optimiser = TypeAdapter(Optimiser).validate_python({"method": name, **fields})
     return optimiser
 
 
-def _split(what: str, text: str, known: dict[str, tuple[str, ...]]) -> tuple[str, dict[str, Decimal]]:
+def _parse(
+    what: str, text: str, known: dict[str, type[BaseModel]], left_out: dict[str, dict[str, str]]
+) -> tuple[str, dict[str, int]]:
+    """Return the name, and the record's fields as the option and what it leaves out give them."""
+    option = f"--{what} {text}"
     name, _, rest = text.partition(":")
     if name not in known:
-        raise LedgerError(f"--{what} {text}: expected one of {', '.join(known)}, got {name or 'nothing'}")
-    keys = known[name]
-    given: dict[str, Decimal] = {}
+        raise LedgerError(f"{option[:200]}: expected one of {', '.join(known)}, got {name[:60] or 'nothing'}")
+    record = known[name]
+    field_of = {field.removesuffix("_micro"): field for field in record.model_fields if field not in ("rule", "method")}
+    given: dict[str, str] = {}
     for part in rest.split(",") if rest else ():
         key, _, value = part.partition("=")
-        if key not in keys or key in given:
-            expected = f"each of {', '.join(keys)} at most once" if keys else "no parameters"
-            raise LedgerError(f"--{what} {text}: expected {expected}, as KEY=VALUE; got {part!r}")
-        try:
-            given[key] = Decimal(value)
-        except InvalidOperation as error:
-            raise LedgerError(f"--{what} {text}: expected a number for {key}, got {value!r}") from error
-    return name, given
-
-
-def _count(text: str, fields: dict[str, Decimal]) -> dict[str, int]:
-    for name, value in fields.items():
-        if not value.is_finite() or value != value.to_integral_value():
-            unit = "a multiple of one millionth" if name.endswith("_micro") else "a whole number"
-            raise LedgerError(f"{text}: expected {unit} for {name.removesuffix('_micro')}")
-    return {name: int(value) for name, value in fields.items()}
-
-
-def _validate(adapter: TypeAdapter[T], what: str, text: str, fields: dict[str, object]) -> T:
-    try:
-        return adapter.validate_python(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = str(first["loc"][-1])
-        unit = " millionths" if place.endswith("_micro") else ""
-        raise LedgerError(
-            f"--{what} {text}: {place.removesuffix('_micro')}: {first['msg']}{unit}; got {first['input']}"
-        ) from error
+        if key not in field_of or key in given:
+            expected = f"each of {', '.join(field_of)} at most once" if field_of else "no parameters"
+            raise LedgerError(f"{option[:200]}: expected {expected}, as KEY=VALUE; got {part[:60]!r}")
+        given[key] = value
+    fields = {}
+    for key, value in (left_out.get(name, {}) | given).items():
+        parse = parse_micro if field_of[key].endswith("_micro") else parse_whole
+        fields[field_of[key]] = parse(f"{option[:180]}: {key}", value, limits_of(record, field_of[key]))
+    return name, fields

@@ -5,6 +5,7 @@ import json as json_format
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from blockfl.audit import views
 from blockfl.cli import economics, norms, option, strategy, workload
+from blockfl.cli.number import MICRO, limits_of, make_limits, real_option, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.institution.run import InitialModel, read_initial_model
 from blockfl.ledger.client import Ledger
@@ -46,18 +48,26 @@ def create(
         list[str] | None, typer.Option("--institution", help="Who may enrol; default: every institution.")
     ] = None,
     aggregator: Annotated[str | None, typer.Option(help="Who opens and sums; default: the coordinator.")] = None,
-    rounds: Annotated[int, typer.Option(min=1)] = 10,
-    minimum: Annotated[int, typer.Option(min=MINIMUM_ACCEPTED, help="Updates a round needs.")] = MINIMUM_ACCEPTED,
-    norm_bound: Annotated[float, typer.Option(min=1e-6, help="Largest L2 norm of an update, in weights.")] = 10.0,
+    rounds: Annotated[int, whole_option(limits_of(TaskSpec, "rounds"), help="How many rounds it has.")] = 10,
+    minimum: Annotated[
+        int, whole_option(limits_of(TaskSpec, "minimum_accepted"), help="Updates a round needs.")
+    ] = MINIMUM_ACCEPTED,
+    norm_bound: Annotated[
+        Decimal, real_option(limits_of(TaskSpec, "bound_l2_micro"), help="Largest L2 norm of an update, in weights.")
+    ] = Decimal(10),
     tensor_bound: norms.TensorBounds = None,
     minimum_norm: norms.MinimumNorm = None,
     minimum_cosine: norms.MinimumCosine = None,
     adaptive_bound: norms.Adaptive = None,
     weight_cap: Annotated[
         int | None,
-        typer.Option(min=1, max=255, help="Largest weight of an institution; default: 16 with fedavg, else 1."),
+        whole_option(
+            limits_of(TaskSpec, "weight_cap"), help="Largest weight of an institution; default: 16 with fedavg, else 1."
+        ),
     ] = None,
-    samples_cap: Annotated[int, typer.Option(min=1, help="Most samples that count.")] = 1_000_000,
+    samples_cap: Annotated[
+        int, whole_option(limits_of(TaskSpec, "samples_cap"), help="Most samples that count.")
+    ] = 1_000_000,
     rule: strategy.Rule = "fedavg",
     optimiser: strategy.ServerOptimiser = None,
     check: Annotated[
@@ -67,17 +77,27 @@ def create(
             "default: commitment with fedavg, else recompute."
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Local epochs per round.")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0, help="0: the model's own.")] = 0.0,
+    epochs: Annotated[int, whole_option(limits_of(Training, "epochs"), help="Local epochs per round.")] = 1,
+    batch_size: Annotated[int, whole_option(limits_of(Training, "batch_size"), help="Samples in a batch.")] = 32,
+    learning_rate: Annotated[
+        Decimal, real_option(limits_of(Training, "learning_rate_micro"), help="0: the model's own.")
+    ] = Decimal(0),
     policy: Annotated[
         str | None,
         typer.Option("--economics", help="Moves credits: the word default, or a JSON file with a policy."),
     ] = None,
-    submit_seconds: Annotated[int, typer.Option(min=1, help="Time to train and submit.")] = 3600,
-    judge_seconds: Annotated[int, typer.Option(min=1, help="Time to judge after that.")] = 600,
+    submit_seconds: Annotated[
+        int, whole_option(limits_of(Deadlines, "submit_s"), help="Time to train and submit.")
+    ] = 3600,
+    judge_seconds: Annotated[
+        int, whole_option(limits_of(Deadlines, "judge_s"), help="Time to judge after that.")
+    ] = 600,
     publish_seconds: Annotated[
-        int, typer.Option(min=1, help="Time to publish after that; a round without a model may then be abandoned.")
+        int,
+        whole_option(
+            limits_of(Deadlines, "publish_s"),
+            help="Time to publish after that; a round without a model may then be abandoned.",
+        ),
     ] = 3600,
     unconfined: workload.Unconfined = False,
     seed: workload.Seed = None,
@@ -95,8 +115,9 @@ def create(
     begun = _read_safetensors(initial) if initial else _read_keras(model, code, unconfined=unconfined, seed=seed)
     blob, chunks = split_blob(begun.content)
     manifest = begun.manifest
-    rules = norms.parse_norms(manifest, norm_bound, tensor_bound, minimum_norm, minimum_cosine, adaptive_bound)
-    training = Training(epochs=epochs, batch_size=batch_size, learning_rate_micro=round(learning_rate * 10**6))
+    bound_l2_micro = int(norm_bound * MICRO)
+    rules = norms.parse_norms(manifest, bound_l2_micro, tensor_bound, minimum_norm, minimum_cosine, adaptive_bound)
+    training = Training(epochs=epochs, batch_size=batch_size, learning_rate_micro=int(learning_rate * MICRO))
 
     def specify(consortium: Consortium) -> TaskSpec:
         return TaskSpec(
@@ -112,7 +133,7 @@ def create(
             institutions=tuple(sorted(set(institutions))) if institutions else consortium.having("institution"),
             rounds=rounds,
             minimum_accepted=minimum,
-            bound_l2_micro=round(norm_bound * 10**6),
+            bound_l2_micro=bound_l2_micro,
             weight_cap=weight_cap or (16 if linear else 1),
             samples_cap=samples_cap,
             norms=rules,
@@ -183,7 +204,7 @@ def export(
     task: Annotated[str, typer.Argument(help="The task.")],
     output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     profile: option.Profile,
-    version: Annotated[int | None, typer.Option(min=0, help="Which version; default: the last.")] = None,
+    version: Annotated[int | None, whole_option(make_limits(0), help="Which version; default: the last.")] = None,
     json: option.Json = False,
 ) -> None:
     """Write a version of the model, computed anew from the ledger, as a file with the model's tensors and no others."""
@@ -236,6 +257,6 @@ def _read_safetensors(path: Path) -> InitialModel:
 
 
 def _read_keras(model: Path | None, code: Path | None, *, unconfined: bool, seed: int | None) -> InitialModel:
-    bare = workload.make_workload(model, code, None, None, 0.25)
+    bare = workload.make_workload(model, code, None, None, Decimal("0.25"))
     with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
         return asyncio.run(read_initial_model(bare, directory=Path(scratch), confined=not unconfined, seed=seed))

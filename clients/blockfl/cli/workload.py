@@ -1,25 +1,32 @@
 """Options that name what a user trains: a model with data, or code."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from blockfl.cli.number import make_limits, real_option, whole_option
 from blockfl.institution.training import Workload
 
 Model = Annotated[Path | None, typer.Option(help="A compiled Keras 3 model (.keras).")]
 Code = Annotated[Path | None, typer.Option(help="A Python file with build_model() and load_data().")]
 Data = Annotated[Path | None, typer.Option(help="Samples: .npz with x_train, y_train, x_test, y_test, or .csv.")]
 Label = Annotated[str | None, typer.Option(help="The label's column in a .csv file.")]
-TestFraction = Annotated[float, typer.Option(help="The part of a .csv file's rows that is kept for testing.")]
+TestFraction = Annotated[
+    Decimal,
+    real_option(make_limits("0.000001", "0.999999"), help="The part of a .csv file's rows that is kept for testing."),
+]
 Unconfined = Annotated[
     bool, typer.Option("--unconfined", help="Train even where the kernel cannot confine the training process.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Makes training and rounding repeatable; for tests only.")]
+Seed = Annotated[
+    int | None, whole_option(make_limits(0), help="Makes training and rounding repeatable; for tests only.")
+]
 
 
 def make_workload(
-    model: Path | None, code: Path | None, data: Path | None, label: str | None, test_fraction: float
+    model: Path | None, code: Path | None, data: Path | None, label: str | None, test_fraction: Decimal
 ) -> Workload:
     """Return the workload that the options name."""
-    return Workload(model=model, code=code, data=data, label=label, test_fraction=test_fraction)
+    return Workload(model=model, code=code, data=data, label=label, test_fraction=float(test_fraction))

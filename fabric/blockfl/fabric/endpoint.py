@@ -7,6 +7,7 @@ async with endpoint.open_channel() as channel: ...
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -57,7 +58,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         host, _, port = self.address.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
             raise IdentityError(f"expected the address of a node as host:port, got {self.address!r}")
         parse_certificate(self.tls_roots_pem, f"the TLS roots of {self.address}")
         if (self.client_certificate is None) != (self.client_key is None):

@@ -13,6 +13,7 @@ Example:
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -91,7 +92,7 @@ class Membership(BaseModel):
             NetworkError: The address is none, or a certificate does not parse.
         """
         host, _, port = self.anchor.rpartition(":")
-        if not host or not port.isdecimal():
+        if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
             raise NetworkError(f"expected host:port as the anchor of {self.organisation}, got {self.anchor!r}")
         roots, tls_roots = (
             [pem.encode() for pem in certificates] for certificates in (self.signing_roots, self.tls_roots)
