@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
-from blockfl.cli.output import Output
+from blockfl.cli.output import Exit, Output
 from blockfl.cli.task import _naming_the_field
 from blockfl.fabric.endpoint import Endpoint
 from blockfl.fabric.errors import IdentityError
@@ -62,6 +62,42 @@ def test_every_command_has_help(command: list[str]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def help_of(*command: str, columns: int = 80) -> str:
+    """Return a command's help as words, without the frame around it."""
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": str(columns)})
+    return " ".join(result.output.replace("│", " ").split())
+
+
+def test_the_help_of_the_public_check_says_what_it_takes_and_what_its_exit_codes_mean() -> None:
+    said = help_of("audit", "check-aggregate")
+    assert "no update is seen" in said
+    assert "a task whose check is commitment" in said
+    for code in Exit:
+        assert f"{code.value}: " in said
+
+
+def test_the_help_of_a_task_s_strategy_names_every_parameter_with_default_and_limits() -> None:
+    said = help_of("task", "create", columns=300)
+    for words in (
+        "trim, the values left out at each end, 1 to 10000, default (minimum - 1) / 2",
+        "byzantine, the updates to withstand, 0 to 10000, default (minimum - 3) / 2",
+        "selected, the updates to average, 3 to 10000, default minimum - byzantine - 2",
+        "clip_l2, the norm to shorten to, 0 to 1000000000, default 0",
+        "momentum: learning_rate 1, beta 0.9; adam: learning_rate 0.01, beta1 0.9, beta2 0.99, tau 0.001; yogi:",
+        "adagrad: learning_rate 0.1, beta1 0, tau 0.001. Allowed is learning_rate 0.000001 to 1000, beta, beta1 and "
+        "beta2 0 to 0.999999, tau 0.000001 to 1000.",
+        "rounds, 1 to 32, default 3; factor, 1 to 100, default 1.5; floor, a norm, default 0.01 of --norm-bound",
+    ):
+        assert words in said
+
+
+def test_no_word_of_the_help_of_rules_is_cut_off_in_a_narrow_terminal() -> None:
+    said = help_of("task", "create")
+    for option, following in (("--rule", "--optimiser"), ("--optimiser", "--check"), ("--adaptive-bound", "--weight")):
+        part = said[said.index(option) : said.index(following)]
+        assert part.replace("KEY=VALUE,…", "").count("…") == 0, part
 
 
 def test_a_missing_profile_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_missing_profile_says_where_they_come_from(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_profile_is_refused_with_the_field(tmp_path: Path, content: object, said: str) -> None:
-    with pytest.raises(LedgerError, match=said):
+    with pytest.raises(LedgerError, match=f"this is no connection profile: {said}: .*`blockfl network up` writes one"):
         ConnectionProfile.load(write(tmp_path, content))
 
 

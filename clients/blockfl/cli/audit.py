@@ -98,9 +98,13 @@ def check_aggregate(
     profile: option.Profile,
     json: option.Json = False,
 ) -> None:
-    """Check the sum of a round against the commitments of its accepted updates. Any organisation can.
+    """Check the sum of a round against the commitments of its accepted updates. Anybody can; no update is seen.
 
-    Exit code 3 when it is not their sum.
+    It needs a task whose check is commitment (rule fedavg, `blockfl task show`) and a round that has a sum. With the
+    check recompute only the committee can check a sum, because that takes the updates themselves.
+
+    Exit code 0: it is their sum. 3: it is not, or a signature or record is not as it must be. 1: there was nothing to
+    check: no such task or round, no commitments, no sum yet, or the ledger cannot be reached. 2: a usage error.
     """
     output = Output(as_json=json)
     report = _ask(profile, lambda ledger: check_round(ledger, task, number))

@@ -48,7 +48,7 @@ def read_policy(source: str | None) -> Economics | None:
         return DEFAULT_ECONOMICS
     try:
         policy = json_format.loads(Path(source).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LedgerError(f"{source}: expected the word default, or a JSON file with a policy ({error})") from error
     return Economics.decode(json_format.dumps(policy, sort_keys=True, separators=(",", ":")).encode())
 

@@ -17,6 +17,10 @@ from blockfl.fabric.identity import Signer
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.canonical import Name
 
+_WRITTEN_BY = (
+    "`blockfl network up` writes one for each identity: name organisations/<name>/profiles/agent.json of the network's "
+    "directory, with --profile or in BLOCKFL_PROFILE"
+)
 FileName = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$")]
 
 
@@ -54,14 +58,13 @@ class ConnectionProfile(BaseModel):
         try:
             profile = cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise LedgerError(
-                f"{path}: no connection profile there ({error.strerror}); "
-                "`blockfl network up` writes one for each organisation under organisations/*/profiles"
-            ) from error
+            raise LedgerError(f"{path}: no connection profile there ({error.strerror}); {_WRITTEN_BY}") from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise LedgerError(f"{path}: {place or 'not JSON'}: {first['msg']}") from error
+            raise LedgerError(
+                f"{path}: this is no connection profile: {place or 'not JSON'}: {first['msg']}; {_WRITTEN_BY}"
+            ) from error
         home = path.resolve().parent
         paths = {
             name: str(home / value)
