@@ -8,20 +8,23 @@ import os
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from typer.main import get_command
 
 from blockfl.cli.main import app
 from blockfl.contract.authority import compute_creator_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.place import withdrawal_key
+from blockfl.protocol.place import settlement_key, withdrawal_key
+from blockfl.protocol.seal import encode_public_key
 from support.contract import make_registered_world
+from support.credit_examples import make_credit_examples
 from support.documentation import (
     PROTOCOL,
     ROOT,
@@ -36,10 +39,12 @@ from support.documentation import (
     render_codes,
     with_tables,
 )
+from support.federation import make_consortium
 from support.paid_task import PaidTask, make_paid_spec
+from support.refusals import list_refusals
 from support.scenario import Scenario
 from support.strict_task import StrictTask, make_strict_spec
-from support.world import Transaction, World
+from support.world import Refused, Transaction, World
 
 PAGES = list_pages()
 README = ROOT / "README.md"
@@ -257,6 +262,187 @@ def test_every_kind_of_record_is_described_with_the_policy_that_it_has(observed:
 
 def page() -> str:
     return PROTOCOL.read_text()
+
+
+# Refusals
+
+OF_EVERY_CALL = {"BFL208", "BFL301", "BFL302", "BFL303"}
+"""And BFL112 of every transaction but two; the page says so."""
+NEVER: Sequence[tuple[set[str], set[str], str]] = (
+    (
+        {"RegisterConsortium", "UploadModelChunk", "Enrol", "Withdraw"},
+        {"BFL103"},
+        "the round that a task's progress names is there",
+    ),
+    ({"OpenRound", "PublishModel", "SettleRound"}, {"BFL117"}, "the versions up to the last one are there"),
+    ({"AttestAggregate", "PublishModel"}, {"BFL117"}, "a closed round has an aggregate, and its updates commitments"),
+    ({"ScoreRound"}, {"BFL117"}, "a closed round of a task with economics has a score"),
+    ({"SubmitUpdate", "AttestAggregate", "PublishModel", "ScoreRound"}, {"BFL114"}, "what was submitted has a header"),
+    ({"CloseRound", "AttestAggregate", "PublishModel"}, {"BFL101"}, "the task of a round is there"),
+    ({"SubmitUpdate"}, {"BFL402"}, "the round is the one that the header names"),
+    ({"JudgeUpdate"}, {"BFL204"}, "whoever submitted takes part in the round"),
+    ({"JudgeUpdate"}, {"BFL409"}, "is a verdict"),
+    ({"SettleWrap"}, {"BFL119"}, "whoever has claimed is a recipient"),
+    ({"CloseRound"}, {"BFL104", "BFL107"}, "a round that is not open is a success; it was closed just now"),
+    ({"AbandonRound"}, {"BFL506"}, "a round that was abandoned is a success"),
+    ({"SettleRound"}, {"BFL204"}, "whoever takes part has a stake"),
+)
+"""What `list_refusals` finds and cannot come about: transactions, codes, why."""
+
+
+def list_codes(cell: str) -> set[str]:
+    """The codes that a cell names, ranges included."""
+    found = set(re.findall(r"BFL\d{3}", cell))
+    for first, last in re.findall(r"(BFL\d{3}) to (BFL\d{3})", cell):
+        found |= {code.identifier for code in Code if first <= code.identifier <= last}
+    return found
+
+
+def find_refusals(functions: Iterable[str]) -> set[str]:
+    """The codes that these transactions or reads may refuse with, beside those of every call."""
+    table = World().contracts["coordinator"].table
+    found = {code.identifier for function in functions for code in list_refusals(table[function].run)}
+    return found - OF_EVERY_CALL
+
+
+@pytest.mark.parametrize("row", TRANSACTIONS, ids=lambda row: row[0])
+def test_a_transaction_refuses_with_what_its_row_says(row: list[str]) -> None:
+    function, _ = called(row[0])
+    never: set[str] = set().union(*(codes for names, codes, _ in NEVER if function in names))
+    found = find_refusals([function])
+    assert never <= found, "no longer to be excepted"
+    assert not never & list_codes(row[-1])
+    assert found - never - {"BFL112"} == list_codes(row[-1])
+    assert ("BFL112" in found) == (function not in ("RegisterConsortium", "UploadChunk"))
+
+
+@pytest.mark.parametrize("row", READS, ids=lambda row: row[0])
+def test_reads_refuse_with_what_their_row_says(row: list[str]) -> None:
+    assert find_refusals(called(f"`{one}`")[0] for one in list_quoted(row[0])) == list_codes(row[-1])
+
+
+# Callers
+
+NOT_YOU = {"BFL201", "BFL202", "BFL203", "BFL206", "BFL207", "BFL613"}
+"""What is refused because of who calls."""
+CALLS: Mapping[str, tuple[str, ...]] = {
+    "RegisterCommitteeKey": (encode_public_key(X25519PrivateKey.from_private_bytes(b"9" * 32)),),
+    "WithdrawCertificate": ("ab" * 32,),
+    "Enrol": ("lungs", "150"),
+    "OpenRound": ("lungs", "2"),
+    "UploadChunk": ("lungs", "1", "0"),
+    "JudgeUpdate": ("lungs", "1", "alpha"),
+    "ClaimWrap": ("lungs", "1", "alpha"),
+    "SettleWrap": ("lungs", "1", "alpha", "regulator"),
+    "CloseRound": ("lungs", "1"),
+    "PublishModel": ("lungs", "1", "0" * 64),
+    "AbandonRound": ("lungs", "1"),
+    "Grant": ("gift", "alpha", "1"),
+    "Transfer": ("rent", "beta", "1"),
+    "Withdraw": ("lungs",),
+    "ScoreRound": ("lungs", "1"),
+    "OverturnPenalty": ("lungs", "1", "alpha"),
+    "SettleRound": ("lungs", "1"),
+}
+"""Arguments for a round of which alpha is a part; the others follow from records."""
+
+
+@pytest.fixture(scope="module")
+def answers() -> Mapping[str, Mapping[str, str]]:
+    """By transaction and caller: the code with which the caller is refused because of who it is, or ""."""
+    return asyncio.run(ask_as_everybody())
+
+
+async def ask_as_everybody() -> Mapping[str, Mapping[str, str]]:
+    """A round that waits for its model: gamma is not of its task, and university not of its committee."""
+    world = World()
+    spec, model = make_paid_spec(task="lungs")
+    spec = spec.model_copy(update={"institutions": ("alpha", "beta", "delta")})
+    task = PaidTask(world, world.consortium, world.signers, world.opening_keys, (spec, model))
+    task.world, task.file = world, model
+    await world.submit("coordinator", "RegisterConsortium", world.consortium.encode())
+    for name in ("coordinator", "regulator"):
+        await world.submit(name, "RegisterCommitteeKey", encode_public_key(world.opening_keys[name]))
+    task.consortium = world.consortium
+    await task.create()
+    await task.fund()
+    await task.enrol()
+    await task.open(1)
+    for name in spec.institutions:
+        await task.submit(name)
+        await world.submit(name, "UploadChunk", "lungs", "1", "0", transient={"chunk": task.sealed[1, name][1][0]})
+        await world.submit("regulator", "JudgeUpdate", "lungs", "1", name, endorsers=["coordinator", "regulator"])
+    await task.close(1)
+    blob = await task.upload_model("coordinator", await task.total(1))
+    sealers = ["coordinator", "regulator"]
+    await world.submit("coordinator", "AttestAggregate", "lungs", "1", blob.encode(), endorsers=sealers)
+    settlement = make_credit_examples()["settlement"].model_copy(update={"task": "lungs"})
+    assert [one.organisation for one in settlement.outcomes if one.penalty] == ["alpha"]  # type: ignore[attr-defined]
+    world.force("", settlement_key("lungs", 1), settlement.encode())
+    world.now_ms = settlement.settled_at_ms  # type: ignore[attr-defined]
+    world.add_organisation("omega", 50)
+    calls: dict[str, tuple[str | bytes, ...]] = {
+        **CALLS,
+        "RegisterConsortium": (world.consortium.model_copy(update={"sequence": 2}).encode(),),
+        "CreateTask": (make_paid_spec(task="kidneys")[0].encode(),),
+        "UploadModelChunk": ("lungs", spec.initial_model.chunks[0]),
+        "UploadModelChunk of a sum": ("lungs", "0" * 64),
+        "SubmitUpdate": (task.sealed[1, "alpha"][0].encode(),),
+        "AttestAggregate": ("lungs", "1", blob.encode()),
+        "ReportMetrics": (task.metrics("alpha", 0, model).encode(),),
+    }
+    transients = {"UploadModelChunk": "chunk", "UploadChunk": "chunk", "SettleWrap": "ephemeral_key"}
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for call, arguments in calls.items():
+        function = call.split()[0]
+        transient = {transients[function]: b"x"} if function in transients else {}
+        for caller in world.signers:
+            try:
+                await world.simulate("regulator", caller, function, *arguments, transient=transient)
+            except Refused as refusal:
+                code = refusal.text[:6]
+                # An upload goes to the caller's own update, so that of others it knows nothing.
+                is_own = function == "UploadChunk" and code == "BFL114"
+                found[call][caller] = code if code in NOT_YOU or is_own else ""
+            else:
+                found[call][caller] = ""
+    return found
+
+
+def list_callers(cell: str, call: str) -> set[str]:
+    """Who may call by the words of the column, in the round of the fixture."""
+    consortium = make_consortium()
+    members = {one.organisation for one in consortium.members}
+    who = {
+        "a member of the round's committee": {"coordinator", "regulator"},
+        "a member that the record names": members,
+        "a member": members,
+        "a committee member": set(consortium.committee),
+        "the coordinator": {"coordinator"},
+        "the coordinator for the initial model": {"coordinator"} if call == "UploadModelChunk" else set(),
+        "an institution of the task": {"alpha", "beta", "delta"},
+        "the institution that the header names": {"alpha"},
+        "the institution whose update it is": {"alpha"},
+    }
+    allowed: set[str] = set()
+    for one in cell.split("; "):
+        words, _, narrower = one.partition(", ")
+        allowed |= who[words] - ({"alpha"} if narrower == "not in its own case" else set())
+    return allowed
+
+
+@pytest.mark.parametrize("row", TRANSACTIONS, ids=lambda row: row[0])
+def test_a_transaction_is_for_the_callers_that_its_row_names(
+    answers: Mapping[str, Mapping[str, str]], row: list[str]
+) -> None:
+    function, _ = called(row[0])
+    calls = [call for call in answers if call.split()[0] == function]
+    assert calls
+    for call in calls:
+        allowed = {caller for caller, code in answers[call].items() if not code}
+        # What these two are about is the caller's own, which is alpha's here.
+        others = {"beta", "delta"} if function in ("UploadChunk", "ReportMetrics") else set()
+        assert allowed - others == list_callers(row[1], call) - others
 
 
 # The two commands, and all others

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from blockfl.protocol import judging
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.judging import Judgement, judge_update
+from blockfl.protocol.judging import Judgement, judge_update, open_accepted
+from blockfl.protocol.norms import check_bounds, check_rules
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.payload import decode_payload
 from blockfl.protocol.records import Header, Round, SignedHeader, Task, WrappedKey
@@ -25,6 +27,7 @@ from blockfl.protocol.submission import check_header
 from reference import seal as naive
 from support.contract import make_scenario, upload_chunk
 from support.federation import ALL_NORMS, COMMITTEE, make_federation
+from support.refusals import list_refusals
 from support.scenario import Scenario
 from support.world import Refused, World
 
@@ -152,6 +155,12 @@ async def submit_all() -> dict[tuple[Code, ...], str]:
 
 def test_the_table_of_submission_has_every_rule_in_the_order_in_which_it_is_broken_here() -> None:
     assert [rule.code for rule in SUBMISSION] == [one.code for one in BREAKS]
+
+
+def test_the_table_of_submission_has_every_code_that_the_contract_can_refuse_it_with() -> None:
+    run = World().contracts["coordinator"].table["SubmitUpdate"].run
+    of_any_call = {Code.MALFORMED, Code.CONSORTIUM_UNKNOWN, Code.UPDATE_UNKNOWN}
+    assert list_refusals(run) - of_any_call == {rule.code for rule in SUBMISSION} - {Code.EQUIVOCATION}
 
 
 def test_a_submission_that_breaks_no_rule_is_taken(verdicts_of_submissions: dict[tuple[Code, ...], str]) -> None:
@@ -309,6 +318,13 @@ def seal(case: Case) -> tuple[Header, tuple[bytes, ...]]:
 
 def test_the_table_of_judging_has_every_rule_in_the_order_in_which_it_is_broken_here() -> None:
     assert [rule.code for rule in JUDGING] == [Code.CHUNKS_MISSING, *(code for code, _ in WAYS)]
+
+
+def test_the_table_of_judging_has_every_code_that_a_verdict_can_have() -> None:
+    steps = (open_accepted, check_bounds, check_rules, judging._check_commitment)
+    found = set().union(*(list_refusals(step) for step in steps))
+    assert found - set(judging._LOCAL_FAULTS) == {rule.code for rule in JUDGING[1:]}
+    assert list_refusals(judge_update) == {*judging._LOCAL_FAULTS, Code.NOT_ENROLLED}
 
 
 def test_an_update_that_breaks_no_rule_is_accepted() -> None:
