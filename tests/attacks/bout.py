@@ -123,10 +123,10 @@ class Bout:
         assert part is not None
         return part.weight
 
-    async def open(self, *, ends_soon: bool = False) -> Round:
+    async def open(self, *, ends_soon: bool = False, ahead_s: int = 0) -> Round:
         """Open the round; one that ends soon can be closed without everybody by a clock that goes ahead."""
         self._backdated = ends_soon
-        with self.network.clock("coordinator", BACK_S if ends_soon else 0):
+        with self.network.clock("coordinator", BACK_S if ends_soon else ahead_s):
             self._round = await self.scenario.open(self.number)
         return self._round
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from attacks.bout import Bout, Forgery
-from attacks.catalogue import Outcome, attack, refused, rejected
+from attacks.catalogue import Outcome, attack, refused, rejected, succeeded
 from attacks.observation import attempt, attempt_all
 from attacks.terms import LONG
 from blockfl.fabric.identity import CURVE_ORDERS, create_private_key
@@ -295,8 +295,29 @@ async def replayed_round(bout: Bout) -> tuple[Outcome, ...]:
     renumbered = SignedHeader(
         header=signed.header.model_copy(update={"round": bout.number}), signature=signed.signature
     )
-    same = refused("nothing to order") if endorsed.event is None else Outcome("succeeded", "submitted again")
+    same = refused("nothing to order") if endorsed.event is None else succeeded("submitted again")
     return same, await attempt(bout.submit(renumbered))
+
+
+@attack(
+    "replay from another task",
+    by="institution",
+    does="Submits its header of another task again, then as one of this task's round with the old signature.",
+    expect=(refused("nothing to order"), refused(Code.SIGNATURE)),
+)
+async def replayed_task(bout: Bout) -> tuple[Outcome, ...]:
+    await bout.open()
+    elsewhere = await bout.arena.begin_anew(bout.terms)
+    await elsewhere.open()
+    signed = elsewhere.sign((await elsewhere.seal()).header)
+    await elsewhere.submit(signed)
+    endorsed = await bout.arena.endorse("delta", "SubmitUpdate", signed.encode())
+    arrived = endorsed.event is not None or "delta" in await bout.list_updates()
+    same = succeeded("it counts in this task") if arrived else refused("nothing to order")
+    # All else is alike in the two tasks, and would be refused before the signature is looked at if it were not.
+    own = {"task": bout.task, "round": bout.number, "base_digest": bout.round.base_digest}
+    renamed = SignedHeader(header=signed.header.model_copy(update=own), signature=signed.signature)
+    return same, await attempt(bout.submit(renamed))
 
 
 @attack(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from attacks.bout import AHEAD_S, BACK_S, Bout
 from attacks.catalogue import Outcome, attack, outvoted, refused, rejected, succeeded, without_effect
 from attacks.observation import attempt, attempt_all
@@ -22,6 +24,40 @@ async def early(bout: Bout) -> Outcome:
     earlier = await bout.play_before()
     signed = earlier.scenario.sealed[earlier.number, "delta"][0]
     return await attempt(bout.submit(signed.header.model_copy(update={"round": bout.number})))
+
+
+@attack(
+    "submission before the round with a later time",
+    by="institution",
+    does="Submits before the round is open and states a time less than 30 seconds ahead, then one a minute ahead.",
+    expect=(refused(Code.ROUND_UNKNOWN), refused("clock")),
+)
+async def early_by_clock(bout: Bout) -> tuple[Outcome, ...]:
+    earlier = await bout.play_before()
+    signed = earlier.scenario.sealed[earlier.number, "delta"][0]
+    header = signed.header.model_copy(update={"round": bout.number})
+    with bout.network.clock("delta", AHEAD_S):
+        near = await attempt(bout.submit(header))
+    with bout.network.clock("delta", FAR_S):
+        return near, await attempt(bout.submit(header))
+
+
+@attack(
+    "early submission with a later time",
+    by="institution",
+    does="Submits to the open round and states a time less than 30 seconds ahead, then one a minute ahead.",
+    expect=(refused("clock"), without_effect("it counts as any other")),
+)
+async def post_dated(bout: Bout) -> tuple[Outcome, ...]:
+    await bout.open()
+    forgery = await bout.seal()
+    with bout.network.clock("delta", FAR_S):
+        far = await attempt(bout.submit(forgery.header))
+    with bout.network.clock("delta", AHEAD_S):
+        await bout.submit(forgery.header)
+    await bout.upload(*forgery.chunks)
+    verdict = await bout.judge()
+    return far, without_effect("it counts as any other") if verdict == succeeded("accepted") else verdict
 
 
 @attack(
@@ -227,6 +263,20 @@ async def close_unjudged(bout: Bout) -> Outcome:
     await bout.scenario.submit("delta", bout.number)
     await bout.scenario.upload("delta", bout.number)
     return await attempt(bout.scenario.close(bout.number))
+
+
+@attack(
+    "opening with a later time",
+    by="committee member",
+    does="Opens the round with a time a minute ahead, then with one less than 30 seconds ahead, for later deadlines.",
+    expect=(refused("clock"), succeeded("deadlines are exact to 30 s")),
+)
+async def open_ahead(bout: Bout) -> tuple[Outcome, ...]:
+    far = await attempt(bout.open(ahead_s=FAR_S))
+    round_ = await bout.open(ahead_s=AHEAD_S)
+    by_true_time_ms = time.time_ns() // 1_000_000 + 1000 * bout.scenario.spec.deadlines.submit_s
+    moved = round_.submit_deadline_ms > by_true_time_ms
+    return far, succeeded("deadlines are exact to 30 s") if moved else without_effect("no deadline moved")
 
 
 @attack(
