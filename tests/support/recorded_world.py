@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TypeVar
 
 from blockfl.audit.chain import Write
-from blockfl.audit.records import History
+from blockfl.audit.history import History
 from blockfl.protocol.canonical import Record
 from support.paid_task import PaidTask, make_paid_spec
 from support.world import World
@@ -25,7 +25,7 @@ class Recorded(World):
     def _apply(self, collection: str, key: str, value: bytes) -> None:
         super()._apply(collection, key, value)
         if not collection:
-            self.writes.append(Write(block_number=len(self.writes), key=key, value=value))
+            self.writes.append(Write(block_number=self._height, key=key, value=value))
 
     def rewrite(self, key: str, kind: type[R], change: Callable[[R], R]) -> list[Write]:
         """Return all writes, those of one key changed."""

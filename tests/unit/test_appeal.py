@@ -16,6 +16,7 @@ from blockfl.protocol.economics import (
     Payment,
     Reversal,
     Settlement,
+    Standing,
 )
 from support.contract import not_endorsed, refused
 from support.organisation import make_organisation
@@ -195,7 +196,7 @@ class TestProof:
         )
         kept = tuple(one for one in world.consortium.members if one.organisation not in ("delta", "gamma"))
         later = world.consortium.model_copy(update={"sequence": 2, "members": kept})
-        few.append(Write(block_number=len(few), key="consortium", value=later.encode()))
+        few.append(Write(block_number=10**6, key="consortium", value=later.encode()))
         assert has_majority(VOTERS[:3], [one.organisation for one in kept])
         with pytest.raises(VerificationError, match="are no majority"):
             verify_credits(history_of(few))
@@ -206,6 +207,19 @@ class TestProof:
         )
         with pytest.raises(VerificationError, match="are not what the round took"):
             verify_credits(history_of(more))
+
+    async def test_a_stake_that_got_more_than_was_taken_is_found(self, world: Recorded) -> None:
+        key = "standing/heart/gamma"
+        (block,) = [one.block_number for one in world.writes if one.key == "reversal/heart/000001/gamma"]
+        changed = []
+        for write in [one for one in world.writes if one.block_number <= block]:
+            value = write.value
+            if write.key == key and write.block_number == block:
+                standing = Standing.decode(value)
+                value = standing.model_copy(update={"slashed": standing.slashed + 1}).encode()
+            changed.append(Write(block_number=write.block_number, key=write.key, value=value))
+        with pytest.raises(VerificationError, match="the standing of gamma is not what that makes it"):
+            verify_credits(history_of(changed))
 
     async def test_a_vote_out_of_time_is_found(self, world: Recorded) -> None:
         late = world.rewrite(

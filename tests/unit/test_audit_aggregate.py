@@ -13,7 +13,8 @@ import pytest
 from blockfl.audit.aggregate import check_aggregate
 from blockfl.audit.chain import ChainProof, Write
 from blockfl.audit.errors import VerificationError
-from blockfl.audit.records import History, verify_models
+from blockfl.audit.history import History
+from blockfl.audit.records import verify_models
 from blockfl.cli import audit as commands
 from blockfl.cli.main import main
 from blockfl.ledger.errors import LedgerError, RefusedError

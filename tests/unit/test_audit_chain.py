@@ -10,6 +10,7 @@ from fabric_protos.msp import identities_pb2
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.errors import VerificationError
 from blockfl.fabric.block import decode_metadata, header_hash
+from blockfl.fabric.rwset import decode_read_write_set
 from blockfl.fabric.transaction import decode_transaction
 from support.recording import recorded_block_bytes, recorded_blocks, recorded_json
 
@@ -45,6 +46,20 @@ def test_the_writes_of_the_chosen_contract_are_kept_in_order() -> None:
     final = {write.key: write.value for write in proof.writes}
     state = recorded_json("state")["public"]["app"]
     assert {key: final[key].hex() for key in state} == {key: row["value"] for key, row in state.items()}
+
+
+def test_every_write_is_placed_at_the_transaction_that_made_it() -> None:
+    proof = new_proof()
+    blocks = recorded_blocks()
+    add_up_to(proof, len(blocks))
+    positions = [write.position for write in proof.writes]
+    assert positions == sorted(positions)
+    assert any(number > 0 for _, number in positions)
+    for write in proof.writes:
+        transaction = decode_transaction(blocks[write.block_number].data.data[write.transaction])
+        (own,) = [one for one in decode_read_write_set(transaction.results).namespaces if one.namespace == "app"]
+        touched = {one.key for one in own.writes} | {one.key for one in own.metadata_writes}
+        assert write.key in touched
 
 
 def test_who_endorsed_is_counted_for_valid_transactions_of_the_contract_only() -> None:

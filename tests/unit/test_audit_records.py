@@ -7,7 +7,8 @@ import pytest
 
 from blockfl.audit.chain import ChainProof, Write
 from blockfl.audit.errors import VerificationError
-from blockfl.audit.records import History, TaskProof, verify_task
+from blockfl.audit.history import History
+from blockfl.audit.records import TaskProof, verify_task
 from blockfl.fabric.rwset import Version, hash_key, hash_value
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
 from blockfl.protocol import place
@@ -136,7 +137,10 @@ FAULTS: dict[str, tuple[Callable[[Records], None], str]] = {
         "no accepted update",
     ),
     "a wrong total weight": (edit(Round, ROUND, total_weight=1), "total weight 1"),
-    "a version that skips one": (edit(Model, MODEL, version=3), "does not follow from version 1"),
+    "a version that skips one": (
+        edit(Model, MODEL, version=3),
+        "record model/heart/000002: it is the one of model/heart/000003",
+    ),
     "a version with another base": (edit(Model, MODEL, base_digest="0" * 64), "does not follow from version 1"),
     "a round that was not published": (edit(Round, ROUND, state="closed"), "was not built on version 1"),
     "a sum that nobody attested": (edit(Aggregate, AGGREGATE, state="pending"), "not the one that the committee"),
@@ -170,8 +174,9 @@ def test_a_record_that_is_not_as_it_must_be_is_named(
 
 
 def test_a_vote_that_was_changed_is_named(told: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
-    history = make_history(*told)
-    history.versions_of_key[VOTE].insert(0, b"an earlier one")
+    public, private = told
+    earlier = Vote.decode(public[VOTE]).model_copy(update={"digest": "f" * 64})
+    history = make_history(public, private, first=[Write(block_number=0, key=VOTE, value=earlier.encode())])
     with pytest.raises(VerificationError, match="regulator voted more than once"):
         verify_task(history, history.get(Task, place.task_key(TASK)))
 
@@ -279,8 +284,9 @@ def test_an_update_signed_with_a_certificate_withdrawn_before_is_named_and_one_a
     header = SignedHeader.decode(public[place.header_key(TASK, 2, INSTITUTIONS[0])]).header
     digest = header.certificate_digest
     record = Withdrawal(organisation=INSTITUTIONS[0], certificate_digest=digest, withdrawn_at_ms=5)
-    write = Write(block_number=1, key=place.withdrawal_key(INSTITUTIONS[0], digest), value=record.encode())
-    history = make_history(public, private, first=[write] if before else [], last=[write])
+    key, value = place.withdrawal_key(INSTITUTIONS[0], digest), record.encode()
+    first = [Write(block_number=0, key=key, value=value)] if before else []
+    history = make_history(public, private, first=first, last=[Write(block_number=2, key=key, value=value)])
     task = history.get(Task, place.task_key(TASK))
     if not before:
         assert verify_task(history, task).accepted == 8

@@ -15,7 +15,8 @@ import pytest
 from blockfl.aggregator.process import Aggregator, AggregatorSettings
 from blockfl.audit.chain import ChainProof, Write
 from blockfl.audit.errors import VerificationError
-from blockfl.audit.records import History, verify_models, verify_task
+from blockfl.audit.history import History
+from blockfl.audit.records import verify_models, verify_task
 from blockfl.fabric.rwset import Version, hash_key
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
 from blockfl.institution.agent import AgentSettings, InstitutionAgent

@@ -31,14 +31,23 @@ from blockfl.fabric.transaction import decode_transaction, read_tx_id
 from blockfl.fabric.validate import validate_block
 from blockfl.ledger.errors import LedgerError
 
+Position = tuple[int, int]
+"""Number of a block, and of a transaction in it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Write:
     """One public write of a valid transaction: what the ledger held since when."""
 
     block_number: int
+    transaction: int = 0
     key: str
     value: bytes
+
+    @property
+    def position(self) -> Position:
+        """Where in the chain it was written."""
+        return self.block_number, self.transaction
 
 
 @dataclass(kw_only=True)
@@ -122,9 +131,10 @@ class ChainProof:
         if number > 0:
             self._check_commit_hash(metadata.commit_hash, validation.commit_hash(self.last_commit_hash))
         self.state.apply(validation.updates, [tx_id for data in block.data.data if (tx_id := read_tx_id(data))])
-        for write in validation.updates.public:
+        for write in sorted(validation.updates.public, key=lambda one: one.version):
             if write.namespace == self.namespace and write.value is not None:
-                self.writes.append(Write(block_number=number, key=write.key, value=write.value))
+                at = write.version
+                self.writes.append(Write(block_number=at[0], transaction=at[1], key=write.key, value=write.value))
         for data, code in zip(block.data.data, validation.codes, strict=True):
             self._count(data, is_valid=code == transaction_pb2.TxValidationCode.VALID)
         self.codes.update(_code_name(code) for code in validation.codes)

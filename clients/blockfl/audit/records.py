@@ -5,20 +5,17 @@ digests of chunks are compared with the hashes that the ledger keeps of private 
 every version.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
 
-from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import VerificationError
+from blockfl.audit.history import History
 from blockfl.audit.terms import verify_terms
-from blockfl.fabric.rwset import hash_key
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.lineage import derive_model
 from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol import place
-from blockfl.protocol.canonical import Record, compute_digest
+from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.evidence import Evidence, verify_round_sum
 from blockfl.protocol.publication import list_voters
@@ -26,7 +23,6 @@ from blockfl.protocol.records import (
     Aggregate,
     Blob,
     Commitment,
-    Enrolment,
     Model,
     Round,
     SignedHeader,
@@ -36,8 +32,6 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.strategy import compute_divisor
 from blockfl.protocol.submission import verify_header_signature
-
-R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,72 +50,6 @@ class TaskProof:
     abandoned: tuple[int, ...]
     outvoted: tuple[str, ...]
     model_digest: str
-
-
-class History:
-    """The contract's records of a verified chain: the last of each key, and all that ever were."""
-
-    def __init__(self, chain: ChainProof) -> None:
-        self._chain = chain
-        self._last: dict[str, bytes] = {}
-        self._certificates: dict[tuple[str, str, str], str] = {}
-        self.versions_of_key: dict[str, list[bytes]] = defaultdict(list)
-        self._first: dict[str, int] = {}
-        for position, write in enumerate(chain.writes):
-            self._first.setdefault(write.key, position)
-            self._last[write.key] = write.value
-            self.versions_of_key[write.key].append(write.value)
-            if write.key.startswith("enrolment/"):
-                enrolment = Enrolment.decode(write.value)
-                part = (enrolment.task, enrolment.organisation, enrolment.certificate_digest)
-                self._certificates[part] = enrolment.certificate
-
-    def get(self, kind: type[R], key: str) -> R:
-        """Return a record that must be there."""
-        value = self._last.get(key)
-        if value is None:
-            raise VerificationError(f"no record {key} on the ledger")
-        return self._decode(kind, key, value)
-
-    def find(self, kind: type[R], key: str) -> R | None:
-        """Return a record, or None."""
-        value = self._last.get(key)
-        return None if value is None else self._decode(kind, key, value)
-
-    def get_before(self, kind: type[R], key: str, later: str) -> R:
-        """Return a record as it was when the key ``later`` was first written."""
-        before = [write.value for write in self._chain.writes[: self._first[later]] if write.key == key]
-        if not before:
-            raise VerificationError(f"no record {key} on the ledger before {later}")
-        return self._decode(kind, key, before[-1])
-
-    def below(self, kind: type[R], prefix: str) -> list[R]:
-        """Return all records whose key begins with ``prefix/``, ascending."""
-        keys = sorted(key for key in self._last if key.startswith(prefix + "/"))
-        return [self._decode(kind, key, self._last[key]) for key in keys]
-
-    def certificate(self, task: str, organisation: str, digest: str) -> str:
-        """Return the certificate that was enrolled under a digest."""
-        found = self._certificates.get((task, organisation, digest))
-        if found is None:
-            raise VerificationError(f"task {task}: {organisation} never enrolled a certificate {digest}")
-        return found
-
-    def is_older(self, key: str, other: str) -> bool:
-        """Whether a key was first written before another one."""
-        return key in self._first and other in self._first and self._first[key] < self._first[other]
-
-    def private_hash(self, collection: str, key: str) -> str | None:
-        """Return SHA-256 of a private value as the ledger holds it, or None."""
-        hashed = self._chain.state.get_hash(self._chain.namespace, collection, hash_key(key))
-        return None if hashed is None else hashed.value_hash.hex()
-
-    @staticmethod
-    def _decode(kind: type[R], key: str, value: bytes) -> R:
-        try:
-            return kind.decode(value)
-        except ProtocolError as error:
-            raise VerificationError(f"record {key}: {error}") from error
 
 
 def verify_task(history: History, task: Task) -> TaskProof:
@@ -179,18 +107,18 @@ def _verify_round(history: History, task: Task, round_: Round) -> dict[str, Upda
 
 def _verify_votes(history: History, round_: Round, where: str) -> None:
     """Check that only the round's committee has voted, each member once, and that the version is what it voted for."""
-    votes = {}
     for vote in history.below(Vote, f"vote/{round_.task}/{round_.round:06d}"):
         key = place.vote_key(round_.task, round_.round, vote.organisation)
         if vote.organisation not in [one.organisation for one in round_.committee]:
             raise VerificationError(f"{where}: {vote.organisation} voted and is not in the round's committee")
-        if len(set(history.versions_of_key[key])) != 1:
+        if history.count_writes(key) != 1:
             raise VerificationError(f"{where}: {vote.organisation} voted more than once")
-        votes[vote.organisation] = vote
     if round_.state != "published":
         return
-    model = history.get(Model, place.model_key(round_.task, round_.base_version + 1))
-    voters = list_voters(votes, model.digest)
+    model_key = place.model_key(round_.task, round_.base_version + 1)
+    model = history.get(Model, model_key)
+    counted = history.after(model_key).below(Vote, f"vote/{round_.task}/{round_.round:06d}")
+    voters = list_voters({one.organisation: one for one in counted}, model.digest)
     if model.voters != voters or len(voters) < round_.threshold:
         raise VerificationError(
             f"{where}: version {model.version} names the votes of {', '.join(model.voters) or 'nobody'}, "

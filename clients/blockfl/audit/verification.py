@@ -7,7 +7,8 @@ from pathlib import Path
 
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.credits import verify_credits
-from blockfl.audit.records import History, TaskProof, verify_models, verify_task
+from blockfl.audit.history import History
+from blockfl.audit.records import TaskProof, verify_models, verify_task
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.records import Task

@@ -1,0 +1,159 @@
+"""The contract's records of a verified chain, by key and by place in the chain.
+
+What a transaction used is what was committed before it, and what it did is what was there after it: `before` and
+`after` give the ledger at these places. A record's bytes do not say when it was written, for an equal one may have been
+written earlier; nor does the time that it states, for the transaction may have been committed later.
+
+Example:
+    past = history.before(place.settlement_key("heart", 1))
+    standing = past.get(Standing, place.standing_key("heart", "alpha"))
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from copy import copy
+from typing import Self, TypeVar
+
+from blockfl.audit.chain import ChainProof, Position, Write
+from blockfl.audit.errors import VerificationError
+from blockfl.fabric.rwset import hash_key
+from blockfl.protocol import place
+from blockfl.protocol.canonical import Record
+from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.economics import Account, Objection, Receipt, Reversal, Score, Settlement, Standing
+from blockfl.protocol.records import (
+    Aggregate,
+    Commitment,
+    Enrolment,
+    Equivocation,
+    Metrics,
+    Model,
+    Round,
+    SignedHeader,
+    Task,
+    Update,
+    Vote,
+    Withdrawal,
+)
+
+R = TypeVar("R", bound=Record)
+
+
+class History:
+    """The contract's records: as they are at the chain's end, or were at an earlier place of it."""
+
+    def __init__(self, chain: ChainProof) -> None:
+        self._chain = chain
+        self._versions: dict[str, list[Write]] = defaultdict(list)
+        for write in chain.writes:
+            self._versions[write.key].append(write)
+        self._keys = sorted(self._versions)
+        self._end: Position | None = None
+        self._is_included = True
+
+    def before(self, key: str) -> Self:
+        """Return the ledger as the transaction found it that wrote a key first."""
+        return self._until(key, is_included=False)
+
+    def after(self, key: str) -> Self:
+        """Return the ledger as the transaction left it that wrote a key first."""
+        return self._until(key, is_included=True)
+
+    def find(self, kind: type[R], key: str) -> R | None:
+        """Return a record, or None."""
+        writes = self._list_writes(key)
+        return _decode(kind, key, writes[-1].value) if writes else None
+
+    def get(self, kind: type[R], key: str) -> R:
+        """Return a record that must be there."""
+        found = self.find(kind, key)
+        if found is None:
+            raise VerificationError(f"no record {key} on the ledger")
+        return found
+
+    def below(self, kind: type[R], prefix: str) -> list[R]:
+        """Return all records whose key begins with ``prefix/``, ascending."""
+        return [self.get(kind, key) for key in self.list_keys(prefix)]
+
+    def list_keys(self, prefix: str) -> list[str]:
+        """Return all keys that begin with ``prefix/`` and hold a record, ascending."""
+        start, end = (bisect_left(self._keys, one) for one in place.children(prefix))
+        return [key for key in self._keys[start:end] if self._list_writes(key)]
+
+    def count_writes(self, key: str) -> int:
+        """Return how often a record was written."""
+        return len(self._list_writes(key))
+
+    def is_older(self, key: str, other: str) -> bool:
+        """Whether a key was first written by an earlier transaction than another one."""
+        mine, its = self._list_writes(key), self._list_writes(other)
+        return bool(mine and its) and mine[0].position < its[0].position
+
+    def certificate(self, task: str, organisation: str, digest: str) -> str:
+        """Return the certificate that was enrolled under a digest."""
+        key = place.enrolment_key(task, organisation)
+        for write in self._list_writes(key):
+            enrolment = _decode(Enrolment, key, write.value)
+            if enrolment.certificate_digest == digest:
+                return enrolment.certificate
+        raise VerificationError(f"task {task}: {organisation} never enrolled a certificate {digest}")
+
+    def private_hash(self, collection: str, key: str) -> str | None:
+        """Return SHA-256 of a private value as the ledger holds it at the chain's end, or None."""
+        hashed = self._chain.state.get_hash(self._chain.namespace, collection, hash_key(key))
+        return None if hashed is None else hashed.value_hash.hex()
+
+    def _until(self, key: str, *, is_included: bool) -> Self:
+        writes = self._list_writes(key)
+        if not writes:
+            raise VerificationError(f"no record {key} on the ledger")
+        view = copy(self)
+        view._end, view._is_included = writes[0].position, is_included
+        return view
+
+    def _list_writes(self, key: str) -> list[Write]:
+        writes = self._versions.get(key, [])
+        if self._end is None:
+            return writes
+        bisect = bisect_right if self._is_included else bisect_left
+        return writes[: bisect(writes, self._end, key=lambda write: write.position)]
+
+
+def _decode(kind: type[R], key: str, value: bytes) -> R:
+    try:
+        record = kind.decode(value)
+    except ProtocolError as error:
+        raise VerificationError(f"record {key}: {error}") from error
+    own = _find_key(record)
+    if own not in (None, key):
+        raise VerificationError(f"record {key}: it is the one of {own}")
+    return record
+
+
+def _find_key(record: Record) -> str | None:
+    """Return the key that a record belongs under, as far as it says."""
+    word = type(record).__name__.lower()
+    match record:
+        case Round() | Aggregate() | Score() | Settlement():
+            return f"{word}/{record.task}/{record.round:06d}"
+        case Update() | Commitment() | Equivocation() | Vote() | Reversal():
+            return f"{word}/{record.task}/{record.round:06d}/{record.organisation}"
+        case Enrolment() | Standing():
+            return f"{word}/{record.task}/{record.organisation}"
+        case SignedHeader(header=header):
+            return place.header_key(header.task, header.round, header.organisation)
+        case Task():
+            return place.task_key(record.spec.task)
+        case Model():
+            return place.model_key(record.task, record.version)
+        case Metrics():
+            return place.metrics_key(record.task, record.version, record.organisation)
+        case Account():
+            return place.account_key(record.organisation)
+        case Receipt():
+            return place.receipt_key(record.by, record.name)
+        case Objection():
+            return place.objection_key(record.task, record.round, record.organisation, record.voter)
+        case Withdrawal():
+            return place.withdrawal_key(record.organisation, record.certificate_digest)
+    return None
