@@ -15,20 +15,27 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import TypeAdapter
 
 from blockfl.protocol import economics, place, records
+from blockfl.protocol import seal as seal_rules
 from blockfl.protocol.aggregation import Sum, apply_sum, decode_randomness
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.combination import combine, drive
 from blockfl.protocol.commitment import add_commitments, compute_commitment, expand_randomness, verify_sum
+from blockfl.protocol.dispute import claim_wrap, settle_claim
 from blockfl.protocol.judging import judge_values
+from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundNorms, TensorBound
 from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
-from blockfl.protocol.optimiser import Version, apply_step
+from blockfl.protocol.norms import check_rules
+from blockfl.protocol.opening import derive_opening
+from blockfl.protocol.optimiser import Version, apply_step, decode_version, encode_version
 from blockfl.protocol.payload import encode_payload
-from blockfl.protocol.records import Recipient, SignedHeader
+from blockfl.protocol.records import Recipient, SignedHeader, WrappedKey
+from blockfl.protocol.scoring import compute_gram, compute_points
 from blockfl.protocol.seal import SealPlace, encode_public_key, seal
 from blockfl.protocol.strategy import Aggregation, Optimiser, compute_divisor
 from blockfl.protocol.submission import compute_certificate_digest, signing_bytes, verify_header_signature
-from blockfl.protocol.terms import compute_bounds, compute_weights
+from blockfl.protocol.terms import adapt_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
 from support.credit_examples import make_credit_examples
 from support.federation import make_examples, make_federation
 from support.refusal import code_of
@@ -98,6 +105,74 @@ def derive_seal(given: Document) -> Document:
     }
 
 
+def derive_commitment_secret(given: Document) -> Document:
+    """Payload and place → the secret behind the commitment, and the randomness that it gives."""
+    payload = bytes.fromhex(given["payload"])
+    sealed_place = SealPlace.model_validate(given["place"])
+    secret = seal_rules.derive_commitment_secret(payload[-32:], sealed_place, compute_digest(payload))
+    opening = derive_opening(
+        np.frombuffer(payload[:-32], dtype="<i2"), payload[-32:], sealed_place, compute_digest(payload)
+    )
+    return {
+        "secret": secret.hex(),
+        "randomness_digest": compute_digest(opening.randomness.astype("<i2").tobytes()),
+        "commitment_digest": compute_digest(opening.commit()),
+    }
+
+
+def derive_dispute(given: Document) -> Document:
+    """A sealed update with wraps changed, a claim and a shown key → every right ephemeral key, and who was right."""
+    sealed = derive_seal(given)
+    wraps = [one | given["changed"].get(one["organisation"], {}) for one in sealed["wrapped_keys"]]
+    federation = make_federation()
+    header, _ = federation.update("alpha", np.zeros(federation.dimension, dtype=np.int16))
+    fields = {name: sealed[name] for name in ("key_commitment", "payload_digest")}
+    header = header.model_copy(
+        update={**given["place"], **fields, "wrapped_keys": tuple(WrappedKey.model_validate(one) for one in wraps)}
+    )
+    payload, sealed_place = bytes.fromhex(given["payload"]), SealPlace.model_validate(given["place"])
+    data_key = seal_rules.derive_data_key(payload[-32:], sealed_place, sealed["payload_digest"])
+    keys = {one.organisation: seal_rules.derive_ephemeral_key_of(header, data_key, one) for one in header.wrapped_keys}
+    claim = claim_wrap(header, given["member"], 1)
+    try:
+        outcome: str = settle_claim(claim, header, bytes.fromhex(given["shown"]), "alpha", 2).state
+    except ProtocolError as error:
+        outcome = error.code.identifier
+    return {
+        "ephemeral_keys": {one: key.private_bytes_raw().hex() for one, key in keys.items()},
+        "outcome": outcome,
+    }
+
+
+def derive_norm_terms(given: Document) -> Document:
+    """Norm rules and a scale → the integers that a round freezes."""
+    manifest = manifest_of({one["tensor"]: np.zeros(one["shape"], np.float32) for one in given["tensors"]})
+    bounds = tuple(
+        TensorBound(tensor=one["tensor"], bound_l2_micro=one["bound_l2_micro"])
+        for one in given["tensors"]
+        if one["bound_l2_micro"]
+    )
+    rules = NormRules(
+        tensors=bounds,
+        minimum_l2_micro=given["minimum_l2_micro"],
+        minimum_cosine_micro=given["minimum_cosine_micro"],
+        adaptive=None,
+    )
+    spec = make_federation().task.spec.model_copy(update={"manifest": manifest, "norms": rules})
+    frozen = freeze_norms(spec, given["bound_l2_micro"], given["scale"], has_reference=given["has_reference"])
+    assert frozen is not None
+    return frozen.model_dump(mode="json")
+
+
+def derive_adaptive_bound(given: Document) -> Document:
+    """Bit lengths and weights that rounds accepted → their typical norms, and the bound of the next round."""
+    typical = [compute_typical([(one[0], one[1]) for one in of["accepted"]], of["scale"]) for of in given["rounds"]]
+    adaptive = AdaptiveBound(
+        rounds=len(typical), factor_permille=given["factor_permille"], floor_l2_micro=given["floor_l2_micro"]
+    )
+    return {"typical_l2_micro": typical, "bound_l2_micro": adapt_bound(adaptive, given["bound_l2_micro"], typical)}
+
+
 def derive_terms(given: Document) -> Document:
     """Samples, caps and bound → weights, scale and integer bounds."""
     weights = compute_weights(given["samples"], given["samples_cap"], given["weight_cap"])
@@ -111,11 +186,18 @@ def derive_terms(given: Document) -> Document:
 
 
 def derive_verdict(given: Document) -> Document:
-    """Values, weight and bounds → the code of the first broken rule, empty if none is."""
+    """Values, weight, bounds and norm rules if there are any → the code of the first broken rule, empty if none is."""
     values = np.array(given["values"], dtype=np.int16)
-    code = code_of(
-        lambda: judge_values(values, len(values), given["weight"], int(given["bound_l2_squared"]), given["bound_linf"])
-    )
+
+    def judge() -> None:
+        bounds = (int(given["bound_l2_squared"]), given["bound_linf"])
+        norms = judge_values(values, len(values), given["weight"], *bounds)
+        if "norms" in given:
+            fields = {"bound_l2_micro": 1, "typical_l2_micro": 0} | given["norms"]
+            rules = RoundNorms.model_validate_json(json.dumps(fields))
+            check_rules(values, norms, given["weight"], rules, np.array(given["reference"], dtype=np.int32))
+
+    code = code_of(judge)
     return {"code": code.identifier if code else ""}
 
 
@@ -132,6 +214,30 @@ def derive_model(given: Document) -> Document:
         "model_digest": compute_model_digest(data),
         "manifest_digest": manifest.record_digest,
     }
+
+
+def derive_version(given: Document) -> Document:
+    """Named tensors, an optimiser and its state (float32, little-endian hex) → the model file of a version."""
+    arrays = {
+        one["name"]: np.frombuffer(bytes.fromhex(one["values"]), dtype="<f4").reshape(one["shape"])
+        for one in given["tensors"]
+    }
+    manifest = manifest_of(arrays)
+    optimiser: Optimiser = TypeAdapter(Optimiser).validate_python(given["optimiser"])
+    spec = make_federation().task.spec.model_copy(update={"manifest": manifest, "optimiser": optimiser})
+    state = {name: np.frombuffer(bytes.fromhex(one), dtype="<f4") for name, one in given["state"].items()}
+    data = encode_version(spec, Version(model=flatten(manifest, arrays), state=state))
+    assert decode_version(spec, data).state.keys() == state.keys()
+    return {"file": data.hex(), "model_digest": compute_model_digest(data)}
+
+
+def derive_points(given: Document) -> Document:
+    """Known sums and accepted updates → all dot products, and the points of each update."""
+    vectors = [np.array(one, dtype=np.int32) for one in given["known"]]
+    vectors += [np.array(one, dtype=np.int16) for one in given["updates"]]
+    gram = compute_gram(vectors)
+    points = compute_points(gram, len(given["known"]), len(given["updates"][0]))
+    return {"gram": [list(row) for row in gram], "points": list(points)}
 
 
 def derive_aggregation(given: Document) -> Document:
@@ -190,9 +296,15 @@ DERIVATIONS: Final[dict[str, Callable[[Document], Document]]] = {
     "signatures": derive_signature,
     "payloads": derive_payload,
     "seals": derive_seal,
+    "commitment-secrets": derive_commitment_secret,
+    "disputes": derive_dispute,
     "terms": derive_terms,
+    "norm-terms": derive_norm_terms,
+    "adaptive-bounds": derive_adaptive_bound,
     "verdicts": derive_verdict,
     "models": derive_model,
+    "versions": derive_version,
+    "points": derive_points,
     "aggregations": derive_aggregation,
     "combinations": derive_combination,
     "optimisers": derive_optimiser,

@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Callable
 from fractions import Fraction
-from math import floor
+from math import ceil, floor, prod
 from typing import Any
 
 import pytest
@@ -14,14 +14,23 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol import economics, place, records
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.rules import JUDGING
 from reference import commitment as lattice
 from reference import seal as naive
 from reference.aggregation import add_naively, apply_naively
 from reference.canonical import encode_naively
 from reference.combination import combine_naively
-from reference.norms import judge_naively
+from reference.economics import points as compute_points_naively
+from reference.norms import judge_naively, judge_rules_naively
 from reference.optimiser import step_naively
-from reference.terms import compute_linf_squared_naively, compute_weight_naively, fits_int16, root_floor
+from reference.terms import (
+    adapt_naively,
+    compute_linf_squared_naively,
+    compute_typical_naively,
+    compute_weight_naively,
+    fits_int16,
+    root_floor,
+)
 from support.vectors import DERIVATIONS, DIRECTORY, Document, read_vectors
 
 CHUNK = 4 * 1024 * 1024
@@ -105,6 +114,62 @@ def seal_naively(given: Document) -> Document:
     }
 
 
+def commitment_secret_naively(given: Document) -> Document:
+    payload = bytes.fromhex(given["payload"])
+    secret = naive.commitment_secret(payload[-32:], given["place"], sha256(payload))
+    randomness = lattice.expand(secret)
+    flat = [one for row in randomness for one in row]
+    values = struct.unpack(f"<{len(payload) // 2 - 16}h", payload[:-32])
+    return {
+        "secret": secret.hex(),
+        "randomness_digest": sha256(struct.pack(f"<{len(flat)}h", *flat)),
+        "commitment_digest": sha256(lattice.commit(list(values), randomness)),
+    }
+
+
+def dispute_naively(given: Document) -> Document:
+    """A right wrap is what the data key gives; a key shows something if it is of a right one, or of the disputed one."""
+    payload = bytes.fromhex(given["payload"])
+    key = naive.data_key(payload[-32:], given["place"], sha256(payload))
+    right = {one["organisation"]: one for one in seal_naively(given)["wrapped_keys"]}
+    there = {one: wrap | given["changed"].get(one, {}) for one, wrap in right.items()}
+    shown = X25519PrivateKey.from_private_bytes(bytes.fromhex(given["shown"])).public_key().public_bytes_raw().hex()
+    of = [one for one, wrap in there.items() if wrap["encapsulation"] == shown]
+    if any(there[one] == right[one] for one in of):
+        outcome = "refuted" if there[given["member"]] == right[given["member"]] else "upheld"
+    else:
+        outcome = "upheld" if given["member"] in of else "BFL422"
+    keys = {
+        one: naive.ephemeral_key(key, given["place"], one, wrap["public_key"]).private_bytes_raw().hex()
+        for one, wrap in right.items()
+    }
+    return {"ephemeral_keys": keys, "outcome": outcome}
+
+
+def norm_terms_naively(given: Document) -> Document:
+    power = Fraction(4) ** given["scale"]
+    tensors, offset = [], 0
+    for one in given["tensors"]:
+        size = prod(one["shape"])
+        if one["bound_l2_micro"]:
+            bound = floor(power * Fraction(one["bound_l2_micro"], 10**6) ** 2)
+            tensors.append({"tensor": one["tensor"], "offset": offset, "size": size, "l2_squared": str(bound)})
+        offset += size
+    return {
+        "bound_l2_micro": given["bound_l2_micro"],
+        "tensors": tensors,
+        "minimum_l2_squared": str(ceil(power * Fraction(given["minimum_l2_micro"], 10**6) ** 2)),
+        "minimum_cosine_micro": given["minimum_cosine_micro"] if given["has_reference"] else None,
+        "typical_l2_micro": 0,
+    }
+
+
+def adaptive_bound_naively(given: Document) -> Document:
+    typical = [compute_typical_naively([(a, b) for a, b in one["accepted"]], one["scale"]) for one in given["rounds"]]
+    policy = (given["factor_permille"], given["floor_l2_micro"], given["bound_l2_micro"])
+    return {"typical_l2_micro": typical, "bound_l2_micro": adapt_naively(typical, *policy)}
+
+
 def terms_naively(given: Document) -> Document:
     largest = max(given["samples"].values())
     weights = {
@@ -124,6 +189,16 @@ def terms_naively(given: Document) -> Document:
 
 def verdict_naively(given: Document) -> Document:
     code = judge_naively(given["values"], given["weight"], int(given["bound_l2_squared"]), given["bound_linf"])
+    if code is None and "norms" in given:
+        rules = given["norms"]
+        code = judge_rules_naively(
+            given["values"],
+            given["weight"],
+            [(one["offset"], one["size"], int(one["l2_squared"])) for one in rules["tensors"]],
+            int(rules["minimum_l2_squared"]),
+            rules["minimum_cosine_micro"],
+            given["reference"],
+        )
     return {"code": code or ""}
 
 
@@ -143,6 +218,23 @@ def model_naively(given: Document) -> Document:
         "file": data.hex(),
         "model_digest": sha256(data),
         "manifest_digest": sha256(encode_naively({"tensors": tensors})),
+    }
+
+
+def version_naively(given: Document) -> Document:
+    state = [
+        {"name": f"optimiser.{name}", "shape": [len(values) // 8], "values": values}
+        for name, values in given["state"].items()
+    ]
+    file = model_naively({"tensors": given["tensors"] + state})
+    return {"file": file["file"], "model_digest": file["model_digest"]}
+
+
+def points_naively(given: Document) -> Document:
+    vectors = given["known"] + given["updates"]
+    return {
+        "gram": [[sum(x * y for x, y in zip(a, b, strict=True)) for b in vectors] for a in vectors],
+        "points": compute_points_naively(given["known"], given["updates"]),
     }
 
 
@@ -216,9 +308,15 @@ REFERENCES: dict[str, Callable[[Document], Document]] = {
     "signatures": signature_naively,
     "payloads": payload_naively,
     "seals": seal_naively,
+    "commitment-secrets": commitment_secret_naively,
+    "disputes": dispute_naively,
     "terms": terms_naively,
+    "norm-terms": norm_terms_naively,
+    "adaptive-bounds": adaptive_bound_naively,
     "verdicts": verdict_naively,
     "models": model_naively,
+    "versions": version_naively,
+    "points": points_naively,
     "aggregations": aggregation_naively,
     "combinations": combination_naively,
     "optimisers": optimiser_naively,
@@ -264,6 +362,12 @@ def test_every_record_of_credits_has_a_vector() -> None:
     }
     parts = {"Economics", "Credit", "Outcome", "Payment"}
     assert {case["given"]["record"] for case in read_vectors("credits")} == {kind.__name__ for kind in kinds} - parts
+
+
+def test_every_rule_about_values_has_a_verdict() -> None:
+    codes = [rule.code.identifier for rule in JUDGING]
+    rules = codes[codes.index("BFL415") : codes.index("BFL421") + 1]
+    assert {case["gives"]["code"] for case in read_vectors("verdicts")} == {"", *rules}
 
 
 def test_every_key_has_a_vector() -> None:
