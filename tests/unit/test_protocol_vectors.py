@@ -128,7 +128,7 @@ def commitment_secret_naively(given: Document) -> Document:
 
 
 def dispute_naively(given: Document) -> Document:
-    """A right wrap is what the data key gives; a key shows something if it is of a right one, or of the disputed one."""
+    """A right wrap is what the data key gives; a shown key counts if it is of a right one, or of the disputed one."""
     payload = bytes.fromhex(given["payload"])
     key = naive.data_key(payload[-32:], given["place"], sha256(payload))
     right = {one["organisation"]: one for one in seal_naively(given)["wrapped_keys"]}
