@@ -87,7 +87,7 @@ def settle(
             taken = min(policy.forgery, free[vote.organisation])
             free[vote.organisation] -= taken
             treasury += taken
-    if not facts.round_.unjudged:
+    if not facts.round_.unjudged and facts.score.state == "scored":
         for member in facts.round_.committee:
             if policy.member_fee <= treasury:
                 free[member.organisation] += policy.member_fee

@@ -41,6 +41,7 @@ class Round:
     votes: dict[str, str] = field(default_factory=dict)
     is_scored: bool = False
     is_settled: bool = False
+    score_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class Rounds:
             return "BFL111"
         return Change("AggregateAttested", lambda: setattr(round_, "sum_by", caller)) if of == number else "BFL501"
 
-    def vote(self, caller: str, number: int, digest: str) -> Outcome:
+    def vote(self, caller: str, number: int, digest: str, now: int) -> Outcome:
         """PublishModel."""
         if refusal := self._refuse(caller, number):
             return refusal
@@ -203,7 +204,7 @@ class Rounds:
         def apply() -> None:
             round_.votes[caller] = digest
             if is_decisive:
-                round_.state = "published"
+                round_.state, round_.score_ms = "published", now + self.publish_ms
                 self.versions.append(number)
 
         return Change("ModelPublished" if is_decisive else "ModelProposed", apply)
@@ -236,9 +237,11 @@ class Rounds:
             return "BFL103"
         if round_.state in ("failed", "open"):
             return "BFL609" if round_.state == "failed" else "BFL107"
+        if round_.is_settled and not round_.is_scored:
+            return "BFL607"
         return NOTHING if round_.is_scored else Change("RoundScored", lambda: setattr(round_, "is_scored", True))
 
-    def settle(self, caller: str, number: int) -> Outcome:
+    def settle(self, caller: str, number: int, now: int) -> Outcome:
         """SettleRound, by any member."""
         round_ = self.all.get(number)
         if not round_:
@@ -247,7 +250,7 @@ class Rounds:
             return "BFL607"
         if round_.state != "published":
             return "BFL609" if round_.state == "failed" else "BFL107"
-        if not round_.is_scored:
+        if not round_.is_scored and now <= round_.score_ms:
             return "BFL605"
         return Change("RoundSettled", lambda: setattr(round_, "is_settled", True))
 

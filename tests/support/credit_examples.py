@@ -59,6 +59,7 @@ def make_credit_examples() -> dict[str, Record]:
         "settlement": Settlement(
             task="heart",
             round=1,
+            state="scored",
             outcomes=(outcome,),
             fees=(Payment(organisation="regulator", amount=100, reason="member of the committee"),),
             fines=(Payment(organisation="coordinator", amount=5_000, reason="a sum that was not one"),),

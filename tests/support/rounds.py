@@ -173,6 +173,12 @@ async def rounds_for_credits(world: Chronicle) -> None:
     await refused(world.submit("alpha", "Withdraw", "heart"))
     await task.finish(2)
     await task.settle(2)
+    world.say("Round 3: the committee writes no points; when it has had time enough the round is settled without")
+    await task.play(3, "alpha", "beta", "delta")
+    await refused(world.submit("alpha", "SettleRound", "heart", "3"))
+    world.now_ms += 1000 * task.spec.deadlines.publish_s + 1
+    await world.submit("alpha", "SettleRound", "heart", "3")
+    await refused(task.score(3))
     world.say("Alpha pays beta, and takes its stake back")
     await world.submit("alpha", "Transfer", "thanks", "beta", "25")
     await world.submit("alpha", "Withdraw", "heart")

@@ -12,7 +12,7 @@ from blockfl.audit.chain import Write
 from blockfl.audit.credits import verify_credits
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol.canonical import Record
-from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Account, Payment, Settlement, Standing
+from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Account, Payment, Score, Settlement, Standing
 from support.paid_task import PaidTask
 from support.recorded_world import Recorded, history_of, make_recorded_task
 
@@ -42,6 +42,46 @@ async def writes() -> list[Write]:
 
 async def test_settlements_that_follow_from_public_records_are_proven(writes: list[Write]) -> None:
     assert verify_credits(history_of(writes)) == 3
+
+
+async def make_unscored_round() -> Recorded:
+    task = await make_recorded_task()
+    await task.play(1)
+    await task.settle(1)
+    await task.play(2, "alpha", "beta", "delta")
+    task.world.now_ms += 1000 * task.spec.deadlines.publish_s + 1
+    await task.world.submit("gamma", "SettleRound", "heart", "2")
+    assert isinstance(task.world, Recorded)
+    return task.world
+
+
+async def test_a_settlement_without_points_is_proven_and_points_that_come_later_change_nothing() -> None:
+    world = await make_unscored_round()
+    assert verify_credits(history_of(world.writes)) == 2
+    first = next(write for write in world.writes if write.key == "score/heart/000001" and b'"scored"' in write.value)
+    late = Score.decode(first.value).model_copy(update={"round": 2})
+    more = Write(block_number=len(world.writes), key="score/heart/000002", value=late.encode())
+    assert verify_credits(history_of([*world.writes, more])) == 2
+
+
+async def test_a_settlement_without_points_of_a_round_that_had_some_is_found() -> None:
+    world = await make_unscored_round()
+    scored = next(write for write in world.writes if write.key == "score/heart/000001" and b'"scored"' in write.value)
+    points = Score.decode(scored.value).model_copy(update={"round": 2})
+    changed = world.rewrite("score/heart/000002", Score, lambda one: points)
+    with pytest.raises(VerificationError, match="round 2: its settlement does not follow"):
+        verify_credits(history_of(changed))
+
+
+async def test_a_settlement_without_points_before_its_time_is_found() -> None:
+    world = await make_unscored_round()
+    changed = world.rewrite(
+        "settlement/heart/000002",
+        Settlement,
+        lambda one: one.model_copy(update={"settled_at_ms": one.settled_at_ms - 1}),
+    )
+    with pytest.raises(VerificationError, match="round 2: it could not be settled: BFL605"):
+        verify_credits(history_of(changed))
 
 
 async def test_credits_from_nowhere_are_found(writes: list[Write]) -> None:

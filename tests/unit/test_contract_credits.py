@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code
-from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Receipt, Score
+from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Receipt, Score, Settlement
+from blockfl.protocol.seal import encode_public_key
 from support.contract import make_scenario, not_endorsed, refused
 from support.federation import INSTITUTIONS, SAMPLES
 from support.paid_task import ENDOWMENT, make_paid_task
@@ -239,6 +241,55 @@ class TestSettleRound:
         with refused(Code.ROUND_FAILED):
             await task.world.submit("alpha", "SettleRound", "heart", "2")
         await task.open(3)
+
+    async def test_a_round_that_nobody_can_score_any_more_is_settled_without_points(self) -> None:
+        task = await make_paid_task()
+        await task.play(1)
+        world, before = task.world, task.standing("alpha")
+        for index, name in enumerate(("regulator", "university")):
+            key = X25519PrivateKey.from_private_bytes(bytes([90 + index]) * 32)
+            world.configure(name, world.consortium, key)
+            await world.submit(name, "RegisterCommitteeKey", encode_public_key(key))
+        treasury, free = await task.credits(TREASURY), await task.credits("alpha")
+        world.now_ms += 1000 * task.spec.deadlines.publish_s
+        with refused(Code.OPENING_KEY):
+            await task.score(1)
+        with refused(Code.NOT_SCORED):
+            await world.submit("alpha", "SettleRound", "heart", "1")
+        world.now_ms += 1
+        made = Settlement.decode((await world.submit("gamma", "SettleRound", "heart", "1")).payload)
+        assert made.state == "unscored"
+        assert {(one.verdict, one.points, one.reward, one.penalty) for one in made.outcomes} == {("accepted", 0, 0, 0)}
+        assert [(one.organisation, one.reason) for one in made.fees] == [("coordinator", "summed in time")]
+        assert (await task.credits(TREASURY), await task.credits("alpha")) == (treasury - POLICY.aggregator_fee, free)
+        assert task.standing("alpha") == before
+        await world.submit("delta", "Withdraw", "heart")
+        assert task.standing("delta").stake == 0
+        await task.open(2)
+        task.check_conserved()
+
+    async def test_no_points_are_written_after_a_settlement_without(self) -> None:
+        task = await make_paid_task()
+        await task.play(1)
+        task.world.now_ms += 1000 * task.spec.deadlines.publish_s + 1
+        committee = task.consortium.committee
+        late = await task.world.endorse("regulator", "ScoreRound", "heart", "1", endorsers=committee)
+        early = await task.world.endorse("alpha", "SettleRound", "heart", "1")
+        assert [task.world.commit(early), task.world.commit(late)] == [VALID, CONFLICT]
+        with refused(Code.SETTLED):
+            await task.score(1)
+
+    async def test_points_that_come_late_but_before_the_settlement_count(self) -> None:
+        task = await make_paid_task()
+        await task.play(1)
+        task.world.now_ms += 1000 * task.spec.deadlines.publish_s + 1
+        committee = task.consortium.committee
+        blind = await task.world.endorse("alpha", "SettleRound", "heart", "1")
+        scored = await task.world.endorse("regulator", "ScoreRound", "heart", "1", endorsers=committee)
+        assert [task.world.commit(scored), task.world.commit(blind)] == [VALID, CONFLICT]
+        made = Settlement.decode((await task.world.submit("alpha", "SettleRound", "heart", "1")).payload)
+        assert made.state == "scored"
+        assert min(one.reward for one in made.outcomes) > 0
 
     async def test_needs_a_majority(self) -> None:
         task = await make_paid_task()

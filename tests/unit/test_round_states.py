@@ -147,7 +147,7 @@ class RoundStates(RuleBasedStateMachine):
     def let_time_pass(self, seconds: int) -> None:
         self.world.now_ms += 1000 * seconds
 
-    @rule(deadline=st.sampled_from(("submit_ms", "judge_ms", "publish_ms")), off_ms=st.integers(-1, 1))
+    @rule(deadline=st.sampled_from(("submit_ms", "judge_ms", "publish_ms", "score_ms")), off_ms=st.integers(-1, 1))
     def go_to_a_deadline(self, deadline: str, off_ms: int) -> None:
         """Forward only, but for the tolerance that peers leave."""
         at_ms = getattr(self.model.all[self.model.last], deadline) + off_ms
@@ -204,7 +204,7 @@ class RoundStates(RuleBasedStateMachine):
     @rule(caller=MEMBERS, number=NUMBERS, digest=st.sampled_from(DIGESTS), is_held=st.booleans())
     def vote(self, caller: str, number: int, digest: str, is_held: bool) -> None:
         number = self.some_round(number)
-        expected = self.model.vote(caller, number, digest)
+        expected = self.model.vote(caller, number, digest, self.world.now_ms)
         self.do(expected, caller, "PublishModel", "heart", str(number), digest, is_held=is_held)
 
     @rule(caller=MEMBERS, number=NUMBERS, is_held=st.booleans())
@@ -221,7 +221,8 @@ class RoundStates(RuleBasedStateMachine):
     @rule(caller=EVERYBODY, number=NUMBERS, is_held=st.booleans())
     def settle(self, caller: str, number: int, is_held: bool) -> None:
         number = self.some_round(number)
-        self.do(self.model.settle(caller, number), caller, "SettleRound", "heart", str(number), is_held=is_held)
+        expected = self.model.settle(caller, number, self.world.now_ms)
+        self.do(expected, caller, "SettleRound", "heart", str(number), is_held=is_held)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -259,11 +260,12 @@ class RoundStates(RuleBasedStateMachine):
             self.close_last("university")
         elif round_.state == "closed":
             self._publish(number, round_, digest)
-        elif not round_.is_scored:
+        elif not round_.is_scored and self.world.now_ms <= round_.score_ms:
             expected = self.model.score("regulator", number)
             self.do(expected, "regulator", "ScoreRound", "heart", str(number), endorsers=COMMITTEE)
         else:
-            self.do(self.model.settle("gamma", number), "gamma", "SettleRound", "heart", str(number))
+            expected = self.model.settle("gamma", number, self.world.now_ms)
+            self.do(expected, "gamma", "SettleRound", "heart", str(number))
 
     def close_last(self, member: str) -> None:
         number, now = self.model.last, self.world.now_ms
@@ -282,7 +284,7 @@ class RoundStates(RuleBasedStateMachine):
             arguments = ("heart", str(number), blob.encode())
             self.do(attested, "coordinator", "AttestAggregate", *arguments, endorsers=COMMITTEE)
         elif silent:
-            expected = self.model.vote(silent[0], number, digest)
+            expected = self.model.vote(silent[0], number, digest, self.world.now_ms)
             self.do(expected, silent[0], "PublishModel", "heart", str(number), digest)
         else:
             self.world.now_ms = max(self.world.now_ms, round_.publish_ms + 1)

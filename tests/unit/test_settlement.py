@@ -15,7 +15,14 @@ from blockfl.protocol.economics import DEFAULT_ECONOMICS, Credit, Score, Settlem
 from blockfl.protocol.records import Metrics, Model, Vote
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
-from blockfl.protocol.settlement import Facts, check_scoring, check_settling, list_payments, settle_round
+from blockfl.protocol.settlement import (
+    Facts,
+    check_scoring,
+    check_settling,
+    compute_scoring_deadline,
+    list_payments,
+    settle_round,
+)
 from blockfl.protocol.submission import create_update
 from reference import economics as reference
 from support.federation import COMMITTEE, INSTITUTIONS, NOW_MS, make_federation
@@ -118,18 +125,20 @@ VERDICTS = st.sampled_from(
     st.integers(0, 8),
     st.integers(0, 300),
     st.text("bcd-", min_size=3, max_size=3),
+    st.booleans(),
 )
 @settings(max_examples=300, deadline=None)
 def test_every_settlement_is_that_of_the_reference_and_conserves_the_credits(
     verdicts: dict[str, str], points: dict[str, int], treasury: int, contesting: int, publisher: str, took_ms: int,
-    stake: int, absences: int, debt: int, votes: str,
+    stake: int, absences: int, debt: int, votes: str, is_scored: bool,
 ) -> None:  # fmt: skip
     facts = make_facts(verdicts, points, contesting, votes=votes, summed_by=publisher)
     facts = Facts(**{**facts.__dict__, "model": facts.model.model_copy(
         update={"published_at_ms": facts.round_.closed_at_ms + took_ms})})  # fmt: skip
+    facts = facts if is_scored else without_points(facts)
     standings = make_standings(stake=stake, absences=absences, debt=debt)
     balances = dict.fromkeys((*COMMITTEE, *INSTITUTIONS), 1000)
-    made = settle_round(facts, standings, treasury, balances, NOW_MS)
+    made = settle_round(facts, standings, treasury, balances, NOW_MS + 10**9)
     free, stakes, left = reference.settle(facts, standings, treasury, balances)
     payments = list_payments(made)
     assert {name: amount + payments.get(name, 0) for name, amount in balances.items()} == free
@@ -247,11 +256,37 @@ def test_only_a_published_round_is_settled(state: str, code: str) -> None:
         settle(other)
 
 
-def test_a_round_without_points_is_not_settled() -> None:
-    facts = make_facts(ALL)
-    other = Facts(**{**facts.__dict__, "score": facts.score.model_copy(update={"state": "pending"})})
-    with pytest.raises(ProtocolError, match=r"^BFL605"):
-        settle(other)
+def without_points(facts: Facts) -> Facts:
+    pending = facts.score.model_copy(update={"state": "pending", "credits": ()})
+    return Facts(**{**facts.__dict__, "score": pending})
+
+
+def settle_at(facts: Facts, now_ms: int, **changes: Any) -> Settlement:
+    return settle_round(facts, make_standings(**changes), 100_000, dict.fromkeys(COMMITTEE, 1000), now_ms)
+
+
+def test_a_round_without_points_is_settled_when_the_time_for_them_is_over() -> None:
+    facts = without_points(make_facts(ALL))
+    deadline_ms = facts.model.published_at_ms + 1000 * facts.spec.deadlines.publish_s
+    assert compute_scoring_deadline(facts.spec, facts.model) == deadline_ms
+    with pytest.raises(
+        ProtocolError, match=rf"^BFL605 .* after {deadline_ms}, the transaction's time is {deadline_ms}"
+    ):
+        settle_at(facts, deadline_ms)
+    assert settle_at(facts, deadline_ms + 1).state == "unscored"
+    assert settle_at(make_facts(ALL), deadline_ms + 1).state == "scored"
+
+
+def test_a_settlement_without_points_leaves_who_contributed_as_it_was_and_pays_no_fee_for_judging() -> None:
+    facts = without_points(make_facts({**ALL, "beta": "BFL416", "delta": "absent"}, votes="cb-"))
+    made = settle_at(facts, 2**52, reputation=900, debt=70, absences=2)
+    alpha, beta, delta, _ = made.outcomes
+    assert (alpha.verdict, alpha.points, alpha.reward, alpha.penalty) == ("accepted", 0, 0, 0)
+    assert alpha.standing == make_standings(reputation=900, debt=70)["alpha"]
+    assert (beta.penalty, delta.penalty) == (1000, 150)
+    assert (beta.standing.reputation, delta.standing.reputation) == (787, 787)
+    assert [one.organisation for one in made.fines] == ["coordinator"]
+    assert [(one.organisation, one.reason) for one in made.fees] == [("coordinator", "summed in time")]
 
 
 def test_a_task_without_economics_settles_nothing() -> None:
@@ -265,17 +300,12 @@ def test_a_round_without_a_final_set_of_updates_is_neither_scored_nor_settled(st
     with refused(code):
         check_scoring(round_)
     with refused(code):
-        check_settling(round_, None)
+        check_settling(round_)
 
 
-def test_a_round_is_scored_from_its_close_on_and_settled_when_published_and_scored() -> None:
+def test_a_round_is_scored_from_its_close_on_and_settled_when_published() -> None:
     closed = FEDERATION.round.model_copy(update={"state": "closed"})
     check_scoring(closed)
     with refused(Code.ROUND_NOT_CLOSED):
-        check_settling(closed, None)
-    published = closed.model_copy(update={"state": "published"})
-    scored = Score(task="heart", round=1, state="scored", credits=(), scored_at_ms=NOW_MS)
-    check_settling(published, scored)
-    for missing in (None, scored.model_copy(update={"state": "pending"})):
-        with refused(Code.NOT_SCORED):
-            check_settling(published, missing)
+        check_settling(closed)
+    check_settling(closed.model_copy(update={"state": "published"}))

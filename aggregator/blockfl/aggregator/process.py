@@ -28,6 +28,7 @@ from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import Blob, Consortium, Progress, Round, Task, Update
+from blockfl.protocol.settlement import compute_scoring_deadline
 
 _log = logging.getLogger(__name__)
 
@@ -228,7 +229,10 @@ class Aggregator:
         outlook.wake_s = 0.0
 
     async def _settle(self, consortium: Consortium, task: Task, round_: Round, outlook: _Outlook) -> bool:
-        """Score and settle a published round of a task that moves credits; return whether nothing is left."""
+        """Score and settle a published round of a task that moves credits; return whether nothing is left.
+
+        If the committee cannot score it in time, it is settled without points.
+        """
         name, number = task.spec.task, round_.round
         if task.spec.economics is None or round_.state != "published" or (name, number) in self._settled:
             return True
@@ -236,8 +240,8 @@ class Aggregator:
             duty, first = f"settle/{name}/{number}", task.spec.aggregator
             if not self._is_due(consortium, duty, outlook, self._settings.takeover_s, first):
                 return False
-            await self._ledger.score_round(name, number)
             try:
+                await self._score(task, round_, outlook)
                 await self._ledger.settle_round(name, number)
             except LedgerError as error:
                 if not is_refused_with(error, Code.SETTLED):
@@ -245,6 +249,19 @@ class Aggregator:
             self._report(f"task {name}, round {number}: settled")
         self._settled.add((name, number))
         return True
+
+    async def _score(self, task: Task, round_: Round, outlook: _Outlook) -> None:
+        """Have a round scored; when that fails and the time for it is over, it is to be settled without points."""
+        try:
+            await self._ledger.score_round(round_.task, round_.round)
+        except LedgerError as error:
+            if is_refused_with(error, Code.SETTLED):
+                raise
+            model = await self._ledger.read_model(round_.task, round_.base_version + 1)
+            slack_ms = round(1000 * self._settings.abandon_slack_s)
+            if not self._is_past(compute_scoring_deadline(task.spec, model) + slack_ms, outlook):
+                raise
+            self._report(f"task {round_.task}, round {round_.round}: no points in time: {error}")
 
     async def _are_enrolled(self, task: Task, outlook: _Outlook) -> bool:
         enrolled = len(await self._ledger.list_enrolments(task.spec.task))

@@ -76,6 +76,8 @@ class Credits:
         score = await state.read(Score, place.score_key(task, number), Code.RECORD_UNKNOWN, what)
         if score.state == "scored":
             return score.encode()
+        if await state.find(Settlement, place.settlement_key(task, number)):
+            raise ProtocolError(Code.SETTLED, f"round {number} of {task} was settled without points: it gets none")
         points = await self._opener.compute_points(state, round_, spec.manifest.dimension)
         credits = tuple(
             Credit(organisation=name, points=one) for name, one in zip(round_.accepted, points, strict=True)
@@ -87,7 +89,10 @@ class Credits:
         return scored.encode()
 
     async def settle_round(self, state: State, task: str, number: int) -> bytes:
-        """Pay and fine for a published and scored round, once, from public records (any member)."""
+        """Pay and fine for a published round, once, from public records (any member).
+
+        A round that the committee has not scored in time is settled without points.
+        """
         require_member(await state.read_consortium(), state.caller)
         spec = (await state.read_task(task)).spec
         require_economics(spec)
@@ -95,9 +100,8 @@ class Credits:
         key = place.settlement_key(task, number)
         if await state.find(Settlement, key):
             raise ProtocolError(Code.SETTLED, f"round {number} of {task} was settled before: read its settlement")
-        score = await state.find(Score, place.score_key(task, number))
-        check_settling(round_, score)
-        facts = await _collect_facts(state, spec, round_, score)
+        check_settling(round_)
+        facts = await _collect_facts(state, spec, round_)
         standings = {
             one.organisation: await _read_standing(state, task, one.organisation) for one in round_.participants
         }
@@ -108,7 +112,8 @@ class Credits:
         await _apply(state, settlement, treasury)
         await state.write(key, settlement)
         paid = sum(one.reward for one in settlement.outcomes)
-        state.announce("RoundSettled", task=task, number=number, organisation=state.caller, detail=f"{paid} paid")
+        detail = f"{paid} paid" if settlement.state == "scored" else f"without points, {paid} paid"
+        state.announce("RoundSettled", task=task, number=number, organisation=state.caller, detail=detail)
         return settlement.encode()
 
 
@@ -123,8 +128,9 @@ async def _apply(state: State, settlement: Settlement, treasury: Account) -> Non
         await state.write(place.standing_key(settlement.task, outcome.organisation), outcome.standing)
 
 
-async def _collect_facts(state: State, spec: TaskSpec, round_: Round, score: Score | None) -> Facts:
-    assert score is not None  # check_settling has refused before
+async def _collect_facts(state: State, spec: TaskSpec, round_: Round) -> Facts:
+    what = f"score of round {round_.round} of task {round_.task}"
+    score = await state.read(Score, place.score_key(round_.task, round_.round), Code.RECORD_UNKNOWN, what)
     base: Model | None = None
     votes: dict[str, Vote] = {}
     reports: list[Metrics] = []

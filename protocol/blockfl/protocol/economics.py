@@ -158,11 +158,12 @@ class Outcome(Record):
 class Settlement(Record):
     """Who earned and paid what in a round. Key: ``settlement/<task>/<round>``; written once.
 
-    ``treasury`` is its balance afterwards.
+    ``treasury`` is its balance afterwards. State ``unscored`` says that the committee wrote no points in time.
     """
 
     task: Name
     round: Positive
+    state: Literal["scored", "unscored"]
     outcomes: tuple[Outcome, ...]
     fees: tuple[Payment, ...]
     fines: tuple[Payment, ...]

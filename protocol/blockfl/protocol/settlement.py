@@ -3,6 +3,8 @@
 An institution is paid pool · its capped samples · its points, over 1000 · the capped samples of all participants:
 nobody's share grows when others are rejected. Whatever is not paid, remainders of divisions included, stays in the
 treasury. Penalties are thousandths of the required stake, rounded down, and never more than the stake that is left.
+A round that the committee has not scored in time is settled without points: nobody is paid for an update or for
+judging, and what its update is worth changes nobody's standing.
 
     settlement = settle_round(facts, standings, treasury, balances, now_ms)
 
@@ -37,7 +39,7 @@ class Facts:
         round_: The round.
         updates: What was submitted, by organisation.
         equivocators: Who signed two headers.
-        score: The round's points.
+        score: The round's points, or that there are none yet.
         model: The version that the round made.
         base: The version that it was built on.
         base_votes: The committee's votes in the round that made ``base``.
@@ -80,11 +82,16 @@ def check_scoring(round_: Round) -> None:
         raise ProtocolError(Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is open: close it first")
 
 
-def check_settling(round_: Round, score: Score | None) -> None:
-    """Check that a round can be settled.
+def compute_scoring_deadline(spec: TaskSpec, model: Model) -> int:
+    """Return until when, in ms, the round that made this version waits for its points."""
+    return model.published_at_ms + 1000 * spec.deadlines.publish_s
+
+
+def check_settling(round_: Round) -> None:
+    """Check that a round can be settled, now or when it has points.
 
     Raises:
-        ProtocolError: BFL609 for a failed round, BFL107 for one that is not published, BFL605 for one without points.
+        ProtocolError: BFL609 for a failed round, BFL107 for one that is not published.
     """
     if round_.state == "failed":
         raise ProtocolError(
@@ -94,14 +101,23 @@ def check_settling(round_: Round, score: Score | None) -> None:
         raise ProtocolError(
             Code.ROUND_NOT_CLOSED, f"round {round_.round} of {round_.task} is {round_.state}, expected published"
         )
-    if score is None or score.state != "scored":
-        raise ProtocolError(Code.NOT_SCORED, f"round {round_.round} of {round_.task} has no points yet: score it first")
+
+
+def _check_scored(facts: Facts, now_ms: int) -> None:
+    """Check that a published round has its points, or that the time for them is over: nobody's stake waits for ever."""
+    deadline_ms = compute_scoring_deadline(facts.spec, facts.model)
+    if facts.score.state != "scored" and now_ms <= deadline_ms:
+        raise ProtocolError(
+            Code.NOT_SCORED,
+            f"round {facts.round_.round} of {facts.round_.task} has no points yet: score it first, or settle it "
+            f"without after {deadline_ms}, the transaction's time is {now_ms}",
+        )
 
 
 def settle_round(
     facts: Facts, standings: Mapping[str, Standing], treasury: int, balances: Mapping[str, int], now_ms: int
 ) -> Settlement:
-    """Return the settlement of a published and scored round.
+    """Return the settlement of a published round that is scored, or that was not scored in time.
 
     Args:
         facts: The round's records.
@@ -111,10 +127,12 @@ def settle_round(
         now_ms: The transaction's time.
 
     Raises:
-        ProtocolError: As ``check_settling`` and ``require_economics``.
+        ProtocolError: As ``check_settling`` and ``require_economics``; BFL605 for a round without points that may
+            still get them.
     """
     policy = require_economics(facts.spec)
-    check_settling(facts.round_, facts.score)
+    check_settling(facts.round_)
+    _check_scored(facts, now_ms)
     judged = {one.organisation: _judge(policy, facts, one, standings[one.organisation]) for one in _parts(facts)}
     fines = _list_fines(policy, facts, balances)
     treasury += sum(penalty for _, _, penalty in judged.values()) + sum(one.amount for one in fines)
@@ -129,6 +147,7 @@ def settle_round(
     return Settlement(
         task=facts.spec.task,
         round=facts.round_.round,
+        state="scored" if facts.score.state == "scored" else "unscored",
         outcomes=tuple(outcomes),
         fees=fees,
         fines=fines,
@@ -215,10 +234,13 @@ def _settle(
     weight = min(part.samples, facts.spec.samples_cap)
     everything = sum(min(one.samples, facts.spec.samples_cap) for one in _parts(facts))
     reward = pool * weight * max(0, paid) // (1000 * everything)
+    reputation = compute_reputation(policy, before.reputation, verdict, paid=paid > 0)
+    if verdict == "accepted" and facts.score.state != "scored":
+        reputation = before.reputation  # what the committee did not do says nothing of the institution
     after = before.model_copy(
         update={
             "stake": before.stake - penalty,
-            "reputation": compute_reputation(policy, before.reputation, verdict, paid=paid > 0),
+            "reputation": reputation,
             "debt": min(_MAX_DEBT, max(0, -paid)) if verdict == "accepted" else before.debt,
             "absences": before.absences + 1 if verdict == "absent" else before.absences * (verdict == "unjudged"),
             "earned": before.earned + reward,
@@ -250,11 +272,11 @@ def _list_fines(policy: Economics, facts: Facts, balances: Mapping[str, int]) ->
 def _list_fees(policy: Economics, facts: Facts, treasury: int) -> tuple[Payment, ...]:
     """Fees in ascending order, as long as the treasury has them.
 
-    None for the members in a round where an update stayed unjudged; the aggregator's goes to whoever brought the sum
-    when the aggregator missed its deadline.
+    None for the members in a round where an update stayed unjudged, or that they did not score; the aggregator's goes
+    to whoever brought the sum when the aggregator missed its deadline.
     """
     due = []
-    if not facts.round_.unjudged:
+    if not facts.round_.unjudged and facts.score.state == "scored":
         due += [(one.organisation, policy.member_fee, "judged every update") for one in facts.round_.committee]
     is_late = facts.model.published_at_ms > facts.round_.closed_at_ms + 1000 * policy.publish_s
     if facts.model.summed_by == facts.spec.aggregator and not is_late:
