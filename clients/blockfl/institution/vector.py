@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from blockfl.institution.frames import FrameError
+
 Vector = NDArray[np.float32]
 """Shape (d,)."""
 
@@ -13,5 +15,11 @@ def encode_vector(values: Vector) -> memoryview:
 
 
 def decode_vector(body: bytes | bytearray) -> Vector:
-    """Return the values of such bytes."""
+    """Return the values of such bytes.
+
+    Raises:
+        FrameError: They are not whole values.
+    """
+    if len(body) % 4:
+        raise FrameError(f"expected values of 4 bytes each, got {len(body)} bytes")
     return np.frombuffer(body, "<f4").astype(np.float32, copy=False)

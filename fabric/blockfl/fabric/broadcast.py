@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
+from google.protobuf.message import DecodeError
 
 from .endpoint import Endpoint
 from .errors import ErrorDetail, SubmitError
@@ -61,7 +62,14 @@ async def _send(endpoint: Endpoint, envelope: bytes, timeout_s: float) -> ErrorD
             call.cancel()
     if not isinstance(answer, bytes):
         return _refusal(endpoint, "it hung up without an answer")
-    response = ab_pb2.BroadcastResponse.FromString(answer)
+    return _read_answer(endpoint, answer)
+
+
+def _read_answer(endpoint: Endpoint, answer: bytes) -> ErrorDetail | None:
+    try:
+        response = ab_pb2.BroadcastResponse.FromString(answer)
+    except DecodeError:
+        return _refusal(endpoint, "its answer does not parse; is this an ordering node of Fabric?")
     if response.status == common_pb2.SUCCESS:
         return None
     known = response.status in common_pb2.Status.values()

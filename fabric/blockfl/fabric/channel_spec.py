@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fabric_protos.msp import msp_config_pb2
+from google.protobuf.message import DecodeError
 
 from .chain import Link, Pool
 from .config import DEFAULT_ACLS, Address, BatchSettings, Consenter
@@ -57,8 +59,15 @@ class OrganisationSpec:
 
     @property
     def msp_id(self) -> str:
-        """The MSP id that `msp_config` holds."""
-        return str(msp_config_pb2.FabricMSPConfig.FromString(self.msp_config.config).name)
+        """The MSP id that `msp_config` holds.
+
+        Raises:
+            ConfigError: it holds no X.509 membership.
+        """
+        try:
+            return str(msp_config_pb2.FabricMSPConfig.FromString(self.msp_config.config).name)
+        except DecodeError as error:
+            raise ConfigError(f"the organisation {self.name!r} is refused: its membership does not parse") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +165,7 @@ def check_organisations(kind: Literal["application", "ordering"], organisations:
         if twice := _repeated(values):
             raise ConfigError(f"expected each {kind} organisation once, got the {what} {twice!r} twice")
     _msps(organisations)
+    _tls_pool(organisations)
     for organisation in organisations:
         if kind == "ordering" and not organisation.orderer_endpoints:
             raise ConfigError(f"expected the endpoints of the ordering organisation {organisation.name!r}, got none")
@@ -337,13 +347,19 @@ def _tls_pool(organisations: Sequence[OrganisationSpec]) -> Pool:
     intermediates: list[Link] = []
     for organisation in organisations:
         fabric = msp_config_pb2.FabricMSPConfig.FromString(organisation.msp_config.config)
-        roots += [Link.of(parse_certificate(pem)) for pem in fabric.tls_root_certs]
-        intermediates += [Link.of(parse_certificate(pem)) for pem in fabric.tls_intermediate_certs]
+        try:
+            roots += [Link.of(parse_certificate(pem)) for pem in fabric.tls_root_certs]
+            intermediates += [Link.of(parse_certificate(pem)) for pem in fabric.tls_intermediate_certs]
+        except IdentityError as error:
+            raise ConfigError(f"a TLS authority of {organisation.name!r} is refused: {error}") from error
     return Pool(roots, intermediates)
 
 
 def _public_key(pem: bytes) -> bytes:
-    key = parse_certificate(pem).public_key()
+    try:
+        key = parse_certificate(pem).public_key()
+    except (IdentityError, ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"an authority of an organisation is refused: {error}") from error
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 

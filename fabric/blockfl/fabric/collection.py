@@ -14,7 +14,9 @@ from typing import Any, Final
 from fabric_protos.msp import identities_pb2, msp_principal_pb2
 from fabric_protos.peer import collection_pb2
 from fabric_protos.peer.lifecycle import db_pb2
+from google.protobuf.message import DecodeError
 
+from .errors import BlockError
 from .policy import signature_policy
 
 IMPLICIT_PREFIX: Final = "_implicit_org_"
@@ -53,11 +55,9 @@ class Collection:
 
     @cached_property
     def organisations(self) -> frozenset[str]:
-        """MSP ids of the members."""
+        """MSP ids of the members; malformed principals are nobody."""
         return frozenset(
-            _ORGANISATION[principal.principal_classification](principal.principal)
-            for principal in self.members.identities
-            if principal.principal_classification in _ORGANISATION
+            msp_id for principal in self.members.identities if (msp_id := _read_organisation(principal)) is not None
         )
 
     def expires(self, number: int) -> int | None:
@@ -76,9 +76,12 @@ def decode_collections(field: bytes) -> Mapping[str, Collection]:
         The explicit collections by name.
 
     Raises:
-        DecodeError: it does not parse.
+        BlockError: it does not parse.
     """
-    package = collection_pb2.CollectionConfigPackage.FromString(db_pb2.StateData.FromString(field).Bytes)
+    try:
+        package = collection_pb2.CollectionConfigPackage.FromString(db_pb2.StateData.FromString(field).Bytes)
+    except DecodeError as error:
+        raise BlockError(f"the collections of a chaincode's definition do not parse: {error}") from error
     found: dict[str, Collection] = {}
     for entry in package.config:
         if entry.HasField("static_collection_config"):
@@ -92,6 +95,14 @@ def implicit_collection(msp_id: str, policy: bytes = b"") -> Collection:
     """The collection that every organisation has in every chaincode without defining it."""
     members = signature_policy(1, [msp_id], "member")
     return Collection(name=IMPLICIT_PREFIX + msp_id, members=members, policy=policy)
+
+
+def _read_organisation(principal: Any) -> str | None:
+    read = _ORGANISATION.get(principal.principal_classification)
+    try:
+        return None if read is None else read(principal.principal)
+    except DecodeError:
+        return None
 
 
 def _read_collection(static: Any) -> Collection:

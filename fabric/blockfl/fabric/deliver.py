@@ -16,6 +16,7 @@ import grpc.aio
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import events_pb2
+from google.protobuf.message import DecodeError
 
 from .block import decode_metadata
 from .config import ChannelConfig, is_config_block
@@ -86,7 +87,7 @@ async def read_blocks(
         method: `PEER_DELIVER`, or `ORDERER_DELIVER` when the node is one that orders.
 
     Raises:
-        GatewayError: the peer refuses, or the connection broke.
+        GatewayError: the node refuses, answers what is no block, or the connection broke.
     """
     # Untyped: the type stubs want serialisers, and without them gRPC hands over the bytes.
     untyped: Any = channel
@@ -94,13 +95,10 @@ async def read_blocks(
     try:
         await call.write(request)
         while isinstance(answer := await call.read(), bytes):
-            response = events_pb2.DeliverResponse.FromString(answer)
-            if response.WhichOneof("Type") == "block":
-                yield response.block
-            elif response.status == common_pb2.SUCCESS:
+            block = _decode_answer(answer)
+            if block is None:
                 return
-            else:
-                raise _refusal(response.status)
+            yield block
     except grpc.aio.AioRpcError as error:
         raise gateway_error(GatewayError, "cannot read blocks", error) from error
     finally:
@@ -157,6 +155,22 @@ async def read_config(
 
 def _seek(start: Any, stop: Any) -> Any:
     return ab_pb2.SeekInfo(start=start, stop=stop, behavior=ab_pb2.SeekInfo.BLOCK_UNTIL_READY)
+
+
+def _decode_answer(answer: bytes) -> Any | None:
+    """The block in an answer, None at the end of what was asked for."""
+    try:
+        response = events_pb2.DeliverResponse.FromString(answer)
+    except DecodeError as error:
+        raise GatewayError(
+            "cannot read blocks: the answer does not parse; is this a peer or an ordering node of Fabric?",
+            status=grpc.StatusCode.DATA_LOSS,
+        ) from error
+    if response.WhichOneof("Type") == "block":
+        return response.block
+    if response.status == common_pb2.SUCCESS:
+        return None
+    raise _refusal(response.status)
 
 
 def _refusal(status: int) -> GatewayError:

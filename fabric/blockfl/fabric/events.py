@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, Self
 import grpc
 import grpc.aio
 from fabric_protos.gateway import gateway_pb2
+from google.protobuf.message import DecodeError
 
 from .errors import ConfigError, GatewayError
 
@@ -37,6 +38,7 @@ _FINAL: Final = frozenset(
         grpc.StatusCode.UNIMPLEMENTED,
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DATA_LOSS,
     }
 )
 
@@ -285,7 +287,13 @@ async def follow_blocks(
 
 
 def _decode_events(response: bytes) -> list[ChaincodeEvent]:
-    message = gateway_pb2.ChaincodeEventsResponse.FromString(response)
+    try:
+        message = gateway_pb2.ChaincodeEventsResponse.FromString(response)
+    except DecodeError as error:
+        raise GatewayError(
+            "cannot read events: the gateway's answer does not parse; is this the Gateway service of a Fabric peer?",
+            status=grpc.StatusCode.DATA_LOSS,
+        ) from error
     return [
         ChaincodeEvent(
             chaincode=event.chaincode_id,

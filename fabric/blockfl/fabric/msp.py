@@ -310,8 +310,7 @@ class Msp:
         kinds = msp_principal_pb2.MSPPrincipal
         try:
             if classification == kinds.COMBINED:
-                parts = msp_principal_pb2.CombinedPrincipal.FromString(principal).principals
-                return bool(parts) and all(self.satisfies(identity, part) for part in parts)
+                return self._satisfies_all(identity, principal)
             if classification == kinds.ROLE:
                 return self._satisfies_role(identity, msp_principal_pb2.MSPRole.FromString(principal))
             if classification == kinds.IDENTITY:
@@ -324,6 +323,21 @@ class Msp:
         except (DecodeError, IdentityError):
             return False
         return False
+
+    def _satisfies_all(self, identity: Identity, combined: bytes) -> bool:
+        """Whether an identity is all of what is combined; one inside the other as deep as anybody likes."""
+        kinds = msp_principal_pb2.MSPPrincipal
+        waiting = [combined]
+        while waiting:
+            parts = msp_principal_pb2.CombinedPrincipal.FromString(waiting.pop()).principals
+            if not parts:
+                return False
+            for part in parts:
+                if part.principal_classification == kinds.COMBINED:
+                    waiting.append(bytes(part.principal))
+                elif not self.satisfies(identity, part):
+                    return False
+        return True
 
     def _satisfies_role(self, identity: Identity, wanted: Any) -> bool:
         if wanted.msp_identifier != self.msp_id:

@@ -40,6 +40,7 @@ from blockfl.fabric.errors import ConfigError, IdentityError
 from blockfl.fabric.msp import msp_config
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.errors import NetworkError
+from blockfl.network.port import parse_address
 from blockfl.protocol.canonical import Name
 
 _IN_FORCE_S = 60.0
@@ -91,16 +92,19 @@ class Membership(BaseModel):
         Raises:
             NetworkError: The address is none, or a certificate does not parse.
         """
-        host, _, port = self.anchor.rpartition(":")
-        if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-            raise NetworkError(f"expected host:port as the anchor of {self.organisation}, got {self.anchor!r}")
+        try:
+            host, port = parse_address(self.anchor)
+        except NetworkError as error:
+            raise NetworkError(
+                f"expected host:port as the anchor of {self.organisation}, got {self.anchor[:300]!r}"
+            ) from error
         roots, tls_roots = (
             [pem.encode() for pem in certificates] for certificates in (self.signing_roots, self.tls_roots)
         )
         return OrganisationSpec(
             name=self.organisation,
             msp_config=msp_config(self.organisation, roots, tls_roots),
-            anchor_peers=(Address(host=host, port=int(port)),),
+            anchor_peers=(Address(host=host, port=port),),
         )
 
 

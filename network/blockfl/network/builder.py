@@ -83,14 +83,22 @@ def main(arguments: list[str]) -> int:
             case ["build", source, metadata, output]:
                 build(Path(source), Path(metadata), Path(output))
             case ["release", built, released]:
-                values = json.loads(os.environ.get(CONFIGURATION_VARIABLE) or "{}")
-                release(Path(built), Path(released), values)
+                release(Path(built), Path(released), read_values(os.environ.get(CONFIGURATION_VARIABLE) or "{}"))
             case _:
                 raise BuilderError("expected detect SOURCE METADATA | build SOURCE METADATA OUTPUT | release IN OUT")
     except (BuilderError, OSError, ValueError) as error:
         sys.stderr.write(f"contract builder: {error}\n")
         return 1
     return 0
+
+
+def read_values(text: str) -> dict[str, object]:
+    """Return what the peer's environment says.
+
+    Raises:
+        BuilderError: It is no JSON object.
+    """
+    return _decode_object(text, CONFIGURATION_VARIABLE)
 
 
 def _fill(value: object, values: Mapping[str, object]) -> object:
@@ -104,20 +112,34 @@ def _fill(value: object, values: Mapping[str, object]) -> object:
             case str(text):
                 return text
             case {"file": str(path)}:
-                return Path(path).read_text()
+                return _read_text(path)
             case other:
                 raise BuilderError(f'expected a text or {{"file": PATH}} for {found[1]!r}, got {other!r}')
 
     return _PLACEHOLDER.sub(replace, value)
 
 
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, ValueError) as error:
+        raise BuilderError(f"{CONFIGURATION_VARIABLE}: {path} cannot be read: {error}") from error
+
+
 def _read_json(path: Path) -> dict[str, object]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return _decode_object(path.read_bytes(), path.name)
+    except OSError as error:
         raise BuilderError(f"{path.name} cannot be read: {error}") from error
+
+
+def _decode_object(text: str | bytes, name: str) -> dict[str, object]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BuilderError(f"{name} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise BuilderError(f"expected an object in {path.name}, got {type(content).__name__}")
+        raise BuilderError(f"expected an object in {name}, got {type(content).__name__}")
     return content
 
 

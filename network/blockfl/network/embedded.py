@@ -1,12 +1,14 @@
 """The embedded node as a network's ledger: one process that serves every organisation's peer and one orderer."""
 
+import http.client
 import json
 import signal
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blockfl.network.description import Description, Organisation
 from blockfl.network.errors import NetworkError
@@ -18,6 +20,32 @@ from blockfl.network.status import ProcessStatus, process_status
 NODE = "node"
 _POLL_S = 0.1
 _STATUS_S = 3.0
+_STATUS_BYTES = 1 << 20
+
+
+class NodeStatus(BaseModel):
+    """How a node says that it is; more fields than these may come."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    kind: str = ""
+    height: Annotated[int, Field(ge=0)] | None = None
+    error: str | None = None
+    organisations: dict[str, Any] = {}
+    not_on_channel: list[str] = []
+
+
+def decode_status(content: bytes, address: str) -> NodeStatus:
+    """Return the status in a node's answer; what is none is a status that says so.
+
+    Args:
+        content: What was answered.
+        address: Who answered.
+    """
+    try:
+        return NodeStatus.model_validate_json(content)
+    except ValidationError:
+        return NodeStatus(error=f"{address} answers something else than a node's status: is it another program?")
 
 
 class EmbeddedLauncher:
@@ -63,34 +91,28 @@ class EmbeddedLauncher:
         wanted = {one.name for one in (self._description.organisations if peers is None else peers)}
         deadline = time.monotonic() + timeout_s
         told = False
-        while not wanted <= set((status := self._query("status") or {}).get("organisations", {})):
+        while not wanted <= set((status := self._query() or NodeStatus()).organisations):
             self._processes.require_running(NODE)
             if time.monotonic() > deadline:
                 raise NetworkError(f"the node is not ready after {timeout_s:.0f} s:\n{self._processes.tail(NODE)}")
-            if status and not told and not wanted <= {*status["organisations"], *status["not_on_channel"]}:
+            if status.kind and not told and not wanted <= {*status.organisations, *status.not_on_channel}:
                 self._processes.signal(NODE, signal.SIGHUP)
                 told = True
             time.sleep(_POLL_S)
 
     def status(self) -> list[ProcessStatus]:
         """Return how the node is."""
-        said = self._query("status") or {}
-        address = self.operations
-        error = str(said.get("error") or "")
-        return [process_status(self._processes, NODE, address, height=said.get("height"), error=error)]
+        said = self._query() or NodeStatus()
+        return [process_status(self._processes, NODE, self.operations, height=said.height, error=said.error or "")]
 
-    def _query(self, what: str) -> dict[str, Any] | None:
+    def _query(self) -> "NodeStatus | None":
+        """How the node says that it is; None when nobody answers."""
         host, port = parse_address(self.operations)
         try:
-            with urllib.request.urlopen(f"http://{host}:{port}/{what}", timeout=_STATUS_S) as answer:
-                content = answer.read()
-        except (urllib.error.URLError, OSError):
+            with urllib.request.urlopen(f"http://{host}:{port}/status", timeout=_STATUS_S) as answer:
+                return decode_status(answer.read(_STATUS_BYTES), self.operations)
+        except (http.client.HTTPException, OSError):
             return None
-        try:
-            said = json.loads(content)
-        except ValueError:
-            return {}
-        return said if isinstance(said, dict) else {}
 
     def _settings(self) -> dict[str, Any]:
         orderer = self._description.orderers[0]

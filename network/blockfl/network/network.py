@@ -6,7 +6,6 @@ Example:
 """
 
 import fcntl
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout
 from blockfl.network.project import ComposeProject
 from blockfl.network.runtime import ProcessRuntime, Report, Runtime
+from blockfl.network.state import NetworkState
 from blockfl.network.status import ProcessStatus
 
 _OTHERWISE = "use another directory, or take it down first"
@@ -71,7 +71,7 @@ class Network:
         _make_runtime(ledger, new, layout).require()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_description(layout, new)
-        layout.state.write_text(json.dumps({"ledger": ledger}) + "\n")
+        NetworkState(ledger=ledger).save(layout.state)
         return cls(directory, new, ledger)
 
     @classmethod
@@ -83,12 +83,17 @@ class Network:
         """
         layout = Layout(directory)
         try:
-            ledger = json.loads(layout.state.read_bytes())["ledger"]
-        except (OSError, ValueError, KeyError) as error:
+            state = NetworkState.load(layout.state)
+        except OSError as error:
             raise NetworkError(
                 f"{directory} holds no network; bring one up: blockfl network up -d {directory}"
             ) from error
-        return cls(directory, Description.load(layout.description), ledger)
+        except ValueError as error:
+            raise NetworkError(
+                f'{error}; the file says which ledger runs the network: write {{"ledger": "embedded"}} (or local, '
+                "compose) into it again"
+            ) from error
+        return cls(directory, Description.load(layout.description), state.ledger)
 
     def up(self, report: Report) -> None:
         """Start what does not run, and bring the contract up; what is done already is left as it is.

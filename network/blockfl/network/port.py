@@ -1,6 +1,7 @@
 """Ports on this machine: whether they are free, who has them, and when they answer."""
 
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -13,8 +14,14 @@ _PAUSE_S = 0.05
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Return host and port of ``host:port``."""
+    """Return host and port of ``host:port``.
+
+    Raises:
+        NetworkError: It is none.
+    """
     host, _, port = address.rpartition(":")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise NetworkError(f"expected an address as host:port, got {address[:300]!r}")
     return host, int(port)
 
 

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blockfl.network.errors import NetworkError
 
@@ -179,16 +179,20 @@ class ProcessTable:
             yield
 
 
+_Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""What a system can take as an argument."""
+
+
 class _Record(BaseModel):
     """What is remembered of a process."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    pid: int
-    created: float
+    pid: Annotated[int, Field(ge=1, lt=2**31)]
+    created: Annotated[float, Field(allow_inf_nan=False)]
     stopped: bool
-    command: list[str]
-    environment: dict[str, str]
+    command: Annotated[list[_Word], Field(min_length=1)]
+    environment: dict[_Word, _Word]
 
 
 def python_command(module: str, *arguments: str) -> list[str]:

@@ -5,7 +5,6 @@ The project may also be one that an operator brought up with ``docker compose up
 
 import asyncio
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from blockfl.network.layout import Layout
 from blockfl.network.membership import ChannelNodes
 from blockfl.network.node import node_name
 from blockfl.network.port import require_free_ports
+from blockfl.network.state import NetworkState
 from blockfl.network.status import ProcessStatus
 
 DEFAULT_OWNER: Final = 1000
@@ -49,13 +49,19 @@ class ComposeProject:
 
     @property
     def name(self) -> str:
-        """The project's name: as whoever brought it up said, otherwise one of the directory's own."""
+        """The project's name: as whoever brought it up said, otherwise one of the directory's own.
+
+        Raises:
+            NetworkError: The file that says so is damaged.
+        """
         try:
-            said = json.loads(self._layout.state.read_bytes()).get("project")
-        except (OSError, ValueError):
-            said = None
+            said = NetworkState.load(self._layout.state).project
+        except OSError:
+            said = ""
+        except ValueError as error:
+            raise NetworkError(f"{error}; without it the project's name is not known: write it anew") from error
         place = hashlib.sha256(str(self._layout.directory.resolve()).encode()).hexdigest()[:8]
-        return str(said) if said else f"blockfl-{self._description.network}-{place}"
+        return said or f"blockfl-{self._description.network}-{place}"
 
     @property
     def file(self) -> Path:

@@ -6,11 +6,14 @@ run again at any time. Exit codes: 0 done, 1 not possible, with the reason; 2 wr
 """
 
 import asyncio
-import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
 
 from blockfl.network.admission import admit, extend, list_newcomers, wait_for_blocks, write_description
 from blockfl.network.bringup import bring_up_contract
@@ -23,9 +26,12 @@ from blockfl.network.identities import USERS, make_profile, provision_identities
 from blockfl.network.layout import Layout
 from blockfl.network.membership import ChannelNodes
 from blockfl.network.node import make_connection, node_name
+from blockfl.network.state import NetworkState
 from blockfl.network.volume import claim_volume, require_matching_keys
 
 _READY_S = 300.0
+_LAST_ID: Final = 2**32 - 2
+"""What follows stands for nobody."""
 _USAGE = "usage: python -m blockfl.network.setup provision|bring-up DIRECTORY"
 
 
@@ -51,7 +57,13 @@ def provision(directory: Path, description: Description, project: str) -> None:
     for organisation in inside.organisations:
         _provision_organisation(inside, organisation, layout)
     _provision_volumes(description, layout)
-    layout.state.write_text(json.dumps({"ledger": "compose", "project": project}) + "\n")
+    try:
+        state = NetworkState(ledger="compose", project=project)
+    except ValidationError as error:
+        raise NetworkError(
+            f"expected the name of a Compose project in BLOCKFL_PROJECT (a-z, 0-9, - and _), got {project!r}"
+        ) from error
+    state.save(layout.state)
 
 
 def bring_up(directory: Path) -> None:
@@ -159,8 +171,10 @@ def _provision_volumes(description: Description, layout: Layout) -> None:
 
 def _parse_owner(text: str) -> tuple[int, int]:
     uid, _, gid = text.partition(":")
-    if not (uid.isdecimal() and gid.isdecimal()):
-        raise NetworkError(f"expected numbers in BLOCKFL_UID and BLOCKFL_GID, got {text}")
+    if not all(re.fullmatch("[0-9]{1,10}", one) and int(one) <= _LAST_ID for one in (uid, gid)):
+        raise NetworkError(
+            f"expected numbers in BLOCKFL_UID and BLOCKFL_GID, got {text[:100]}; the largest is {_LAST_ID}"
+        )
     return int(uid), int(gid)
 
 

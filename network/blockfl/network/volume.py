@@ -68,7 +68,7 @@ def claim_volume(directory: Path, genesis: bytes) -> None:
         found = json.loads(marker.read_bytes())["genesis"]
     except FileNotFoundError:
         found = None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise NetworkError(f"{marker} cannot be read: {error}; delete {directory} to fetch its ledger anew") from error
     if found == digest:
         return

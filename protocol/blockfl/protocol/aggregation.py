@@ -126,7 +126,14 @@ def decode_sum(data: bytes, dimension: int, count: int, *, committed: bool = Fal
 
 
 def decode_randomness(data: bytes, dimension: int) -> Total:
-    """Return the sum of the randomness of a committed sum whose length was checked, int32 of shape (4, 1024)."""
+    """Return the sum of the randomness at the end of a committed sum, int32 of shape (4, 1024).
+
+    Raises:
+        ProtocolError: BFL501 for another length.
+    """
+    expected = compute_sum_bytes(dimension, committed=True)
+    if len(data) != expected:
+        raise ProtocolError(Code.SUM_MISMATCH, f"expected {expected} bytes for {dimension} sums, got {len(data)}")
     tail = np.frombuffer(data, dtype="<i4", offset=4 * dimension).astype(np.int32, copy=False)
     return tail.reshape(RANDOM_POLYNOMIALS, DEGREE)
 

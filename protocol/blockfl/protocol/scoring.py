@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.payload import decode_payload
 
 Gram = tuple[tuple[int, ...], ...]
@@ -56,7 +57,15 @@ def decode_update(payload: bytes | bytearray, dimension: int) -> Vector:
 
 
 def decode_values(total: bytes, dimension: int) -> Vector:
-    """Return the values of a public sum, int32 of shape (d,), whatever follows them."""
+    """Return the values of a public sum, int32 of shape (d,), whatever follows them.
+
+    Raises:
+        ProtocolError: BFL501 if there are fewer.
+    """
+    if len(total) < 4 * dimension:
+        raise ProtocolError(
+            Code.SUM_MISMATCH, f"expected at least {4 * dimension} bytes for {dimension} sums, got {len(total)}"
+        )
     return np.frombuffer(total, dtype="<i4", count=dimension)
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 
-from fabric_protos.peer.lifecycle import db_pb2
-
 from ..collection import IMPLICIT_PREFIX
 from ..errors import NodeError
 from ..rwset import hash_key
-from .definition import LIFECYCLE, ChaincodeDefinition, read_definition
+from .definition import LIFECYCLE, ChaincodeDefinition, decode_state_data, read_definition
 from .ledger import Ledger, Snapshot
 from .lifecycle_state import NAMESPACES, SOURCES, Parameters, encode_metadata
 
@@ -86,7 +84,7 @@ class Approvals:
             found = snapshot.private_get(self._organisation, LIFECYCLE, IMPLICIT_PREFIX + self._organisation, key)
         except NodeError:
             return ""
-        return str(db_pb2.StateData.FromString(found.value).String) if found else ""
+        return str(decode_state_data(found.value).String) if found else ""
 
     def _has_approved(self, definition: ChaincodeDefinition, snapshot: Snapshot, reader: _PublicReader) -> bool:
         name = f"{definition.name}#{definition.sequence}"

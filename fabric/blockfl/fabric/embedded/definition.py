@@ -13,8 +13,10 @@ from typing import Any
 
 from fabric_protos.peer import policy_pb2
 from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2
+from google.protobuf.message import DecodeError
 
 from ..collection import IMPLICIT_PREFIX, Collection, decode_collections, implicit_collection
+from ..errors import BlockError, NodeError
 from ..validate import StateView
 
 LIFECYCLE = "_lifecycle"
@@ -77,34 +79,60 @@ def read_collection(
 
     Returns:
         None when there is no such collection.
+
+    Raises:
+        NodeError: What the ledger holds does not parse.
     """
     owner = collection.removeprefix(IMPLICIT_PREFIX)
     if owner != collection:
         defined = namespace == LIFECYCLE or state.get(LIFECYCLE, metadata_key(namespace)) is not None
         return implicit_collection(owner) if owner in organisations and defined else None
     field = state.get(LIFECYCLE, field_key(namespace, "Collections"))
-    return None if field is None else decode_collections(field.value).get(collection)
+    return None if field is None else _decode_collections(field.value).get(collection)
 
 
 def decode_state_data(value: bytes) -> Any:
-    """Decodes the wrapper in which the lifecycle stores each field."""
-    return db_pb2.StateData.FromString(value)
+    """Decodes the wrapper in which the lifecycle stores each field.
+
+    Raises:
+        NodeError: It does not parse.
+    """
+    return decode_stored(db_pb2.StateData, value)
+
+
+def decode_stored(kind: Any, value: bytes) -> Any:
+    """Decodes what stands on the ledger about a definition.
+
+    Raises:
+        NodeError: It does not parse.
+    """
+    try:
+        return kind.FromString(value)
+    except DecodeError as error:
+        raise NodeError(f"a chaincode's definition on the ledger is damaged: no {kind.DESCRIPTOR.name}") from error
 
 
 @lru_cache(maxsize=64)
 def _decode_definition(
     name: str, sequence: bytes, endorsement: bytes, validation: bytes, collections: bytes
 ) -> ChaincodeDefinition:
-    info = chaincode_definition_pb2.ChaincodeEndorsementInfo.FromString(decode_state_data(endorsement).Bytes)
-    rules = chaincode_definition_pb2.ChaincodeValidationInfo.FromString(decode_state_data(validation).Bytes)
+    info = decode_stored(chaincode_definition_pb2.ChaincodeEndorsementInfo, decode_state_data(endorsement).Bytes)
+    rules = decode_stored(chaincode_definition_pb2.ChaincodeValidationInfo, decode_state_data(validation).Bytes)
     return ChaincodeDefinition(
         name=name,
         sequence=decode_state_data(sequence).Int64,
         version=info.version,
         init_required=info.init_required,
         policy=rules.validation_parameter,
-        collections=decode_collections(collections),
+        collections=_decode_collections(collections),
     )
+
+
+def _decode_collections(field: bytes) -> Mapping[str, Collection]:
+    try:
+        return decode_collections(field)
+    except BlockError as error:
+        raise NodeError(f"a chaincode's definition on the ledger is damaged: {error}") from error
 
 
 def channel_policy_reference(path: str) -> bytes:

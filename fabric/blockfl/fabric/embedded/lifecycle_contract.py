@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from fabric_protos.peer import collection_pb2
-from fabric_protos.peer.lifecycle import db_pb2, lifecycle_pb2
+from fabric_protos.peer.lifecycle import lifecycle_pb2
 from google.protobuf.message import DecodeError
 
 from ..config import ENDORSEMENT, ChannelConfig
 from ..errors import NodeError
 from .collection_rules import check_collections, check_names, check_upgrade
-from .definition import LEGACY_LIFECYCLE, channel_policy_reference
+from .definition import LEGACY_LIFECYCLE, channel_policy_reference, decode_state_data
 from .installation import Installation
 from .lifecycle_state import (
     NAMESPACES,
@@ -316,7 +316,7 @@ def _check_sequence(current: int, requested: int) -> None:
 
 
 def _read_package_id(name: str, own: OrganisationState) -> str:
-    return str(db_pb2.StateData.FromString(own.get(f"{SOURCES}/fields/{name}/PackageID")).String)
+    return str(decode_state_data(own.get(f"{SOURCES}/fields/{name}/PackageID")).String)
 
 
 def _fill(

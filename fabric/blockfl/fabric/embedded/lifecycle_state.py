@@ -17,7 +17,7 @@ from fabric_protos.peer import collection_pb2
 from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2
 
 from ..collection import IMPLICIT_PREFIX
-from .definition import LIFECYCLE
+from .definition import LIFECYCLE, decode_state_data, decode_stored
 from .simulator import Simulator
 
 NAMESPACES = "namespaces"
@@ -107,7 +107,7 @@ class Parameters:
 
         def message(kind: Any, field_name: str) -> Any:
             value = state.get(f"{NAMESPACES}/fields/{name}/{field_name}")
-            return kind.FromString(db_pb2.StateData.FromString(value).Bytes)
+            return decode_stored(kind, decode_state_data(value).Bytes)
 
         info = message(chaincode_definition_pb2.ChaincodeEndorsementInfo, "EndorsementInfo")
         rules = message(chaincode_definition_pb2.ChaincodeValidationInfo, "ValidationInfo")
@@ -147,12 +147,12 @@ def encode_metadata(datatype: str, fields: Fields) -> bytes:
 def read_metadata(namespace: str, name: str, state: State) -> Any:
     """Reads the key that says which fields a structure has; None when there is no such structure."""
     value = state.get(f"{namespace}/metadata/{name}")
-    return db_pb2.StateMetadata.FromString(value) if value else None
+    return decode_stored(db_pb2.StateMetadata, value) if value else None
 
 
 def read_integer(name: str, field_name: str, state: State) -> int:
     """Reads an integer field; 0 when there is none."""
-    return int(db_pb2.StateData.FromString(state.get(f"{NAMESPACES}/fields/{name}/{field_name}")).Int64)
+    return int(decode_state_data(state.get(f"{NAMESPACES}/fields/{name}/{field_name}")).Int64)
 
 
 def write(namespace: str, name: str, datatype: str, fields: Fields, state: State) -> None:

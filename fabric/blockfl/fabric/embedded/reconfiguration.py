@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import configuration_pb2 as orderer_pb2
+from google.protobuf.message import DecodeError
 
 from ..config import BLOCK_VALIDATION, ORDERER, ChannelConfig
 from ..errors import BlockError, ConfigError, IdentityError
@@ -45,7 +46,7 @@ def build_config_transaction(update: bytes, config: ChannelConfig, signer: Signe
         proposed = propose_config(config, common_pb2.Envelope.FromString(update))
         verify_config(proposed.config)
         _verify_ordered_here(proposed.config, signer)
-    except (BlockError, ConfigError) as error:
+    except (BlockError, ConfigError, DecodeError) as error:
         raise BlockError(f"the configuration update was not ordered: {error}") from error
     channel_header = common_pb2.ChannelHeader(type=common_pb2.CONFIG, channel_id=config.channel_id)
     channel_header.timestamp.seconds = int(time.time())

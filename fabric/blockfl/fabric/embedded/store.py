@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
 
+from ..errors import NodeError
 from ..rwset import Version
 from ..validate import HashedUpdate, HashedValue, PublicUpdate, StateUpdates, StateValue
 from .blocks import BlockStore
@@ -85,15 +86,31 @@ class Committed:
 
     @classmethod
     def decode(cls, encoded: bytes) -> Self:
-        """Read what `encode` wrote."""
-        document = json.loads(encoded)
-        return cls(
-            height=document["height"],
-            header_hash=bytes.fromhex(document["header_hash"]),
-            commit_hash=bytes.fromhex(document["commit_hash"]),
-            config_block=document["config_block"],
-            private_heights=document["private_heights"],
-        )
+        """Read what `encode` wrote.
+
+        Raises:
+            NodeError: these bytes are something else.
+        """
+        try:
+            match json.loads(encoded):
+                case {
+                    "height": int(height),
+                    "header_hash": str(header_hash),
+                    "commit_hash": str(commit_hash),
+                    "config_block": int(config_block),
+                    "private_heights": dict(private_heights),
+                } if all(type(one) is int and one >= 0 for one in (height, config_block, *private_heights.values())):
+                    return cls(
+                        height=height,
+                        header_hash=bytes.fromhex(header_hash),
+                        commit_hash=bytes.fromhex(commit_hash),
+                        config_block=config_block,
+                        private_heights=private_heights,
+                    )
+                case _:
+                    raise ValueError("no heights and hashes")
+        except (ValueError, RecursionError) as error:
+            raise NodeError(f"how far the state is cannot be read: {error}") from error
 
 
 class StateStore:
@@ -119,9 +136,7 @@ class StateStore:
 
     def committed(self) -> Committed | None:
         """How far the state is; None in a new file."""
-        with self._database.errors():
-            encoded = read_meta(self._database.writer, _COMMITTED)
-        return None if encoded is None else Committed.decode(encoded)
+        return _read_committed(self._database, self._database.writer)
 
     def commit(
         self,
@@ -225,9 +240,7 @@ class StateView:
 
     def committed(self) -> Committed:
         """How far the state of this view is."""
-        with self._database.errors():
-            encoded = read_meta(self._connection, _COMMITTED)
-        return Committed() if encoded is None else Committed.decode(encoded)
+        return _read_committed(self._database, self._connection) or Committed()
 
     def close(self) -> None:
         """End the read transaction."""
@@ -245,6 +258,15 @@ class StateView:
             if sha256(value).digest() != digest:
                 raise self._database.damaged(f"a value is not where block {source} holds it")
         return StateValue(value=value, version=Version(block, tx), metadata=metadata)
+
+
+def _read_committed(database: Database, connection: sqlite3.Connection) -> Committed | None:
+    with database.errors():
+        encoded = read_meta(connection, _COMMITTED)
+    try:
+        return None if encoded is None else Committed.decode(encoded)
+    except NodeError as error:
+        raise database.damaged(str(error)) from error
 
 
 def _apply_public(connection: sqlite3.Connection, number: int, block: bytes, update: PublicUpdate) -> None:

@@ -5,6 +5,7 @@ Everything else is refused by name: the embedded node has one channel, which is 
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from fabric_protos.common import common_pb2, ledger_pb2
@@ -15,6 +16,7 @@ from .ledger import Ledger
 from .simulator import SimulationError
 
 SYSTEM_CONTRACTS: Final = frozenset({"qscc", "cscc", "lscc"})
+_NUMBER: Final = re.compile(r"[0-9]{1,20}")
 
 
 class SystemContracts:
@@ -57,7 +59,7 @@ class SystemContracts:
             return bytes(self._ledger.config.config.SerializeToString(deterministic=True))
         if function == "qscc/GetBlockByNumber":
             number = _one(function, args)
-            if not number.isdigit() or int(number) >= self._ledger.height:
+            if not _NUMBER.fullmatch(number) or int(number) >= self._ledger.height:
                 raise SimulationError(f"failed to get block number {number}: expected 0 to {self._ledger.height - 1}")
             return self._ledger.block(int(number))
         if function in ("qscc/GetTransactionByID", "qscc/GetBlockByTxID"):
