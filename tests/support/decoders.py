@@ -14,7 +14,14 @@ from typing import Final
 
 from support.damage import Form, damage
 
-_GROUPS: Final = ("protocol_decoders", "fabric_decoders", "outer_decoders")
+_GROUPS: Final = (
+    "protocol_decoders",
+    "fabric_decoders",
+    "answer_decoders",
+    "node_decoders",
+    "outer_decoders",
+    "file_decoders",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

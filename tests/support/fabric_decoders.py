@@ -14,11 +14,9 @@ from fabric_protos.ledger.queryresult import kv_query_result_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from fabric_protos.msp import msp_config_pb2
 from fabric_protos.peer import (
-    chaincode_event_pb2,
     chaincode_pb2,
     chaincode_shim_pb2,
     proposal_pb2,
-    proposal_response_pb2,
 )
 from google.protobuf.message import DecodeError
 
@@ -33,12 +31,9 @@ from blockfl.fabric.embedded.package import Package
 from blockfl.fabric.embedded.rpc import RpcError
 from blockfl.fabric.embedded.simulator import SimulationError, Simulator
 from blockfl.fabric.errors import BlockError, ConfigError, IdentityError, NodeError, PolicyError, ShimError
-from blockfl.fabric.events import _decode_events
-from blockfl.fabric.gateway import _read_result
 from blockfl.fabric.msp import Msp
 from blockfl.fabric.policy import signature_policy
 from blockfl.fabric.shim import messages, requests
-from blockfl.fabric.status import _decode_status
 from blockfl.fabric.transaction import build_proposal
 from blockfl.fabric.validate import SignatureCache, validate_block, validate_transaction
 from support.channel import make_channel
@@ -161,6 +156,12 @@ def collection_fields() -> Sequence[bytes]:
         if value is not None:
             found.append(value.value)
     return found
+
+
+def decode_collections(content: bytes) -> None:
+    for name, found in collection.decode_collections(content).items():
+        assert found.name == name
+        assert all(isinstance(one, str) for one in found.organisations)
 
 
 def policies() -> Sequence[bytes]:
@@ -405,22 +406,6 @@ def of(
     return Decoder(name=name, decode=decode, refuses=refuses, seeds=cache(seeds), form=form, max_bytes=max_bytes)
 
 
-def statuses() -> Sequence[bytes]:
-    detail = gateway_pb2.ErrorDetail(address="peer:7051", msp_id="alpha", message="refused").SerializeToString()
-    any_message = wire.encode_bytes(1, b"type.googleapis.com/gateway.ErrorDetail") + wire.encode_bytes(2, detail)
-    return (wire.encode_integer(1, 10) + wire.encode_bytes(2, b"text") + wire.encode_bytes(3, any_message),)
-
-
-def event_responses() -> Sequence[bytes]:
-    event = chaincode_event_pb2.ChaincodeEvent(chaincode_id="app", tx_id="a", event_name="E", payload=b"p")
-    return (bytes(gateway_pb2.ChaincodeEventsResponse(events=[event], block_number=7).SerializeToString()),)
-
-
-def evaluations() -> Sequence[bytes]:
-    response = proposal_response_pb2.Response(status=200, payload=b"payload")
-    return (bytes(gateway_pb2.EvaluateResponse(result=response).SerializeToString()),)
-
-
 DECODERS: tuple[Decoder, ...] = (
     of("block", decode_block, BLOCK, small_blocks, max_bytes=16_384),
     of("block to validate", validate_whole_block, BLOCK, small_blocks, max_bytes=16_384),
@@ -431,7 +416,7 @@ DECODERS: tuple[Decoder, ...] = (
     of("private write set", decode_private_set, BLOCK, private_sets),
     of("private write set in store", scan_private_set, BLOCK, private_sets),
     of("key metadata", rwset.decode_metadata, BLOCK, metadata_seeds),
-    of("collections", collection.decode_collections, (DecodeError,), collection_fields),
+    of("collections", decode_collections, BLOCK, collection_fields),
     of("endorsement policy", decode_policy, (PolicyError,), policies),
     of("channel configuration", decode_config, (ConfigError,), configurations, max_bytes=32_768),
     of("membership provider", decode_msp, (IdentityError,), msps, max_bytes=8192),
@@ -459,9 +444,6 @@ DECODERS: tuple[Decoder, ...] = (
     of("node: headers of an envelope", decode_headers, (Refused,), envelopes, max_bytes=12_288),
     of("node: package", decode_package, (NodeError,), packages, form="bytes", max_bytes=24_576),
     of("package id", package.package_id, (ConfigError,), packages, form="bytes", max_bytes=24_576),
-    of("gateway: result", _read_result, (ValueError,), evaluations),
-    of("gateway: error details", lambda content: list(_decode_status(content)), (ValueError, DecodeError), statuses),
-    of("gateway: events", _decode_events, (DecodeError,), event_responses),
     of(
         "duration",
         decode_duration,

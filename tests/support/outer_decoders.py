@@ -21,28 +21,31 @@ from google.protobuf.message import DecodeError
 from blockfl.cli.economics import read_policy
 from blockfl.contract.settings import ServiceSettings, SettingsError, load_opening_key
 from blockfl.fabric.embedded.settings import NodeSettings
-from blockfl.fabric.embedded.store import Committed
-from blockfl.fabric.errors import ConfigError, NodeError
+from blockfl.fabric.errors import ConfigError, NodeError, ShimError
 from blockfl.fabric.events import FileCheckpoint
 from blockfl.fabric.identity import create_private_key, private_key_pem
 from blockfl.fabric.participation import Membership
 from blockfl.institution.dataset import load_dataset
 from blockfl.institution.errors import DataError, OutboxError
 from blockfl.institution.frames import PREFIX, FrameError, Message, decode_prefix, decode_reply, decode_request
-from blockfl.institution.outbox import Outbox
+from blockfl.institution.outbox import Outbox, Parcel
+from blockfl.institution.vector import decode_vector, encode_vector
 from blockfl.ledger.client import _decode_list, _flags
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.description import Description
 from blockfl.network.errors import DescriptionError
 from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.dispute import choose_ephemeral_key
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
+from blockfl.protocol.payload import encode_payload
 from blockfl.protocol.records import CommitteeKey
+from blockfl.protocol.seal import unwrap_data_key
 from support.contract import make_scenario
 from support.damage import Form
 from support.decoders import Decoder
 from support.organisation import make_organisation
-from support.protocol_decoders import federation, update
+from support.protocol_decoders import SEED, federation, update
 from support.scenario import Scenario
 from support.world import Refused, World
 
@@ -58,6 +61,7 @@ def prepared() -> tuple[World, Scenario, dict[str, list[bytes]]]:
         scenario, world = await make_scenario()
         await scenario.open()
         signed = await scenario.submit("alpha")
+        await world.submit("university", "ClaimWrap", "heart", "1", "alpha")
         other = scenario.sign((await scenario.seal("beta"))[0])
         model = scenario.spec.initial_model
         calls = {
@@ -79,7 +83,19 @@ def prepared() -> tuple[World, Scenario, dict[str, list[bytes]]]:
             "Transfer": [b"first", b"beta", b"5"],
             "ReadHeader": [b"heart", b"1", b"alpha"],
             "ListMetrics": [b"heart", b"0"],
+            "WithdrawCertificate": [signed.header.certificate_digest.encode()],
+            "SettleWrap": [b"heart", b"1", b"alpha", b"university"],
+            "ClaimWrap": [b"heart", b"1", b"alpha"],
+            "ReadModelChunk": [b"heart", model.chunks[0].encode()],
+            "ReadAccount": [b"alpha"],
+            "OverturnPenalty": [b"heart", b"1", b"alpha"],
+            "ReadChunk": [b"heart", b"1", b"alpha", b"0"],
         }
+        usual = (b"heart", b"1", b"alpha")
+        table = world.contracts["alpha"].table
+        calls |= {name: list(usual[: len(one.arguments)]) for name, one in table.items() if name not in calls}
+        assert set(calls) == set(table)
+        assert all(len(said) == len(table[name].arguments) for name, said in calls.items())
         assert signed.header.organisation == "alpha"
         return world, scenario, calls
 
@@ -88,13 +104,17 @@ def prepared() -> tuple[World, Scenario, dict[str, list[bytes]]]:
 
 @cache
 def calls() -> Sequence[bytes]:
-    _, scenario, said = prepared()
-    chunk = scenario.sealed[1, "alpha"][1][0]
+    """Every transaction and every read, with what goes beside the arguments of some."""
+    world, scenario, said = prepared()
+    header = scenario.sealed[1, "alpha"][0].header
+    key = choose_ephemeral_key(header, unwrap_data_key(header, "regulator", world.opening_keys["regulator"]), "", "")
+    transient = {"chunk": scenario.sealed[1, "alpha"][1][0], "ephemeral_key": key}
+    table = world.contracts["alpha"].table
     return tuple(
         bytes(
             chaincode_pb2.ChaincodeInput(
                 args=[name.encode(), *arguments],
-                decorations={"chunk": chunk} if name in ("UploadChunk", "UploadModelChunk") else {},
+                decorations={field: transient[field] for field in table[name].transient},
             ).SerializeToString()
         )
         for name, arguments in said.items()
@@ -104,7 +124,10 @@ def calls() -> Sequence[bytes]:
 def call_contract(content: bytes) -> None:
     """A call: it succeeds, or is refused with a stable code; nothing else comes out of the contract."""
     world = prepared()[0]
-    message = chaincode_pb2.ChaincodeInput.FromString(content)
+    try:
+        message = chaincode_pb2.ChaincodeInput.FromString(content)
+    except DecodeError as error:
+        raise ShimError("no call") from error
     creator = ("alpha", "coordinator", "regulator")[len(content) % 3]
     before = world.snapshot()
     try:
@@ -299,6 +322,41 @@ def load_parcel(content: bytes) -> None:
     assert parcel.signed.encode() == content
 
 
+@cache
+def parcel() -> Parcel:
+    """A sealed update on the disk, whose chunk and payload are changed."""
+    header, chunks = update()
+    return Outbox(scratch() / "kept").keep(federation().sign(header), outbox_payload(), chunks)
+
+
+def read_chunk(content: bytes) -> None:
+    place = parcel().directory / "chunk-000000"
+    place.write_bytes(content)
+    assert parcel().read_chunk(0) == content == update()[1][0]
+
+
+def read_seed(content: bytes) -> None:
+    place = parcel().directory / "payload"
+    place.write_bytes(content)
+    assert parcel().read_seed() == SEED
+    assert content == outbox_payload()
+
+
+@cache
+def outbox_payload() -> bytes:
+    return encode_payload(np.arange(federation().dimension, dtype=np.int16), SEED)
+
+
+def values_of_a_frame(content: bytes) -> None:
+    values = decode_vector(content)
+    assert values.dtype == np.float32
+    assert bytes(encode_vector(values)) == content
+
+
+def vectors() -> Sequence[bytes]:
+    return np.array([0, 1.5, -np.inf, np.nan], dtype="<f4").tobytes(), b""
+
+
 def parcels() -> Sequence[bytes]:
     return (federation().sign(update()[0]).encode(),)
 
@@ -353,10 +411,6 @@ def lists() -> Sequence[bytes]:
     return b"[]", b"[" + b",".join(one.encode() for one in federation().keys) + b"]"
 
 
-def committed(content: bytes) -> None:
-    assert Committed.decode(content).height is not None
-
-
 def of(
     name: str,
     decode: Callable[[bytes], object],
@@ -369,7 +423,7 @@ def of(
 
 
 DECODERS: tuple[Decoder, ...] = (
-    of("contract: any call", call_contract, (Refused, DecodeError), calls, form="protobuf", max_bytes=8192),
+    of("contract: any call", call_contract, (Refused, ShimError), calls, form="protobuf", max_bytes=8192),
     of("consortium description", describe, (DescriptionError,), descriptions, form="text", max_bytes=1024),
     of("connection profile", load_profile, (LedgerError,), profiles),
     of("contract service's settings", load_service, (SettingsError,), services),
@@ -391,6 +445,9 @@ DECODERS: tuple[Decoder, ...] = (
     of("table of samples", load_table, (DataError,), tables, form="text", max_bytes=1024),
     of("arrays of samples", load_arrays, (DataError,), archives, form="bytes"),
     of("outbox", load_parcel, (OutboxError,), parcels),
+    of("outbox: chunk", read_chunk, (OutboxError,), lambda: update()[1], form="bytes", max_bytes=512),
+    of("outbox: payload", read_seed, (OutboxError,), lambda: (outbox_payload(),), form="bytes", max_bytes=256),
+    of("frame of values", values_of_a_frame, (FrameError,), vectors, form="bytes", max_bytes=256),
     of("frame prefix", prefix, (FrameError,), lambda: (PREFIX.pack(10, 0),), form="bytes", max_bytes=16),
     of("frame of a request", partial(frame, decode_request), (FrameError,), frame_requests),
     of("frame of a reply", partial(frame, decode_reply), (FrameError,), replies),

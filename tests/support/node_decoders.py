@@ -1,0 +1,321 @@
+"""Decoders of what the embedded node is sent, and of what it finds on its ledger."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from fabric_protos.common import common_pb2
+from fabric_protos.orderer import ab_pb2
+from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2
+from fabric_protos.peer.lifecycle import lifecycle_pb2
+from google.protobuf.message import DecodeError
+
+from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.config_changes import change_batch
+from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.deliver import seek_from, seek_newest, sign_seek
+from blockfl.fabric.embedded.admission import Admission
+from blockfl.fabric.embedded.contract_host import ContractHost
+from blockfl.fabric.embedded.definition import LIFECYCLE, _decode_definition, field_key
+from blockfl.fabric.embedded.deliver_service import DeliverService, _Refusal
+from blockfl.fabric.embedded.installation import Installation
+from blockfl.fabric.embedded.lifecycle_contract import LifecycleContract, LifecycleRefusal
+from blockfl.fabric.embedded.lifecycle_state import Parameters
+from blockfl.fabric.embedded.operations import Operations
+from blockfl.fabric.embedded.reconfiguration import build_config_transaction
+from blockfl.fabric.embedded.simulator import SimulationError, Simulator
+from blockfl.fabric.embedded.store import Committed
+from blockfl.fabric.embedded.system_contracts import SystemContracts
+from blockfl.fabric.errors import BlockError, NodeError
+from blockfl.fabric.lifecycle import CollectionSpec
+from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.validate import SignatureCache
+from support.answer_decoders import channel_msps, drive
+from support.channel import CHANNEL, make_channel
+from support.decoders import Decoder
+from support.fabric_decoders import make_channel_config, of, recorded_state, update_envelopes
+from support.recording import recorded_block_bytes
+from support.replay import replayed
+
+ORGANISATION = "HospitalAMSP"
+
+
+# --- blocks are asked for, transactions are to be ordered
+
+
+@cache
+def service() -> DeliverService:
+    """A service that takes orders and has no blocks; its clock stands at the time of the requests."""
+
+    async def order(_: bytes) -> None:
+        return None
+
+    ledger: Any = SimpleNamespace(config=make_channel_config(), height=7, order=order)
+    admission = Admission(make_channel_config, time_window_s=30, signatures=SignatureCache(), clock=requested_at)
+    blocks: Any = None
+    return DeliverService(ledger=ledger, admission=admission, blocks=blocks)
+
+
+@cache
+def requested_at() -> float:
+    payload = common_pb2.Payload.FromString(common_pb2.Envelope.FromString(block_requests()[0]).payload)
+    return float(common_pb2.ChannelHeader.FromString(payload.header.channel_header).timestamp.seconds)
+
+
+@cache
+def block_requests() -> Sequence[bytes]:
+    return tuple(sign_seek(seek, CHANNEL, make_channel().client) for seek in (seek_newest(), seek_from(3)))
+
+
+def request_for_blocks(content: bytes) -> None:
+    creator, info = service()._admit(content, b"", "event/Block")
+    assert creator.msp_id in channel_msps()
+    positions(info)
+
+
+def positions(info: Any) -> None:
+    seek = service()._read_seek(info)
+    assert 0 <= seek.start <= seek.stop
+
+
+def seek(content: bytes) -> None:
+    try:
+        info = ab_pb2.SeekInfo.FromString(content)
+    except DecodeError as error:
+        raise _Refusal(common_pb2.BAD_REQUEST, "no SeekInfo") from error
+    positions(info)
+
+
+def seeks() -> Sequence[bytes]:
+    position = ab_pb2.SeekPosition
+    oldest, following = position(oldest=ab_pb2.SeekOldest()), position(next_commit=ab_pb2.SeekNextCommit())
+    made = (seek_newest(), seek_from(3), ab_pb2.SeekInfo(start=oldest, stop=following))
+    return tuple(bytes(one.SerializeToString()) for one in made)
+
+
+def to_order(content: bytes) -> None:
+    """Taken only with a valid signature of a writer, over what is there."""
+    status, text = drive(service()._order(content))
+    assert status in common_pb2.Status.values()
+    assert bool(text) == (status != common_pb2.SUCCESS)
+    if status != common_pb2.SUCCESS:
+        raise _Refusal(status, text)
+    assert common_pb2.Envelope.FromString(content).payload in ordered_payloads()
+
+
+@cache
+def orders() -> Sequence[bytes]:
+    return make_channel().write({"k": b"v"}).envelope, update_envelopes()[0]
+
+
+@cache
+def ordered_payloads() -> Sequence[bytes]:
+    return tuple(common_pb2.Envelope.FromString(one).payload for one in orders())
+
+
+def reconfigure(content: bytes) -> None:
+    build_config_transaction(content, make_channel_config(), make_channel().orderer)
+
+
+@cache
+def reconfigurations() -> Sequence[bytes]:
+    channel, now = make_channel(), make_channel_config()
+    wanted = change_batch(now, replace(now.batch, max_message_count=3))
+    update = compute_update(now.config, wanted, now.channel_id)
+    admins = [channel.organisations[name].signer("admin", "admin") for name in ("alpha", "beta")]
+    return (build_update_envelope(update, [sign_update(update, one) for one in admins], channel.client),)
+
+
+# --- definitions
+
+
+def read_arguments(content: bytes, refusal: type[Exception]) -> tuple[bytes, ...]:
+    try:
+        return tuple(chaincode_pb2.ChaincodeInput.FromString(content).args)
+    except DecodeError as error:
+        raise refusal("no arguments") from error
+
+
+def encode_arguments(*arguments: bytes) -> bytes:
+    return bytes(chaincode_pb2.ChaincodeInput(args=arguments).SerializeToString())
+
+
+FIELDS = ("Sequence", "EndorsementInfo", "ValidationInfo", "Collections")
+
+
+def definition_on_the_ledger(content: bytes) -> None:
+    """Four fields as the state holds them: whoever reads them reads the same."""
+    fields = (*read_arguments(content, NodeError), b"", b"", b"", b"")[:4]
+    found = _decode_definition("app", *fields)
+    state: Any = Held({field_key("app", name): value for name, value in zip(FIELDS, fields, strict=True)})
+    parameters = Parameters.read("app", state)
+    assert (found.version, found.policy) == (parameters.version, parameters.policy)
+    assert all(isinstance(one.organisations, frozenset) for one in found.collections.values())
+
+
+class Held:
+    """Values that are read by their keys."""
+
+    def __init__(self, values: dict[str, bytes]) -> None:
+        self._values = values
+
+    def get(self, key: str) -> bytes:
+        """A value; empty when there is none."""
+        return self._values.get(key, b"")
+
+
+def definitions() -> Sequence[bytes]:
+    state = replayed().steps[-1].state
+    found = []
+    for name in ("app", "nodeapp"):
+        values = [state.get(LIFECYCLE, field_key(name, one)) for one in FIELDS]
+        found.append(encode_arguments(*(b"" if value is None else value.value for value in values)))
+    return found
+
+
+@cache
+def lifecycle() -> LifecycleContract:
+    directory = Path(tempfile.mkdtemp(prefix="blockfl-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    installation = Installation(directory, ContractHost(), {"addr": "127.0.0.1:9"})
+    return LifecycleContract(ORGANISATION, installation, recorded_config, list)
+
+
+@cache
+def recorded_config() -> ChannelConfig:
+    return replayed().steps[-1].config
+
+
+def make_simulator() -> Simulator:
+    return Simulator(
+        recorded_state(),
+        organisation=ORGANISATION,
+        channel="fed",
+        organisations=recorded_config().application_msp_ids,
+        is_member=lambda policy: True,
+    )
+
+
+def call_lifecycle(content: bytes) -> None:
+    simulator = make_simulator()
+    arguments = read_arguments(content, LifecycleRefusal)
+    if arguments[:1] == (b"InstallChaincode",):
+        raise LifecycleRefusal("writes a file: see the package's own decoder")
+    assert isinstance(lifecycle().invoke(arguments, simulator), bytes)
+    assert isinstance(simulator.result().public, bytes)
+
+
+def lifecycle_calls() -> Sequence[bytes]:
+    pb = lifecycle_pb2
+    members = recorded_config().application_msp_ids[:2]
+    collection = CollectionSpec(
+        name="c1", members=members, endorsement_policy=signature_policy(1, members, "peer"), maximum_peer_count=1
+    ).encode()
+    new = {"name": "other", "version": "1.0", "sequence": 1, "collections": {"config": [collection]}}
+    upgrade = {"name": "app", "version": "3.0", "sequence": 3}
+    said = {
+        "ApproveChaincodeDefinitionForMyOrg": pb.ApproveChaincodeDefinitionForMyOrgArgs(**new),
+        "CheckCommitReadiness": pb.CheckCommitReadinessArgs(**new),
+        "CommitChaincodeDefinition": pb.CommitChaincodeDefinitionArgs(**upgrade),
+        "QueryChaincodeDefinition": pb.QueryChaincodeDefinitionArgs(name="app"),
+        "QueryChaincodeDefinitions": pb.QueryChaincodeDefinitionsArgs(),
+        "QueryApprovedChaincodeDefinition": pb.QueryApprovedChaincodeDefinitionArgs(name="app", sequence=2),
+        "QueryApprovedChaincodeDefinitions": pb.QueryApprovedChaincodeDefinitionsArgs(),
+        "QueryInstalledChaincode": pb.QueryInstalledChaincodeArgs(package_id="app_1.0:00"),
+        "QueryInstalledChaincodes": pb.QueryInstalledChaincodesArgs(),
+        "GetInstalledChaincodePackage": pb.GetInstalledChaincodePackageArgs(package_id="app_1.0:00"),
+    }
+    calls = [encode_arguments(name.encode(), request.SerializeToString()) for name, request in said.items()]
+    upgraded = pb.ApproveChaincodeDefinitionForMyOrgArgs(**upgrade).SerializeToString()
+    return *calls, encode_arguments(b"ApproveChaincodeDefinitionForMyOrg", upgraded)
+
+
+# --- queries and writes
+
+
+@cache
+def system_contracts() -> SystemContracts:
+    blocks = recorded_block_bytes()
+    status = SimpleNamespace(block_number=1, index=0, code=0)
+    ledger: Any = SimpleNamespace(
+        channel_id="fed",
+        height=len(blocks),
+        config=recorded_config(),
+        block=blocks.__getitem__,
+        transaction=lambda tx_id: status if tx_id == "ab" * 32 else None,
+    )
+    return SystemContracts(ledger)
+
+
+def query_ledger(content: bytes) -> None:
+    name, *arguments = read_arguments(content, SimulationError) or (b"",)
+    assert system_contracts().invoke(name.decode(errors="replace"), tuple(arguments)).status == 200
+
+
+def ledger_queries() -> Sequence[bytes]:
+    said = (
+        (b"qscc", b"GetChainInfo", b"fed"),
+        (b"qscc", b"GetBlockByNumber", b"fed", b"3"),
+        (b"qscc", b"GetTransactionByID", b"fed", b"ab" * 32),
+        (b"qscc", b"GetBlockByTxID", b"fed", b"ab" * 32),
+        (b"cscc", b"GetChannels"),
+        (b"cscc", b"GetConfigBlock", b"fed"),
+        (b"cscc", b"GetChannelConfig", b"fed"),
+    )
+    return tuple(encode_arguments(*one) for one in said)
+
+
+def write_batch(content: bytes) -> None:
+    simulator = make_simulator()
+    invoke: Any = None
+    kind = chaincode_shim_pb2.ChaincodeMessage.WRITE_BATCH_STATE
+    assert drive(Operations(simulator, "app", invoke).serve(kind, memoryview(content))) == b""
+    assert isinstance(simulator.result().public, bytes)
+
+
+def batches() -> Sequence[bytes]:
+    record, policy = chaincode_shim_pb2.WriteRecord, chaincode_shim_pb2.StateMetadata
+    metadata = policy(metakey="VALIDATION_PARAMETER", value=b"x")
+    records = [
+        record(key="k", value=b"v", type=record.PUT_STATE),
+        record(key="k000", type=record.DEL_STATE),
+        record(key="k000", metadata=metadata, type=record.PUT_STATE_METADATA),
+        record(key="s1", value=b"v", collection="sealed", type=record.PUT_STATE),
+        record(key="s1", collection="sealed", type=record.PURGE_PRIVATE_DATA),
+    ]
+    made = [chaincode_shim_pb2.WriteBatchState(rec=some) for some in (records, records[:1], records[3:])]
+    return tuple(bytes(one.SerializeToString()) for one in made)
+
+
+def committed(content: bytes) -> None:
+    found = Committed.decode(content)
+    assert min(found.height, found.config_block, *found.private_heights.values()) >= 0
+    assert Committed.decode(found.encode()) == found
+
+
+def heights() -> Sequence[bytes]:
+    full = Committed(
+        height=7, header_hash=b"h" * 32, commit_hash=b"c" * 32, config_block=2, private_heights={"alpha": 3, "beta": 0}
+    )
+    return full.encode(), Committed().encode()
+
+
+DECODERS: tuple[Decoder, ...] = (
+    of("node: request for blocks", request_for_blocks, (_Refusal,), block_requests),
+    of("node: positions of blocks", seek, (_Refusal,), seeks, max_bytes=256),
+    of("node: transaction to order", to_order, (_Refusal,), orders, max_bytes=8192),
+    of("node: configuration update to order", reconfigure, (BlockError,), reconfigurations, max_bytes=8192),
+    of("node: definition on the ledger", definition_on_the_ledger, (NodeError,), definitions),
+    of("node: call of the lifecycle", call_lifecycle, (LifecycleRefusal,), lifecycle_calls, max_bytes=1024),
+    of("node: query of the ledger", query_ledger, (SimulationError,), ledger_queries, max_bytes=512),
+    of("node: contract's batch of writes", write_batch, (SimulationError,), batches, max_bytes=1024),
+    of("node: how far the state is", committed, (NodeError,), heights, form="json", max_bytes=512),
+)
