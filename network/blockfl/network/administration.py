@@ -13,7 +13,6 @@ Example:
 """
 
 import asyncio
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
