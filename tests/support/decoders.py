@@ -21,6 +21,7 @@ _GROUPS: Final = (
     "node_decoders",
     "outer_decoders",
     "file_decoders",
+    "option_decoders",
 )
 
 

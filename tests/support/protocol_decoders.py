@@ -9,6 +9,7 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.contract import argument
 from blockfl.protocol import economics, records
@@ -17,14 +18,25 @@ from blockfl.protocol.blob import join_blob, split_blob
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.commitment import add_commitments, compute_commitment, expand_randomness
+from blockfl.protocol.dispute import choose_ephemeral_key, claim_wrap, settle_claim
 from blockfl.protocol.evidence import Evidence, verify_round_sum
-from blockfl.protocol.hpke import HpkeError, decrypt, derive_key, encrypt
+from blockfl.protocol.hpke import HpkeError, decrypt, decrypt_as_sender, derive_key, encrypt
 from blockfl.protocol.judging import Judgement, judge_update
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
 from blockfl.protocol.opening import derive_opening
+from blockfl.protocol.optimiser import apply_step, decode_version, encode_version
 from blockfl.protocol.payload import SEED_BYTES, decode_payload, encode_payload
-from blockfl.protocol.records import Blob, Commitment, Header, SignedHeader
-from blockfl.protocol.seal import SealPlace, check_public_key, decode_opening_key, encode_public_key, open_update
+from blockfl.protocol.records import Blob, Commitment, Header, SignedHeader, TaskSpec
+from blockfl.protocol.scoring import decode_values
+from blockfl.protocol.seal import (
+    SealPlace,
+    check_public_key,
+    decode_opening_key,
+    encode_public_key,
+    open_update,
+    unwrap_data_key,
+)
+from blockfl.protocol.strategy import Adam
 from blockfl.protocol.submission import compute_certificate_digest, verify_header_signature
 from support.decoders import Decoder
 from support.federation import INSTITUTIONS, Federation, make_federation
@@ -32,6 +44,7 @@ from support.vectors import Document, read_vectors
 
 REFUSES = (ProtocolError,)
 SEED = bytes(range(32))
+ADAM = Adam(method="adam", learning_rate_micro=10_000, beta1_micro=900_000, beta2_micro=990_000, tau_micro=1000)
 
 
 @cache
@@ -219,6 +232,77 @@ def hpke_sealed() -> tuple[bytes, bytes]:
     return encrypt(derive_key(bytes(32)), derive_key(SEED).public_key().public_bytes_raw(), b"info", b"secret")
 
 
+def hpke_as_sender(content: bytes) -> None:
+    """The recipient's key and the ciphertext, opened with the key that encrypted."""
+    opened = decrypt_as_sender(derive_key(bytes(32)), content[:32], content[32:], b"info")
+    assert content == hpke_sent()
+    assert opened == b"secret"
+
+
+@cache
+def hpke_sent() -> bytes:
+    return derive_key(SEED).public_key().public_bytes_raw() + hpke_sealed()[1]
+
+
+def shown_key(content: bytes) -> None:
+    """A key shown about an honest update refutes the claim, and is that of one of its wraps."""
+    header = update()[0]
+    settled = settle_claim(claim_wrap(header, "university", 1), header, content, "regulator", 2)
+    assert (settled.state, settled.settled_by) == ("refuted", "regulator")
+    public = encode_public_key(X25519PrivateKey.from_private_bytes(content))
+    assert public in [one.encapsulation for one in header.wrapped_keys]
+
+
+@cache
+def shown_keys() -> Sequence[bytes]:
+    header = update()[0]
+    data_key = unwrap_data_key(header, "regulator", federation().opening_keys["regulator"])
+    shown = [choose_ephemeral_key(header, data_key, one.organisation, "regulator") for one in header.wrapped_keys]
+    assert len(set(shown)) == len(shown)
+    return *shown, bytes(32)
+
+
+def disputed_header(content: bytes) -> None:
+    """Any header, with the key that is right for the honest one: upheld only where a wrap, or its place, is another."""
+    header = SignedHeader.decode(content).header
+    settled = settle_claim(claim_wrap(header, "university", 1), header, shown_keys()[0], "regulator", 2)
+    honest = update()[0]
+    assert settled.state in ("refuted", "upheld")
+    assert settled.state == "upheld" or header.wrapped_keys[0] in honest.wrapped_keys
+    same = (header.wrapped_keys, SealPlace.of(header)) == (honest.wrapped_keys, SealPlace.of(honest))
+    assert not same or settled.state == "refuted"
+
+
+@cache
+def strict_spec() -> TaskSpec:
+    return federation().task.spec.model_copy(update={"optimiser": ADAM})
+
+
+def model_version(content: bytes) -> None:
+    found = decode_version(strict_spec(), content)
+    assert set(found.state) in (set(), set(ADAM.state))
+    assert encode_version(strict_spec(), found) == content
+
+
+@cache
+def model_versions() -> Sequence[bytes]:
+    first = decode_version(strict_spec(), federation().initial_model)
+    total = np.arange(federation().dimension, dtype=np.int32)
+    return federation().initial_model, encode_version(strict_spec(), apply_step(ADAM, first, total, 10, 3))
+
+
+def values_of_a_sum(content: bytes) -> None:
+    found = decode_values(content, 9)
+    assert found.shape == (9,)
+    assert content.startswith(found.astype("<i4").tobytes())
+
+
+def randomness_of_a_sum(content: bytes) -> None:
+    found = decode_randomness(content, 14)
+    assert found.shape == (4, 1024)
+    assert content.endswith(found.astype("<i4").tobytes())
+
+
 def header_signature(content: bytes) -> None:
     signed = SignedHeader.decode(content)
     verify_header_signature(signed, federation().certificates["alpha"])
@@ -302,6 +386,32 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder(name="judged payload", decode=judged_payload, refuses=REFUSES, seeds=cache(payload_seeds), max_bytes=256),
     Decoder(
         name="hpke", decode=hpke_message, refuses=(HpkeError,), seeds=lambda: (b"".join(hpke_sealed()),), max_bytes=128
+    ),
+    Decoder(
+        name="hpke as its sender",
+        decode=hpke_as_sender,
+        refuses=(HpkeError,),
+        seeds=lambda: (hpke_sent(),),
+        max_bytes=128,
+    ),
+    Decoder(name="dispute: shown key", decode=shown_key, refuses=REFUSES, seeds=shown_keys, max_bytes=64),
+    Decoder(name="dispute: header", decode=disputed_header, refuses=REFUSES, seeds=signed_seeds, form="json"),
+    Decoder(
+        name="model version with its state", decode=model_version, refuses=REFUSES, seeds=model_versions, max_bytes=1024
+    ),
+    Decoder(
+        name="values of a sum",
+        decode=values_of_a_sum,
+        refuses=REFUSES,
+        seeds=lambda: (np.arange(9, dtype="<i4").tobytes(), bytes(64)),
+        max_bytes=128,
+    ),
+    Decoder(
+        name="randomness of a sum",
+        decode=randomness_of_a_sum,
+        refuses=REFUSES,
+        seeds=lambda: (evidence()[1],),
+        max_bytes=16448,
     ),
     Decoder(name="signature", decode=header_signature, refuses=REFUSES, seeds=signed_seeds, form="json"),
     Decoder(

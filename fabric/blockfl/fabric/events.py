@@ -109,7 +109,7 @@ class FileCheckpoint:
                     raise ValueError("no position")
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(
                 f"expected a checkpoint in {self._path}, got something else: delete it to read the events from "
                 "the beginning"
