@@ -286,6 +286,7 @@ NEVER: Sequence[tuple[set[str], set[str], str]] = (
     ({"CloseRound"}, {"BFL104", "BFL107"}, "a round that is not open is a success; it was closed just now"),
     ({"AbandonRound"}, {"BFL506"}, "a round that was abandoned is a success"),
     ({"SettleRound"}, {"BFL204"}, "whoever takes part has a stake"),
+    ({"JudgeUpdate", "ScoreRound"}, {"BFL501"}, "the sums of published models were attested with their lengths"),
 )
 """What `list_refusals` finds and cannot come about: transactions, codes, why."""
 
