@@ -13,7 +13,8 @@ from blockfl.fabric.rwset import Version, hash_key, hash_value
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
 from blockfl.protocol import place
 from blockfl.protocol.limits import RoundNorms
-from blockfl.protocol.records import Aggregate, Model, Round, SignedHeader, Task, Update, Vote, Withdrawal
+from blockfl.protocol.records import Aggregate, Equivocation, Model, Round, SignedHeader, Task, Update, Vote, Withdrawal
+from blockfl.protocol.submission import sign_header
 from blockfl.protocol.terms import freeze_norms
 from support.federation import INSTITUTIONS
 from support.scenario import TASK, Scenario
@@ -78,6 +79,36 @@ def test_two_honest_rounds_verify(told: tuple[Records, dict[tuple[str, str], byt
     assert (proof.rounds, proof.updates, proof.accepted, proof.versions) == (2, 8, 8, 3)
 
 
+async def test_rounds_with_every_kind_of_outcome_verify() -> None:
+    """An equivocator, somebody absent, an update that nobody judged, a round that failed, one that is open."""
+    world = World()
+    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
+    await scenario.prepare()
+    await scenario.open(1)
+    await scenario.contribute(number=1)
+    second, _ = await scenario.seal("gamma", 1, salt=1)
+    await world.submit("gamma", "SubmitUpdate", scenario.sign(second).encode())
+    await scenario.close(1)
+    await scenario.attest(1)
+    await scenario.publish(1, scenario.initial_model)
+    await scenario.open(2)
+    await scenario.contribute("alpha", number=2)
+    await scenario.submit("beta", 2)
+    world.now_ms = (await scenario.round(2)).judge_deadline_ms
+    await scenario.close(2)
+    await scenario.open(3)
+    await scenario.submit("delta", 3)
+    cells = world.snapshot()
+    public = {key: cell.value for (collection, key), cell in cells.items() if not collection}
+    rounds = [Round.decode(public[place.round_key(TASK, number)]) for number in (1, 2, 3)]
+    assert [(one.rejected, one.unjudged, one.absent) for one in rounds[:2]] == [
+        (("gamma",), (), ()),
+        ((), ("beta",), ("delta", "gamma")),
+    ]
+    proof = verify(public, {at: cell.value for at, cell in cells.items() if at[0]})
+    assert (proof.rounds, proof.updates, proof.accepted, proof.versions) == (3, 7, 4, 2)
+
+
 def edit(kind: Any, key: str, **changes: Any) -> Callable[[Records], None]:
     """Replace fields of one record."""
 
@@ -123,6 +154,82 @@ def invent_norms(public: Records) -> None:
     public[ROUND] = round_.model_copy(update={"norms": norms}).encode()
 
 
+def refreeze(accepted: tuple[str, ...], **lists: tuple[str, ...]) -> Callable[[Records], None]:
+    """Freeze other lists in round 2, and all that follows from who was accepted, as a bent majority could."""
+
+    def change(public: Records) -> None:
+        round_ = Round.decode(public[ROUND])
+        total = sum(one.weight for one in round_.participants if one.organisation in accepted)
+        edit(Round, ROUND, accepted=accepted, total_weight=total, **lists)(public)
+        edit(Aggregate, AGGREGATE, accepted=accepted, total_weight=total)(public)
+        edit(Model, MODEL, accepted=accepted, total_weight=total)(public)
+
+    return change
+
+
+def reject_two(public: Records) -> None:
+    for organisation in INSTITUTIONS[:2]:
+        edit(Update, place.update_key(TASK, 2, organisation), state="rejected", code="BFL416")(public)
+    refreeze(INSTITUTIONS[2:], rejected=INSTITUTIONS[:2])(public)
+
+
+def close_early(public: Records) -> None:
+    edit(Update, place.update_key(TASK, 2, INSTITUTIONS[0]), state="submitted")(public)
+    refreeze(INSTITUTIONS[1:], unjudged=INSTITUTIONS[:1])(public)
+
+
+def reopen(public: Records) -> None:
+    edit(Round, ROUND, state="open")(public)
+
+
+def forget_update(public: Records) -> None:
+    del public[place.update_key(TASK, 2, INSTITUTIONS[0])]
+    refreeze(INSTITUTIONS[1:], absent=INSTITUTIONS[:1])(public)
+
+
+def sign_other_terms(**terms: Any) -> Callable[[Records], None]:
+    """Have alpha sign a header of round 2 with other terms, on which the verdict then is."""
+
+    def change(public: Records) -> None:
+        signed = sign_changed(public, INSTITUTIONS[0], **terms)
+        public[place.header_key(TASK, 2, INSTITUTIONS[0])] = signed.encode()
+        key = place.update_key(TASK, 2, INSTITUTIONS[0])
+        edit(Update, key, header_digest=signed.header.record_digest)(public)
+
+    return change
+
+
+def sign_changed(public: Records, organisation: str, **terms: Any) -> SignedHeader:
+    header = SignedHeader.decode(public[place.header_key(TASK, 2, organisation)]).header
+    return sign_header(header.model_copy(update=terms), World().signers[organisation].sign)
+
+
+def accuse(second: Callable[[Records], SignedHeader], **changes: Any) -> Callable[[Records], None]:
+    """Record an equivocation of alpha in round 2 with this second header."""
+
+    def change(public: Records) -> None:
+        first = SignedHeader.decode(public[place.header_key(TASK, 2, INSTITUTIONS[0])]).header
+        proof = Equivocation(
+            task=TASK,
+            round=2,
+            organisation=INSTITUTIONS[0],
+            first_digest=first.record_digest,
+            second=second(public),
+            recorded_at_ms=5,
+        ).model_copy(update=changes)
+        public[place.equivocation_key(TASK, 2, INSTITUTIONS[0])] = proof.encode()
+
+    return change
+
+
+def sign_second(public: Records) -> SignedHeader:
+    return sign_changed(public, INSTITUTIONS[0], payload_digest="a" * 64)
+
+
+def forge_second(public: Records) -> SignedHeader:
+    return sign_second(public).model_copy(update={"signature": sign_changed(public, INSTITUTIONS[0]).signature})
+
+
 VOTE = place.vote_key(TASK, 2, "regulator")
 UPDATE = place.update_key(TASK, 1, INSTITUTIONS[0])
 ROUND, MODEL, AGGREGATE = place.round_key(TASK, 2), place.model_key(TASK, 2), place.aggregate_key(TASK, 2)
@@ -131,7 +238,7 @@ FAULTS: dict[str, tuple[Callable[[Records], None], str]] = {
     "somebody else's signature": (copy_signature, "BFL407"),
     "an update without its header": (forget_header, "no record header/"),
     "a certificate that was never enrolled": (forget_enrolment, "never enrolled a certificate"),
-    "an update for another base": (sign_another_base, "built on another model"),
+    "an update for another base": (sign_another_base, "BFL403 base digest"),
     "an accepted update that was rejected": (
         edit(Update, UPDATE, state="rejected", code="BFL416"),
         "no accepted update",
@@ -158,6 +265,52 @@ FAULTS: dict[str, tuple[Callable[[Records], None], str]] = {
     "a weight that nobody declared samples for": (declare_more, "weights do not follow from the declared samples"),
     "norm rules that the task does not have": (invent_norms, "norm rules do not follow"),
     "a vote of an institution": (vote_as_institution, "alpha voted and is not in the round's committee"),
+    "an accepted update that is called rejected": (
+        refreeze(INSTITUTIONS[1:], rejected=INSTITUTIONS[:1]),
+        "names as accepted beta, delta, gamma; the verdicts make that alpha, beta, delta, gamma",
+    ),
+    "an accepted update that is called absent": (refreeze(INSTITUTIONS[1:], absent=INSTITUTIONS[:1]), "as accepted"),
+    "an accepted update that is in no list": (refreeze(INSTITUTIONS[1:]), "as accepted"),
+    "an accepted one that is rejected too": (
+        edit(Round, ROUND, rejected=("alpha",)),
+        "names as rejected alpha; .*nobo",
+    ),
+    "an accepted one that is unjudged too": (
+        edit(Round, ROUND, unjudged=("alpha",)),
+        "names as unjudged alpha; .*nobo",
+    ),
+    "an accepted one that is absent too": (edit(Round, ROUND, absent=("alpha",)), "names as absent alpha; .*nobo"),
+    "an open round that names accepted updates": (reopen, "it is open and names as accepted alpha"),
+    "a round with too few accepted updates": (reject_two, "it is published with 2 accepted updates, the task needs 3"),
+    "a round that did not wait for a verdict": (close_early, "it could not be closed: BFL106"),
+    "a header whose update is not on record": (forget_update, "header of alpha has no record of its update"),
+    "a header of another network": (sign_other_terms(network="other"), "BFL401"),
+    "a header of another model": (sign_other_terms(manifest_digest="0" * 64), "BFL404"),
+    "a header with another weight": (sign_other_terms(weight=255), "BFL405 weight"),
+    "a header with another scale": (sign_other_terms(scale=-5), "BFL405 scale"),
+    "a header with another bound": (sign_other_terms(bound_l2_squared="1"), "BFL405 bound_l2_squared"),
+    "a header without its commitment": (sign_other_terms(commitment_digest=None), "BFL418"),
+    "an equivocator that was accepted": (
+        accuse(sign_second),
+        "names as accepted alpha, beta, delta, gamma; the verdicts make that beta, delta, gamma",
+    ),
+    "an equivocation that nobody signed": (accuse(forge_second), "equivocation of alpha: BFL407"),
+    "an equivocation with one header": (
+        accuse(lambda public: sign_changed(public, INSTITUTIONS[0])),
+        "equivocation of alpha: it does not show two different headers",
+    ),
+    "an equivocation about another first header": (
+        accuse(sign_second, first_digest="0" * 64),
+        "equivocation of alpha: it does not show two different headers",
+    ),
+    "an equivocation with somebody else's header": (
+        accuse(lambda public: sign_changed(public, INSTITUTIONS[1], payload_digest="a" * 64)),
+        "equivocation of alpha: the second header is one of beta",
+    ),
+    "an equivocation in another round": (
+        accuse(lambda public: sign_changed(public, INSTITUTIONS[0], round=1)),
+        "equivocation of alpha: BFL402",
+    ),
     "another initial model": (edit(Model, place.model_key(TASK, 0), digest="0" * 64), "not the task's initial model"),
 }
 

@@ -8,6 +8,7 @@ every version.
 from dataclasses import dataclass
 from itertools import pairwise
 
+from blockfl.audit.closing import verify_close, verify_header
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
 from blockfl.audit.terms import verify_terms
@@ -30,8 +31,6 @@ from blockfl.protocol.records import (
     Update,
     Vote,
 )
-from blockfl.protocol.strategy import compute_divisor
-from blockfl.protocol.submission import verify_header_signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +62,10 @@ def verify_task(history: History, task: Task) -> TaskProof:
     models = history.below(Model, f"model/{name}")
     updates = accepted = 0
     for round_ in rounds:
-        judged = _verify_round(history, task, round_)
-        verify_terms(task, round_, judged, models, {one.round: one for one in rounds})
-        updates += len(judged)
+        submitted = _list_updates(history, round_)
+        verify_terms(task, round_, submitted, models, {one.round: one for one in rounds})
+        _verify_round(history, task, round_, submitted)
+        updates += len(submitted)
         accepted += len(round_.accepted)
     _verify_versions(history, task, models)
     return TaskProof(
@@ -85,24 +85,26 @@ def verify_task(history: History, task: Task) -> TaskProof:
     )
 
 
-def _verify_round(history: History, task: Task, round_: Round) -> dict[str, Update]:
+def _list_updates(history: History, round_: Round) -> dict[str, Update]:
+    """Return what was submitted, by organisation; the accepted ones among them."""
     where = f"task {round_.task}, round {round_.round}"
-    updates = {
-        update.organisation: update for update in history.below(Update, f"update/{round_.task}/{round_.round:06d}")
-    }
-    for organisation, update in updates.items():
-        _verify_update(history, round_, organisation, update, where)
+    found = history.below(Update, f"update/{round_.task}/{round_.round:06d}")
+    updates = {update.organisation: update for update in found}
     for organisation in round_.accepted:
         if organisation not in updates or updates[organisation].state != "accepted":
             raise VerificationError(f"{where}: counts {organisation} as accepted, which has no accepted update")
-    weights = {part.organisation: part.weight for part in round_.participants}
-    total_weight = sum(weights[one] for one in round_.accepted)
-    if round_.state != "open" and round_.failure != "too few accepted":
-        total_weight = compute_divisor(task.spec.aggregation, total_weight)
-    if round_.total_weight != total_weight:
-        raise VerificationError(f"{where}: total weight {round_.total_weight} is not that of the accepted updates")
-    _verify_votes(history, round_, where)
     return updates
+
+
+def _verify_round(history: History, task: Task, round_: Round, updates: dict[str, Update]) -> None:
+    where = f"task {round_.task}, round {round_.round}"
+    for signed in history.below(SignedHeader, f"header/{round_.task}/{round_.round:06d}"):
+        if signed.header.organisation not in updates:
+            raise VerificationError(f"{where}: a header of {signed.header.organisation} has no record of its update")
+    for organisation, update in updates.items():
+        _verify_update(history, task, round_, organisation, update)
+    verify_close(history, task, round_, updates)
+    _verify_votes(history, round_, where)
 
 
 def _verify_votes(history: History, round_: Round, where: str) -> None:
@@ -126,23 +128,15 @@ def _verify_votes(history: History, round_: Round, where: str) -> None:
         )
 
 
-def _verify_update(history: History, round_: Round, organisation: str, update: Update, where: str) -> None:
-    where = f"{where}, update of {organisation}"
+def _verify_update(history: History, task: Task, round_: Round, organisation: str, update: Update) -> None:
+    where = f"task {round_.task}, round {round_.round}, update of {organisation}"
     signed = history.get(SignedHeader, place.header_key(round_.task, round_.round, organisation))
     if signed.header.record_digest != update.header_digest:
         raise VerificationError(f"{where}: the verdict is on another header than the one on the ledger")
-    part = round_.participant(organisation)
-    if part is None:
-        raise VerificationError(f"{where}: it takes no part in the round")
-    try:
-        verify_header_signature(signed, history.certificate(round_.task, organisation, part.certificate_digest))
-    except ProtocolError as error:
-        raise VerificationError(f"{where}: {error}") from error
-    withdrawal = place.withdrawal_key(organisation, part.certificate_digest)
+    verify_header(history, task, round_, signed, where)
+    withdrawal = place.withdrawal_key(organisation, signed.header.certificate_digest)
     if history.is_older(withdrawal, place.header_key(round_.task, round_.round, organisation)):
         raise VerificationError(f"{where}: signed with a certificate that {organisation} had withdrawn")
-    if signed.header.base_digest != round_.base_digest:
-        raise VerificationError(f"{where}: built on another model than the round's")
     if update.state != "accepted":
         return
     for index, digest in enumerate(signed.header.chunk_digests):

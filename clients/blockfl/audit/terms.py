@@ -22,12 +22,16 @@ def verify_terms(
     """
     spec = task.spec
     where = f"task {round_.task}, round {round_.round}"
+    if not round_.participants:
+        raise VerificationError(f"{where}: nobody takes part in it")
     samples = {one.organisation: one.samples for one in round_.participants}
     weights = compute_weights(samples, spec.samples_cap, spec.weight_cap)
     if {one.organisation: one.weight for one in round_.participants} != weights:
         raise VerificationError(f"{where}: the weights do not follow from the declared samples")
     count = spec.norms.adaptive.rounds if spec.norms and spec.norms.adaptive else 0
     latest = [one for one in models if 0 < one.version <= round_.base_version][-count:] if count else []
+    if not all(one.round in rounds for one in latest):
+        raise VerificationError(f"{where}: a version before it names a round that is not on the ledger")
     typical = [norms.typical_l2_micro for norms in [rounds[one.round].norms for one in latest] if norms]
     bound = choose_bound(spec, typical)
     bounds = compute_bounds(bound, max(weights.values()), spec.manifest.dimension)
