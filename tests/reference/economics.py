@@ -66,7 +66,7 @@ def settle(
         elif name in facts.round_.rejected:
             code = facts.updates[name].code
             share = policy.format
-            if code in ("BFL416", "BFL417"):
+            if code in ("BFL416", "BFL417", "BFL419", "BFL420", "BFL421"):
                 share = policy.norm
             if code in ("BFL410", "BFL411", "BFL412", "BFL413"):
                 share = policy.seal

@@ -21,7 +21,9 @@ from typer.main import get_command
 from blockfl.cli.main import app
 from blockfl.contract.authority import compute_creator_digest
 from blockfl.protocol.codes import Code
+from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.place import settlement_key, withdrawal_key
+from blockfl.protocol.rules import JUDGING
 from blockfl.protocol.seal import encode_public_key
 from support.contract import make_registered_world
 from support.credit_examples import make_credit_examples
@@ -444,6 +446,24 @@ def test_a_transaction_is_for_the_callers_that_its_row_names(
         # What these two are about is the caller's own, which is alpha's here.
         others = {"beta", "delta"} if function in ("UploadChunk", "ReportMetrics") else set()
         assert allowed - others == list_callers(row[1], call) - others
+
+
+# Economics
+
+
+def test_the_page_about_economics_gives_the_defaults() -> None:
+    text = (ROOT / "docs" / "economics.md").read_text()
+    defaults = text.partition("\n## Defaults\n")[2].partition("\n## ")[0]
+    told = {name: int(number.replace(" ", "")) for name, number in re.findall(r"`(\w+)` ([\d ]*\d)", defaults)}
+    rows = read_table(text, "Penalties")
+    told |= {list_quoted(row[3])[0]: int(row[1].split(",")[0]) for row in rows}
+    assert told == DEFAULT_ECONOMICS.model_dump()
+
+
+def test_the_page_about_economics_has_a_penalty_for_every_verdict() -> None:
+    rows = read_table((ROOT / "docs" / "economics.md").read_text(), "Penalties")
+    codes = [code for row in rows for code in list_codes(row[2])]
+    assert sorted(codes) == sorted({"BFL408", *(rule.code.identifier for rule in JUDGING)})
 
 
 # The two commands, and all others

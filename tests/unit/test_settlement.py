@@ -15,6 +15,7 @@ from blockfl.protocol.economics import DEFAULT_ECONOMICS, Credit, Score, Settlem
 from blockfl.protocol.records import Metrics, Model, Vote
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
+from blockfl.protocol.rules import JUDGING
 from blockfl.protocol.settlement import (
     Facts,
     check_scoring,
@@ -97,21 +98,14 @@ def settle(facts: Facts, treasury: int = 100_000, **changes: Any) -> Settlement:
 
 
 ALL = dict.fromkeys(INSTITUTIONS, "accepted")
-VERDICTS = st.sampled_from(
-    [
-        "accepted",
-        "absent",
-        "equivocated",
-        "unjudged",
-        "BFL409",
-        "BFL410",
-        "BFL412",
-        "BFL414",
-        "BFL415",
-        "BFL416",
-        "BFL417",
-    ]
-)
+CODES = sorted({rule.code.identifier for rule in JUDGING})
+VERDICTS = st.sampled_from(["accepted", "absent", "equivocated", "unjudged", *CODES])
+SHARES = {
+    **dict.fromkeys(("BFL416", "BFL417", "BFL419", "BFL420", "BFL421"), POLICY.norm),
+    **dict.fromkeys(("BFL410", "BFL411", "BFL412", "BFL413"), POLICY.seal),
+    **dict.fromkeys(("BFL414", "BFL415", "BFL418"), POLICY.format),
+    "BFL409": POLICY.late,
+}
 
 
 @given(
@@ -152,8 +146,7 @@ def test_every_settlement_is_that_of_the_reference_and_conserves_the_credits(
 @pytest.mark.parametrize(
     ("verdict", "share"),
     [
-        ("equivocated", POLICY.equivocation), ("BFL416", POLICY.norm), ("BFL417", POLICY.norm),
-        ("BFL410", POLICY.seal), ("BFL412", POLICY.seal), ("BFL414", POLICY.format), ("BFL409", POLICY.late),
+        ("equivocated", POLICY.equivocation), *SHARES.items(),
         ("absent", POLICY.absence), ("unjudged", 0), ("accepted", 0),
     ],
 )  # fmt: skip
@@ -162,6 +155,10 @@ def test_each_verdict_costs_its_share_of_the_required_stake(verdict: str, share:
     assert outcome.penalty == 5000 * share // 1000
     assert outcome.standing.slashed == outcome.penalty
     assert (outcome.reward > 0) == (verdict == "accepted")
+
+
+def test_every_code_that_a_verdict_can_have_has_a_penalty() -> None:
+    assert sorted(SHARES) == CODES
 
 
 def test_absences_in_a_row_cost_more_each_time_up_to_a_limit() -> None:
