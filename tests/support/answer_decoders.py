@@ -21,6 +21,9 @@ from blockfl.fabric.broadcast import _read_answer
 from blockfl.fabric.chaincode_definition import DEFAULT_POLICY, ChaincodeDefinition, _application_policy
 from blockfl.fabric.channel_spec import OrganisationSpec, check_organisations
 from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.config_changes import add_organisation, revoke_certificates
+from blockfl.fabric.config_difference import describe_difference, list_revoked, read_membership
+from blockfl.fabric.config_update import compute_update, preview_update
 from blockfl.fabric.deliver import _decode_answer
 from blockfl.fabric.endorser import Endorser
 from blockfl.fabric.endpoint import Endpoint
@@ -44,7 +47,7 @@ from blockfl.fabric.transaction import Proposal, assemble_payload, build_proposa
 from blockfl.fabric.wire import encode_bytes, encode_integer
 from support.channel import make_channel
 from support.decoders import Decoder
-from support.fabric_decoders import msps, of, policies, small_blocks
+from support.fabric_decoders import make_channel_config, msps, of, policies, small_blocks, updates
 from support.organisation import Organisation, make_organisation
 
 DEFINITION = ChaincodeDefinition(name="app", version="1.0")
@@ -308,7 +311,7 @@ def stranger() -> Identity:
 
 @cache
 def channel_msps() -> Any:
-    return ChannelConfig.from_block(make_channel().genesis).msps
+    return make_channel_config().msps
 
 
 @cache
@@ -338,6 +341,33 @@ def organisation_to_join(content: bytes) -> None:
     assert spec.msp_id
 
 
+def described_update(content: bytes) -> None:
+    """What an administrator is shown of an update before signing."""
+    config = make_channel_config()
+    after = preview_update(config, content)
+    lines = describe_difference(config, after)
+    assert lines or config.config.channel_group == after.config.channel_group
+
+
+@cache
+def described_updates() -> Sequence[bytes]:
+    """A batch changes; an organisation joins."""
+    now = make_channel_config()
+    joining = add_organisation(now, make_organisation("epsilon").spec(anchor=7999))
+    return *updates(), compute_update(now.config, joining, now.channel_id)
+
+
+def revocation_list(content: bytes) -> None:
+    config = make_channel_config()
+    changed = ChannelConfig.from_config(revoke_certificates(config, "alpha", content), config.channel_id)
+    assert list_revoked(read_membership(changed, "alpha"))
+
+
+def revocation_lists() -> Sequence[bytes]:
+    alpha = make_channel().organisations["alpha"]
+    return (alpha.signing.revoke([alpha.signer("thief").identity.certificate_pem]),)
+
+
 DECODERS: tuple[Decoder, ...] = (
     of("deliver: block", delivered, (GatewayError,), deliveries, max_bytes=8192),
     of("broadcast: acknowledgement", acknowledged, (), acknowledgements, max_bytes=256),
@@ -352,5 +382,7 @@ DECODERS: tuple[Decoder, ...] = (
     of("gateway: events", events, (GatewayError,), event_responses),
     of("endorsement policy of a definition", policy_of_a_definition, (ConfigError,), policies, max_bytes=2048),
     of("principal", satisfied, (ConfigError,), principals, max_bytes=3000),
+    of("configuration update described", described_update, (ConfigError,), described_updates),
+    of("revocation list", revocation_list, (ConfigError,), revocation_lists, form="text", max_bytes=1024),
     of("organisation that joins", organisation_to_join, (ConfigError,), msps, max_bytes=8192),
 )

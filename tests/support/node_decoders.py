@@ -14,7 +14,7 @@ from typing import Any
 
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
-from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2
+from fabric_protos.peer import chaincode_event_pb2, chaincode_pb2, chaincode_shim_pb2, proposal_response_pb2
 from fabric_protos.peer.lifecycle import lifecycle_pb2
 from google.protobuf.message import DecodeError
 
@@ -24,6 +24,7 @@ from blockfl.fabric.config_update import build_update_envelope, compute_update, 
 from blockfl.fabric.deliver import seek_from, seek_newest, sign_seek
 from blockfl.fabric.embedded.admission import Admission
 from blockfl.fabric.embedded.contract_host import ContractHost
+from blockfl.fabric.embedded.contract_stream import ContractStream, _scan_message, _settle
 from blockfl.fabric.embedded.definition import LIFECYCLE, _decode_definition, field_key
 from blockfl.fabric.embedded.deliver_service import DeliverService, _Refusal
 from blockfl.fabric.embedded.installation import Installation
@@ -34,7 +35,7 @@ from blockfl.fabric.embedded.reconfiguration import build_config_transaction
 from blockfl.fabric.embedded.simulator import SimulationError, Simulator
 from blockfl.fabric.embedded.store import Committed
 from blockfl.fabric.embedded.system_contracts import SystemContracts
-from blockfl.fabric.errors import BlockError, NodeError
+from blockfl.fabric.errors import BlockError, NodeError, ShimError
 from blockfl.fabric.lifecycle import CollectionSpec
 from blockfl.fabric.policy import signature_policy
 from blockfl.fabric.validate import SignatureCache
@@ -295,6 +296,67 @@ def batches() -> Sequence[bytes]:
     return tuple(bytes(one.SerializeToString()) for one in made)
 
 
+class Registering:
+    """A connection on which a contract service says this first."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.written: list[bytes] = []
+
+    async def read(self) -> bytes:
+        """What it says."""
+        return self._content
+
+    async def write(self, message: bytes) -> None:
+        """What it is told."""
+        self.written.append(message)
+
+
+def registration(content: bytes) -> None:
+    service_side = Registering(content)
+    drive(ContractStream(service_side, "app:00").register())
+    assert len(service_side.written) == 2
+
+
+def registrations() -> Sequence[bytes]:
+    kinds = chaincode_shim_pb2.ChaincodeMessage
+    payload = chaincode_pb2.ChaincodeID(name="app:00").SerializeToString()
+    return tuple(bytes(kinds(type=kind, payload=payload).SerializeToString()) for kind in (kinds.REGISTER, kinds.READY))
+
+
+class Settled:
+    """Takes an answer, or why there is none."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    def set_result(self, answer: Any) -> None:
+        """An answer."""
+        self.given.append(answer)
+
+    def set_exception(self, error: Exception) -> None:
+        """No answer."""
+        raise error
+
+
+def contract_answer(content: bytes) -> None:
+    answer: Any = Settled()
+    kind, *_ = _scan_message(content)
+    _settle(answer, kind, content)
+    (found,) = answer.given
+    assert found.message == content
+    assert isinstance(found.response.status, int)
+
+
+def contract_answers() -> Sequence[bytes]:
+    kinds = chaincode_shim_pb2.ChaincodeMessage
+    event = chaincode_event_pb2.ChaincodeEvent(chaincode_id="app", tx_id="ab", event_name="E")
+    payload = proposal_response_pb2.Response(status=200, payload=b"v").SerializeToString()
+    done = kinds(type=kinds.COMPLETED, payload=payload, txid="ab", channel_id="fed", chaincode_event=event)
+    failed = kinds(type=kinds.ERROR, payload=b"no", txid="ab", channel_id="fed")
+    return bytes(done.SerializeToString()), bytes(failed.SerializeToString())
+
+
 def committed(content: bytes) -> None:
     found = Committed.decode(content)
     assert min(found.height, found.config_block, *found.private_heights.values()) >= 0
@@ -317,5 +379,7 @@ DECODERS: tuple[Decoder, ...] = (
     of("node: call of the lifecycle", call_lifecycle, (LifecycleRefusal,), lifecycle_calls, max_bytes=1024),
     of("node: query of the ledger", query_ledger, (SimulationError,), ledger_queries, max_bytes=512),
     of("node: contract's batch of writes", write_batch, (SimulationError,), batches, max_bytes=1024),
+    of("node: contract's registration", registration, (ShimError,), registrations, max_bytes=256),
+    of("node: contract's answer", contract_answer, (ShimError, ValueError), contract_answers, max_bytes=512),
     of("node: how far the state is", committed, (NodeError,), heights, form="json", max_bytes=512),
 )

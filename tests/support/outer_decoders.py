@@ -24,7 +24,7 @@ from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.errors import ConfigError, NodeError, ShimError
 from blockfl.fabric.events import FileCheckpoint
 from blockfl.fabric.identity import create_private_key, private_key_pem
-from blockfl.fabric.participation import Membership
+from blockfl.fabric.participation import Membership, _decode_answer
 from blockfl.institution.dataset import load_dataset
 from blockfl.institution.errors import DataError, OutboxError
 from blockfl.institution.frames import PREFIX, FrameError, Message, decode_prefix, decode_reply, decode_request
@@ -284,11 +284,7 @@ def load_checkpoint(content: bytes) -> None:
 
 
 def decode_participation(content: bytes) -> None:
-    try:
-        said = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise NodeError("not JSON") from error
-    assert isinstance(Membership.parse(said, "127.0.0.1:1").height, int)
+    assert isinstance(Membership.parse(_decode_answer(content), "127.0.0.1:1").height, int)
 
 
 def load_table(content: bytes) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from fabric_protos.common import configtx_pb2
 from fabric_protos.msp import msp_config_pb2, msp_principal_pb2
 from fabric_protos.peer import collection_pb2
 from fabric_protos.peer.lifecycle import db_pb2
@@ -18,6 +23,8 @@ from blockfl.fabric.broadcast import _read_answer
 from blockfl.fabric.channel_spec import OrganisationSpec, check_organisations
 from blockfl.fabric.collection import decode_collections
 from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.config_changes import revoke_certificates
+from blockfl.fabric.config_difference import describe_difference
 from blockfl.fabric.deliver import _decode_answer
 from blockfl.fabric.embedded.blocks import BlockStore
 from blockfl.fabric.embedded.definition import decode_state_data, read_collection, read_definition
@@ -29,6 +36,7 @@ from blockfl.fabric.embedded.store import Committed, StateStore
 from blockfl.fabric.errors import BlockError, ConfigError, GatewayError, NodeError
 from blockfl.fabric.events import FileCheckpoint, Patience, _decode_events
 from blockfl.fabric.memory_state import MemoryState
+from blockfl.fabric.participation import _decode_answer as _decode_participation
 from blockfl.fabric.rwset import Version
 from blockfl.fabric.validate import StateValue
 from blockfl.institution.frames import FrameError
@@ -166,6 +174,41 @@ def test_a_configuration_update_that_is_no_envelope_is_not_ordered() -> None:
     channel = make_channel()
     with pytest.raises(BlockError, match="the configuration update was not ordered"):
         build_config_transaction(GARBAGE, ChannelConfig.from_block(channel.genesis), channel.orderer)
+
+
+def test_a_revocation_list_with_an_issuer_that_cannot_be_read_is_refused() -> None:
+    channel = make_channel()
+    alpha = channel.organisations["alpha"]
+    good = x509.load_pem_x509_crl(alpha.signing.revoke([alpha.signer("thief").identity.certificate_pem]))
+    der = good.public_bytes(Encoding.DER)
+    assert der.count(b"\x0c\x08ca.alpha") == 1
+    text = base64.encodebytes(der.replace(b"\x0c\x08ca.alpha", b"\x81\x08ca.alpha"))
+    broken = b"-----BEGIN X509 CRL-----\n" + text + b"-----END X509 CRL-----\n"
+    with pytest.raises(ConfigError, match="expected a certificate revocation list in PEM, cannot parse it"):
+        revoke_certificates(ChannelConfig.from_block(channel.genesis), "alpha", broken)
+
+
+def test_an_update_with_an_authority_that_cannot_be_read_is_not_described() -> None:
+    """Whoever is to sign must not be shown half of what it means."""
+    before = ChannelConfig.from_block(make_channel().genesis)
+    wanted = configtx_pb2.Config()
+    wanted.CopyFrom(before.config)
+    value = wanted.channel_group.groups["Application"].groups["alpha"].values["MSP"]
+    membership = msp_config_pb2.MSPConfig.FromString(value.value)
+    fabric = msp_config_pb2.FabricMSPConfig.FromString(membership.config)
+    fabric.tls_root_certs.append(b"none")
+    membership.config = fabric.SerializeToString()
+    value.value = membership.SerializeToString()
+    after = replace(before, config=wanted)
+    with pytest.raises(ConfigError, match=r"a membership in the configuration cannot be read: .*; do not sign this"):
+        describe_difference(before, after)
+
+
+@pytest.mark.parametrize("content", [DEEP, b"[", b"\xff", b"no"])
+def test_what_an_ordering_node_says_that_is_no_json_is_its_text(content: bytes) -> None:
+    assert _decode_participation(content) == content.decode(errors="replace")
+    assert _decode_participation(b"") is None
+    assert _decode_participation(b"{}") == {}
 
 
 # --- the embedded node

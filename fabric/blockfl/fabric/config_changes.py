@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from fabric_protos.common import configtx_pb2
 from fabric_protos.msp import msp_config_pb2
 from fabric_protos.orderer import configuration_pb2 as orderer_pb2
@@ -230,8 +231,11 @@ def _set_value(group: Any, key: str, value: Any) -> None:
 
 def _read_list(encoded: bytes) -> x509.CertificateRevocationList:
     try:
-        return x509.load_pem_x509_crl(encoded)
-    except ValueError as error:
+        found = x509.load_pem_x509_crl(encoded)
+        # What else is read of it later is parsed only then.
+        _ = found.issuer, found.extensions, found.signature_hash_algorithm, [one.serial_number for one in found]
+        return found
+    except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
         raise ConfigError(f"expected a certificate revocation list in PEM, cannot parse it: {error}") from error
 
 
@@ -261,7 +265,7 @@ def _read_any_list(encoded: bytes) -> x509.CertificateRevocationList:
 def _is_signed(revocations: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
     try:
         return revocations.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         return False
 
 

@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from fabric_protos.msp import msp_config_pb2
+from google.protobuf.message import DecodeError
 
 from .authority import Authority
 from .config import APPLICATION, ORDERER, ChannelConfig, Consenter
-from .errors import ConfigError
+from .errors import ConfigError, IdentityError
+from .identity import parse_certificate
 
 _KINDS: Final = ("values", "policies")
 _ORGANISATIONS: Final = {APPLICATION: "peers", ORDERER: "ordering nodes"}
@@ -29,8 +32,14 @@ def describe_difference(before: ChannelConfig, after: ChannelConfig) -> tuple[st
     Args:
         before: the configuration in force.
         after: what it is to become, see `config_update.preview_update`.
+
+    Raises:
+        ConfigError: an organisation's membership holds what cannot be read, so that nobody can tell what it means.
     """
-    lines = list(_group((), before.config.channel_group, after.config.channel_group))
+    try:
+        lines = list(_group((), before.config.channel_group, after.config.channel_group))
+    except (ValueError, DecodeError, IdentityError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"a membership in the configuration cannot be read: {error}; do not sign this") from error
     # An organisation that is in both groups has one membership: it changes once.
     return tuple(dict.fromkeys([*_consenters(before, after), *lines]))
 
@@ -161,7 +170,7 @@ def _name(path: tuple[str, ...]) -> str:
 
 
 def _fingerprints(certificates: Sequence[bytes]) -> str:
-    return ", ".join(x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex() for pem in certificates)
+    return ", ".join(parse_certificate(pem).fingerprint(hashes.SHA256()).hex() for pem in certificates)
 
 
 def _read_list(encoded: bytes) -> x509.CertificateRevocationList:

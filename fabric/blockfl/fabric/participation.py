@@ -130,10 +130,7 @@ class Participation:
             raise NodeError(f"the ordering node {self.address} cannot be asked: {error}") from error
         finally:
             connection.close()
-        try:
-            return answer.status, json.loads(content) if content else None
-        except ValueError:
-            return answer.status, content.decode(errors="replace").strip()
+        return answer.status, _decode_answer(content)
 
     def _tls(self) -> ssl.SSLContext:
         try:
@@ -156,3 +153,11 @@ def _form(name: str, content: bytes) -> tuple[bytes, str]:
         "Content-Type: application/octet-stream\r\n\r\n"
     )
     return head.encode() + content + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def _decode_answer(content: bytes) -> Any:
+    """What an answer says: JSON, None when it is empty, otherwise its text."""
+    try:
+        return json.loads(content) if content else None
+    except (ValueError, RecursionError):
+        return content.decode(errors="replace").strip()
