@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from attacks.bout import Bout
+from attacks.bout import AHEAD_S, Bout
 from attacks.catalogue import Outcome, attack, invalid, outvoted, refused, succeeded, without_effect
 from attacks.observation import attempt, attempt_all
 from blockfl.contract.state import State
@@ -189,9 +189,12 @@ async def other_key(bout: Bout) -> Outcome:
     await bout.open()
     new = encode_public_key(X25519PrivateKey.from_private_bytes(b"n" * 32))
     old = encode_public_key(bout.arena.opening_keys["regulator"])
-    await bout.network.submit("regulator", "RegisterCommitteeKey", new)
+    # By a clock that goes ahead: keys may be changed once in ten seconds.
+    with bout.network.clock("regulator", AHEAD_S // 2):
+        await bout.network.submit("regulator", "RegisterCommitteeKey", new)
     await bout.contribute("delta")
-    await bout.network.submit("regulator", "RegisterCommitteeKey", old)
+    with bout.network.clock("regulator", AHEAD_S):
+        await bout.network.submit("regulator", "RegisterCommitteeKey", old)
     kept = (await bout.scenario.round(bout.number)).committee == bout.round.committee
     return without_effect("the round keeps its keys") if kept else succeeded("another key in mid-round")
 

@@ -226,6 +226,19 @@ async def reupload(bout: Bout) -> Outcome:
 
 
 @attack(
+    "endless re-enrolment",
+    by="institution",
+    does="Enrols again and again with other samples, so that no opening of a round would ever be valid.",
+    expect=refused(Code.CHANGED_LATELY),
+)
+async def reenrol(bout: Bout) -> Outcome:
+    other = await bout.arena.begin_anew(bout.terms)
+    outcome = await attempt(other.network.submit("delta", "Enrol", other.task, "86"))
+    await other.finish()
+    return outcome
+
+
+@attack(
     "block flood",
     by="institution",
     does=f"Makes {FLOOD} blocks between upload and judgement; sealed chunks live for 100 000.",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from attacks.bout import ATTACKER, Bout
+from attacks.bout import AHEAD_S, ATTACKER, Bout
 from attacks.catalogue import Outcome, attack, outvoted, refused, rejected, succeeded
 from attacks.observation import attempt, attempt_all
 from attacks.terms import ADAPTIVE, PLAIN, ROBUST, STRICT, WIDE, Terms
@@ -212,7 +212,9 @@ for _poison in POISONS:
 async def declare_a_million(bout: Bout) -> int:
     """Enrol anew with a million samples in a task of its own; return the weight that this gives."""
     other = await bout.arena.begin_anew(bout.terms)
-    await other.network.submit(ATTACKER, "Enrol", other.task, "1000000")
+    # By a clock that goes ahead: an enrolment may be changed once in ten seconds.
+    with other.network.clock(ATTACKER, AHEAD_S):
+        await other.network.submit(ATTACKER, "Enrol", other.task, "1000000")
     await other.open()
     await other.finish()
     return other.weight

@@ -239,5 +239,5 @@ class TestRoles:
     async def test_the_committee_alone_cannot_use_the_contracts_own_transactions(self, running: Running) -> None:
         _, network = running
         key = encode_public_key(X25519PrivateKey.from_private_bytes(b"7" * 32))
-        with not_endorsed():
+        with not_endorsed(), network.clock("university", 28):
             await network.submit("university", "RegisterCommitteeKey", key, endorsers=COMMITTEE)

@@ -71,7 +71,8 @@ async def test_an_institution_is_back_with_another_certificate(tmp_path: Path, l
                 await network.submit("gamma", "Enrol", "heart", "30")
             await scenario.contribute("alpha", "beta", "delta")
             await scenario.close()
-            await network.submit("gamma", "Enrol", "heart", "30")
+            with network.clock("gamma", 28):
+                await network.submit("gamma", "Enrol", "heart", "30")
             await scenario.attest()
             await scenario.publish(1, scenario.initial_model)
             part = (await scenario.open(2)).participant("gamma")

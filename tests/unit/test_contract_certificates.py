@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.fabric.identity import Identity, Signer
 from blockfl.protocol.codes import Code
+from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.records import Round, Withdrawal
 from support.contract import make_registered_world, make_scenario, refused
 from support.federation import make_certificate
@@ -90,6 +91,7 @@ async def test_every_call_of_a_withdrawn_certificate_is_refused_and_another_one_
     with refused(Code.CERTIFICATE_WITHDRAWN):
         await world.submit("alpha", "WithdrawCertificate", "ab" * 32)
     renew(world, "alpha")
+    world.now_ms += CHANGE_INTERVAL_MS
     await world.submit("alpha", "Enrol", "heart", "5")
 
 
@@ -163,6 +165,7 @@ class TestOpenRound:
         _, world = await make_scenario()
         digest = await withdraw(world, "gamma")
         renew(world, "gamma")
+        world.now_ms += CHANGE_INTERVAL_MS
         await world.submit("gamma", "Enrol", "heart", "30")
         done = await world.submit("regulator", "OpenRound", "heart", "1")
         part = Round.decode(done.payload).participant("gamma")

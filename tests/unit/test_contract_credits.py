@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Receipt, Score, Settlement
+from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.seal import encode_public_key
 from support.contract import make_scenario, not_endorsed, refused
 from support.federation import INSTITUTIONS, SAMPLES
@@ -110,8 +111,10 @@ class TestStake:
 
     async def test_declaring_more_takes_more(self) -> None:
         task = await make_paid_task()
+        task.world.now_ms += CHANGE_INTERVAL_MS
         await task.world.submit("gamma", "Enrol", "heart", "40")
         assert task.standing("gamma").stake == POLICY.stake_base + 40 * POLICY.stake_per_sample
+        task.world.now_ms += CHANGE_INTERVAL_MS
         with refused(Code.BALANCE):
             await task.world.submit("gamma", "Enrol", "heart", "5000")
 
@@ -136,6 +139,12 @@ class TestStake:
         await task.world.submit("beta", "Withdraw", "heart")
         await task.enrol("alpha")
         assert task.standing("alpha").stake == stake("alpha")
+        # Otherwise a stake that comes and goes would keep rounds from opening.
+        await task.world.submit("alpha", "Withdraw", "heart")
+        with refused(Code.CHANGED_LATELY):
+            await task.enrol("alpha")
+        task.world.now_ms += CHANGE_INTERVAL_MS
+        await task.enrol("alpha")
         task.check_conserved()
 
     async def test_repeating_an_enrolment_during_a_round_changes_nothing(self) -> None:

@@ -228,6 +228,15 @@ class TestPublishModel:
         assert (model.digest, liar in model.voters) == (DIGEST, False)
         assert Vote.decode(world.get(f"vote/heart/000001/{liar}") or b"").digest == OTHER
 
+    async def test_two_members_who_rewrite_the_sum_s_record_change_no_weight(self) -> None:
+        scenario, world = await attested()
+        aggregate = await scenario.aggregate()
+        forged = aggregate.model_copy(update={"total_weight": 1, "accepted": aggregate.accepted[:1]})
+        world.force("", "aggregate/heart/000001", forged.encode())
+        await scenario.publish(1, scenario.initial_model)
+        model, round_ = await scenario.model(1), await scenario.round()
+        assert (model.total_weight, model.accepted) == (round_.total_weight, round_.accepted)
+
     async def test_the_same_vote_again_writes_nothing_and_another_is_refused(self) -> None:
         scenario, world = await attested()
         await vote(world, "university")

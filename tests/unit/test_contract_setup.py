@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -12,8 +13,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.fabric.identity import Identity, Signer
-from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.canonical import MAX_RECORD_NAMES, compute_digest
 from blockfl.protocol.codes import Code
+from blockfl.protocol.limits import CHANGE_INTERVAL_MS
+from blockfl.protocol.model import manifest_of
 from blockfl.protocol.records import (
     CHUNK_BYTES,
     Consortium,
@@ -22,6 +25,7 @@ from blockfl.protocol.records import (
     Model,
     Progress,
     Task,
+    TaskSpec,
 )
 from blockfl.protocol.seal import encode_public_key
 from support.contract import make_registered_world, make_scenario, not_endorsed, refused, upload_model_chunk
@@ -138,6 +142,10 @@ class TestRegisterCommitteeKey:
         world.now_ms += 1
         again = await world.submit("regulator", "RegisterCommitteeKey", first)
         assert (again.written, again.payload) == ([], done.payload)
+        world.now_ms += CHANGE_INTERVAL_MS - 2
+        with refused(Code.CHANGED_LATELY, "opening key of regulator"):
+            await world.submit("regulator", "RegisterCommitteeKey", second)
+        world.now_ms += 1
         await world.submit("regulator", "RegisterCommitteeKey", second)
         assert second.encode() in (await world.evaluate("alpha", "ListCommitteeKeys"))
 
@@ -154,6 +162,19 @@ class TestRegisterCommitteeKey:
 
 
 class TestCreateTask:
+    async def test_refuses_a_task_whose_record_nobody_could_read(self) -> None:
+        """The record has a few names more than the specification, which is at the limit by itself."""
+        world = await make_registered_world()
+        spec, _ = make_spec()
+        names = [f"{number:04}" + '":' * 98 for number in range(488)]
+        manifest = manifest_of({name: np.zeros(1, np.float32) for name in names})
+        crowded = spec.model_copy(update={"manifest": manifest})
+        left = MAX_RECORD_NAMES - crowded.encode().count(b'":')
+        filled = crowded.model_copy(update={"title": '":' * left})
+        assert TaskSpec.decode(filled.encode()) == filled
+        with refused(Code.MALFORMED, "Task: expected at most"):
+            await world.submit("coordinator", "CreateTask", filled.encode())
+
     async def test_writes_the_task_its_progress_and_version_0(self) -> None:
         world = await make_registered_world()
         spec, _ = make_spec()
@@ -289,6 +310,11 @@ class TestEnrol:
 
     async def test_terms_change_between_rounds_only(self) -> None:
         scenario, world = await make_scenario()
+        world.now_ms += CHANGE_INTERVAL_MS - 1
+        with refused(Code.CHANGED_LATELY, "enrolment of alpha in heart"):
+            await world.submit("alpha", "Enrol", "heart", "200")
+        assert (await world.submit("alpha", "Enrol", "heart", "199")).written == []
+        world.now_ms += 1
         assert (await world.submit("alpha", "Enrol", "heart", "200")).written == ["enrolment/heart/alpha"]
         await scenario.open()
         assert (await world.submit("alpha", "Enrol", "heart", "200")).written == []
@@ -296,6 +322,7 @@ class TestEnrol:
             await world.submit("alpha", "Enrol", "heart", "199")
         await scenario.contribute()
         await scenario.close()
+        world.now_ms += CHANGE_INTERVAL_MS
         assert (await world.submit("alpha", "Enrol", "heart", "199")).written == ["enrolment/heart/alpha"]
 
     async def test_a_renewed_certificate_is_enrolled_between_rounds_and_signs_from_then_on(self) -> None:
@@ -303,6 +330,7 @@ class TestEnrol:
         key = ec.derive_private_key(77, ec.SECP256R1())
         renewed = Identity(msp_id="alpha", certificate_pem=make_certificate("alpha", key).encode())
         world.signers["alpha"] = Signer(renewed, key)
+        world.now_ms += CHANGE_INTERVAL_MS
         done = await world.submit("alpha", "Enrol", "heart", "199")
         assert Enrolment.decode(done.payload).certificate.encode() == renewed.certificate_pem
         await scenario.open()

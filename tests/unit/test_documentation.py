@@ -22,6 +22,7 @@ from blockfl.cli.main import app
 from blockfl.contract.authority import compute_creator_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
+from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.place import settlement_key, withdrawal_key
 from blockfl.protocol.rules import JUDGING
 from blockfl.protocol.seal import encode_public_key
@@ -168,6 +169,7 @@ async def play() -> Mapping[str, Observed]:
     await scenario.attest()
     model = await scenario.publish(1, scenario.initial_model)
     await world.submit("alpha", "ReportMetrics", scenario.metrics("alpha", 1, model).encode())
+    world.now_ms += CHANGE_INTERVAL_MS
     await world.submit("alpha", "Enrol", scenario.task, "150")
     await scenario.open(2)
     world.now_ms += 3_600_000
@@ -205,6 +207,7 @@ async def play_for_credits(world: Watched) -> None:
     await task.create()
     await task.fund()
     await task.enrol()
+    world.now_ms += CHANGE_INTERVAL_MS
     await world.submit("alpha", "Enrol", "lungs", "150")
     for number in (1, 2):
         await task.play(number)
@@ -215,6 +218,7 @@ async def play_for_credits(world: Watched) -> None:
     await task.settle(3)
     for voter in ("alpha", "beta", "coordinator", "delta"):
         await world.submit(voter, "OverturnPenalty", "lungs", "3", "gamma")
+    world.now_ms += CHANGE_INTERVAL_MS
     await world.submit("alpha", "Enrol", "lungs", "160")
     await world.submit("alpha", "Transfer", "rent", "beta", "1")
     await world.submit("alpha", "Withdraw", "lungs")

@@ -70,6 +70,8 @@ class Setup:
         previous = await state.find(CommitteeKey, key)
         if previous and previous.public_key == public_key:
             return previous.encode()
+        if previous:
+            rule.check_change(f"the opening key of {state.caller}", previous.registered_at_ms, state.now_ms)
         record = CommitteeKey(organisation=state.caller, public_key=public_key, registered_at_ms=state.now_ms)
         await state.write(key, record)
         state.announce("CommitteeKeyRegistered", organisation=state.caller, detail=public_key)
@@ -122,13 +124,16 @@ class Setup:
         certificate, certificate_digest = describe_certificate(state.context.creator)
         key = place.enrolment_key(task, state.caller)
         previous = await state.find(Enrolment, key)
-        if previous and (previous.samples, previous.certificate_digest) == (samples, certificate_digest):
-            if spec.economics and await self._refill_stake(state, spec, samples):
-                state.announce("Enrolled", task=task, organisation=state.caller, detail=str(samples))
-            return previous.encode()
+        repeated = False
         if previous:
-            await self._require_no_open_round(state, task)
-        if spec.economics:
+            repeated = (previous.samples, previous.certificate_digest) == (samples, certificate_digest)
+            if repeated and not await self._refill_stake(state, spec, samples):
+                return previous.encode()
+            if not repeated:
+                await self._require_no_open_round(state, task)
+            what = f"the enrolment of {state.caller} in {task}"
+            rule.check_change(what, previous.enrolled_at_ms, state.now_ms)
+        if spec.economics and not repeated:
             if previous:
                 await require_settled(state, task, Code.STAKE_BOUND)
             await fill_stake(state, spec.economics, spec, samples, is_enrolled=False)

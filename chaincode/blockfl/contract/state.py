@@ -163,8 +163,14 @@ class State:
     # Writes
 
     async def write(self, key: str, record: Record) -> None:
-        """Write a record."""
-        await self.context.put_state(key, record.encode())
+        """Write a record that everybody can read again.
+
+        Raises:
+            ProtocolError: BFL301 if nobody could: what a transaction puts together may exceed what its parts did not.
+        """
+        encoded = record.encode()
+        type(record).decode(encoded)
+        await self.context.put_state(key, encoded)
 
     async def write_guarded(self, key: str, record: Record, threshold: int, committee: Organisations) -> None:
         """Write a new record that from then on only this many of the committee can write, with nobody else."""

@@ -30,6 +30,7 @@ from blockfl.protocol.optimiser import decode_version
 from blockfl.protocol.records import MINIMUM_ACCEPTED, Consortium, Deadlines, TaskSpec, Training
 from blockfl.protocol.strategy import FEDAVG
 
+_AMPLE_SUBMIT_S = 120
 app = typer.Typer(no_args_is_help=True)
 app.command(name="economics")(economics.show_economics)
 app.command()(economics.grant)
@@ -160,6 +161,11 @@ def create(
         f"institutions {', '.join(spec.institutions)}, {views.describe_strategy(spec)}, initial model {blob.digest}, "
         f"{submit_seconds} s to submit, {judge_seconds} s to judge, {publish_seconds} s to publish"
     )
+    if submit_seconds < _AMPLE_SUBMIT_S:
+        output.progress(
+            "time to submit is short: a committee member that holds its opening of a round back can take a minute of "
+            "it, until another opens the round (blockfl aggregator run --takeover)"
+        )
 
 
 @app.command(name="list")

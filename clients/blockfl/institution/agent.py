@@ -44,7 +44,9 @@ _RETRY_S, _RETRY_LIMIT_S = 0.5, 15.0
 _EVENTS_RETRY_S = 2.0
 _WAKING = frozenset({"RoundOpened", "RoundClosed", "RoundFailed", "ModelPublished"})
 _MAX_LOSS_MICRO = 10**15
-_RETRIED_CODES = frozenset({Code.BLOB_MISMATCH, Code.CHUNK_UNAVAILABLE, Code.MODEL_MISSING, Code.TASK_BUSY, None})
+_RETRIED_CODES = frozenset(
+    {Code.BLOB_MISMATCH, Code.CHUNK_UNAVAILABLE, Code.MODEL_MISSING, Code.TASK_BUSY, Code.CHANGED_LATELY, None}
+)
 """What may be different the next time one asks; None: the transaction was found invalid."""
 
 
@@ -224,7 +226,7 @@ class InstitutionAgent:
             try:
                 await self._ledger.enrol(self._name, self._samples)
             except RefusedError as error:
-                if error.code is not Code.TASK_BUSY:
+                if error.code not in (Code.TASK_BUSY, Code.CHANGED_LATELY):
                     raise
                 self._tell_once(0, "enrol", str(error))
                 return

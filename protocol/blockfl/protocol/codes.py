@@ -37,6 +37,7 @@ class Code(Enum):
     RECORD_UNKNOWN = ("BFL117", "no such record")
     TASK_BUSY = ("BFL118", "not while a round is open")
     OPENING_KEY = ("BFL119", "this organisation's opening key is not one that the update is sealed to")
+    CHANGED_LATELY = ("BFL120", "it was changed less than ten seconds ago")
 
     # 2xx: who may do what
     NOT_COORDINATOR = ("BFL201", "only the coordinator may do this")

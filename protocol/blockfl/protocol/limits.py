@@ -13,6 +13,9 @@ from pydantic import Field, StringConstraints, model_validator
 
 from blockfl.protocol.canonical import Decimal, Natural, Positive, Record
 
+CHANGE_INTERVAL_MS = 10_000
+"""How long an enrolment or an opening key stays before its owner may change it again: rounds cannot open while what
+they start from changes all the time."""
 MAX_TENSOR_BOUNDS = 512
 BoundMicro = Annotated[int, Field(ge=1, le=10**15)]
 CosineMicro = Annotated[int, Field(ge=-999_999, le=999_999)]

@@ -66,6 +66,9 @@ def publish_round(
 ) -> tuple[Round, Progress, Model] | None:
     """Return the records that the decisive vote writes: the round published, the progress, the new model version.
 
+    Whose updates count, and for how much, is the round's word, which a majority wrote, not that of the sum's record,
+    which the committee alone can write.
+
     Args:
         round_: A closed round.
         progress: Where its task stands.
@@ -88,8 +91,8 @@ def publish_round(
         base_digest=round_.base_digest,
         sum=aggregate.sum,
         scale=round_.scale,
-        total_weight=aggregate.total_weight,
-        accepted=aggregate.accepted,
+        total_weight=round_.total_weight,
+        accepted=round_.accepted,
         summed_by=aggregate.summed_by,
         voters=voters,
         published_at_ms=now_ms,

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Score
-from blockfl.protocol.limits import RoundNorms
+from blockfl.protocol.limits import CHANGE_INTERVAL_MS, RoundNorms
 from blockfl.protocol.records import (
     Aggregate,
     Blob,
@@ -162,6 +162,26 @@ def open_round(
         absent=(),
         total_weight=0,
     )
+
+
+def check_change(what: str, changed_at_ms: int, now_ms: int) -> None:
+    """Check that a record that rounds start from may be changed again.
+
+    Args:
+        what: the record, for the error.
+        changed_at_ms: when it was written last.
+        now_ms: the transaction's time.
+
+    Raises:
+        ProtocolError: BFL120.
+    """
+    again_ms = changed_at_ms + CHANGE_INTERVAL_MS
+    if now_ms < again_ms:
+        raise ProtocolError(
+            Code.CHANGED_LATELY,
+            f"{what} was changed at {changed_at_ms} and may be changed again from {again_ms} on, the transaction's "
+            f"time is {now_ms}: try again then",
+        )
 
 
 def check_accepting(round_: Round, now_ms: int) -> None:
