@@ -13,6 +13,7 @@ from blockfl.audit.credits import verify_credits
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Account, Payment, Score, Settlement, Standing
+from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from support.paid_task import PaidTask
 from support.recorded_world import Recorded, history_of, make_recorded_task
 
@@ -172,6 +173,7 @@ async def test_a_standing_that_was_the_same_once_before_is_not_taken_for_the_set
     world = task.world
     assert isinstance(world, Recorded)
     await world.submit("delta", "Withdraw", "heart")
+    world.now_ms += CHANGE_INTERVAL_MS
     await task.enrol("delta")
     await task.open(1)
     await task.contribute("alpha", "beta", "gamma", number=1)
