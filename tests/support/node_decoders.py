@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fabric_protos.common import common_pb2
+from fabric_protos.gateway import gateway_pb2
 from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import chaincode_event_pb2, chaincode_pb2, chaincode_shim_pb2, proposal_response_pb2
 from fabric_protos.peer.lifecycle import lifecycle_pb2
@@ -27,11 +28,13 @@ from blockfl.fabric.embedded.contract_host import ContractHost
 from blockfl.fabric.embedded.contract_stream import ContractStream, _scan_message, _settle
 from blockfl.fabric.embedded.definition import LIFECYCLE, _decode_definition, field_key
 from blockfl.fabric.embedded.deliver_service import DeliverService, _Refusal
+from blockfl.fabric.embedded.gateway_service import GatewayService
 from blockfl.fabric.embedded.installation import Installation
 from blockfl.fabric.embedded.lifecycle_contract import LifecycleContract, LifecycleRefusal
 from blockfl.fabric.embedded.lifecycle_state import Parameters
 from blockfl.fabric.embedded.operations import Operations
 from blockfl.fabric.embedded.reconfiguration import build_config_transaction
+from blockfl.fabric.embedded.rpc import RpcError
 from blockfl.fabric.embedded.simulator import SimulationError, Simulator
 from blockfl.fabric.embedded.store import Committed
 from blockfl.fabric.embedded.system_contracts import SystemContracts
@@ -39,6 +42,7 @@ from blockfl.fabric.errors import BlockError, NodeError, ShimError
 from blockfl.fabric.lifecycle import CollectionSpec
 from blockfl.fabric.policy import signature_policy
 from blockfl.fabric.validate import SignatureCache
+from blockfl.fabric.wire import encode_bytes
 from support.answer_decoders import channel_msps, drive
 from support.channel import CHANNEL, make_channel
 from support.decoders import Decoder
@@ -133,6 +137,86 @@ def reconfigurations() -> Sequence[bytes]:
     update = compute_update(now.config, wanted, now.channel_id)
     admins = [channel.organisations[name].signer("admin", "admin") for name in ("alpha", "beta")]
     return (build_update_envelope(update, [sign_update(update, one) for one in admins], channel.client),)
+
+
+# --- the gateway
+
+
+@cache
+def gateway() -> GatewayService:
+    """A gateway whose ledger takes every transaction and knows one event."""
+
+    async def order(_: bytes) -> None:
+        return None
+
+    async def wait_for_transaction(_: str) -> Any:
+        return SimpleNamespace(code=0, block_number=7)
+
+    async def events(number: int) -> list[Any]:
+        return [chaincode_event_pb2.ChaincodeEvent(chaincode_id="app", tx_id="ab", event_name="E")]
+
+    ledger: Any = SimpleNamespace(
+        config=make_channel_config(),
+        height=7,
+        order=order,
+        wait_for_transaction=wait_for_transaction,
+        transaction=lambda tx_id: None,
+    )
+    endorser: Any = SimpleNamespace(organisation="alpha")
+    blocks: Any = SimpleNamespace(events=events)
+    return GatewayService(
+        organisation="alpha",
+        endorsers={"alpha": endorser},
+        addresses={"alpha": "127.0.0.1:7051", "": "127.0.0.1:7050"},
+        ledger=ledger,
+        admission=service()._admission,
+        blocks=blocks,
+    )
+
+
+def submit(content: bytes) -> None:
+    assert drive(gateway()._submit(content)) == b""
+
+
+def submissions() -> Sequence[bytes]:
+    return tuple(
+        encode_bytes(1, b"ab") + encode_bytes(2, CHANNEL.encode()) + encode_bytes(3, envelope) for envelope in orders()
+    )
+
+
+def ask_outcome(content: bytes) -> None:
+    said = gateway_pb2.CommitStatusResponse.FromString(drive(gateway()._commit_status(content)))
+    assert said.block_number == 7
+
+
+def outcome_questions() -> Sequence[bytes]:
+    client = make_channel().client
+    request = gateway_pb2.CommitStatusRequest(
+        transaction_id="ab", channel_id=CHANNEL, identity=client.identity.serialized
+    ).SerializeToString()
+    signed = gateway_pb2.SignedCommitStatusRequest(request=request, signature=client.sign(request))
+    return (bytes(signed.SerializeToString()),)
+
+
+def ask_events(content: bytes) -> None:
+    stream: Any = gateway()._chaincode_events(content)
+    try:
+        assert gateway_pb2.ChaincodeEventsResponse.FromString(drive(anext(stream))).events
+    finally:
+        drive(stream.aclose())
+
+
+def event_questions() -> Sequence[bytes]:
+    client = make_channel().client
+    position = ab_pb2.SeekPosition
+    found = []
+    for start in (position(specified=ab_pb2.SeekSpecified(number=3)), position(oldest=ab_pb2.SeekOldest())):
+        request = gateway_pb2.ChaincodeEventsRequest(
+            channel_id=CHANNEL, chaincode_id="app", identity=client.identity.serialized, start_position=start
+        ).SerializeToString()
+        signed = gateway_pb2.SignedChaincodeEventsRequest(request=request, signature=client.sign(request))
+        found.append(bytes(signed.SerializeToString()))
+    return found
 
 
 # --- definitions
@@ -374,6 +458,9 @@ DECODERS: tuple[Decoder, ...] = (
     of("node: request for blocks", request_for_blocks, (_Refusal,), block_requests),
     of("node: positions of blocks", seek, (_Refusal,), seeks, max_bytes=256),
     of("node: transaction to order", to_order, (_Refusal,), orders, max_bytes=8192),
+    of("node: transaction submitted", submit, (RpcError,), submissions, max_bytes=8192),
+    of("node: question about an outcome", ask_outcome, (RpcError,), outcome_questions, max_bytes=2048),
+    of("node: question about events", ask_events, (RpcError,), event_questions, max_bytes=2048),
     of("node: configuration update to order", reconfigure, (BlockError,), reconfigurations, max_bytes=8192),
     of("node: definition on the ledger", definition_on_the_ledger, (NodeError,), definitions),
     of("node: call of the lifecycle", call_lifecycle, (LifecycleRefusal,), lifecycle_calls, max_bytes=1024),
