@@ -33,6 +33,7 @@ class Round:
     judge_ms: int
     publish_ms: int
     base: int
+    participants: tuple[str, ...] = INSTITUTIONS
     state: Literal["open", "closed", "published", "failed"] = "open"
     is_abandoned: bool = False
     updates: dict[str, Update] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class Rounds:
     all: dict[int, Round] = field(default_factory=dict)
     versions: list[int] = field(default_factory=lambda: [0])
     sums: set[int] = field(default_factory=set)
+    withdrawn: set[str] = field(default_factory=set)
 
     @property
     def last(self) -> int:
@@ -97,10 +99,13 @@ class Rounds:
             return "BFL606"
         end = now + self.submit_ms
         made = Round(end, end + self.judge_ms, end + self.judge_ms + self.publish_ms, base=len(self.versions) - 1)
+        made.participants = tuple(name for name in INSTITUTIONS if name not in self.withdrawn)
         return Change("RoundOpened", lambda: self.all.setdefault(number, made))
 
     def submit(self, caller: str, number: int, kind: str, now: int) -> Outcome:
         """SubmitUpdate, one of several headers that the institution could have signed."""
+        if caller in self.withdrawn:
+            return "BFL208"
         round_ = self.all[number]
         first = round_.updates.get(caller)
         if first and first.kind == kind:
@@ -115,6 +120,8 @@ class Rounds:
 
     def upload(self, caller: str, number: int, kind: str, now: int) -> Outcome:
         """UploadChunk, the one chunk of one of these headers."""
+        if caller in self.withdrawn:
+            return "BFL208"
         round_ = self.all[number]
         update = round_.updates.get(caller)
         if not update:
@@ -154,7 +161,7 @@ class Rounds:
         if round_.state != "open":
             return NOTHING
         unjudged = [one for one in round_.updates.values() if one.state == "submitted" and not one.has_equivocated]
-        missing = len(INSTITUTIONS) - len(round_.updates)
+        missing = len(round_.participants) - len(round_.updates)
         if now < round_.judge_ms and (unjudged or (missing and now < round_.submit_ms)):
             return "BFL106"
         honest = {name for name, one in round_.updates.items() if one.state == "accepted" and not one.has_equivocated}
@@ -243,6 +250,8 @@ class Rounds:
 
     def settle(self, caller: str, number: int, now: int) -> Outcome:
         """SettleRound, by any member."""
+        if caller in self.withdrawn:
+            return "BFL208"
         round_ = self.all.get(number)
         if not round_:
             return "BFL103"
@@ -253,6 +262,12 @@ class Rounds:
         if not round_.is_scored and now <= round_.score_ms:
             return "BFL605"
         return Change("RoundSettled", lambda: setattr(round_, "is_settled", True))
+
+    def withdraw_certificate(self, caller: str) -> Outcome:
+        """WithdrawCertificate, of the one that an institution uses, with itself."""
+        if caller in self.withdrawn:
+            return NOTHING
+        return Change("CertificateWithdrawn", lambda: self.withdrawn.add(caller))
 
     def _refuse(self, caller: str, number: int) -> str:
         """Why a round can have no sum and no model."""
