@@ -7,8 +7,9 @@ below, with the reason, by module and function; a test fails when an exception i
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -250,6 +251,7 @@ def list_path(start: str = "blockfl.contract.contract") -> dict[str, Path]:
     return found
 
 
+@cache
 def _find(name: str) -> Path | None:
     for room in ("protocol", "fabric", "chaincode"):
         path = ROOT / room / Path(*name.split("."))
@@ -261,15 +263,73 @@ def _find(name: str) -> Path | None:
 
 
 def _list_imported(name: str, path: Path) -> Iterator[str]:
+    for base, imported, _ in _list_names(name, path, ast.parse(path.read_text())):
+        yield base
+        yield f"{base}.{imported}"
+
+
+def _list_names(name: str, path: Path, tree: ast.AST) -> Iterator[tuple[str, str, str]]:
+    """Return of each import the module, the name in it ("" for all of the module), and what it is called here."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, "", alias.asname or alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            yield from ((base, alias.name, alias.asname or alias.name) for alias in node.names)
+
+
+def find_uses(module: str, source: str, guarded: Collection[str]) -> set[tuple[str, str]]:
+    """Return what a module imports of guarded ones, as module and name; a whole module or all of its names is "*".
+
+    A name that another module of ours has imported itself is followed to where it is from.
+    """
+    path = _find(module)
+    assert path is not None, module
+    uses = {_follow(base, name) for base, name, _ in _list_names(module, path, ast.parse(source))}
+    # Whoever has a package has what is in it.
+    return {(one, name) for one, name in uses if one in guarded or (name == "*" and _holds(one, guarded))}
+
+
+def _holds(package: str, guarded: Collection[str]) -> bool:
+    return any(one.startswith(f"{package}.") for one in guarded)
+
+
+def _follow(module: str, name: str) -> tuple[str, str]:
+    path = _find(module)
+    if name in ("", "*"):
+        return module, "*"
+    if _find(f"{module}.{name}") is not None:
+        return f"{module}.{name}", "*"
+    if path is None:
+        return module, name
+    for base, original in _find_bound(module, path, name):
+        if _find(base) is not None:
+            return _follow(base, original)
+    return module, name
+
+
+@cache
+def _find_bound(module: str, path: Path, name: str) -> list[tuple[str, str]]:
+    """Return where a module has a name from, if it is not its own."""
+    text = path.read_text()
+    names = _list_names(module, path, ast.parse(text)) if name in text else ()
+    return [(base, original) for base, original, called in names if called == name]
+
+
+def list_named(source: str, function: str) -> set[str]:
+    """Return every name in a function, and in whatever of its module it names."""
+    defined = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    named: set[str] = set()
+    waiting = [function]
+    while waiting:
+        node = defined.pop(waiting.pop(), None)
+        for one in ast.walk(node) if node else ():
+            if isinstance(one, ast.Name):
+                named.add(one.id)
+                waiting.append(one.id)
+    return named
 
 
 _AT_START: Final = "runs when the service starts, before any transaction"
@@ -288,6 +348,20 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "blockfl.fabric.chain": _SIGNATURES,
 }
 """Modules that are imported, but run no part of a transaction."""
+
+PROMISED: Final[Mapping[tuple[str, str], frozenset[str]]] = {
+    ("blockfl.contract.contract", "blockfl.contract.settings"): frozenset({"ContractSettings"}),
+    ("blockfl.contract.opener", "blockfl.contract.settings"): frozenset({"ContractSettings"}),
+    ("blockfl.contract.setup", "blockfl.contract.settings"): frozenset({"ContractSettings"}),
+    ("blockfl.contract.state", "blockfl.fabric.policy"): frozenset({"signature_policy"}),
+    ("blockfl.contract.authority", "blockfl.fabric.identity"): frozenset({"Identity"}),
+    ("blockfl.fabric.shim.contract", "blockfl.fabric.identity"): frozenset({"Identity"}),
+    ("blockfl.fabric.policy", "blockfl.fabric.identity"): frozenset({"Identity", "verify_signature"}),
+    ("blockfl.fabric.policy", "blockfl.fabric.msp"): frozenset({"MspManager"}),
+    ("blockfl.fabric.shim", "blockfl.fabric.shim.server"): frozenset({"ContractServer", "ServerTls"}),
+}
+"""What a module of the path may take of those above, or of those with an exception for all that they hold, by name."""
+GUARDED: Final = frozenset({*ELSEWHERE, "blockfl.fabric.identity", "blockfl.fabric.policy"})
 
 EXCEPTIONS: Final[Mapping[tuple[str, str, Kind], str]] = {
     (

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 import blockfl.protocol
-from support.determinism import ELSEWHERE, EXCEPTIONS, MODELS, NOT_CALLED, find_faults, is_excepted, list_path
+from support.determinism import (
+    ELSEWHERE,
+    EXCEPTIONS,
+    GUARDED,
+    MODELS,
+    NOT_CALLED,
+    PROMISED,
+    find_faults,
+    find_uses,
+    is_excepted,
+    list_named,
+    list_path,
+)
 
 PATH = list_path()
 LOOKED_AT = {name: path for name, path in PATH.items() if name not in ELSEWHERE}
@@ -53,6 +65,56 @@ def test_what_is_excepted_because_the_contract_does_not_call_it_is_not_called() 
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not names & set(NOT_CALLED), module
+
+
+def uses_of(module: str, source: str) -> dict[tuple[str, str], set[str]]:
+    found: dict[tuple[str, str], set[str]] = {}
+    for guarded, name in find_uses(module, source, GUARDED):
+        found.setdefault((module, guarded), set()).add(name)
+    return found
+
+
+def test_of_modules_that_are_not_looked_at_only_those_names_are_used_that_were_promised() -> None:
+    found: dict[tuple[str, str], set[str]] = {}
+    for module, path in LOOKED_AT.items():
+        found |= uses_of(module, path.read_text())
+    assert found == PROMISED
+
+
+@pytest.mark.parametrize(
+    ("source", "guarded", "name"),
+    [
+        ("from blockfl.fabric.msp import MspManager", "blockfl.fabric.msp", "MspManager"),
+        ("from blockfl.fabric.policy import MspManager", "blockfl.fabric.msp", "MspManager"),
+        ("from blockfl.fabric.policy import evaluate_signature_policy as f", "blockfl.fabric.policy", None),
+        ("from blockfl.fabric.shim import ContractServer", "blockfl.fabric.shim.server", "ContractServer"),
+        ("from blockfl.fabric.shim import stream", "blockfl.fabric.shim.stream", "*"),
+        ("from blockfl.fabric import chain as links", "blockfl.fabric.chain", "*"),
+        ("from blockfl.fabric.chain import *", "blockfl.fabric.chain", "*"),
+        ("import blockfl.fabric.endpoint", "blockfl.fabric.endpoint", "*"),
+        ("import blockfl.fabric", "blockfl.fabric", "*"),
+        ("from blockfl import fabric", "blockfl.fabric", "*"),
+        ("from ..fabric.msp import Msp", "blockfl.fabric.msp", "Msp"),
+        ("def f():\n    from blockfl.fabric.identity import create_private_key", "blockfl.fabric.identity", None),
+        ("from blockfl.contract.settings import ServiceSettings", "blockfl.contract.settings", "ServiceSettings"),
+    ],
+)
+def test_another_name_planted_into_the_contract_is_found(source: str, guarded: str, name: str | None) -> None:
+    module = "blockfl.contract.state"
+    spoilt = f"{PATH[module].read_text()}\n{source}\n"
+    more = {key: names - PROMISED.get(key, frozenset()) for key, names in uses_of(module, spoilt).items()}
+    (found,) = more.pop((module, guarded))
+    assert name in (found, None)
+    assert not any(more.values())
+
+
+def test_the_policy_that_the_contract_writes_takes_nobody_s_signature_into_account() -> None:
+    judges = {"MspManager", "verify_signature", "Identity"}
+    source = PATH["blockfl.fabric.policy"].read_text()
+    assert list_named(source, "signature_policy") > {"n_of_principals", "role_principal"}
+    assert not list_named(source, "signature_policy") & judges
+    planted = f"{source}\n\ndef role_principal(*signed):\n    return signing_identities(*signed)\n"
+    assert list_named(planted, "signature_policy") & judges
 
 
 PLANTED = {

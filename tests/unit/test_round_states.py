@@ -299,6 +299,8 @@ class RoundStates(RuleBasedStateMachine):
             blob, (chunk,) = split_blob(self.total(number))
             brought = self.model.bring_sum("coordinator", number)
             self.do(brought, "coordinator", "UploadModelChunk", "heart", blob.digest, transient={"chunk": chunk})
+            if number > 1 and 1 in self.model.sums:
+                self.attest("coordinator", number, 1)
             attested = self.model.attest("coordinator", number, number)
             arguments = ("heart", str(number), blob.encode())
             self.do(attested, "coordinator", "AttestAggregate", *arguments, endorsers=COMMITTEE)
@@ -390,6 +392,13 @@ class CommittedRoundStates(RoundStates):
         """Delta's: three are left, as many as a round needs."""
         digest = compute_certificate_digest(self.task.signers["delta"].identity.certificate_pem.decode())
         self.do(self.model.withdraw_certificate("delta"), "delta", "WithdrawCertificate", digest, is_held=is_held)
+
+    @precondition(lambda self: "delta" in self.model.withdrawn)
+    @rule(number=NUMBERS, kind=st.sampled_from(KINDS))
+    def go_on_with_a_withdrawn_certificate(self, number: int, kind: str) -> None:
+        self.submit("delta", number, kind, False)
+        self.upload("delta", number, kind)
+        self.settle("delta", number, False)
 
     @invariant()
     def who_withdrew_its_certificate_is_in_no_later_round(self) -> None:
