@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test attacks check format bench accuracy robustness economics docs lock compose images wheelhouse fuzz mutation clean
+.PHONY: help install demo test attacks check format bench commitments accuracy robustness economics docs lock compose images wheelhouse fuzz mutation clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ format: $(STAMP) ## Format the code
 
 bench: $(STAMP) ## Rounds and transactions, timed (result in build/bench)
 	$(BIN)/python -m benchmarks.bench --ledger $(LEDGER)
+
+commitments: $(STAMP) ## What commitments cost, against their limits: exit code 1 over them
+	$(BIN)/python -m benchmarks.commitment
 
 accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result in build/accuracy)
 	$(BIN)/python -m benchmarks.accuracy
