@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -61,6 +62,20 @@ def test_arrays_that_cannot_be_used_are_refused(tmp_path: Path, changes: dict[st
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(content)
+
+    with pytest.raises(DataError, match=r"not an \.npz archive"):
+        load_dataset(path, None, 0.25)
+
+
+@pytest.mark.parametrize(
+    "header", ["{(\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 50 + ",)}\n", "\0\n"]
+)
+def test_an_array_whose_header_is_damaged_is_refused(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "data.npz"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    with ZipFile(path, "w") as archive:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            archive.writestr(f"{name}.npy", array)
 
     with pytest.raises(DataError, match=r"not an \.npz archive"):
         load_dataset(path, None, 0.25)

@@ -6,11 +6,9 @@
 """
 
 import csv
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -56,23 +54,6 @@ def _check_array(name: str, array: object) -> None:
         raise DataError(f"{name}: sample {row} holds NaN or infinity; remove or impute it")
 
 
-_UNREADABLE: Final = (
-    *(
-        BadZipFile,
-        EOFError,
-        KeyError,
-        MemoryError,
-        NotImplementedError,
-        RuntimeError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-    ),
-    zlib.error,
-)
-"""What damaged or foreign archives make the standard library and numpy raise."""
-
-
 def load_dataset(path: Path, label: str | None, test_fraction: float) -> Dataset:
     """Return the samples of a file.
 
@@ -102,7 +83,9 @@ def _load_arrays(path: Path) -> Dataset:
             if missing:
                 raise DataError(f"{path}: expected the arrays {', '.join(_NAMES)}; {', '.join(missing)} not there")
             arrays = {name: archive[name] for name in _NAMES}
-    except _UNREADABLE as error:
+    except (DataError, OSError):
+        raise
+    except Exception as error:
         raise DataError(f"{path}: not an .npz archive of plain arrays ({error})") from error
     return Dataset(**arrays)
 
