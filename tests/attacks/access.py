@@ -317,7 +317,7 @@ async def revoked(bout: Bout) -> tuple[Outcome, ...]:
         endorsed = await gateway.endorse(bend, ["delta", "alpha", "beta", "gamma"])
         await bout.arena.revoke("delta", thief)
         return await attempt_all(
-            gateway.endorse(proposal), gateway.evaluate(bout.network.name, "ListTasks"), bout.arena.order(endorsed)
+            gateway.endorse(proposal), gateway.evaluate(bout.network.name, "ListProgress"), bout.arena.order(endorsed)
         )
 
 
@@ -339,7 +339,7 @@ async def withdrawn(bout: Bout) -> tuple[Outcome, ...]:
         await bout.network.submit("delta", "WithdrawCertificate", digest)
         return await attempt_all(
             gateway.submit(name, "Enrol", bout.task, "85"),
-            gateway.evaluate(name, "ListTasks"),
+            gateway.evaluate(name, "ListProgress"),
             bout.arena.order(endorsed),
         )
 

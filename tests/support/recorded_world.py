@@ -6,8 +6,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TypeVar
 
-from blockfl.audit.chain import Write
+from blockfl.audit.chain import ChainProof, Write
 from blockfl.audit.history import History
+from blockfl.fabric.rwset import Version, hash_key
+from blockfl.fabric.validate import HashedUpdate, StateUpdates
 from blockfl.protocol.canonical import Record
 from support.paid_task import PaidTask, make_paid_spec
 from support.world import World
@@ -40,6 +42,22 @@ class Recorded(World):
 def history_of(writes: list[Write]) -> History:
     """Return the auditor's view of a chain with these writes."""
     return History(SimpleNamespace(writes=writes, state=None, namespace="blockfl"))  # type: ignore[arg-type]
+
+
+def snapshot_history_of(world: World) -> History:
+    """Return the auditor's view of a chain that wrote what a world holds now, hashes of private values included."""
+    chain = ChainProof(genesis_hash=b"", namespace="blockfl")
+    cells = world.snapshot().items()
+    chain.writes = [Write(block_number=1, key=key, value=cell.value) for (name, key), cell in cells if not name]
+    hashed = [
+        HashedUpdate(
+            namespace="blockfl", collection=name, key_hash=hash_key(key), value_hash=cell.value, version=Version(1, 0)
+        )
+        for (name, key), cell in cells
+        if name
+    ]
+    chain.state.apply(StateUpdates(number=1, hashed=tuple(hashed)), [])
+    return History(chain)
 
 
 async def make_recorded_task() -> PaidTask:

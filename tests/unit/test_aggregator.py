@@ -13,7 +13,7 @@ import pytest
 
 from blockfl.aggregator.process import Aggregator, AggregatorSettings
 from blockfl.ledger.store import ModelStore
-from blockfl.protocol.records import Round, Vote
+from blockfl.protocol.records import Progress, Round, Vote
 from support.federation import INSTITUTIONS
 from support.scenario import Scenario, make_spec
 from support.world import World
@@ -323,3 +323,53 @@ async def test_no_task_by_the_name_is_waited_for(committee: Committee) -> None:
     settings = AggregatorSettings(tasks=("another",), until_complete=True)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(committee.make("coordinator", settings=settings).run(), 0.2)
+
+
+def add_unreadable(committee: Committee, name: str = "evil") -> None:
+    """Put a task on the ledger whose record nobody can decode; it comes before the other."""
+    committee.world.force("", f"task/{name}", b"{}")
+    progress = Progress(task=name, round=0, version=0, model_digest="0" * 64)
+    committee.world.force("", f"progress/{name}", progress.encode())
+
+
+async def test_a_task_that_cannot_be_read_is_named_once_and_the_others_go_on(committee: Committee) -> None:
+    add_unreadable(committee)
+    ledger = committee.hub.ledger("coordinator")
+    running = asyncio.create_task(committee.make("coordinator", ledger).run())
+    await committee.wait_for_round(1, is_open)
+    await committee.contribute()
+    await committee.second_the_vote(1)
+    await committee.wait_for_round(2, is_open)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    (said,) = [line for line in committee.reports if "evil" in line]
+    assert said.startswith("task evil: left alone, for its record cannot be read; create it under another name (BFL301")
+    assert ledger.calls.count("ReadTask") == 2
+    assert not [line for line in committee.reports if line.startswith("waiting")]
+
+
+async def test_whoever_was_told_a_task_reads_no_other(committee: Committee) -> None:
+    add_unreadable(committee)
+    ledger = committee.hub.ledger("coordinator")
+    settings = dataclasses.replace(QUICK, tasks=("heart",))
+    running = asyncio.create_task(committee.make("coordinator", ledger, settings).run())
+    await committee.wait_for_round(1, is_open)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    assert ledger.calls.count("ReadTask") == 1
+    assert "ListProgress" not in ledger.calls
+    assert not [line for line in committee.reports if "evil" in line]
+
+
+async def test_whoever_was_told_a_task_that_cannot_be_read_says_so_and_does_the_others(committee: Committee) -> None:
+    add_unreadable(committee)
+    settings = dataclasses.replace(QUICK, tasks=("evil", "heart"))
+    running = asyncio.create_task(committee.make("coordinator", settings=settings).run())
+    await committee.wait_for_round(1, is_open)
+    while not committee.reports or not any(line.startswith("waiting: BFL301 Task") for line in committee.reports):
+        await asyncio.sleep(0)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running

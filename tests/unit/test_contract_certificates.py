@@ -85,7 +85,7 @@ async def test_what_is_no_digest_is_refused(digest: str) -> None:
 async def test_every_call_of_a_withdrawn_certificate_is_refused_and_another_one_s_is_not() -> None:
     _, world = await make_scenario()
     digest = await withdraw(world, "alpha")
-    for function, *arguments in (("ReadConsortium",), ("ListTasks",), ("Enrol", "heart", "5")):
+    for function, *arguments in (("ReadConsortium",), ("ListProgress",), ("Enrol", "heart", "5")):
         with refused(Code.CERTIFICATE_WITHDRAWN, digest):
             await world.simulate("alpha", "alpha", function, *arguments)
     with refused(Code.CERTIFICATE_WITHDRAWN):

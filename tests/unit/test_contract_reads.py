@@ -34,7 +34,7 @@ async def finished() -> tuple[Scenario, World]:
 READS: list[tuple[str, list[str], type[Any], int | None]] = [
     ("ReadConsortium", [], records.Consortium, None),
     ("ReadTask", ["heart"], records.Task, None),
-    ("ListTasks", [], records.Task, 1),
+    ("ListProgress", [], records.Progress, 1),
     ("ReadProgress", ["heart"], records.Progress, None),
     ("ReadRound", ["heart", "1"], records.Round, None),
     ("ListRounds", ["heart"], records.Round, 2),

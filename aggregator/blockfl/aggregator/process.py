@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.aggregator.duty import Watch, compute_rank
 from blockfl.aggregator.summing import compute_round_sum
-from blockfl.ledger.client import Ledger, is_refused_with
+from blockfl.ledger.client import Ledger, is_refused_with, is_unreadable
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
@@ -91,7 +91,9 @@ class Aggregator:
         self._watch = Watch()
         self._woken = asyncio.Event()
         self._consortium: Consortium | None = None
-        self._tasks: tuple[Task, ...] | None = None
+        self._names: tuple[str, ...] | None = None
+        self._tasks: dict[str, Task] = {}
+        self._unreadable: set[str] = set()
         self._settled: set[tuple[str, int]] = set()
         self._voted: dict[str, int] = {}
 
@@ -129,7 +131,7 @@ class Aggregator:
         async for event in self._ledger.events():
             _log.debug("block %d: %s %s", event.block_number, event.name, event.notice.detail)
             if event.name == "TaskCreated":
-                self._tasks = None
+                self._names = None
             if event.name not in _OF_NO_CONSEQUENCE:
                 self._woken.set()
 
@@ -139,7 +141,7 @@ class Aggregator:
             async with asyncio.timeout(timeout_s):
                 await self._woken.wait()
         except TimeoutError:
-            self._tasks = None
+            self._names = None
 
     async def _look(self) -> _Outlook:
         """Do everything that is due now."""
@@ -147,22 +149,43 @@ class Aggregator:
             consortium = await self._ledger.read_consortium()
             await self._register_key(consortium)
             self._consortium = consortium
-        if self._tasks is None:
-            self._tasks = await self._ledger.list_tasks()
+        if self._names is None:
+            self._names = self._settings.tasks or tuple([one.task for one in await self._ledger.list_progress()])
         outlook = _Outlook()
-        wanted = [task for task in self._tasks if not self._settings.tasks or task.spec.task in self._settings.tasks]
-        if len(wanted) < max(1, len(self._settings.tasks)):
-            outlook.complete = False
+        found = 0
         failures: list[LedgerError | ProtocolError] = []
-        for task in wanted:
+        for name in self._names:
             try:
-                await self._attend(self._consortium, task, outlook)
+                task = await self._find_task(name)
+                if task is not None:
+                    found += 1
+                    await self._attend(self._consortium, task, outlook)
             except (LedgerError, ProtocolError) as error:
                 failures.append(error)  # what is wrong with one task does not stop the others
+        if found < max(1, len(self._settings.tasks)):
+            outlook.complete = False
         if failures:
             raise failures[0]
         self._watch.forget(outlook.duties)
         return outlook
+
+    async def _find_task(self, name: str) -> Task | None:
+        """Return a task, None if there is none yet, or if nobody told to attend it and it cannot be read."""
+        if name in self._tasks or name in self._unreadable:
+            return self._tasks.get(name)
+        try:
+            self._tasks[name] = await self._ledger.read_task(name)
+        except LedgerError as error:
+            is_told = name in self._settings.tasks
+            if is_told and is_refused_with(error, Code.TASK_UNKNOWN):
+                return None
+            if is_told or not is_unreadable(error):
+                raise
+            self._unreadable.add(name)
+            self._report(
+                f"task {name}: left alone, for its record cannot be read; create it under another name ({error})"
+            )
+        return self._tasks.get(name)
 
     async def _register_key(self, consortium: Consortium) -> None:
         organisation = self._ledger.organisation

@@ -153,7 +153,7 @@ def _list_reads() -> dict[str, Entry]:
     return {
         "ReadConsortium": Entry(query.read_consortium),
         "ReadTask": Entry(query.read_task, (task,)),
-        "ListTasks": Entry(query.list_tasks),
+        "ListProgress": Entry(query.list_progress),
         "ReadProgress": Entry(query.read_progress, (task,)),
         "ReadRound": Entry(query.read_round, (task, number)),
         "ListRounds": Entry(query.list_rounds, (task,)),

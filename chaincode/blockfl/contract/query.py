@@ -20,9 +20,9 @@ async def read_task(state: State, task: str) -> bytes:
     return (await state.read_task(task)).encode()
 
 
-async def list_tasks(state: State) -> bytes:
-    """Return all tasks, by name."""
-    return await state.list_encoded("task")
+async def list_progress(state: State) -> bytes:
+    """Return where every task stands, by name; specifications are read one by one, for one alone may have 4 MiB."""
+    return await state.list_encoded("progress")
 
 
 async def read_progress(state: State, task: str) -> bytes:

@@ -79,11 +79,10 @@ async def summarise_task(ledger: Ledger, task: str) -> dict[str, object]:
 async def read_balance(ledger: Ledger, organisation: str) -> Row:
     """Return an organisation's free credits, and its stakes in every task."""
     stakes = {}
-    for task in await ledger.list_tasks():
-        if task.spec.economics is not None:
-            for standing in await ledger.list_standings(task.spec.task):
-                if standing.organisation == organisation:
-                    stakes[task.spec.task] = _standing(standing, None)
+    for progress in await ledger.list_progress():
+        for standing in await ledger.list_standings(progress.task):
+            if standing.organisation == organisation:
+                stakes[progress.task] = _standing(standing, None)
     return {"organisation": organisation, "credits": await _free(ledger, organisation), "stakes": stakes}
 
 

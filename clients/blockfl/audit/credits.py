@@ -29,6 +29,16 @@ def verify_credits(history: History) -> int:
     Raises:
         VerificationError: Naming what does not add up.
     """
+    verify_supply(history)
+    return sum(verify_settlements(history, task) for task in history.below(Task, "task"))
+
+
+def verify_supply(history: History) -> None:
+    """Check that granted = treasury + accounts + stakes.
+
+    Raises:
+        VerificationError: It is not.
+    """
     supply = history.find(Supply, place.SUPPLY)
     granted = supply.granted if supply else 0
     receipts = sum(one.amount for one in history.below(Receipt, "receipt") if not one.source)
@@ -36,10 +46,17 @@ def verify_credits(history: History) -> int:
     held += sum(one.stake for one in history.below(Standing, "standing"))
     if not granted == receipts == held:
         raise VerificationError(f"{receipts} credits were granted, {granted} are on record, {held} are there")
-    return sum(_verify_task(history, task) for task in history.below(Task, "task"))
 
 
-def _verify_task(history: History, task: Task) -> int:
+def verify_settlements(history: History, task: Task) -> int:
+    """Recompute every settlement and overturned penalty of a task.
+
+    Returns:
+        The number of settlements.
+
+    Raises:
+        VerificationError: Naming what does not add up.
+    """
     settlements = history.below(Settlement, f"settlement/{task.spec.task}")
     for settlement in settlements:
         _verify_settlement(history, task, settlement)

@@ -67,7 +67,7 @@ def verify_task(history: History, task: Task) -> TaskProof:
         _verify_round(history, task, round_, submitted)
         updates += len(submitted)
         accepted += len(round_.accepted)
-    _verify_versions(history, task, models)
+    _verify_versions(history, task, models, is_opened=bool(rounds))
     return TaskProof(
         task=name,
         rounds=len(rounds),
@@ -146,7 +146,7 @@ def _verify_update(history: History, task: Task, round_: Round, organisation: st
             raise VerificationError(f"{where}: chunk {index} on the ledger is not the one that was signed")
 
 
-def _verify_versions(history: History, task: Task, models: list[Model]) -> None:
+def _verify_versions(history: History, task: Task, models: list[Model], *, is_opened: bool) -> None:
     name = task.spec.task
     if not models or models[0].version != 0 or models[0].digest != task.spec.initial_model.digest:
         raise VerificationError(f"task {name}: version 0 is not the task's initial model")
@@ -165,29 +165,41 @@ def _verify_versions(history: History, task: Task, models: list[Model]) -> None:
         if not model.total_weight == aggregate.total_weight == round_.total_weight or model.scale != round_.scale:
             raise VerificationError(f"{where}: weight or scale is not that of round {model.round}")
         _verify_blob(history, name, model.sum, where)
-    _verify_blob(history, name, task.spec.initial_model, f"task {name}, initial model")
+    if is_opened:
+        _verify_blob(history, name, task.spec.initial_model, f"task {name}, initial model")
 
 
 def _verify_blob(history: History, task: str, blob: Blob, where: str) -> None:
-    for digest in blob.chunks:
-        if history.private_hash(place.MODELS, place.model_chunk_key(task, digest)) != digest:
-            raise VerificationError(f"{where}: chunk {digest} is not on the ledger")
+    missing = _list_missing(history, task, blob)
+    if missing:
+        raise VerificationError(f"{where}: chunk {missing[0]} is not on the ledger")
 
 
-async def verify_models(ledger: Ledger, history: History, task: Task) -> str:
+def _list_missing(history: History, task: str, blob: Blob) -> list[str]:
+    return [
+        digest
+        for digest in blob.chunks
+        if history.private_hash(place.MODELS, place.model_chunk_key(task, digest)) != digest
+    ]
+
+
+async def verify_models(ledger: Ledger, history: History, task: Task) -> str | None:
     """Recompute every version from the initial model and the sums; check each sum against the accepted commitments.
 
     Returns:
-        The digest of the last version.
+        The digest of the last version; None while there is nothing but an initial model that was not uploaded yet.
 
     Raises:
         VerificationError: A version does not come out as published, or a sum is not that of the accepted updates.
         LedgerError: The auditor's peer cannot give a model or a sum.
     """
-    name = task.spec.task
+    name, initial = task.spec.task, task.spec.initial_model
+    models = history.below(Model, f"model/{name}")
+    if len(models) == 1 and _list_missing(history, name, initial):
+        return None
     try:
-        content = await fetch_blob(ledger, name, task.spec.initial_model)
-        for model in history.below(Model, f"model/{name}")[1:]:
+        content = await fetch_blob(ledger, name, initial)
+        for model in models[1:]:
             if model.sum is None:
                 raise VerificationError(f"task {name}, version {model.version}: no sum")
             total = await fetch_blob(ledger, name, model.sum)

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from blockfl.audit.chain import ChainProof, pinned_hash
-from blockfl.audit.credits import verify_credits
+from blockfl.audit.credits import verify_settlements, verify_supply
+from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
 from blockfl.audit.records import TaskProof, verify_models, verify_task
 from blockfl.ledger.client import Ledger
@@ -65,18 +66,7 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
                 progress(f"verified block {chain.blocks - 1} of {height - 1}")
             if chain.blocks == height:
                 break
-    history = History(chain)
-    proofs = []
-    for task in history.below(Task, "task"):
-        proof = verify_task(history, task)
-        digest = await verify_models(ledger, history, task)
-        progress(f"task {proof.task}: {proof.versions} versions recomputed, the last is {digest[:16]}…")
-        if proof.outvoted:
-            progress(f"task {proof.task}: voted for another model: {', '.join(proof.outvoted)}")
-        proofs.append(proof)
-    settlements = verify_credits(history)
-    if settlements:
-        progress(f"credits: {settlements} settlements recomputed, nothing came from nowhere")
+    proofs = await verify_records(ledger, History(chain), progress)
     return VerificationReport(
         blocks=chain.blocks,
         transactions=chain.transactions,
@@ -86,8 +76,52 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
         endorsements=_group(chain.endorsements),
         genesis_hash=anchor.hex(),
         last_block_hash=chain.last_hash.hex(),
-        tasks=tuple(proofs),
+        tasks=proofs,
     )
+
+
+async def verify_records(ledger: Ledger, history: History, progress: Progress) -> tuple[TaskProof, ...]:
+    """Verify the records, models and credits of every task; what is wrong with one does not hide the others.
+
+    Args:
+        ledger: Where models and sums come from.
+        history: The records of a verified chain.
+        progress: Told what is being verified, and at once what is not as it must be.
+
+    Raises:
+        VerificationError: After all tasks, with everything that is not as it must be.
+        LedgerError: A model or sum cannot be read.
+    """
+    proofs, faults, settlements = [], [], 0
+    for key in history.list_keys("task"):
+        try:
+            task = history.get(Task, key)
+            proofs.append(await _verify_task(ledger, history, task, progress))
+            settlements += verify_settlements(history, task)
+        except VerificationError as error:
+            faults.append(str(error))
+            progress(f"not as it must be: {error}")
+    try:
+        verify_supply(history)
+    except VerificationError as error:
+        faults.append(str(error))
+    if faults:
+        raise VerificationError("; ".join(faults))
+    if settlements:
+        progress(f"credits: {settlements} settlements recomputed, nothing came from nowhere")
+    return tuple(proofs)
+
+
+async def _verify_task(ledger: Ledger, history: History, task: Task, progress: Progress) -> TaskProof:
+    proof = verify_task(history, task)
+    digest = await verify_models(ledger, history, task)
+    if digest is None:
+        progress(f"task {proof.task}: its initial model has not been uploaded, no round has opened")
+    else:
+        progress(f"task {proof.task}: {proof.versions} versions recomputed, the last is {digest[:16]}…")
+    if proof.outvoted:
+        progress(f"task {proof.task}: voted for another model: {', '.join(proof.outvoted)}")
+    return proof
 
 
 def _group(endorsements: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:

@@ -7,35 +7,49 @@ submitter of the transaction stated them, which peers accept only near their own
 from datetime import UTC, datetime
 from math import isqrt
 
-from blockfl.ledger.client import Ledger
-from blockfl.ledger.errors import RefusedError
+from blockfl.ledger.client import Ledger, is_unreadable
+from blockfl.ledger.errors import LedgerError, RefusedError
 from blockfl.protocol.limits import NormRules
-from blockfl.protocol.records import Aggregate, Dispute, Model, Round, TaskSpec, Update
+from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, TaskSpec, Update
 
 Row = dict[str, object]
 
 
 async def list_tasks(ledger: Ledger) -> list[Row]:
-    """Return a row for each task."""
-    rows: list[Row] = []
-    for task in await ledger.list_tasks():
-        progress = await ledger.read_progress(task.spec.task)
-        rows.append(
-            {
-                "task": task.spec.task,
-                "title": task.spec.title,
-                "round": progress.round,
-                "rounds": task.spec.rounds,
-                "version": progress.version,
-                "model_digest": progress.model_digest,
-                "institutions": list(task.spec.institutions),
-                "aggregator": task.spec.aggregator,
-                "strategy": describe_strategy(task.spec),
-                "norms": describe_norms(task.spec.norms),
-                "created": format_time(task.created_at_ms),
-            }
-        )
-    return rows
+    """Return a row for each task; of one whose record cannot be read, where it stands and ``error``."""
+    return [await _describe_task(ledger, progress) for progress in await ledger.list_progress()]
+
+
+async def _describe_task(ledger: Ledger, progress: Progress) -> Row:
+    row: Row = {
+        "task": progress.task,
+        "title": "",
+        "round": progress.round,
+        "rounds": None,
+        "version": progress.version,
+        "model_digest": progress.model_digest,
+        "institutions": [],
+        "aggregator": None,
+        "strategy": None,
+        "norms": None,
+        "created": None,
+        "error": None,
+    }
+    try:
+        task = await ledger.read_task(progress.task)
+    except LedgerError as error:
+        if not is_unreadable(error):
+            raise
+        return row | {"title": f"cannot be read: {error}", "error": str(error)}
+    return row | {
+        "title": task.spec.title,
+        "rounds": task.spec.rounds,
+        "institutions": list(task.spec.institutions),
+        "aggregator": task.spec.aggregator,
+        "strategy": describe_strategy(task.spec),
+        "norms": describe_norms(task.spec.norms),
+        "created": format_time(task.created_at_ms),
+    }
 
 
 def describe_strategy(spec: TaskSpec) -> str:

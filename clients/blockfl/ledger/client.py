@@ -24,7 +24,7 @@ from blockfl.fabric.gateway import Committed, Gateway, Timeouts
 from blockfl.fabric.rwset import decode_read_write_set
 from blockfl.fabric.transaction import decode_transaction
 from blockfl.ledger.endorsers import Endorsers, is_dissent
-from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, translate
+from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, UnreadableError, translate
 from blockfl.ledger.event import Event
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import records
@@ -228,9 +228,9 @@ class Ledger:
         """Return a task."""
         return await self._read(records.Task, "ReadTask", task)
 
-    async def list_tasks(self) -> tuple[records.Task, ...]:
-        """Return all tasks, by name."""
-        return await self._list(records.Task, "ListTasks")
+    async def list_progress(self) -> tuple[records.Progress, ...]:
+        """Return where every task stands, by name; what a task is, ``read_task`` says."""
+        return await self._list(records.Progress, "ListProgress")
 
     async def read_progress(self, task: str) -> records.Progress:
         """Return where a task stands."""
@@ -470,7 +470,7 @@ def _decode(kind: type[R], content: bytes) -> R:
     try:
         return kind.decode(content)
     except ProtocolError as error:
-        raise LedgerError(f"the contract answered with something that is not a {kind.__name__}: {error}") from error
+        raise UnreadableError(f"the contract answered with something that is not a {kind.__name__}: {error}") from error
 
 
 def _decode_list(kind: type[R], content: bytes) -> tuple[R, ...]:
@@ -520,3 +520,8 @@ def _dissenting_endorsers(error: LedgerError, endorsers: Sequence[str]) -> froze
 def is_refused_with(error: LedgerError, *codes: Code) -> bool:
     """Whether the contract refused with one of these codes."""
     return isinstance(error, RefusedError) and error.code in codes
+
+
+def is_unreadable(error: LedgerError) -> bool:
+    """Whether a record that was asked for by a name from the ledger cannot be decoded, there or here."""
+    return isinstance(error, UnreadableError) or is_refused_with(error, Code.MALFORMED)

@@ -3,6 +3,7 @@
 LedgerError
 ├── RefusedError      the contract said no, with its stable code
 ├── UnreachableError  no answer, or not enough endorsers; nothing was done, try again
+├── UnreadableError   an answer that is not the record that was asked for
 └── UnknownOutcomeError  sent, but not known to be committed; repeating it is safe, transactions are idempotent
 """
 
@@ -28,6 +29,10 @@ class RefusedError(LedgerError):
 
 class UnreachableError(LedgerError):
     """The ledger did not answer, or too few endorsers did; nothing was done."""
+
+
+class UnreadableError(LedgerError):
+    """The ledger answered with something that is not the record that was asked for."""
 
 
 class UnknownOutcomeError(LedgerError):
