@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,10 +25,12 @@ from blockfl.fabric.config_changes import change_batch
 from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
 from blockfl.fabric.deliver import seek_from, seek_newest, sign_seek
 from blockfl.fabric.embedded.admission import Admission
+from blockfl.fabric.embedded.blocks import BlockStore
 from blockfl.fabric.embedded.contract_host import ContractHost
 from blockfl.fabric.embedded.contract_stream import ContractStream, _scan_message, _settle
 from blockfl.fabric.embedded.definition import LIFECYCLE, _decode_definition, field_key
 from blockfl.fabric.embedded.deliver_service import DeliverService, _Refusal
+from blockfl.fabric.embedded.files import Files
 from blockfl.fabric.embedded.gateway_service import GatewayService
 from blockfl.fabric.embedded.installation import Installation
 from blockfl.fabric.embedded.lifecycle_contract import LifecycleContract, LifecycleRefusal
@@ -267,10 +270,15 @@ def definitions() -> Sequence[bytes]:
 
 
 @cache
+def directory() -> Path:
+    found = Path(tempfile.mkdtemp(prefix="blockfl-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    atexit.register(shutil.rmtree, found, ignore_errors=True)
+    return found
+
+
+@cache
 def lifecycle() -> LifecycleContract:
-    directory = Path(tempfile.mkdtemp(prefix="blockfl-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    installation = Installation(directory, ContractHost(), {"addr": "127.0.0.1:9"})
+    installation = Installation(directory() / "packages", ContractHost(), {"addr": "127.0.0.1:9"})
     return LifecycleContract(ORGANISATION, installation, recorded_config, list)
 
 
@@ -454,6 +462,34 @@ def heights() -> Sequence[bytes]:
     return full.encode(), Committed().encode()
 
 
+BLOCKS = tuple(bytes([number]) * (10 + number) for number in range(3))
+
+
+def file_of_blocks(content: bytes) -> None:
+    """Of three blocks two were acknowledged: they are there, or the file is damaged."""
+    place = directory() / "blocks" / "000000.blocks"
+    place.write_bytes(content)
+    store = BlockStore(place.parent, Files())
+    try:
+        store.load(2, require_block)
+        assert store.height >= 2
+        assert tuple(map(store.read, range(store.height))) == BLOCKS[: store.height]
+        assert place.read_bytes() == content[: place.stat().st_size]
+    finally:
+        store.close()
+
+
+def require_block(number: int, block: bytes) -> None:
+    if BLOCKS[number : number + 1] != (block,):
+        raise NodeError("it does not follow its predecessor")
+
+
+def files_of_blocks() -> Sequence[bytes]:
+    records = [len(one).to_bytes(4, "big") + sha256(one).digest() + one for one in BLOCKS]
+    (directory() / "blocks").mkdir(exist_ok=True)
+    return b"".join(records), b"".join(records)[:-5], b"".join(records[:2])
+
+
 DECODERS: tuple[Decoder, ...] = (
     of("node: request for blocks", request_for_blocks, (_Refusal,), block_requests),
     of("node: positions of blocks", seek, (_Refusal,), seeks, max_bytes=256),
@@ -468,5 +504,6 @@ DECODERS: tuple[Decoder, ...] = (
     of("node: contract's batch of writes", write_batch, (SimulationError,), batches, max_bytes=1024),
     of("node: contract's registration", registration, (ShimError,), registrations, max_bytes=256),
     of("node: contract's answer", contract_answer, (ShimError, ValueError), contract_answers, max_bytes=512),
+    of("node: file of blocks", file_of_blocks, (NodeError,), files_of_blocks, form="bytes", max_bytes=256),
     of("node: how far the state is", committed, (NodeError,), heights, form="json", max_bytes=512),
 )
