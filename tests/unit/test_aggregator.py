@@ -187,7 +187,7 @@ async def test_a_round_that_is_not_published_in_time_is_given_up_and_the_next_op
     await committee.second_the_vote(1, "f" * 64)
     assert (await committee.scenario.round(1)).state == "closed"
     committee.world.now_ms = (await committee.scenario.round(1)).publish_deadline_ms + 1
-    await committee.scenario.ledger.submit("university", "RegisterCommitteeKey", "ab" * 32)  # an event that wakes it
+    await committee.scenario.ledger.submit("coordinator", "Grant", "wake", "alpha", "1")  # an event that wakes it
     failed = await committee.wait_for_round(1, is_failed)
     assert failed.failure == "abandoned"
     second = await committee.wait_for_round(2, is_open)

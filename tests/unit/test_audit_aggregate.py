@@ -25,6 +25,7 @@ from blockfl.protocol import place
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
+from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.records import Aggregate, Blob, Commitment, Model, Progress, Round, SignedHeader
 from support.refusal import refused
 from support.scenario import TASK, Scenario, make_spec
@@ -194,6 +195,7 @@ async def test_a_version_with_another_sum_than_the_attested_one_is_found(publish
 
 async def test_a_certificate_that_was_renewed_since_is_told(published: Federation) -> None:
     published.world.add_organisation("beta", 77)
+    published.world.now_ms += CHANGE_INTERVAL_MS
     await published.scenario.enrol("beta")
     report = await check_aggregate(published.hub.ledger("gamma"), TASK, 1)
     assert (report.signed, report.renewed) == (("alpha", "delta", "gamma"), ("beta",))
