@@ -69,3 +69,4 @@ async def test_rounds_are_completed_without_the_aggregating_organisation(
     assert models[-1].voters == LEFT
     report = await asyncio.to_thread(lambda: processes.query("audit", "verify", organisation="university"))
     assert report["verified"] is True
+    assert set(report["silent"]) <= {GONE}

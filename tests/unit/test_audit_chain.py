@@ -1,15 +1,19 @@
 """The auditor's chain proof, against the ledger that real peers wrote."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from fabric_protos.common import common_pb2
 from fabric_protos.msp import identities_pb2
 
+from blockfl.audit import chain
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.errors import VerificationError
+from blockfl.audit.verification import list_silent
 from blockfl.fabric.block import decode_metadata, header_hash
+from blockfl.fabric.identity import Identity
 from blockfl.fabric.rwset import decode_read_write_set
 from blockfl.fabric.transaction import decode_transaction
 from support.recording import recorded_block_bytes, recorded_blocks, recorded_json
@@ -74,6 +78,24 @@ def test_who_endorsed_is_counted_for_valid_transactions_of_the_contract_only() -
                 expected.update({(transaction.args[0].decode(), one.mspid) for one in said})
     assert proof.endorsements == expected
     assert len({name for _, name in expected}) > 1
+
+
+def test_who_endorsed_the_last_verdicts_is_kept_and_who_is_missing_from_all_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proof = new_proof()
+    add_up_to(proof, len(recorded_blocks()))
+    at = proof.writes[-1]
+    recorded = decode_transaction(recorded_blocks()[at.block_number].data.data[at.transaction])
+    verdict = replace(recorded, args=(b"JudgeUpdate",))
+    endorsers = frozenset(Identity.parse(one.endorser).msp_id for one in verdict.endorsements)
+    monkeypatch.setattr(chain, "decode_transaction", lambda _: verdict)
+    assert list_silent(("nobody", *endorsers), proof.judged) == ()
+    for _ in range(2 * chain.LATEST_VERDICTS):
+        proof._count(b"", is_valid=True)
+    assert list(proof.judged) == [endorsers] * chain.LATEST_VERDICTS
+    assert list_silent(("nobody", *endorsers), proof.judged) == ("nobody",)
+    assert list_silent(("alpha",), [frozenset({"beta"}), frozenset({"alpha", "beta"})]) == ()
 
 
 def test_another_first_block_than_the_pinned_one_is_refused() -> None:

@@ -9,9 +9,9 @@ Example:
         proof.add(block)
 """
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from fabric_protos.peer import transaction_pb2
 
@@ -50,6 +50,10 @@ class Write:
         return self.block_number, self.transaction
 
 
+LATEST_VERDICTS: Final = 20
+"""A committee member that is missing from so many verdicts in a row is named by the audit."""
+
+
 @dataclass(kw_only=True)
 class ChainProof:
     """A chain verified so far.
@@ -58,6 +62,7 @@ class ChainProof:
         genesis_hash: The pinned header hash of block 0; the anchor of all trust.
         namespace: The contract whose writes are kept for the proofs that follow.
         endorsements: By function of that contract and organisation: how many valid transactions it has endorsed.
+        judged: Who endorsed each of the last verdicts on updates, the latest last.
     """
 
     genesis_hash: bytes
@@ -70,6 +75,7 @@ class ChainProof:
     block_bytes: int = 0
     function_bytes: Counter[str] = field(default_factory=Counter)
     endorsements: Counter[tuple[str, str]] = field(default_factory=Counter)
+    judged: deque[frozenset[str]] = field(default_factory=lambda: deque(maxlen=LATEST_VERDICTS))
     last_hash: bytes = b""
     last_commit_hash: bytes = b""
     config: ChannelConfig | None = None
@@ -155,6 +161,8 @@ class ChainProof:
         if is_own and is_valid:
             endorsers = {Identity.parse(one.endorser).msp_id for one in transaction.endorsements}
             self.endorsements.update((function, endorser) for endorser in endorsers)
+            if function == "JudgeUpdate":
+                self.judged.append(frozenset(endorsers))
 
     def _check_commit_hash(self, recorded: bytes, computed: bytes) -> None:
         if recorded != computed:

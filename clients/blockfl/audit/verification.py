@@ -1,6 +1,6 @@
 """The whole proof: the chain, then every task's records, then every model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ from blockfl.audit.history import History
 from blockfl.audit.records import TaskProof, verify_models, verify_task
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.records import Task
+from blockfl.protocol.place import CONSORTIUM
+from blockfl.protocol.records import Consortium, Task
 
 Progress = Callable[[str], None]
 _EVERY = 100
@@ -23,7 +24,8 @@ class VerificationReport:
     """What was verified: numbers of blocks and transactions, validity codes, tasks, and the last block's hash.
 
     ``endorsements`` counts, for each of the contract's transactions, of how many valid ones an organisation's peer has
-    signed the result: an organisation that is away does not appear.
+    signed the result: an organisation that is away does not appear. ``silent`` are the members of the present committee
+    that endorsed none of the last verdicts, up to 20: away, refusing, late every time, or not asked.
     """
 
     blocks: int
@@ -32,6 +34,7 @@ class VerificationReport:
     ledger_bytes: int
     function_bytes: dict[str, int]
     endorsements: dict[str, dict[str, int]]
+    silent: tuple[str, ...]
     genesis_hash: str
     last_block_hash: str
     tasks: tuple[TaskProof, ...]
@@ -66,7 +69,12 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
                 progress(f"verified block {chain.blocks - 1} of {height - 1}")
             if chain.blocks == height:
                 break
-    proofs = await verify_records(ledger, History(chain), progress)
+    history = History(chain)
+    proofs = await verify_records(ledger, history, progress)
+    consortium = history.find(Consortium, CONSORTIUM)
+    silent = list_silent(consortium.committee if consortium else (), chain.judged)
+    if silent:
+        progress(f"committee: {', '.join(silent)} endorsed none of the last {len(chain.judged)} verdicts")
     return VerificationReport(
         blocks=chain.blocks,
         transactions=chain.transactions,
@@ -74,6 +82,7 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
         ledger_bytes=chain.block_bytes,
         function_bytes=dict(chain.function_bytes),
         endorsements=_group(chain.endorsements),
+        silent=silent,
         genesis_hash=anchor.hex(),
         last_block_hash=chain.last_hash.hex(),
         tasks=proofs,
@@ -122,6 +131,11 @@ async def _verify_task(ledger: Ledger, history: History, task: Task, progress: P
     if proof.outvoted:
         progress(f"task {proof.task}: voted for another model: {', '.join(proof.outvoted)}")
     return proof
+
+
+def list_silent(committee: Sequence[str], judged: Collection[frozenset[str]]) -> tuple[str, ...]:
+    """Return the members that endorsed none of these verdicts, if there are any verdicts, ascending."""
+    return tuple(sorted(set(committee).difference(*judged))) if judged else ()
 
 
 def _group(endorsements: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
