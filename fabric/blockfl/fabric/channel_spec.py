@@ -165,7 +165,6 @@ def check_organisations(kind: Literal["application", "ordering"], organisations:
         if twice := _repeated(values):
             raise ConfigError(f"expected each {kind} organisation once, got the {what} {twice!r} twice")
     _msps(organisations)
-    _tls_pool(organisations)
     for organisation in organisations:
         if kind == "ordering" and not organisation.orderer_endpoints:
             raise ConfigError(f"expected the endpoints of the ordering organisation {organisation.name!r}, got none")
