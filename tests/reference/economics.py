@@ -50,6 +50,35 @@ def points(known: Sequence[Sequence[int]], updates: Sequence[Sequence[int]]) -> 
     return result
 
 
+def points_of_gram(gram: Sequence[Sequence[int]], known: int, dimension: int) -> list[int]:
+    """Return the points of each update from dot products: one whole elimination for each."""
+    start = [[Fraction(value) for value in row] for row in gram]
+    base_rank = take_away(start, range(known))
+    made, updates = [], range(known, len(gram))
+    for index in updates:
+        rows = [list(row) for row in start]
+        rank = take_away(rows, [other for other in updates if other != index])
+        fresh, free = start[index][index], dimension - base_rank
+        if not fresh or free <= rank:
+            made.append(0)
+            continue
+        made.append(max(-1000, floor(1000 * (1 - rows[index][index] / fresh * Fraction(free, free - rank)))))
+    return made
+
+
+def take_away(rows: list[list[Fraction]], indices: Sequence[int]) -> int:
+    """Take the projections on some vectors away from all; return these vectors' rank."""
+    rank = 0
+    for index in indices:
+        line, pivot = list(rows[index]), rows[index][index]
+        if pivot:
+            rank += 1
+            for row in rows:
+                factor = row[index] / pivot
+                row[:] = [value - factor * other for value, other in zip(row, line, strict=True)]
+    return rank
+
+
 def settle(
     facts: Facts, standings: Mapping[str, Standing], treasury: int, balances: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int], int]:

@@ -104,6 +104,13 @@ def test_a_host_that_is_none_is_refused(host: str) -> None:
     assert "expected a host name or an IP address" in said
 
 
+def test_the_name_of_the_treasury_is_refused_where_it_is() -> None:
+    text = replaced("  - name: regulator\n", "  - name: treasury\n")
+    said = refusal(text)
+    assert said.startswith(f"my.yaml, line {line_of(text, 'name: treasury')}: organisations.1.name: ")
+    assert "treasury is the account that belongs to nobody: choose another name" in said
+
+
 def test_a_committee_of_one_is_refused_where_its_member_is() -> None:
     text = DEFAULT.replace("roles: [committee]", "roles: [institution]")
     said = refusal(text)

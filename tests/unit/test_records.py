@@ -15,8 +15,11 @@ from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS
 from blockfl.protocol.records import (
     CHUNK_BYTES,
     MAX_COMMITTED_DIMENSION,
+    MAX_COMPARED_UPDATES,
     MAX_COMPARED_VALUES,
     MAX_DIMENSION,
+    MAX_PRODUCTS,
+    MAX_SCORED_INSTITUTIONS,
     MAX_TENSORS,
     Aggregate,
     Blob,
@@ -84,6 +87,13 @@ def refuse(record: type[Record], match: str, example: Record, **changes: Any) ->
     record.decode(encode_naively(document))
     with pytest.raises(ProtocolError, match=f"^BFL301 .*{match}"):
         record.decode(encode_naively(document | changes))
+
+
+def test_no_organisation_is_called_as_the_treasury() -> None:
+    members = json.loads(make_consortium().encode())["members"]
+    taken = [*members[:-1], members[-1] | {"organisation": "treasury"}]
+    assert [one["organisation"] for one in taken] == sorted(one["organisation"] for one in taken)
+    refuse(Consortium, "the name treasury: it is the account that belongs to none", make_consortium(), members=taken)
 
 
 def test_a_consortium_lists_its_members_in_ascending_order() -> None:
@@ -285,6 +295,40 @@ def test_a_task_that_moves_credits_is_limited_by_what_scoring_compares() -> None
     assert choose(**paid, manifest=sized(most))
     refuse(TaskSpec, "scoring compares up to", choose(**paid), manifest=sized(most + 1))
     assert choose(aggregation=paid["aggregation"], manifest=sized(most + 1))
+
+
+def many(count: int) -> list[str]:
+    return [f"i{number:05}" for number in range(count)]
+
+
+KRUM = {"aggregation": {"rule": "krum", "byzantine": 0}, "minimum_accepted": 3}
+PAID = {"aggregation": {"rule": "fedavg"}, "economics": json.loads(DEFAULT_ECONOMICS.encode())}
+
+
+@pytest.mark.parametrize(
+    ("terms", "more"), [(KRUM, 0), (KRUM | {"aggregation": {"rule": "multi_krum", "byzantine": 0, "selected": 3},
+                                            "minimum_accepted": 5}, 0), (PAID, KNOWN_SUMS)]
+)  # fmt: skip
+def test_updates_are_multiplied_with_each_other_up_to_a_number_of_products(terms: dict[str, Any], more: int) -> None:
+    most = MAX_PRODUCTS // (92 + more) ** 2
+    spec = choose(**terms, institutions=many(92), manifest=sized(most))
+
+    refuse(
+        TaskSpec, f"multiplies up to {MAX_PRODUCTS} pairs of values, 92 institutions", spec, manifest=sized(most + 1)
+    )
+    assert choose(institutions=many(92), manifest=sized(most + 1))
+    assert choose(institutions=many(92), manifest=sized(most + 1), aggregation={"rule": "fedavg"})
+
+
+def test_rules_and_scores_that_compare_updates_are_for_so_many_institutions() -> None:
+    krum = choose(**KRUM, institutions=many(MAX_COMPARED_UPDATES), manifest=sized(1))
+    more = many(MAX_COMPARED_UPDATES + 1)
+    refuse(TaskSpec, "krum is for up to 1000 institutions, got 1001: choose trimmed_mean", krum, institutions=more)
+    paid = choose(**PAID, institutions=many(MAX_SCORED_INSTITUTIONS), manifest=sized(1))
+    more = many(MAX_SCORED_INSTITUTIONS + 1)
+    refuse(TaskSpec, "scores are for up to 100 institutions, got 101: choose fewer, or no economics", paid,
+           institutions=more)  # fmt: skip
+    assert choose(aggregation=PAID["aggregation"], institutions=more, manifest=sized(1))
 
 
 ADAM = {"method": "adam", "learning_rate_micro": 1, "beta1_micro": 0, "beta2_micro": 999_999, "tau_micro": 1}

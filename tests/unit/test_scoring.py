@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from blockfl.protocol.scoring import compute_gram, compute_points
 from reference import economics as reference
@@ -30,6 +31,38 @@ def score(known: list[list[int]], updates: list[list[int]]) -> tuple[int, ...]:
 def test_points_are_those_of_the_reference(made: tuple[list[list[int]], list[list[int]]]) -> None:
     known, updates = made
     assert list(score(known, updates)) == reference.points(known, updates)
+
+
+@st.composite
+def degenerate_grams(draw: st.DrawFn) -> tuple[list[list[int]], int, int]:
+    """Dot products of vectors of which some are zero, equal, or depend on others, however large."""
+    dimension, rank, count = draw(st.integers(1, 12)), draw(st.integers(0, 6)), draw(st.integers(1, 9))
+    size = draw(st.sampled_from((2, 32767, 2**31)))
+    basis = draw(arrays(np.int64, (rank, dimension), elements=st.integers(-size, size))).astype(object)
+    mix = draw(arrays(np.int64, (count, rank), elements=st.integers(-2, 2))).astype(object)
+    vectors = mix @ basis if rank else np.zeros((count, dimension), dtype=object)
+    return (vectors @ vectors.T).tolist(), draw(st.integers(0, count - 1)), dimension
+
+
+@given(degenerate_grams())
+@settings(max_examples=400, deadline=None)
+def test_points_of_dependent_updates_are_those_of_one_elimination_for_each(
+    made: tuple[list[list[int]], int, int],
+) -> None:
+    gram, known, dimension = made
+    points = compute_points(tuple(tuple(map(int, row)) for row in gram), known, dimension)
+    assert list(points) == reference.points_of_gram(gram, known, dimension)
+
+
+@pytest.mark.parametrize("count", [2, 3, 15, 16, 17, 33])
+def test_many_updates_have_the_points_and_dot_products_of_the_reference(count: int) -> None:
+    rng = np.random.default_rng(count)
+    vectors = [rng.integers(-32767, 32768, 2100).astype(np.int16) for _ in range(count)]
+    vectors += [vectors[0], np.zeros_like(vectors[0]), (vectors[0] // 2 + vectors[1] // 2).astype(np.int16)]
+    wide = np.stack(vectors).astype(object)
+    gram = compute_gram(vectors)
+    assert [list(row) for row in gram] == (wide @ wide.T).tolist()
+    assert list(compute_points(gram, 1, 2100)) == reference.points_of_gram(gram, 1, 2100)
 
 
 @given(rounds(), st.randoms(use_true_random=False))

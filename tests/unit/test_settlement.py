@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockfl.protocol.account import create_standing
+from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Credit, Score, Settlement, Standing
 from blockfl.protocol.records import Metrics, Model, Vote
@@ -284,6 +285,16 @@ def test_a_settlement_without_points_leaves_who_contributed_as_it_was_and_pays_n
     assert (beta.standing.reputation, delta.standing.reputation) == (787, 787)
     assert [one.organisation for one in made.fines] == ["coordinator"]
     assert [(one.organisation, one.reason) for one in made.fees] == [("coordinator", "summed in time")]
+
+
+def test_what_was_earned_and_lost_is_counted_up_to_the_largest_number() -> None:
+    most = {"earned": MAX_INTEGER - 1, "slashed": MAX_INTEGER - 1}
+    made = settle(make_facts({**ALL, "delta": "BFL416"}, {"alpha": 1000}), **most)
+    alpha, _, delta, _ = made.outcomes
+    assert alpha.reward > 1 < delta.penalty
+    assert (alpha.standing.earned, alpha.standing.slashed) == (MAX_INTEGER, MAX_INTEGER - 1)
+    assert (delta.standing.earned, delta.standing.slashed) == (MAX_INTEGER - 1, MAX_INTEGER)
+    assert Settlement.decode(made.encode()) == made
 
 
 def test_a_task_without_economics_settles_nothing() -> None:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from blockfl.network.errors import DescriptionError
 from blockfl.network.source import Fault, Place, Source
 from blockfl.protocol.canonical import Name
+from blockfl.protocol.economics import TREASURY
 from blockfl.protocol.records import Consortium, Member, Role
 
 PORTS_PER_ORGANISATION = 10
@@ -60,6 +61,13 @@ class Organisation(_Model):
     orderer: bool = False
     host: str = "127.0.0.1"
     ports: Ports
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name == TREASURY:
+            raise ValueError(f"{TREASURY} is the account that belongs to nobody: choose another name")
+        return name
 
     @field_validator("host")
     @classmethod

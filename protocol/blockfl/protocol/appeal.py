@@ -64,7 +64,7 @@ def restore(policy: Economics, reversal: Reversal, standing: Standing) -> Standi
     return standing.model_copy(
         update={
             "stake": standing.stake + reversal.penalty,
-            "slashed": standing.slashed - reversal.penalty,
+            "slashed": max(0, standing.slashed - reversal.penalty),
             "suspended_until": 0 if is_its_suspension else standing.suspended_until,
         }
     )

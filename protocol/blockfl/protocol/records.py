@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import FailFast, Field, StringConstraints, model_validator
 
 from blockfl.protocol.canonical import Decimal, Digest, Hex, Name, Natural, Positive, Record
-from blockfl.protocol.economics import KNOWN_SUMS, Economics
+from blockfl.protocol.economics import KNOWN_SUMS, TREASURY, Economics
 from blockfl.protocol.limits import NormRules, RoundNorms
 from blockfl.protocol.strategy import (
     Aggregation,
@@ -21,6 +21,7 @@ from blockfl.protocol.strategy import (
     Optimiser,
     compares_updates,
     compute_least_updates,
+    multiplies_updates,
     name_state_tensor,
 )
 
@@ -38,6 +39,14 @@ MAX_COMMITTED_DIMENSION = 2**26
 MAX_COMPARED_VALUES = 2**29
 """Beyond that, a rule that compares updates, or a score, would open each of them too often, and keep contract services
 busy for too long: 11 institutions with 48 million parameters."""
+
+MAX_PRODUCTS = 2**34
+"""Beyond that, the dot products of the vectors that Krum or a score compares keep contract services busy for too long:
+the squared number of vectors, times the dimension."""
+MAX_COMPARED_UPDATES = 1000
+"""The most institutions of a task with a rule that compares updates with each other."""
+MAX_SCORED_INSTITUTIONS = 100
+"""The most institutions of a task with economics: with twice as many, a score takes ten times as long."""
 
 Organisations = Annotated[tuple[Name, ...], FailFast()]
 Role = Literal["committee", "coordinator", "institution"]
@@ -88,6 +97,8 @@ class Consortium(Record):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _ascending(tuple(member.organisation for member in self.members), "members")
+        if any(member.organisation == TREASURY for member in self.members):
+            raise ValueError(f"no organisation may have the name {TREASURY}: it is the account that belongs to none")
         size = len(self.committee)
         if size < 2 or not 2 <= self.threshold <= size or 2 * self.threshold <= size:
             raise ValueError(
@@ -255,17 +266,34 @@ class TaskSpec(Record):
             )
         if not isinstance(self.aggregation, FedAvg):
             self._check_rule()
-        compared = (len(self.institutions) + KNOWN_SUMS) * self.manifest.dimension
-        if self.economics and compared > MAX_COMPARED_VALUES:
-            raise ValueError(
-                f"scoring compares up to {MAX_COMPARED_VALUES} values, {len(self.institutions)} institutions and "
-                f"{KNOWN_SUMS} earlier sums make {compared}: choose a smaller model, or no economics"
-            )
+        if self.economics:
+            self._check_scores()
         if self.optimiser:
             self._check_optimiser(self.optimiser)
         if self.norms:
             check_rules(self.norms, self.manifest, self.bound_l2_micro)
         return self
+
+    def _check_scores(self) -> None:
+        count, dimension = len(self.institutions), self.manifest.dimension
+        if count > MAX_SCORED_INSTITUTIONS:
+            raise ValueError(
+                f"scores are for up to {MAX_SCORED_INSTITUTIONS} institutions, got {count}: "
+                "choose fewer, or no economics"
+            )
+        compared = (count + KNOWN_SUMS) * dimension
+        if compared > MAX_COMPARED_VALUES:
+            raise ValueError(
+                f"scoring compares up to {MAX_COMPARED_VALUES} values, {count} institutions and "
+                f"{KNOWN_SUMS} earlier sums make {compared}: choose a smaller model, or no economics"
+            )
+        products = (count + KNOWN_SUMS) * compared
+        if products > MAX_PRODUCTS:
+            raise ValueError(
+                f"scoring multiplies up to {MAX_PRODUCTS} pairs of values, {count} institutions and "
+                f"{KNOWN_SUMS} earlier sums make {products}: choose fewer institutions, "
+                "a smaller model, or no economics"
+            )
 
     def _check_rule(self) -> None:
         rule = self.aggregation
@@ -285,9 +313,23 @@ class TaskSpec(Record):
                 f"{rule.rule} compares up to {MAX_COMPARED_VALUES} values of updates, {len(self.institutions)} "
                 f"institutions make {values}: choose a smaller model, norm_clipped_mean or fedavg"
             )
+        if multiplies_updates(rule):
+            self._check_products(rule.rule)
         if isinstance(rule, NormClippedMean) and rule.clip_l2_micro > self.bound_l2_micro:
             raise ValueError(
                 f"clip_l2_micro {rule.clip_l2_micro} would clip nothing, for bound_l2_micro is {self.bound_l2_micro}"
+            )
+
+    def _check_products(self, rule: str) -> None:
+        count = len(self.institutions)
+        other = "choose trimmed_mean, median or norm_clipped_mean"
+        if count > MAX_COMPARED_UPDATES:
+            raise ValueError(f"{rule} is for up to {MAX_COMPARED_UPDATES} institutions, got {count}: {other}")
+        products = count * count * self.manifest.dimension
+        if products > MAX_PRODUCTS:
+            raise ValueError(
+                f"{rule} multiplies up to {MAX_PRODUCTS} pairs of values, {count} institutions make {products}: "
+                f"{other}, fewer institutions or a smaller model"
             )
 
     def _check_optimiser(self, optimiser: Optimiser) -> None:

@@ -16,9 +16,9 @@ the adjusted R², whose mean is 0 for noise. It does not see an update's sign, n
 Source: ``docs/economics.md``, the score.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,9 @@ from blockfl.protocol.payload import decode_payload
 
 Gram = tuple[tuple[int, ...], ...]
 Vector = npt.NDArray[np.signedinteger[Any]]
-_BLOCK = 2**14
+# What one step of a multiplication reads stays in a processor's cache.
+_BLOCK = 2**11
+_TILE = 16
 
 
 def compute_gram(vectors: Sequence[Vector]) -> Gram:
@@ -44,11 +46,14 @@ def compute_gram(vectors: Sequence[Vector]) -> Gram:
     total = [[0] * count for _ in range(count)]
     for start in range(0, vectors[0].size if vectors else 0, block):
         part = np.stack([one[start : start + block] for one in vectors]).astype(np.int64)
-        products = (part @ part.T).tolist()
-        for i, row in enumerate(products):
-            for j, product in enumerate(row):
-                total[i][j] += product
-    return tuple(tuple(row) for row in total)
+        for first in range(0, count, _TILE):
+            # The lower triangle only: the rest mirrors it.
+            products = (part[first : first + _TILE] @ part[: first + _TILE].T).tolist()
+            for i, row in enumerate(products, first):
+                line = total[i]
+                for j in range(i + 1):
+                    line[j] += row[j]
+    return tuple(tuple(total[max(i, j)][min(i, j)] for j in range(count)) for i in range(count))
 
 
 def decode_update(payload: bytes | bytearray, dimension: int) -> Vector:
@@ -77,48 +82,74 @@ def compute_points(gram: Gram, known: int, dimension: int) -> tuple[int, ...]:
         known: how many known ones there are.
         dimension: d.
     """
-    start = _Elimination([list(row) for row in gram], 1, 0)
-    for index in range(known):
-        start.eliminate(index)
+    start = _Residuals.create(gram).split(range(known), range(known, len(gram)))[1]
     free = dimension - start.rank
-    return tuple(_score(start, index, range(known, len(gram)), free) for index in range(known, len(gram)))
+    return tuple(_score(start, index, rest, free) for index, rest in enumerate(_leave_one_out(start)))
 
 
-def _score(start: "_Elimination", index: int, updates: range, free: int) -> int:
-    left = start.rows[index][index]
-    if not left:
-        return 0
-    rest = _Elimination([list(row) for row in start.rows], start.divisor, 0)
-    for other in updates:
-        if other != index:
-            rest.eliminate(other)
-    if free <= rest.rank:
+def _score(start: "_Residuals", index: int, rest: "_Residuals", free: int) -> int:
+    left, rank = start.rows[index][index], rest.rank - start.rank
+    if not left or free <= rank:
         return 0
     # (1 − R²) = (unexplained / divisor) / (left / start's divisor)
-    numerator = rest.rows[index][index] * start.divisor * free
-    denominator = rest.divisor * left * (free - rest.rank)
+    numerator = rest.rows[0][0] * start.divisor * free
+    denominator = rest.divisor * left * (free - rank)
     return max(-1000, 1000 + -1000 * numerator // denominator)
 
 
-@dataclass
-class _Elimination:
-    """Fraction-free elimination (Bareiss) on a Gram matrix: rows/divisor is what is left of the dot products."""
+def _leave_one_out(all_: "_Residuals") -> Iterator["_Residuals"]:
+    """Yield for each vector what is left of it when the projections on all others are taken away, in their order.
+
+    Halves share the elimination of the other half: together these are steps of the order n³, as for one vector.
+    """
+    count = len(all_.rows)
+    if count < 2:
+        yield from [all_] * count
+        return
+    for half in all_.split(range(count // 2), range(count // 2, count)):
+        yield from _leave_one_out(half)
+
+
+@dataclass(frozen=True)
+class _Residuals:
+    """What is left of vectors' dot products when projections on other vectors are taken away: rows/divisor.
+
+    Attributes:
+        rows: The lower triangle, integers; fraction-free elimination (Bareiss) keeps them as short as minors are.
+        divisor: Of all of them.
+        rank: Of the vectors that were taken away.
+    """
 
     rows: list[list[int]]
     divisor: int
     rank: int
 
-    def eliminate(self, index: int) -> None:
-        """Take a vector's projection away from all; one that depends on those before changes nothing."""
-        pivot = self.rows[index][index]
-        if not pivot:
-            return
-        line = self.rows[index]
-        self.rows = [
-            [(value * pivot - row[index] * line[j]) // self.divisor for j, value in enumerate(row)]
-            if i != index
-            else [0] * len(row)
-            for i, row in enumerate(self.rows)
-        ]
-        self.divisor = pivot
-        self.rank += 1
+    @classmethod
+    def create(cls, gram: Gram) -> Self:
+        """Begin with all vectors."""
+        return cls([list(row[: index + 1]) for index, row in enumerate(gram)], 1, 0)
+
+    def split(self, first: range, second: range) -> tuple[Self, Self]:
+        """Return what is left of each part when the projections on the other one are taken away."""
+        return self._order([*first, *second])._eliminate(len(second)), self._order([*second, *first])._eliminate(
+            len(first)
+        )
+
+    def _order(self, indices: list[int]) -> Self:
+        rows = [[self.rows[max(i, j)][min(i, j)] for j in indices[: at + 1]] for at, i in enumerate(indices)]
+        return type(self)(rows, self.divisor, self.rank)
+
+    def _eliminate(self, count: int) -> Self:
+        """Take the projections on the last vectors away; one that depends on those before changes nothing."""
+        rows, divisor, rank = list(self.rows), self.divisor, self.rank
+        for _ in range(count):
+            line = rows.pop()
+            pivot = line[-1]
+            if not pivot:
+                continue
+            rows = [
+                [(value * pivot - row_factor * factor) // divisor for value, factor in zip(row, line, strict=False)]
+                for row, row_factor in zip(rows, line, strict=False)
+            ]
+            divisor, rank = pivot, rank + 1
+        return type(self)(rows, divisor, rank)

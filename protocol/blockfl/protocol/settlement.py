@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Economics, Outcome, Payment, Score, Settlement, Standing, Verdict
 from blockfl.protocol.records import Metrics, Model, Organisations, Participant, Round, TaskSpec, Update, Vote
@@ -243,8 +244,9 @@ def _settle(
             "reputation": reputation,
             "debt": min(_MAX_DEBT, max(0, -paid)) if verdict == "accepted" else before.debt,
             "absences": before.absences + 1 if verdict == "absent" else before.absences * (verdict == "unjudged"),
-            "earned": before.earned + reward,
-            "slashed": before.slashed + penalty,
+            # Credits go round: over the years more may be earned than there are, and than a number can say.
+            "earned": min(MAX_INTEGER, before.earned + reward),
+            "slashed": min(MAX_INTEGER, before.slashed + penalty),
         }
     )
     return Outcome(

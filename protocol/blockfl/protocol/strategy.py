@@ -88,6 +88,11 @@ def compute_least_updates(rule: Aggregation) -> int:
             return 1
 
 
+def multiplies_updates(rule: Aggregation) -> bool:
+    """Whether the rule needs the dot products of all updates with each other."""
+    return isinstance(rule, Krum | MultiKrum)
+
+
 def compares_updates(rule: Aggregation) -> bool:
     """Whether a rule looks at coordinates of several updates at once, and so opens large ones several times."""
     return isinstance(rule, Median | TrimmedMean | Krum | MultiKrum)
