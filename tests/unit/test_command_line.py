@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 from typer.testing import CliRunner
 
+from blockfl.cli.economics import _draw, read_policy
 from blockfl.cli.main import app
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.task import _naming_the_field
@@ -19,9 +20,11 @@ from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.identity import create_private_key, private_key_pem
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.ledger.store import ModelStore
 from blockfl.network.administration import Membership
 from blockfl.network.errors import NetworkError
 from blockfl.network.network import Network
+from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.records import Training
 from support.organisation import make_organisation
 
@@ -200,6 +203,49 @@ def test_a_task_needs_exactly_one_initial_model(tmp_path: Path) -> None:
     finished = run("task", "create", "heart", "--profile", str(tmp_path / "none.json"))
     assert finished.returncode == 2
     assert "exactly one of --model, --code and --initial" in finished.stderr
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_network_is_not_brought_up_where_no_directory_can_be(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NetworkError, match=r"no network can be kept there .* name a new directory with -d"):
+        Network.prepare(tmp_path / place, None, "embedded")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_models_are_not_kept_where_no_directory_can_be(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(LedgerError, match=r"expected a directory to keep models in .* name another one"):
+        ModelStore(tmp_path / place)
+
+
+@pytest.mark.parametrize("name", ["q", "Ä", "Hungary", "hun gary", "-hungary", "h" * 33])
+def test_a_membership_s_organisation_has_a_name_that_can_be_one(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "root.pem"
+    root.write_bytes(make_organisation("hungary").tls.certificate_pem)
+    roots = ("--signing-root", str(root), "--tls-root", str(root))
+    target = tmp_path / "membership.json"
+    command = ["network", "config", "membership", *roots, "--anchor", "peer:7051", "-o", str(target), "--", name]
+    refused = CliRunner().invoke(app, command).exception
+    assert isinstance(refused, NetworkError)
+    assert "expected an organisation's name of 2 to 32 lower-case letters" in str(refused)
+    assert CliRunner().invoke(app, [*command[:-1], "hungary"]).exit_code == 0
+    assert target.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff", b"[" * 100_000, b"9" * 100_000, b'{"reward_pool": NaN}'])
+def test_a_policy_that_is_none_is_refused_with_its_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "policy.json"
+    path.write_bytes(content)
+    with pytest.raises((LedgerError, ProtocolError), match=r"policy\.json: expected|BFL301"):
+        read_policy(str(path))
+
+
+def test_a_plot_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(LedgerError, match="the plot cannot be written"):
+        _draw([], tmp_path / "none" / "plot.svg")
 
 
 def test_a_network_is_not_brought_up_in_somebody_elses_directory(tmp_path: Path) -> None:

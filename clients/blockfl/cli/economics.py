@@ -190,6 +190,11 @@ def _draw(rows: list[Row], path: Path) -> None:
     panels[0].set_ylabel("earned less penalties")
     panels[1].set_ylabel("reputation, thousandths")
     panels[1].set_xlabel("round")
-    panels[0].legend(fontsize="small")
-    figure.savefig(path, format="svg", bbox_inches="tight")
-    pyplot.close(figure)
+    if panels[0].lines:
+        panels[0].legend(fontsize="small")
+    try:
+        figure.savefig(path, format="svg", bbox_inches="tight")
+    except OSError as error:
+        raise LedgerError(f"{path}: the plot cannot be written ({error.strerror})") from error
+    finally:
+        pyplot.close(figure)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from blockfl.cli import option
 from blockfl.cli.output import Output
@@ -59,12 +60,15 @@ def membership(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to send to the others; nothing is secret.")],
 ) -> None:
     """Describe an organisation for those that are to let it in."""
-    described = Membership(
-        organisation=organisation,
-        signing_roots=[_read_file(path).decode("ascii", "replace") for path in signing_root],
-        tls_roots=[_read_file(path).decode("ascii", "replace") for path in tls_root],
-        anchor=anchor,
+    signing, tls = (
+        [_read_file(path).decode("ascii", "replace") for path in paths] for paths in (signing_root, tls_root)
     )
+    try:
+        described = Membership(organisation=organisation, signing_roots=signing, tls_roots=tls, anchor=anchor)
+    except ValidationError as error:
+        raise NetworkError(
+            f"{organisation}: expected an organisation's name of 2 to 32 lower-case letters, digits and hyphens"
+        ) from error
     described.spec()
     described.save(output)
 

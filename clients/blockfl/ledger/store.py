@@ -14,13 +14,22 @@ _SUFFIX = ".safetensors"
 
 
 class ModelStore:
-    """Model files below one directory."""
+    """Model files below one directory.
+
+    Raises:
+        LedgerError: It cannot be one.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob("*.partial"):
-            left.unlink(missing_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for left in directory.glob("*.partial"):
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            raise LedgerError(
+                f"{directory}: expected a directory to keep models in ({error.strerror}); name another one"
+            ) from error
 
     def path(self, digest: str) -> Path:
         """Return where the file of this digest is, or would be."""

@@ -65,11 +65,17 @@ class Network:
                     f"take it down first: blockfl network down -d {directory}"
                 )
             return network
-        if directory.exists() and any(directory.iterdir()):
-            raise NetworkError(f"{directory} is not empty and holds no network; name a new directory")
+        try:
+            if directory.exists() and any(directory.iterdir()):
+                raise NetworkError(f"{directory} is not empty and holds no network; name a new directory")
+        except OSError as error:
+            raise _not_a_directory(directory, error) from error
         new = description if description is not None else Description.load_default(base_port)
         _make_runtime(ledger, new, layout).require()
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise _not_a_directory(directory, error) from error
         write_description(layout, new)
         NetworkState(ledger=ledger).save(layout.state)
         return cls(directory, new, ledger)
@@ -146,3 +152,7 @@ def _make_runtime(ledger: LedgerKind, description: Description, layout: Layout) 
     if ledger == "compose":
         return ComposeProject(description, layout)
     return ProcessRuntime(description, layout, ledger)
+
+
+def _not_a_directory(directory: Path, error: OSError) -> NetworkError:
+    return NetworkError(f"{directory}: no network can be kept there ({error.strerror}); name a new directory with -d")
