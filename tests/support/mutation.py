@@ -1,7 +1,7 @@
 """A mutation run over the rules: each mutant of a module of ``protocol/`` should make a test of it fail.
 
     make mutation MODULE="judging terms"        these modules; without MODULE every one that has rules
-    make mutation RULES=1                       only whole rules taken away: refusals, and calls that check
+    make mutation RULES=1                       only whole rules taken away: refusals, calls that check, fields' limits
 
 Every operator, comparison, number and condition of the module is changed, one at a time, in a copy of the sources, and
 the module's tests run until the first fails; what these let live is put to whole rounds. Results stay in
@@ -43,6 +43,8 @@ LAST: Final = [
 ]
 """Whole rounds, for what the tests of a module let live."""
 _WHOLE: Final = ("test_contract", "test_audit", "test_round_states", "test_rules_in_rounds", "test_aggregator")
+_DECLARATIONS: Final = ("Field", "StringConstraints")
+_LIMITS: Final = ("ge", "gt", "le", "lt", "max_length", "min_length", "pattern")
 _PRELOADED: Final = (cryptography.x509, fabric_protos.peer.proposal_pb2, grpc.aio, hypothesis.strategies, np, pydantic)
 _COMPARISONS: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
@@ -81,10 +83,17 @@ def mutate(source: str) -> Iterator[tuple[int, str, str, bool]]:
 
 
 def _is_rule(node: ast.AST, variant: int) -> bool:
-    """Whether a mutant takes a whole rule away: a refusal that never comes, or a check that is not called."""
+    """Whether a mutant takes a rule away: a refusal that never comes, a check not called, a limit not declared."""
     if isinstance(node, ast.If):
         return not variant and any(isinstance(one, ast.Raise) for one in node.body)
-    return isinstance(node, ast.Expr)
+    return isinstance(node, ast.Expr) or bool(_list_limits(node))
+
+
+def _list_limits(node: ast.AST) -> list[int]:
+    """Return which keywords of a declaration are limits of a record's field."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in _DECLARATIONS:
+        return []
+    return [index for index, keyword in enumerate(node.keywords) if keyword.arg in _LIMITS]
 
 
 def _list_skipped(node: ast.AST) -> Iterator[ast.AST]:
@@ -96,8 +105,12 @@ def _list_skipped(node: ast.AST) -> Iterator[ast.AST]:
         said = [*node.values]
     elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         said = [node.returns]
-    elif isinstance(node, ast.arg | ast.AnnAssign):
+    elif isinstance(node, ast.arg):
         said = [node.annotation]
+    elif isinstance(node, ast.AnnAssign):
+        # The limits in it are rules, and left out one by one.
+        limited = [one for one in ast.walk(node.annotation) if _list_limits(one)]
+        yield from (one for one in ast.walk(node.annotation) if one not in limited)
     elif isinstance(node, ast.Import | ast.ImportFrom):
         said = [node]
     for one in said:
@@ -116,7 +129,7 @@ def _count_variants(node: ast.AST) -> int:
         return 2
     if isinstance(node, ast.Expr):
         return int(isinstance(node.value, ast.Call))
-    return int(isinstance(node, ast.BoolOp | ast.IfExp | ast.Raise) or _is_bound(node))
+    return len(_list_limits(node)) or int(isinstance(node, ast.BoolOp | ast.IfExp | ast.Raise) or _is_bound(node))
 
 
 def _is_bound(node: ast.AST) -> bool:
@@ -136,6 +149,8 @@ def _change(node: ast.AST, variant: int) -> None:
         node.test = ast.Constant(value=bool(variant))
     elif isinstance(node, ast.Expr):
         node.value = ast.Constant(value=...)
+    elif isinstance(node, ast.Call) and (limits := _list_limits(node)):
+        del node.keywords[limits[variant]]
     elif isinstance(node, ast.BoolOp):
         node.op = ast.And() if isinstance(node.op, ast.Or) else ast.Or()
     elif isinstance(node, ast.IfExp):
