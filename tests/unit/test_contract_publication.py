@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.place import commitment_key, model_chunk_key, sealed_chunk_key
+from blockfl.protocol.place import commitment_key, model_chunk_key, sealed_chunk_key, update_key
 from blockfl.protocol.records import Aggregate, Blob, Commitment, Metrics, Round, Vote
-from support.contract import make_scenario, not_endorsed, refused
+from support.contract import make_scenario, not_endorsed, refused, upload_chunk
 from support.scenario import Scenario, make_spec
 from support.world import CONFLICT, POLICY_FAILURE, VALID, Transaction, World
 
@@ -482,3 +482,19 @@ async def uploaded_sum(scenario: Scenario) -> Blob:
 
 async def attest(world: World, blob: Blob, endorsers: list[str] | None = None) -> Transaction:
     return await world.submit("coordinator", "AttestAggregate", "heart", "1", blob.encode(), endorsers=endorsers or ())
+
+
+async def test_a_member_attests_nothing_of_an_update_that_does_not_open_though_the_others_accepted_it() -> None:
+    scenario, world = await make_scenario(make_spec(check="recompute"))
+    await scenario.open()
+    await scenario.contribute("alpha", "beta", "delta")
+    header, chunks = await scenario.seal("gamma")
+    broken = scenario.sign(header.model_copy(update={"key_commitment": "0" * 64}))
+    await world.submit("gamma", "SubmitUpdate", broken.encode())
+    await upload_chunk(world, "gamma", 1, 0, chunks[0])
+    update = await scenario.update("gamma")
+    world.force("", update_key("heart", 1, "gamma"), update.model_copy(update={"state": "accepted"}).encode())
+    assert (await scenario.close()).accepted == ("alpha", "beta", "delta", "gamma")
+    blob = await scenario.upload_model("coordinator", bytes(4 * scenario.spec.manifest.dimension))
+    with refused(Code.KEY_COMMITMENT):
+        await world.simulate("regulator", "regulator", "AttestAggregate", "heart", "1", blob.encode())
