@@ -74,6 +74,12 @@ class TestRules:
         later = own.model_copy(update={"suspended_until": 2 + POLICY.suspension_rounds})
         assert restore(POLICY, reversal, later).suspended_until == 2 + POLICY.suspension_rounds
 
+    async def test_what_was_lost_is_never_less_than_nothing_even_where_it_was_counted_up_to_a_limit(self) -> None:
+        task = await make_paid_task()
+        reversal = overturn(await penalise(task), "gamma", VOTERS, 5)
+        counted = task.standing("gamma").model_copy(update={"slashed": reversal.penalty - 1})
+        assert restore(POLICY, reversal, counted).slashed == 0
+
 
 class TestOverturnPenalty:
     async def test_the_vote_that_makes_a_majority_gives_the_stake_back(self) -> None:

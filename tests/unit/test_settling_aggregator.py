@@ -81,6 +81,8 @@ async def test_a_round_that_cannot_be_scored_in_time_is_settled_without_points_a
         await wait_for(hub, "RoundOpened", 1)
         assert [event.name for event in hub.events] == ["RoundSettled", "RoundOpened"]
         assert (await hub.ledger("alpha").list_settlements("heart"))[0].state == "unscored"
+        rows = await list_outcomes(hub.ledger("alpha"), "heart")
+        assert [row["why"] for row in rows] == ["accepted, not scored in time"] * 4 + ["summed in time"]
     task.check_conserved()
 
 

@@ -2,7 +2,7 @@
 
 from blockfl.audit.views import Row, format_time
 from blockfl.ledger.client import Ledger
-from blockfl.protocol.economics import TREASURY, Receipt, Reversal, Settlement, Standing
+from blockfl.protocol.economics import TREASURY, Outcome, Receipt, Reversal, Settlement, Standing
 
 
 async def list_outcomes(ledger: Ledger, task: str) -> list[Row]:
@@ -45,7 +45,7 @@ def _rows(settlement: Settlement) -> list[Row]:
         {
             "round": settlement.round,
             "organisation": one.organisation,
-            "why": f"{one.verdict} {one.code}".strip(),
+            "why": _explain(settlement, one),
             "points": one.points,
             "earned": one.reward,
             "paid": one.penalty,
@@ -61,6 +61,12 @@ def _rows(settlement: Settlement) -> list[Row]:
                 {"round": settlement.round, "organisation": one.organisation, "why": one.reason, column: one.amount}
             )
     return rows
+
+
+def _explain(settlement: Settlement, outcome: Outcome) -> str:
+    if outcome.verdict == "accepted" and settlement.state == "unscored":
+        return "accepted, not scored in time"
+    return f"{outcome.verdict} {outcome.code}".strip()
 
 
 async def summarise_task(ledger: Ledger, task: str) -> dict[str, object]:
