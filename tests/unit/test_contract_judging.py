@@ -196,6 +196,7 @@ class TestJudgeUpdate:
     async def test_a_member_that_registered_another_key_since_judges_with_the_frozen_one(self) -> None:
         scenario, world = await uploaded()
         renewed = X25519PrivateKey.from_private_bytes(b"9" * 32)
+        world.now_ms += 10_000
         await world.submit("university", "RegisterCommitteeKey", encode_public_key(renewed))
         assert (await scenario.judge("alpha")).state == "accepted"
 

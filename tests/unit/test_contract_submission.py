@@ -113,6 +113,7 @@ class TestOpenRound:
 
     async def test_an_enrolment_that_changes_meanwhile_makes_the_opening_invalid(self) -> None:
         _, world = await make_scenario()
+        world.now_ms += 10_000
         opening = await world.endorse("regulator", "OpenRound", "heart", "1")
         await world.submit("alpha", "Enrol", "heart", "5")
         assert world.commit(opening) == CONFLICT
