@@ -341,6 +341,22 @@ def test_a_vote_for_another_model_is_told(told: tuple[Records, dict[tuple[str, s
     assert verify(public, private).outvoted == ("university in round 2",)
 
 
+@pytest.mark.parametrize(("block", "counts"), [(1, True), (2, False)])
+def test_only_votes_that_came_before_the_version_count(
+    told: tuple[Records, dict[tuple[str, str], bytes]], block: int, counts: bool
+) -> None:
+    public, private = told
+    vote = Vote.decode(public[VOTE]).model_copy(update={"organisation": "university", "voted_at_ms": 0})
+    late = Write(block_number=block, key=place.vote_key(TASK, 2, "university"), value=vote.encode())
+    history = make_history(public, private, last=[late])
+    task = history.get(Task, place.task_key(TASK))
+    if not counts:
+        assert verify_task(history, task).versions == 3
+        return
+    with pytest.raises(VerificationError, match="for it voted coordinator, regulator, university"):
+        verify_task(history, task)
+
+
 def test_a_round_that_was_given_up_is_told(told: tuple[Records, dict[tuple[str, str], bytes]]) -> None:
     public, private = told
     for key in [key for key in public if key.startswith(f"vote/{TASK}/000002/")] + [MODEL]:
