@@ -20,7 +20,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 BUILD: Final = ROOT / "build" / "fuzz"
-_BATCH: Final = 500_000
+_BATCH: Final = 1_000_000
 """So many inputs between two notes of the figures."""
 _LIMITS: Final = ("-timeout=20", "-rss_limit_mb=3000", "-print_final_stats=1", "-verbosity=0")
 _EXECUTED: Final = re.compile(r"stat::number_of_executed_units:\s*([0-9]+)")
