@@ -94,6 +94,14 @@ def report(names: list[str]) -> None:
         )
 
 
+def tabulate(names: list[str]) -> None:
+    """Print the figures as a Markdown table, the decoders in alphabetical order."""
+    print("| decoder | inputs | kept | findings |\n|---|---|---|---|")
+    for name in sorted(names, key=str.lower):
+        figures = read_figures(name)
+        print(f"| {name} | {figures['inputs']:,} | {figures['corpus']} | {figures['findings']} |")
+
+
 def main() -> int:
     """Run the command line."""
     if sys.argv[1:2] == ["--here"]:
@@ -104,6 +112,9 @@ def main() -> int:
         "--runs", type=int, default=1_000_000, help="inputs of each decoder, those of earlier runs counted"
     )
     parser.add_argument("--decoder", action="append", help="this one only; may be repeated")
+    parser.add_argument(
+        "--table", action="store_true", help="print the figures of earlier runs as Markdown, run nothing"
+    )
     parser.add_argument("--again", type=Path, help="give the decoder this file and let it fail")
     options = parser.parse_args()
     from support.decoders import list_decoders
@@ -114,6 +125,9 @@ def main() -> int:
         parser.error(f"no such decoder: {', '.join(unknown)}; there are: {', '.join(decoders)}")
     if options.again:
         print("taken" if decoders[names[0]].run(options.again.read_bytes()) else "refused")
+        return 0
+    if options.table:
+        tabulate(names)
         return 0
     try:
         import atheris  # noqa: F401
