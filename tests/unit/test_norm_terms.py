@@ -248,6 +248,14 @@ def test_tensors_are_the_model_s_in_its_order() -> None:
     spec_refused("order", tensors=bounds_of(("dense/bias", 500_000), ("dense/bias", 500_000)))
 
 
+def test_a_tensor_s_name_has_a_length() -> None:
+    for name in ("a", "a" * 200):
+        assert TensorBound.decode(encode_naively(bounds_of((name, 5))[0])).tensor == name
+    for name in ("", "a" * 201):
+        with refused(Code.MALFORMED, "tensor: String should have at"):
+            TensorBound.decode(encode_naively(bounds_of((name, 5))[0]))
+
+
 def test_a_tensor_s_bound_is_not_over_that_of_the_update() -> None:
     document = json.loads(SPEC.encode())
     document["norms"]["tensors"] = bounds_of(("dense/bias", 1_000_000))
