@@ -54,7 +54,8 @@ class Pretending:
 async def judge_by_product(bout: Bout, judge: str, organisation: str = "delta") -> Outcome:
     """Have an update judged by the product's own client, and say whose verdict stands."""
     async with bout.arena.ledger(judge) as ledger:
-        await ledger.judge_update(*bout.place_typed, organisation)
+        judged = await ledger.judge_update(*bout.place_typed, organisation)
+    bout.network.note_block(judged.block_number)
     if (await bout.scenario.update(organisation, bout.number)).state == "accepted":
         return outvoted("the committee's threshold")
     return await bout.read_verdict(organisation)
@@ -143,7 +144,8 @@ async def censor(bout: Bout) -> Outcome:
     chunks = bout.scenario.sealed[bout.number, "delta"][1]
     with bout.arena.corrupt("regulator", lambda contract: Refusing(contract, "delta")):
         async with bout.arena.ledger("delta") as ledger:
-            await ledger.upload_chunk(*bout.place_typed, 0, chunks[0])
+            uploaded = await ledger.upload_chunk(*bout.place_typed, 0, chunks[0])
+        bout.network.note_block(uploaded.block_number)
         return await judge_by_product(bout, "university")
 
 
@@ -158,7 +160,8 @@ async def gone(bout: Bout) -> Outcome:
     await bout.scenario.submit("delta", bout.number)
     chunks = bout.scenario.sealed[bout.number, "delta"][1]
     async with bout.arena.without_service("regulator"), bout.arena.ledger("delta") as ledger:
-        await ledger.upload_chunk(*bout.place_typed, 0, chunks[0])
+        uploaded = await ledger.upload_chunk(*bout.place_typed, 0, chunks[0])
+        bout.network.note_block(uploaded.block_number)
         return await judge_by_product(bout, "university")
 
 
