@@ -33,6 +33,22 @@ def test_paths_count_from_the_profiles_own_directory(tmp_path: Path) -> None:
     assert Path(profile.tls_roots).resolve() == tmp_path / "tls.pem"
 
 
+def test_a_save_that_is_cut_short_leaves_the_profile_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "agent.json"
+    profile = ConnectionProfile.load(write(tmp_path, GOOD))
+    profile.save(path)
+    before = path.read_bytes()
+
+    def fail(_path: Path, _text: str) -> int:
+        _path.write_bytes(b"")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="No space"):
+        profile.save(path)
+    assert path.read_bytes() == before
+
+
 def test_a_saved_profile_loads_as_it_was(tmp_path: Path) -> None:
     profile = ConnectionProfile.load(write(tmp_path, GOOD))
     profile.save(tmp_path / "copy.json")

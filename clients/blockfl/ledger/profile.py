@@ -74,9 +74,11 @@ class ConnectionProfile(BaseModel):
         return profile.model_copy(update=paths)
 
     def save(self, path: Path) -> None:
-        """Write the profile."""
+        """Write the profile at once: whoever reads it meanwhile has the old one or the new one."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.model_dump(exclude_none=True), indent=2, sort_keys=True) + "\n")
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.model_dump(exclude_none=True), indent=2, sort_keys=True) + "\n")
+        partial.rename(path)
 
     def make_endpoint(self) -> Endpoint:
         """Return the endpoint with the TLS roots read."""

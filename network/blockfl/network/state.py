@@ -37,5 +37,7 @@ class NetworkState(BaseModel):
             raise ValueError(f"{path}: {place or 'not JSON'}: {first['msg']}") from error
 
     def save(self, path: Path) -> None:
-        """Write it to its file."""
-        path.write_text(self.model_dump_json(exclude_defaults=True) + "\n")
+        """Write it to its file at once: a write that is cut short leaves the old state."""
+        partial = path.with_suffix(".partial")
+        partial.write_text(self.model_dump_json(exclude_defaults=True) + "\n")
+        partial.rename(path)
