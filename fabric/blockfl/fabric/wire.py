@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Final
 
 _VARINT: Final = 0
-_FIXED64: Final = 1
 _LENGTH_DELIMITED: Final = 2
-_FIXED32: Final = 5
+_FIXED: Final = {1: 8, 5: 4}
+"""Bytes of the other wire types."""
 _UINT64_BYTES: Final = 10
 _MAX_FIELD_NUMBER: Final = (1 << 29) - 1
 
@@ -51,7 +51,8 @@ def scan_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         data: the encoded message.
 
     Yields:
-        Field number, and the value: an integer, or a view of the content of a length-delimited or fixed field.
+        Field number, and the value: an integer, or a view of the content of a length-delimited field. Fields of 4 or 8
+        bytes are passed over: nothing that is scanned has one, and official decoders do not take one for another kind.
 
     Raises:
         ValueError: the bytes are no protobuf message (groups are refused, too).
@@ -68,13 +69,14 @@ def scan_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             continue
         if wire_type == _LENGTH_DELIMITED:
             size, position = _read_varint(data, position)
-        elif wire_type in (_FIXED64, _FIXED32):
-            size = 8 if wire_type == _FIXED64 else 4
+        elif wire_type in _FIXED:
+            size = _FIXED[wire_type]
         else:
             raise ValueError(f"wire type {wire_type} of field {number} is not supported")
         if position + size > len(data):
             raise ValueError(f"field {number} is truncated: {size} bytes announced, {len(data) - position} left")
-        yield number, data[position : position + size]
+        if wire_type == _LENGTH_DELIMITED:
+            yield number, data[position : position + size]
         position += size
 
 
