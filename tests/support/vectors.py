@@ -18,7 +18,7 @@ from blockfl.protocol import economics, place, records
 from blockfl.protocol import seal as seal_rules
 from blockfl.protocol.aggregation import Sum, apply_sum, decode_randomness
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.combination import combine, drive
 from blockfl.protocol.commitment import add_commitments, compute_commitment, expand_randomness, verify_sum
@@ -339,8 +339,37 @@ def make_inputs(name: str) -> list[Document]:
     return [{"name": case["name"], "given": case["given"]} for case in read_vectors(name)]
 
 
+def list_record_kinds() -> dict[str, type[Record]]:
+    """Return every kind of record and of its parts, by name."""
+    found: list[type[Record]] = [Record]
+    for kind in found:
+        found += [one for one in kind.__subclasses__() if one not in found]
+    return {one.__name__: one for one in found[1:] if one.__module__.startswith("blockfl.protocol.")}
+
+
+def describe_limits(kind: type[Record]) -> Document:
+    """Return what a kind of record takes in each field, as JSON schema; its parts have descriptions of their own."""
+    schema = kind.model_json_schema()
+    return {"fields": _strip(schema.get("properties", {})), "required": schema.get("required", [])}
+
+
+def _strip(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_strip(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _strip(one) for key, one in schema.items() if key != "title" or not isinstance(one, str)}
+
+
+def write_schemas() -> None:
+    """Write the limits of all records anew."""
+    schemas = {name: describe_limits(kind) for name, kind in sorted(list_record_kinds().items())}
+    (DIRECTORY / "schemas.json").write_text(f"{json.dumps(schemas, indent=1, ensure_ascii=False)}\n")
+
+
 def write_vectors() -> None:
     """Write every file anew."""
+    write_schemas()
     for name, derive in DERIVATIONS.items():
         cases = [case | {"gives": derive(case["given"])} for case in make_inputs(name)]
         text = json.dumps({"cases": cases}, indent=1, ensure_ascii=False)
