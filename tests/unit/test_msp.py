@@ -336,6 +336,16 @@ def test_members_of_an_intermediate_authority_belong_to_the_organisation() -> No
         msp.validate(ALPHA.signer("anna").identity)
 
 
+def test_a_root_may_stand_among_the_intermediate_authorities_too() -> None:
+    def add(fabric: Any) -> None:
+        fabric.intermediate_certs.extend(fabric.root_certs)
+
+    msp = Msp.from_config(_with(add))
+    msp.validate(ALPHA.signer("anna").identity)
+    with pytest.raises(IdentityError, match="no chain"):
+        msp.validate(_identity(_issue(_sub_authority())))
+
+
 def test_an_authority_cannot_have_more_below_it_than_it_allows() -> None:
     middle = _sub_authority(path_length=0)
     lowest = _sub_authority(middle)

@@ -210,7 +210,8 @@ class Msp:
         for link in (*roots, *intermediates):
             _check_authority(link)
         raw = Pool(roots, intermediates)
-        sanitised = [link.with_low_s(raw.unique_chain(link)[1]) for link in intermediates]
+        # A root that stands among the intermediate authorities, too, has no other above it.
+        sanitised = [link.with_low_s(raw.unique_chain(link)[:2][-1]) for link in intermediates]
         self._pool = Pool([link.with_low_s(link) for link in roots], sanitised)
         self._paths = [self._pool.unique_chain(link) for link in sanitised]
         # A certificate may only be issued by a leaf of the tree of authorities.
@@ -219,7 +220,7 @@ class Msp:
 
     def _check_intermediates(self) -> None:
         for path in self._paths:
-            if any(revocations.revokes(path[0].certificate, path[1]) for revocations in self._lists):
+            if len(path) > 1 and any(one.revokes(path[0].certificate, path[1]) for one in self._lists):
                 raise IdentityError(f"the authority {path[0].name} of {self.msp_id!r} has been revoked: remove it")
 
     def _set_up_units(self, config: Any) -> None:
