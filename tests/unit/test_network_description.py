@@ -139,6 +139,24 @@ def test_what_nobody_has_is_refused_where_the_organisations_begin(text: str, rea
     assert reason in said
 
 
+@pytest.mark.parametrize("word", ["True", "TRUE", "yes", "Yes", "on", "ON"])
+def test_true_in_the_other_words_of_yaml(word: str) -> None:
+    text = DEFAULT.replace("orderer: true", f"orderer: {word}")
+    assert Description.parse(text, "my.yaml") == Description.parse(DEFAULT, "my.yaml")
+
+
+@pytest.mark.parametrize("word", ["False", "NO", "Off"])
+def test_false_in_the_other_words_of_yaml(word: str) -> None:
+    said = refusal(DEFAULT.replace("orderer: true", f"orderer: {word}"))
+    assert "no organisation has `orderer: true`" in said
+
+
+@pytest.mark.parametrize("word", ["null", "Null", "NULL", "~", ""])
+def test_nothing_in_the_words_of_yaml_is_no_text(word: str) -> None:
+    text = replaced("  - name: regulator\n", f"  - name: regulator\n    host: {word}\n")
+    assert "organisations.1.host: should be a valid string" in refusal(text)
+
+
 def test_too_few_ordering_nodes_for_bft_are_refused_where_the_last_is() -> None:
     at = DEFAULT.rindex("    orderer: true\n")
     text = DEFAULT[:at] + DEFAULT[at:].replace("    orderer: true\n", "", 1)
