@@ -76,7 +76,7 @@ class ConnectionProfile(BaseModel):
     def save(self, path: Path) -> None:
         """Write the profile at once: whoever reads it meanwhile has the old one or the new one."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
+        partial = path.with_name(f"{path.name}.partial")
         partial.write_text(json.dumps(self.model_dump(exclude_none=True), indent=2, sort_keys=True) + "\n")
         partial.rename(path)
 

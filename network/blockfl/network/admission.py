@@ -16,6 +16,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import Administrator, Membership
 from blockfl.network.description import Description, Organisation
 from blockfl.network.errors import NetworkError
+from blockfl.network.identities import write_file
 from blockfl.network.layout import Layout
 from blockfl.network.membership import ChannelNodes
 from blockfl.network.node import node_name
@@ -56,9 +57,7 @@ def extend(layout: Layout, description: Description, otherwise: str) -> Descript
 
 def write_description(layout: Layout, description: Description) -> None:
     """Write a network's own description."""
-    partial = layout.description.with_suffix(".partial")
-    partial.write_text(description.dump())
-    partial.rename(layout.description)
+    write_file(layout.description, description.dump().encode())
 
 
 def list_newcomers(description: Description, layout: Layout) -> list[Organisation]:

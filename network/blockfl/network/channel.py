@@ -8,6 +8,7 @@ from blockfl.fabric.genesis import ChannelSpec, OrganisationSpec, build_genesis_
 from blockfl.fabric.msp import msp_config
 from blockfl.network.description import Description, LedgerKind, Organisation
 from blockfl.network.errors import NetworkError
+from blockfl.network.identities import write_file
 from blockfl.network.layout import Layout, OrganisationLayout
 from blockfl.network.source import Fault
 
@@ -21,9 +22,7 @@ def provision_genesis(description: Description, layout: Layout, ledger: LedgerKi
     if layout.genesis.exists():
         return
     block = build_genesis_block(describe_channel(description, layout, ledger))
-    partial = layout.genesis.with_suffix(".partial")
-    partial.write_bytes(encode_block(block))
-    partial.rename(layout.genesis)
+    write_file(layout.genesis, encode_block(block))
 
 
 def describe_channel(description: Description, layout: Layout, ledger: LedgerKind) -> ChannelSpec:

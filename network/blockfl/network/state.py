@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blockfl.network.description import LedgerKind
+from blockfl.network.identities import write_file
 
 
 class NetworkState(BaseModel):
@@ -37,7 +38,5 @@ class NetworkState(BaseModel):
             raise ValueError(f"{path}: {place or 'not JSON'}: {first['msg']}") from error
 
     def save(self, path: Path) -> None:
-        """Write it to its file at once: a write that is cut short leaves the old state."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(self.model_dump_json(exclude_defaults=True) + "\n")
-        partial.rename(path)
+        """Write it to its file; a write that is cut short leaves the old state."""
+        write_file(path, f"{self.model_dump_json(exclude_defaults=True)}\n".encode())

@@ -14,6 +14,7 @@ from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity import Identity
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
+from blockfl.network.identities import write_file
 from blockfl.network.layout import Layout
 
 _MARKER = "channel.json"
@@ -79,6 +80,4 @@ def claim_volume(directory: Path, genesis: bytes) -> None:
         )
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     (directory / "tmp").mkdir(exist_ok=True, mode=0o700)
-    partial = marker.with_suffix(".partial")
-    partial.write_text(json.dumps({"genesis": digest}) + "\n")
-    partial.rename(marker)
+    write_file(marker, f"{json.dumps({'genesis': digest})}\n".encode())
