@@ -72,7 +72,7 @@ def test_a_block_that_does_not_parse_ends_the_stream_for_good() -> None:
 
 
 def test_events_that_do_not_parse_end_the_stream_for_good() -> None:
-    with pytest.raises(GatewayError, match="cannot read events: the gateway's answer does not parse") as refused:
+    with pytest.raises(GatewayError, match="cannot read events: the answer does not parse") as refused:
         _decode_events(GARBAGE)
     assert refused.value.status is grpc.StatusCode.DATA_LOSS
     with pytest.raises(GatewayError):

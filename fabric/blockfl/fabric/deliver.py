@@ -23,7 +23,7 @@ from .config import ChannelConfig, is_config_block
 from .endpoint import Endpoint
 from .errors import GatewayError
 from .identity import Signer
-from .status import gateway_error
+from .status import gateway_error, malformed_answer
 from .transaction import sign_envelope
 
 PEER_DELIVER: Final = "/protos.Deliver/Deliver"
@@ -162,10 +162,8 @@ def _decode_answer(answer: bytes) -> Any | None:
     try:
         response = events_pb2.DeliverResponse.FromString(answer)
     except DecodeError as error:
-        raise GatewayError(
-            "cannot read blocks: the answer does not parse; is this a peer or an ordering node of Fabric?",
-            status=grpc.StatusCode.DATA_LOSS,
-        ) from error
+        node = "a peer or an ordering node of Fabric"
+        raise malformed_answer(GatewayError, "cannot read blocks", node, grpc.StatusCode.DATA_LOSS) from error
     if response.WhichOneof("Type") == "block":
         return response.block
     if response.status == common_pb2.SUCCESS:

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from .endpoint import Endpoint
 from .errors import EndorseError, ErrorDetail, FabricError
 from .identity import Signer
-from .status import gateway_error
+from .status import gateway_error, malformed_answer
 from .transaction import Proposal, build_proposal
 from .wire import encode_bytes
 
@@ -72,9 +72,8 @@ class Endorser:
         except grpc.aio.AioRpcError as error:
             raise gateway_error(EndorseError, what, error, proposal.tx_id) from error
         except DecodeError as error:
-            raise EndorseError(
-                f"{what}: its answer does not parse; is this a Fabric peer?", status=grpc.StatusCode.INTERNAL
-            ) from error
+            status = grpc.StatusCode.INTERNAL
+            raise malformed_answer(EndorseError, what, "a Fabric peer", status, proposal.tx_id) from error
         if not 200 <= response.response.status < 400:
             raise EndorseError(
                 f"{what}: {response.response.message} (status {response.response.status})",

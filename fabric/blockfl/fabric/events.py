@@ -23,6 +23,7 @@ from fabric_protos.gateway import gateway_pb2
 from google.protobuf.message import DecodeError
 
 from .errors import ConfigError, GatewayError
+from .status import malformed_answer
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S: Final = 0.1
@@ -290,10 +291,8 @@ def _decode_events(response: bytes) -> list[ChaincodeEvent]:
     try:
         message = gateway_pb2.ChaincodeEventsResponse.FromString(response)
     except DecodeError as error:
-        raise GatewayError(
-            "cannot read events: the gateway's answer does not parse; is this the Gateway service of a Fabric peer?",
-            status=grpc.StatusCode.DATA_LOSS,
-        ) from error
+        service = "the Gateway service of a Fabric peer"
+        raise malformed_answer(GatewayError, "cannot read events", service, grpc.StatusCode.DATA_LOSS) from error
     return [
         ChaincodeEvent(
             chaincode=event.chaincode_id,

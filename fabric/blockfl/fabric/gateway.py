@@ -38,7 +38,7 @@ from .errors import (
 from .events import ChaincodeEvent, Checkpoint, EventStream, Position, follow_blocks
 from .identity import Signer
 from .outcome import Committed, Endorsed, Status, Timeouts
-from .status import gateway_error, has_unknown_outcome
+from .status import gateway_error, has_unknown_outcome, malformed_answer
 from .transaction import Proposal, Transaction, build_proposal, decode_transaction, sign_envelope
 from .wire import encode_bytes, encode_prefix, scan_fields
 
@@ -484,8 +484,5 @@ def _unknown(error: GatewayError, endorsed: Endorsed) -> CommitStatusError:
 
 
 def _malformed(kind: type[GatewayError], what: str, transaction_id: str) -> GatewayError:
-    return kind(
-        f"{what}: the gateway's answer does not parse; is this the Gateway service of a Fabric peer?",
-        status=grpc.StatusCode.INTERNAL,
-        transaction_id=transaction_id,
-    )
+    service = "the Gateway service of a Fabric peer"
+    return malformed_answer(kind, what, service, grpc.StatusCode.INTERNAL, transaction_id)

@@ -53,6 +53,21 @@ def gateway_error(kind: type[Kind], what: str, error: grpc.aio.AioRpcError, tran
     )
 
 
+def malformed_answer(
+    kind: type[Kind], what: str, expected: str, status: grpc.StatusCode, transaction_id: str = ""
+) -> Kind:
+    """Make an error of ours from an answer that does not parse.
+
+    Args:
+        kind: the class of the stage that failed.
+        what: the stage in words.
+        expected: which service should have answered.
+        status: INTERNAL where asking again may help, DATA_LOSS where a stream ends for good.
+        transaction_id: the transaction that it was about.
+    """
+    return kind(f"{what}: the answer does not parse; is this {expected}?", status=status, transaction_id=transaction_id)
+
+
 def decode_details(error: grpc.aio.AioRpcError) -> Iterator[ErrorDetail]:
     """Read what the single nodes answered; a trailer that does not parse is as good as none."""
     trailer: Any = error.trailing_metadata() or ()
