@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import TypeVar
 
 from blockfl.audit.chain import ChainProof, Write
+from blockfl.audit.credits import verify_settlements, verify_supply
 from blockfl.audit.history import History
 from blockfl.fabric.rwset import Version, hash_key
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.records import Task
 from support.paid_task import PaidTask, make_paid_spec
 from support.world import World
 
@@ -42,6 +44,12 @@ class Recorded(World):
 def history_of(writes: list[Write]) -> History:
     """Return the auditor's view of a chain with these writes."""
     return History(SimpleNamespace(writes=writes, state=None, namespace="blockfl"))  # type: ignore[arg-type]
+
+
+def verify_credits(history: History) -> int:
+    """Check the supply and every task's settlements and overturned penalties; return the number of settlements."""
+    verify_supply(history)
+    return sum(verify_settlements(history, task) for task in history.below(Task, "task"))
 
 
 def snapshot_history_of(world: World) -> History:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from blockfl.audit.chain import Write
-from blockfl.audit.credits import verify_credits
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol.appeal import check_objection, has_majority, overturn, restore
 from blockfl.protocol.codes import Code, ProtocolError
@@ -21,7 +20,7 @@ from blockfl.protocol.economics import (
 from support.contract import not_endorsed, refused
 from support.organisation import make_organisation
 from support.paid_task import PaidTask, make_paid_task
-from support.recorded_world import Recorded, history_of, make_recorded_task
+from support.recorded_world import Recorded, history_of, make_recorded_task, verify_credits
 from support.world import CONFLICT, VALID
 
 POLICY = DEFAULT_ECONOMICS

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from blockfl.audit.chain import Write
-from blockfl.audit.credits import verify_credits
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Account, Payment, Score, Settlement, Standing
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from support.paid_task import PaidTask
-from support.recorded_world import Recorded, history_of, make_recorded_task
+from support.recorded_world import Recorded, history_of, make_recorded_task, verify_credits
 
 R = TypeVar("R", bound=Record)
 

@@ -20,19 +20,6 @@ from blockfl.protocol.records import Consortium, Equivocation, Metrics, Model, R
 from blockfl.protocol.settlement import Facts, list_payments, require_economics, settle_round
 
 
-def verify_credits(history: History) -> int:
-    """Check that granted = treasury + accounts + stakes; recompute every settlement and overturned penalty.
-
-    Returns:
-        The number of settlements.
-
-    Raises:
-        VerificationError: Naming what does not add up.
-    """
-    verify_supply(history)
-    return sum(verify_settlements(history, task) for task in history.below(Task, "task"))
-
-
 def verify_supply(history: History) -> None:
     """Check that granted = treasury + accounts + stakes.
 
