@@ -141,6 +141,64 @@ def test_other_authorities_of_an_organisation_are_told_with_their_fingerprints()
     )
 
 
+def joined(change: Callable[[Any], None]) -> tuple[str, ...]:
+    """What is told of a newcomer whose group was changed, but for the newcomer itself."""
+    config = genesis_config()
+    wanted = add_organisation(config, make_organisation("epsilon").spec(anchor=7999))
+    change(wanted.channel_group.groups["Application"].groups["epsilon"])
+    first, *others = describe_difference(config, replace(config, config=wanted))
+    assert first.startswith("the organisation epsilon joins (peers): authority ")
+    return tuple(others)
+
+
+def test_a_newcomer_whose_policies_are_another_organisations_is_told() -> None:
+    config = genesis_config()
+    others = config.config.channel_group.groups["Application"].groups["delta"].policies["Admins"]
+    assert joined(lambda group: group.policies["Admins"].CopyFrom(others)) == (
+        "the policy /Channel/Application/epsilon/Admins is not as usual",
+    )
+
+
+@pytest.mark.parametrize("name", ["Admins", "Endorsement", "Readers", "Writers"])
+def test_a_newcomer_without_one_of_its_policies_is_told(name: str) -> None:
+    assert joined(lambda group: group.policies.pop(name)) == (
+        f"the policy /Channel/Application/epsilon/{name} is missing",
+    )
+
+
+def test_what_newcomers_do_not_have_is_told() -> None:
+    policy = configtx_pb2.ConfigPolicy(mod_policy="Admins")
+    value = configtx_pb2.ConfigValue(mod_policy="Admins", value=b"7")
+    place = "/Channel/Application/epsilon/New"
+    assert joined(lambda group: group.policies["New"].CopyFrom(policy)) == (f"the policy {place} is not as usual",)
+    assert joined(lambda group: group.values["New"].CopyFrom(value)) == (f"the value {place} is not as usual",)
+    assert joined(lambda group: group.groups["New"].SetInParent()) == (f"the group {place} is not as usual",)
+
+
+def test_a_newcomer_that_others_may_change_is_told() -> None:
+    def group_of_others(group: Any) -> None:
+        group.mod_policy = "/Channel/Application/Writers"
+
+    def values_of_others(group: Any) -> None:
+        for value in group.values.values():
+            value.mod_policy = "Writers"
+
+    place = "/Channel/Application/epsilon"
+    assert joined(group_of_others) == (
+        f"who may change the group {place} is not as usual: '/Channel/Application/Writers'",
+    )
+    assert joined(values_of_others) == tuple(
+        f"who may change the value {place}/{name} is not as usual: 'Writers'" for name in ("AnchorPeers", "MSP")
+    )
+
+
+def test_a_newcomer_under_another_name_than_its_memberships_is_told() -> None:
+    config = genesis_config()
+    wanted = add_organisation(config, replace(make_organisation("epsilon").spec(anchor=7999), name="bank"))
+    (said,) = describe_difference(config, replace(config, config=wanted))
+    assert said.startswith("the organisation bank joins (peers), with the MSP id epsilon: authority ")
+
+
 # -- nothing goes unsaid
 
 
@@ -184,6 +242,17 @@ def changed_at(number: int) -> Iterator[tuple[str, ChannelConfig]]:
         else:
             element.policies["New"].CopyFrom(configtx_pb2.ConfigPolicy(mod_policy="Admins"))
         yield path, replace(config, config=wanted)
+
+
+@pytest.mark.parametrize("number", range(count_elements()))
+def test_an_element_that_is_written_again_as_it_is_is_told_with_its_place(number: int) -> None:
+    config = genesis_config()
+    wanted = configtx_pb2.Config()
+    wanted.CopyFrom(config.config)
+    path, element = list(elements(wanted.channel_group))[number]
+    element.version += 1
+    (said,) = describe_difference(config, replace(config, config=wanted))
+    assert said.endswith(f" {path} is written again as it is")
 
 
 @pytest.mark.parametrize("number", range(count_elements()))

@@ -18,11 +18,14 @@ from fabric_protos.msp import msp_config_pb2
 from google.protobuf.message import DecodeError
 
 from .authority import Authority
+from .channel_group import ADMINS, application_organisation
+from .channel_spec import OrganisationSpec
 from .config import APPLICATION, ORDERER, ChannelConfig, Consenter
 from .errors import ConfigError, IdentityError
 from .identity import parse_certificate
 
-_KINDS: Final = ("values", "policies")
+_KINDS: Final = {"values": "value", "policies": "policy"}
+_ADDRESSES: Final = ("AnchorPeers", "Endpoints")
 _ORGANISATIONS: Final = {APPLICATION: "peers", ORDERER: "ordering nodes"}
 
 
@@ -105,6 +108,8 @@ def _owner(consenter: Consenter) -> str:
 
 def _group(path: tuple[str, ...], before: Any, after: Any) -> Iterator[str]:
     """Differences of one group and all below it."""
+    if before.version != after.version and _outline(before) == _outline(after):
+        yield f"the group {_name(path)} is written again as it is"
     if before.mod_policy != after.mod_policy:
         yield f"who may change the group {_name(path)}: {before.mod_policy!r} becomes {after.mod_policy!r}"
     for kind in _KINDS:
@@ -116,18 +121,44 @@ def _group(path: tuple[str, ...], before: Any, after: Any) -> Iterator[str]:
         if key not in after.groups:
             yield f"the organisation {key} leaves ({_what(path)})"
         elif key not in before.groups:
-            yield _joining(path, key, after.groups[key])
+            yield from _joining(path, key, after.groups[key])
         else:
             yield from _group(place, before.groups[key], after.groups[key])
 
 
-def _joining(path: tuple[str, ...], key: str, group: Any) -> str:
+def _outline(group: Any) -> tuple[str, *tuple[frozenset[str], ...]]:
+    """What a group's own version stands for: its keys, and who may change them."""
+    return group.mod_policy, *(frozenset(getattr(group, kind)) for kind in (*_KINDS, "groups"))
+
+
+def _joining(path: tuple[str, ...], key: str, group: Any) -> Iterator[str]:
+    """A newcomer, and whatever of its group is not as newcomers' groups are; its addresses go without saying."""
     membership = msp_config_pb2.MSPConfig.FromString(group.values["MSP"].value)
-    return f"the organisation {key} joins ({_what(path)}): {describe_membership(membership)}"
+    spec = OrganisationSpec(name=key, msp_config=membership)
+    alias = "" if spec.msp_id == key else f", with the MSP id {spec.msp_id}"
+    yield f"the organisation {key} joins ({_what(path)}){alias}: {describe_membership(membership)}"
+    usual = application_organisation(spec)
+    place = (*path, key)
+    if group.mod_policy != usual.mod_policy:
+        yield f"who may change the group {_name(place)} is not as usual: {group.mod_policy!r}"
+    for kind, content in _KINDS.items():
+        given, expected = getattr(group, kind), getattr(usual, kind)
+        for name in sorted({*given, *expected}):
+            what = f"the {content} {_name((*place, name))}"
+            if name not in given:
+                yield f"{what} is missing"
+            elif name not in _ADDRESSES and (
+                name not in expected or getattr(given[name], content) != getattr(expected[name], content)
+            ):
+                yield f"{what} is not as usual"
+            elif given[name].mod_policy != ADMINS:
+                yield f"who may change {what} is not as usual: {given[name].mod_policy!r}"
+    for name in sorted(group.groups):
+        yield f"the group {_name((*place, name))} is not as usual"
 
 
 def _element(path: tuple[str, ...], kind: str, before: Any, after: Any) -> Iterator[str]:
-    what = f"the {'value' if kind == 'values' else 'policy'} {_name(path)}"
+    what = f"the {_KINDS[kind]} {_name(path)}"
     if before is None or after is None:
         yield f"{what} {'is new' if before is None else 'is removed'}"
         return
@@ -137,6 +168,8 @@ def _element(path: tuple[str, ...], kind: str, before: Any, after: Any) -> Itera
         yield from _value(path, what, before.value, after.value)
     elif kind == "policies" and before.policy != after.policy:
         yield f"{what} changes"
+    elif before.version != after.version and before.mod_policy == after.mod_policy:
+        yield f"{what} is written again as it is"
 
 
 def _value(path: tuple[str, ...], what: str, before: bytes, after: bytes) -> Iterator[str]:
