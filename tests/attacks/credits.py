@@ -11,6 +11,7 @@ from attacks.terms import PAID
 from blockfl.protocol import place
 from blockfl.protocol.aggregation import decode_sum
 from blockfl.protocol.codes import Code
+from blockfl.protocol.economics import MOVES_AHEAD
 from blockfl.protocol.payload import MAX_VALUE
 from blockfl.protocol.records import Model
 
@@ -199,6 +200,24 @@ async def repeated(bout: Bout) -> tuple[Outcome, ...]:
     after = await bout.network.evaluate("delta", "ReadAccount", "delta")
     again = Outcome("without effect", "moved once") if before == after else succeeded("moved twice")
     return again, await attempt(bout.network.submit("delta", "Transfer", name, "alpha", "6"))
+
+
+@attack(
+    "accounts that never stand still",
+    by="institution",
+    does="Moves single credits as fast as the ledger takes them, so that the round is never settled.",
+    expect=refused(Code.PACE),
+    terms=PAID,
+)
+async def restless(bout: Bout) -> Outcome:
+    await bout.open()
+    await bout.publish()
+    for number in range(2 * MOVES_AHEAD):
+        name = f"{bout.task}-{bout.number}-{number}"
+        outcome = await attempt(bout.network.submit("gamma", "Transfer", name, "alpha", "1"))
+        if outcome.how != "succeeded":
+            return outcome
+    return succeeded("nothing slows it down")
 
 
 @attack(

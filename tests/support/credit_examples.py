@@ -8,6 +8,7 @@ from blockfl.protocol.economics import (
     Credit,
     Objection,
     Outcome,
+    Pace,
     Payment,
     Receipt,
     Reversal,
@@ -45,6 +46,7 @@ def make_credit_examples() -> dict[str, Record]:
     return {
         "account": Account(organisation="alpha", credits=2**53 - 1),
         "supply": Supply(granted=1_040_000),
+        "pace": Pace(organisation="alpha", due_ms=NOW_MS + 40_000),
         "grant": Receipt(name="endowment", by="coordinator", source="", target="alpha", amount=10_000, at_ms=NOW_MS),
         "transfer": Receipt(name="thanks", by="alpha", source="alpha", target="beta", amount=25, at_ms=NOW_MS),
         "standing": standing,

@@ -8,7 +8,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code
-from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Receipt, Score, Settlement
+from blockfl.protocol.economics import (
+    DEFAULT_ECONOMICS,
+    MOVE_INTERVAL_MS,
+    MOVES_AHEAD,
+    TREASURY,
+    Receipt,
+    Score,
+    Settlement,
+)
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.seal import encode_public_key
 from support.contract import make_scenario, not_endorsed, refused
@@ -27,7 +35,7 @@ class TestGrant:
     async def test_credits_come_from_the_coordinators_grants_only(self) -> None:
         task = await make_paid_task(funded=False)
         done = await task.grant("first", "alpha", 7)
-        assert done.written == ["account/alpha", "receipt/coordinator/first", "supply"]
+        assert done.written == ["account/alpha", "pace/coordinator", "receipt/coordinator/first", "supply"]
         assert done.event == "CreditsGranted"
         assert await task.credits("alpha") == 7
         task.check_conserved()
@@ -93,6 +101,58 @@ class TestTransfer:
         second = await task.world.endorse("alpha", "Transfer", "two", "delta", str(free))
         assert [task.world.commit(first), task.world.commit(second)] == [VALID, CONFLICT]
         task.check_conserved()
+
+
+class TestPace:
+    """Settlements read accounts: nobody changes them faster than settlements come about."""
+
+    async def test_a_transfer_in_ten_seconds_once_those_made_at_once_are_used_up(self) -> None:
+        task = await make_paid_task()
+        world = task.world
+        for number in range(MOVES_AHEAD):
+            await world.submit("alpha", "Transfer", f"burst-{number}", "university", "1")
+        before = await task.credits("alpha")
+        with refused(Code.PACE, f"try again from {world.now_ms + MOVE_INTERVAL_MS} on"):
+            await world.submit("alpha", "Transfer", "more", "university", "1")
+        assert await task.credits("alpha") == before
+        assert (await world.submit("alpha", "Transfer", "burst-0", "university", "1")).written == []
+        await world.submit("university", "Transfer", "back", "alpha", "1")
+        world.now_ms += MOVE_INTERVAL_MS - 1
+        with refused(Code.PACE):
+            await world.submit("alpha", "Transfer", "more", "university", "1")
+        world.now_ms += 1
+        await world.submit("alpha", "Transfer", "more", "university", "1")
+        with refused(Code.PACE):
+            await world.submit("alpha", "Transfer", "yet-more", "university", "1")
+        task.check_conserved()
+
+    async def test_what_was_not_used_comes_back_and_no_more(self) -> None:
+        task = await make_paid_task()
+        world = task.world
+        for name in ("a", "b"):
+            world.now_ms += 2 * MOVES_AHEAD * MOVE_INTERVAL_MS
+            for number in range(MOVES_AHEAD):
+                await world.submit("alpha", "Transfer", f"{name}-{number}", "university", "1")
+            with refused(Code.PACE):
+                await world.submit("alpha", "Transfer", "more", "university", "1")
+
+    async def test_grants_count_as_the_coordinators_transfers_do(self) -> None:
+        task = await make_paid_task(funded=False)
+        await task.grant("first", "coordinator", MOVES_AHEAD)
+        for number in range(MOVES_AHEAD - 1):
+            await task.world.submit("coordinator", "Transfer", f"burst-{number}", "alpha", "1")
+        with refused(Code.PACE):
+            await task.grant("second", "coordinator", 1)
+        with refused(Code.PACE):
+            await task.world.submit("coordinator", "Transfer", "more", "alpha", "1")
+
+    async def test_a_clock_that_goes_back_gives_nothing(self) -> None:
+        task = await make_paid_task()
+        for number in range(MOVES_AHEAD):
+            await task.world.submit("alpha", "Transfer", f"burst-{number}", "university", "1")
+        task.world.now_ms -= MOVE_INTERVAL_MS
+        with refused(Code.PACE):
+            await task.world.submit("alpha", "Transfer", "more", "university", "1")
 
 
 class TestStake:

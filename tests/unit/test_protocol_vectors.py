@@ -61,6 +61,7 @@ KEYS = {
     "sealed_chunk_key": "chunk/{}/{:06}/{}/{:06}",
     "account_key": "account/{}",
     "receipt_key": "receipt/{}/{}",
+    "pace_key": "pace/{}",
     "standing_key": "standing/{}/{}",
     "score_key": "score/{}/{:06}",
     "settlement_key": "settlement/{}/{:06}",

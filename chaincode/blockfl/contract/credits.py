@@ -5,9 +5,9 @@ from blockfl.contract.opener import Opener
 from blockfl.contract.stake import find_account, find_standing, require_settled
 from blockfl.contract.state import State
 from blockfl.protocol import place
-from blockfl.protocol.account import check_amount, grant, release, transfer
+from blockfl.protocol.account import check_amount, grant, keep_pace, release, transfer
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.economics import TREASURY, Account, Credit, Receipt, Score, Settlement, Standing, Supply
+from blockfl.protocol.economics import TREASURY, Account, Credit, Pace, Receipt, Score, Settlement, Standing, Supply
 from blockfl.protocol.records import Consortium, Metrics, Model, Round, TaskSpec, Vote
 from blockfl.protocol.settlement import Facts, check_scoring, check_settling, list_payments, require_economics
 from blockfl.protocol.settlement import settle_round as compute_settlement
@@ -33,6 +33,7 @@ class Credits:
             return earlier.encode()
         supply = await state.find(Supply, place.SUPPLY) or Supply(granted=0)
         supply, account = grant(supply, await find_account(state, target), amount)
+        await _keep_pace(state)
         await state.write(place.SUPPLY, supply)
         await state.write(place.account_key(target), account)
         return await _record(state, receipt, "CreditsGranted")
@@ -46,6 +47,7 @@ class Credits:
         if earlier:
             return earlier.encode()
         accounts = transfer(await find_account(state, state.caller), await find_account(state, target), amount)
+        await _keep_pace(state)
         for account in accounts:
             await state.write(place.account_key(account.organisation), account)
         return await _record(state, receipt, "CreditsTransferred")
@@ -183,6 +185,11 @@ async def _find_receipt(state: State, wanted: Receipt) -> Receipt | None:
             f"{wanted.name} before: choose another name",
         )
     return found
+
+
+async def _keep_pace(state: State) -> None:
+    key = place.pace_key(state.caller)
+    await state.write(key, keep_pace(await state.find(Pace, key), state.caller, state.now_ms))
 
 
 async def _record(state: State, receipt: Receipt, event: str) -> bytes:

@@ -20,7 +20,7 @@ from blockfl.fabric.rwset import hash_key
 from blockfl.protocol import place
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.economics import Account, Objection, Receipt, Reversal, Score, Settlement, Standing
+from blockfl.protocol.economics import Account, Objection, Pace, Receipt, Reversal, Score, Settlement, Standing
 from blockfl.protocol.records import (
     Aggregate,
     Commitment,
@@ -150,6 +150,8 @@ def _find_key(record: Record) -> str | None:
             return place.metrics_key(record.task, record.version, record.organisation)
         case Account():
             return place.account_key(record.organisation)
+        case Pace():
+            return place.pace_key(record.organisation)
         case Receipt():
             return place.receipt_key(record.by, record.name)
         case Objection():

@@ -10,7 +10,16 @@ Source: ``docs/economics.md``, accounts.
 
 from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.economics import START_REPUTATION, Account, Economics, Standing, Supply
+from blockfl.protocol.economics import (
+    MOVE_INTERVAL_MS,
+    MOVES_AHEAD,
+    START_REPUTATION,
+    Account,
+    Economics,
+    Pace,
+    Standing,
+    Supply,
+)
 
 
 def check_amount(amount: int) -> None:
@@ -47,6 +56,30 @@ def transfer(source: Account, target: Account, amount: int) -> tuple[Account, Ac
     if source.organisation == target.organisation:
         raise ProtocolError(Code.AMOUNT, f"expected an account other than one's own, got {target.organisation}")
     return withdraw(source, amount), deposit(target, amount)
+
+
+def keep_pace(pace: Pace | None, organisation: str, now_ms: int) -> Pace:
+    """Return the pace of an organisation after one more grant or transfer, as a generic cell rate algorithm keeps it.
+
+    Args:
+        pace: its pace before; None when it never moved credits.
+        organisation: who moves them.
+        now_ms: the transaction's time.
+
+    Raises:
+        ProtocolError: BFL614 when it has moved credits too often.
+
+    Source: ITU-T I.371, annex A (the virtual scheduling algorithm).
+    """
+    due_ms = max(pace.due_ms if pace else 0, now_ms)
+    again_ms = due_ms - (MOVES_AHEAD - 1) * MOVE_INTERVAL_MS
+    if now_ms < again_ms:
+        raise ProtocolError(
+            Code.PACE,
+            f"{organisation} has made {MOVES_AHEAD} grants and transfers in a short time, the transaction's time is "
+            f"{now_ms}: try again from {again_ms} on",
+        )
+    return Pace(organisation=organisation, due_ms=due_ms + MOVE_INTERVAL_MS)
 
 
 def deposit(account: Account, amount: int) -> Account:

@@ -106,6 +106,7 @@ class Code(Enum):
     NO_PENALTY = ("BFL611", "the round cost the organisation nothing that could be overturned")
     APPEAL_OVER = ("BFL612", "the time to overturn the round's penalties is over")
     OWN_CASE = ("BFL613", "nobody votes in its own case")
+    PACE = ("BFL614", "the caller has moved credits too often in a short time")
 
     def __init__(self, identifier: str, meaning: str) -> None:
         self.identifier = identifier

@@ -17,6 +17,12 @@ START_REPUTATION = 500
 KNOWN_SUMS = 8
 """So many of the last public sums count as known when updates are scored."""
 
+MOVE_INTERVAL_MS = 10_000
+"""An organisation's grants and transfers, in the long run: settlements read the accounts that they change, and would
+never be valid while accounts change all the time."""
+MOVES_AHEAD = 128
+"""So many at once, so that everybody can be given credits without waiting."""
+
 Permille = Annotated[int, Field(ge=0, le=1000)]
 Points = Annotated[int, Field(ge=-1000, le=1000)]
 Verdict = Literal["accepted", "rejected", "equivocated", "absent", "unjudged"]
@@ -97,6 +103,16 @@ class Receipt(Record):
     target: Name
     amount: Positive
     at_ms: Natural
+
+
+class Pace(Record):
+    """How far an organisation's grants and transfers are ahead of one in ten seconds. Key: ``pace/<organisation>``.
+
+    ``due_ms`` is when the next one would be due at that pace.
+    """
+
+    organisation: Name
+    due_ms: Natural
 
 
 class Standing(Record):

@@ -101,6 +101,11 @@ def receipt_key(organisation: str, name: str) -> str:
     return f"receipt/{organisation}/{name}"
 
 
+def pace_key(organisation: str) -> str:
+    """Key of a ``Pace``."""
+    return f"pace/{organisation}"
+
+
 def standing_key(task: str, organisation: str) -> str:
     """Key of a ``Standing``."""
     return f"standing/{task}/{organisation}"
