@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TypeVar
 
 from blockfl.audit.chain import ChainProof, Write
 from blockfl.audit.credits import verify_settlements, verify_supply
 from blockfl.audit.history import History
+from blockfl.audit.records import TaskProof, verify_task
 from blockfl.fabric.rwset import Version, hash_key
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
+from blockfl.protocol import place
 from blockfl.protocol.canonical import Record
-from blockfl.protocol.records import Task
+from blockfl.protocol.records import Consortium, Task
 from support.paid_task import PaidTask, make_paid_spec
+from support.scenario import TASK
 from support.world import World
 
 R = TypeVar("R", bound=Record)
@@ -22,8 +26,8 @@ R = TypeVar("R", bound=Record)
 class Recorded(World):
     """A world that keeps every public write in order."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, consortium: Consortium | None = None) -> None:
+        super().__init__(consortium)
         self.writes: list[Write] = []
 
     def _apply(self, collection: str, key: str, value: bytes) -> None:
@@ -52,20 +56,79 @@ def verify_credits(history: History) -> int:
     return sum(verify_settlements(history, task) for task in history.below(Task, "task"))
 
 
-def snapshot_history_of(world: World) -> History:
-    """Return the auditor's view of a chain that wrote what a world holds now, hashes of private values included."""
-    chain = ChainProof(genesis_hash=b"", namespace="blockfl")
-    cells = world.snapshot().items()
-    chain.writes = [Write(block_number=1, key=key, value=cell.value) for (name, key), cell in cells if not name]
-    hashed = [
-        HashedUpdate(
-            namespace="blockfl", collection=name, key_hash=hash_key(key), value_hash=cell.value, version=Version(1, 0)
-        )
-        for (name, key), cell in cells
-        if name
-    ]
-    chain.state.apply(StateUpdates(number=1, hashed=tuple(hashed)), [])
-    return History(chain)
+class Telling:
+    """What a recorded world tells an auditor, for a test to bend: every public write, and hashes of private values.
+
+    By key it gives and takes the last write of a record, where it was made; a new key is written last.
+    """
+
+    def __init__(self, world: Recorded) -> None:
+        self.writes = list(world.writes)
+        self.private = {at: cell.value for at, cell in world.snapshot().items() if at[0]}
+
+    def __getitem__(self, key: str) -> bytes:
+        return self.writes[self._find(key)[-1]].value
+
+    def __setitem__(self, key: str, value: bytes) -> None:
+        if self._find(key):
+            self.replace(key, -1, value)
+        else:
+            self.append(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self.writes = [write for write in self.writes if write.key != key]
+
+    def count(self, key: str) -> int:
+        """Return how often a record was written."""
+        return len(self._find(key))
+
+    def list_keys(self, prefix: str) -> list[str]:
+        """Return the keys that begin so, ascending."""
+        return sorted({write.key for write in self.writes if write.key.startswith(prefix)})
+
+    def read(self, key: str, index: int) -> bytes:
+        """Return what one of the writes of a record wrote."""
+        return self.writes[self._find(key)[index]].value
+
+    def replace(self, key: str, index: int, value: bytes) -> None:
+        """Let one of the writes of a record write something else."""
+        at = self._find(key)[index]
+        self.writes[at] = replace(self.writes[at], value=value)
+
+    def take_back(self, key: str) -> None:
+        """Undo the last write of a record."""
+        del self.writes[self._find(key)[-1]]
+
+    def append(self, key: str, value: bytes) -> None:
+        """Write in a block of its own after everything else."""
+        self.writes.append(Write(block_number=self.writes[-1].block_number + 1, key=key, value=value))
+
+    def insert(self, key: str, value: bytes, beside: str, shift: int) -> None:
+        """Write in the block that first wrote ``beside``, so many transactions before (-1) or after it (1)."""
+        block, transaction = self.writes[self._find(beside)[0]].position
+        self.writes.append(Write(block_number=block, transaction=transaction + shift, key=key, value=value))
+        self.writes.sort(key=lambda write: write.position)
+
+    def history(self) -> History:
+        """Return the auditor's view."""
+        chain = ChainProof(genesis_hash=b"", namespace="blockfl")
+        chain.writes = list(self.writes)
+        hashed = [
+            HashedUpdate(
+                namespace="blockfl", collection=name, key_hash=hash_key(key), value_hash=value, version=Version(1, 0)
+            )
+            for (name, key), value in self.private.items()
+        ]
+        chain.state.apply(StateUpdates(number=1, hashed=tuple(hashed)), [])
+        return History(chain)
+
+    def verify(self, task: str = TASK) -> TaskProof:
+        """Verify a task's records."""
+        history = self.history()
+        return verify_task(history, history.get(Task, place.task_key(task)))
+
+    def _find(self, key: str) -> list[int]:
+        return [index for index, write in enumerate(self.writes) if write.key == key]
 
 
 async def make_recorded_task() -> PaidTask:

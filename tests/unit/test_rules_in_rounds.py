@@ -13,12 +13,9 @@ import numpy as np
 import pytest
 
 from blockfl.aggregator.process import Aggregator, AggregatorSettings
-from blockfl.audit.chain import ChainProof, Write
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
 from blockfl.audit.records import verify_models, verify_task
-from blockfl.fabric.rwset import Version, hash_key
-from blockfl.fabric.validate import HashedUpdate, StateUpdates
 from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.outbox import Outbox
 from blockfl.ledger.lineage import obtain_model
@@ -49,9 +46,9 @@ from blockfl.protocol.strategy import (
 from reference.optimiser import step_naively
 from support.contract import refused
 from support.federation import COMMITTEE, make_consortium
+from support.recorded_world import Recorded, Telling
 from support.scenario import TASK, Scenario, make_spec
 from support.training import NumpyTraining
-from support.world import World
 from support.world_ledger import WorldHub
 
 SITES = ("alpha", "beta", "delta", "epsilon", "gamma", "omega", "zeta")
@@ -75,14 +72,14 @@ EACH = [(rule, optimiser) for rule, optimiser in zip(RULES, cycle(OPTIMISERS), s
 EACH += [("median", optimiser) for optimiser in OPTIMISERS]
 
 
-def make_world() -> World:
+def make_world() -> Recorded:
     """Return a world whose consortium has seven institutions."""
     consortium = make_consortium()
     more = tuple(
         Member(organisation=one, roles=("institution",)) for one in SITES if one not in consortium.having("institution")
     )
     members = tuple(sorted(consortium.members + more, key=lambda member: member.organisation))
-    world = World(Consortium.model_validate(consortium.model_dump() | {"members": members}))
+    world = Recorded(Consortium.model_validate(consortium.model_dump() | {"members": members}))
     world.now_ms = time.time_ns() // 1_000_000
     return world
 
@@ -116,24 +113,7 @@ class Federation:
 
     def history(self) -> History:
         """The records as an auditor finds them."""
-        chain = ChainProof(genesis_hash=b"", namespace="blockfl")
-        cells = self.world.snapshot()
-        for (collection, key), cell in sorted(cells.items()):
-            if not collection:
-                chain.writes.append(Write(block_number=1, key=key, value=cell.value))
-        hashed = tuple(
-            HashedUpdate(
-                namespace="blockfl",
-                collection=collection,
-                key_hash=hash_key(key),
-                value_hash=cell.value,
-                version=Version(1, 0),
-            )
-            for (collection, key), cell in cells.items()
-            if collection
-        )
-        chain.state.apply(StateUpdates(number=1, hashed=hashed), [])
-        return History(chain)
+        return Telling(self.world).history()
 
 
 def step(spec: TaskSpec, vectors: dict[str, tuple[float, ...]], x: list[int], round_: Round) -> dict[str, Any]:

@@ -6,15 +6,15 @@ import pytest
 
 from blockfl.audit import accounts, views
 from blockfl.audit.errors import VerificationError
+from blockfl.audit.history import History
 from blockfl.audit.verification import verify_records
 from blockfl.ledger.client import is_unreadable
 from blockfl.ledger.errors import LedgerError, UnreachableError, UnreadableError
 from blockfl.protocol import place
 from blockfl.protocol.economics import Standing
 from blockfl.protocol.records import Model, Progress
-from support.recorded_world import snapshot_history_of
+from support.recorded_world import Recorded, Telling
 from support.scenario import TASK, Scenario, make_spec
-from support.world import World
 from support.world_ledger import WorldHub
 
 EVIL = "evil"
@@ -23,7 +23,7 @@ EVIL = "evil"
 @pytest.fixture
 async def hub() -> WorldHub:
     """A task with a published round, and one whose record nobody can decode, which comes first."""
-    world = World()
+    world = Recorded()
     scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
     await scenario.prepare()
     await scenario.open(1)
@@ -35,6 +35,12 @@ async def hub() -> WorldHub:
     progress = Progress(task=EVIL, round=0, version=0, model_digest="0" * 64)
     world.force("", place.progress_key(EVIL), progress.encode())
     return WorldHub(world)
+
+
+def history_of(hub: WorldHub) -> History:
+    """Return the auditor's view."""
+    assert isinstance(hub.world, Recorded)
+    return Telling(hub.world).history()
 
 
 async def test_tasks_are_listed_by_their_progress_and_the_unreadable_one_says_why(hub: WorldHub) -> None:
@@ -102,7 +108,7 @@ async def test_a_balance_needs_no_specification(hub: WorldHub) -> None:
 async def test_the_audit_verifies_the_other_tasks_and_then_fails_with_the_record_s_name(hub: WorldHub) -> None:
     told: list[str] = []
     with pytest.raises(VerificationError, match=r"^record task/evil: BFL301 Task: "):
-        await verify_records(hub.ledger("alpha"), snapshot_history_of(hub.world), told.append)
+        await verify_records(hub.ledger("alpha"), history_of(hub), told.append)
     assert [line[:40] for line in told] == [
         "not as it must be: record task/evil: BFL",
         "task heart: 2 versions recomputed, the l",
@@ -114,13 +120,13 @@ async def test_the_audit_names_everything_that_is_wrong_in_several_tasks(hub: Wo
     model = await ledger.read_model(TASK, 1)
     hub.world.force("", key, model.model_copy(update={"scale": -7}).encode())
     with pytest.raises(VerificationError, match=r"record task/evil: .*; task heart, version 1: weight or scale"):
-        await verify_records(ledger, snapshot_history_of(hub.world), lambda line: None)
+        await verify_records(ledger, history_of(hub), lambda line: None)
 
 
 async def test_a_task_whose_initial_model_is_not_uploaded_yet_is_no_fault(hub: WorldHub) -> None:
     spec, _ = make_spec("young")
     await hub.submit("coordinator", "CreateTask", spec.encode())
-    history = snapshot_history_of(hub.world)
+    history = history_of(hub)
     told: list[str] = []
     with pytest.raises(VerificationError) as caught:
         await verify_records(hub.ledger("alpha"), history, told.append)
@@ -134,4 +140,4 @@ async def test_an_initial_model_that_is_missing_after_a_round_has_opened_is_a_fa
     model = Model.decode(hub.world.get(place.model_key(TASK, 0)) or b"")
     assert model.version == 0
     with pytest.raises(VerificationError, match=r"task heart, initial model: chunk .* is not on the ledger"):
-        await verify_records(hub.ledger("alpha"), snapshot_history_of(hub.world), lambda line: None)
+        await verify_records(hub.ledger("alpha"), history_of(hub), lambda line: None)

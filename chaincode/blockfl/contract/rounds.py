@@ -42,8 +42,8 @@ class Rounds:
         if previous and previous.round == number and previous.state == "open":
             return previous.encode()
         keys = await state.find_committee_keys(consortium.committee)
-        institutions = tuple(one for one in record.spec.institutions if one in consortium.having("institution"))
-        enrolments = await select_valid(state, await state.find_enrolments(task, institutions))
+        candidates = rule.list_candidates(record.spec, consortium)
+        enrolments = await select_valid(state, await state.find_enrolments(task, candidates))
         earlier = await state.find_latest_rounds(record.spec, progress.version)
         when = (number, state.now_ms, earlier)
         round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, *when)

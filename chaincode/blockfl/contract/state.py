@@ -25,6 +25,7 @@ from blockfl.protocol.records import (
     Update,
     Vote,
 )
+from blockfl.protocol.terms import list_recent_versions
 
 R = TypeVar("R", bound=Record)
 
@@ -112,8 +113,7 @@ class State:
 
     async def find_latest_rounds(self, spec: TaskSpec, version: int) -> list[Round]:
         """Return the rounds of the last versions that a task's adaptive bound looks back to, ascending."""
-        count = spec.norms.adaptive.rounds if spec.norms and spec.norms.adaptive else 0
-        models = await self.find_latest_models(spec.task, version, count)
+        models = [await self.read_model(spec.task, one) for one in list_recent_versions(spec, version)]
         return [await self.read_round(spec.task, one.round) for one in models]
 
     async def find_enrolments(self, task: str, organisations: Organisations) -> list[Enrolment]:

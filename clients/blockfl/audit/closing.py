@@ -3,6 +3,9 @@
 Nobody is left out of a sum unseen, and nobody is called an equivocator without two headers that it signed.
 """
 
+from itertools import pairwise
+
+from blockfl.audit.difference import describe_differences
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
 from blockfl.protocol import place
@@ -42,42 +45,56 @@ def verify_close(history: History, task: Task, round_: Round, updates: dict[str,
         updates: What was submitted, by organisation.
 
     Raises:
-        VerificationError: Somebody is missing in a list, or in the wrong one; or the round could not close like that.
+        VerificationError: Somebody is missing in a list, or in the wrong one; the round could not close like that; or
+            it changed in what a close, a publication or giving it up leaves alone.
     """
     where = f"task {round_.task}, round {round_.round}"
     equivocators = _list_equivocators(history, task, round_, where)
-    if round_.state == "open":
-        _require_nothing_frozen(round_, where)
+    opened, *later = history.list_versions(Round, place.round_key(round_.task, round_.round))
+    if not later:
         return
-    frozen = {"accepted": (), "rejected": (), "unjudged": (), "absent": (), "norms": None}
-    before = round_.model_copy(update={"state": "open", "failure": "", "closed_at_ms": 0, "total_weight": 0, **frozen})
-    terms = task.spec.minimum_accepted, round_.closed_at_ms, task.spec.aggregation
+    closed = later[0]
+    if closed.state == "open":
+        raise VerificationError(f"{where}: it was opened a second time: {describe_differences(closed, opened)}")
+    terms = task.spec.minimum_accepted, closed.closed_at_ms, task.spec.aggregation
     try:
-        expected = close_round(before, updates, equivocators, *terms)
+        expected = close_round(opened, updates, equivocators, *terms)
     except ProtocolError as error:
         raise VerificationError(f"{where}: it could not be closed: {error}") from error
     for name in _LISTS:
-        said, made = getattr(round_, name), getattr(expected, name)
+        said, made = getattr(closed, name), getattr(expected, name)
         if said != made:
             raise VerificationError(
                 f"{where}: names as {name} {', '.join(said) or 'nobody'}; the verdicts make that "
                 f"{', '.join(made) or 'nobody'}"
             )
-    if round_.total_weight != expected.total_weight:
-        raise VerificationError(f"{where}: total weight {round_.total_weight} is not that of the accepted updates")
-    if (expected.state == "failed") != (round_.failure == "too few accepted"):
+    if (expected.state == "failed") != (closed.state == "failed"):
         raise VerificationError(
-            f"{where}: it is {round_.state} with {len(round_.accepted)} accepted updates, the task needs "
+            f"{where}: it is {closed.state} with {len(closed.accepted)} accepted updates, the task needs "
             f"{task.spec.minimum_accepted}"
         )
+    if closed != expected:
+        raise VerificationError(
+            f"{where}: what it closed with does not follow from its opening and the verdicts: "
+            f"{describe_differences(closed, expected)}"
+        )
+    _verify_end(later, where)
 
 
-def _require_nothing_frozen(round_: Round, where: str) -> None:
-    for name in _LISTS:
-        if getattr(round_, name):
-            raise VerificationError(f"{where}: it is open and names as {name} {', '.join(getattr(round_, name))}")
-    if round_.total_weight:
-        raise VerificationError(f"{where}: total weight {round_.total_weight} is not that of the accepted updates")
+def _verify_end(later: list[Round], where: str) -> None:
+    """Verify that a closed round was published or given up at most once, which changes nothing else of it."""
+    for before, after in pairwise(later):
+        if before.state != "closed":
+            raise VerificationError(
+                f"{where}: it was {before.state}, and was then changed: {describe_differences(after, before)}"
+            )
+        made = {"state": "published"} if after.state == "published" else {"state": "failed", "failure": "abandoned"}
+        expected = before.model_copy(update=made)
+        if after != expected:
+            raise VerificationError(
+                f"{where}: it was closed, and was then changed as no transaction does: "
+                f"{describe_differences(after, expected)}"
+            )
 
 
 def _list_equivocators(history: History, task: Task, round_: Round, where: str) -> list[str]:

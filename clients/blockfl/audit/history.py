@@ -24,10 +24,12 @@ from blockfl.protocol.economics import Account, Objection, Pace, Receipt, Revers
 from blockfl.protocol.records import (
     Aggregate,
     Commitment,
+    CommitteeKey,
     Enrolment,
     Equivocation,
     Metrics,
     Model,
+    Progress,
     Round,
     SignedHeader,
     Task,
@@ -71,6 +73,10 @@ class History:
             raise VerificationError(f"no record {key} on the ledger")
         return found
 
+    def list_versions(self, kind: type[R], key: str) -> list[R]:
+        """Return a record as each transaction that wrote it left it, the oldest first."""
+        return [_decode(kind, key, write.value) for write in self._list_writes(key)]
+
     def below(self, kind: type[R], prefix: str) -> list[R]:
         """Return all records whose key begins with ``prefix/``, ascending."""
         return [self.get(kind, key) for key in self.list_keys(prefix)]
@@ -91,9 +97,7 @@ class History:
 
     def certificate(self, task: str, organisation: str, digest: str) -> str:
         """Return the certificate that was enrolled under a digest."""
-        key = place.enrolment_key(task, organisation)
-        for write in self._list_writes(key):
-            enrolment = _decode(Enrolment, key, write.value)
+        for enrolment in self.list_versions(Enrolment, place.enrolment_key(task, organisation)):
             if enrolment.certificate_digest == digest:
                 return enrolment.certificate
         raise VerificationError(f"task {task}: {organisation} never enrolled a certificate {digest}")
@@ -142,6 +146,10 @@ def _find_key(record: Record) -> str | None:
             return f"{word}/{record.task}/{record.organisation}"
         case SignedHeader(header=header):
             return place.header_key(header.task, header.round, header.organisation)
+        case CommitteeKey():
+            return place.committee_key_key(record.organisation)
+        case Progress():
+            return place.progress_key(record.task)
         case Task():
             return place.task_key(record.spec.task)
         case Model():

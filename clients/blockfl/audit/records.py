@@ -11,7 +11,7 @@ from itertools import pairwise
 from blockfl.audit.closing import verify_close, verify_header
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
-from blockfl.audit.terms import verify_terms
+from blockfl.audit.opening import verify_opening, verify_progress
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.lineage import derive_model
 from blockfl.ledger.transfer import fetch_blob
@@ -58,16 +58,21 @@ def verify_task(history: History, task: Task) -> TaskProof:
         VerificationError: Naming the record and what is wrong with it.
     """
     name = task.spec.task
+    if history.count_writes(place.task_key(name)) != 1:
+        raise VerificationError(f"task {name}: its record was written more than once")
     rounds = history.below(Round, f"round/{name}")
     models = history.below(Model, f"model/{name}")
+    if not models or models[0].version != 0 or models[0].digest != task.spec.initial_model.digest:
+        raise VerificationError(f"task {name}: version 0 is not the task's initial model")
     updates = accepted = 0
     for round_ in rounds:
+        verify_opening(history, task, round_.round)
         submitted = _list_updates(history, round_)
-        verify_terms(task, round_, submitted, models, {one.round: one for one in rounds})
         _verify_round(history, task, round_, submitted)
         updates += len(submitted)
         accepted += len(round_.accepted)
     _verify_versions(history, task, models, is_opened=bool(rounds))
+    verify_progress(history, name)
     return TaskProof(
         task=name,
         rounds=len(rounds),
@@ -101,9 +106,9 @@ def _verify_round(history: History, task: Task, round_: Round, updates: dict[str
     for signed in history.below(SignedHeader, f"header/{round_.task}/{round_.round:06d}"):
         if signed.header.organisation not in updates:
             raise VerificationError(f"{where}: a header of {signed.header.organisation} has no record of its update")
+    verify_close(history, task, round_, updates)
     for organisation, update in updates.items():
         _verify_update(history, task, round_, organisation, update)
-    verify_close(history, task, round_, updates)
     _verify_votes(history, round_, where)
 
 
@@ -148,8 +153,6 @@ def _verify_update(history: History, task: Task, round_: Round, organisation: st
 
 def _verify_versions(history: History, task: Task, models: list[Model], *, is_opened: bool) -> None:
     name = task.spec.task
-    if not models or models[0].version != 0 or models[0].digest != task.spec.initial_model.digest:
-        raise VerificationError(f"task {name}: version 0 is not the task's initial model")
     for before, model in pairwise(models):
         where = f"task {name}, version {model.version}"
         round_ = history.get(Round, place.round_key(name, model.round))

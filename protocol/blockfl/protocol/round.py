@@ -21,6 +21,7 @@ from blockfl.protocol.records import (
     Consortium,
     Enrolment,
     Model,
+    Organisations,
     Participant,
     Progress,
     Recipient,
@@ -73,6 +74,11 @@ def create_task(spec: TaskSpec, creator: str, now_ms: int) -> tuple[Task, Progre
         published_at_ms=now_ms,
     )
     return task, progress, model
+
+
+def list_candidates(spec: TaskSpec, consortium: Consortium) -> Organisations:
+    """Return the task's institutions that are institutions of the consortium now, ascending: others sit out."""
+    return tuple(one for one in spec.institutions if one in consortium.having("institution"))
 
 
 def open_round(

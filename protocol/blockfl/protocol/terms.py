@@ -89,6 +89,12 @@ def compute_l2_squared(norm_l2_micro: int, scale: int) -> int:
     return up * norm_l2_micro**2 // (_MICRO_SQUARED * down)
 
 
+def list_recent_versions(spec: TaskSpec, version: int) -> range:
+    """Return the versions up to this one, ascending, whose rounds the task's adaptive bound looks back to."""
+    count = spec.norms.adaptive.rounds if spec.norms and spec.norms.adaptive else 0
+    return range(max(1, version - count + 1), version + 1)
+
+
 def choose_bound(spec: TaskSpec, typical: Sequence[int]) -> int:
     """Return the bound B of a round in millionths.
 

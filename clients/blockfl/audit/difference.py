@@ -1,0 +1,24 @@
+"""In which fields a round's record is not what it must be, in words."""
+
+from typing import Any
+
+from blockfl.protocol.limits import RoundNorms
+from blockfl.protocol.records import Round
+
+
+def describe_differences(said: Round, made: Round) -> str:
+    """Return the fields that differ, and whose they are: "threshold 3 (expected 2), participants (alpha, gamma)"."""
+    names = [name for name in Round.model_fields if getattr(said, name) != getattr(made, name)]
+    return ", ".join(_describe(name, getattr(said, name), getattr(made, name)) for name in names)
+
+
+def _describe(name: str, said: Any, made: Any) -> str:
+    if isinstance(said, tuple):
+        whose = {getattr(one, "organisation", one) for one in set(said) ^ set(made)}
+    elif isinstance(said, RoundNorms) and isinstance(made, RoundNorms):
+        whose = {one for one in RoundNorms.model_fields if getattr(said, one) != getattr(made, one)}
+    elif name == "norms":
+        whose = set()
+    else:
+        return f"{name} {said!r} (expected {made!r})"
+    return f"{name} ({', '.join(sorted(whose))})" if whose else name
