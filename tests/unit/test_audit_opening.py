@@ -353,8 +353,9 @@ def create_again(told: Telling) -> None:
     told.append(place.task_key(TASK), told[place.task_key(TASK)])
 
 
-def turn_progress_back(told: Telling) -> None:
-    told.append(PROGRESS, name_initial(told).encode())
+def state_progress(**fields: Any) -> Forgery:
+    """Have the progress say something else at the end."""
+    return lambda told: told.append(PROGRESS, change(Progress, PROGRESS, **fields)(told).encode())
 
 
 def exchange_committee_key(told: Telling) -> None:
@@ -378,7 +379,26 @@ TURNS: dict[str, tuple[Forgery, str]] = {
         name_another_base,
         "round 2: it could not be opened: task heart: its progress, round 1 and version 1, is not that of its rounds",
     ),
-    "a progress that was turned back": (turn_progress_back, "task heart: its progress, round 1 and version 0, is not"),
+    "a progress that forgets a version": (
+        lambda told: told.append(PROGRESS, name_initial(told).model_copy(update={"round": 2}).encode()),
+        "^task heart: its progress, round 2 and version 0, is not that of its rounds and versions$",
+    ),
+    "a progress that forgets a round": (
+        state_progress(round=1),
+        "^task heart: its progress, round 1 and version 1, is",
+    ),
+    "a progress with a round too many": (
+        state_progress(round=3),
+        "^task heart: its progress, round 3 and version 1, is",
+    ),
+    "a progress with a version too many": (
+        state_progress(version=2),
+        "^task heart: its progress, round 2 and version 2, is not that of its rounds and versions$",
+    ),
+    "a progress with another model": (
+        state_progress(model_digest="ab" * 32),
+        "^task heart: its progress, round 2 and version 1, is not that of its rounds and versions$",
+    ),
     "a round before the one before was over": (open_third, "round 3: it could not be opened: BFL107 "),
     "a round out of turn": (skip_second, "round 3: it could not be opened: BFL105 "),
     "a round with too few enrolled": (leave_two, "round 1: it could not be opened: BFL109 "),

@@ -22,6 +22,7 @@ from blockfl.protocol.terms import (
     compute_median,
     compute_typical,
     freeze_norms,
+    list_recent_versions,
 )
 from reference.canonical import encode_naively
 from reference.terms import adapt_naively, compute_typical_naively
@@ -53,6 +54,17 @@ def test_the_adaptive_bound_is_that_of_the_naive_reference(
     low, ceiling = sorted((one, other))
     bound = adapt_bound(adaptive(factor_permille, low), ceiling, typical)
     assert bound == adapt_naively(typical, factor_permille, low, ceiling)
+
+
+@pytest.mark.parametrize(
+    ("version", "versions"), [(0, []), (1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [2, 3, 4]), (9, [7, 8, 9])]
+)
+def test_an_adaptive_bound_looks_back_to_the_last_versions_but_not_to_the_initial_model(
+    version: int, versions: list[int]
+) -> None:
+    assert list(list_recent_versions(spec_with(ALL_NORMS), version)) == versions
+    for norms in (None, ALL_NORMS.model_copy(update={"adaptive": None})):
+        assert list(list_recent_versions(spec_with(norms), version)) == []
 
 
 def test_the_adaptive_bound_keeps_within_floor_and_ceiling() -> None:

@@ -19,6 +19,7 @@ from blockfl.protocol.round import (
     create_aggregate,
     create_score,
     create_task,
+    list_candidates,
     open_round,
 )
 from blockfl.protocol.submission import create_update
@@ -79,6 +80,14 @@ def test_a_new_task_stands_before_its_first_round_at_version_nought() -> None:
 
 
 # --- opening
+
+
+def test_candidates_are_the_task_s_institutions_that_still_have_that_role() -> None:
+    consortium, spec = FEDERATION.consortium, FEDERATION.task.spec
+    assert list_candidates(spec, consortium) == INSTITUTIONS
+    assert list_candidates(spec.model_copy(update={"institutions": INSTITUTIONS[1:]}), consortium) == INSTITUTIONS[1:]
+    members = tuple(one for one in consortium.members if one.organisation != "delta")
+    assert list_candidates(spec, consortium.model_copy(update={"members": members})) == ("alpha", "beta", "gamma")
 
 
 def test_an_opened_round_freezes_its_terms() -> None:

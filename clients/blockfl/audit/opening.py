@@ -48,9 +48,11 @@ def verify_progress(ledger: History, task: str) -> Progress:
         VerificationError: It names others.
     """
     progress = ledger.get(Progress, place.progress_key(task))
-    following = place.round_key(task, progress.round + 1), place.model_key(task, progress.version + 1)
     latest = ledger.find(Model, place.model_key(task, progress.version))
-    if not latest or latest.digest != progress.model_digest or any(ledger.count_writes(key) for key in following):
+    has_opened = not progress.round or ledger.count_writes(place.round_key(task, progress.round))
+    following = place.round_key(task, progress.round + 1), place.model_key(task, progress.version + 1)
+    is_last = has_opened and not any(ledger.count_writes(key) for key in following)
+    if not is_last or latest is None or latest.digest != progress.model_digest:
         raise VerificationError(
             f"task {task}: its progress, round {progress.round} and version {progress.version}, is not that of its "
             "rounds and versions"
