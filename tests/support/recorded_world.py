@@ -17,7 +17,7 @@ from blockfl.protocol import place
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.records import Consortium, Task
 from support.paid_task import PaidTask, make_paid_spec
-from support.scenario import TASK
+from support.scenario import TASK, Scenario
 from support.world import World
 
 R = TypeVar("R", bound=Record)
@@ -129,6 +129,18 @@ class Telling:
 
     def _find(self, key: str) -> list[int]:
         return [index for index, write in enumerate(self.writes) if write.key == key]
+
+
+def tell(scenario: Scenario) -> Telling:
+    """Return what the recorded world of a scenario tells."""
+    assert isinstance(scenario.ledger, Recorded)
+    return Telling(scenario.ledger)
+
+
+def make_recorded_scenario() -> Scenario:
+    """Return the default task in a recorded world, before anything happened."""
+    world = Recorded()
+    return Scenario(world, world.consortium, world.signers, world.opening_keys)
 
 
 async def make_recorded_task() -> PaidTask:

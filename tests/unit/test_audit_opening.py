@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import pytest
@@ -26,8 +27,8 @@ from blockfl.protocol.records import (
 from blockfl.protocol.round import open_round
 from support.federation import INSTITUTIONS
 from support.paid_task import PaidTask
-from support.recorded_world import Recorded, Telling, make_recorded_task
-from support.scenario import TASK, Scenario
+from support.recorded_world import Recorded, Telling, make_recorded_scenario, make_recorded_task, tell
+from support.scenario import TASK
 
 R = TypeVar("R", bound=Record)
 Forgery = Callable[[Telling], None]
@@ -40,20 +41,10 @@ def enrolled(organisation: str) -> str:
     return place.enrolment_key(TASK, organisation)
 
 
-def make_scenario() -> Scenario:
-    world = Recorded()
-    return Scenario(world, world.consortium, world.signers, world.opening_keys)
-
-
-def tell(scenario: Scenario) -> Telling:
-    assert isinstance(scenario.ledger, Recorded)
-    return Telling(scenario.ledger)
-
-
 @pytest.fixture
 async def opened() -> Telling:
     """What is on the ledger when round 1 has just opened."""
-    scenario = make_scenario()
+    scenario = make_recorded_scenario()
     await scenario.prepare()
     await scenario.open(1)
     return tell(scenario)
@@ -62,7 +53,7 @@ async def opened() -> Telling:
 @pytest.fixture
 async def published() -> Telling:
     """What is on the ledger when round 1 is published and round 2 has just opened."""
-    scenario = make_scenario()
+    scenario = make_recorded_scenario()
     await scenario.prepare()
     await scenario.open(1)
     await scenario.contribute(number=1)
@@ -186,7 +177,7 @@ def test_an_opening_that_does_not_follow_is_named_with_what_differs(opened: Tell
 
 
 async def test_a_participant_that_never_enrolled_is_named() -> None:
-    scenario = make_scenario()
+    scenario = make_recorded_scenario()
     await scenario.register()
     await scenario.create()
     await scenario.enrol("alpha", "beta", "delta")
@@ -248,7 +239,7 @@ def find_key(record: Record) -> str:
 def test_a_record_from_before_the_opening_counts_and_one_from_after_it_does_not(opened: Telling, name: str) -> None:
     make, differs = RECORDS[name]
     record = make(opened)
-    before, after = opened, tell_again(opened)
+    before, after = opened, deepcopy(opened)
     before.insert(find_key(record), record.encode(), FIRST, -1)
     after.insert(find_key(record), record.encode(), FIRST, 1)
     assert after.verify().rounds == 1
@@ -260,7 +251,7 @@ def test_a_record_from_before_the_opening_counts_and_one_from_after_it_does_not(
 def test_an_opening_with_a_record_that_came_later_is_named(opened: Telling, name: str) -> None:
     make, _ = RECORDS[name]
     record = make(opened)
-    before, after = opened, tell_again(opened)
+    before, after = opened, deepcopy(opened)
     before.insert(find_key(record), record.encode(), FIRST, -1)
     open_anew(without="gamma" if name == "a role taken away" else "beta" if "withdrawn" in name else "")(before)
     assert before.verify().rounds == 1
@@ -270,14 +261,8 @@ def test_an_opening_with_a_record_that_came_later_is_named(opened: Telling, name
         after.verify()
 
 
-def tell_again(told: Telling) -> Telling:
-    other = object.__new__(Telling)
-    other.writes, other.private = list(told.writes), dict(told.private)
-    return other
-
-
 async def test_a_round_without_those_who_withdrew_their_certificate_verifies() -> None:
-    scenario = make_scenario()
+    scenario = make_recorded_scenario()
     await scenario.prepare()
     told = tell(scenario)
     digest = Enrolment.decode(told[enrolled("beta")]).certificate_digest
@@ -287,7 +272,7 @@ async def test_a_round_without_those_who_withdrew_their_certificate_verifies() -
 
 
 async def test_enrolments_that_change_between_rounds_verify() -> None:
-    scenario = make_scenario()
+    scenario = make_recorded_scenario()
     await scenario.prepare()
     await scenario.open(1)
     await scenario.contribute(number=1)
@@ -513,134 +498,3 @@ def test_without_credits_neither_standings_nor_settlements_count(published: Tell
     )
     published.insert(place.standing_key(TASK, "gamma"), standing.encode(), FIRST, -1)
     assert published.verify().rounds == 2
-
-
-# --- what opened stays as it is
-
-
-def shift(name: str) -> Callable[[Round], dict[str, Any]]:
-    return lambda round_: {name: getattr(round_, name) + 1}
-
-
-def without_last(name: str) -> Callable[[Round], dict[str, Any]]:
-    return lambda round_: {name: getattr(round_, name)[:-1]}
-
-
-FROZEN: dict[str, tuple[Callable[[Round], dict[str, Any]], str]] = {
-    "base_version": (shift("base_version"), "base_version 1 (expected 0)"),
-    "base_digest": (lambda round_: {"base_digest": "ab" * 32}, f"base_digest '{'ab' * 32}' (expected '"),
-    "committee": (without_last("committee"), "committee (university)"),
-    "threshold": (shift("threshold"), "threshold 3 (expected 2)"),
-    "participants": (without_last("participants"), "participants (gamma)"),
-    "scale": (shift("scale"), "scale "),
-    "bound_l2_squared": (lambda round_: {"bound_l2_squared": "7"}, "bound_l2_squared '7' (expected '"),
-    "bound_linf": (shift("bound_linf"), "bound_linf "),
-    "opened_at_ms": (shift("opened_at_ms"), "opened_at_ms 1800000000001 (expected 1800000000000)"),
-    "submit_deadline_ms": (shift("submit_deadline_ms"), "submit_deadline_ms 1800000060001 (expected 1800000060000)"),
-    "judge_deadline_ms": (shift("judge_deadline_ms"), "judge_deadline_ms 1800000090001 (expected 1800000090000)"),
-    "publish_deadline_ms": (shift("publish_deadline_ms"), "publish_deadline_ms 1800000210001 (expected 18000002100"),
-}
-CLOSE, PUBLICATION = 1, 2
-
-
-@pytest.mark.parametrize("since", [CLOSE, PUBLICATION])
-@pytest.mark.parametrize("name", FROZEN)
-def test_a_later_write_that_changes_what_was_frozen_is_named(published: Telling, name: str, since: int) -> None:
-    make, differs = FROZEN[name]
-    for index in range(since, published.count(FIRST)):
-        round_ = Round.decode(published.read(FIRST, index))
-        published.replace(FIRST, index, round_.model_copy(update=make(round_)).encode())
-    what = "what it closed with does not follow" if since == CLOSE else "it was closed, and was then changed as no tran"
-    with pytest.raises(VerificationError, match=f"^task heart, round 1: {what}.*: {re.escape(differs)}"):
-        published.verify()
-
-
-async def give_up() -> Telling:
-    """What is on the ledger when round 1 was closed and given up."""
-    scenario = make_scenario()
-    await scenario.prepare()
-    await scenario.open(1)
-    await scenario.contribute(number=1)
-    closed = await scenario.close(1)
-    assert isinstance(scenario.ledger, Recorded)
-    scenario.ledger.now_ms = closed.publish_deadline_ms + 1
-    await scenario.ledger.submit("regulator", "AbandonRound", TASK, "1")
-    await scenario.open(2)
-    return tell(scenario)
-
-
-async def test_giving_a_round_up_changes_nothing_else() -> None:
-    told = await give_up()
-    assert (told.verify().rounds, told.verify().abandoned) == (2, (1,))
-    round_ = Round.decode(told[FIRST])
-    told[FIRST] = round_.model_copy(update={"submit_deadline_ms": 1}).encode()
-    with pytest.raises(VerificationError, match=r"round 1: it was closed, and .*: submit_deadline_ms 1 \(expected 18"):
-        told.verify()
-
-
-@pytest.mark.parametrize("failure", ["", "too few accepted"])
-async def test_a_closed_round_fails_only_by_being_given_up(failure: str) -> None:
-    told = await give_up()
-    told[FIRST] = Round.decode(told[FIRST]).model_copy(update={"failure": failure}).encode()
-    with pytest.raises(VerificationError, match=rf"failure '{failure}' \(expected 'abandoned'\)$"):
-        told.verify()
-
-
-@pytest.mark.parametrize("late_ms", [0, 1, 1000])
-async def test_whoever_closes_late_leaves_as_much_time_to_publish_and_no_more(late_ms: int) -> None:
-    scenario = make_scenario()
-    await scenario.prepare()
-    opened = await scenario.open(1)
-    await scenario.contribute(number=1)
-    assert isinstance(scenario.ledger, Recorded)
-    scenario.ledger.now_ms = opened.judge_deadline_ms + late_ms
-    closed = await scenario.close(1)
-    assert closed.publish_deadline_ms == opened.publish_deadline_ms + late_ms
-    told = tell(scenario)
-    assert told.verify().rounds == 1
-    told[FIRST] = closed.model_copy(update={"publish_deadline_ms": closed.publish_deadline_ms - 1}).encode()
-    with pytest.raises(VerificationError, match=r"round 1: what it closed with .*: publish_deadline_ms \d+ \(expected"):
-        told.verify()
-
-
-ENDINGS: dict[str, tuple[dict[str, Any], str]] = {
-    "published": ({"threshold": 1}, "it was published, and was then changed: threshold 1 (expected 2)"),
-    "open": ({"state": "open"}, "it was published, and was then changed: state 'open' (expected 'published')"),
-}
-
-
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_a_round_that_was_over_and_then_changed_is_named(published: Telling, ending: str) -> None:
-    fields, said = ENDINGS[ending]
-    published.append(FIRST, Round.decode(published[FIRST]).model_copy(update=fields).encode())
-    with pytest.raises(VerificationError, match=re.escape(said)):
-        published.verify()
-
-
-def test_a_round_that_was_opened_a_second_time_is_named(opened: Telling) -> None:
-    again = Round.decode(opened[FIRST])
-    opened.append(FIRST, again.model_copy(update={"participants": again.participants[:3]}).encode())
-    with pytest.raises(VerificationError, match=r"round 1: it was opened a second time: participants \(gamma\)$"):
-        opened.verify()
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"state": "published"}, "what it closed with does not follow from its opening and the verdicts: state 'publi"),
-        (
-            {"state": "failed", "failure": "too few accepted"},
-            "it is failed with 4 accepted updates, the task needs 3",
-        ),
-        (
-            {"failure": "abandoned"},
-            "what it closed with does not follow from its opening and the verdicts: failure 'ab",
-        ),
-    ],
-)
-def test_a_close_into_another_state_is_named(published: Telling, fields: dict[str, str], said: str) -> None:
-    closed = Round.decode(published.read(FIRST, CLOSE))
-    assert closed.state == "closed"
-    published.replace(FIRST, CLOSE, closed.model_copy(update=fields).encode())
-    with pytest.raises(VerificationError, match=f"^task heart, round 1: {said}"):
-        published.verify()

@@ -21,7 +21,7 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.submission import sign_header
 from support.federation import INSTITUTIONS
-from support.recorded_world import Recorded, Telling
+from support.recorded_world import Recorded, Telling, make_recorded_scenario, tell
 from support.scenario import TASK, Scenario
 from support.strict_task import StrictTask, make_strict_spec
 from support.world import World
@@ -30,8 +30,7 @@ from support.world import World
 @pytest.fixture
 async def told() -> Telling:
     """What is on the ledger after two published rounds."""
-    world = Recorded()
-    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
+    scenario = make_recorded_scenario()
     await scenario.prepare()
     model = scenario.initial_model
     for number in (1, 2):
@@ -40,7 +39,7 @@ async def told() -> Telling:
         await scenario.close(number)
         await scenario.attest(number)
         model = await scenario.publish(number, model)
-    return Telling(world)
+    return tell(scenario)
 
 
 def test_two_honest_rounds_verify(told: Telling) -> None:
