@@ -4,12 +4,14 @@ import os
 import socket
 
 _STEP = 100
+_FIRST, _END = 18000, 32768
+"""Above them the kernel takes a port for any connection that goes out, a network's own while it is stopped, too."""
 
 
-def find_free_base_port(count: int, first: int = 40000) -> int:
+def find_free_base_port(count: int) -> int:
     """The first of a range of free ports; processes begin to look in different places."""
-    start = first + _STEP * (os.getpid() % 100)
-    for base in range(start, 65000 - count, _STEP):
+    start = _FIRST + _STEP * (os.getpid() % 100)
+    for base in range(start, _END - count, _STEP):
         if all(_is_free(port) for port in range(base, base + count)):
             return base
     raise AssertionError("no free range of ports")
