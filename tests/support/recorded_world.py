@@ -153,3 +153,15 @@ async def make_recorded_task() -> PaidTask:
     await task.fund()
     await task.enrol()
     return task
+
+
+async def publish_recorded_round() -> Scenario:
+    """Return a recorded scenario whose first round is published."""
+    scenario = make_recorded_scenario()
+    await scenario.prepare()
+    await scenario.open(1)
+    await scenario.contribute(number=1)
+    await scenario.close(1)
+    await scenario.attest(1)
+    await scenario.publish(1, scenario.initial_model)
+    return scenario

@@ -11,7 +11,7 @@ import pytest
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol import place
 from blockfl.protocol.records import Round
-from support.recorded_world import Recorded, Telling, make_recorded_scenario, tell
+from support.recorded_world import Recorded, Telling, make_recorded_scenario, publish_recorded_round, tell
 from support.scenario import TASK
 
 FIRST, SECOND = place.round_key(TASK, 1), place.round_key(TASK, 2)
@@ -20,13 +20,7 @@ FIRST, SECOND = place.round_key(TASK, 1), place.round_key(TASK, 2)
 @pytest.fixture
 async def published() -> Telling:
     """What is on the ledger when round 1 is published and round 2 has just opened."""
-    scenario = make_recorded_scenario()
-    await scenario.prepare()
-    await scenario.open(1)
-    await scenario.contribute(number=1)
-    await scenario.close(1)
-    await scenario.attest(1)
-    await scenario.publish(1, scenario.initial_model)
+    scenario = await publish_recorded_round()
     await scenario.open(2)
     return tell(scenario)
 

@@ -27,7 +27,14 @@ from blockfl.protocol.records import (
 from blockfl.protocol.round import open_round
 from support.federation import INSTITUTIONS
 from support.paid_task import PaidTask
-from support.recorded_world import Recorded, Telling, make_recorded_scenario, make_recorded_task, tell
+from support.recorded_world import (
+    Recorded,
+    Telling,
+    make_recorded_scenario,
+    make_recorded_task,
+    publish_recorded_round,
+    tell,
+)
 from support.scenario import TASK
 
 R = TypeVar("R", bound=Record)
@@ -53,13 +60,7 @@ async def opened() -> Telling:
 @pytest.fixture
 async def published() -> Telling:
     """What is on the ledger when round 1 is published and round 2 has just opened."""
-    scenario = make_recorded_scenario()
-    await scenario.prepare()
-    await scenario.open(1)
-    await scenario.contribute(number=1)
-    await scenario.close(1)
-    await scenario.attest(1)
-    await scenario.publish(1, scenario.initial_model)
+    scenario = await publish_recorded_round()
     await scenario.open(2)
     return tell(scenario)
 

@@ -13,8 +13,8 @@ from blockfl.ledger.errors import LedgerError, UnreachableError, UnreadableError
 from blockfl.protocol import place
 from blockfl.protocol.economics import Standing
 from blockfl.protocol.records import Model, Progress
-from support.recorded_world import Recorded, Telling
-from support.scenario import TASK, Scenario, make_spec
+from support.recorded_world import Recorded, Telling, publish_recorded_round
+from support.scenario import TASK, make_spec
 from support.world_ledger import WorldHub
 
 EVIL = "evil"
@@ -23,14 +23,8 @@ EVIL = "evil"
 @pytest.fixture
 async def hub() -> WorldHub:
     """A task with a published round, and one whose record nobody can decode, which comes first."""
-    world = Recorded()
-    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
-    await scenario.prepare()
-    await scenario.open(1)
-    await scenario.contribute(number=1)
-    await scenario.close(1)
-    await scenario.attest(1)
-    await scenario.publish(1, scenario.initial_model)
+    world = (await publish_recorded_round()).ledger
+    assert isinstance(world, Recorded)
     world.force("", place.task_key(EVIL), b"{}")
     progress = Progress(task=EVIL, round=0, version=0, model_digest="0" * 64)
     world.force("", place.progress_key(EVIL), progress.encode())
