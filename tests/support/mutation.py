@@ -37,6 +37,8 @@ BUILD: Final = ROOT / "build" / "mutation"
 RULES: Final = ROOT / "protocol" / "blockfl" / "protocol"
 TIMEOUT_S: Final = 120
 """Of processor time: a mutant that never ends is killed, too."""
+FORMATS: Final = ["tests/unit/test_record_schemas.py", "tests/unit/test_protocol_vectors.py"]
+"""What every module's mutants are put to, after its own tests."""
 LAST: Final = [
     f"tests/unit/test_contract_{part}.py"
     for part in ("round", "submission", "judging", "norms", "publication", "credits")
@@ -167,13 +169,13 @@ def _short(text: str) -> str:
 
 
 def list_tests(module: str) -> list[str]:
-    """Return the unit tests of a module, then those of its neighbours; whole rounds are `LAST`."""
+    """Return the unit tests of a module, those of its neighbours, and of formats; whole rounds are `LAST`."""
     named = re.compile(rf"from blockfl\.protocol\.{module} import|import blockfl\.protocol\.{module}\b")
     found = [path for path in sorted((ROOT / "tests" / "unit").glob("test_*.py")) if named.search(path.read_text())]
     found = [path for path in found if not path.stem.startswith(_WHOLE)]
     own = [path for path in found if path.stem.startswith(f"test_{module}")]
     neighbours = [path for path in found if path not in own]
-    return [str(path.relative_to(ROOT)) for path in [*own, *neighbours]] + ["tests/unit/test_protocol_vectors.py"]
+    return [str(path.relative_to(ROOT)) for path in [*own, *neighbours]] + FORMATS
 
 
 def run_module(module: str, limit: int | None, *, only_rules: bool = False) -> dict[str, str]:
