@@ -178,6 +178,39 @@ async def test_an_outcome_that_stays_unknown_is_an_error_of_its_own(peer: Script
     assert peer.calls == ["Endorse", "Submit", "CommitStatus", "Submit"]
 
 
+def held(said: str) -> Fault:
+    """What a gateway answers whose ordering nodes got the transaction with an earlier attempt."""
+    info = f"received unsuccessful response from orderer: status=SERVICE_UNAVAILABLE, info=failed to submit: {said}"
+    nodes = (("orderer.alpha:7050", "alpha", info), ("orderer.beta:7050", "beta", "connection refused"))
+    return Fault(code=UNAVAILABLE, message="insufficient number of orderers", details=nodes)
+
+
+@pytest.mark.parametrize("said", ["request already exists", "request already processed"])
+async def test_what_ordering_nodes_have_already_is_waited_for(peer: ScriptedPeer, said: str) -> None:
+    peer.fail("Submit", held(said))
+    begin = peer.begin
+    async with connect(peer) as gateway:
+        endorsed = await gateway.endorse(gateway.propose("app", "Put"))
+
+        async def late(method: str, context: Any) -> Fault | None:
+            if method == "CommitStatus":
+                await peer.append(LedgerBlock(number=1, tx_id=endorsed.transaction_id, code=0))
+            return await begin(method, context)
+
+        peer.begin = late  # type: ignore[method-assign]
+        committed = await gateway.commit(endorsed, retries=0)
+    assert committed.block_number == 1
+    assert peer.calls == ["Endorse", "Submit", "CommitStatus"]
+
+
+async def test_what_ordering_nodes_have_and_the_peer_never_hears_of_stays_unknown(peer: ScriptedPeer) -> None:
+    peer.fail("Submit", *[held("request already processed")] * 2)
+    async with connect(peer, commit_s=0.1) as gateway:
+        with pytest.raises(CommitStatusError, match="is unknown, submitting the same one again is safe"):
+            await gateway.submit("app", "Put", retries=1)
+    assert peer.calls == ["Endorse", "Submit", "CommitStatus", "Submit", "CommitStatus"]
+
+
 async def test_orderers_that_refuse_are_not_asked_again(peer: ScriptedPeer) -> None:
     peer.fail("Submit", Fault(code=grpc.StatusCode.PERMISSION_DENIED, message="not a writer"))
     async with connect(peer) as gateway:

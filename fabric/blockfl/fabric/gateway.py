@@ -48,6 +48,8 @@ _SERVICE: Final = "/gateway.Gateway/"
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
 _NO_PEERS_YET: Final = "no combination of peers can be derived"
+# What ordering nodes say of a transaction that they have: in their pool, or in a block (SmartBFT's request pool).
+_HELD: Final = ("request already exists", "request already processed")
 # How long to ask for the outcome of a transaction before sending it again.
 _GLANCE_S: Final = 2.0
 
@@ -371,7 +373,7 @@ class Gateway:
         """Send, ask, and send again until the ledger knows the transaction."""
         for attempt in range(retries + 1):
             try:
-                await self.send(endorsed)
+                await self._bring(endorsed)
                 return await self.commit_status(endorsed.transaction_id)
             except (SubmitError, CommitStatusError) as error:
                 if not has_unknown_outcome(error):
@@ -388,6 +390,14 @@ class Gateway:
                 except CommitStatusError:
                     continue
         raise AssertionError("unreachable")
+
+    async def _bring(self, endorsed: Endorsed) -> None:
+        """Send; what ordering nodes have already needs no sending, however few of them take it again."""
+        try:
+            await self.send(endorsed)
+        except SubmitError as error:
+            if not any(text in detail.message for detail in error.details for text in _HELD):
+                raise
 
     async def _read_events(self, chaincode: str, position: Position) -> AsyncIterator[bytes]:
         request = gateway_pb2.ChaincodeEventsRequest(
