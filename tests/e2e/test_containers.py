@@ -15,6 +15,7 @@ import pytest
 
 from blockfl.network.engine import Engine
 from blockfl.network.network import Network
+from blockfl.network.state import NetworkState
 from blockfl.network.status import ProcessStatus
 from support.federation_processes import PORTS, FederationProcesses
 from support.ledgers import LEDGERS
@@ -50,7 +51,7 @@ def containers(directory: Path) -> Iterator[dict[str, Any]]:
     """Docker's own view of every container that stays, by service."""
     docker = pytest.importorskip("docker")
     client = docker.from_env()
-    project = (directory / "network.json").read_text().split('"project": "')[1].split('"')[0]
+    project = NetworkState.load(directory / "network.json").project
     found = client.containers.list(filters={"label": f"com.docker.compose.project={project}"})
     yield {container.labels["com.docker.compose.service"]: container for container in found}
     client.close()
