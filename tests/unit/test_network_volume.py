@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +55,32 @@ def test_a_volume_that_somebody_else_filled_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     with pytest.raises(NetworkError, match="or delete"):
         claim_volume(tmp_path, b"genesis")
+
+
+@pytest.mark.parametrize("step", [(Path, "mkdir"), (os, "open"), (os, "fdopen"), (Path, "rename")])
+@pytest.mark.parametrize("times", [0, 1])
+def test_a_volume_whose_making_was_interrupted_is_made_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: tuple[Any, str], times: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    place, name = step
+    done, count = getattr(place, name), 0
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > times:
+            raise Killed
+        return done(*arguments, **options)
+
+    with monkeypatch.context() as context, contextlib.suppress(Killed):
+        context.setattr(place, name, interrupted)
+        claim_volume(tmp_path / "peer", b"genesis")
+    claim_volume(tmp_path / "peer", b"genesis")
+    assert json.loads((tmp_path / "peer" / "channel.json").read_text()) == {"genesis": sha256(b"genesis").hexdigest()}
+    assert (tmp_path / "peer" / "tmp").is_dir()
 
 
 def test_a_damaged_marker_is_named(tmp_path: Path) -> None:

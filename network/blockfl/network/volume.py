@@ -71,13 +71,17 @@ def claim_volume(directory: Path, genesis: bytes) -> None:
         found = None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise NetworkError(f"{marker} cannot be read: {error}; delete {directory} to fetch its ledger anew") from error
-    if found == digest:
-        return
-    if found is not None or (directory.is_dir() and any(directory.iterdir())):
-        raise NetworkError(
-            f"{directory} holds the ledger of another channel, or of one with other keys; put the former keys and "
-            f"genesis.block back, or delete {directory}"
-        )
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if found != digest:
+        if found is not None or _holds_anything(directory):
+            raise NetworkError(
+                f"{directory} holds the ledger of another channel, or of one with other keys; put the former keys and "
+                f"genesis.block back, or delete {directory}"
+            )
+        # The marker first: whoever is interrupted leaves nothing that the next one would take for a ledger.
+        write_file(marker, f"{json.dumps({'genesis': digest})}\n".encode())
     (directory / "tmp").mkdir(exist_ok=True, mode=0o700)
-    write_file(marker, f"{json.dumps({'genesis': digest})}\n".encode())
+
+
+def _holds_anything(directory: Path) -> bool:
+    """Whether there is more in a directory than a marker that was not finished."""
+    return directory.is_dir() and any(not one.name.startswith(f"{_MARKER}.") for one in directory.iterdir())
