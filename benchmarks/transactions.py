@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from blockfl.fabric.gateway import Gateway
-from blockfl.fabric.identity import Signer, verify_signature
-from blockfl.fabric.lifecycle import ChaincodeDefinition, Lifecycle
+from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, Lifecycle
+from blockfl.fabric.identity.signing import Signer, verify_signature
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.channel import provision_genesis
 from blockfl.network.contract_service import provision_services, service_address

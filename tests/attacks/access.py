@@ -13,13 +13,13 @@ from fabric_protos.peer import chaincode_shim_pb2
 from attacks.bout import Bout
 from attacks.catalogue import Outcome, attack, invalid, refused, succeeded, without_effect
 from attacks.observation import attempt, attempt_all, name_refusal
-from blockfl.fabric.broadcast import broadcast
-from blockfl.fabric.config_changes import remove_organisation
-from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
-from blockfl.fabric.deliver import read_config
-from blockfl.fabric.endpoint import Endpoint
-from blockfl.fabric.identity import Identity, Signer, create_private_key, private_key_pem
-from blockfl.fabric.transaction import build_proposal
+from blockfl.fabric.channel.changes import remove_organisation
+from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.client.broadcast import broadcast
+from blockfl.fabric.client.deliver import read_config
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.identity.signing import Identity, Signer, create_private_key, private_key_pem
+from blockfl.fabric.transaction.envelope import build_proposal
 from blockfl.protocol import place
 from blockfl.protocol.codes import Code
 from blockfl.protocol.submission import compute_certificate_digest

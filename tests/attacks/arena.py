@@ -20,15 +20,15 @@ from attacks.catalogue import Outcome, invalid, refused
 from attacks.observation import attempt, name_refusal
 from attacks.terms import PLAIN, Terms
 from blockfl.contract.definition import contract_definition
-from blockfl.fabric.block import code_name, decode_metadata
-from blockfl.fabric.broadcast import broadcast
-from blockfl.fabric.config_changes import revoke_certificates
-from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
-from blockfl.fabric.deliver import ORDERER_DELIVER, PEER_DELIVER, read_config
+from blockfl.fabric.channel.block import code_name, decode_metadata
+from blockfl.fabric.channel.changes import revoke_certificates
+from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.client.broadcast import broadcast
+from blockfl.fabric.client.deliver import ORDERER_DELIVER, PEER_DELIVER, read_config
+from blockfl.fabric.client.gateway import Endorsed, Gateway
 from blockfl.fabric.errors import CommitError, SubmitError
-from blockfl.fabric.gateway import Endorsed, Gateway
-from blockfl.fabric.identity import Signer, private_key_pem
-from blockfl.fabric.transaction import Proposal, decode_transaction
+from blockfl.fabric.identity.signing import Signer, private_key_pem
+from blockfl.fabric.transaction.envelope import Proposal, decode_transaction
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore

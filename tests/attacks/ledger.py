@@ -9,8 +9,8 @@ from attacks.bout import Bout
 from attacks.catalogue import Outcome, attack, invalid, refused, succeeded, without_effect
 from attacks.observation import attempt, attempt_all
 from attacks.surgery import change_action, read_action, resign
-from blockfl.fabric.gateway import Endorsed
-from blockfl.fabric.transaction import endorse
+from blockfl.fabric.client.gateway import Endorsed
+from blockfl.fabric.transaction.envelope import endorse
 from blockfl.protocol import place
 from blockfl.protocol.codes import Code
 from support.organisation import make_organisation

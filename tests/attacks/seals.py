@@ -11,7 +11,7 @@ from attacks.bout import Bout, Forgery
 from attacks.catalogue import Outcome, attack, refused, rejected, succeeded
 from attacks.observation import attempt, attempt_all
 from attacks.terms import LONG
-from blockfl.fabric.identity import CURVE_ORDERS, create_private_key
+from blockfl.fabric.identity.signing import CURVE_ORDERS, create_private_key
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Header, SignedHeader, WrappedKey
 from blockfl.protocol.seal import PLAIN_CHUNK_BYTES, encode_public_key

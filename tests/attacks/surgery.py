@@ -8,9 +8,9 @@ from typing import Any
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.gateway import Endorsed
-from blockfl.fabric.identity import Signer
-from blockfl.fabric.transaction import sign_envelope
+from blockfl.fabric.client.gateway import Endorsed
+from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.transaction.envelope import sign_envelope
 
 
 def read_action(endorsed: Endorsed) -> Any:

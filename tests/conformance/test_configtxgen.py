@@ -13,9 +13,9 @@ from fabric_protos.common import common_pb2, configtx_pb2
 from fabric_protos.msp import msp_config_pb2
 from fabric_protos.peer import configuration_pb2 as peer_pb2
 
-from blockfl.fabric.channel_spec import ChannelSpec, Consensus
-from blockfl.fabric.duration import format_duration
-from blockfl.fabric.genesis import build_genesis_block
+from blockfl.fabric.channel.duration import format_duration
+from blockfl.fabric.channel.genesis import build_genesis_block
+from blockfl.fabric.channel.spec import ChannelSpec, Consensus
 from support.organisation import Organisation, channel_spec, make_organisation
 
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from fabric_protos.common import common_pb2, configtx_pb2
 
-from blockfl.fabric.config import BatchSettings, ChannelConfig
-from blockfl.fabric.config_changes import (
+from blockfl.fabric.channel.changes import (
     add_organisation,
     change_batch,
     change_consenters,
     remove_organisation,
     revoke_certificates,
 )
-from blockfl.fabric.config_update import compute_update, read_update
+from blockfl.fabric.channel.config import BatchSettings, ChannelConfig
+from blockfl.fabric.channel.update import compute_update, read_update
 from support.organisation import make_organisation
 from support.recording import recorded_blocks
 from support.replay import replayed

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from blockfl.fabric.endorser import Endorser
+from blockfl.fabric.client.endorser import Endorser
+from blockfl.fabric.client.lifecycle import package_contract, package_id
 from blockfl.fabric.errors import EndorseError
-from blockfl.fabric.identity import create_private_key, private_key_pem
-from blockfl.fabric.lifecycle import package_contract, package_id
-from blockfl.fabric.rwset import decode_read_write_set
-from blockfl.fabric.transaction import assemble_transaction, build_proposal, decode_transaction, sign_envelope
+from blockfl.fabric.identity.signing import create_private_key, private_key_pem
+from blockfl.fabric.transaction.envelope import assemble_transaction, build_proposal, decode_transaction, sign_envelope
+from blockfl.fabric.transaction.rwset import decode_read_write_set
 from support.consortium import CHANNEL, CONTRACT, AnyConsortium, any_consortium
 from support.node_runtime import NodeChaincode, NodeRuntime, free_address
 from support.operations import CALLS, DEFINITION, POPULATION, SECRET

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from blockfl.fabric.identity import private_key_pem
-from blockfl.fabric.lifecycle import CollectionSpec
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.client.lifecycle import CollectionSpec
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.identity.signing import private_key_pem
 from support.consortium import CHANNEL, CONTRACT, AnyConsortium, any_consortium
 from support.node_runtime import NodeRuntime
 from support.operations_contract import operations_contract

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.config_changes import add_organisation, change_batch, remove_organisation, revoke_certificates
-from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
-from blockfl.fabric.embedded.reconfiguration import build_config_transaction
-from blockfl.fabric.rwset import (
+from blockfl.fabric.channel.changes import add_organisation, change_batch, remove_organisation, revoke_certificates
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.embedded.ordering.reconfiguration import build_config_transaction
+from blockfl.fabric.transaction.rwset import (
     CollectionReadWriteSet,
     HashedRead,
     HashedWrite,

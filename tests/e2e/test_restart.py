@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from blockfl.fabric.block import header_hash
+from blockfl.fabric.channel.block import header_hash
 from blockfl.ledger.client import Ledger
 from support.federation_processes import INSTITUTIONS, FederationProcesses
 

@@ -11,12 +11,12 @@ from fabric_protos.common import common_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.config_changes import add_organisation, change_batch, revoke_certificates
-from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
-from blockfl.fabric.embedded.reconfiguration import build_config_transaction
+from blockfl.fabric.channel.changes import add_organisation, change_batch, revoke_certificates
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.channel.update_rules import apply_config
+from blockfl.fabric.embedded.ordering.reconfiguration import build_config_transaction
 from blockfl.fabric.errors import BlockError, ConfigError
-from blockfl.fabric.validate.configuration import apply_config
 from support.channel import ORGANISATIONS, make_channel
 from support.organisation import make_organisation
 

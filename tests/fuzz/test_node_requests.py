@@ -14,16 +14,16 @@ from fabric_protos.peer import chaincode_shim_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.embedded.contract_stream import _scan_message
-from blockfl.fabric.embedded.gateway_service import _read_proposal
-from blockfl.fabric.embedded.operations import Operations
-from blockfl.fabric.embedded.package import Package
-from blockfl.fabric.embedded.proposal import SignedProposal
-from blockfl.fabric.embedded.rpc import RpcError
-from blockfl.fabric.embedded.simulator import SimulationError, Simulator
+from blockfl.fabric.client.lifecycle import package_contract
+from blockfl.fabric.embedded.endorsing.contract_stream import _scan_message
+from blockfl.fabric.embedded.endorsing.operations import Operations
+from blockfl.fabric.embedded.endorsing.package import Package
+from blockfl.fabric.embedded.endorsing.proposal import SignedProposal
+from blockfl.fabric.embedded.endorsing.simulator import SimulationError, Simulator
+from blockfl.fabric.embedded.services.gateway_service import _read_proposal
+from blockfl.fabric.embedded.services.rpc import RpcError
 from blockfl.fabric.errors import BlockError, NodeError
-from blockfl.fabric.lifecycle import package_contract
-from blockfl.fabric.transaction import build_proposal
+from blockfl.fabric.transaction.envelope import build_proposal
 from support.organisation import make_organisation
 from support.recorded_state import RecordedState
 

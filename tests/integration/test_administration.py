@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from blockfl.cli.main import app
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.identity import Signer, create_private_key, private_key_pem
+from blockfl.fabric.identity.signing import Signer, create_private_key, private_key_pem
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile

@@ -12,14 +12,14 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from blockfl.fabric.broadcast import broadcast
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.config_changes import add_organisation, change_batch, remove_organisation, revoke_certificates
-from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
-from blockfl.fabric.deliver import ORDERER_DELIVER, read_config
+from blockfl.fabric.channel.changes import add_organisation, change_batch, remove_organisation, revoke_certificates
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.client.broadcast import broadcast
+from blockfl.fabric.client.deliver import ORDERER_DELIVER, read_config
+from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec
 from blockfl.fabric.errors import EndorseError, FabricError, GatewayError, SubmitError
-from blockfl.fabric.gateway import Gateway
-from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec
 from support.consortium import CHANNEL, CONTRACT, FOUR, AnyConsortium, Consortium, any_consortium, consortium
 from support.key_value_contract import key_value_contract
 from support.organisation import make_organisation

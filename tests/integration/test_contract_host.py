@@ -12,11 +12,11 @@ import grpc.aio
 import pytest
 from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2, proposal_response_pb2
 
-from blockfl.fabric.embedded.contract_host import ContractHost
-from blockfl.fabric.embedded.contract_stream import ContractAnswer, encode_transaction
-from blockfl.fabric.embedded.operations import Operations
-from blockfl.fabric.embedded.package import ServiceAddress
-from blockfl.fabric.embedded.simulator import Simulator
+from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
+from blockfl.fabric.embedded.endorsing.contract_stream import ContractAnswer, encode_transaction
+from blockfl.fabric.embedded.endorsing.operations import Operations
+from blockfl.fabric.embedded.endorsing.package import ServiceAddress
+from blockfl.fabric.embedded.endorsing.simulator import Simulator
 from blockfl.fabric.errors import ShimError
 from support.recorded_state import RecordedState
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from blockfl.fabric.client.events import FileCheckpoint
+from blockfl.fabric.client.lifecycle import CollectionSpec
 from blockfl.fabric.errors import EndorseError
-from blockfl.fabric.events import FileCheckpoint
-from blockfl.fabric.lifecycle import CollectionSpec
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import Context
 from support.consortium import CONTRACT, Consortium, consortium
 from support.operations_contract import encode_operations, operations_contract

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blockfl.fabric.gateway import Endorsed
+from blockfl.fabric.client.gateway import Endorsed
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.endorsers import Endorsers
 from blockfl.ledger.profile import ConnectionProfile

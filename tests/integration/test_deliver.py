@@ -15,11 +15,11 @@ from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import events_pb2
 
-from blockfl.fabric.block import header_hash, verify_block, verify_genesis
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.identity import Signer
-from blockfl.fabric.lifecycle import CollectionSpec
-from blockfl.fabric.transaction import VALID
+from blockfl.fabric.channel.block import header_hash, verify_block, verify_genesis
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.client.lifecycle import CollectionSpec
+from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.transaction.envelope import VALID
 from support.consortium import CHANNEL, CONTRACT, Consortium, consortium
 from support.key_value_contract import key_value_contract
 from support.organisation import make_organisation

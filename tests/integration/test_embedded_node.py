@@ -17,14 +17,14 @@ from fabric_protos.common import common_pb2, ledger_pb2
 from fabric_protos.gateway import gateway_pb2
 from fabric_protos.peer import query_pb2, transaction_pb2
 
-from blockfl.fabric.endorser import Endorser
+from blockfl.fabric.client.endorser import Endorser
+from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec
 from blockfl.fabric.errors import CommitError, EndorseError, EvaluateError
-from blockfl.fabric.gateway import Gateway
-from blockfl.fabric.identity import Identity, Signer, create_private_key
-from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.identity.signing import Identity, Signer, create_private_key
 from blockfl.fabric.shim import Context
-from blockfl.fabric.transaction import build_proposal
+from blockfl.fabric.transaction.envelope import build_proposal
 from support.consortium import CHANNEL, CONTRACT, FOUR, Consortium, consortium
 from support.key_value_contract import key_value_contract
 from support.organisation import make_organisation

@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from blockfl.fabric.client.events import EventStream, FileCheckpoint, MemoryCheckpoint, Position
+from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.errors import ConfigError, GatewayError
-from blockfl.fabric.events import EventStream, FileCheckpoint, MemoryCheckpoint, Position
-from blockfl.fabric.gateway import Gateway
 from support.organisation import make_organisation
 from support.scripted_peer import Fault, ScriptedPeer, scripted_peer
 

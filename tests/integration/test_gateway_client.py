@@ -9,6 +9,7 @@ import grpc
 import pytest
 from fabric_protos.peer import transaction_pb2
 
+from blockfl.fabric.client.gateway import Gateway, Timeouts
 from blockfl.fabric.errors import (
     CommitError,
     CommitStatusError,
@@ -20,7 +21,6 @@ from blockfl.fabric.errors import (
     IdentityError,
     SubmitError,
 )
-from blockfl.fabric.gateway import Gateway, Timeouts
 from support.organisation import make_organisation
 from support.scripted_peer import Fault, LedgerBlock, ScriptedPeer, scripted_peer
 

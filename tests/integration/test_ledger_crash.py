@@ -17,7 +17,7 @@ from typing import IO
 
 import pytest
 
-from blockfl.fabric.embedded.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import Ledger
 from blockfl.fabric.errors import NodeError
 from support.channel import CONTRACT, make_channel
 from support.ledger_load import values_of
@@ -215,7 +215,7 @@ def test_memory_stays_bounded_while_large_private_data_pass_through(tmp_path: Pa
     script = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
-        "from blockfl.fabric.embedded.ledger import Ledger\n"
+        "from blockfl.fabric.embedded.ordering.ledger import Ledger\n"
         "from support.channel import PrivateWrites, load_channel\n"
         "async def main():\n"
         "    channel = load_channel(Path(sys.argv[1]))\n"

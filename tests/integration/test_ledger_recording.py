@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from blockfl.fabric.block import code_name, decode_metadata
-from blockfl.fabric.embedded.ledger import Ledger, PrivateSet
+from blockfl.fabric.channel.block import code_name, decode_metadata
+from blockfl.fabric.embedded.ordering.ledger import Ledger, PrivateSet
 from blockfl.fabric.errors import BlockError, NodeError
-from blockfl.fabric.rwset import decode_metadata as decode_entries
-from blockfl.fabric.rwset import decode_read_write_set
-from blockfl.fabric.transaction import VALID, decode_transaction
+from blockfl.fabric.transaction.envelope import VALID, decode_transaction
+from blockfl.fabric.transaction.rwset import decode_metadata as decode_entries
+from blockfl.fabric.transaction.rwset import decode_read_write_set
 from support.recording import recorded_block_bytes, recorded_blocks, recorded_json
 
 EXPECTED = recorded_json("expected")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from blockfl.fabric.endorser import Endorser
+from blockfl.fabric.client.endorser import Endorser
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec, InstalledPackage, package_id
 from blockfl.fabric.errors import EndorseError, FabricError
-from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec, InstalledPackage, package_id
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.identity.policy import signature_policy
 from support.consortium import CHANNEL, CONTRACT, Consortium, consortium
 from support.key_value_contract import key_value_contract
 

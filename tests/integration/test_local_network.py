@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.client.participation import Participation
+from blockfl.fabric.client.peer import Peer
 from blockfl.fabric.errors import EndorseError, NodeError
-from blockfl.fabric.participation import Participation
-from blockfl.fabric.peer import Peer
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.description import Description

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from blockfl.fabric.broadcast import broadcast
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.config_changes import add_organisation, revoke_certificates
-from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
-from blockfl.fabric.deliver import read_config
+from blockfl.fabric.channel.changes import add_organisation, revoke_certificates
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.client.broadcast import broadcast
+from blockfl.fabric.client.deliver import read_config
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.embedded.settings import NodeSettings
-from blockfl.fabric.endpoint import Endpoint
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.gateway import Gateway
 from support.consortium import CHANNEL, CONTRACT, Consortium, consortium
 from support.key_value_contract import key_value_contract
 

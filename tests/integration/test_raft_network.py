@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
-from blockfl.fabric.block import decode_block, decode_metadata, verify_block_signatures
-from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.channel.block import decode_block, decode_metadata, verify_block_signatures
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.identity import Identity
+from blockfl.fabric.identity.signing import Identity
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.layout import Layout

@@ -13,9 +13,9 @@ import grpc
 import pytest
 from fabric_protos.peer import chaincode_shim_pb2
 
-from blockfl.fabric.authority import Authority
 from blockfl.fabric.errors import ShimError
-from blockfl.fabric.identity import Identity, create_private_key
+from blockfl.fabric.identity.authority import Authority
+from blockfl.fabric.identity.signing import Identity, create_private_key
 from blockfl.fabric.shim import Context, ContractFault, ContractServer, LedgerRefusal, stream
 from support.shim_peer import BATCH, Message, ShimPeer, ShimTls, dial, event_of
 

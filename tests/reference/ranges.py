@@ -5,7 +5,7 @@ from hashlib import sha256
 
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 
-from blockfl.fabric.rwset import MerkleSummary, RangeQuery, Read, Version
+from blockfl.fabric.transaction.rwset import MerkleSummary, RangeQuery, Read, Version
 
 
 def read_range_naively(

@@ -5,7 +5,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from blockfl.fabric.rwset import Version
+from blockfl.fabric.transaction.rwset import Version
 from blockfl.fabric.validate import StateUpdates
 
 _FIELDS = {

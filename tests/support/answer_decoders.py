@@ -17,16 +17,20 @@ from fabric_protos.peer import chaincode_event_pb2, events_pb2, proposal_respons
 from fabric_protos.peer.lifecycle import lifecycle_pb2
 from google.protobuf.message import DecodeError
 
-from blockfl.fabric.broadcast import _read_answer
-from blockfl.fabric.chaincode_definition import DEFAULT_POLICY, ChaincodeDefinition, _application_policy
-from blockfl.fabric.channel_spec import OrganisationSpec, check_organisations
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.config_changes import add_organisation, revoke_certificates
-from blockfl.fabric.config_difference import describe_difference, list_revoked, read_membership
-from blockfl.fabric.config_update import compute_update, preview_update
-from blockfl.fabric.deliver import _decode_answer
-from blockfl.fabric.endorser import Endorser
-from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.channel.changes import add_organisation, revoke_certificates
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.difference import describe_difference, list_revoked, read_membership
+from blockfl.fabric.channel.spec import OrganisationSpec, check_organisations
+from blockfl.fabric.channel.update import compute_update, preview_update
+from blockfl.fabric.client.broadcast import _read_answer
+from blockfl.fabric.client.deliver import _decode_answer
+from blockfl.fabric.client.endorser import Endorser
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.client.events import _decode_events
+from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.lifecycle import Lifecycle
+from blockfl.fabric.client.peer import Peer
+from blockfl.fabric.client.status import decode_details
 from blockfl.fabric.errors import (
     CommitStatusError,
     ConfigError,
@@ -36,15 +40,17 @@ from blockfl.fabric.errors import (
     GatewayError,
     NodeError,
 )
-from blockfl.fabric.events import _decode_events
-from blockfl.fabric.gateway import Gateway
-from blockfl.fabric.identity import Identity, Signer
-from blockfl.fabric.lifecycle import Lifecycle
-from blockfl.fabric.peer import Peer
-from blockfl.fabric.policy import role_principal
-from blockfl.fabric.status import decode_details
-from blockfl.fabric.transaction import Proposal, assemble_payload, build_proposal, encode_response_payload, endorse
-from blockfl.fabric.wire import encode_bytes, encode_integer
+from blockfl.fabric.identity.policy import role_principal
+from blockfl.fabric.identity.signing import Identity, Signer
+from blockfl.fabric.transaction.chaincode_definition import DEFAULT_POLICY, ChaincodeDefinition, _application_policy
+from blockfl.fabric.transaction.envelope import (
+    Proposal,
+    assemble_payload,
+    build_proposal,
+    encode_response_payload,
+    endorse,
+)
+from blockfl.fabric.transaction.wire import encode_bytes, encode_integer
 from support.channel import make_channel
 from support.decoders import Decoder
 from support.fabric_decoders import make_channel_config, msps, of, policies, small_blocks, updates

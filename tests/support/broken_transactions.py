@@ -8,7 +8,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import utils
 from fabric_protos.common import common_pb2
 
-from blockfl.fabric.identity import parse_ecdsa_signature
+from blockfl.fabric.identity.signing import parse_ecdsa_signature
 from support.scratch_ledger import event, serialized
 
 UNPARSEABLE = b"\xff\xff\xff"

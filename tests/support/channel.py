@@ -12,11 +12,18 @@ from fabric_protos.common import common_pb2
 from fabric_protos.peer import collection_pb2, policy_pb2
 from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2
 
-from blockfl.fabric.embedded.ledger import PrivateSet
-from blockfl.fabric.genesis import build_genesis_block
-from blockfl.fabric.identity import Signer, private_key_pem
-from blockfl.fabric.policy import signature_policy
-from blockfl.fabric.rwset import (
+from blockfl.fabric.channel.genesis import build_genesis_block
+from blockfl.fabric.embedded.ordering.ledger import PrivateSet
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.identity.signing import Signer, private_key_pem
+from blockfl.fabric.transaction.envelope import (
+    assemble_payload,
+    build_proposal,
+    encode_response_payload,
+    endorse,
+    sign_envelope,
+)
+from blockfl.fabric.transaction.rwset import (
     CollectionReadWriteSet,
     HashedWrite,
     MetadataWrite,
@@ -29,13 +36,6 @@ from blockfl.fabric.rwset import (
     encode_private_write_set,
     encode_read_write_set,
     hash_private_write_set,
-)
-from blockfl.fabric.transaction import (
-    assemble_payload,
-    build_proposal,
-    encode_response_payload,
-    endorse,
-    sign_envelope,
 )
 from support.organisation import Organisation, channel_spec, make_organisation
 

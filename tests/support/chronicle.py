@@ -17,7 +17,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from blockfl.fabric.identity import Identity, Signer, low_s
+from blockfl.fabric.identity.signing import Identity, Signer, low_s
 from support.federation import NOW_MS, make_certificate
 from support.world import VALID, Invalid, Refused, Simulation, Transaction, World
 

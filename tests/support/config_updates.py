@@ -8,8 +8,8 @@ from typing import Any
 from fabric_protos.common import common_pb2, configtx_pb2
 from fabric_protos.orderer import configuration_pb2 as orderer_pb2
 
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.identity import Signer
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.identity.signing import Signer
 from support.scratch_ledger import organisations
 
 MAJORITY = ("alpha", "beta", "gamma")

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from blockfl.fabric.channel.genesis import build_genesis_block
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec, Lifecycle, package_contract, package_id
 from blockfl.fabric.embedded.node import EmbeddedNode
 from blockfl.fabric.embedded.settings import ContractSettings, EndpointSettings, NodeSettings, OrganisationSettings
-from blockfl.fabric.endpoint import Endpoint
-from blockfl.fabric.gateway import Gateway
-from blockfl.fabric.genesis import build_genesis_block
-from blockfl.fabric.identity import Signer, create_private_key, private_key_pem
-from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec, Lifecycle, package_contract, package_id
-from blockfl.fabric.package import MUTUAL_TLS_CONNECTION
+from blockfl.fabric.identity.signing import Signer, create_private_key, private_key_pem
 from blockfl.fabric.shim import Contract, ContractServer, ServerTls
+from blockfl.fabric.transaction.package import MUTUAL_TLS_CONNECTION
 from support.local_consortium import local_consortium
 from support.organisation import Organisation, channel_spec, make_organisation
 

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from blockfl.contract.contract import Contract
 from blockfl.contract.definition import contract_definition
 from blockfl.contract.settings import ContractSettings
+from blockfl.fabric.client.gateway import Committed, Gateway
 from blockfl.fabric.errors import CommitError, EndorseError, EvaluateError
-from blockfl.fabric.gateway import Committed, Gateway
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import Context
-from blockfl.fabric.transaction import Proposal, build_proposal
+from blockfl.fabric.transaction.envelope import Proposal, build_proposal
 from blockfl.ledger.endorsers import Endorsers
 from blockfl.protocol import records
 from support.consortium import CHANNEL, AnyConsortium, any_consortium

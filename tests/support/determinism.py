@@ -343,9 +343,9 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "blockfl.contract.settings": _AT_START,
     "blockfl.fabric.shim.server": _TRANSPORT,
     "blockfl.fabric.shim.stream": _TRANSPORT,
-    "blockfl.fabric.endpoint": _TRANSPORT,
-    "blockfl.fabric.msp": _SIGNATURES,
-    "blockfl.fabric.chain": _SIGNATURES,
+    "blockfl.fabric.client.endpoint": _TRANSPORT,
+    "blockfl.fabric.identity.msp": _SIGNATURES,
+    "blockfl.fabric.identity.chain": _SIGNATURES,
 }
 """Modules that are imported, but run no part of a transaction."""
 
@@ -353,15 +353,15 @@ PROMISED: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("blockfl.contract.contract", "blockfl.contract.settings"): frozenset({"ContractSettings"}),
     ("blockfl.contract.opener", "blockfl.contract.settings"): frozenset({"ContractSettings"}),
     ("blockfl.contract.setup", "blockfl.contract.settings"): frozenset({"ContractSettings"}),
-    ("blockfl.contract.state", "blockfl.fabric.policy"): frozenset({"signature_policy"}),
-    ("blockfl.contract.authority", "blockfl.fabric.identity"): frozenset({"Identity"}),
-    ("blockfl.fabric.shim.contract", "blockfl.fabric.identity"): frozenset({"Identity"}),
-    ("blockfl.fabric.policy", "blockfl.fabric.identity"): frozenset({"Identity", "verify_signature"}),
-    ("blockfl.fabric.policy", "blockfl.fabric.msp"): frozenset({"MspManager"}),
+    ("blockfl.contract.state", "blockfl.fabric.identity.policy"): frozenset({"signature_policy"}),
+    ("blockfl.contract.authority", "blockfl.fabric.identity.signing"): frozenset({"Identity"}),
+    ("blockfl.fabric.shim.contract", "blockfl.fabric.identity.signing"): frozenset({"Identity"}),
+    ("blockfl.fabric.identity.policy", "blockfl.fabric.identity.signing"): frozenset({"Identity", "verify_signature"}),
+    ("blockfl.fabric.identity.policy", "blockfl.fabric.identity.msp"): frozenset({"MspManager"}),
     ("blockfl.fabric.shim", "blockfl.fabric.shim.server"): frozenset({"ContractServer", "ServerTls"}),
 }
 """What a module of the path may take of those above, or of those with an exception for all that they hold, by name."""
-GUARDED: Final = frozenset({*ELSEWHERE, "blockfl.fabric.identity", "blockfl.fabric.policy"})
+GUARDED: Final = frozenset({*ELSEWHERE, "blockfl.fabric.identity.signing", "blockfl.fabric.identity.policy"})
 
 EXCEPTIONS: Final[Mapping[tuple[str, str, Kind], str]] = {
     (
@@ -376,9 +376,9 @@ EXCEPTIONS: Final[Mapping[tuple[str, str, Kind], str]] = {
     ("blockfl.contract.opener", "Opener.__init__", "concurrency"): _TURN,
     ("blockfl.contract.verifier", "SumVerifier.__init__", "concurrency"): _TURN,
     ("blockfl.fabric.shim.contract", "Context.__init__", "concurrency"): "requests to the peer go one after the other",
-    ("blockfl.fabric.identity", "", "clock"): _KEYS,
-    ("blockfl.fabric.identity", "", "environment"): _KEYS,
-    ("blockfl.fabric.identity", "create_private_key", "randomness"): _KEYS,
+    ("blockfl.fabric.identity.signing", "", "clock"): _KEYS,
+    ("blockfl.fabric.identity.signing", "", "environment"): _KEYS,
+    ("blockfl.fabric.identity.signing", "create_private_key", "randomness"): _KEYS,
     ("blockfl.fabric.errors", "", "network"): "the names of gRPC's statuses, for clients",
 }
 """By module, function ("": the whole module) and kind: what may be there all the same, and why."""

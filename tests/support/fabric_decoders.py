@@ -20,21 +20,28 @@ from fabric_protos.peer import (
 )
 from google.protobuf.message import DecodeError
 
-from blockfl.fabric import block, collection, config, config_update, identity, package, policy, rwset, transaction, wire
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.config_changes import change_batch
-from blockfl.fabric.duration import parse_duration
-from blockfl.fabric.embedded import contract_stream, gateway_service, private_set, proposal
-from blockfl.fabric.embedded.admission import Refused, parse_headers
-from blockfl.fabric.embedded.operations import Operations
-from blockfl.fabric.embedded.package import Package
-from blockfl.fabric.embedded.rpc import RpcError
-from blockfl.fabric.embedded.simulator import SimulationError, Simulator
+from blockfl.fabric.channel import block, config
+from blockfl.fabric.channel import update as config_update
+from blockfl.fabric.channel.changes import change_batch
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.duration import parse_duration
+from blockfl.fabric.embedded.endorsing import contract_stream, proposal
+from blockfl.fabric.embedded.endorsing.admission import Refused, parse_headers
+from blockfl.fabric.embedded.endorsing.operations import Operations
+from blockfl.fabric.embedded.endorsing.package import Package
+from blockfl.fabric.embedded.endorsing.simulator import SimulationError, Simulator
+from blockfl.fabric.embedded.services import gateway_service
+from blockfl.fabric.embedded.services.rpc import RpcError
+from blockfl.fabric.embedded.storage import private_set
 from blockfl.fabric.errors import BlockError, ConfigError, IdentityError, NodeError, PolicyError, ShimError
-from blockfl.fabric.msp import Msp
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.identity import policy
+from blockfl.fabric.identity import signing as identity
+from blockfl.fabric.identity.msp import Msp
+from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import messages, requests
-from blockfl.fabric.transaction import build_proposal
+from blockfl.fabric.transaction import collection, package, rwset, wire
+from blockfl.fabric.transaction import envelope as transaction
+from blockfl.fabric.transaction.envelope import build_proposal
 from blockfl.fabric.validate import SignatureCache, validate_block, validate_transaction
 from support.channel import make_channel
 from support.damage import Form

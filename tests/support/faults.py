@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from blockfl.fabric.embedded.files import Files
+from blockfl.fabric.embedded.storage.files import Files
 
 
 class FaultyFiles(Files):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from blockfl.fabric.config_changes import add_organisation
+from blockfl.fabric.channel.changes import add_organisation
 from blockfl.fabric.errors import ConfigError
 from blockfl.network.administration import Membership
 from blockfl.network.builder import BuilderError, build, detect, read_values, release

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.peer import Peer
 from blockfl.fabric.errors import EndorseError
-from blockfl.fabric.gateway import Gateway
-from blockfl.fabric.peer import Peer
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.binaries import find_binaries
 from blockfl.network.description import Description, Ports

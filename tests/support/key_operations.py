@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockfl.fabric.rwset import VALIDATION_PARAMETER, Entries, MetadataWrite, Write, encode_metadata
+from blockfl.fabric.transaction.rwset import VALIDATION_PARAMETER, Entries, MetadataWrite, Write, encode_metadata
 from support.scratch_ledger import key_policy
 
 POLICY: Entries = ((VALIDATION_PARAMETER, key_policy(1, "delta")),)

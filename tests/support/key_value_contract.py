@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import Context, ContractFault
 
 

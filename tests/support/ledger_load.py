@@ -12,7 +12,7 @@ import random
 import sys
 from pathlib import Path
 
-from blockfl.fabric.embedded.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import Ledger
 from blockfl.fabric.errors import NodeError
 from support.channel import Channel, PrivateWrites, load_channel
 

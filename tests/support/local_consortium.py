@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blockfl.fabric.authority import Authority
-from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, Lifecycle, package_contract, package_id
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.gateway import Gateway
-from blockfl.fabric.identity import Signer
-from blockfl.fabric.lifecycle import ChaincodeDefinition, Lifecycle, package_contract, package_id
+from blockfl.fabric.identity.authority import Authority
+from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.shim import Contract, ContractServer, ServerTls
 from blockfl.network.channel import provision_genesis
 from blockfl.network.description import Description, Organisation, Ports

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from blockfl.fabric.outcome import Committed
+from blockfl.fabric.client.stages import Committed
 from blockfl.institution.agent import InstitutionAgent
 from blockfl.institution.encoder import BoundedEncoder
 from blockfl.institution.errors import TrainingError

@@ -20,32 +20,32 @@ from fabric_protos.peer import chaincode_event_pb2, chaincode_pb2, chaincode_shi
 from fabric_protos.peer.lifecycle import lifecycle_pb2
 from google.protobuf.message import DecodeError
 
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.config_changes import change_batch
-from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
-from blockfl.fabric.deliver import seek_from, seek_newest, sign_seek
-from blockfl.fabric.embedded.admission import Admission
-from blockfl.fabric.embedded.blocks import BlockStore
-from blockfl.fabric.embedded.contract_host import ContractHost
-from blockfl.fabric.embedded.contract_stream import ContractStream, _scan_message, _settle
-from blockfl.fabric.embedded.definition import LIFECYCLE, _decode_definition, field_key
-from blockfl.fabric.embedded.deliver_service import DeliverService, _Refusal
-from blockfl.fabric.embedded.files import Files
-from blockfl.fabric.embedded.gateway_service import GatewayService
-from blockfl.fabric.embedded.installation import Installation
-from blockfl.fabric.embedded.lifecycle_contract import LifecycleContract, LifecycleRefusal
-from blockfl.fabric.embedded.lifecycle_state import Parameters
-from blockfl.fabric.embedded.operations import Operations
-from blockfl.fabric.embedded.reconfiguration import build_config_transaction
-from blockfl.fabric.embedded.rpc import RpcError
-from blockfl.fabric.embedded.simulator import SimulationError, Simulator
-from blockfl.fabric.embedded.store import Committed
-from blockfl.fabric.embedded.system_contracts import SystemContracts
+from blockfl.fabric.channel.changes import change_batch
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.client.deliver import seek_from, seek_newest, sign_seek
+from blockfl.fabric.client.lifecycle import CollectionSpec
+from blockfl.fabric.embedded.endorsing.admission import Admission
+from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
+from blockfl.fabric.embedded.endorsing.contract_stream import ContractStream, _scan_message, _settle
+from blockfl.fabric.embedded.endorsing.installation import Installation
+from blockfl.fabric.embedded.endorsing.lifecycle_contract import LifecycleContract, LifecycleRefusal
+from blockfl.fabric.embedded.endorsing.lifecycle_state import Parameters
+from blockfl.fabric.embedded.endorsing.operations import Operations
+from blockfl.fabric.embedded.endorsing.simulator import SimulationError, Simulator
+from blockfl.fabric.embedded.endorsing.system_contracts import SystemContracts
+from blockfl.fabric.embedded.ordering.reconfiguration import build_config_transaction
+from blockfl.fabric.embedded.services.deliver_service import DeliverService, _Refusal
+from blockfl.fabric.embedded.services.gateway_service import GatewayService
+from blockfl.fabric.embedded.services.rpc import RpcError
+from blockfl.fabric.embedded.storage.blocks import BlockStore
+from blockfl.fabric.embedded.storage.definition import LIFECYCLE, _decode_definition, field_key
+from blockfl.fabric.embedded.storage.files import Files
+from blockfl.fabric.embedded.storage.store import Committed
 from blockfl.fabric.errors import BlockError, NodeError, ShimError
-from blockfl.fabric.lifecycle import CollectionSpec
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.transaction.wire import encode_bytes
 from blockfl.fabric.validate import SignatureCache
-from blockfl.fabric.wire import encode_bytes
 from support.answer_decoders import channel_msps, drive
 from support.channel import CHANNEL, make_channel
 from support.decoders import Decoder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec
+from blockfl.fabric.identity.policy import signature_policy
 from support.consortium import CONTRACT, FOUR
 from support.operations_contract import Operation
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import Context, ContractFault
 from blockfl.fabric.shim.requests import RangeIterator
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from blockfl.fabric.authority import Authority, Unit
-from blockfl.fabric.channel_spec import ChannelSpec, Consensus, OrganisationSpec
-from blockfl.fabric.config import Address, Consenter
-from blockfl.fabric.identity import Identity, PrivateKey, Signer, create_private_key
-from blockfl.fabric.msp import Msp, msp_config
+from blockfl.fabric.channel.config import Address, Consenter
+from blockfl.fabric.channel.spec import ChannelSpec, Consensus, OrganisationSpec
+from blockfl.fabric.identity.authority import Authority, Unit
+from blockfl.fabric.identity.msp import Msp, msp_config
+from blockfl.fabric.identity.signing import Identity, PrivateKey, Signer, create_private_key
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,11 @@ from google.protobuf.message import DecodeError
 
 from blockfl.cli.economics import read_policy
 from blockfl.contract.settings import ServiceSettings, SettingsError, load_opening_key
+from blockfl.fabric.client.events import FileCheckpoint
+from blockfl.fabric.client.participation import Membership, _decode_answer
 from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.errors import ConfigError, NodeError, ShimError
-from blockfl.fabric.events import FileCheckpoint
-from blockfl.fabric.identity import create_private_key, private_key_pem
-from blockfl.fabric.participation import Membership, _decode_answer
+from blockfl.fabric.identity.signing import create_private_key, private_key_pem
 from blockfl.institution.dataset import load_dataset
 from blockfl.institution.errors import DataError, OutboxError
 from blockfl.institution.frames import PREFIX, FrameError, Message, decode_prefix, decode_reply, decode_request

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
-from blockfl.fabric.rwset import (
+from blockfl.fabric.transaction.rwset import (
     VALIDATION_PARAMETER,
     CollectionReadWriteSet,
     Entries,

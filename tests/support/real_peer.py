@@ -16,16 +16,16 @@ import grpc.aio
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
 
-from blockfl.fabric.block import build_block, decode_metadata, encode_block, header_hash, sign_block
-from blockfl.fabric.channel_spec import ChannelSpec
-from blockfl.fabric.config import ChannelConfig, is_config_block
-from blockfl.fabric.deliver import read_blocks, seek_from, sign_seek
-from blockfl.fabric.endorser import Endorser
-from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.channel.block import build_block, decode_metadata, encode_block, header_hash, sign_block
+from blockfl.fabric.channel.config import ChannelConfig, is_config_block
+from blockfl.fabric.channel.genesis import build_genesis_block
+from blockfl.fabric.channel.spec import ChannelSpec
+from blockfl.fabric.client.deliver import read_blocks, seek_from, sign_seek
+from blockfl.fabric.client.endorser import Endorser
+from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.genesis import build_genesis_block
-from blockfl.fabric.identity import Signer, create_private_key, private_key_pem
-from blockfl.fabric.transaction import read_tx_id
+from blockfl.fabric.identity.signing import Signer, create_private_key, private_key_pem
+from blockfl.fabric.transaction.envelope import read_tx_id
 from blockfl.fabric.validate import BlockValidation, validate_block
 from support.organisation import Organisation
 from support.scratch_ledger import ScratchLedger, organisations

@@ -9,8 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-from blockfl.fabric.embedded.ledger import PrivateValue
-from blockfl.fabric.rwset import Version, encode_metadata
+from blockfl.fabric.embedded.ordering.ledger import PrivateValue
+from blockfl.fabric.transaction.rwset import Version, encode_metadata
 from blockfl.fabric.validate import HashedValue, StateValue
 
 RECORDING = Path(__file__).parents[1] / "recordings" / "bft"

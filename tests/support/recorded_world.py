@@ -11,7 +11,7 @@ from blockfl.audit.chain import ChainProof, Write
 from blockfl.audit.credits import verify_settlements, verify_supply
 from blockfl.audit.history import History
 from blockfl.audit.records import TaskProof, verify_task
-from blockfl.fabric.rwset import Version, hash_key
+from blockfl.fabric.transaction.rwset import Version, hash_key
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
 from blockfl.protocol import place
 from blockfl.protocol.canonical import Record

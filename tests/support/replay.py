@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from blockfl.fabric.block import decode_block, header_hash, verify_block, verify_genesis
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.memory_state import MemoryState
+from blockfl.fabric.channel.block import decode_block, header_hash, verify_block, verify_genesis
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.validate import BlockValidation, SignatureCache, validate_block
+from blockfl.fabric.validate.memory_state import MemoryState
 from support.recording import recorded_block_bytes
 
 SIGNATURES = SignatureCache()

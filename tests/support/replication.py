@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from blockfl.fabric.identity import Identity
+from blockfl.fabric.identity.signing import Identity
 from support.chronicle import Chronicle
 from support.world import Refused, Simulation, Transaction, World
 

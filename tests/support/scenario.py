@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from blockfl.fabric.identity import Signer
+from blockfl.fabric.identity.signing import Signer
 from blockfl.ledger.lineage import compute_model
 from blockfl.protocol import place
 from blockfl.protocol.aggregation import Sum

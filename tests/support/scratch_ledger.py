@@ -27,13 +27,13 @@ from fabric_protos.peer import (
 )
 from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2
 
-from blockfl.fabric.block import build_block
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.genesis import build_genesis_block
-from blockfl.fabric.identity import Identity, Signer
-from blockfl.fabric.memory_state import MemoryState
-from blockfl.fabric.policy import signature_policy
-from blockfl.fabric.rwset import (
+from blockfl.fabric.channel.block import build_block
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.genesis import build_genesis_block
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.identity.signing import Identity, Signer
+from blockfl.fabric.transaction.envelope import compute_tx_id, hash_proposal
+from blockfl.fabric.transaction.rwset import (
     VALIDATION_PARAMETER,
     NamespaceReadWriteSet,
     ReadWriteSet,
@@ -42,8 +42,8 @@ from blockfl.fabric.rwset import (
     encode_metadata,
     encode_read_write_set,
 )
-from blockfl.fabric.transaction import compute_tx_id, hash_proposal
 from blockfl.fabric.validate import BlockValidation, HashedUpdate, PublicUpdate, StateUpdates, validate_block
+from blockfl.fabric.validate.memory_state import MemoryState
 from support.organisation import Organisation, channel_spec, make_organisation
 
 NAMES = ("alpha", "beta", "gamma", "delta")

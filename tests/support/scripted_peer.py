@@ -21,10 +21,10 @@ from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import chaincode_event_pb2, events_pb2, events_pb2_grpc, transaction_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from blockfl.fabric import wire
-from blockfl.fabric.endpoint import Endpoint
-from blockfl.fabric.identity import Identity, create_private_key, private_key_pem, verify_signature
-from blockfl.fabric.transaction import (
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.identity.signing import Identity, create_private_key, private_key_pem, verify_signature
+from blockfl.fabric.transaction import wire
+from blockfl.fabric.transaction.envelope import (
     Event,
     Proposal,
     assemble_payload,

@@ -22,9 +22,9 @@ from fabric_protos.peer import (
     proposal_response_pb2,
 )
 
-from blockfl.fabric.authority import Authority
-from blockfl.fabric.endpoint import Endpoint
-from blockfl.fabric.identity import Identity, create_private_key, private_key_pem
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.identity.authority import Authority
+from blockfl.fabric.identity.signing import Identity, create_private_key, private_key_pem
 from blockfl.fabric.shim import ServerTls
 
 Message = chaincode_shim_pb2.ChaincodeMessage

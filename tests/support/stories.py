@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from blockfl.fabric.endorser import Endorser
+from blockfl.fabric.client.endorser import Endorser
+from blockfl.fabric.client.events import MemoryCheckpoint
+from blockfl.fabric.client.gateway import Endorsed, Gateway
 from blockfl.fabric.errors import GatewayError
-from blockfl.fabric.events import MemoryCheckpoint
-from blockfl.fabric.gateway import Endorsed, Gateway
-from blockfl.fabric.identity import Identity, Signer, create_private_key
-from blockfl.fabric.transaction import build_proposal
+from blockfl.fabric.identity.signing import Identity, Signer, create_private_key
+from blockfl.fabric.transaction.envelope import build_proposal
 from support.consortium import CHANNEL, CONTRACT, FOUR, AnyConsortium
 from support.observation import endorse, outcome
 from support.operations import CALLS, POPULATION, SECRET

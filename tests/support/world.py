@@ -22,7 +22,7 @@ from fabric_protos.peer import chaincode_shim_pb2
 from blockfl.contract.contract import Contract
 from blockfl.contract.definition import contract_definition
 from blockfl.contract.settings import ContractSettings
-from blockfl.fabric.identity import Identity, Signer
+from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.fabric.shim import Context, ContractFault, LedgerRefusal
 from blockfl.fabric.shim.messages import VALIDATION_PARAMETER, Invocation, MessageType, Parts
 from blockfl.protocol.codes import Code

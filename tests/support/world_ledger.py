@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from blockfl.fabric.events import Checkpoint
-from blockfl.fabric.gateway import Committed
+from blockfl.fabric.client.events import Checkpoint
+from blockfl.fabric.client.gateway import Committed
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import RefusedError, UnreachableError
 from blockfl.ledger.event import Event

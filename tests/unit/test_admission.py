@@ -8,12 +8,12 @@ from functools import cache
 import pytest
 from fabric_protos.common import common_pb2
 
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.embedded.admission import AccessDenied, Admission, Refused, UnknownChannel
-from blockfl.fabric.embedded.proposal import SignedProposal
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.genesis import build_genesis_block
+from blockfl.fabric.embedded.endorsing.admission import AccessDenied, Admission, Refused, UnknownChannel
+from blockfl.fabric.embedded.endorsing.proposal import SignedProposal
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.genesis import build_genesis_block
-from blockfl.fabric.transaction import build_proposal
+from blockfl.fabric.transaction.envelope import build_proposal
 from blockfl.fabric.validate import SignatureCache
 from support.organisation import Organisation, channel_spec, make_organisation
 

@@ -12,10 +12,10 @@ from blockfl.audit import chain
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.verification import list_silent
-from blockfl.fabric.block import decode_metadata, header_hash
-from blockfl.fabric.identity import Identity
-from blockfl.fabric.rwset import decode_read_write_set
-from blockfl.fabric.transaction import decode_transaction
+from blockfl.fabric.channel.block import decode_metadata, header_hash
+from blockfl.fabric.identity.signing import Identity
+from blockfl.fabric.transaction.envelope import decode_transaction
+from blockfl.fabric.transaction.rwset import decode_read_write_set
 from support.recording import recorded_block_bytes, recorded_blocks, recorded_json
 
 LAST = 12

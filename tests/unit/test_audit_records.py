@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from blockfl.audit.errors import VerificationError
-from blockfl.fabric.rwset import hash_value
+from blockfl.fabric.transaction.rwset import hash_value
 from blockfl.protocol import place
 from blockfl.protocol.limits import RoundNorms
 from blockfl.protocol.records import (

@@ -11,9 +11,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.authority import Authority, Unit
 from blockfl.fabric.errors import IdentityError
-from blockfl.fabric.identity import create_private_key, has_low_s, parse_certificate, private_key_pem
+from blockfl.fabric.identity.authority import Authority, Unit
+from blockfl.fabric.identity.signing import create_private_key, has_low_s, parse_certificate, private_key_pem
 
 AUTHORITY = Authority.create("ca.alpha", "alpha")
 KEY = create_private_key().public_key()

@@ -13,7 +13,7 @@ from fabric_protos.common import common_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.block import (
+from blockfl.fabric.channel.block import (
     bft_quorum,
     build_block,
     code_name,
@@ -33,10 +33,10 @@ from blockfl.fabric.block import (
     verify_genesis,
     verify_link,
 )
-from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.genesis import build_genesis_block
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.genesis import build_genesis_block
-from blockfl.fabric.identity import Signer
+from blockfl.fabric.identity.signing import Signer
 from support.organisation import channel_spec, make_organisation
 from support.scratch_ledger import NAMES, genesis, genesis_config, organisations, scratch_ledger
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from blockfl.fabric.embedded.blocks import BlockStore
-from blockfl.fabric.embedded.files import Files
+from blockfl.fabric.embedded.storage.blocks import BlockStore
+from blockfl.fabric.embedded.storage.files import Files
 from blockfl.fabric.errors import NodeError
 from support.faults import FaultyFiles
 

@@ -8,9 +8,9 @@ import pytest
 from fabric_protos.common import policies_pb2
 from fabric_protos.peer import policy_pb2
 
+from blockfl.fabric.client.lifecycle import DEFAULT_POLICY, ChaincodeDefinition, CollectionSpec
 from blockfl.fabric.errors import ConfigError
-from blockfl.fabric.lifecycle import DEFAULT_POLICY, ChaincodeDefinition, CollectionSpec
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.identity.policy import signature_policy
 
 TWO = signature_policy(2, ("alpha", "beta"))
 

@@ -15,9 +15,9 @@ from blockfl.cli.economics import _draw, read_policy
 from blockfl.cli.main import app
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.task import _naming_the_field
-from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import IdentityError
-from blockfl.fabric.identity import create_private_key, private_key_pem
+from blockfl.fabric.identity.signing import create_private_key, private_key_pem
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore

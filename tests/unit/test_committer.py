@@ -12,16 +12,16 @@ import pytest
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.block import decode_metadata, header_hash, verify_block
-from blockfl.fabric.embedded.committer import CommitterOptions
-from blockfl.fabric.embedded.files import Files
-from blockfl.fabric.embedded.ledger import Ledger, PrivateSet
-from blockfl.fabric.embedded.private_store import PrivateStore
-from blockfl.fabric.embedded.store import StateStore
+from blockfl.fabric.channel.block import decode_metadata, header_hash, verify_block
+from blockfl.fabric.embedded.ordering.committer import CommitterOptions
+from blockfl.fabric.embedded.ordering.ledger import Ledger, PrivateSet
+from blockfl.fabric.embedded.storage.files import Files
+from blockfl.fabric.embedded.storage.private_store import PrivateStore
+from blockfl.fabric.embedded.storage.store import StateStore
 from blockfl.fabric.errors import BlockError, NodeError
-from blockfl.fabric.policy import signature_policy
-from blockfl.fabric.rwset import MetadataWrite, Version
-from blockfl.fabric.transaction import sign_envelope
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.transaction.envelope import sign_envelope
+from blockfl.fabric.transaction.rwset import MetadataWrite, Version
 from blockfl.fabric.validate import validate_block
 from support.channel import CONTRACT, Endorsed, PrivateWrites, make_channel
 from support.faults import FaultyFiles
@@ -261,7 +261,7 @@ async def test_a_transaction_whose_validation_raises_does_not_stop_the_others(
             raise ZeroDivisionError("a case that nobody thought of")
         return validate_block(block, *args, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("blockfl.fabric.embedded.committer.validate_block", raising)
+    monkeypatch.setattr("blockfl.fabric.embedded.ordering.committer.validate_block", raising)
     with opened(tmp_path / "ledger") as ledger:
         await define(ledger)
         others = [channel.write({f"k{n}": b"v"}).envelope for n in range(6)]

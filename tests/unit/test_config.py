@@ -10,9 +10,9 @@ from fabric_protos.peer import configuration_pb2 as peer_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.config import Address, ChannelConfig, is_config_block
+from blockfl.fabric.channel.config import Address, ChannelConfig, is_config_block
+from blockfl.fabric.channel.genesis import build_genesis_block
 from blockfl.fabric.errors import ConfigError
-from blockfl.fabric.genesis import build_genesis_block
 from support.organisation import channel_spec, make_organisation
 from support.recording import recorded_blocks
 

@@ -10,8 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from fabric_protos.common import configtx_pb2, policies_pb2
 
-from blockfl.fabric.config import BatchSettings, ChannelConfig
-from blockfl.fabric.config_changes import (
+from blockfl.fabric.channel.changes import (
     add_organisation,
     change_batch,
     change_consenters,
@@ -19,10 +18,11 @@ from blockfl.fabric.config_changes import (
     remove_organisation,
     revoke_certificates,
 )
-from blockfl.fabric.config_difference import describe_difference, list_revoked, read_membership
-from blockfl.fabric.config_update import compute_update, preview_update, sign_update
+from blockfl.fabric.channel.config import BatchSettings, ChannelConfig
+from blockfl.fabric.channel.difference import describe_difference, list_revoked, read_membership
+from blockfl.fabric.channel.update import compute_update, preview_update, sign_update
 from blockfl.fabric.errors import ConfigError
-from blockfl.fabric.msp import msp_config
+from blockfl.fabric.identity.msp import msp_config
 from support.config_updates import admin
 from support.organisation import make_organisation
 from support.scratch_ledger import genesis_config, organisations

@@ -10,9 +10,7 @@ from fabric_protos.common import common_pb2, configtx_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.channel_spec import OrganisationSpec
-from blockfl.fabric.config import BatchSettings, ChannelConfig
-from blockfl.fabric.config_changes import (
+from blockfl.fabric.channel.changes import (
     add_organisation,
     change_batch,
     change_consenters,
@@ -20,7 +18,10 @@ from blockfl.fabric.config_changes import (
     remove_organisation,
     revoke_certificates,
 )
-from blockfl.fabric.config_update import (
+from blockfl.fabric.channel.config import BatchSettings, ChannelConfig
+from blockfl.fabric.channel.genesis import build_genesis_block
+from blockfl.fabric.channel.spec import OrganisationSpec
+from blockfl.fabric.channel.update import (
     build_update_envelope,
     compute_update,
     read_signature,
@@ -29,9 +30,8 @@ from blockfl.fabric.config_update import (
     sign_update,
     verify_update,
 )
+from blockfl.fabric.channel.update_rules import propose_config
 from blockfl.fabric.errors import ConfigError, IdentityError
-from blockfl.fabric.genesis import build_genesis_block
-from blockfl.fabric.validate.configuration import propose_config
 from support.config_updates import admin
 from support.organisation import channel_spec, make_organisation
 from support.recording import recorded_blocks

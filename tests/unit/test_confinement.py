@@ -297,7 +297,7 @@ def test_a_process_whose_agent_died_before_it_looked_ends_itself() -> None:
 def test_the_agents_memory_is_hidden_from_its_own_user() -> None:
     """Checked as another user than root, from whom nothing is hidden; and processes can still be started."""
     script = (
-        "import ctypes, os, subprocess; from blockfl.fabric.process_memory import hide_memory\n"
+        "import ctypes, os, subprocess; from blockfl.fabric.identity.process_memory import hide_memory\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"
         "print(os.stat('/proc/self/mem').st_uid == os.getuid())\n"

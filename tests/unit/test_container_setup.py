@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from blockfl.contract.settings import ServiceSettings
-from blockfl.fabric.block import decode_block
-from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.channel.block import decode_block
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.compose import CONNECTION, render_compose
 from blockfl.network.description import Description, default_description

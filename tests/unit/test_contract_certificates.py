@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from blockfl.fabric.identity import Identity, Signer
+from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.protocol.codes import Code
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.records import Round, Withdrawal

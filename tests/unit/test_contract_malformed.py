@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blockfl.fabric.identity import Identity
+from blockfl.fabric.identity.signing import Identity
 from blockfl.protocol.codes import Code
 from support.contract import make_scenario, refused
 from support.scenario import Scenario, make_spec

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from blockfl.fabric.errors import ConfigError
-from blockfl.fabric.package import MUTUAL_TLS_CONNECTION, package_contract, package_id
+from blockfl.fabric.transaction.package import MUTUAL_TLS_CONNECTION, package_contract, package_id
 
 
 def read_archive(archive: bytes) -> dict[str, bytes]:

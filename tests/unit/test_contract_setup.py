@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from blockfl.fabric.identity import Identity, Signer
+from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.protocol.canonical import MAX_RECORD_NAMES, compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS

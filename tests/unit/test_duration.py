@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.duration import format_duration, parse_duration
+from blockfl.fabric.channel.duration import format_duration, parse_duration
 from blockfl.fabric.errors import ConfigError
 
 

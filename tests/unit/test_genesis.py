@@ -12,8 +12,7 @@ from fabric_protos.msp import msp_config_pb2
 from fabric_protos.orderer.etcdraft import configuration_pb2 as etcdraft_pb2
 from fabric_protos.orderer.smartbft import configuration_pb2 as smartbft_pb2
 
-from blockfl.fabric.channel_spec import BftOptions, ChannelSpec, RaftOptions
-from blockfl.fabric.config import (
+from blockfl.fabric.channel.config import (
     BLOCK_VALIDATION,
     DEFAULT_ACLS,
     ENDORSEMENT,
@@ -23,10 +22,11 @@ from blockfl.fabric.config import (
     ChannelConfig,
     Consenter,
 )
+from blockfl.fabric.channel.genesis import build_genesis_block, verify_genesis_block
+from blockfl.fabric.channel.spec import BftOptions, ChannelSpec, RaftOptions
 from blockfl.fabric.errors import ConfigError
-from blockfl.fabric.genesis import build_genesis_block, verify_genesis_block
-from blockfl.fabric.msp import msp_config
-from blockfl.fabric.policy import SignedData, signature_policy
+from blockfl.fabric.identity.msp import msp_config
+from blockfl.fabric.identity.policy import SignedData, signature_policy
 from support.organisation import channel_spec, make_organisation
 from support.recording import recorded_blocks
 

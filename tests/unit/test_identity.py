@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockfl.fabric.errors import IdentityError
-from blockfl.fabric.identity import (
+from blockfl.fabric.identity.signing import (
     CURVE_ORDERS,
     Identity,
     Signer,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from blockfl.contract.authority import compute_creator_digest
-from blockfl.fabric.identity import Identity, Signer
+from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.institution import contribution
 from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.encoder import BoundedEncoder, UpdateEncoder

@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
-from blockfl.fabric.authority import Authority
+from blockfl.fabric.client.gateway import Committed
 from blockfl.fabric.errors import EndorseError, ErrorDetail, EvaluateError
-from blockfl.fabric.gateway import Committed
-from blockfl.fabric.identity import create_private_key, private_key_pem
+from blockfl.fabric.identity.authority import Authority
+from blockfl.fabric.identity.signing import create_private_key, private_key_pem
 from blockfl.ledger import client, endorsers
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.endorsers import Endorsers

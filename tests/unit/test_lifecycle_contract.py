@@ -11,18 +11,18 @@ import pytest
 from fabric_protos.peer import collection_pb2
 from fabric_protos.peer.lifecycle import lifecycle_pb2
 
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.embedded.contract_host import ContractHost
-from blockfl.fabric.embedded.installation import Installation
-from blockfl.fabric.embedded.ledger import PrivateValue
-from blockfl.fabric.embedded.lifecycle_contract import LifecycleContract, LifecycleRefusal
-from blockfl.fabric.embedded.simulator import Simulator
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.client.lifecycle import CollectionSpec, package_contract, package_id
+from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
+from blockfl.fabric.embedded.endorsing.installation import Installation
+from blockfl.fabric.embedded.endorsing.lifecycle_contract import LifecycleContract, LifecycleRefusal
+from blockfl.fabric.embedded.endorsing.simulator import Simulator
+from blockfl.fabric.embedded.ordering.ledger import PrivateValue
 from blockfl.fabric.errors import NodeError
-from blockfl.fabric.lifecycle import CollectionSpec, package_contract, package_id
-from blockfl.fabric.memory_state import MemoryState
-from blockfl.fabric.policy import signature_policy
-from blockfl.fabric.transaction import Transaction, decode_transaction
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.transaction.envelope import Transaction, decode_transaction
 from blockfl.fabric.validate import HashedValue, StateValue
+from blockfl.fabric.validate.memory_state import MemoryState
 from support.recording import recorded_blocks, recorded_json
 from support.replay import replayed
 

@@ -19,26 +19,26 @@ from fabric_protos.msp import msp_config_pb2, msp_principal_pb2
 from fabric_protos.peer import collection_pb2
 from fabric_protos.peer.lifecycle import db_pb2
 
-from blockfl.fabric.broadcast import _read_answer
-from blockfl.fabric.channel_spec import OrganisationSpec, check_organisations
-from blockfl.fabric.collection import decode_collections
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.config_changes import revoke_certificates
-from blockfl.fabric.config_difference import describe_difference
-from blockfl.fabric.deliver import _decode_answer
-from blockfl.fabric.embedded.blocks import BlockStore
-from blockfl.fabric.embedded.definition import decode_state_data, read_collection, read_definition
-from blockfl.fabric.embedded.files import Files
-from blockfl.fabric.embedded.lifecycle_state import Parameters
-from blockfl.fabric.embedded.reconfiguration import build_config_transaction
-from blockfl.fabric.embedded.simulator import SimulationError
-from blockfl.fabric.embedded.store import Committed, StateStore
+from blockfl.fabric.channel.changes import revoke_certificates
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.difference import describe_difference
+from blockfl.fabric.channel.spec import OrganisationSpec, check_organisations
+from blockfl.fabric.client.broadcast import _read_answer
+from blockfl.fabric.client.deliver import _decode_answer
+from blockfl.fabric.client.events import FileCheckpoint, Patience, _decode_events
+from blockfl.fabric.client.participation import _decode_answer as _decode_participation
+from blockfl.fabric.embedded.endorsing.lifecycle_state import Parameters
+from blockfl.fabric.embedded.endorsing.simulator import SimulationError
+from blockfl.fabric.embedded.ordering.reconfiguration import build_config_transaction
+from blockfl.fabric.embedded.storage.blocks import BlockStore
+from blockfl.fabric.embedded.storage.definition import decode_state_data, read_collection, read_definition
+from blockfl.fabric.embedded.storage.files import Files
+from blockfl.fabric.embedded.storage.store import Committed, StateStore
 from blockfl.fabric.errors import BlockError, ConfigError, GatewayError, NodeError
-from blockfl.fabric.events import FileCheckpoint, Patience, _decode_events
-from blockfl.fabric.memory_state import MemoryState
-from blockfl.fabric.participation import _decode_answer as _decode_participation
-from blockfl.fabric.rwset import Version
+from blockfl.fabric.transaction.collection import decode_collections
+from blockfl.fabric.transaction.rwset import Version
 from blockfl.fabric.validate import StateValue
+from blockfl.fabric.validate.memory_state import MemoryState
 from blockfl.institution.frames import FrameError
 from blockfl.institution.vector import decode_vector
 from blockfl.network.builder import BuilderError, detect, read_values, release

@@ -17,12 +17,12 @@ from fabric_protos.msp import msp_config_pb2, msp_principal_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.authority import Authority
-from blockfl.fabric.config import ChannelConfig, is_config_block
+from blockfl.fabric.channel.config import ChannelConfig, is_config_block
 from blockfl.fabric.errors import IdentityError
-from blockfl.fabric.identity import CURVE_ORDERS, Identity, create_private_key, verify_signature
-from blockfl.fabric.msp import Msp, MspManager, msp_config
-from blockfl.fabric.policy import identity_principal, role_principal
+from blockfl.fabric.identity.authority import Authority
+from blockfl.fabric.identity.msp import Msp, MspManager, msp_config
+from blockfl.fabric.identity.policy import identity_principal, role_principal
+from blockfl.fabric.identity.signing import CURVE_ORDERS, Identity, create_private_key, verify_signature
 from support.organisation import make_organisation
 from support.recording import recorded_blocks, recorded_json
 

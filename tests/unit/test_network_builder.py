@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blockfl.fabric.package import MUTUAL_TLS_CONNECTION
+from blockfl.fabric.transaction.package import MUTUAL_TLS_CONNECTION
 from blockfl.network.builder import CONFIGURATION_VARIABLE, BuilderError, build, main, release
 from blockfl.network.local import write_builder
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from blockfl.fabric.authority import Authority
-from blockfl.fabric.identity import Signer
+from blockfl.fabric.identity.authority import Authority
+from blockfl.fabric.identity.signing import Signer
 from blockfl.network import identities
 from blockfl.network.description import Description
 from blockfl.network.identities import provision_identities, write_file

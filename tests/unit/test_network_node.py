@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blockfl.fabric.identity import Identity
+from blockfl.fabric.identity.signing import Identity
 from blockfl.network.binaries import FabricBinaries
 from blockfl.network.channel import provision_genesis
 from blockfl.network.description import Description

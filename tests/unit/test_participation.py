@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from fabric_protos.common import common_pb2
 
-from blockfl.fabric.authority import Authority
+from blockfl.fabric.channel.genesis import build_genesis_block
+from blockfl.fabric.client.participation import Membership, Participation
 from blockfl.fabric.errors import BlockError, ConfigError, FabricError, NodeError
-from blockfl.fabric.genesis import build_genesis_block
-from blockfl.fabric.identity import create_private_key, private_key_pem
-from blockfl.fabric.participation import Membership, Participation
+from blockfl.fabric.identity.authority import Authority
+from blockfl.fabric.identity.signing import create_private_key, private_key_pem
 from support.organisation import channel_spec, make_organisation
 
 ACTIVE = {"name": "testchannel", "consensusRelation": "consenter", "status": "active", "height": 7, "url": "/x"}

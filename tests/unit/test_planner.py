@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.embedded.lifecycle_state import Parameters, encode_data, encode_metadata
-from blockfl.fabric.embedded.planner import NoPlan, Plan, make_plan
-from blockfl.fabric.embedded.simulator import Interest
-from blockfl.fabric.genesis import build_genesis_block
-from blockfl.fabric.identity import Identity
-from blockfl.fabric.lifecycle import ChaincodeDefinition, CollectionSpec
-from blockfl.fabric.memory_state import MemoryState
-from blockfl.fabric.policy import signature_policy
-from blockfl.fabric.rwset import Version
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.genesis import build_genesis_block
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec
+from blockfl.fabric.embedded.endorsing.lifecycle_state import Parameters, encode_data, encode_metadata
+from blockfl.fabric.embedded.endorsing.planner import NoPlan, Plan, make_plan
+from blockfl.fabric.embedded.endorsing.simulator import Interest
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.identity.signing import Identity
+from blockfl.fabric.transaction.rwset import Version
 from blockfl.fabric.validate import PublicUpdate, StateUpdates
+from blockfl.fabric.validate.memory_state import MemoryState
 from support.organisation import channel_spec, make_organisation
 
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")

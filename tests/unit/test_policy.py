@@ -9,11 +9,10 @@ from fabric_protos.peer import policy_pb2, proposal_response_pb2, transaction_pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.config import ENDORSEMENT, ChannelConfig
+from blockfl.fabric.channel.config import ENDORSEMENT, ChannelConfig
 from blockfl.fabric.errors import PolicyError
-from blockfl.fabric.identity import Identity, Signer
-from blockfl.fabric.msp import MspManager
-from blockfl.fabric.policy import (
+from blockfl.fabric.identity.msp import MspManager
+from blockfl.fabric.identity.policy import (
     MetaRule,
     PolicyManager,
     SignaturePolicy,
@@ -27,6 +26,7 @@ from blockfl.fabric.policy import (
     signature_policy,
     signing_identities,
 )
+from blockfl.fabric.identity.signing import Identity, Signer
 from reference.policy import NOutOf, Rule, assignments, evaluate_greedily
 from support.organisation import make_organisation
 from support.recording import recorded_blocks

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from blockfl.fabric.embedded.files import Files
-from blockfl.fabric.embedded.private_set import (
+from blockfl.fabric.embedded.storage.files import Files
+from blockfl.fabric.embedded.storage.private_set import (
     CommittedSet,
     CommittedWrite,
     PrivateCommit,
     PrivateSet,
     PrivateValue,
 )
-from blockfl.fabric.embedded.private_store import PrivateStore
+from blockfl.fabric.embedded.storage.private_store import PrivateStore
 from blockfl.fabric.errors import BlockError, NodeError
-from blockfl.fabric.rwset import PrivateWriteSet, Version, Write, encode_private_write_set
+from blockfl.fabric.transaction.rwset import PrivateWriteSet, Version, Write, encode_private_write_set
 from support.faults import FaultyFiles
 
 FLIPS = 600
@@ -399,7 +399,7 @@ def test_a_set_that_is_named_twice_in_one_transaction_is_stored_once(tmp_path: P
 def test_the_log_of_the_database_stays_short_while_somebody_always_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blockfl.fabric.embedded.database._LOG_BYTES", 1 << 20)
+    monkeypatch.setattr("blockfl.fabric.embedded.storage.database._LOG_BYTES", 1 << 20)
     with opened(tmp_path) as store:
         view = store.begin_read()
         for number in range(1, 150):

@@ -15,14 +15,14 @@ from fabric_protos.common import common_pb2, configtx_pb2
 from fabric_protos.orderer import configuration_pb2 as orderer_pb2
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.block import decode_metadata, header_hash, verify_block
-from blockfl.fabric.config import ChannelConfig, is_config_block
-from blockfl.fabric.config_changes import add_organisation, change_batch, remove_organisation, revoke_certificates
-from blockfl.fabric.config_update import build_update_envelope, compute_update, sign_update
-from blockfl.fabric.embedded.ledger import Ledger
+from blockfl.fabric.channel.block import decode_metadata, header_hash, verify_block
+from blockfl.fabric.channel.changes import add_organisation, change_batch, remove_organisation, revoke_certificates
+from blockfl.fabric.channel.config import ChannelConfig, is_config_block
+from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.embedded.ordering.ledger import Ledger
 from blockfl.fabric.errors import BlockError, NodeError
-from blockfl.fabric.memory_state import MemoryState
 from blockfl.fabric.validate import validate_block
+from blockfl.fabric.validate.memory_state import MemoryState
 from support.channel import CONTRACT, ORGANISATIONS, PrivateWrites, make_channel
 from support.organisation import make_organisation
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fabric_protos.common import common_pb2
 
-from blockfl.fabric.block import (
+from blockfl.fabric.channel.block import (
     code_name,
     decode_block,
     decode_metadata,
@@ -22,10 +22,11 @@ from blockfl.fabric.block import (
     verify_genesis,
 )
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.rwset import (
+from blockfl.fabric.transaction.envelope import decode_transaction
+from blockfl.fabric.transaction.rwset import (
     decode_metadata as decode_entries,
 )
-from blockfl.fabric.rwset import (
+from blockfl.fabric.transaction.rwset import (
     decode_private_write_set,
     decode_read_write_set,
     encode_private_write_set,
@@ -33,7 +34,6 @@ from blockfl.fabric.rwset import (
     hash_key,
     hash_private_write_set,
 )
-from blockfl.fabric.transaction import decode_transaction
 from blockfl.fabric.validate import signatures as signature_module
 from support.recording import recorded_block_bytes, recorded_json
 from support.replay import Step, replayed

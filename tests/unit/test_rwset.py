@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.rwset import (
+from blockfl.fabric.shim.messages import decode_message
+from blockfl.fabric.transaction.rwset import (
     CollectionReadWriteSet,
     HashedMetadataWrite,
     HashedRead,
@@ -38,8 +39,7 @@ from blockfl.fabric.rwset import (
     hash_private_write_set,
     hash_value,
 )
-from blockfl.fabric.shim.messages import decode_message
-from blockfl.fabric.wire import encode_bytes, encode_integer, encode_prefix, encode_varint, scan_fields
+from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix, encode_varint, scan_fields
 
 UINT64 = st.integers(0, 2**64 - 1)
 KEYS = st.text(max_size=4)

@@ -6,9 +6,9 @@ import pytest
 from fabric_protos.common import configtx_pb2
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.errors import IdentityError
-from blockfl.fabric.identity import PublicKey, verify_signature
+from blockfl.fabric.identity.signing import PublicKey, verify_signature
 from blockfl.fabric.validate import SignatureCache, signatures, validate_transaction
 from support.scratch_ledger import client, organisations, peer, scratch_ledger, writes
 

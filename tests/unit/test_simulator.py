@@ -15,8 +15,8 @@ from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.msp import msp_principal_pb2
 from fabric_protos.peer import chaincode_shim_pb2, proposal_response_pb2
 
-from blockfl.fabric.embedded.operations import Operations
-from blockfl.fabric.embedded.simulator import SimulationError, Simulator
+from blockfl.fabric.embedded.endorsing.operations import Operations
+from blockfl.fabric.embedded.endorsing.simulator import SimulationError, Simulator
 from support.recorded_state import RecordedState, recorded_calls
 
 Message = chaincode_shim_pb2.ChaincodeMessage

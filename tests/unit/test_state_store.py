@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from blockfl.fabric.embedded.blocks import BlockStore
-from blockfl.fabric.embedded.files import Files
-from blockfl.fabric.embedded.store import Committed, Place, StateStore, StateView
+from blockfl.fabric.embedded.storage.blocks import BlockStore
+from blockfl.fabric.embedded.storage.files import Files
+from blockfl.fabric.embedded.storage.store import Committed, Place, StateStore, StateView
 from blockfl.fabric.errors import NodeError
-from blockfl.fabric.rwset import Version
+from blockfl.fabric.transaction.rwset import Version
 from blockfl.fabric.validate import HashedUpdate, HashedValue, PublicUpdate, StateUpdates, StateValue
 
 FLIPS = 600

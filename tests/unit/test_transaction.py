@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.identity import verify_signature
-from blockfl.fabric.rwset import ReadWriteSet, encode_read_write_set
-from blockfl.fabric.transaction import (
+from blockfl.fabric.identity.signing import verify_signature
+from blockfl.fabric.transaction.envelope import (
     CONFIG,
     ENDORSER_TRANSACTION,
     Event,
@@ -31,6 +30,7 @@ from blockfl.fabric.transaction import (
     read_tx_id,
     sign_envelope,
 )
+from blockfl.fabric.transaction.rwset import ReadWriteSet, encode_read_write_set
 from support.recording import recorded_blocks, recorded_json
 from support.scratch_ledger import client, peer, scratch_ledger, writes
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from blockfl.fabric.identity import Identity, Signer
+from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.protocol import judging
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import Judgement, judge_update, open_accepted

@@ -8,11 +8,11 @@ import pytest
 from fabric_protos.common import common_pb2, configtx_pb2
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.block import build_block
-from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.channel.block import build_block
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.update_rules import apply_config
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.validate import validate_block, validate_transaction
-from blockfl.fabric.validate.configuration import apply_config
 from support.config_updates import (
     BATCH_SIZE,
     MAJORITY,

@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import utils
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.identity import parse_ecdsa_signature
-from blockfl.fabric.rwset import (
+from blockfl.fabric.identity.signing import parse_ecdsa_signature
+from blockfl.fabric.transaction.rwset import (
     VALIDATION_PARAMETER,
     CollectionReadWriteSet,
     HashedMetadataWrite,

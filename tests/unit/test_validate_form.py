@@ -9,10 +9,10 @@ import pytest
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.block import build_block
+from blockfl.fabric.channel.block import build_block
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.identity import Identity, Signer, create_private_key
-from blockfl.fabric.transaction import compute_tx_id, hash_proposal
+from blockfl.fabric.identity.signing import Identity, Signer, create_private_key
+from blockfl.fabric.transaction.envelope import compute_tx_id, hash_proposal
 from blockfl.fabric.validate import SignatureCache, validate_block, validate_transaction
 from support.broken_transactions import BROKEN, UNPARSEABLE, setting
 from support.organisation import make_organisation

@@ -7,8 +7,7 @@ from fabric_protos.peer import transaction_pb2
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from blockfl.fabric.memory_state import MemoryState
-from blockfl.fabric.rwset import (
+from blockfl.fabric.transaction.rwset import (
     CollectionReadWriteSet,
     HashedRead,
     HashedWrite,
@@ -22,6 +21,7 @@ from blockfl.fabric.rwset import (
 )
 from blockfl.fabric.validate import HashedUpdate, PublicUpdate, StateUpdates, summarise_reads
 from blockfl.fabric.validate.envelope import InvalidTransaction
+from blockfl.fabric.validate.memory_state import MemoryState
 from blockfl.fabric.validate.reads import check_reads
 from blockfl.fabric.validate.updates import UpdateBatch
 from reference.ranges import holds_naively, read_range_naively, summarise_naively

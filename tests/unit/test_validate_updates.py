@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.fabric.memory_state import MemoryState
-from blockfl.fabric.rwset import (
+from blockfl.fabric.transaction.rwset import (
     CollectionReadWriteSet,
     HashedMetadataWrite,
     HashedRead,
@@ -30,6 +29,7 @@ from blockfl.fabric.validate import (
     StateValue,
     validate_block,
 )
+from blockfl.fabric.validate.memory_state import MemoryState
 from blockfl.fabric.validate.updates import UpdateBatch
 from reference.updates import encode_updates_naively
 from support.key_operations import OPERATIONS, OTHER, POLICY, delete, rule, write

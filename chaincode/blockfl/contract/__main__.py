@@ -15,7 +15,7 @@ from pathlib import Path
 from blockfl.contract.contract import Contract
 from blockfl.contract.settings import ServiceSettings, SettingsError
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.process_memory import hide_memory
+from blockfl.fabric.identity.process_memory import hide_memory
 from blockfl.fabric.shim import ContractServer
 from blockfl.protocol.seal import encode_public_key
 

@@ -4,7 +4,7 @@ import hashlib
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from blockfl.fabric.identity import Identity
+from blockfl.fabric.identity.signing import Identity
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import Consortium, TaskSpec
 from blockfl.protocol.submission import compute_certificate_digest

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.identity import Identity, Signer, parse_private_key
+from blockfl.fabric.identity.signing import Identity, Signer, parse_private_key
 from blockfl.fabric.shim import ServerTls
 from blockfl.protocol.canonical import Name
 from blockfl.protocol.codes import ProtocolError

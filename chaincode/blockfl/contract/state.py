@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from blockfl.fabric.policy import signature_policy
+from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import Context
 from blockfl.protocol import place
 from blockfl.protocol.canonical import Record

@@ -16,19 +16,19 @@ from typing import Any, Final
 from fabric_protos.peer import transaction_pb2
 
 from blockfl.audit.errors import VerificationError
-from blockfl.fabric.block import (
+from blockfl.fabric.channel.block import (
     decode_block,
     decode_metadata,
     header_hash,
     verify_block,
     verify_genesis,
 )
-from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.identity import Identity
-from blockfl.fabric.memory_state import MemoryState
-from blockfl.fabric.transaction import decode_transaction, read_tx_id
+from blockfl.fabric.identity.signing import Identity
+from blockfl.fabric.transaction.envelope import decode_transaction, read_tx_id
 from blockfl.fabric.validate import validate_block
+from blockfl.fabric.validate.memory_state import MemoryState
 from blockfl.ledger.errors import LedgerError
 
 Position = tuple[int, int]

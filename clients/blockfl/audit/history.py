@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 
 from blockfl.audit.chain import ChainProof, Position, Write
 from blockfl.audit.errors import VerificationError
-from blockfl.fabric.rwset import hash_key
+from blockfl.fabric.transaction.rwset import hash_key
 from blockfl.protocol import place
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import ProtocolError

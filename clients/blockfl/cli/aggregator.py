@@ -15,7 +15,7 @@ from blockfl.cli.dispute import print_dispute
 from blockfl.cli.number import make_limits, real_option
 from blockfl.cli.output import Output
 from blockfl.cli.termination import run_until_terminated
-from blockfl.fabric.process_memory import hide_memory
+from blockfl.fabric.identity.process_memory import hide_memory
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile

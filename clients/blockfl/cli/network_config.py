@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from blockfl.cli import option
 from blockfl.cli.output import Output
-from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import (
     Administrator,

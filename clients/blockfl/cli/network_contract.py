@@ -9,7 +9,7 @@ import typer
 
 from blockfl.cli import option
 from blockfl.cli.output import Output
-from blockfl.fabric.lifecycle import ChaincodeDefinition
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile

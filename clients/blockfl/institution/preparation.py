@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from blockfl.fabric.errors import GatewayError, IdentityError
-from blockfl.fabric.identity import Signer, check_not_expired
+from blockfl.fabric.identity.signing import Signer, check_not_expired
 from blockfl.institution.errors import SettingsError
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.codes import Code, ProtocolError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from blockfl.fabric.process_memory import hide_memory
+from blockfl.fabric.identity.process_memory import hide_memory
 from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import SettingsError

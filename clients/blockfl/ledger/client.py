@@ -18,11 +18,11 @@ from typing import Any, Self, TypeVar
 import grpc
 import rfc8785
 
+from blockfl.fabric.client.events import Checkpoint
+from blockfl.fabric.client.gateway import Committed, Gateway, Timeouts
 from blockfl.fabric.errors import CommitError, EndorseError, FabricError
-from blockfl.fabric.events import Checkpoint
-from blockfl.fabric.gateway import Committed, Gateway, Timeouts
-from blockfl.fabric.rwset import decode_read_write_set
-from blockfl.fabric.transaction import decode_transaction
+from blockfl.fabric.transaction.envelope import decode_transaction
+from blockfl.fabric.transaction.rwset import decode_read_write_set
 from blockfl.ledger.endorsers import Endorsers, is_dissent
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, UnreadableError, translate
 from blockfl.ledger.event import Event

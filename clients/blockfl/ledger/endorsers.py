@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import grpc
 
+from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.errors import EndorseError, ErrorDetail, FabricError
-from blockfl.fabric.gateway import Gateway
 from blockfl.protocol.codes import Code
 
 _CATCH_UP_S = 10.0

@@ -12,8 +12,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from blockfl.fabric.endpoint import Endpoint
-from blockfl.fabric.identity import Signer
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.identity.signing import Signer
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.canonical import Name
 

@@ -19,13 +19,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from blockfl.fabric.authority import Authority
-from blockfl.fabric.broadcast import broadcast
-from blockfl.fabric.channel_spec import OrganisationSpec
-from blockfl.fabric.config import Address, ChannelConfig
-from blockfl.fabric.config_changes import add_organisation, remove_organisation, revoke_certificates
-from blockfl.fabric.config_difference import describe_difference, list_revoked, read_membership
-from blockfl.fabric.config_update import (
+from blockfl.fabric.channel.changes import add_organisation, remove_organisation, revoke_certificates
+from blockfl.fabric.channel.config import Address, ChannelConfig
+from blockfl.fabric.channel.difference import describe_difference, list_revoked, read_membership
+from blockfl.fabric.channel.spec import OrganisationSpec
+from blockfl.fabric.channel.update import (
     build_update_envelope,
     compute_update,
     preview_update,
@@ -33,10 +31,12 @@ from blockfl.fabric.config_update import (
     sign_update,
     verify_update,
 )
-from blockfl.fabric.deliver import read_config
-from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.client.broadcast import broadcast
+from blockfl.fabric.client.deliver import read_config
+from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import ConfigError, IdentityError
-from blockfl.fabric.msp import msp_config
+from blockfl.fabric.identity.authority import Authority
+from blockfl.fabric.identity.msp import msp_config
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.errors import NetworkError
 from blockfl.network.port import parse_address

@@ -9,8 +9,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from blockfl.fabric.block import decode_block
-from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.channel.block import decode_block
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.errors import EndorseError, FabricError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import Administrator, Membership

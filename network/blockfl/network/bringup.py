@@ -6,9 +6,9 @@ The same on every ledger, through Fabric's own services; each step leaves what i
 import asyncio
 from collections.abc import Callable, Sequence
 
+from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, Lifecycle
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.gateway import Gateway
-from blockfl.fabric.lifecycle import ChaincodeDefinition, Lifecycle
 from blockfl.ledger.client import Ledger, is_refused_with
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from blockfl.fabric.block import encode_block
-from blockfl.fabric.config import Address, Consenter
-from blockfl.fabric.genesis import ChannelSpec, OrganisationSpec, build_genesis_block
-from blockfl.fabric.msp import msp_config
+from blockfl.fabric.channel.block import encode_block
+from blockfl.fabric.channel.config import Address, Consenter
+from blockfl.fabric.channel.genesis import ChannelSpec, OrganisationSpec, build_genesis_block
+from blockfl.fabric.identity.msp import msp_config
 from blockfl.network.description import Description, LedgerKind, Organisation
 from blockfl.network.errors import NetworkError
 from blockfl.network.identities import write_file

@@ -12,8 +12,8 @@ import blockfl.contract
 import blockfl.fabric.shim
 import blockfl.protocol
 from blockfl.contract.definition import contract_definition
-from blockfl.fabric.lifecycle import ChaincodeDefinition
-from blockfl.fabric.package import package_contract, package_id
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition
+from blockfl.fabric.transaction.package import package_contract, package_id
 from blockfl.network.description import Description, Organisation
 from blockfl.network.layout import Layout
 from blockfl.network.process import ProcessSpec, python_command

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
-from blockfl.fabric.authority import Authority
-from blockfl.fabric.identity import create_private_key, private_key_pem
+from blockfl.fabric.identity.authority import Authority
+from blockfl.fabric.identity.signing import create_private_key, private_key_pem
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.description import Description, Organisation
 from blockfl.network.errors import NetworkError

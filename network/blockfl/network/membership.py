@@ -8,9 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from blockfl.fabric.client.participation import Participation
+from blockfl.fabric.client.peer import Peer
 from blockfl.fabric.errors import EndorseError, FabricError, NodeError
-from blockfl.fabric.participation import Participation
-from blockfl.fabric.peer import Peer
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.description import Description, Organisation
 from blockfl.network.errors import NetworkError

@@ -14,12 +14,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from blockfl.fabric.config import ChannelConfig
-from blockfl.fabric.deliver import read_config
-from blockfl.fabric.endpoint import Endpoint
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.client.deliver import read_config
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CommittedDefinition, Lifecycle
 from blockfl.fabric.errors import CommitError
-from blockfl.fabric.gateway import Gateway
-from blockfl.fabric.lifecycle import ChaincodeDefinition, CommittedDefinition, Lifecycle
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.contract_service import define_contract, package_code
 from blockfl.network.errors import NetworkError

@@ -8,10 +8,10 @@ import hashlib
 import json
 from pathlib import Path
 
-from blockfl.fabric.block import decode_block
-from blockfl.fabric.config import ChannelConfig
+from blockfl.fabric.channel.block import decode_block
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.identity import Identity
+from blockfl.fabric.identity.signing import Identity
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
 from blockfl.network.identities import write_file

@@ -12,9 +12,9 @@ import signal
 import sys
 from pathlib import Path
 
-from ..errors import FabricError
-from .node import BANNER, EmbeddedNode
-from .settings import NodeSettings
+from blockfl.fabric.embedded.node import BANNER, EmbeddedNode
+from blockfl.fabric.embedded.settings import NodeSettings
+from blockfl.fabric.errors import FabricError
 
 _LOG = logging.getLogger("blockfl.fabric.embedded")
 

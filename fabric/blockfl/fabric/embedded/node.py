@@ -23,21 +23,21 @@ import grpc.aio
 from fabric_protos.common import common_pb2
 from google.protobuf.message import DecodeError
 
-from ..errors import IdentityError, NodeError
-from ..identity import Signer
-from ..policy import role_principal
-from .admission import Admission
-from .block_reader import BlockReader
-from .contract_host import ContractHost
-from .deliver_service import DeliverService
-from .endorser import Endorser
-from .endorser_service import EndorserService
-from .gateway_service import GatewayService
-from .installation import Installation
-from .ledger import Ledger
-from .operations_service import OperationsService
-from .rpc import SERVER_OPTIONS
-from .settings import EndpointSettings, NodeSettings, OrganisationSettings, read_bytes
+from blockfl.fabric.embedded.endorsing.admission import Admission
+from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
+from blockfl.fabric.embedded.endorsing.endorser import Endorser
+from blockfl.fabric.embedded.endorsing.installation import Installation
+from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.services.block_reader import BlockReader
+from blockfl.fabric.embedded.services.deliver_service import DeliverService
+from blockfl.fabric.embedded.services.endorser_service import EndorserService
+from blockfl.fabric.embedded.services.gateway_service import GatewayService
+from blockfl.fabric.embedded.services.operations_service import OperationsService
+from blockfl.fabric.embedded.services.rpc import SERVER_OPTIONS
+from blockfl.fabric.embedded.settings import EndpointSettings, NodeSettings, OrganisationSettings, read_bytes
+from blockfl.fabric.errors import IdentityError, NodeError
+from blockfl.fabric.identity.policy import role_principal
+from blockfl.fabric.identity.signing import Signer
 
 _LOG = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import NodeError
+from blockfl.fabric.errors import NodeError
 
 
 def _check_address(address: str) -> str:

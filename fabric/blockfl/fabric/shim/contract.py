@@ -25,11 +25,10 @@ from fabric_protos.peer import (
     proposal_response_pb2,
 )
 
-from ..errors import ShimError
-from ..identity import Identity
-from ..wire import encode_integer, encode_prefix
-from .messages import VALIDATION_PARAMETER, BatchLimits, Invocation, MessageType, Parts, bytes_parts
-from .requests import (
+from blockfl.fabric.errors import ShimError
+from blockfl.fabric.identity.signing import Identity
+from blockfl.fabric.shim.messages import VALIDATION_PARAMETER, BatchLimits, Invocation, MessageType, Parts, bytes_parts
+from blockfl.fabric.shim.requests import (
     Ask,
     RangeIterator,
     decode,
@@ -42,6 +41,7 @@ from .requests import (
     encode_write,
     require_collection,
 )
+from blockfl.fabric.transaction.wire import encode_integer, encode_prefix
 
 # A batch of writes is one message, which has a hard ceiling of 100 MiB.
 _BATCH_BYTES: Final = 8 * 1024 * 1024

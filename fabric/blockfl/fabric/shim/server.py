@@ -20,11 +20,11 @@ from typing import Any, Final, Self
 import grpc
 import grpc.aio
 
-from ..endpoint import MAX_MESSAGE_BYTES
-from ..errors import ShimError
-from ..identity import parse_certificate, parse_private_key
-from .contract import Contract
-from .stream import PeerStream
+from blockfl.fabric.client.endpoint import MAX_MESSAGE_BYTES
+from blockfl.fabric.errors import ShimError
+from blockfl.fabric.identity.signing import parse_certificate, parse_private_key
+from blockfl.fabric.shim.contract import Contract
+from blockfl.fabric.shim.stream import PeerStream
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Final
 
 from fabric_protos.peer import chaincode_pb2, proposal_response_pb2
 
-from ..endpoint import MAX_MESSAGE_BYTES
-from ..errors import ShimError
-from .contract import Context, Contract, ContractFault, LedgerRefusal
-from .messages import (
+from blockfl.fabric.client.endpoint import MAX_MESSAGE_BYTES
+from blockfl.fabric.errors import ShimError
+from blockfl.fabric.shim.contract import Context, Contract, ContractFault, LedgerRefusal
+from blockfl.fabric.shim.messages import (
     BatchLimits,
     MessageType,
     Parts,

@@ -7,11 +7,11 @@ the tests gives the same codes, the same state and the same commit hashes.
     validation.codes, validation.updates, validation.commit_hash(previous)
 """
 
-from ..rwset import Version
-from .block import BlockValidation, validate_block, validate_transaction
-from .reads import summarise_reads
-from .signatures import SignatureCache
-from .state import (
+from blockfl.fabric.transaction.rwset import Version
+from blockfl.fabric.validate.block import BlockValidation, validate_block, validate_transaction
+from blockfl.fabric.validate.reads import summarise_reads
+from blockfl.fabric.validate.signatures import SignatureCache
+from blockfl.fabric.validate.state import (
     CONFIG_KEY,
     CONFIG_NAMESPACE,
     HashedUpdate,

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fabric_protos.peer import transaction_pb2
 
-from ..block import compute_commit_hash, verify_commit
-from ..config import ChannelConfig
-from ..errors import BlockError, ConfigError
-from ..rwset import Version
-from ..transaction import VALID, decode_transaction, read_tx_id
-from .configuration import apply_config
-from .endorsement import EndorsementRules
-from .envelope import Candidate, InvalidTransaction, check_envelope
-from .reads import check_reads
-from .signatures import SignatureCache
-from .state import StateUpdates
-from .updates import UpdateBatch
+from blockfl.fabric.channel.block import compute_commit_hash, verify_commit
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.update_rules import apply_config
+from blockfl.fabric.errors import BlockError, ConfigError
+from blockfl.fabric.transaction.envelope import VALID, decode_transaction, read_tx_id
+from blockfl.fabric.transaction.rwset import Version
+from blockfl.fabric.validate.endorsement import EndorsementRules
+from blockfl.fabric.validate.envelope import Candidate, InvalidTransaction, check_envelope
+from blockfl.fabric.validate.reads import check_reads
+from blockfl.fabric.validate.signatures import SignatureCache
+from blockfl.fabric.validate.state import StateUpdates
+from blockfl.fabric.validate.updates import UpdateBatch
 
 if TYPE_CHECKING:
-    from .state import StateView
+    from blockfl.fabric.validate.state import StateView
 
 _DUPLICATE: Final = int(transaction_pb2.DUPLICATE_TXID)
 

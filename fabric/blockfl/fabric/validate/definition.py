@@ -11,14 +11,14 @@ from fabric_protos.peer import policy_pb2
 from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2
 from google.protobuf.message import DecodeError
 
-from ..collection import IMPLICIT_PREFIX, Collection, decode_collections, implicit_collection
-from ..config import LIFECYCLE_ENDORSEMENT
-from ..errors import BlockError
-from ..policy import signature_policy
+from blockfl.fabric.channel.config import LIFECYCLE_ENDORSEMENT
+from blockfl.fabric.errors import BlockError
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.transaction.collection import IMPLICIT_PREFIX, Collection, decode_collections, implicit_collection
 
 if TYPE_CHECKING:
-    from ..config import ChannelConfig
-    from .state import StateView
+    from blockfl.fabric.channel.config import ChannelConfig
+    from blockfl.fabric.validate.state import StateView
 
 LIFECYCLE: Final = "_lifecycle"
 _DEFINITION_TYPE: Final = "ChaincodeDefinition"

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 from fabric_protos.peer import transaction_pb2
 
-from ..collection import Collection
-from ..errors import BlockError, IdentityError, PolicyError
-from ..policy import Policy, SignaturePolicy
-from ..rwset import VALIDATION_PARAMETER, NamespaceReadWriteSet, decode_metadata
-from .definition import Definition, find_collection, read_definition
-from .envelope import Candidate, InvalidTransaction
+from blockfl.fabric.errors import BlockError, IdentityError, PolicyError
+from blockfl.fabric.identity.policy import Policy, SignaturePolicy
+from blockfl.fabric.transaction.collection import Collection
+from blockfl.fabric.transaction.rwset import VALIDATION_PARAMETER, NamespaceReadWriteSet, decode_metadata
+from blockfl.fabric.validate.definition import Definition, find_collection, read_definition
+from blockfl.fabric.validate.envelope import Candidate, InvalidTransaction
 
 if TYPE_CHECKING:
-    from ..config import ChannelConfig
-    from ..identity import Identity
-    from .signatures import SignatureCache
-    from .state import StateView
+    from blockfl.fabric.channel.config import ChannelConfig
+    from blockfl.fabric.identity.signing import Identity
+    from blockfl.fabric.validate.signatures import SignatureCache
+    from blockfl.fabric.validate.state import StateView
 
 Place = tuple[str, str, str | bytes]  # namespace, collection (empty: public), key or key hash
 

@@ -17,14 +17,14 @@ from fabric_protos.peer import (
 )
 from google.protobuf.message import DecodeError
 
-from ..errors import BlockError, IdentityError
-from ..rwset import ReadWriteSet, decode_read_write_set
-from ..transaction import CONFIG, ENDORSER_TRANSACTION, Endorsement, compute_tx_id, hash_proposal
+from blockfl.fabric.errors import BlockError, IdentityError
+from blockfl.fabric.transaction.envelope import CONFIG, ENDORSER_TRANSACTION, Endorsement, compute_tx_id, hash_proposal
+from blockfl.fabric.transaction.rwset import ReadWriteSet, decode_read_write_set
 
 if TYPE_CHECKING:
-    from ..config import ChannelConfig
-    from .signatures import SignatureCache
-    from .state import StateView
+    from blockfl.fabric.channel.config import ChannelConfig
+    from blockfl.fabric.validate.signatures import SignatureCache
+    from blockfl.fabric.validate.state import StateView
 
 _NOTHING: Final = ReadWriteSet()
 _CONFIG_UPDATE: Final = int(common_pb2.CONFIG_UPDATE)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from fabric_protos.peer import transaction_pb2
 
-from ..rwset import MerkleSummary, NamespaceReadWriteSet, RangeQuery, ReadWriteSet, Version
-from ..wire import encode_bytes, encode_integer, encode_prefix
-from .envelope import InvalidTransaction
+from blockfl.fabric.transaction.rwset import MerkleSummary, NamespaceReadWriteSet, RangeQuery, ReadWriteSet, Version
+from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix
+from blockfl.fabric.validate.envelope import InvalidTransaction
 
 if TYPE_CHECKING:
-    from .state import StateView
-    from .updates import UpdateBatch
+    from blockfl.fabric.validate.state import StateView
+    from blockfl.fabric.validate.updates import UpdateBatch
 
 
 def check_reads(readwrites: ReadWriteSet, state: StateView, batch: UpdateBatch) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
-from ..identity import Identity, verify_signature
+from blockfl.fabric.identity.signing import Identity, verify_signature
 
 _CAPACITY: Final = 65_536
 

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..rwset import (
+from blockfl.fabric.transaction.rwset import (
     Entries,
     NamespaceReadWriteSet,
     ReadWriteSet,
     Version,
     encode_metadata,
 )
-from .state import CONFIG_KEY, CONFIG_NAMESPACE, HashedUpdate, PublicUpdate, StateUpdates
+from blockfl.fabric.validate.state import CONFIG_KEY, CONFIG_NAMESPACE, HashedUpdate, PublicUpdate, StateUpdates
 
 if TYPE_CHECKING:
-    from .state import StateView
+    from blockfl.fabric.validate.state import StateView
 
 _UPSERT: Final = 1
 _METADATA_UPDATE: Final = 2

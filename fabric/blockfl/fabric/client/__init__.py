@@ -1,0 +1,1 @@
+"""The client's side of Fabric's services: gateway, events, blocks, lifecycle, administration of nodes."""

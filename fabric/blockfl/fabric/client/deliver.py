@@ -1,0 +1,180 @@
+"""Blocks from a node's Deliver service: requests, answers, the ledger's height, the configuration in force.
+
+async for block in read_blocks(channel_to_peer, request): ...
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from fabric_protos.common import common_pb2
+from fabric_protos.orderer import ab_pb2
+from fabric_protos.peer import events_pb2
+from google.protobuf.message import DecodeError
+
+from blockfl.fabric.channel.block import decode_metadata
+from blockfl.fabric.channel.config import ChannelConfig, is_config_block
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.client.status import gateway_error, malformed_answer
+from blockfl.fabric.errors import GatewayError
+from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.transaction.envelope import sign_envelope
+
+PEER_DELIVER: Final = "/protos.Deliver/Deliver"
+ORDERER_DELIVER: Final = "/orderer.AtomicBroadcast/Deliver"
+
+_END: Final = 2**64 - 1
+_STATUS_CODES: Final = {
+    common_pb2.BAD_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    common_pb2.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
+    common_pb2.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+}
+
+
+def seek_from(number: int) -> Any:
+    """All blocks from a number on, without end (orderer.SeekInfo)."""
+    return _seek(
+        ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=number)),
+        ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=_END)),
+    )
+
+
+def seek_newest() -> Any:
+    """The newest block only (orderer.SeekInfo)."""
+    newest = ab_pb2.SeekPosition(newest=ab_pb2.SeekNewest())
+    return _seek(newest, newest)
+
+
+def sign_seek(seek: Any, channel: str, signer: Signer, tls_certificate_hash: bytes = b"") -> bytes:
+    """Put a request for blocks into an envelope.
+
+    Args:
+        seek: which blocks (orderer.SeekInfo).
+        channel: of which channel.
+        signer: who asks.
+        tls_certificate_hash: of the client's TLS certificate, where it shows one.
+
+    Returns:
+        A serialised common.Envelope; good for minutes only, nodes refuse old ones.
+    """
+    now_ns = time.time_ns()
+    channel_header = common_pb2.ChannelHeader(
+        type=common_pb2.DELIVER_SEEK_INFO, channel_id=channel, tls_cert_hash=tls_certificate_hash
+    )
+    channel_header.timestamp.seconds, channel_header.timestamp.nanos = divmod(now_ns, 1_000_000_000)
+    signature_header = common_pb2.SignatureHeader(creator=signer.identity.serialized, nonce=os.urandom(24))
+    header = common_pb2.Header(
+        channel_header=channel_header.SerializeToString(), signature_header=signature_header.SerializeToString()
+    )
+    payload = common_pb2.Payload(header=header, data=seek.SerializeToString())
+    return sign_envelope(payload.SerializeToString(), signer)
+
+
+async def read_blocks(
+    channel: grpc.aio.Channel, request: bytes, *, method: str = PEER_DELIVER
+) -> AsyncGenerator[Any, None]:
+    """Ask a node for blocks and yield them (common.Block) until the request is served or the connection ends.
+
+    Args:
+        channel: to the node.
+        request: what `sign_seek` made.
+        method: `PEER_DELIVER`, or `ORDERER_DELIVER` when the node is one that orders.
+
+    Raises:
+        GatewayError: the node refuses, answers what is no block, or the connection broke.
+    """
+    # Untyped: the type stubs want serialisers, and without them gRPC hands over the bytes.
+    untyped: Any = channel
+    call = untyped.stream_stream(method)()
+    try:
+        await call.write(request)
+        while isinstance(answer := await call.read(), bytes):
+            block = _decode_answer(answer)
+            if block is None:
+                return
+            yield block
+    except grpc.aio.AioRpcError as error:
+        raise gateway_error(GatewayError, "cannot read blocks", error) from error
+    finally:
+        call.cancel()
+
+
+async def read_height(channel: grpc.aio.Channel, request: bytes) -> int:
+    """Ask a peer for the number of blocks it holds.
+
+    Args:
+        channel: to the peer.
+        request: a signed `seek_newest`.
+
+    Raises:
+        GatewayError: the peer refuses, or the connection broke.
+    """
+    async for block in read_blocks(channel, request):
+        return int(block.header.number) + 1
+    raise GatewayError("cannot read the newest block: the peer sent none", status=grpc.StatusCode.UNAVAILABLE)
+
+
+async def read_config(
+    endpoint: Endpoint, channel_id: str, signer: Signer, *, sequence: int = 0, method: str = PEER_DELIVER
+) -> ChannelConfig:
+    """Ask a node for the channel's configuration, or wait until it is there.
+
+    Args:
+        endpoint: the node.
+        channel_id: the channel.
+        signer: who asks.
+        sequence: wait for a configuration with this sequence number or a later one.
+        method: `PEER_DELIVER`, or `ORDERER_DELIVER` when the node is one that orders.
+
+    Raises:
+        GatewayError: the node refuses, or the connection broke.
+        BlockError: the newest block does not say where the configuration is.
+        ConfigError: the configuration is refused.
+    """
+
+    def request(seek: Any) -> bytes:
+        return sign_seek(seek, channel_id, signer, endpoint.client_certificate_hash)
+
+    async with endpoint.open_channel() as channel:
+        number = 0
+        async with aclosing(read_blocks(channel, request(seek_newest()), method=method)) as blocks:
+            async for block in blocks:
+                number = decode_metadata(block).last_config
+        async with aclosing(read_blocks(channel, request(seek_from(number)), method=method)) as blocks:
+            async for block in blocks:
+                if is_config_block(block) and (config := ChannelConfig.from_block(block)).sequence >= sequence:
+                    return config
+    raise GatewayError("cannot read the configuration: the node sent none", status=grpc.StatusCode.UNAVAILABLE)
+
+
+def _seek(start: Any, stop: Any) -> Any:
+    return ab_pb2.SeekInfo(start=start, stop=stop, behavior=ab_pb2.SeekInfo.BLOCK_UNTIL_READY)
+
+
+def _decode_answer(answer: bytes) -> Any | None:
+    """The block in an answer, None at the end of what was asked for."""
+    try:
+        response = events_pb2.DeliverResponse.FromString(answer)
+    except DecodeError as error:
+        node = "a peer or an ordering node of Fabric"
+        raise malformed_answer(GatewayError, "cannot read blocks", node, grpc.StatusCode.DATA_LOSS) from error
+    if response.WhichOneof("Type") == "block":
+        return response.block
+    if response.status == common_pb2.SUCCESS:
+        return None
+    raise _refusal(response.status)
+
+
+def _refusal(status: int) -> GatewayError:
+    name = common_pb2.Status.Name(status) if status in common_pb2.Status.values() else str(status)
+    return GatewayError(
+        f"cannot read blocks: the peer answers {name}; a reader must be a member of the channel, with a valid "
+        "certificate and a clock that is right",
+        status=_STATUS_CODES.get(status, grpc.StatusCode.UNAVAILABLE),
+    )

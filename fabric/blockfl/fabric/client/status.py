@@ -1,0 +1,93 @@
+"""Failed gRPC calls as errors of this package, with what each node answered.
+
+A gateway puts the useful text into the trailer `grpc-status-details-bin`: a google.rpc.Status whose details are
+gateway.ErrorDetail messages. google.rpc.Status is not among Fabric's bindings, so its three fields are read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar
+
+import grpc
+import grpc.aio
+from fabric_protos.gateway import gateway_pb2
+from google.protobuf.message import DecodeError
+
+from blockfl.fabric.errors import ErrorDetail, GatewayError
+from blockfl.fabric.transaction.wire import scan_fields
+
+_TRAILER: Final = "grpc-status-details-bin"
+_DETAIL_TYPE: Final = "type.googleapis.com/gateway.ErrorDetail"
+
+# What may still have reached the orderers: asking again is right, repeating is safe, giving up is not.
+_UNKNOWN_OUTCOMES: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.ABORTED,
+    }
+)
+
+Kind = TypeVar("Kind", bound=GatewayError)
+
+
+def gateway_error(kind: type[Kind], what: str, error: grpc.aio.AioRpcError, transaction_id: str = "") -> Kind:
+    """Make an error of ours from a failed call.
+
+    Args:
+        kind: the class of the stage that failed.
+        what: the stage in words, e.g. "cannot endorse Put of app".
+        error: what gRPC raised.
+        transaction_id: the transaction that it was about.
+    """
+    code = error.code()
+    return kind(
+        f"{what}: {error.details() or 'no reason given'} ({code.name})",
+        status=code,
+        details=tuple(decode_details(error)),
+        transaction_id=transaction_id,
+    )
+
+
+def malformed_answer(
+    kind: type[Kind], what: str, expected: str, status: grpc.StatusCode, transaction_id: str = ""
+) -> Kind:
+    """Make an error of ours from an answer that does not parse.
+
+    Args:
+        kind: the class of the stage that failed.
+        what: the stage in words.
+        expected: which service should have answered.
+        status: INTERNAL where asking again may help, DATA_LOSS where a stream ends for good.
+        transaction_id: the transaction that it was about.
+    """
+    return kind(f"{what}: the answer does not parse; is this {expected}?", status=status, transaction_id=transaction_id)
+
+
+def decode_details(error: grpc.aio.AioRpcError) -> Iterator[ErrorDetail]:
+    """Read what the single nodes answered; a trailer that does not parse is as good as none."""
+    trailer: Any = error.trailing_metadata() or ()
+    for name, value in trailer:
+        if name == _TRAILER and isinstance(value, bytes):
+            try:
+                yield from _decode_status(value)
+            except (ValueError, DecodeError):
+                return
+
+
+def has_unknown_outcome(error: GatewayError) -> bool:
+    """Whether a transaction may have been ordered although the call that sent it failed."""
+    return error.status in _UNKNOWN_OUTCOMES
+
+
+def _decode_status(status: bytes) -> Iterator[ErrorDetail]:
+    for number, value in scan_fields(memoryview(status)):
+        if number == 3 and isinstance(value, memoryview):
+            fields = {n: v for n, v in scan_fields(value) if isinstance(v, memoryview)}
+            if bytes(fields.get(1, b"")) == _DETAIL_TYPE.encode():
+                detail = gateway_pb2.ErrorDetail.FromString(bytes(fields.get(2, b"")))
+                yield ErrorDetail(address=detail.address, msp_id=detail.msp_id, message=detail.message)

@@ -1,0 +1,1 @@
+"""How the embedded node endorses: proposals, simulation, contract services, lifecycle."""

@@ -1,0 +1,1 @@
+"""How the embedded node orders, commits and recovers."""

@@ -1,0 +1,65 @@
+"""The Endorser service at one organisation's endpoint: ProcessProposal, for the lifecycle and the `peer` command."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import grpc
+from fabric_protos.peer import proposal_response_pb2
+
+from blockfl.fabric.embedded.endorsing.admission import Admission, Refused, UnknownChannel
+from blockfl.fabric.embedded.endorsing.endorser import Endorser, EndorserFailure
+from blockfl.fabric.embedded.endorsing.proposal import SignedProposal
+from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.services.rpc import RpcError, service
+from blockfl.fabric.errors import BlockError
+
+_ERROR = 500
+
+
+class EndorserService:
+    """Serves proposals to one organisation's peer.
+
+    Args:
+        endorser: The organisation's endorser.
+        ledger: The channel's ledger.
+        admission: Judges requests.
+    """
+
+    def __init__(self, *, endorser: Endorser, ledger: Ledger, admission: Admission) -> None:
+        self._endorser = endorser
+        self._ledger = ledger
+        self._admission = admission
+
+    def handler(self) -> Any:
+        """Returns the gRPC handler of `protos.Endorser`."""
+        return service("protos.Endorser", unary={"ProcessProposal": self._process})
+
+    async def _process(self, request: bytes) -> bytes:
+        try:
+            proposal = SignedProposal.parse(request)
+        except BlockError as error:
+            raise RpcError(grpc.StatusCode.INVALID_ARGUMENT, f"failed to unpack proposal: {error}") from error
+        try:
+            creator = self._admission.admit_proposal(proposal, self._endorser.organisation)
+        except UnknownChannel as error:
+            return _failure(str(error))
+        except (Refused, BlockError) as error:
+            raise RpcError(grpc.StatusCode.UNKNOWN, f"error validating proposal: {error}") from error
+        if proposal.channel and self._ledger.transaction(proposal.tx_id) is not None:
+            text = f"duplicate transaction found [{proposal.tx_id}]. Creator [{proposal.creator.hex()}]"
+            raise RpcError(grpc.StatusCode.UNKNOWN, text)
+        try:
+            with self._ledger.snapshot(self._endorser.organisation) if proposal.channel else nullcontext() as snapshot:
+                answer = await self._endorser.endorse(proposal, creator, snapshot)
+        except EndorserFailure as failure:
+            return _failure(str(failure))
+        return bytes(answer.encode().SerializeToString())
+
+
+def _failure(message: str) -> bytes:
+    response = proposal_response_pb2.ProposalResponse()
+    response.response.status = _ERROR
+    response.response.message = message
+    return bytes(response.SerializeToString())

@@ -1,0 +1,1 @@
+"""What the embedded node keeps on the disk: blocks, state, private data, definitions."""

@@ -1,0 +1,132 @@
+"""Private sets: what transactions write to private collections, and what committing a block makes of them.
+
+A set stays the bytes that were endorsed; keys and values are found in it without copying.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Final
+
+from blockfl.fabric.embedded.storage.database import Row
+from blockfl.fabric.errors import BlockError
+from blockfl.fabric.transaction.rwset import Version
+from blockfl.fabric.transaction.wire import encode_prefix, scan_fields
+
+_WRITES: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateSet:
+    """What one transaction writes to one private collection: a serialised kvrwset.KVRWSet."""
+
+    namespace: str
+    collection: str
+    rwset: bytes
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The SHA-256 of the set, `pvt_rwset_hash` in the public read/write set."""
+        return sha256(self.rwset).digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSet:
+    """A private set as an organisation keeps it after the commit; keys that were purged are cut out."""
+
+    tx_index: int
+    namespace: str
+    collection: str
+    rwset: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateValue:
+    """A private value and the place of the transaction that wrote it."""
+
+    value: bytes
+    version: Version
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommittedSet:
+    """A set that a valid transaction of a block writes to a collection that the organisation is a member of.
+
+    Attributes:
+        expires: number of the block that removes it again, None when it stays.
+    """
+
+    tx_index: int
+    namespace: str
+    collection: str
+    digest: bytes
+    expires: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommittedWrite:
+    """A private key that a block changes, by its hash.
+
+    Attributes:
+        value_hash: of the value that it has then, None when it is deleted.
+        purged_at: a transaction that removes what was written before it from the history, too.
+    """
+
+    tx_index: int
+    namespace: str
+    collection: str
+    key_hash: bytes
+    value_hash: bytes | None
+    purged_at: Version | None
+    expires: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateCommit:
+    """What one block changes in one organisation's private data."""
+
+    number: int
+    sets: tuple[CommittedSet, ...]
+    writes: tuple[CommittedWrite, ...]
+
+
+def scan_entries(digest: bytes, rwset: bytes) -> tuple[Row, ...]:
+    """Find the keys and where their values are (rows of `entries`); length -1 where the key is deleted."""
+    entries: list[Row] = []
+    position = 0
+    try:
+        for number, content in scan_fields(memoryview(rwset)):
+            if number == _WRITES and isinstance(content, memoryview):
+                key, value = _scan_write(content)
+                if value:
+                    # Wherever equal bytes are found they are the value.
+                    position = rwset.find(value, position)
+                entries.append((digest, key, sha256(key).digest(), position, len(value) if value else -1))
+    except ValueError as error:
+        raise BlockError(f"expected a private write set, got {len(rwset)} bytes that do not parse: {error}") from error
+    return tuple(entries)
+
+
+def _scan_write(content: memoryview) -> tuple[bytes, memoryview | None]:
+    key, value, deleted = b"", None, False
+    for number, field in scan_fields(content):
+        if number == 1 and isinstance(field, memoryview):
+            key = bytes(field)
+        elif number == 2 and isinstance(field, int):
+            deleted = bool(field)
+        elif number == 3 and isinstance(field, memoryview):
+            value = field
+    return key, None if deleted or not value else value
+
+
+def cut_key(rwset: bytes, key_hash: bytes) -> bytes:
+    """Leave a key's write out of a set."""
+    parts: list[bytes | memoryview] = []
+    for number, content in scan_fields(memoryview(rwset)):
+        if not isinstance(content, memoryview):
+            continue
+        if number != _WRITES or sha256(_scan_write(content)[0]).digest() != key_hash:
+            parts += (encode_prefix(number, len(content)), content)
+    return b"".join(parts)

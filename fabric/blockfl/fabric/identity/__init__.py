@@ -1,0 +1,1 @@
+"""Who somebody is: certificates, keys, authorities, membership of an organisation, policies over signatures."""

@@ -1,0 +1,348 @@
+"""Policies: whose signatures it takes.
+
+Owns signature policies ("two of these principals") and implicit meta policies ("a majority of the organisations'
+Endorsement policies"), evaluated exactly as peers do it, which is greedily: a rule takes the first identity left that
+satisfies it, and gives none back for a later rule's sake. Refuses malformed policies when they are read.
+
+    policies = PolicyManager(config.channel_group, msps)
+    policies.evaluate("/Channel/Application/Endorsement", [SignedData(...), ...])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Final, Literal, Protocol
+
+from fabric_protos.common import policies_pb2
+from fabric_protos.msp import msp_principal_pb2
+from fabric_protos.peer import policy_pb2
+from google.protobuf.message import DecodeError
+
+from blockfl.fabric.errors import IdentityError, PolicyError
+from blockfl.fabric.identity.msp import MspManager
+from blockfl.fabric.identity.signing import Identity, verify_signature
+
+Role = Literal["member", "admin", "client", "peer", "orderer"]
+MetaRule = Literal["ANY", "ALL", "MAJORITY"]
+
+ROOT: Final = "Channel"
+
+
+@dataclass(frozen=True)
+class SignedData:
+    """A signature, the bytes it is over, and the serialised identity that is said to have made it."""
+
+    identity: bytes
+    signature: bytes
+    data: bytes
+
+
+class Policy(Protocol):
+    """Something that a set of identities satisfies or not."""
+
+    def satisfied_by(self, identities: Sequence[Identity], msps: MspManager) -> bool:
+        """Whether these distinct identities, which have all signed, are enough."""
+
+
+def role_principal(msp_id: str, role: Role) -> Any:
+    """The principal "anybody of this organisation with this role" (msp.MSPPrincipal)."""
+    value = msp_principal_pb2.MSPRole.MSPRoleType.Value(role.upper())
+    wanted = msp_principal_pb2.MSPRole(msp_identifier=msp_id, role=value)
+    return msp_principal_pb2.MSPPrincipal(
+        principal_classification=msp_principal_pb2.MSPPrincipal.ROLE, principal=wanted.SerializeToString()
+    )
+
+
+def identity_principal(identity: Identity) -> Any:
+    """The principal "exactly this certificate" (msp.MSPPrincipal)."""
+    return msp_principal_pb2.MSPPrincipal(
+        principal_classification=msp_principal_pb2.MSPPrincipal.IDENTITY, principal=identity.serialized
+    )
+
+
+def n_of_principals(n: int, principals: Sequence[Any]) -> Any:
+    """A policy that n of these principals must sign (common.SignaturePolicyEnvelope).
+
+    Raises:
+        PolicyError: n is not between 1 and the number of principals, so that everybody or nobody would satisfy it.
+    """
+    if not 1 <= n <= len(principals):
+        raise PolicyError(f"expected a threshold from 1 to {len(principals)}, got {n}")
+    rules = [policies_pb2.SignaturePolicy(signed_by=index) for index in range(len(principals))]
+    return policies_pb2.SignaturePolicyEnvelope(
+        version=0,
+        rule=policies_pb2.SignaturePolicy(n_out_of=policies_pb2.SignaturePolicy.NOutOf(n=n, rules=rules)),
+        identities=principals,
+    )
+
+
+def signature_policy(n: int, msp_ids: Sequence[str], role: Role = "peer") -> Any:
+    """A policy that somebody with this role of n of these organisations must sign.
+
+    Args:
+        n: how many organisations.
+        msp_ids: of which; each counts once.
+        role: what the one who signs must be.
+
+    Returns:
+        A common.SignaturePolicyEnvelope.
+
+    Raises:
+        PolicyError: an organisation is named twice, or n is not between 1 and their number.
+    """
+    if len(set(msp_ids)) != len(msp_ids):
+        raise PolicyError(f"expected each organisation once, got {', '.join(msp_ids)}")
+    return n_of_principals(n, [role_principal(msp_id, role) for msp_id in msp_ids])
+
+
+def implicit_meta_policy(rule: MetaRule, sub_policy: str) -> Any:
+    """A policy that any, all or a majority of the sub-groups' policies of that name must be satisfied.
+
+    Returns:
+        A common.ImplicitMetaPolicy.
+    """
+    value = policies_pb2.ImplicitMetaPolicy.Rule.Value(rule)
+    return policies_pb2.ImplicitMetaPolicy(sub_policy=sub_policy, rule=value)
+
+
+class SignaturePolicy:
+    """A compiled signature policy."""
+
+    def __init__(self, envelope: Any) -> None:
+        """Check and compile a common.SignaturePolicyEnvelope.
+
+        Raises:
+            PolicyError: it is malformed.
+        """
+        self._principals = tuple(envelope.identities)
+        self._rule = _compile(envelope.rule, len(self._principals))
+
+    @classmethod
+    def parse(cls, encoded: bytes) -> SignaturePolicy:
+        """Read a serialised envelope.
+
+        Raises:
+            PolicyError: it is malformed.
+        """
+        return cls(_decode(policies_pb2.SignaturePolicyEnvelope, encoded, "a signature policy"))
+
+    def satisfied_by(self, identities: Sequence[Identity], msps: MspManager) -> bool:
+        """Whether these distinct identities, which have all signed, are enough; each counts for one principal."""
+        return self._satisfies(self._rule, identities, [False] * len(identities), msps)
+
+    def _satisfies(self, rule: _Rule, identities: Sequence[Identity], used: list[bool], msps: MspManager) -> bool:
+        if isinstance(rule, int):
+            for index, identity in enumerate(identities):
+                if not used[index] and msps.satisfies(identity, self._principals[rule]):
+                    used[index] = True
+                    return True
+            return False
+        satisfied = 0
+        for part in rule.rules:
+            attempt = used.copy()
+            if self._satisfies(part, identities, attempt, msps):
+                satisfied += 1
+                used[:] = attempt
+        return satisfied >= rule.n
+
+
+@dataclass(frozen=True)
+class _NOutOf:
+    n: int
+    rules: tuple[_Rule, ...]
+
+
+_Rule = int | _NOutOf  # the index of a principal, or so many of these rules
+
+
+def _compile(rule: Any, principals: int) -> _Rule:
+    kind = rule.WhichOneof("Type")
+    if kind == "signed_by":
+        if not 0 <= rule.signed_by < principals:
+            raise PolicyError(f"expected a principal from 0 to {principals - 1} in a policy, got {rule.signed_by}")
+        return int(rule.signed_by)
+    if kind == "n_out_of":
+        return _NOutOf(rule.n_out_of.n, tuple(_compile(part, principals) for part in rule.n_out_of.rules))
+    raise PolicyError("expected a rule in the signature policy, got an empty one")
+
+
+@dataclass(frozen=True)
+class ImplicitMeta:
+    """A compiled implicit meta policy: so many of the sub-groups' policies; None is one that does not exist."""
+
+    threshold: int
+    parts: tuple[Policy | None, ...]
+
+    def satisfied_by(self, identities: Sequence[Identity], msps: MspManager) -> bool:
+        """Whether these distinct identities satisfy enough sub-policies; one may count for several."""
+        remaining = self.threshold
+        for part in self.parts:
+            if remaining == 0:
+                return True
+            remaining -= part is not None and part.satisfied_by(identities, msps)
+        return remaining == 0
+
+
+def evaluate_signature_policy(envelope: Any, identities: Sequence[Identity], msps: MspManager) -> bool:
+    """Whether identities satisfy a common.SignaturePolicyEnvelope.
+
+    Args:
+        envelope: the policy.
+        identities: distinct ones, whose signatures were verified.
+        msps: the channel's organisations.
+
+    Raises:
+        PolicyError: the policy is malformed.
+    """
+    return SignaturePolicy(envelope).satisfied_by(identities, msps)
+
+
+def signing_identities(signed: Sequence[SignedData], msps: MspManager) -> list[Identity]:
+    """The distinct identities whose signatures verify, in order; the others are left out, as peers do."""
+    found: dict[tuple[str, bytes], Identity] = {}
+    for item in signed:
+        try:
+            identity = msps.parse(item.identity)
+            key = (identity.msp_id, msps.of(identity).identifier(identity))
+            if key not in found:
+                verify_signature(identity.public_key, item.signature, item.data)
+                found[key] = identity
+        except IdentityError:
+            continue
+    return list(found.values())
+
+
+class PolicyManager:
+    """All policies of a channel's configuration, by path: "/Channel/Application/Endorsement"."""
+
+    def __init__(self, channel_group: Any, msps: MspManager) -> None:
+        """Compile the policies of a common.ConfigGroup.
+
+        Raises:
+            PolicyError: one is malformed; the text names it.
+        """
+        self._msps = msps
+        self._policies: dict[str, Policy] = {}
+        self._add(f"/{ROOT}", channel_group)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._policies
+
+    def get(self, path: str) -> Policy:
+        """The policy at an absolute path.
+
+        Raises:
+            PolicyError: there is none.
+        """
+        policy = self._policies.get(path)
+        if policy is None:
+            raise PolicyError(f"the channel has no policy {path!r}: name one as /{ROOT}/Application/Endorsement")
+        return policy
+
+    def application_policy(self, encoded: bytes) -> Policy:
+        """The policy that a chaincode or collection names (peer.ApplicationPolicy): one of its own, or a path.
+
+        Raises:
+            PolicyError: it is malformed, or the path does not exist.
+        """
+        message = _decode(policy_pb2.ApplicationPolicy, encoded, "an application policy")
+        kind = message.WhichOneof("Type")
+        if kind == "signature_policy":
+            return SignaturePolicy(message.signature_policy)
+        if kind == "channel_config_policy_reference":
+            path = message.channel_config_policy_reference
+            return self.get(path if path.startswith("/") else f"/{ROOT}/{path}")
+        raise PolicyError("expected a signature policy or a path in the application policy, got neither")
+
+    def evaluate(self, path: str, signed: Sequence[SignedData]) -> None:
+        """Check that signatures satisfy the policy at a path.
+
+        Raises:
+            PolicyError: they do not, or there is no such policy.
+        """
+        identities = signing_identities(signed, self._msps)
+        if not self.get(path).satisfied_by(identities, self._msps):
+            raise PolicyError(
+                f"the policy {path} is not satisfied by {len(signed)} signature(s), of which "
+                f"{len(identities)} verify ({', '.join(i.msp_id for i in identities) or 'none'})"
+            )
+
+    def satisfied_by(self, path: str, identities: Sequence[Identity]) -> bool:
+        """Whether these distinct identities, which have all signed, satisfy the policy at a path.
+
+        Raises:
+            PolicyError: there is no such policy.
+        """
+        return self.get(path).satisfied_by(identities, self._msps)
+
+    def _add(self, path: str, group: Any) -> None:
+        for name, child in group.groups.items():
+            self._add(f"{path}/{name}", child)
+        compiled = {name: self._compiled(path, name, group) for name in group.policies}
+        self._policies.update({f"{path}/{name}": policy for name, policy in compiled.items()})
+
+    def _compiled(self, path: str, name: str, group: Any) -> Policy:
+        policy = group.policies[name].policy
+        try:
+            if policy.type == policies_pb2.Policy.SIGNATURE:
+                return SignaturePolicy(_versioned(policy.value))
+            if policy.type == policies_pb2.Policy.IMPLICIT_META:
+                meta = _decode(policies_pb2.ImplicitMetaPolicy, policy.value, "an implicit meta policy")
+                paths = [f"{path}/{child}/{meta.sub_policy}" for child in sorted(group.groups)]
+                return ImplicitMeta(
+                    _threshold(meta.rule, len(paths)), tuple(self._policies.get(part) for part in paths)
+                )
+            raise PolicyError(f"expected a signature or implicit meta policy, got type {policy.type}")
+        except PolicyError as error:
+            raise PolicyError(f"the policy {path}/{name} is malformed: {error}") from error
+
+
+def endorsing_sets(policy: Policy, candidates: Mapping[str, Identity], msps: MspManager) -> list[tuple[str, ...]]:
+    """The smallest sets of organisations whose endorsers satisfy a policy together.
+
+    Args:
+        policy: what must be satisfied.
+        candidates: an endorser's identity for each organisation that can be reached, in order of preference.
+        msps: the channel's organisations.
+
+    Returns:
+        Sets of MSP ids that hold no smaller satisfying set, the smallest first, each in the order of `candidates`.
+    """
+    found: list[tuple[str, ...]] = []
+    for size in range(len(candidates) + 1):
+        for names in combinations(candidates, size):
+            if not any(set(smaller) <= set(names) for smaller in found) and policy.satisfied_by(
+                [candidates[name] for name in names], msps
+            ):
+                found.append(names)
+    return found
+
+
+def _threshold(rule: int, parts: int) -> int:
+    if parts == 0:
+        return 0
+    rules = policies_pb2.ImplicitMetaPolicy
+    if rule == rules.ANY:
+        return 1
+    if rule == rules.ALL:
+        return parts
+    if rule == rules.MAJORITY:
+        return parts // 2 + 1
+    raise PolicyError(f"expected ANY, ALL or MAJORITY, got rule {rule}")
+
+
+def _versioned(encoded: bytes) -> Any:
+    """Peers check the version in the channel's configuration only, not in the policies of contracts and keys."""
+    envelope = _decode(policies_pb2.SignaturePolicyEnvelope, encoded, "a signature policy")
+    if envelope.version != 0:
+        raise PolicyError(f"expected a signature policy of version 0, got version {envelope.version}")
+    return envelope
+
+
+def _decode(kind: Any, encoded: bytes, what: str) -> Any:
+    try:
+        return kind.FromString(encoded)
+    except DecodeError as error:
+        raise PolicyError(f"expected {what}, got {len(encoded)} bytes that are none") from error

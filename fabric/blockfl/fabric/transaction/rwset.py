@@ -1,0 +1,465 @@
+"""Read/write sets: what a simulated transaction has read and would write, as endorsers sign it.
+
+Owns the typed form of `rwset.TxReadWriteSet` (public data and the hashes of private data) and of one collection's
+private `KVRWSet`. Encoding what was decoded gives the same bytes as real endorsers produce. Refuses bytes that
+do not parse; judging the content is for `validate`.
+
+    readwrites = decode_read_write_set(transaction.results)
+    readwrites.namespaces[0].writes[0].key
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from fabric_protos.ledger.rwset import rwset_pb2
+from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
+from google.protobuf.message import DecodeError
+
+from blockfl.fabric.errors import BlockError
+from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix, scan_fields
+
+VALIDATION_PARAMETER: Final = "VALIDATION_PARAMETER"
+_HASH_OF_NOTHING: Final = hashlib.sha256(b"").digest()
+
+Entries = tuple[tuple[str, bytes], ...]
+
+
+class Version(NamedTuple):
+    """Where a value was written last: block number and the transaction's index in it."""
+
+    block: int
+    tx: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Read:
+    """A key that was read, and the version found; None when the key did not exist."""
+
+    key: str
+    version: Version | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Write:
+    """A key and its new value."""
+
+    key: str
+    value: bytes = b""
+    is_delete: bool = False
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the key is gone afterwards; an empty value deletes, too."""
+        return self.is_delete or not self.value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetadataWrite:
+    """A key and its new metadata entries (name, value); no entries at all removes the metadata."""
+
+    key: str
+    entries: Entries
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MerkleSummary:
+    """The hashes that stand for the reads of a long range."""
+
+    max_degree: int
+    max_level: int
+    hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RangeQuery:
+    """A range that was read.
+
+    Attributes:
+        start_key: first key, inclusive.
+        end_key: exclusive when `exhausted`, else the last key that was seen, inclusive.
+        exhausted: whether the reader reached the end of the range.
+        reads: what was found; None when there is a summary, or when nothing was recorded.
+        summary: what stands for many reads.
+    """
+
+    start_key: str
+    end_key: str
+    exhausted: bool
+    reads: tuple[Read, ...] | None = None
+    summary: MerkleSummary | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HashedRead:
+    """A private key that was read, by its hash, and the version found."""
+
+    key_hash: bytes
+    version: Version | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HashedWrite:
+    """The hashes of a private key and of its new value."""
+
+    key_hash: bytes
+    value_hash: bytes = b""
+    is_delete: bool = False
+    is_purge: bool = False
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the key is gone afterwards; the hash of an empty value deletes, too."""
+        return self.is_delete or not self.value_hash or self.value_hash == _HASH_OF_NOTHING
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HashedMetadataWrite:
+    """The hash of a private key and its new metadata entries."""
+
+    key_hash: bytes
+    entries: Entries
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectionReadWriteSet:
+    """The hashes of what was read and would be written in one private collection.
+
+    Attributes:
+        collection: name of the collection.
+        private_hash: SHA-256 of the private `KVRWSet` that its members hold; empty when nothing is written.
+    """
+
+    collection: str
+    reads: tuple[HashedRead, ...] = ()
+    writes: tuple[HashedWrite, ...] = ()
+    metadata_writes: tuple[HashedMetadataWrite, ...] = ()
+    private_hash: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamespaceReadWriteSet:
+    """What was read and would be written in one namespace (of one chaincode)."""
+
+    namespace: str
+    reads: tuple[Read, ...] = ()
+    range_queries: tuple[RangeQuery, ...] = ()
+    writes: tuple[Write, ...] = ()
+    metadata_writes: tuple[MetadataWrite, ...] = ()
+    collections: tuple[CollectionReadWriteSet, ...] = ()
+
+    @property
+    def writes_anything(self) -> bool:
+        """Whether it changes values or metadata, public or private."""
+        return bool(self.writes or self.metadata_writes) or any(
+            collection.writes or collection.metadata_writes for collection in self.collections
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadWriteSet:
+    """What one transaction has read and would write."""
+
+    namespaces: tuple[NamespaceReadWriteSet, ...] = ()
+    data_model: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrivateWriteSet:
+    """What one transaction writes to one private collection, in clear; held by the collection's members only.
+
+    Attributes:
+        writes: keys and values; a purge looks like a delete here.
+        metadata_keys: the keys whose metadata it writes; the entries are on the public ledger.
+    """
+
+    writes: tuple[Write, ...] = ()
+    metadata_keys: tuple[str, ...] = ()
+
+
+def hash_key(key: str) -> bytes:
+    """The SHA-256 by which the public ledger names a private key."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def hash_value(value: bytes) -> bytes:
+    """The SHA-256 that stands for a private value on the public ledger."""
+    return hashlib.sha256(value).digest()
+
+
+def decode_read_write_set(results: bytes) -> ReadWriteSet:
+    """Decode a serialised `rwset.TxReadWriteSet`.
+
+    Raises:
+        BlockError: it, or one of the sets inside, does not parse.
+    """
+    try:
+        message = rwset_pb2.TxReadWriteSet.FromString(results)
+        return ReadWriteSet(
+            namespaces=tuple([_decode_namespace(namespace) for namespace in message.ns_rwset]),
+            data_model=message.data_model,
+        )
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise BlockError(f"expected a read/write set, got {len(results)} bytes that do not parse: {error}") from error
+
+
+def encode_read_write_set(readwrites: ReadWriteSet) -> bytes:
+    """Encode as real endorsers do; the order of everything is kept."""
+    message = rwset_pb2.TxReadWriteSet(
+        data_model=readwrites.data_model, ns_rwset=[_namespace_message(ns) for ns in readwrites.namespaces]
+    )
+    return bytes(message.SerializeToString())
+
+
+def decode_private_write_set(encoded: bytes) -> PrivateWriteSet:
+    """Decode one collection's private `kvrwset.KVRWSet`; values are copied once.
+
+    Raises:
+        BlockError: it does not parse.
+    """
+    writes: list[Write] = []
+    metadata_keys: list[str] = []
+    try:
+        for number, content in scan_fields(memoryview(encoded)):
+            if number == 3 and isinstance(content, memoryview):
+                writes.append(_scan_write(content))
+            elif number == 4 and isinstance(content, memoryview):
+                metadata_keys.append(_scan_write(content).key)
+    except (DecodeError, ValueError) as error:
+        raise BlockError(
+            f"expected a private write set, got {len(encoded)} bytes that do not parse: {error}"
+        ) from error
+    return PrivateWriteSet(writes=tuple(writes), metadata_keys=tuple(metadata_keys))
+
+
+def encode_private_write_set(private: PrivateWriteSet) -> bytes:
+    """Encode one collection's private writes as endorsers do, without copying large values twice."""
+    parts: list[bytes] = []
+    for write in private.writes:
+        head = encode_bytes(1, write.key.encode()) + encode_integer(2, write.is_delete)
+        value_prefix = encode_prefix(3, len(write.value)) if write.value else b""
+        size = len(head) + len(value_prefix) + len(write.value)
+        parts += (encode_prefix(3, size), head, value_prefix, write.value)
+    for key in private.metadata_keys:
+        content = encode_bytes(1, key.encode())
+        parts += (encode_prefix(4, len(content)), content)
+    return b"".join(parts)
+
+
+def hash_private_write_set(
+    collection: str,
+    private: PrivateWriteSet,
+    *,
+    reads: Sequence[HashedRead] = (),
+    metadata: Mapping[str, Entries] | None = None,
+    purges: Collection[str] = (),
+) -> CollectionReadWriteSet:
+    """The public hashes of one collection's private writes, as endorsers put them into a transaction.
+
+    Args:
+        collection: name of the collection.
+        private: what is written.
+        reads: what was read.
+        metadata: new entries of each of `private.metadata_keys`.
+        purges: which deletes are purges.
+    """
+    entries = metadata or {}
+    return CollectionReadWriteSet(
+        collection=collection,
+        reads=tuple(reads),
+        writes=tuple(
+            HashedWrite(
+                key_hash=hash_key(write.key),
+                value_hash=b"" if write.deletes else hash_value(write.value),
+                is_delete=write.is_delete,
+                is_purge=write.key in purges,
+            )
+            for write in private.writes
+        ),
+        metadata_writes=tuple(
+            HashedMetadataWrite(key_hash=hash_key(key), entries=entries.get(key, ())) for key in private.metadata_keys
+        ),
+        private_hash=hash_value(encode_private_write_set(private)) if private != PrivateWriteSet() else b"",
+    )
+
+
+def encode_metadata(entries: Entries) -> bytes:
+    """Metadata entries as a ledger stores them beside a value."""
+    message = kv_rwset_pb2.KVMetadataWrite(entries=_entry_messages(entries))
+    return bytes(message.SerializeToString())
+
+
+def decode_metadata(encoded: bytes) -> Mapping[str, bytes]:
+    """The metadata entries stored beside a value, by name.
+
+    Raises:
+        BlockError: it does not parse.
+    """
+    if not encoded:
+        return {}
+    try:
+        message = kv_rwset_pb2.KVMetadataWrite.FromString(encoded)
+    except DecodeError as error:
+        raise BlockError(f"expected metadata entries, got {len(encoded)} bytes that do not parse: {error}") from error
+    return {entry.name: entry.value for entry in message.entries}
+
+
+def _decode_namespace(message: Any) -> NamespaceReadWriteSet:
+    public = kv_rwset_pb2.KVRWSet.FromString(message.rwset)
+    return NamespaceReadWriteSet(
+        namespace=message.namespace,
+        reads=_reads(public.reads),
+        range_queries=tuple([_range_query(query) for query in public.range_queries_info]),
+        writes=tuple([Write(key=w.key, value=w.value, is_delete=w.is_delete) for w in public.writes]),
+        metadata_writes=tuple([_metadata_write(write) for write in public.metadata_writes]),
+        collections=tuple([_decode_collection(collection) for collection in message.collection_hashed_rwset]),
+    )
+
+
+def _decode_collection(message: Any) -> CollectionReadWriteSet:
+    hashed = kv_rwset_pb2.HashedRWSet.FromString(message.hashed_rwset)
+    return CollectionReadWriteSet(
+        collection=message.collection_name,
+        reads=tuple([HashedRead(key_hash=r.key_hash, version=_version(r)) for r in hashed.hashed_reads]),
+        writes=tuple(
+            [
+                HashedWrite(key_hash=w.key_hash, value_hash=w.value_hash, is_delete=w.is_delete, is_purge=w.is_purge)
+                for w in hashed.hashed_writes
+            ]
+        ),
+        metadata_writes=tuple(
+            [HashedMetadataWrite(key_hash=w.key_hash, entries=_entries(w)) for w in hashed.metadata_writes]
+        ),
+        private_hash=message.pvt_rwset_hash,
+    )
+
+
+def _reads(messages: Iterable[Any]) -> tuple[Read, ...]:
+    return tuple([Read(key=message.key, version=_version(message)) for message in messages])
+
+
+def _version(message: Any) -> Version | None:
+    if not message.HasField("version"):
+        return None
+    return Version(message.version.block_num, message.version.tx_num)
+
+
+def _entries(message: Any) -> Entries:
+    return tuple([(entry.name, entry.value) for entry in message.entries])
+
+
+def _metadata_write(message: Any) -> MetadataWrite:
+    return MetadataWrite(key=message.key, entries=_entries(message))
+
+
+def _range_query(message: Any) -> RangeQuery:
+    reads: tuple[Read, ...] | None = None
+    summary: MerkleSummary | None = None
+    which = message.WhichOneof("reads_info")
+    if which == "raw_reads":
+        reads = _reads(message.raw_reads.kv_reads)
+    elif which == "reads_merkle_hashes":
+        hashes = message.reads_merkle_hashes
+        summary = MerkleSummary(
+            max_degree=hashes.max_degree, max_level=hashes.max_level, hashes=tuple(hashes.max_level_hashes)
+        )
+    return RangeQuery(
+        start_key=message.start_key,
+        end_key=message.end_key,
+        exhausted=message.itr_exhausted,
+        reads=reads,
+        summary=summary,
+    )
+
+
+def _scan_write(content: memoryview) -> Write:
+    key, value, is_delete = "", b"", False
+    for number, field in scan_fields(content):
+        if number == 1 and isinstance(field, memoryview):
+            key = str(field, "utf-8")
+        elif number == 2 and isinstance(field, int):
+            is_delete = bool(field)
+        elif number == 3 and isinstance(field, memoryview):
+            value = bytes(field)
+    return Write(key=key, value=value, is_delete=is_delete)
+
+
+def _namespace_message(readwrites: NamespaceReadWriteSet) -> Any:
+    public = kv_rwset_pb2.KVRWSet(
+        reads=[_read_message(read) for read in readwrites.reads],
+        range_queries_info=[_range_message(query) for query in readwrites.range_queries],
+        writes=[
+            kv_rwset_pb2.KVWrite(key=write.key, is_delete=write.is_delete, value=write.value)
+            for write in readwrites.writes
+        ],
+        metadata_writes=[_metadata_message(write) for write in readwrites.metadata_writes],
+    )
+    return rwset_pb2.NsReadWriteSet(
+        namespace=readwrites.namespace,
+        rwset=public.SerializeToString(),
+        collection_hashed_rwset=[_collection_message(collection) for collection in readwrites.collections],
+    )
+
+
+def _collection_message(readwrites: CollectionReadWriteSet) -> Any:
+    hashed = kv_rwset_pb2.HashedRWSet(
+        hashed_reads=[
+            kv_rwset_pb2.KVReadHash(key_hash=read.key_hash, version=_version_message(read.version))
+            for read in readwrites.reads
+        ],
+        hashed_writes=[
+            kv_rwset_pb2.KVWriteHash(
+                key_hash=write.key_hash,
+                is_delete=write.is_delete,
+                value_hash=write.value_hash,
+                is_purge=write.is_purge,
+            )
+            for write in readwrites.writes
+        ],
+        metadata_writes=[
+            kv_rwset_pb2.KVMetadataWriteHash(key_hash=write.key_hash, entries=_entry_messages(write.entries))
+            for write in readwrites.metadata_writes
+        ],
+    )
+    return rwset_pb2.CollectionHashedReadWriteSet(
+        collection_name=readwrites.collection,
+        hashed_rwset=hashed.SerializeToString(),
+        pvt_rwset_hash=readwrites.private_hash,
+    )
+
+
+def _read_message(read: Read) -> Any:
+    return kv_rwset_pb2.KVRead(key=read.key, version=_version_message(read.version))
+
+
+def _version_message(version: Version | None) -> Any:
+    return None if version is None else kv_rwset_pb2.Version(block_num=version.block, tx_num=version.tx)
+
+
+def _range_message(query: RangeQuery) -> Any:
+    message = kv_rwset_pb2.RangeQueryInfo(
+        start_key=query.start_key, end_key=query.end_key, itr_exhausted=query.exhausted
+    )
+    if query.reads is not None:
+        message.raw_reads.SetInParent()
+        message.raw_reads.kv_reads.extend(_read_message(read) for read in query.reads)
+    if query.summary is not None:
+        message.reads_merkle_hashes.CopyFrom(
+            kv_rwset_pb2.QueryReadsMerkleSummary(
+                max_degree=query.summary.max_degree,
+                max_level=query.summary.max_level,
+                max_level_hashes=query.summary.hashes,
+            )
+        )
+    return message
+
+
+def _metadata_message(write: MetadataWrite) -> Any:
+    return kv_rwset_pb2.KVMetadataWrite(key=write.key, entries=_entry_messages(write.entries))
+
+
+def _entry_messages(entries: Entries) -> list[Any]:
+    return [kv_rwset_pb2.KVMetadataEntry(name=name, value=value) for name, value in entries]
