@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LEDGER ?= embedded
+WORKERS ?= $(shell nproc)
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test attacks check format bench commitments accuracy robustness economics docs lock compose images wheelhouse fuzz mutation clean
+.PHONY: help install demo test test-quick attacks check format bench commitments accuracy robustness economics docs lock compose images wheelhouse fuzz mutation clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +31,12 @@ demo: $(STAMP) ## Four real hospitals, twelve rounds, the audit (result in build
 	$(BIN)/python -m examples.heart.demo --ledger $(LEDGER) $(DEMO)
 
 test: $(STAMP) ## Every test; TEST="-k name" chooses, REQUIRE=local fails where that ledger cannot run
-	$(BIN)/python -m pytest $(addprefix --require ,$(REQUIRE)) $(TEST)
+	@$(if $(TEST),,echo "every test: about 15 minutes on 2 quiet cores; make test-quick takes 3, TEST=\"-k name\" chooses")
+	$(BIN)/python -m pytest $(PARALLEL) $(addprefix --require ,$(REQUIRE)) $(TEST)
+
+test-quick: $(STAMP) ## What a developer runs before each commit: no networks, no training
+	@echo "unit tests and a short look at every decoder: under 3 minutes on 2 quiet cores"
+	$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile quick -m "not slow and not tensorflow and not node" tests/unit tests/fuzz $(TEST)
 
 attacks: $(STAMP) ## Every attack on a network of its own, one line each; LEDGER=local, ATTACKS="--json", "-k seals"
 	GRPC_VERBOSITY=NONE PYTHONPATH=tests $(BIN)/python -m attacks --ledger $(LEDGER) $(ATTACKS)

@@ -11,6 +11,7 @@ from support.ledgers import LEDGERS, LedgerPlan
 # A busy machine is no failure.
 settings.register_profile("blockfl", deadline=None)
 settings.register_profile("deep", deadline=None, max_examples=1000)
+settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("blockfl")
 
 SLOW_S = 1800
@@ -28,7 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Whoever ends a run early gets what Ctrl-C gives: every network that a test has started is taken down.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    config.stash[PLAN] = LedgerPlan(asked=config.getoption("ledger"), required=config.getoption("require"))
+    is_worker = hasattr(config, "workerinput")
+    required = [] if is_worker else config.getoption("require")
+    config.stash[PLAN] = LedgerPlan(asked=config.getoption("ledger"), required=required)
+    config.pluginmanager.register(LedgerCount(config.stash[PLAN]))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -64,10 +68,21 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     parameters = getattr(item, "callspec", None)
-    if report.when == "call" and not report.skipped and parameters is not None and "ledger_kind" in parameters.params:
-        ran = item.config.stash[PLAN].ran
-        ran[parameters.params["ledger_kind"]] = ran.get(parameters.params["ledger_kind"], 0) + 1
+    if parameters is not None and "ledger_kind" in parameters.params:
+        report.user_properties.append(("ledger", parameters.params["ledger_kind"]))
     return report
+
+
+class LedgerCount:
+    """Counts the tests that ran on each ledger, in the process that starts the run: its workers only report."""
+
+    def __init__(self, plan: LedgerPlan) -> None:
+        self._plan = plan
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        ledger = dict(report.user_properties).get("ledger")
+        if report.when == "call" and not report.skipped and isinstance(ledger, str):
+            self._plan.ran[ledger] = self._plan.ran.get(ledger, 0) + 1
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
