@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from blockfl.fabric.client.gateway import Committed
+from blockfl.fabric.client.status import absent_organisations
 from blockfl.fabric.errors import EndorseError, ErrorDetail, EvaluateError
 from blockfl.fabric.identity.authority import Authority
 from blockfl.fabric.identity.signing import create_private_key, private_key_pem
@@ -190,6 +191,15 @@ async def test_a_gateway_that_knows_no_peer_of_a_member_names_it(make_ledger: Ma
     gateway = ScriptedGateway([EndorseError(text, status=grpc.StatusCode.UNAVAILABLE), None])
     await make_ledger(gateway).judge_update("heart", 1, "alpha")
     assert gateway.asked[1] == ("coordinator", "regulator")
+
+
+@pytest.mark.parametrize("absent", [("north-west",), ("fed",), ("found", "org.example")])
+def test_only_the_organisations_that_the_gateway_lists_are_absent(absent: tuple[str, ...]) -> None:
+    text = (
+        f"cannot endorse Put of app: failed to find any endorsing peers for org(s): {', '.join(absent)} (UNAVAILABLE)"
+    )
+    assert absent_organisations(EndorseError(text, status=grpc.StatusCode.UNAVAILABLE)) == set(absent)
+    assert not absent_organisations(EndorseError(text, status=grpc.StatusCode.ABORTED))
 
 
 async def test_one_member_that_refuses_stops_nothing_that_the_threshold_agrees_on(make_ledger: Make) -> None:

@@ -11,15 +11,14 @@ Example:
 import asyncio
 import json
 import random
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-import grpc
 import rfc8785
 
 from blockfl.fabric.client.events import Checkpoint
 from blockfl.fabric.client.gateway import Committed, Gateway, Timeouts
+from blockfl.fabric.client.status import absent_organisations
 from blockfl.fabric.errors import CommitError, EndorseError, FabricError
 from blockfl.fabric.transaction.envelope import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
@@ -503,10 +502,8 @@ def _failed_endorsers(error: LedgerError, endorsers: Sequence[str]) -> frozenset
     cause = error.__cause__
     if not isinstance(cause, EndorseError):
         return frozenset()
-    named = frozenset(detail.msp_id for detail in cause.details if detail.msp_id in endorsers)
-    if named or cause.status != grpc.StatusCode.UNAVAILABLE:
-        return named
-    return frozenset(one for one in endorsers if re.search(rf"\b{re.escape(one)}\b", str(cause)))
+    named = frozenset(detail.msp_id for detail in cause.details) | absent_organisations(cause)
+    return named & frozenset(endorsers)
 
 
 def _dissenting_endorsers(error: LedgerError, endorsers: Sequence[str]) -> frozenset[str]:

@@ -6,6 +6,7 @@ gateway.ErrorDetail messages. google.rpc.Status is not among Fabric's bindings, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
@@ -30,6 +31,10 @@ _UNKNOWN_OUTCOMES: Final = frozenset(
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.ABORTED,
     }
+)
+
+_ABSENT: Final = re.compile(
+    r"failed to find any endorsing peers for org\(s\): (.*?)(?: \(UNAVAILABLE\))?$", re.MULTILINE
 )
 
 Kind = TypeVar("Kind", bound=GatewayError)
@@ -77,6 +82,16 @@ def decode_details(error: grpc.aio.AioRpcError) -> Iterator[ErrorDetail]:
                 yield from _decode_status(value)
             except (ValueError, DecodeError):
                 return
+
+
+def absent_organisations(error: GatewayError) -> frozenset[str]:
+    """Return the MSP ids for which the gateway knows no peer; the text of its error is the only place that names them.
+
+    Source: Hyperledger Fabric 3.1, internal/pkg/gateway/registry.go, `planForOrgs`.
+    """
+    if error.status != grpc.StatusCode.UNAVAILABLE:
+        return frozenset()
+    return frozenset(name for listed in _ABSENT.findall(str(error)) for name in listed.split(", "))
 
 
 def has_unknown_outcome(error: GatewayError) -> bool:

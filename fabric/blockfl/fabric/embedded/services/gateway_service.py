@@ -139,11 +139,7 @@ class GatewayService:
         ready = {e.organisation: e for e in self._ready_endorsers(proposal.chaincode, snapshot)}
         missing = [name for name in organisations if name not in ready]
         if missing:
-            raise RpcError(
-                _Code.UNAVAILABLE,
-                f"failed to find any endorsing peers for org(s): {', '.join(missing)}: "
-                f"{proposal.chaincode} can be endorsed by {', '.join(sorted(ready)) or 'nobody'}",
-            )
+            raise RpcError(_Code.UNAVAILABLE, f"failed to find any endorsing peers for org(s): {', '.join(missing)}")
         chosen = [ready[name] for name in dict.fromkeys(organisations)]
         answers, details = await self._collect(proposal, creator, snapshot, chosen, None)
         if details:
