@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
@@ -232,3 +233,22 @@ def test_a_membership_that_is_none_is_refused_with_the_field(
 async def run(function: Any, *arguments: Any) -> Any:
     """Run a command's own event loop beside the test's."""
     return await asyncio.to_thread(function, *arguments)
+
+
+def check(layout: Layout, *options: str) -> tuple[int, list[dict[str, Any]]]:
+    profile = layout.organisation("coordinator").profile("admin")
+    result = CliRunner().invoke(app, ["network", "check", "--json", "--profile", str(profile), *options])
+    return result.exit_code, json.loads(result.stdout)
+
+
+def test_the_check_finds_nothing_on_a_network_of_ours_and_names_a_member_that_is_missing(
+    layout: Layout, tmp_path: Path
+) -> None:
+    assert check(layout) == (0, [])
+    described = yaml.safe_load(layout.description.read_text())
+    described["organisations"].append({"name": "newcomer", "roles": ["institution"]})
+    longer = tmp_path / "consortium.yaml"
+    longer.write_text(yaml.safe_dump(described))
+    code, misfits = check(layout, "--consortium", str(longer))
+    assert code == 1
+    assert "organisations of the channel" in {one["what"] for one in misfits}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from blockfl.cli import network_config, network_contract, option
+from blockfl.cli import network_check, network_config, network_contract, option
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.network.compose import render_compose, save_compose
@@ -18,6 +18,7 @@ app.add_typer(network_config.app, name="config", help="Look at the channel's con
 app.add_typer(
     network_contract.app, name="contract", help="Look at the contract's definition and bring another into force."
 )
+app.command()(network_check.check)
 
 Directory = Annotated[
     Path, typer.Option("--directory", "-d", envvar="BLOCKFL_NETWORK", help="The network's directory.")

@@ -7,6 +7,7 @@ async with Endorser(endpoint, admin) as endorser:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
@@ -82,7 +83,9 @@ class Endorser:
             )
         return response
 
-    async def query(self, channel: str, chaincode: str, function: str, *args: str | bytes) -> bytes:
+    async def query(
+        self, channel: str, chaincode: str, function: str, *args: str | bytes, clock_offset_s: int = 0
+    ) -> bytes:
         """Run a function of a (system) chaincode and return its result; nothing is ordered.
 
         Args:
@@ -90,12 +93,15 @@ class Endorser:
             chaincode: e.g. "qscc", "cscc" or "_lifecycle".
             function: name of the function.
             args: its arguments.
+            clock_offset_s: how far the proposal's stated time is from now.
 
         Raises:
             EndorseError: as `process`.
         """
         encoded = [a.encode() if isinstance(a, str) else a for a in (function, *args)]
-        response = await self.process(build_proposal(channel, chaincode, encoded, self.signer))
+        stated_ms = time.time_ns() // 1_000_000 + 1000 * clock_offset_s
+        proposal = build_proposal(channel, chaincode, encoded, self.signer, timestamp_ms=stated_ms)
+        response = await self.process(proposal)
         return bytes(response.response.payload)
 
 

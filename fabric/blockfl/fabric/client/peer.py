@@ -71,14 +71,18 @@ class Peer:
         verify_genesis_block(decode_block(block))
         await self._endorser.query("", _CONFIGURATION, "JoinChain", block)
 
-    async def height(self, channel: str) -> int:
+    async def height(self, channel: str, *, clock_offset_s: int = 0) -> int:
         """Return how many blocks of a channel the peer has committed.
+
+        Args:
+            channel: its name.
+            clock_offset_s: how far the question's stated time is from now; peers refuse what is outside their window.
 
         Raises:
             EndorseError: the peer refuses, e.g. because it has not joined, or cannot be reached.
             NodeError: its answer does not parse.
         """
-        payload = await self._endorser.query(channel, _QUERIES, "GetChainInfo", channel)
+        payload = await self._endorser.query(channel, _QUERIES, "GetChainInfo", channel, clock_offset_s=clock_offset_s)
         return int(self._parse(ledger_pb2.BlockchainInfo, payload).height)
 
     def _parse(self, kind: Any, payload: bytes) -> Any:
