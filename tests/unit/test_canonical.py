@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from blockfl.protocol.canonical import (
     MAX_INTEGER,
@@ -14,6 +15,7 @@ from blockfl.protocol.canonical import (
     Decimal,
     Digest,
     Hex,
+    MspId,
     Name,
     Natural,
     Record,
@@ -190,3 +192,14 @@ def test_a_record_of_the_most_names_is_read_and_one_of_more_is_not() -> None:
     assert Long.decode(most.encode()) == most
     with refused(Code.MALFORMED, "names"):
         Long.decode(Long(text="", parts=(*parts, parts[0])).encode())
+
+
+@pytest.mark.parametrize("text", ["Org1MSP", "org_2.example-msp", "hungary", "7B", "a" * 64])
+def test_an_organisation_is_named_as_fabric_spells_it(text: str) -> None:
+    assert TypeAdapter(MspId).validate_python(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "a", "a/b", "..", "-a", "a b", "org\n", "a" * 65, "ä1"])
+def test_what_no_key_of_a_record_can_hold_is_no_organisation(text: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(MspId).validate_python(text)

@@ -79,7 +79,7 @@ def test_a_consortium_that_is_not_canonical_is_refused(files: ServiceFiles) -> N
     ("fields", "text"),
     [
         ({"organisation": "outsider"}, "not a member"),
-        ({"organisation": "Regulator"}, "organisation"),
+        ({"organisation": "the regulator"}, "organisation"),
         ({"opening_key": None}, "opening key"),
         ({"opening_key": 5}, "opening_key"),
         ({"package_id": "blockfl"}, "package_id"),

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from blockfl.protocol.canonical import MAX_INTEGER, Digest, Name
+from blockfl.protocol.canonical import MAX_INTEGER, Digest, MspId, Name
 from blockfl.protocol.codes import Code, ProtocolError
 
 T = TypeVar("T")
@@ -20,16 +20,26 @@ MAX_NUMBER: Final = 999_999
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]*")
 _SHOWN: Final = 80
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
+_MSP_ID: Final[TypeAdapter[str]] = TypeAdapter(MspId)
 _DIGEST: Final[TypeAdapter[str]] = TypeAdapter(Digest)
 
 
 def decode_name(data: bytes) -> str:
-    """Return the name of a task or organisation.
+    """Return the name of a task or transfer.
 
     Raises:
         ProtocolError: BFL301 when it is none.
     """
     return _decode_text(_NAME, data, "a name of lower-case letters, digits and hyphens")
+
+
+def decode_organisation(data: bytes) -> str:
+    """Return the MSP id of an organisation.
+
+    Raises:
+        ProtocolError: BFL301 when it is none.
+    """
+    return _decode_text(_MSP_ID, data, "an MSP id of letters, digits, dots, hyphens and underscores")
 
 
 def decode_digest(data: bytes) -> str:

@@ -23,6 +23,7 @@ from blockfl.contract.argument import (
     decode_digest,
     decode_name,
     decode_number,
+    decode_organisation,
     decode_transient,
     show,
 )
@@ -117,9 +118,11 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "OpenRound": Entry(rounds.open_round, (task, number)),
         "SubmitUpdate": Entry(rounds.submit_update, (SignedHeader.decode,)),
         "UploadChunk": Entry(rounds.upload_chunk, (task, number, decode_number), ("chunk",)),
-        "JudgeUpdate": Entry(rounds.judge_update, (task, number, decode_name)),
-        "ClaimWrap": Entry(disputes.claim_wrap, (task, number, decode_name)),
-        "SettleWrap": Entry(disputes.settle_wrap, (task, number, decode_name, decode_name), ("ephemeral_key",)),
+        "JudgeUpdate": Entry(rounds.judge_update, (task, number, decode_organisation)),
+        "ClaimWrap": Entry(disputes.claim_wrap, (task, number, decode_organisation)),
+        "SettleWrap": Entry(
+            disputes.settle_wrap, (task, number, decode_organisation, decode_organisation), ("ephemeral_key",)
+        ),
         "CloseRound": Entry(rounds.close_round, (task, number)),
         "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, Blob.decode)),
         "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
@@ -131,13 +134,13 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
 def _list_credits(credits: Credits) -> dict[str, Entry]:
     task, number = decode_name, decode_number
     return {
-        "Grant": Entry(credits.grant, (decode_name, decode_name, decode_amount)),
-        "Transfer": Entry(credits.transfer, (decode_name, decode_name, decode_amount)),
+        "Grant": Entry(credits.grant, (decode_name, decode_organisation, decode_amount)),
+        "Transfer": Entry(credits.transfer, (decode_name, decode_organisation, decode_amount)),
         "Withdraw": Entry(credits.withdraw, (task,)),
         "ScoreRound": Entry(credits.score_round, (task, number)),
         "SettleRound": Entry(credits.settle_round, (task, number)),
-        "OverturnPenalty": Entry(appeals.overturn_penalty, (task, number, decode_name)),
-        "ReadAccount": Entry(query.read_account, (decode_name,)),
+        "OverturnPenalty": Entry(appeals.overturn_penalty, (task, number, decode_organisation)),
+        "ReadAccount": Entry(query.read_account, (decode_organisation,)),
         "ListAccounts": Entry(query.list_accounts),
         "ReadSupply": Entry(query.read_supply),
         "ListStandings": Entry(query.list_standings, (task,)),
@@ -149,7 +152,7 @@ def _list_credits(credits: Credits) -> dict[str, Entry]:
 
 
 def _list_reads() -> dict[str, Entry]:
-    task, number, organisation = decode_name, decode_number, decode_name
+    task, number, organisation = decode_name, decode_number, decode_organisation
     return {
         "ReadConsortium": Entry(query.read_consortium),
         "ReadTask": Entry(query.read_task, (task,)),

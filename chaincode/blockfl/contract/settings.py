@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import Identity, Signer, parse_private_key
 from blockfl.fabric.shim import ServerTls
-from blockfl.protocol.canonical import Name
+from blockfl.protocol.canonical import MspId
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.records import Consortium
 from blockfl.protocol.seal import decode_opening_key
@@ -53,7 +53,7 @@ class ServiceFile(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    organisation: Name
+    organisation: MspId
     consortium: FileName
     opening_key: FileName | None
     package_id: Annotated[str, StringConstraints(pattern=r"^[^:\s]+:[0-9a-f]{64}$")]

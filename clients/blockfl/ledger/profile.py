@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.identity.signing import Signer
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.canonical import Name
+from blockfl.protocol.canonical import MspId, Name
 
 _WRITTEN_BY = (
     "`blockfl network up` writes one for each identity: name organisations/<name>/profiles/agent.json of the network's "
@@ -39,7 +39,7 @@ class ConnectionProfile(BaseModel):
     network: Name
     channel: Name
     contract: Name
-    organisation: Name
+    organisation: MspId
     endpoint: str
     server_name: str | None = None
     tls_roots: FileName

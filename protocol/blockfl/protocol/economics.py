@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from blockfl.protocol.canonical import Name, Natural, Positive, Record
+from blockfl.protocol.canonical import MspId, Name, Natural, Positive, Record
 
 TREASURY = "treasury"
 """The account that pays rewards and takes penalties; no organisation's."""
@@ -84,7 +84,7 @@ DEFAULT_ECONOMICS = Economics(
 class Account(Record):
     """The free credits of an organisation, or of the treasury. Key: ``account/<organisation>``."""
 
-    organisation: Name
+    organisation: MspId
     credits: Natural
 
 
@@ -98,9 +98,9 @@ class Receipt(Record):
     """A grant (no source) or a transfer. Key: ``receipt/<by>/<name>``: each name moves credits once."""
 
     name: Name
-    by: Name
-    source: Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,30}[a-z0-9])?$")]
-    target: Name
+    by: MspId
+    source: MspId | Literal[""]
+    target: MspId
     amount: Positive
     at_ms: Natural
 
@@ -111,7 +111,7 @@ class Pace(Record):
     ``due_ms`` is when the next one would be due at that pace.
     """
 
-    organisation: Name
+    organisation: MspId
     due_ms: Natural
 
 
@@ -123,7 +123,7 @@ class Standing(Record):
     """
 
     task: Name
-    organisation: Name
+    organisation: MspId
     required: Positive
     stake: Natural
     reputation: Permille
@@ -137,7 +137,7 @@ class Standing(Record):
 class Credit(Record):
     """Points of one accepted update: what it shares with the others beyond the public models and chance."""
 
-    organisation: Name
+    organisation: MspId
     points: Points
 
 
@@ -154,7 +154,7 @@ class Score(Record):
 class Payment(Record):
     """What a committee member got, or paid, and why."""
 
-    organisation: Name
+    organisation: MspId
     amount: Natural
     reason: Annotated[str, StringConstraints(max_length=200)]
 
@@ -162,7 +162,7 @@ class Payment(Record):
 class Outcome(Record):
     """What a round meant for one institution: ``standing`` is the one after it."""
 
-    organisation: Name
+    organisation: MspId
     verdict: Verdict
     code: Annotated[str, StringConstraints(pattern=r"^(BFL4[0-9]{2})?$")]
     points: Points
@@ -195,8 +195,8 @@ class Objection(Record):
 
     task: Name
     round: Positive
-    organisation: Name
-    voter: Name
+    organisation: MspId
+    voter: MspId
     voted_at_ms: Natural
 
 
@@ -208,8 +208,8 @@ class Reversal(Record):
 
     task: Name
     round: Positive
-    organisation: Name
+    organisation: MspId
     penalty: Natural
     fine: Natural
-    voters: tuple[Name, ...]
+    voters: tuple[MspId, ...]
     reversed_at_ms: Natural

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import FailFast, Field, StringConstraints, model_validator
 
-from blockfl.protocol.canonical import Decimal, Digest, Hex, Name, Natural, Positive, Record
+from blockfl.protocol.canonical import Decimal, Digest, Hex, MspId, Name, Natural, Positive, Record
 from blockfl.protocol.economics import KNOWN_SUMS, TREASURY, Economics
 from blockfl.protocol.limits import NormRules, RoundNorms
 from blockfl.protocol.strategy import (
@@ -48,7 +48,7 @@ MAX_COMPARED_UPDATES = 1000
 MAX_SCORED_INSTITUTIONS = 100
 """The most institutions of a task with economics: with twice as many, a score takes ten times as long."""
 
-Organisations = Annotated[tuple[Name, ...], FailFast()]
+Organisations = Annotated[tuple[MspId, ...], FailFast()]
 Role = Literal["committee", "coordinator", "institution"]
 Text = Annotated[str, StringConstraints(max_length=500)]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -63,7 +63,7 @@ def _ascending(names: tuple[str, ...], what: str) -> None:
 class Member(Record):
     """An organisation of the consortium and its roles."""
 
-    organisation: Name
+    organisation: MspId
     roles: Annotated[tuple[Role, ...], FailFast()]
 
     @model_validator(mode="after")
@@ -98,7 +98,7 @@ class Consortium(Record):
     def _check(self) -> Self:
         _ascending(tuple(member.organisation for member in self.members), "members")
         if any(member.organisation == TREASURY for member in self.members):
-            raise ValueError(f"no organisation may have the name {TREASURY}: it is the account that belongs to none")
+            raise ValueError(f"no organisation may have the MSP id {TREASURY}: it is the account that belongs to none")
         size = len(self.committee)
         if size < 2 or not 2 <= self.threshold <= size or 2 * self.threshold <= size:
             raise ValueError(
@@ -235,7 +235,7 @@ class TaskSpec(Record):
     aggregation: Aggregation
     optimiser: Annotated[Optimiser | None, Field(exclude_if=lambda optimiser: optimiser is None)] = None
     check: Literal["commitment", "recompute"]
-    aggregator: Name
+    aggregator: MspId
     institutions: Annotated[Organisations, Field(min_length=MINIMUM_ACCEPTED)]
     rounds: Annotated[int, Field(ge=1, le=100_000)]
     minimum_accepted: Annotated[int, Field(ge=MINIMUM_ACCEPTED, le=10_000)]
@@ -351,7 +351,7 @@ class Task(Record):
 
     spec: TaskSpec
     manifest_digest: Digest
-    created_by: Name
+    created_by: MspId
     created_at_ms: Natural
 
 
@@ -367,7 +367,7 @@ class Progress(Record):
 class CommitteeKey(Record):
     """A committee member's public opening key (X25519). Key: ``committee-key/<organisation>``."""
 
-    organisation: Name
+    organisation: MspId
     public_key: PublicKey
     registered_at_ms: Natural
 
@@ -379,7 +379,7 @@ class Enrolment(Record):
     """
 
     task: Name
-    organisation: Name
+    organisation: MspId
     samples: Positive
     certificate: Certificate
     certificate_digest: Digest
@@ -389,7 +389,7 @@ class Enrolment(Record):
 class Participant(Record):
     """An institution in one round, with its frozen weight ω."""
 
-    organisation: Name
+    organisation: MspId
     samples: Positive
     weight: Positive
     certificate_digest: Digest
@@ -398,7 +398,7 @@ class Participant(Record):
 class Recipient(Record):
     """A committee member to whose key updates of a round are sealed."""
 
-    organisation: Name
+    organisation: MspId
     public_key: PublicKey
 
 
@@ -444,7 +444,7 @@ class Round(Record):
 class WrappedKey(Record):
     """The data key for one committee member: HPKE base mode, encapsulation and ciphertext as hex."""
 
-    organisation: Name
+    organisation: MspId
     public_key: PublicKey
     encapsulation: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     ciphertext: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
@@ -461,7 +461,7 @@ class Header(Record):
     contract: Name
     task: Name
     round: Positive
-    organisation: Name
+    organisation: MspId
     certificate_digest: Digest
     base_digest: Digest
     manifest_digest: Digest
@@ -493,7 +493,7 @@ class Update(Record):
 
     task: Name
     round: Positive
-    organisation: Name
+    organisation: MspId
     header_digest: Digest
     state: Literal["submitted", "accepted", "rejected"]
     code: Annotated[str, StringConstraints(pattern=r"^(BFL4[0-9]{2})?$")]
@@ -512,7 +512,7 @@ class Commitment(Record):
 
     task: Name
     round: Positive
-    organisation: Name
+    organisation: MspId
     value: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9+/]{10923}=)?$")]
 
     @property
@@ -532,7 +532,7 @@ class Equivocation(Record):
 
     task: Name
     round: Positive
-    organisation: Name
+    organisation: MspId
     first_digest: Digest
     second: SignedHeader
     recorded_at_ms: Natural
@@ -544,7 +544,7 @@ class Withdrawal(Record):
     ``certificate_digest`` is SHA-256 of the certificate's DER, whether the certificate was ever seen here or not.
     """
 
-    organisation: Name
+    organisation: MspId
     certificate_digest: Digest
     withdrawn_at_ms: Natural
 
@@ -558,11 +558,11 @@ class Dispute(Record):
 
     task: Name
     round: Positive
-    organisation: Name
-    member: Name
+    organisation: MspId
+    member: MspId
     state: Literal["claimed", "upheld", "refuted"]
     claimed_at_ms: Natural
-    settled_by: Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,30}[a-z0-9])?$")]
+    settled_by: MspId | Literal[""]
     settled_at_ms: Natural
 
 
@@ -578,7 +578,7 @@ class Aggregate(Record):
     accepted: Organisations
     total_weight: Positive
     sum: Blob | None
-    summed_by: Name | None
+    summed_by: MspId | None
     attested_at_ms: Natural
 
 
@@ -590,7 +590,7 @@ class Vote(Record):
 
     task: Name
     round: Positive
-    organisation: Name
+    organisation: MspId
     digest: Digest
     voted_at_ms: Natural
 
@@ -611,7 +611,7 @@ class Model(Record):
     scale: Annotated[int, Field(ge=-64, le=64)]
     total_weight: Natural
     accepted: Organisations
-    summed_by: Name
+    summed_by: MspId
     voters: Organisations
     published_at_ms: Natural
 
@@ -624,7 +624,7 @@ class Metrics(Record):
 
     task: Name
     version: Natural
-    organisation: Name
+    organisation: MspId
     model_digest: Digest
     samples: Positive
     accuracy_micro: Annotated[int, Field(ge=0, le=10**6)]

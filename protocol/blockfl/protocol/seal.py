@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from blockfl.protocol import hpke
-from blockfl.protocol.canonical import Name, Natural, Positive, Record, compute_digest
+from blockfl.protocol.canonical import MspId, Name, Natural, Positive, Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.payload import SEED_BYTES, compute_payload_bytes
 from blockfl.protocol.records import CHUNK_BYTES, Header, PublicKey, Recipient, WrappedKey
@@ -57,7 +57,7 @@ class SealPlace(Record):
     contract: Name
     task: Name
     round: Positive
-    organisation: Name
+    organisation: MspId
 
     @classmethod
     def of(cls, header: Header) -> "SealPlace":
@@ -80,7 +80,7 @@ class _ChunkPlace(Record):
 
 class _WrapPlace(Record):
     place: SealPlace
-    organisation: Name
+    organisation: MspId
     public_key: PublicKey
 
 
