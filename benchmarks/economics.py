@@ -20,25 +20,16 @@ from blockfl.protocol.aggregation import Sum, apply_sum
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS, TREASURY, Account, Credit, Score, Standing
 from blockfl.protocol.judging import judge_values
+from blockfl.protocol.manifest import Manifest, Tensor
 from blockfl.protocol.payload import Values
 from blockfl.protocol.quantise import quantise_update
-from blockfl.protocol.records import (
-    Blob,
-    Deadlines,
-    Manifest,
-    Model,
-    Participant,
-    Round,
-    TaskSpec,
-    Tensor,
-    Training,
-    Update,
-)
+from blockfl.protocol.records import Blob, Model, Participant, Round, Update
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
 from blockfl.protocol.scoring import Gram, compute_gram, compute_points
 from blockfl.protocol.settlement import Facts, list_payments, settle_round
 from blockfl.protocol.strategy import FEDAVG
+from blockfl.protocol.task import Deadlines, TaskSpec, Training
 from blockfl.protocol.terms import compute_bounds, compute_weights
 
 FEATURES, CLASSES = 30, 10

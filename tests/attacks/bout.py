@@ -24,20 +24,10 @@ from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import Settlement
 from blockfl.protocol.model import decode_model, encode_model
-from blockfl.protocol.records import (
-    Blob,
-    Commitment,
-    Dispute,
-    Equivocation,
-    Header,
-    Round,
-    SignedHeader,
-    TaskSpec,
-    Update,
-    Vote,
-)
+from blockfl.protocol.records import Blob, Commitment, Dispute, Equivocation, Header, Round, SignedHeader, Update, Vote
 from blockfl.protocol.seal import seal
 from blockfl.protocol.submission import compose_header, compose_place, verify_header_signature
+from blockfl.protocol.task import TaskSpec
 from reference.aggregation import apply_naively
 from reference.combination import combine_naively
 from support.scenario import Scenario, Values

@@ -22,21 +22,18 @@ from blockfl.protocol.records import (
     Aggregate,
     Blob,
     Consortium,
-    Deadlines,
     Header,
     Metrics,
     Model,
     Progress,
     Round,
     SignedHeader,
-    Task,
-    TaskSpec,
-    Training,
     Update,
 )
 from blockfl.protocol.seal import SealPlace, derive_data_key, encode_public_key
 from blockfl.protocol.strategy import FEDAVG, Aggregation, Optimiser
 from blockfl.protocol.submission import compose_place, compose_update, sign_header
+from blockfl.protocol.task import Deadlines, Task, TaskSpec, Training
 from reference.combination import combine_naively
 from support.federation import INSTITUTIONS, SAMPLES
 

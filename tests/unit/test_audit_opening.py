@@ -14,17 +14,9 @@ from blockfl.protocol import place
 from blockfl.protocol.canonical import MAX_INTEGER, Record
 from blockfl.protocol.economics import Settlement, Standing
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
-from blockfl.protocol.records import (
-    CommitteeKey,
-    Consortium,
-    Enrolment,
-    Model,
-    Progress,
-    Round,
-    Task,
-    Withdrawal,
-)
+from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Model, Progress, Round, Withdrawal
 from blockfl.protocol.round import open_round
+from blockfl.protocol.task import Task
 from support.federation import INSTITUTIONS
 from support.paid_task import PaidTask
 from support.recorded_world import (

@@ -26,7 +26,7 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.model import decode_model
 from blockfl.protocol.optimiser import decode_version
-from blockfl.protocol.records import Aggregate, Consortium, Member, Model, Round, TaskSpec
+from blockfl.protocol.records import Aggregate, Consortium, Member, Model, Round
 from blockfl.protocol.strategy import (
     FEDAVG,
     Adagrad,
@@ -43,6 +43,7 @@ from blockfl.protocol.strategy import (
     Yogi,
     compute_divisor,
 )
+from blockfl.protocol.task import TaskSpec
 from reference.optimiser import step_naively
 from support.contract import refused
 from support.federation import COMMITTEE, make_consortium

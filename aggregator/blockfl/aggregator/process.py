@@ -27,8 +27,9 @@ from blockfl.ledger.transfer import fetch_blob, upload_blob
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Blob, Consortium, Progress, Round, Task, Update
+from blockfl.protocol.records import Blob, Consortium, Progress, Round, Update
 from blockfl.protocol.settlement import compute_scoring_deadline
+from blockfl.protocol.task import Task
 
 _log = logging.getLogger(__name__)
 

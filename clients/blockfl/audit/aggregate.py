@@ -14,8 +14,9 @@ from blockfl.ledger.evidence import fetch_evidence
 from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
-from blockfl.protocol.records import Aggregate, Blob, Round, Task
+from blockfl.protocol.records import Aggregate, Blob, Round
 from blockfl.protocol.submission import check_header, verify_header_signature
+from blockfl.protocol.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

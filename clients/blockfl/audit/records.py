@@ -20,17 +20,8 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.evidence import Evidence, verify_round_sum
 from blockfl.protocol.publication import list_voters
-from blockfl.protocol.records import (
-    Aggregate,
-    Blob,
-    Commitment,
-    Model,
-    Round,
-    SignedHeader,
-    Task,
-    Update,
-    Vote,
-)
+from blockfl.protocol.records import Aggregate, Blob, Commitment, Model, Round, SignedHeader, Update, Vote
+from blockfl.protocol.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

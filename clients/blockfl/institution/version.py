@@ -18,7 +18,8 @@ from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.optimiser import decode_version
-from blockfl.protocol.records import Metrics, Model, Progress, Task
+from blockfl.protocol.records import Metrics, Model, Progress
+from blockfl.protocol.task import Task
 
 _MAX_LOSS_MICRO = 10**15
 

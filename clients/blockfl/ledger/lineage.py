@@ -17,8 +17,9 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
 from blockfl.protocol.optimiser import apply_step, decode_version, encode_version
-from blockfl.protocol.records import Model, Task, TaskSpec
+from blockfl.protocol.records import Model
 from blockfl.protocol.strategy import FedAvg
+from blockfl.protocol.task import Task, TaskSpec
 
 
 async def obtain_model(

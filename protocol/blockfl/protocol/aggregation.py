@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.commitment import MAX_COUNT, RANDOM_POLYNOMIALS, Randomness
+from blockfl.protocol.dtype import Vector
 from blockfl.protocol.payload import MAX_VALUE, Values
 from blockfl.protocol.ring import DEGREE
 
 Total = npt.NDArray[np.int32]
-Vector = npt.NDArray[np.float32]
 
 MAX_UPDATES: Final = MAX_COUNT
 """So many updates, and the randomness of their commitments, fit into int32 without overflow: 65 536."""

@@ -19,11 +19,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from blockfl.protocol.aggregation import Total, Vector, apply_sum, compute_means
+from blockfl.protocol.aggregation import Total, apply_sum, compute_means
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.dtype import Vector
+from blockfl.protocol.manifest import Manifest, Tensor
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
-from blockfl.protocol.records import Manifest, TaskSpec, Tensor
 from blockfl.protocol.strategy import MICRO, Adagrad, Adam, Momentum, Optimiser, Yogi, name_state_tensor
+from blockfl.protocol.task import TaskSpec
 
 _Doubles = npt.NDArray[np.float64]
 _Block = dict[str, _Doubles]

@@ -26,11 +26,10 @@ from blockfl.protocol.records import (
     Progress,
     Recipient,
     Round,
-    Task,
-    TaskSpec,
     Update,
 )
 from blockfl.protocol.strategy import FEDAVG, Aggregation, compute_divisor
+from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.terms import choose_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
 
 
