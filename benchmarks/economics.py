@@ -165,7 +165,7 @@ def open_round(ledger: Ledger, number: int, samples: Mapping[str, int]) -> Round
         scale=bounds.scale, bound_l2_squared=str(bounds.l2_squared), bound_linf=bounds.linf, opened_at_ms=0,
         submit_deadline_ms=0, judge_deadline_ms=0, publish_deadline_ms=0, closed_at_ms=0,
         accepted=(), rejected=(), unjudged=(), absent=(),
-        total_weight=0,
+        divisor=0,
     )  # fmt: skip
 
 
@@ -274,7 +274,7 @@ def play_out(
             base_digest=None,
             sum=None,
             scale=0,
-            total_weight=1,
+            divisor=1,
             accepted=(),
             summed_by="coordinator",
             voters=("coordinator",),
@@ -289,7 +289,7 @@ def play_out(
         ledger.standings[outcome.organisation] = outcome.standing
         run.rewards[outcome.organisation] += outcome.reward
     before = ledger.base
-    ledger.base = apply_sum(before, total.values, round_.scale, round_.total_weight)
+    ledger.base = apply_sum(before, total.values, round_.scale, round_.divisor)
     ledger.sums.append(total.values.copy())
     ledger.deltas.append(ledger.base.astype(np.float64) - before)
 

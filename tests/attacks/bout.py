@@ -372,7 +372,7 @@ class Bout:
         vector = np.array(apply_naively(base.tolist(), total, round_.scale, divisor), dtype=np.float32)
         model = encode_model(manifest, vector)
         record = await self.scenario.model(round_.base_version + 1)
-        if (record.digest, record.total_weight) != (hashlib.sha256(model).hexdigest(), divisor):
+        if (record.digest, record.divisor) != (hashlib.sha256(model).hexdigest(), divisor):
             raise HonestRoundError("the published model is not the one that the honest updates give")
         return model
 

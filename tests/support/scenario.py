@@ -273,7 +273,7 @@ class Scenario:
         """Have as many members as are needed, of these if some are named, vote for a round's model; return its file."""
         round_ = await self.round(number)
         total, count = await self.total(number), len(round_.accepted)
-        model = compute_model(self.spec, base, total, count, round_.scale, round_.total_weight)
+        model = compute_model(self.spec, base, total, count, round_.scale, round_.divisor)
         digest = hashlib.sha256(model).hexdigest()
         for member in (voters or self.consortium.committee)[: self.consortium.threshold]:
             await self.vote(member, digest, number)

@@ -235,12 +235,12 @@ def derive_points(given: Document) -> Document:
 
 
 def derive_aggregation(given: Document) -> Document:
-    """Base (float32, little-endian hex), updates, scale and total weight → the sum and the next model."""
+    """Base (float32, little-endian hex), updates, scale and divisor → the sum and the next model."""
     base = np.frombuffer(bytes.fromhex(given["base"]), dtype="<f4").astype(np.float32)
     total = Sum(len(base))
     for values in given["updates"]:
         total.add(np.array(values, dtype=np.int16))
-    model = apply_sum(base, total.values, given["scale"], given["total_weight"])
+    model = apply_sum(base, total.values, given["scale"], given["divisor"])
     return {"sum": total.encode().hex(), "model": model.astype("<f4").tobytes().hex()}
 
 

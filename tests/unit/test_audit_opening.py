@@ -144,7 +144,7 @@ FORGERIES: dict[str, tuple[Forgery, str]] = {
     ),
     "updates that were accepted beforehand": (set_fields(FIRST, accepted=("alpha", "beta")), "accepted (alpha, beta)"),
     "another state": (set_fields(FIRST, state="failed"), "state 'failed' (expected 'open')"),
-    "another weight in total": (set_fields(FIRST, total_weight=3), "total_weight 3 (expected 0)"),
+    "another divisor": (set_fields(FIRST, divisor=3), "divisor 3 (expected 0)"),
     **{
         f"another {name}": (
             set_fields(FIRST, **{name: 1_800_000_000_000 + after_ms + 1}),

@@ -242,7 +242,7 @@ def aggregation_naively(given: Document) -> Document:
     raw = bytes.fromhex(given["base"])
     base = struct.unpack(f"<{len(raw) // 4}f", raw)
     total = add_naively(given["updates"])
-    model = apply_naively(base, total, given["scale"], given["total_weight"])
+    model = apply_naively(base, total, given["scale"], given["divisor"])
     return {
         "sum": struct.pack(f"<{len(total)}i", *total).hex(),
         "model": struct.pack(f"<{len(model)}f", *model).hex(),

@@ -405,7 +405,7 @@ class Aggregator:
         base = await obtain_model(self._ledger, self._store, task, round_.base_version)
         total = await fetch_blob(self._ledger, name, attested)
         content = await asyncio.to_thread(
-            compute_model, task.spec, base, total, len(round_.accepted), round_.scale, round_.total_weight
+            compute_model, task.spec, base, total, len(round_.accepted), round_.scale, round_.divisor
         )
         self._store.put(content)
         digest = compute_digest(content)

@@ -113,7 +113,7 @@ class Versions:
             return False
         total = await fetch_blob(self._ledger, record.task, record.sum)
         content = await asyncio.to_thread(
-            compute_model, task.spec, base, total, len(record.accepted), record.scale, record.total_weight
+            compute_model, task.spec, base, total, len(record.accepted), record.scale, record.divisor
         )
         digest = compute_digest(content)
         if digest == record.digest:

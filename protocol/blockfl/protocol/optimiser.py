@@ -5,7 +5,7 @@ version 0 holds the model's tensors alone; every later one has, behind them, one
 state. So the state is under the version's digest, and whoever trains gets the model's tensors and nothing else.
 
     base = decode_version(spec, base_file)
-    data = encode_version(spec, apply_step(spec.optimiser, base, total, round_.scale, round_.total_weight))
+    data = encode_version(spec, apply_step(spec.optimiser, base, total, round_.scale, round_.divisor))
 
 Elementwise + − × ÷ √ in float64, each rounded once, in the order that is written here; no ``pow``.
 

@@ -156,7 +156,7 @@ class Round(Record):
     Σx² ≤ ω²·bound_l2_squared and |x| ≤ min(32767, ω·bound_linf), where x = ω·δ·2^scale rounded. ``norms`` are the
     task's further norm rules as they hold in this round.
     After closing: ``accepted``, ``rejected``, ``unjudged`` and ``absent`` partition the participants. ``failure`` says
-    why a round failed, and is empty otherwise.
+    why a round failed, and is empty otherwise. ``divisor`` turns the round's sum into the mean; 0 without a sum.
     """
 
     task: Name
@@ -181,7 +181,7 @@ class Round(Record):
     rejected: Organisations
     unjudged: Organisations
     absent: Organisations
-    total_weight: Natural
+    divisor: Natural
 
     def participant(self, organisation: str) -> Participant | None:
         """Return this organisation's part, or None."""
@@ -323,7 +323,7 @@ class Aggregate(Record):
     round: Positive
     state: Literal["pending", "attested"]
     accepted: Organisations
-    total_weight: Positive
+    divisor: Positive
     sum: Blob | None
     summed_by: MspId | None
     attested_at_ms: Natural
@@ -356,7 +356,7 @@ class Model(Record):
     base_digest: Digest | None
     sum: Blob | None
     scale: Annotated[int, Field(ge=-64, le=64)]
-    total_weight: Natural
+    divisor: Natural
     accepted: Organisations
     summed_by: MspId
     voters: Organisations
