@@ -20,6 +20,7 @@ import pytest
 from blockfl.fabric.embedded.ordering.ledger import Ledger
 from blockfl.fabric.errors import NodeError
 from support.channel import CONTRACT, make_channel
+from support.disk import small_disk
 from support.ledger_load import values_of
 
 SCRIPT = Path(__file__).parents[1] / "support" / "ledger_load.py"
@@ -117,23 +118,6 @@ def test_kill_9_while_the_ledger_is_created_or_recovers_leaves_one_that_opens(tm
         acknowledged += read_acknowledged(process, None)
     verify(tmp_path / "ledger", acknowledged)
     assert len(acknowledged) >= 20
-
-
-@contextmanager
-def small_disk(path: Path, size_bytes: int) -> Iterator[None]:
-    """A file system of this size at this path."""
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(path)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def test_a_full_disk_stops_the_process_with_a_clear_error_and_loses_nothing(tmp_path: Path, channel: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.errors import FabricError
 from support.consortium import CHANNEL, CONTRACT, Consortium, consortium
+from support.disk import fill, small_disk
 from support.key_value_contract import key_value_contract
 
 NAMES = ("alpha", "beta", "gamma")
@@ -234,3 +236,30 @@ async def test_settings_that_make_no_sense_end_with_one_line(tmp_path: Path) -> 
     assert process.returncode == 1
     assert "is not a node's settings" in errors.decode()
     assert "Traceback" not in errors.decode()
+
+
+async def test_a_node_whose_disk_is_full_ends_and_is_back_when_there_is_room(
+    network: Consortium, tmp_path: Path
+) -> None:
+    assert network.settings is not None
+    disk = tmp_path / "disk"
+    with small_disk(disk, 16 << 20):
+        shutil.copytree(network.settings.directory, disk / "node", symlinks=True)
+        path = tmp_path / "node.json"
+        path.write_text(network.settings.model_copy(update={"directory": disk / "node"}).model_dump_json())
+        async with running(network, tmp_path) as node, node.gateway("alpha") as gateway:
+            await gateway.submit(CONTRACT, "Put", "before", "kept")
+            ballast = fill(disk)
+            with pytest.raises(FabricError):
+                await gateway.submit(CONTRACT, "Put", "meanwhile", "x" * 1_000_000, retries=0)
+            _, errors = await node.process.communicate()
+            assert node.process.returncode == 1
+            assert "no room to write" in errors.decode().splitlines()[-1]
+        process = await spawn(path)
+        _, errors = await process.communicate()
+        assert process.returncode == 1
+        assert "no room to write" in errors.decode().splitlines()[-1], "it says so, too, when it is started again"
+        ballast.unlink()
+        async with running(network, tmp_path) as node, node.gateway("alpha") as gateway:
+            assert await gateway.evaluate(CONTRACT, "Get", "before") == b"kept"
+            await gateway.submit(CONTRACT, "Put", "k", "v")

@@ -138,7 +138,7 @@ def record_of_a_process(content: bytes) -> None:
 
 
 def records_of_processes() -> Sequence[bytes]:
-    said = {"pid": 1, "created": 1.5, "stopped": False, "command": ["/bin/true", "-x"], "environment": {"A": "b"}}
+    said = {"pid": 1, "birth": "0a-1/7", "stopped": False, "command": ["/bin/true", "-x"], "environment": {"A": "b"}}
     return json.dumps(said).encode(), json.dumps(said | {"pid": 2**22, "stopped": True}).encode()
 
 

@@ -189,6 +189,18 @@ def test_what_is_printed_does_not_steer_the_terminal(capsys: pytest.CaptureFixtu
         assert not set(text) & set("\x1b\x9b\r\u202e")
 
 
+def test_what_others_wrote_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(as_json=False)
+    hostile = "[/x] [bold]loud[/bold] [link=https://example.org]here[/link] :smile: \\["
+    output.table(hostile, [{hostile: hostile, "names": [hostile]}], [hostile, "names"])
+    output.line(hostile)
+    output.progress(hostile)
+    output.error(hostile)
+    said = capsys.readouterr()
+    assert said.out.count(hostile) == 5
+    assert said.err.count(hostile) == 2
+
+
 def test_an_unknown_option_is_a_usage_error() -> None:
     assert run("audit", "tasks", "--no-such-option").returncode == 2
 

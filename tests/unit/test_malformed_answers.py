@@ -339,7 +339,7 @@ def test_a_key_file_that_cannot_be_read_is_named_by_the_builder(tmp_path: Path) 
             release(tmp_path, tmp_path, {"key": {"file": path}})
 
 
-RECORD = {"pid": 1, "created": 1.5, "stopped": False, "command": ["/bin/true"], "environment": {}}
+RECORD = {"pid": 1, "birth": "0a-1/7", "stopped": False, "command": ["/bin/true"], "environment": {}}
 
 
 @pytest.mark.parametrize(
@@ -348,8 +348,8 @@ RECORD = {"pid": 1, "created": 1.5, "stopped": False, "command": ["/bin/true"], 
         {"pid": -1},
         {"pid": 0},
         {"pid": 2**70},
-        {"created": float("nan")},
-        {"created": float("inf")},
+        {"birth": 1.5},
+        {"birth": "yesterday"},
         {"command": []},
         {"command": ["a\0b"]},
         {"environment": {"A": "\0"}},

@@ -17,7 +17,7 @@ import pytest
 
 from blockfl.network.errors import NetworkError
 from blockfl.network.keeper import KEEPER, Keeper, keeper_process
-from blockfl.network.process import ProcessSpec, ProcessTable
+from blockfl.network.process import ProcessSpec, ProcessTable, require_unused
 from blockfl.network.status import process_status
 
 WAIT_S = 20.0
@@ -180,6 +180,70 @@ def test_a_pid_that_is_somebody_elses_now_is_never_signalled(tmp_path: Path, tab
     assert table.find("one") is None
     assert table.stop(["one"]) == []
     process.kill()
+
+
+def test_a_process_is_known_again_whatever_the_clock_says(table: ProcessTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    table.start(spec())
+    process = table.find("one")
+    assert process is not None
+    former = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: former(self) + 3600)
+    assert table.state("one") == "running"
+    assert not table.start(spec()), "not twice"
+    assert table.stop(["one"]) == ["one"]
+
+
+def test_a_process_from_before_the_machine_started_is_somebody_elses(tmp_path: Path, table: ProcessTable) -> None:
+    table.start(spec())
+    process = table.find("one")
+    assert process is not None
+    record = tmp_path / "run" / "one.json"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    record.write_text(record.read_text().replace(boot, "0" * 8 + boot[8:]))
+    assert table.find("one") is None
+    process.kill()
+
+
+def test_no_open_file_directory_or_ignored_signal_of_the_caller_is_passed_on(
+    table: ProcessTable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = """
+import os, signal, time
+number, _ = os.pipe()  # the lowest that is free
+print("files", sorted(int(name) for name in os.listdir("/proc/self/fd") if int(name) < number))
+print("ignored", [one.name for one in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+                  if signal.getsignal(one) is signal.SIG_IGN])
+print("in", os.getcwd(), flush=True)
+time.sleep(600)
+"""
+    monkeypatch.chdir(tmp_path)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ear, mouth = os.pipe()
+    try:
+        for number in (ear, mouth):
+            os.set_inheritable(number, True)
+        os.set_blocking(ear, False)
+        table.start(spec(code=code))
+        os.close(mouth)
+        assert os.read(ear, 1) == b"", "the pipe is closed while the process runs"
+    finally:
+        os.close(ear)
+        signal.signal(signal.SIGINT, before)
+    wait_until(lambda: "in " in table.tail("one"))
+    assert table.tail("one").splitlines() == ["files [0, 1, 2]", "ignored []", "in /"]
+
+
+def test_a_directory_below_which_an_unknown_process_writes_is_in_use(tmp_path: Path, table: ProcessTable) -> None:
+    require_unused(tmp_path)
+    table.start(spec())
+    process = table.find("one")
+    assert process is not None
+    (tmp_path / "run" / "one.json").unlink()
+    with pytest.raises(NetworkError, match=rf"is in use by .*, pid {process.pid}; end them first"):
+        require_unused(tmp_path)
+    process.kill()
+    process.wait()
+    require_unused(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"pid": "1"}', "[]"])

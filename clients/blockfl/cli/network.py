@@ -45,7 +45,8 @@ def up(
     description = Description.load(consortium, ledger) if consortium else None
     network = Network.prepare(directory, description, ledger, base_port=base_port)
     network.up(output.progress)
-    _print_status(network, output)
+    if not _print_status(network, output):
+        raise typer.Exit(Exit.FAILED)
 
 
 @app.command()
@@ -103,11 +104,11 @@ def compose(
 
 
 def _print_status(network: Network, output: Output) -> bool:
-    """Print the status; return whether every process runs."""
+    """Print the status; return whether every process runs and none complains."""
     rows = network.status()
     output.table(
         f"network {network.description.network}, ledger {network.ledger}",
         [row.as_dict() for row in rows],
         ["name", "state", "pid", "address", "memory_mb", "height", "error"],
     )
-    return all(row.state == "running" for row in rows)
+    return all(row.state == "running" and not row.error for row in rows)

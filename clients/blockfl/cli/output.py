@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _PIPE_WIDTH = 250
 
@@ -26,8 +27,8 @@ class Output:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         # Into a file or a pipe, rows stay whole.
-        self._console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-        self._errors = Console(stderr=True, soft_wrap=True)
+        self._console = _make_console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+        self._errors = _make_console(stderr=True)
 
     def result(self, value: object) -> None:
         """Print a machine-readable result, when JSON is wanted."""
@@ -39,30 +40,36 @@ class Output:
         if self.as_json:
             self.result(list(rows))
             return
-        table = Table(title=title, title_justify="left")
+        # Text, for a str in a table is markup whatever its console is told.
+        table = Table(title=Text(make_printable(title)), title_justify="left")
         for column in columns:
-            table.add_column(column.replace("_", " "), overflow="fold")
+            table.add_column(Text(column.replace("_", " ")), overflow="fold")
         for row in rows:
-            table.add_row(*(_cell(row.get(column)) for column in columns))
+            table.add_row(*(Text(_cell(row.get(column))) for column in columns))
         self._console.print(table)
 
     def line(self, text: str) -> None:
         """Print a line for people."""
         if not self.as_json:
-            self._console.print(make_printable(text), markup=False, highlight=False)
+            self._console.print(make_printable(text))
 
     def progress(self, text: str) -> None:
         """Print a line of progress, to standard error."""
-        self._errors.print(make_printable(text), markup=False, highlight=False)
+        self._errors.print(make_printable(text))
 
     def error(self, text: str) -> None:
         """Print an error."""
-        self._errors.print(f"error: {make_printable(text)}", markup=False, highlight=False, style="red")
+        self._errors.print(f"error: {make_printable(text)}", style="red")
 
 
 def make_printable(text: str) -> str:
     """Return text with everything escaped that would steer a terminal or cannot be encoded; line ends stay."""
     return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
+
+
+def _make_console(*, width: int | None = None, stderr: bool = False) -> Console:
+    """Return a console for which nothing is markup: names and titles are other people's words."""
+    return Console(soft_wrap=True, markup=False, emoji=False, highlight=False, width=width, stderr=stderr)
 
 
 def _cell(value: object) -> str:

@@ -4,7 +4,6 @@ import http.client
 import json
 import signal
 import time
-import urllib.request
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -99,6 +98,8 @@ class EmbeddedLauncher:
                 self._processes.signal(NODE, signal.SIGHUP)
                 told = True
             time.sleep(_POLL_S)
+        if status.error:
+            raise NetworkError(f"the node does not accept anything: {status.error}")
 
     def status(self) -> list[ProcessStatus]:
         """Return how the node is."""
@@ -107,12 +108,15 @@ class EmbeddedLauncher:
 
     def _query(self) -> "NodeStatus | None":
         """How the node says that it is; None when nobody answers."""
-        host, port = parse_address(self.operations)
+        # Never through a proxy of the user's environment: the node is on this machine.
+        connection = http.client.HTTPConnection(*parse_address(self.operations), timeout=_STATUS_S)
         try:
-            with urllib.request.urlopen(f"http://{host}:{port}/status", timeout=_STATUS_S) as answer:
-                return decode_status(answer.read(_STATUS_BYTES), self.operations)
+            connection.request("GET", "/status")
+            return decode_status(connection.getresponse().read(_STATUS_BYTES), self.operations)
         except (http.client.HTTPException, OSError):
             return None
+        finally:
+            connection.close()
 
     def _settings(self) -> dict[str, Any]:
         orderer = self._description.orderers[0]

@@ -16,6 +16,7 @@ from blockfl.network.admission import extend, write_description
 from blockfl.network.description import Description, LedgerKind
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout
+from blockfl.network.process import require_unused
 from blockfl.network.project import ComposeProject
 from blockfl.network.runtime import ProcessRuntime, Report, Runtime
 from blockfl.network.state import NetworkState
@@ -130,9 +131,14 @@ class Network:
             return self._runtime.stop()
 
     def down(self) -> None:
-        """Stop everything and delete the directory."""
+        """Stop everything and delete the directory.
+
+        Raises:
+            NetworkError: A process that is not known here still writes there.
+        """
         with self._exclusive():
             self._runtime.down()
+            require_unused(self._layout.directory)
         shutil.rmtree(self._layout.directory)
 
     @contextmanager

@@ -1,7 +1,8 @@
 """Processes that belong to a network: started apart from the terminal, remembered by pid, stopped by pid.
 
-Each has a log and a record ``run/<name>.json`` with pid and start time, so that a pid that now belongs to somebody else
-is never signalled, and with what it was started with, so that it can be started again. Environments hold no secrets.
+Each has a log and a record ``run/<name>.json`` with pid and birth, so that a pid that now belongs to somebody else is
+never signalled, and with what it was started with, so that it can be started again. Environments hold no secrets.
+A process's birth is the machine's start and the ticks since then: no clock, which somebody may set.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from blockfl.network.errors import NetworkError
 
 State = Literal["running", "stopped", "crashed"]
+_NEVER = "0/0"
 _LOG_LINES = 15
 _LOG_TAIL_BYTES = 64 * 1024
 
@@ -63,7 +65,7 @@ class ProcessTable:
             with _spawned(spec, self.log(spec.name)) as pid:
                 record = _Record(
                     pid=pid,
-                    created=psutil.Process(pid).create_time(),
+                    birth=_read_birth(pid) or _NEVER,
                     stopped=False,
                     command=list(spec.command),
                     environment=dict(spec.environment),
@@ -109,11 +111,9 @@ class ProcessTable:
         _reap(record.pid)
         try:
             process = psutil.Process(record.pid)
-            if abs(process.create_time() - record.created) > 1 or process.status() == psutil.STATUS_ZOMBIE:
-                return None
         except psutil.Error:
             return None
-        return process
+        return process if _read_birth(record.pid) == record.birth else None
 
     def state(self, name: str) -> State:
         """Return whether the process runs, was stopped on purpose, or is gone without that."""
@@ -189,10 +189,30 @@ class _Record(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     pid: Annotated[int, Field(ge=1, lt=2**31)]
-    created: Annotated[float, Field(allow_inf_nan=False)]
+    birth: Annotated[str, Field(pattern=r"^[0-9a-f-]+/[0-9]+$")]
     stopped: bool
     command: Annotated[list[_Word], Field(min_length=1)]
     environment: dict[_Word, _Word]
+
+
+def require_unused(directory: Path) -> None:
+    """Check that no process of this user writes below a directory, whether it is remembered or not.
+
+    Raises:
+        NetworkError: Naming those that do.
+    """
+    below = f"{directory.resolve()}/"
+    writers = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and any(
+                one.path.startswith(below) and one.mode != "r" for one in process.open_files()
+            ):
+                writers.append(f"{process.name()}, pid {process.pid}")
+    if writers:
+        raise NetworkError(
+            f"{directory} is in use by processes that no record here names: {'; '.join(writers)}; end them first"
+        )
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
@@ -200,8 +220,10 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-# Until it is told to go on, nothing of the program runs; if nobody can tell it any more, it ends.
-_WAIT_FOR_GO = 'read -r go && exec "$@" </dev/null'
+# Until it is told to go on, nothing of the program runs; if nobody can tell it any more, it ends. It keeps no
+# directory of the caller's, where Python would look for modules, and which could not be unmounted.
+_WAIT_FOR_GO = 'cd / && read -r go && exec "$@" </dev/null'
+_DEFAULT_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ)
 
 
 @contextlib.contextmanager
@@ -209,7 +231,8 @@ def _spawned(spec: ProcessSpec, log: Path) -> Iterator[int]:
     """Start a process in a session of its own, so that it outlives terminal and command; yield its pid.
 
     The program begins when the caller has taken note of the pid: no process runs that nobody remembers, wherever the
-    caller is killed.
+    caller is killed. It inherits no open file (a lock of the caller's would be held, a pipe stay open, until it ends),
+    and no signal that the caller ignores.
     """
     _require_program(spec)
     environment = {**_clean_environment(), **spec.environment}
@@ -217,10 +240,21 @@ def _spawned(spec: ProcessSpec, log: Path) -> Iterator[int]:
     ear, mouth = os.pipe()
     try:
         with log.open("ab") as output:
-            actions = [(os.POSIX_SPAWN_DUP2, number, to) for to, number in enumerate((ear, output.fileno()))]
+            actions: list[tuple[int, ...]] = [
+                (os.POSIX_SPAWN_DUP2, number, to) for to, number in enumerate((ear, output.fileno()))
+            ]
             actions.append((os.POSIX_SPAWN_DUP2, output.fileno(), 2))
+            actions += [(os.POSIX_SPAWN_CLOSE, number) for number in _list_inheritable_files()]
             try:
-                pid = os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True)
+                pid = os.posix_spawn(
+                    command[0],
+                    command,
+                    environment,
+                    file_actions=actions,
+                    setsid=True,
+                    setsigmask=(),
+                    setsigdef=_DEFAULT_SIGNALS,
+                )
             except OSError as error:
                 raise NetworkError(f"{spec.name}: {command[0]} cannot be started ({error.strerror})") from error
         yield pid
@@ -229,6 +263,27 @@ def _spawned(spec: ProcessSpec, log: Path) -> Iterator[int]:
     finally:
         os.close(ear)
         os.close(mouth)
+
+
+def _list_inheritable_files() -> list[int]:
+    """Return the open files, besides the first three, that a program started now would have, too."""
+    inheritable = []
+    for number in (int(name) for name in os.listdir("/proc/self/fd")):  # noqa: PTH208 - names are enough
+        with contextlib.suppress(OSError):  # the one that listed them is closed by now
+            if number > 2 and os.get_inheritable(number):
+                inheritable.append(number)
+    return inheritable
+
+
+def _read_birth(pid: int) -> str | None:
+    """Return when a process began, None when it has ended: the machine's start, and the ticks since then."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # The program's name, in parentheses, may hold anything; what follows is state, parent, ... and the 22nd: start.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else f"{boot}/{fields[19]}"
 
 
 def _require_program(spec: ProcessSpec) -> None:

@@ -63,9 +63,12 @@ async def _run(config: Path) -> int:
     await node.start()
     started.set()
     _LOG.info("ready")
-    await stop.wait()
+    asked, ended = asyncio.create_task(stop.wait()), asyncio.create_task(node.wait())
+    await asyncio.wait([asked, ended], return_when=asyncio.FIRST_COMPLETED)
     _LOG.info("stopping")
     await node.stop()
+    asked.cancel()
+    await ended  # a ledger that stopped accepting ends the process: what has ended is started again
     return 0
 
 

@@ -183,8 +183,14 @@ class EmbeddedNode:
         }
 
     async def wait(self) -> None:
-        """Waits until the node was stopped."""
+        """Waits until the node was stopped.
+
+        Raises:
+            NodeError: The ledger stopped accepting; a node that is stopped and started again takes it up.
+        """
         await self._stopped.wait()
+        if self._ledger is not None and self._ledger.failure is not None:
+            raise self._ledger.failure
 
     async def stop(self, grace_s: float = 2.0) -> None:
         """Ends streams, lets running requests end, hangs up, closes the ledger.
@@ -290,6 +296,7 @@ class EmbeddedNode:
             except NodeError as error:
                 _LOG.error("%s", error)
                 if self.ledger.failure is not None:
+                    self._stopped.set()
                     return
 
     def _make_endorser(self, organisation: OrganisationSettings) -> Endorser:

@@ -79,10 +79,12 @@ class Ledger:
 
         Raises:
             BlockError: the genesis block is malformed.
-            NodeError: a file is damaged (named), another process has the directory, or the genesis differs.
+            NodeError: a file is damaged (named), the disk is full, another process has the directory, or the genesis
+                differs.
         """
         options = options or CommitterOptions()
         options.files.create_directory(directory)
+        options.files.require_room(directory)
         lock = DirectoryLock(directory)
         committer: Committer | None = None
         try:

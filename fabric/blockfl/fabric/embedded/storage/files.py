@@ -21,6 +21,7 @@ from typing import Final
 from blockfl.fabric.errors import NodeError
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LEAST_ROOM_BYTES: Final = 1 << 20
 _UNFINISHED: Final = ".unfinished"
 
 FileIdentity = tuple[int, int, str]
@@ -85,6 +86,17 @@ class Files:
             for path in reversed(missing):
                 path.mkdir(mode=0o700, exist_ok=True)
                 self.sync_directory(path.parent)
+
+    def require_room(self, directory: Path) -> None:
+        """Check that the directory's disk is not full.
+
+        Raises:
+            NodeError: Less than 1 MiB is free.
+        """
+        with storage_errors(directory):
+            found = os.statvfs(directory)
+            if found.f_bavail * found.f_frsize < _LEAST_ROOM_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def create(self, path: Path, data: bytes | memoryview) -> None:
         """Create or replace a file whole: at every moment there is the old content or the new."""
