@@ -24,6 +24,7 @@ from blockfl.protocol.payload import encode_payload
 from blockfl.protocol.records import (
     CommitteeKey,
     Consortium,
+    Deadlines,
     Dispute,
     Enrolment,
     Header,
@@ -33,6 +34,9 @@ from blockfl.protocol.records import (
     Progress,
     Round,
     SignedHeader,
+    Task,
+    TaskSpec,
+    Training,
     Vote,
     Withdrawal,
 )
@@ -48,7 +52,6 @@ from blockfl.protocol.submission import (
     create_update,
     sign_header,
 )
-from blockfl.protocol.task import Deadlines, Task, TaskSpec, Training
 
 INSTITUTIONS = ("alpha", "beta", "delta", "gamma")
 COMMITTEE = ("coordinator", "regulator", "university")

@@ -76,7 +76,7 @@ class TestThreshold:
             base_digest=ROUND.base_digest,
             sum=SUM,
             scale=ROUND.scale,
-            divisor=8,
+            total_weight=8,
             accepted=INSTITUTIONS,
             summed_by="university",
             voters=("regulator", "university"),

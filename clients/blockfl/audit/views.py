@@ -10,8 +10,7 @@ from math import isqrt
 from blockfl.ledger.client import Ledger, is_unreadable
 from blockfl.ledger.errors import LedgerError, RefusedError
 from blockfl.protocol.limits import NormRules
-from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, Update
-from blockfl.protocol.task import TaskSpec
+from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, TaskSpec, Update
 
 Row = dict[str, object]
 

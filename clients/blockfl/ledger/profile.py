@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.identity.signing import Signer
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.canonical import MspId, Name
+from blockfl.protocol.canonical import ChannelName, MspId, Name
 
 _WRITTEN_BY = (
     "`blockfl network up` writes one for each identity: name organisations/<name>/profiles/agent.json of the network's "
@@ -37,7 +37,7 @@ class ConnectionProfile(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     network: Name
-    channel: Name
+    channel: ChannelName
     contract: Name
     organisation: MspId
     endpoint: str

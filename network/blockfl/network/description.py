@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from blockfl.network.errors import DescriptionError
 from blockfl.network.source import Fault, Place, Source
-from blockfl.protocol.canonical import Name
+from blockfl.protocol.canonical import ChannelName, Name
 from blockfl.protocol.economics import TREASURY
 from blockfl.protocol.records import Consortium, Member, Role
 
@@ -115,7 +115,7 @@ class Description(_Model):
     """The whole network."""
 
     network: Name
-    channel: Name
+    channel: ChannelName
     contract: Name
     threshold: Annotated[int, Field(ge=2)]
     consensus: Consensus = "BFT"

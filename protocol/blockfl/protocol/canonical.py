@@ -24,6 +24,7 @@ _MAX_FAULTS = 100
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$")]
+ChannelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9.-]{0,248}$")]
 MspId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}[A-Za-z0-9]$")]
 """An organisation as records know it: what its certificates' authority stands for on Fabric, in Fabric's spelling."""
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})*$")]

@@ -91,7 +91,7 @@ def publish_round(
         base_digest=round_.base_digest,
         sum=aggregate.sum,
         scale=round_.scale,
-        divisor=round_.divisor,
+        total_weight=round_.total_weight,
         accepted=round_.accepted,
         summed_by=aggregate.summed_by,
         voters=voters,

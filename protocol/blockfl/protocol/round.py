@@ -26,10 +26,11 @@ from blockfl.protocol.records import (
     Progress,
     Recipient,
     Round,
+    Task,
+    TaskSpec,
     Update,
 )
 from blockfl.protocol.strategy import FEDAVG, Aggregation, compute_divisor
-from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.terms import choose_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
 
 
@@ -66,7 +67,7 @@ def create_task(spec: TaskSpec, creator: str, now_ms: int) -> tuple[Task, Progre
         base_digest=None,
         sum=None,
         scale=0,
-        divisor=0,
+        total_weight=0,
         accepted=(),
         summed_by=creator,
         voters=(),
@@ -165,7 +166,7 @@ def open_round(
         rejected=(),
         unjudged=(),
         absent=(),
-        divisor=0,
+        total_weight=0,
     )
 
 
@@ -242,7 +243,7 @@ def close_round(
         equivocators: organisations that signed two different headers; they are never accepted.
         minimum_accepted: of the task, never below what its rule needs.
         now_ms: the transaction's time.
-        aggregation: the task's rule, which gives a closed round its divisor; a failed round has none, 0.
+        aggregation: the task's rule; what it divides by is the closed round's total weight.
 
     Raises:
         ProtocolError: BFL104 if it is not open; BFL106 if somebody may still submit, or a submitted update is
@@ -263,7 +264,7 @@ def close_round(
     accepted = tuple(
         name for name in names if name in updates and updates[name].state == "accepted" and name not in equivocators
     )
-    weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
+    total_weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
     is_closed = len(accepted) >= minimum_accepted
     # Whoever closes late leaves as much time to publish as whoever closes in time.
     delay_ms = max(0, now_ms - round_.judge_deadline_ms)
@@ -277,7 +278,7 @@ def close_round(
             "rejected": tuple(name for name in names if name not in (*accepted, *undecided, *absent)),
             "unjudged": tuple(undecided),
             "absent": tuple(absent),
-            "divisor": compute_divisor(aggregation, weight) if is_closed else 0,
+            "total_weight": compute_divisor(aggregation, total_weight) if is_closed else total_weight,
             "norms": _with_typical(round_, updates, accepted),
         }
     )
@@ -306,7 +307,7 @@ def create_aggregate(round_: Round) -> Aggregate:
         round=round_.round,
         state="pending",
         accepted=round_.accepted,
-        divisor=round_.divisor,
+        total_weight=round_.total_weight,
         sum=None,
         summed_by=None,
         attested_at_ms=0,

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from blockfl.protocol import hpke
-from blockfl.protocol.canonical import MspId, Name, Natural, Positive, Record, compute_digest
+from blockfl.protocol.canonical import ChannelName, MspId, Name, Natural, Positive, Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.payload import SEED_BYTES, compute_payload_bytes
 from blockfl.protocol.records import CHUNK_BYTES, Header, PublicKey, Recipient, WrappedKey
@@ -53,7 +53,7 @@ class SealPlace(Record):
     """Where a sealed update belongs; a seal opens nowhere else."""
 
     network: Name
-    channel: Name
+    channel: ChannelName
     contract: Name
     task: Name
     round: Positive
