@@ -20,25 +20,16 @@ from blockfl.protocol.aggregation import Sum, apply_sum
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS, TREASURY, Account, Credit, Score, Standing
 from blockfl.protocol.judging import judge_values
+from blockfl.protocol.manifest import Manifest, Tensor
 from blockfl.protocol.payload import Values
 from blockfl.protocol.quantise import quantise_update
-from blockfl.protocol.records import (
-    Blob,
-    Deadlines,
-    Manifest,
-    Model,
-    Participant,
-    Round,
-    TaskSpec,
-    Tensor,
-    Training,
-    Update,
-)
+from blockfl.protocol.records import Blob, Model, Participant, Round, Update
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
 from blockfl.protocol.scoring import Gram, compute_gram, compute_points
 from blockfl.protocol.settlement import Facts, list_payments, settle_round
 from blockfl.protocol.strategy import FEDAVG
+from blockfl.protocol.task import Deadlines, TaskSpec, Training
 from blockfl.protocol.terms import compute_bounds, compute_weights
 
 FEATURES, CLASSES = 30, 10
@@ -174,7 +165,7 @@ def open_round(ledger: Ledger, number: int, samples: Mapping[str, int]) -> Round
         scale=bounds.scale, bound_l2_squared=str(bounds.l2_squared), bound_linf=bounds.linf, opened_at_ms=0,
         submit_deadline_ms=0, judge_deadline_ms=0, publish_deadline_ms=0, closed_at_ms=0,
         accepted=(), rejected=(), unjudged=(), absent=(),
-        total_weight=0,
+        divisor=0,
     )  # fmt: skip
 
 
@@ -283,7 +274,7 @@ def play_out(
             base_digest=None,
             sum=None,
             scale=0,
-            total_weight=1,
+            divisor=1,
             accepted=(),
             summed_by="coordinator",
             voters=("coordinator",),
@@ -298,7 +289,7 @@ def play_out(
         ledger.standings[outcome.organisation] = outcome.standing
         run.rewards[outcome.organisation] += outcome.reward
     before = ledger.base
-    ledger.base = apply_sum(before, total.values, round_.scale, round_.total_weight)
+    ledger.base = apply_sum(before, total.values, round_.scale, round_.divisor)
     ledger.sums.append(total.values.copy())
     ledger.deltas.append(ledger.base.astype(np.float64) - before)
 

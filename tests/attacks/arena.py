@@ -34,7 +34,8 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol import place
 from blockfl.protocol.economics import TREASURY
-from blockfl.protocol.records import Consortium, TaskSpec
+from blockfl.protocol.records import Consortium
+from blockfl.protocol.task import TaskSpec
 from support.consortium import CHANNEL
 from support.contract_network import Answer, ContractNetwork, contract_network
 from support.federation import INSTITUTIONS, make_consortium

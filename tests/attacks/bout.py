@@ -24,20 +24,10 @@ from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import Settlement
 from blockfl.protocol.model import decode_model, encode_model
-from blockfl.protocol.records import (
-    Blob,
-    Commitment,
-    Dispute,
-    Equivocation,
-    Header,
-    Round,
-    SignedHeader,
-    TaskSpec,
-    Update,
-    Vote,
-)
+from blockfl.protocol.records import Blob, Commitment, Dispute, Equivocation, Header, Round, SignedHeader, Update, Vote
 from blockfl.protocol.seal import seal
 from blockfl.protocol.submission import compose_header, compose_place, verify_header_signature
+from blockfl.protocol.task import TaskSpec
 from reference.aggregation import apply_naively
 from reference.combination import combine_naively
 from support.scenario import Scenario, Values
@@ -382,7 +372,7 @@ class Bout:
         vector = np.array(apply_naively(base.tolist(), total, round_.scale, divisor), dtype=np.float32)
         model = encode_model(manifest, vector)
         record = await self.scenario.model(round_.base_version + 1)
-        if (record.digest, record.total_weight) != (hashlib.sha256(model).hexdigest(), divisor):
+        if (record.digest, record.divisor) != (hashlib.sha256(model).hexdigest(), divisor):
             raise HonestRoundError("the published model is not the one that the honest updates give")
         return model
 

@@ -7,7 +7,6 @@ from typing import Final, Literal
 
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Economics
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
-from blockfl.protocol.records import Deadlines, TaskSpec
 from blockfl.protocol.strategy import (
     FEDAVG,
     LEAST_SELECTED,
@@ -19,6 +18,7 @@ from blockfl.protocol.strategy import (
     TrimmedMean,
     compute_least_updates,
 )
+from blockfl.protocol.task import Deadlines, TaskSpec
 from support.federation import INSTITUTIONS
 from support.scenario import make_spec
 

@@ -11,8 +11,9 @@ import pytest
 from blockfl.ledger.client import Ledger
 from blockfl.network.description import Description, Organisation, Ports
 from blockfl.protocol.economics import TREASURY, Economics, Score, Standing
-from blockfl.protocol.records import Enrolment, Round, TaskSpec
+from blockfl.protocol.records import Enrolment, Round
 from blockfl.protocol.settlement import Facts
+from blockfl.protocol.task import TaskSpec
 from reference import economics as reference
 from support.federation_processes import PORTS, FederationProcesses
 from support.port_range import find_free_base_port

@@ -92,7 +92,7 @@ async def test_a_robust_rule_with_an_optimiser_outvotes_an_institution_that_flip
                 await scenario.submit(name, number, np.full(dimension, -3000 if name == "beta" else 1000, np.int16))
                 await scenario.upload(name, number)
                 assert (await scenario.judge(name, number)).state == "accepted"
-            assert (await scenario.close(number)).total_weight == 2
+            assert (await scenario.close(number)).divisor == 2
             forged = await scenario.upload_model("regulator", (await scenario.sum(number, INSTITUTIONS)).encode())
             for member in network.record.committee:
                 arguments = ("AttestAggregate", "heart", str(number), forged.encode())

@@ -10,12 +10,12 @@ def add_naively(updates: Sequence[Sequence[int]]) -> list[int]:
     return [sum(values) for values in zip(*updates, strict=True)]
 
 
-def apply_naively(base: Sequence[float], total: Sequence[int], scale: int, total_weight: int) -> list[float]:
+def apply_naively(base: Sequence[float], total: Sequence[int], scale: int, divisor: int) -> list[float]:
     """Return float32(float64(base) + X·2^−s ÷ Σω); Python's floats are IEEE doubles, fractions round correctly."""
     model = []
     for one, x in zip(base, total, strict=True):
         step = float(Fraction(x) * Fraction(2) ** -scale)
-        quotient = float(Fraction(step) / total_weight)
+        quotient = float(Fraction(step) / divisor)
         exact = float(Fraction(one) + Fraction(quotient))
         model.append(struct.unpack("<f", struct.pack("<f", exact))[0])
     return model

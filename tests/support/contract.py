@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.records import TaskSpec
+from blockfl.protocol.task import TaskSpec
 from support.scenario import Scenario
 from support.world import POLICY_FAILURE, Invalid, Refused, Transaction, World
 

@@ -24,6 +24,7 @@ from blockfl.fabric.shim import Context
 from blockfl.fabric.transaction.envelope import Proposal, build_proposal
 from blockfl.ledger.endorsers import Endorsers
 from blockfl.protocol import records
+from blockfl.protocol.task import TaskSpec
 from support.consortium import CHANNEL, AnyConsortium, any_consortium
 from support.federation import make_consortium
 from support.scenario import Scenario
@@ -166,7 +167,7 @@ def _contract_text(error: EndorseError | EvaluateError) -> str:
 async def contract_network(
     directory: Path,
     ledger: str = "embedded",
-    spec: tuple[records.TaskSpec, bytes] | None = None,
+    spec: tuple[TaskSpec, bytes] | None = None,
     consortium: records.Consortium | None = None,
 ) -> AsyncIterator[tuple[Scenario, ContractNetwork]]:
     """Bring a consortium up with the contract, the default one if none is given; nothing is registered yet."""

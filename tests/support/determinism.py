@@ -341,6 +341,7 @@ _TURN: Final = "one transaction at a time opens updates or checks a sum: it boun
 
 ELSEWHERE: Final[Mapping[str, str]] = {
     "blockfl.contract.settings": _AT_START,
+    "blockfl.protocol.dtype": _MODELS,
     "blockfl.fabric.shim.server": _TRANSPORT,
     "blockfl.fabric.shim.stream": _TRANSPORT,
     "blockfl.fabric.client.endpoint": _TRANSPORT,
@@ -358,6 +359,8 @@ PROMISED: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("blockfl.fabric.shim.contract", "blockfl.fabric.identity.signing"): frozenset({"Identity"}),
     ("blockfl.fabric.identity.policy", "blockfl.fabric.identity.signing"): frozenset({"Identity", "verify_signature"}),
     ("blockfl.fabric.identity.policy", "blockfl.fabric.identity.msp"): frozenset({"MspManager"}),
+    ("blockfl.protocol.manifest", "blockfl.protocol.dtype"): frozenset({"DtypeName"}),
+    ("blockfl.protocol.aggregation", "blockfl.protocol.dtype"): frozenset({"Vector"}),
     ("blockfl.fabric.shim", "blockfl.fabric.shim.server"): frozenset({"ContractServer", "ServerTls"}),
 }
 """What a module of the path may take of those above, or of those with an exception for all that they hold, by name."""

@@ -24,7 +24,6 @@ from blockfl.protocol.payload import encode_payload
 from blockfl.protocol.records import (
     CommitteeKey,
     Consortium,
-    Deadlines,
     Dispute,
     Enrolment,
     Header,
@@ -34,9 +33,6 @@ from blockfl.protocol.records import (
     Progress,
     Round,
     SignedHeader,
-    Task,
-    TaskSpec,
-    Training,
     Vote,
     Withdrawal,
 )
@@ -52,6 +48,7 @@ from blockfl.protocol.submission import (
     create_update,
     sign_header,
 )
+from blockfl.protocol.task import Deadlines, Task, TaskSpec, Training
 
 INSTITUTIONS = ("alpha", "beta", "delta", "gamma")
 COMMITTEE = ("coordinator", "regulator", "university")

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Account, Economics, Settlement, Standing, Supply
-from blockfl.protocol.records import TaskSpec
+from blockfl.protocol.task import TaskSpec
 from support.federation import INSTITUTIONS
 from support.scenario import Scenario, Values, make_spec
 from support.world import Transaction, World

@@ -12,7 +12,6 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.contract import argument
-from blockfl.protocol import economics, records
 from blockfl.protocol.aggregation import Sum, decode_randomness, decode_sum, encode_sum
 from blockfl.protocol.blob import join_blob, split_blob
 from blockfl.protocol.canonical import Record, compute_digest
@@ -26,7 +25,7 @@ from blockfl.protocol.model import decode_manifest, decode_model, encode_model
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.optimiser import apply_step, decode_version, encode_version
 from blockfl.protocol.payload import SEED_BYTES, decode_payload, encode_payload
-from blockfl.protocol.records import Blob, Commitment, Header, SignedHeader, TaskSpec
+from blockfl.protocol.records import Blob, Commitment, Header, SignedHeader
 from blockfl.protocol.scoring import decode_values
 from blockfl.protocol.seal import (
     SealPlace,
@@ -38,9 +37,10 @@ from blockfl.protocol.seal import (
 )
 from blockfl.protocol.strategy import Adam
 from blockfl.protocol.submission import compute_certificate_digest, verify_header_signature
+from blockfl.protocol.task import TaskSpec
 from support.decoders import Decoder
 from support.federation import INSTITUTIONS, Federation, make_federation
-from support.vectors import Document, read_vectors
+from support.vectors import Document, list_record_kinds, read_vectors
 
 REFUSES = (ProtocolError,)
 SEED = bytes(range(32))
@@ -63,12 +63,6 @@ def before_one_member() -> Federation:
 @cache
 def update() -> tuple[Header, tuple[bytes, ...]]:
     return federation().update("alpha", np.arange(federation().dimension, dtype=np.int16), SEED)
-
-
-def find_record(name: str) -> type[Record]:
-    """The kind of record of this name."""
-    kind: type[Record] = getattr(records, name, None) or getattr(economics, name)
-    return kind
 
 
 def decode_record(kind: type[Record], content: bytes) -> None:
@@ -96,7 +90,7 @@ def list_record_decoders() -> list[Decoder]:
     return [
         Decoder(
             name=f"record {name}",
-            decode=partial(decode_record, find_record(name)),
+            decode=partial(decode_record, list_record_kinds()[name]),
             refuses=REFUSES,
             seeds=cache(seeds),
             form="json",

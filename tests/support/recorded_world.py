@@ -15,7 +15,8 @@ from blockfl.fabric.transaction.rwset import Version, hash_key
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
 from blockfl.protocol import place
 from blockfl.protocol.canonical import Record
-from blockfl.protocol.records import Consortium, Task
+from blockfl.protocol.records import Consortium
+from blockfl.protocol.task import Task
 from support.paid_task import PaidTask, make_paid_spec
 from support.scenario import TASK, Scenario
 from support.world import World

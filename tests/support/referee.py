@@ -64,7 +64,7 @@ class Referee:
         await upload_blob(self.ledger, self.task, blob, parts)
         await self.ledger.attest_aggregate(self.task, round_.round, blob)
         base = await obtain_model(self.ledger, self.store, task, round_.base_version)
-        content = compute_model(task.spec, base, total, len(round_.accepted), round_.scale, round_.total_weight)
+        content = compute_model(task.spec, base, total, len(round_.accepted), round_.scale, round_.divisor)
         self.store.put(content)
         for member in ("coordinator", "regulator"):
             digest = wrong_digest or compute_digest(content)

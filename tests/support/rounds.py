@@ -10,8 +10,8 @@ import numpy as np
 
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
-from blockfl.protocol.records import TaskSpec
 from blockfl.protocol.strategy import Median, Momentum
+from blockfl.protocol.task import TaskSpec
 from support.chronicle import Chronicle
 from support.federation import INSTITUTIONS
 from support.paid_task import PaidTask, make_paid_spec

@@ -22,21 +22,18 @@ from blockfl.protocol.records import (
     Aggregate,
     Blob,
     Consortium,
-    Deadlines,
     Header,
     Metrics,
     Model,
     Progress,
     Round,
     SignedHeader,
-    Task,
-    TaskSpec,
-    Training,
     Update,
 )
 from blockfl.protocol.seal import SealPlace, derive_data_key, encode_public_key
 from blockfl.protocol.strategy import FEDAVG, Aggregation, Optimiser
 from blockfl.protocol.submission import compose_place, compose_update, sign_header
+from blockfl.protocol.task import Deadlines, Task, TaskSpec, Training
 from reference.combination import combine_naively
 from support.federation import INSTITUTIONS, SAMPLES
 
@@ -276,7 +273,7 @@ class Scenario:
         """Have as many members as are needed, of these if some are named, vote for a round's model; return its file."""
         round_ = await self.round(number)
         total, count = await self.total(number), len(round_.accepted)
-        model = compute_model(self.spec, base, total, count, round_.scale, round_.total_weight)
+        model = compute_model(self.spec, base, total, count, round_.scale, round_.divisor)
         digest = hashlib.sha256(model).hexdigest()
         for member in (voters or self.consortium.committee)[: self.consortium.threshold]:
             await self.vote(member, digest, number)

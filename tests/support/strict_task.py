@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from blockfl.institution.encoder import BoundedEncoder
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
-from blockfl.protocol.records import Round, TaskSpec, Update
+from blockfl.protocol.records import Round, Update
+from blockfl.protocol.task import TaskSpec
 from support.scenario import TASK, Scenario, Values, make_spec
 
 Breach = Literal["bound", "tensor", "least norm", "cosine"]

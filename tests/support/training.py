@@ -7,7 +7,7 @@ import numpy as np
 from blockfl.institution.frames import Description, Evaluated, TensorShape, Train, Trained, TrainingProgress
 from blockfl.institution.training import Progress, Training
 from blockfl.institution.vector import Vector
-from blockfl.protocol.records import Manifest
+from blockfl.protocol.manifest import Manifest
 
 
 class NumpyTraining(Training):

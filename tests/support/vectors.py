@@ -14,7 +14,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import TypeAdapter
 
-from blockfl.protocol import economics, place, records
+from blockfl.protocol import place
 from blockfl.protocol import seal as seal_rules
 from blockfl.protocol.aggregation import Sum, apply_sum, decode_randomness
 from blockfl.protocol.blob import split_blob
@@ -46,13 +46,7 @@ Document = dict[str, Any]
 
 def derive_record(given: Document) -> Document:
     """Canonical text → the digest of the record that it decodes to."""
-    record = getattr(records, given["record"]).decode(given["text"].encode())
-    return {"text": record.encode().decode(), "digest": record.record_digest}
-
-
-def derive_credit_record(given: Document) -> Document:
-    """Canonical text → the digest of the record of credits that it decodes to."""
-    record = getattr(economics, given["record"]).decode(given["text"].encode())
+    record = list_record_kinds()[given["record"]].decode(given["text"].encode())
     return {"text": record.encode().decode(), "digest": record.record_digest}
 
 
@@ -241,12 +235,12 @@ def derive_points(given: Document) -> Document:
 
 
 def derive_aggregation(given: Document) -> Document:
-    """Base (float32, little-endian hex), updates, scale and total weight → the sum and the next model."""
+    """Base (float32, little-endian hex), updates, scale and divisor → the sum and the next model."""
     base = np.frombuffer(bytes.fromhex(given["base"]), dtype="<f4").astype(np.float32)
     total = Sum(len(base))
     for values in given["updates"]:
         total.add(np.array(values, dtype=np.int16))
-    model = apply_sum(base, total.values, given["scale"], given["total_weight"])
+    model = apply_sum(base, total.values, given["scale"], given["divisor"])
     return {"sum": total.encode().hex(), "model": model.astype("<f4").tobytes().hex()}
 
 
@@ -290,7 +284,7 @@ def derive_blob(given: Document) -> Document:
 
 DERIVATIONS: Final[dict[str, Callable[[Document], Document]]] = {
     "records": derive_record,
-    "credits": derive_credit_record,
+    "credits": derive_record,
     "keys": derive_key,
     "commitment-sums": derive_commitment_sum,
     "signatures": derive_signature,

@@ -181,16 +181,16 @@ def test_anything_but_a_vector_of_int32_is_no_sum(values: npt.NDArray[np.int32])
 @example((np.array([-0.0], dtype=np.float32), np.array([0], dtype=np.int32)), 0, 1)
 @example((np.zeros(1, dtype=np.float32), np.array([1143768535], dtype=np.int32)), 0, 49)
 def test_the_next_model_is_that_of_the_naive_reference_to_the_bit(
-    inputs: tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]], scale: int, total_weight: int
+    inputs: tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]], scale: int, divisor: int
 ) -> None:
     base, total = inputs
     try:
-        expected = np.array(apply_naively(base.tolist(), total.tolist(), scale, total_weight), dtype=np.float32)
+        expected = np.array(apply_naively(base.tolist(), total.tolist(), scale, divisor), dtype=np.float32)
     except OverflowError:
         with refused(Code.NOT_FINITE):
-            apply_sum(base, total, scale, total_weight)
+            apply_sum(base, total, scale, divisor)
         return
-    model = apply_sum(base, total, scale, total_weight)
+    model = apply_sum(base, total, scale, divisor)
     assert model.dtype == np.float32
     assert (model == expected).all()
 
@@ -240,8 +240,8 @@ def test_other_shapes_and_dtypes_are_refused(base: npt.NDArray[np.float32], tota
         apply_sum(base, total, 0, 1)
 
 
-def test_a_total_weight_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="total weight"):
+def test_a_divisor_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="divisor"):
         apply_sum(np.zeros(1, dtype=np.float32), np.zeros(1, dtype=np.int32), 0, 0)
 
 

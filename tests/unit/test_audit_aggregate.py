@@ -76,7 +76,7 @@ class Federation:
         blob = self.put(numbers.tobytes())
         round_ = await self.scenario.round()
         content = compute_model(
-            self.scenario.spec, self.scenario.initial_model, numbers.tobytes(), 4, round_.scale, round_.total_weight
+            self.scenario.spec, self.scenario.initial_model, numbers.tobytes(), 4, round_.scale, round_.divisor
         )
         self.replace(Aggregate, AGGREGATE, sum=blob)
         self.replace(Model, MODEL, sum=blob, digest=compute_digest(content))

@@ -14,17 +14,9 @@ from blockfl.protocol import place
 from blockfl.protocol.canonical import MAX_INTEGER, Record
 from blockfl.protocol.economics import Settlement, Standing
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
-from blockfl.protocol.records import (
-    CommitteeKey,
-    Consortium,
-    Enrolment,
-    Model,
-    Progress,
-    Round,
-    Task,
-    Withdrawal,
-)
+from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Model, Progress, Round, Withdrawal
 from blockfl.protocol.round import open_round
+from blockfl.protocol.task import Task
 from support.federation import INSTITUTIONS
 from support.paid_task import PaidTask
 from support.recorded_world import (
@@ -152,7 +144,7 @@ FORGERIES: dict[str, tuple[Forgery, str]] = {
     ),
     "updates that were accepted beforehand": (set_fields(FIRST, accepted=("alpha", "beta")), "accepted (alpha, beta)"),
     "another state": (set_fields(FIRST, state="failed"), "state 'failed' (expected 'open')"),
-    "another weight in total": (set_fields(FIRST, total_weight=3), "total_weight 3 (expected 0)"),
+    "another divisor": (set_fields(FIRST, divisor=3), "divisor 3 (expected 0)"),
     **{
         f"another {name}": (
             set_fields(FIRST, **{name: 1_800_000_000_000 + after_ms + 1}),

@@ -111,9 +111,9 @@ def refreeze(accepted: tuple[str, ...], **lists: tuple[str, ...]) -> Callable[[T
     def change(told: Telling) -> None:
         round_ = Round.decode(told[ROUND])
         total = sum(one.weight for one in round_.participants if one.organisation in accepted)
-        edit(Round, ROUND, CLOSED, accepted=accepted, total_weight=total, **lists)(told)
-        edit(Aggregate, AGGREGATE, accepted=accepted, total_weight=total)(told)
-        edit(Model, MODEL, accepted=accepted, total_weight=total)(told)
+        edit(Round, ROUND, CLOSED, accepted=accepted, divisor=total, **lists)(told)
+        edit(Aggregate, AGGREGATE, accepted=accepted, divisor=total)(told)
+        edit(Model, MODEL, accepted=accepted, divisor=total)(told)
 
     return change
 
@@ -199,7 +199,7 @@ FAULTS: dict[str, tuple[Callable[[Telling], None], str]] = {
         edit(Update, UPDATE, state="rejected", code="BFL416"),
         "no accepted update",
     ),
-    "a wrong total weight": (edit(Round, ROUND, CLOSED, total_weight=1), "total_weight 1"),
+    "a wrong divisor": (edit(Round, ROUND, CLOSED, divisor=1), "divisor 1"),
     "a version that skips one": (
         edit(Model, MODEL, version=3),
         "record model/heart/000002: it is the one of model/heart/000003",
@@ -209,7 +209,7 @@ FAULTS: dict[str, tuple[Callable[[Telling], None], str]] = {
     "a sum that nobody attested": (edit(Aggregate, AGGREGATE, state="pending"), "not the one that the committee"),
     "another sum than the attested one": (edit(Model, MODEL, sum=None), "not the one that the committee"),
     "other accepted updates": (edit(Model, MODEL, accepted=INSTITUTIONS[:3]), "different accepted updates"),
-    "another scale": (edit(Model, MODEL, scale=0), "weight or scale"),
+    "another scale": (edit(Model, MODEL, scale=0), "divisor or scale"),
     "a version that too few voted for": (
         edit(Vote, VOTE, digest="f" * 64),
         "version 2 names the votes of coordinator, regulator, for it voted coordinator, needed are 2",

@@ -25,7 +25,7 @@ from blockfl.network.administration import Membership
 from blockfl.network.errors import NetworkError
 from blockfl.network.network import Network
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.records import Training
+from blockfl.protocol.task import Training
 from support.organisation import make_organisation
 
 COMMANDS = [

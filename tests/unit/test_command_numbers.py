@@ -27,8 +27,8 @@ from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import manifest_of
-from blockfl.protocol.records import Training
 from blockfl.protocol.strategy import Adam
+from blockfl.protocol.task import Training
 
 NO_NUMBERS = [
     "",

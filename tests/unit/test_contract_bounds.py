@@ -11,7 +11,8 @@ import pytest
 
 from blockfl.protocol.canonical import MAX_RECORD_BYTES, MAX_RECORD_NAMES
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Blob, Consortium, TaskSpec
+from blockfl.protocol.records import Blob, Consortium
+from blockfl.protocol.task import TaskSpec
 from support.hostile import hostile_calls
 from support.outer_decoders import prepared
 from support.refusal import refused

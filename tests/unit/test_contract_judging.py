@@ -239,7 +239,7 @@ class TestCloseRound:
         assert world.policy("aggregate/heart/000001") == (2, ("coordinator", "regulator", "university"))
         assert world.policy("round/heart/000001") is None
         aggregate = await scenario.aggregate()
-        assert (aggregate.state, aggregate.total_weight, aggregate.sum) == ("pending", 8, None)
+        assert (aggregate.state, aggregate.divisor, aggregate.sum) == ("pending", 8, None)
 
     async def test_again_is_a_success_that_writes_nothing(self) -> None:
         scenario, world = await opened()

@@ -215,7 +215,7 @@ class TestPublishModel:
         assert (model.version, model.round, model.digest) == (1, 1, DIGEST)
         assert (model.summed_by, model.voters) == ("coordinator", ("regulator", "university"))
         assert (model.sum, model.accepted) == ((await scenario.aggregate()).sum, round_.accepted)
-        assert (model.scale, model.total_weight) == (round_.scale, round_.total_weight)
+        assert (model.scale, model.divisor) == (round_.scale, round_.divisor)
         assert (round_.state, (await scenario.progress()).version) == ("published", 1)
 
     @pytest.mark.parametrize("liar", ["coordinator", "regulator", "university"])
@@ -231,11 +231,11 @@ class TestPublishModel:
     async def test_two_members_who_rewrite_the_sum_s_record_change_no_weight(self) -> None:
         scenario, world = await attested()
         aggregate = await scenario.aggregate()
-        forged = aggregate.model_copy(update={"total_weight": 1, "accepted": aggregate.accepted[:1]})
+        forged = aggregate.model_copy(update={"divisor": 1, "accepted": aggregate.accepted[:1]})
         world.force("", "aggregate/heart/000001", forged.encode())
         await scenario.publish(1, scenario.initial_model)
         model, round_ = await scenario.model(1), await scenario.round()
-        assert (model.total_weight, model.accepted) == (round_.total_weight, round_.accepted)
+        assert (model.divisor, model.accepted) == (round_.divisor, round_.accepted)
 
     async def test_the_same_vote_again_writes_nothing_and_another_is_refused(self) -> None:
         scenario, world = await attested()

@@ -10,6 +10,7 @@ import pytest
 from blockfl.protocol import economics, records
 from blockfl.protocol.codes import Code
 from blockfl.protocol.place import model_chunk_key, sealed_chunk_key
+from blockfl.protocol.task import Task
 from support.contract import make_scenario, refused
 from support.scenario import Scenario
 from support.world import Invalid, World
@@ -33,7 +34,7 @@ async def finished() -> tuple[Scenario, World]:
 
 READS: list[tuple[str, list[str], type[Any], int | None]] = [
     ("ReadConsortium", [], records.Consortium, None),
-    ("ReadTask", ["heart"], records.Task, None),
+    ("ReadTask", ["heart"], Task, None),
     ("ListProgress", [], records.Progress, 1),
     ("ReadProgress", ["heart"], records.Progress, None),
     ("ReadRound", ["heart", "1"], records.Round, None),

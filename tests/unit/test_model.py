@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
+from blockfl.protocol.dtype import DTYPES, Dtype
+from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.model import (
     check_finite,
     compute_model_digest,
@@ -22,7 +24,6 @@ from blockfl.protocol.model import (
     manifest_of,
     unflatten,
 )
-from blockfl.protocol.records import Manifest
 from support.refusal import refused, value_or_code
 
 ARRAYS: dict[str, npt.NDArray[np.float32]] = {
@@ -73,6 +74,28 @@ def test_the_safetensors_library_reads_a_model_file(arrays: dict[str, npt.NDArra
     assert set(loaded) == set(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_a_file_holds_tensors_of_several_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    half: Any = "float16"
+    dtype = Dtype(
+        name=half, file_name="F16", width_bytes=2, pack=lambda values: values.astype("<f2"), unpack=_unpack_half
+    )
+    monkeypatch.setitem(DTYPES, half, dtype)
+    kernel, bias, temperature = MANIFEST.tensors
+    mixed = Manifest.model_construct(tensors=(kernel, bias.model_copy(update={"dtype": half}), temperature))
+    values = np.array([0, 1, 2, 3, 4, 5, 0.5, -0.0, 0.1, -3.5], dtype=np.float32)
+    data = encode_model(mixed, values)
+    loaded = safetensors.numpy.load(data)
+    assert {name: str(array.dtype) for name, array in loaded.items()} == {one.name: one.dtype for one in mixed.tensors}
+    expected = np.concatenate([array.ravel().astype(np.float32) for array in (loaded[one] for one in ARRAYS)])
+    np.testing.assert_array_equal(decode_model(mixed, data), expected)
+    with refused(Code.MANIFEST_MISMATCH, f"{len(data)} bytes"):
+        decode_model(MANIFEST, data)
+
+
+def _unpack_half(data: memoryview) -> npt.NDArray[np.float32]:
+    return np.frombuffer(data, dtype="<f2").astype(np.float32)
 
 
 def test_the_layout_is_fixed() -> None:

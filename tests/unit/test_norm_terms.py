@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.codes import Code
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
-from blockfl.protocol.records import Round, TaskSpec, Update
+from blockfl.protocol.records import Round, Update
 from blockfl.protocol.round import close_round, open_round
 from blockfl.protocol.submission import create_update
+from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.terms import (
     adapt_bound,
     choose_bound,

@@ -13,8 +13,8 @@ from blockfl.protocol.aggregation import apply_sum
 from blockfl.protocol.codes import Code
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model, unflatten
 from blockfl.protocol.optimiser import Version, apply_step, compute_layout, decode_version, encode_version
-from blockfl.protocol.records import TaskSpec
 from blockfl.protocol.strategy import Adagrad, Adam, Momentum, Optimiser, Yogi
+from blockfl.protocol.task import TaskSpec
 from reference.optimiser import step_naively
 from support.refusal import refused
 from support.scenario import make_spec

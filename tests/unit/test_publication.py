@@ -76,7 +76,7 @@ class TestThreshold:
             base_digest=ROUND.base_digest,
             sum=SUM,
             scale=ROUND.scale,
-            total_weight=8,
+            divisor=8,
             accepted=INSTITUTIONS,
             summed_by="university",
             voters=("regulator", "university"),

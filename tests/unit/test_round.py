@@ -117,7 +117,7 @@ def test_an_opened_round_freezes_its_terms() -> None:
         NOW_MS + 60_000,
         NOW_MS + 90_000,
     )
-    assert (ROUND.closed_at_ms, ROUND.accepted, ROUND.rejected, ROUND.unjudged, ROUND.absent, ROUND.total_weight) == (
+    assert (ROUND.closed_at_ms, ROUND.accepted, ROUND.rejected, ROUND.unjudged, ROUND.absent, ROUND.divisor) == (
         0, (), (), (), (), 0,
     )  # fmt: skip
     assert Round.decode(ROUND.encode()) == ROUND
@@ -239,7 +239,8 @@ def test_a_round_closes_when_the_naive_reference_says_so(
     assert set(closed.unjudged) == {name for name, state in states.items() if state == "submitted"} - equivocators
     assert set(closed.absent) == set(INSTITUTIONS) - set(states)
     weights = {one.organisation: one.weight for one in ROUND.participants}
-    assert closed.total_weight == sum(weights[name] for name in closed.accepted)
+    weight = sum(weights[name] for name in closed.accepted)
+    assert closed.divisor == (weight if closed.state == "closed" else 0)
     assert closed.state == ("closed" if len(closed.accepted) >= 3 else "failed")
     assert closed.closed_at_ms == now_ms
     assert Round.decode(closed.encode()) == closed
@@ -282,7 +283,7 @@ def test_a_closed_round_has_a_pending_sum_of_the_accepted() -> None:
         round=1,
         state="pending",
         accepted=INSTITUTIONS,
-        total_weight=8,
+        divisor=8,
         sum=None,
         summed_by=None,
         attested_at_ms=0,

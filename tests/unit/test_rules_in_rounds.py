@@ -26,7 +26,7 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.model import decode_model
 from blockfl.protocol.optimiser import decode_version
-from blockfl.protocol.records import Aggregate, Consortium, Member, Model, Round, TaskSpec
+from blockfl.protocol.records import Aggregate, Consortium, Member, Model, Round
 from blockfl.protocol.strategy import (
     FEDAVG,
     Adagrad,
@@ -43,6 +43,7 @@ from blockfl.protocol.strategy import (
     Yogi,
     compute_divisor,
 )
+from blockfl.protocol.task import TaskSpec
 from reference.optimiser import step_naively
 from support.contract import refused
 from support.federation import COMMITTEE, make_consortium
@@ -122,9 +123,7 @@ def step(spec: TaskSpec, vectors: dict[str, tuple[float, ...]], x: list[int], ro
     if spec.optimiser:
         parameters = spec.optimiser.model_dump(mode="json")
     rows = [dict(zip(vectors, row, strict=True)) for row in zip(*vectors.values(), strict=True)]
-    after = [
-        step_naively(parameters, row, one, round_.scale, round_.total_weight) for row, one in zip(rows, x, strict=True)
-    ]
+    after = [step_naively(parameters, row, one, round_.scale, round_.divisor) for row, one in zip(rows, x, strict=True)]
     kept = ("model", *(spec.optimiser.state if spec.optimiser else ()))
     return {name: tuple(row[name] for row in after) for name in kept}
 
@@ -141,7 +140,7 @@ async def test_three_rounds_give_the_naive_references_models_to_everybody(
     for number in (1, 2, 3):
         round_ = await federation.close_round(number)
         weights = sum(part.weight for part in round_.participants)
-        assert round_.total_weight == compute_divisor(spec.aggregation, weights)
+        assert round_.divisor == compute_divisor(spec.aggregation, weights)
         await scenario.attest(number)
         content = await scenario.publish(number, content)
         x = list(struct.unpack("<10i", await scenario.total(number)))
@@ -202,9 +201,9 @@ async def test_with_too_few_accepted_for_the_rule_the_round_fails_and_the_next_o
 @pytest.mark.parametrize(
     ("kind", "key", "changes"),
     [
-        (Round, place.round_key(TASK, 1), {"total_weight": 7}),
-        (Aggregate, place.aggregate_key(TASK, 1), {"total_weight": 7}),
-        (Model, place.model_key(TASK, 1), {"total_weight": 7}),
+        (Round, place.round_key(TASK, 1), {"divisor": 7}),
+        (Aggregate, place.aggregate_key(TASK, 1), {"divisor": 7}),
+        (Model, place.model_key(TASK, 1), {"divisor": 7}),
     ],
 )
 async def test_the_audit_knows_what_a_rule_divides_by(kind: Any, key: str, changes: dict[str, int]) -> None:
@@ -244,7 +243,7 @@ async def test_the_processes_of_committee_and_institutions_run_a_robust_rule_wit
             )
             group.create_task(agent.run())
     published = await scenario.model(2)
-    assert (published.accepted, published.total_weight) == (SITES, 3)
+    assert (published.accepted, published.divisor) == (SITES, 3)
     reports = await hub.ledger("alpha").list_metrics(TASK, 2)
     assert {one.organisation: one.model_digest for one in reports} == dict.fromkeys(SITES, published.digest)
     content = ModelStore(tmp_path / "omega" / "models").fetch(published.digest)

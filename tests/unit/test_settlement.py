@@ -33,7 +33,7 @@ from support.refusal import refused
 FEDERATION = make_federation()
 HEADER = FEDERATION.update("alpha", np.zeros(FEDERATION.dimension, np.int16))[0]
 MODEL = Model(
-    task="heart", version=2, round=1, digest="a" * 64, base_digest="b" * 64, sum=None, scale=0, total_weight=3,
+    task="heart", version=2, round=1, digest="a" * 64, base_digest="b" * 64, sum=None, scale=0, divisor=3,
     accepted=(), summed_by="coordinator", voters=("coordinator", "regulator"), published_at_ms=NOW_MS + 100_000,
 )  # fmt: skip
 BASE = MODEL.model_copy(update={"version": 1, "digest": "b" * 64})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from blockfl.protocol.records import MAX_DIMENSION
+from blockfl.protocol.manifest import MAX_DIMENSION
 from blockfl.protocol.terms import compute_bounds, compute_scale, compute_weights
 from reference.terms import compute_linf_squared_naively, compute_weight_naively, fits_int16, root_floor
 

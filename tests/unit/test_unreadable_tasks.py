@@ -113,7 +113,7 @@ async def test_the_audit_names_everything_that_is_wrong_in_several_tasks(hub: Wo
     ledger, key = hub.ledger("alpha"), place.model_key(TASK, 1)
     model = await ledger.read_model(TASK, 1)
     hub.world.force("", key, model.model_copy(update={"scale": -7}).encode())
-    with pytest.raises(VerificationError, match=r"record task/evil: .*; task heart, version 1: weight or scale"):
+    with pytest.raises(VerificationError, match=r"record task/evil: .*; task heart, version 1: divisor or scale"):
         await verify_records(ledger, history_of(hub), lambda line: None)
 
 

@@ -22,10 +22,11 @@ from blockfl.protocol.judging import Judgement, judge_update, open_accepted
 from blockfl.protocol.norms import check_bounds, check_rules
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.payload import decode_payload
-from blockfl.protocol.records import Header, Round, SignedHeader, Task, WrappedKey
+from blockfl.protocol.records import Header, Round, SignedHeader, WrappedKey
 from blockfl.protocol.rules import JUDGING, NORMS, NOTHING, SUBMISSION, Rule
 from blockfl.protocol.seal import SealPlace, encode_public_key
 from blockfl.protocol.submission import check_header
+from blockfl.protocol.task import Task
 from reference import seal as naive
 from support.contract import make_scenario, upload_chunk
 from support.federation import ALL_NORMS, COMMITTEE, make_certificate, make_federation

@@ -27,8 +27,9 @@ from blockfl.ledger.transfer import fetch_blob, upload_blob
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Blob, Consortium, Progress, Round, Task, Update
+from blockfl.protocol.records import Blob, Consortium, Progress, Round, Update
 from blockfl.protocol.settlement import compute_scoring_deadline
+from blockfl.protocol.task import Task
 
 _log = logging.getLogger(__name__)
 
@@ -404,7 +405,7 @@ class Aggregator:
         base = await obtain_model(self._ledger, self._store, task, round_.base_version)
         total = await fetch_blob(self._ledger, name, attested)
         content = await asyncio.to_thread(
-            compute_model, task.spec, base, total, len(round_.accepted), round_.scale, round_.total_weight
+            compute_model, task.spec, base, total, len(round_.accepted), round_.scale, round_.divisor
         )
         self._store.put(content)
         digest = compute_digest(content)

@@ -14,7 +14,8 @@ from blockfl.protocol.combination import combine, drive_async
 from blockfl.protocol.judging import open_accepted
 from blockfl.protocol.opening import Opening
 from blockfl.protocol.payload import Values
-from blockfl.protocol.records import Round, SignedHeader, TaskSpec
+from blockfl.protocol.records import Round, SignedHeader
+from blockfl.protocol.task import TaskSpec
 
 Progress = Callable[[str], None]
 

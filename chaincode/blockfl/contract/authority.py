@@ -6,8 +6,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.fabric.identity.signing import Identity
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Consortium, TaskSpec
+from blockfl.protocol.records import Consortium
 from blockfl.protocol.submission import compute_certificate_digest
+from blockfl.protocol.task import TaskSpec
 
 
 def require_member(consortium: Consortium, caller: str) -> None:

@@ -38,7 +38,8 @@ from blockfl.contract.verifier import SumVerifier
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.shim import Context, ContractFault
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Blob, Consortium, Metrics, SignedHeader, TaskSpec
+from blockfl.protocol.records import Blob, Consortium, Metrics, SignedHeader
+from blockfl.protocol.task import TaskSpec
 
 _MAX_TIME_MS: Final = 2**52
 """Far beyond any clock, and far enough from 2^53 that deadlines still fit into a record."""

@@ -8,9 +8,10 @@ from blockfl.protocol import place
 from blockfl.protocol.account import check_amount, grant, keep_pace, release, transfer
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import TREASURY, Account, Credit, Pace, Receipt, Score, Settlement, Standing, Supply
-from blockfl.protocol.records import Consortium, Metrics, Model, Round, TaskSpec, Vote
+from blockfl.protocol.records import Consortium, Metrics, Model, Round, Vote
 from blockfl.protocol.settlement import Facts, check_scoring, check_settling, list_payments, require_economics
 from blockfl.protocol.settlement import settle_round as compute_settlement
+from blockfl.protocol.task import TaskSpec
 
 
 class Credits:

@@ -19,9 +19,10 @@ from blockfl.protocol.economics import KNOWN_SUMS
 from blockfl.protocol.judging import Judgement, judge_update, open_accepted
 from blockfl.protocol.norms import Reference
 from blockfl.protocol.payload import Values
-from blockfl.protocol.records import Blob, Header, Round, TaskSpec
+from blockfl.protocol.records import Blob, Header, Round
 from blockfl.protocol.scoring import Vector, compute_points, decode_update, decode_values
 from blockfl.protocol.seal import open_update
+from blockfl.protocol.task import TaskSpec
 
 
 class Opener:

@@ -11,7 +11,7 @@ from blockfl.protocol import place, publication
 from blockfl.protocol import round as rule
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import judge_missing
-from blockfl.protocol.records import Blob, Equivocation, Metrics, Round, SignedHeader, TaskSpec
+from blockfl.protocol.records import Blob, Equivocation, Metrics, Round, SignedHeader
 from blockfl.protocol.submission import (
     check_header,
     create_commitment,
@@ -19,6 +19,7 @@ from blockfl.protocol.submission import (
     create_update,
     verify_header_signature,
 )
+from blockfl.protocol.task import TaskSpec
 
 
 class Rounds:

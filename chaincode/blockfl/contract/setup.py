@@ -14,8 +14,9 @@ from blockfl.contract.state import State
 from blockfl.protocol import place
 from blockfl.protocol import round as rule
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Task, TaskSpec
+from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment
 from blockfl.protocol.seal import check_public_key
+from blockfl.protocol.task import Task, TaskSpec
 
 
 class Setup:

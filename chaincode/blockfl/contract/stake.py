@@ -5,8 +5,9 @@ from blockfl.protocol import place
 from blockfl.protocol.account import compute_required_stake, create_standing, lock
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Account, Economics, Settlement, Standing
-from blockfl.protocol.records import Enrolment, Round, TaskSpec
+from blockfl.protocol.records import Enrolment, Round
 from blockfl.protocol.reputation import has_stake, list_eligible
+from blockfl.protocol.task import TaskSpec
 
 
 async def find_account(state: State, organisation: str) -> Account:

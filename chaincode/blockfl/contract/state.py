@@ -20,11 +20,10 @@ from blockfl.protocol.records import (
     Progress,
     Round,
     SignedHeader,
-    Task,
-    TaskSpec,
     Update,
     Vote,
 )
+from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.terms import list_recent_versions
 
 R = TypeVar("R", bound=Record)

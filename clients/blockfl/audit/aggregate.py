@@ -14,8 +14,9 @@ from blockfl.ledger.evidence import fetch_evidence
 from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
-from blockfl.protocol.records import Aggregate, Blob, Round, Task
+from blockfl.protocol.records import Aggregate, Blob, Round
 from blockfl.protocol.submission import check_header, verify_header_signature
+from blockfl.protocol.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ async def _read_sum(ledger: Ledger, round_: Round, aggregate: Aggregate) -> Blob
     where = f"task {round_.task}, round {round_.round}"
     if aggregate.sum is None:
         raise LedgerError(f"{where}: its sum is not attested yet, ask again later")
-    if (aggregate.accepted, aggregate.total_weight) != (round_.accepted, round_.total_weight):
+    if (aggregate.accepted, aggregate.divisor) != (round_.accepted, round_.divisor):
         raise VerificationError(f"{where}: the sum is not one of the updates that the round accepted")
     if round_.state == "published":
         model = await ledger.read_model(round_.task, round_.base_version + 1)

@@ -10,9 +10,10 @@ from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
 from blockfl.protocol import place
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.records import Consortium, Equivocation, Round, SignedHeader, Task, Update
+from blockfl.protocol.records import Consortium, Equivocation, Round, SignedHeader, Update
 from blockfl.protocol.round import close_round
 from blockfl.protocol.submission import check_header, verify_header_signature
+from blockfl.protocol.task import Task
 
 _LISTS = ("accepted", "rejected", "unjudged", "absent")
 

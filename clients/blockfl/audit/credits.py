@@ -16,8 +16,9 @@ from blockfl.protocol.economics import (
     Standing,
     Supply,
 )
-from blockfl.protocol.records import Consortium, Equivocation, Metrics, Model, Round, Task, Update, Vote
+from blockfl.protocol.records import Consortium, Equivocation, Metrics, Model, Round, Update, Vote
 from blockfl.protocol.settlement import Facts, list_payments, require_economics, settle_round
+from blockfl.protocol.task import Task
 
 
 def verify_supply(history: History) -> None:

@@ -32,11 +32,11 @@ from blockfl.protocol.records import (
     Progress,
     Round,
     SignedHeader,
-    Task,
     Update,
     Vote,
     Withdrawal,
 )
+from blockfl.protocol.task import Task
 
 R = TypeVar("R", bound=Record)
 

@@ -10,9 +10,10 @@ from blockfl.audit.history import History
 from blockfl.protocol import place
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.economics import Standing
-from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Model, Progress, Round, Task, TaskSpec
+from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Model, Progress, Round
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import list_candidates, open_round
+from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.terms import list_recent_versions
 
 

@@ -20,17 +20,8 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.evidence import Evidence, verify_round_sum
 from blockfl.protocol.publication import list_voters
-from blockfl.protocol.records import (
-    Aggregate,
-    Blob,
-    Commitment,
-    Model,
-    Round,
-    SignedHeader,
-    Task,
-    Update,
-    Vote,
-)
+from blockfl.protocol.records import Aggregate, Blob, Commitment, Model, Round, SignedHeader, Update, Vote
+from blockfl.protocol.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +156,8 @@ def _verify_versions(history: History, task: Task, models: list[Model], *, is_op
             raise VerificationError(f"{where}: its sum is not the one that the committee attested")
         if not model.accepted == aggregate.accepted == round_.accepted:
             raise VerificationError(f"{where}: round, sum and version name different accepted updates")
-        if not model.total_weight == aggregate.total_weight == round_.total_weight or model.scale != round_.scale:
-            raise VerificationError(f"{where}: weight or scale is not that of round {model.round}")
+        if not model.divisor == aggregate.divisor == round_.divisor or model.scale != round_.scale:
+            raise VerificationError(f"{where}: divisor or scale is not that of round {model.round}")
         _verify_blob(history, name, model.sum, where)
     if is_opened:
         _verify_blob(history, name, task.spec.initial_model, f"task {name}, initial model")

@@ -13,7 +13,8 @@ from blockfl.audit.records import TaskProof, verify_models, verify_task
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.place import CONSORTIUM
-from blockfl.protocol.records import Consortium, Task
+from blockfl.protocol.records import Consortium
+from blockfl.protocol.task import Task
 
 Progress = Callable[[str], None]
 _EVERY = 100

@@ -10,7 +10,8 @@ from math import isqrt
 from blockfl.ledger.client import Ledger, is_unreadable
 from blockfl.ledger.errors import LedgerError, RefusedError
 from blockfl.protocol.limits import NormRules
-from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, TaskSpec, Update
+from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, Update
+from blockfl.protocol.task import TaskSpec
 
 Row = dict[str, object]
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from blockfl.cli.number import limits_of, make_limits, parse_micro, parse_number, parse_whole
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
-from blockfl.protocol.records import Manifest
+from blockfl.protocol.manifest import Manifest
 
 _ADAPTIVE: Final = ("rounds", "factor", "floor")
 _BOUND: Final = limits_of(TensorBound, "bound_l2_micro")

@@ -27,8 +27,9 @@ from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
 from blockfl.protocol.optimiser import decode_version
-from blockfl.protocol.records import MINIMUM_ACCEPTED, Consortium, Deadlines, TaskSpec, Training
+from blockfl.protocol.records import Consortium
 from blockfl.protocol.strategy import FEDAVG
+from blockfl.protocol.task import MINIMUM_ACCEPTED, Deadlines, TaskSpec, Training
 
 _AMPLE_SUBMIT_S = 120
 app = typer.Typer(no_args_is_help=True)

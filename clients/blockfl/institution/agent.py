@@ -35,8 +35,9 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, RefusedError
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Consortium, Participant, Progress, Round, Task
+from blockfl.protocol.records import Consortium, Participant, Progress, Round
 from blockfl.protocol.submission import compute_certificate_digest
+from blockfl.protocol.task import Task
 
 _FIRST_IDLE_S, _IDLE_S = 0.25, 5.0
 """Events wake the work; it also looks by itself, soon after the start, when the stream of events is not there yet."""

@@ -27,8 +27,9 @@ from blockfl.ledger.transfer import upload_update
 from blockfl.protocol.codes import Code
 from blockfl.protocol.model import check_finite
 from blockfl.protocol.payload import SEED_BYTES, Values
-from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader, Task
+from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader
 from blockfl.protocol.submission import compose_update, sign_header
+from blockfl.protocol.task import Task
 
 R = TypeVar("R")
 

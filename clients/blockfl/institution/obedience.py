@@ -15,8 +15,9 @@ from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.limits import RoundNorms
 from blockfl.protocol.norms import Norms, Reference, check_rules, compute_dot, compute_norms, compute_square
 from blockfl.protocol.payload import Values
-from blockfl.protocol.records import Participant, Round, Task
+from blockfl.protocol.records import Participant, Round
 from blockfl.protocol.scoring import decode_values
+from blockfl.protocol.task import Task
 
 
 async def check_obeyed(ledger: Ledger, task: Task, round_: Round, part: Participant, values: Values) -> None:

@@ -7,7 +7,9 @@ from blockfl.fabric.identity.signing import Signer, check_not_expired
 from blockfl.institution.errors import SettingsError
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Consortium, Manifest, Task
+from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.records import Consortium
+from blockfl.protocol.task import Task
 
 _FINAL_STATUSES = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 _FINAL_WORDS = ("access denied", "creator org unknown", "certificate has expired", "not a member")

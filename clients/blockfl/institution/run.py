@@ -18,8 +18,8 @@ from blockfl.institution.training import Training, TrainingProcess, Workload, ma
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
+from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.model import encode_model
-from blockfl.protocol.records import Manifest
 
 _LOCK: Final = "lock"
 OUTBOX: Final = "outbox"

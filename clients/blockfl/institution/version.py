@@ -18,7 +18,8 @@ from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.optimiser import decode_version
-from blockfl.protocol.records import Metrics, Model, Progress, Task
+from blockfl.protocol.records import Metrics, Model, Progress
+from blockfl.protocol.task import Task
 
 _MAX_LOSS_MICRO = 10**15
 
@@ -112,7 +113,7 @@ class Versions:
             return False
         total = await fetch_blob(self._ledger, record.task, record.sum)
         content = await asyncio.to_thread(
-            compute_model, task.spec, base, total, len(record.accepted), record.scale, record.total_weight
+            compute_model, task.spec, base, total, len(record.accepted), record.scale, record.divisor
         )
         digest = compute_digest(content)
         if digest == record.digest:

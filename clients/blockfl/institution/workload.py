@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from blockfl.institution.errors import SettingsError, TrainingError
 from blockfl.institution.frames import Description
-from blockfl.protocol.records import Manifest, Tensor
+from blockfl.protocol.manifest import Manifest, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from blockfl.protocol import records
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Account, Receipt, Reversal, Score, Settlement, Standing, Supply
+from blockfl.protocol.task import Task, TaskSpec
 
 R = TypeVar("R", bound=Record)
 
@@ -78,7 +79,7 @@ class Ledger:
         """Withdraw a certificate of the organisation's own (SHA-256 of its DER), for good."""
         return await self.submit("WithdrawCertificate", digest)
 
-    async def create_task(self, spec: records.TaskSpec) -> Committed:
+    async def create_task(self, spec: TaskSpec) -> Committed:
         """Create a task (coordinator)."""
         return await self.submit("CreateTask", spec.encode())
 
@@ -223,9 +224,9 @@ class Ledger:
         """Return the registered consortium."""
         return await self._read(records.Consortium, "ReadConsortium")
 
-    async def read_task(self, task: str) -> records.Task:
+    async def read_task(self, task: str) -> Task:
         """Return a task."""
-        return await self._read(records.Task, "ReadTask", task)
+        return await self._read(Task, "ReadTask", task)
 
     async def list_progress(self) -> tuple[records.Progress, ...]:
         """Return where every task stands, by name; what a task is, ``read_task`` says."""

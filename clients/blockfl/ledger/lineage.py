@@ -17,8 +17,9 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
 from blockfl.protocol.optimiser import apply_step, decode_version, encode_version
-from blockfl.protocol.records import Model, Task, TaskSpec
+from blockfl.protocol.records import Model
 from blockfl.protocol.strategy import FedAvg
+from blockfl.protocol.task import Task, TaskSpec
 
 
 async def obtain_model(
@@ -77,7 +78,7 @@ def derive_model(spec: TaskSpec, base: bytes, total: bytes, model: Model) -> byt
     Raises:
         ProtocolError: BFL503 when the digest is not the published one.
     """
-    content = compute_model(spec, base, total, len(model.accepted), model.scale, model.total_weight)
+    content = compute_model(spec, base, total, len(model.accepted), model.scale, model.divisor)
     digest = compute_digest(content)
     if digest != model.digest:
         raise ProtocolError(
@@ -88,8 +89,8 @@ def derive_model(spec: TaskSpec, base: bytes, total: bytes, model: Model) -> byt
     return content
 
 
-def compute_model(spec: TaskSpec, base: bytes, total: bytes, count: int, scale: int, total_weight: int) -> bytes:
-    """Return the new version's file: the base, moved by the mean X · 2^−scale / total weight as the optimiser says.
+def compute_model(spec: TaskSpec, base: bytes, total: bytes, count: int, scale: int, divisor: int) -> bytes:
+    """Return the new version's file: the base, moved by the mean X · 2^−scale / divisor as the optimiser says.
 
     Args:
         spec: The task's.
@@ -97,13 +98,13 @@ def compute_model(spec: TaskSpec, base: bytes, total: bytes, count: int, scale: 
         total: The encoded X that the rule made of ``count`` updates.
         count: Number of accepted updates.
         scale: The round's scale.
-        total_weight: What X is divided by, for fedavg Σω over the accepted updates.
+        divisor: What X is divided by, for fedavg Σω over the accepted updates.
 
     Raises:
         ProtocolError: BFL501 when the bytes are not such a sum, BFL306 or BFL307 when the base is no model.
     """
     require_ieee_subnormals()
     # A value of any other rule is one of so many updates of weight 1 as X is divided by.
-    most = count if isinstance(spec.aggregation, FedAvg) else total_weight
+    most = count if isinstance(spec.aggregation, FedAvg) else divisor
     x = decode_sum(total, spec.manifest.dimension, most, committed=spec.is_committed)
-    return encode_version(spec, apply_step(spec.optimiser, decode_version(spec, base), x, scale, total_weight))
+    return encode_version(spec, apply_step(spec.optimiser, decode_version(spec, base), x, scale, divisor))

@@ -6,7 +6,7 @@ Elementwise + × ÷ in float64, in a fixed order, no ``pow``; refuses to run whe
 
     total = Sum(dimension, committed=True)
     total.add(values, randomness)
-    model = apply_sum(base, total.values, round_.scale, round_.total_weight)
+    model = apply_sum(base, total.values, round_.scale, round_.divisor)
 
 Source: ``docs/protocol.md``, aggregation.
 """
@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.commitment import MAX_COUNT, RANDOM_POLYNOMIALS, Randomness
+from blockfl.protocol.dtype import Vector
 from blockfl.protocol.payload import MAX_VALUE, Values
 from blockfl.protocol.ring import DEGREE
 
 Total = npt.NDArray[np.int32]
-Vector = npt.NDArray[np.float32]
 
 MAX_UPDATES: Final = MAX_COUNT
 """So many updates, and the randomness of their commitments, fit into int32 without overflow: 65 536."""
@@ -138,14 +138,14 @@ def decode_randomness(data: bytes, dimension: int) -> Total:
     return tail.reshape(RANDOM_POLYNOMIALS, DEGREE)
 
 
-def apply_sum(base: Vector, total: Total, scale: int, total_weight: int) -> Vector:
-    """Return the new model: float32(float64(base) + X·2^−s ÷ Σω), element by element.
+def apply_sum(base: Vector, total: Total, scale: int, divisor: int) -> Vector:
+    """Return the new model: float32(float64(base) + X·2^−s ÷ divisor), element by element.
 
     Args:
         base: float32, shape (d,): the model that the updates started from.
         total: X, int32, shape (d,).
         scale: s of the round.
-        total_weight: Σω of the accepted updates.
+        divisor: of X, for fedavg Σω of the accepted updates.
 
     Returns:
         float32, shape (d,).
@@ -155,7 +155,7 @@ def apply_sum(base: Vector, total: Total, scale: int, total_weight: int) -> Vect
         FloatingPointError: the process flushes subnormal numbers to zero.
     """
     model = np.empty_like(base)
-    for block, step in compute_means(base, total, scale, total_weight):
+    for block, step in compute_means(base, total, scale, divisor):
         step += base[block]
         # A value over the largest float32 becomes infinite here, and is refused below.
         with np.errstate(over="ignore"):
@@ -166,9 +166,9 @@ def apply_sum(base: Vector, total: Total, scale: int, total_weight: int) -> Vect
 
 
 def compute_means(
-    base: Vector, total: Total, scale: int, total_weight: int
+    base: Vector, total: Total, scale: int, divisor: int
 ) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
-    """Yield Δ = X·2^−s ÷ Σω block by block, float64: so that memory does not grow with d.
+    """Yield Δ = X·2^−s ÷ divisor block by block, float64: so that memory does not grow with d.
 
     Args and Raises: as ``apply_sum``.
     """
@@ -179,15 +179,15 @@ def compute_means(
             f"expected float32 and int32 of one shape (d,), got {base.dtype} of {base.shape} "
             f"and {total.dtype} of {total.shape}",
         )
-    if total_weight < 1:
-        raise ValueError(f"expected a total weight of 1 or more, got {total_weight}")
+    if divisor < 1:
+        raise ValueError(f"expected a divisor of 1 or more, got {divisor}")
     unit = np.ldexp(np.float64(1), -scale)
-    divisor = np.float64(total_weight)
+    quotient = np.float64(divisor)
     for start in range(0, base.size, _BLOCK):
         block = slice(start, start + _BLOCK)
         step = total[block].astype(np.float64)
         step *= unit
-        step /= divisor
+        step /= quotient
         yield block, step
 
 

@@ -12,6 +12,7 @@ Source: the safetensors format, https://github.com/huggingface/safetensors; ``do
 
 import json
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,11 @@ import numpy.typing as npt
 
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Manifest, Tensor
-
-Vector = npt.NDArray[np.float32]
+from blockfl.protocol.dtype import DTYPES, Dtype, DtypeName, Vector
+from blockfl.protocol.manifest import Manifest, Tensor
 
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
-_VALUE_BYTES = 4
 _MAX_HEADER_BYTES = 100_000_000
 
 
@@ -33,18 +32,18 @@ def manifest_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Manifest:
     """Return the manifest of named arrays, in their order.
 
     Raises:
-        ProtocolError: BFL306 if one is not float32 or a name or shape is not allowed.
+        ProtocolError: BFL306 if a dtype, name or shape is not allowed.
     """
     tensors = []
-    offset = 0
     for name, array in arrays.items():
-        if array.dtype != np.float32:
+        dtype = next((one for one in DTYPES.values() if array.dtype.name == one.name), None)
+        if dtype is None:
             raise ProtocolError(
                 Code.MANIFEST_MISMATCH,
-                f"tensor {name} is {array.dtype}, expected float32: leave out integer buffers, convert the others",
+                f"tensor {name} is {array.dtype}, expected {', '.join(DTYPES)}: leave out integer buffers, convert the "
+                "others",
             )
-        tensors.append((name, array.shape, offset))
-        offset += array.size
+        tensors.append((name, dtype.name, array.shape))
     return _build_manifest(tensors)
 
 
@@ -65,10 +64,11 @@ def flatten(manifest: Manifest, arrays: Mapping[str, npt.NDArray[Any]]) -> Vecto
     vector = np.empty(manifest.dimension, dtype=np.float32)
     for tensor in manifest.tensors:
         array = arrays[tensor.name]
-        if array.dtype != np.float32 or array.shape != tensor.shape:
+        if array.dtype.name != tensor.dtype or array.shape != tensor.shape:
             raise ProtocolError(
                 Code.MANIFEST_MISMATCH,
-                f"tensor {tensor.name}: expected float32 of shape {tensor.shape}, got {array.dtype} of {array.shape}",
+                f"tensor {tensor.name}: expected {tensor.dtype} of shape {tensor.shape}, got {array.dtype} of "
+                f"{array.shape}",
             )
         vector[tensor.offset : tensor.offset + tensor.size] = array.reshape(-1)
     check_finite(manifest, vector)
@@ -110,7 +110,8 @@ def encode_model(manifest: Manifest, vector: Vector) -> bytes:
     """
     _check_vector(manifest, vector)
     check_finite(manifest, vector)
-    return _encode_header(manifest) + vector.astype("<f4", copy=False).tobytes()
+    parts = [dtype.pack(vector[part]).data.cast("B") for dtype, part in _list_runs(manifest)]
+    return b"".join([_encode_header(manifest), *parts])
 
 
 def decode_model(manifest: Manifest, data: bytes) -> Vector:
@@ -120,14 +121,14 @@ def decode_model(manifest: Manifest, data: bytes) -> Vector:
         ProtocolError: BFL306 if the bytes are not this manifest's one layout; BFL307 for NaN or infinity.
     """
     header = _encode_header(manifest)
-    expected = len(header) + _VALUE_BYTES * manifest.dimension
+    expected = len(header) + _compute_values_bytes(manifest)
     if len(data) != expected or data[: len(header)] != header:
         raise ProtocolError(
             Code.MANIFEST_MISMATCH,
             f"expected a model file of {expected} bytes with the header of the task's manifest, got {len(data)} bytes "
             "with another: encode the model with its manifest",
         )
-    vector = np.frombuffer(data, dtype="<f4", offset=len(header)).astype(np.float32, copy=False)
+    vector = _unpack(manifest, memoryview(data)[len(header) :])
     vector.flags.writeable = False
     check_finite(manifest, vector)
     return vector
@@ -146,14 +147,13 @@ def decode_manifest(data: bytes) -> Manifest:
         )
     try:
         entries = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + size])
-        tensors = [
-            (name, tuple(entry["shape"]), entry["data_offsets"][0] // _VALUE_BYTES) for name, entry in entries.items()
-        ]
+        names: dict[str, DtypeName] = {one.file_name: one.name for one in DTYPES.values()}
+        tensors = [(name, names[entry["dtype"]], tuple(entry["shape"])) for name, entry in entries.items()]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ProtocolError(Code.MANIFEST_MISMATCH, "expected a safetensors header, got something else") from error
     manifest = _build_manifest(tensors)
     header = _encode_header(manifest)
-    if data[: len(header)] != header or len(data) != len(header) + _VALUE_BYTES * manifest.dimension:
+    if data[: len(header)] != header or len(data) != len(header) + _compute_values_bytes(manifest):
         raise ProtocolError(
             Code.MANIFEST_MISMATCH,
             "the model file is not in the one layout: encode the model with its manifest",
@@ -166,27 +166,50 @@ def compute_model_digest(data: bytes) -> str:
     return compute_digest(data)
 
 
+def _list_runs(manifest: Manifest) -> list[tuple[Dtype, slice]]:
+    """Return the places of tensors of one dtype that stand beside each other, in their order."""
+    runs = []
+    start = 0
+    for name, tensors in groupby(manifest.tensors, key=lambda one: one.dtype):
+        stop = start + sum(one.size for one in tensors)
+        runs.append((DTYPES[name], slice(start, stop)))
+        start = stop
+    return runs
+
+
+def _compute_values_bytes(manifest: Manifest) -> int:
+    return sum(DTYPES[one.dtype].width_bytes * one.size for one in manifest.tensors)
+
+
+def _unpack(manifest: Manifest, data: memoryview) -> Vector:
+    """Return the values in the bytes behind a model file's header."""
+    parts = []
+    for dtype, part in _list_runs(manifest):
+        size_bytes = dtype.width_bytes * (part.stop - part.start)
+        parts.append(dtype.unpack(data[:size_bytes]))
+        data = data[size_bytes:]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def _encode_header(manifest: Manifest) -> bytes:
-    entries = {
-        tensor.name: {
-            "dtype": "F32",
-            "shape": list(tensor.shape),
-            "data_offsets": [_VALUE_BYTES * tensor.offset, _VALUE_BYTES * (tensor.offset + tensor.size)],
-        }
-        for tensor in manifest.tensors
-    }
+    entries, start = {}, 0
+    for tensor in manifest.tensors:
+        dtype = DTYPES[tensor.dtype]
+        stop = start + dtype.width_bytes * tensor.size
+        entries[tensor.name] = {"dtype": dtype.file_name, "shape": list(tensor.shape), "data_offsets": [start, stop]}
+        start = stop
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
 
-def _build_manifest(tensors: list[tuple[str, tuple[int, ...], int]]) -> Manifest:
+def _build_manifest(described: list[tuple[str, DtypeName, tuple[int, ...]]]) -> Manifest:
+    tensors, offset = [], 0
     try:
-        return Manifest(
-            tensors=tuple(
-                Tensor(name=name, dtype="float32", shape=shape, offset=offset) for name, shape, offset in tensors
-            )
-        )
+        for name, dtype, shape in described:
+            tensors.append(Tensor(name=name, dtype=dtype, shape=shape, offset=offset))
+            offset += tensors[-1].size
+        return Manifest(tensors=tuple(tensors))
     except ValueError as error:
         raise ProtocolError(Code.MANIFEST_MISMATCH, f"the tensors are not ones of a model: {error}") from error
 

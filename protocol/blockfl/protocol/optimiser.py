@@ -5,7 +5,7 @@ version 0 holds the model's tensors alone; every later one has, behind them, one
 state. So the state is under the version's digest, and whoever trains gets the model's tensors and nothing else.
 
     base = decode_version(spec, base_file)
-    data = encode_version(spec, apply_step(spec.optimiser, base, total, round_.scale, round_.total_weight))
+    data = encode_version(spec, apply_step(spec.optimiser, base, total, round_.scale, round_.divisor))
 
 Elementwise + − × ÷ √ in float64, each rounded once, in the order that is written here; no ``pow``.
 
@@ -19,11 +19,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from blockfl.protocol.aggregation import Total, Vector, apply_sum, compute_means
+from blockfl.protocol.aggregation import Total, apply_sum, compute_means
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.dtype import Vector
+from blockfl.protocol.manifest import Manifest, Tensor
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
-from blockfl.protocol.records import Manifest, TaskSpec, Tensor
 from blockfl.protocol.strategy import MICRO, Adagrad, Adam, Momentum, Optimiser, Yogi, name_state_tensor
+from blockfl.protocol.task import TaskSpec
 
 _Doubles = npt.NDArray[np.float64]
 _Block = dict[str, _Doubles]

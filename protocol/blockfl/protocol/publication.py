@@ -91,7 +91,7 @@ def publish_round(
         base_digest=round_.base_digest,
         sum=aggregate.sum,
         scale=round_.scale,
-        total_weight=round_.total_weight,
+        divisor=round_.divisor,
         accepted=round_.accepted,
         summed_by=aggregate.summed_by,
         voters=voters,

@@ -26,11 +26,10 @@ from blockfl.protocol.records import (
     Progress,
     Recipient,
     Round,
-    Task,
-    TaskSpec,
     Update,
 )
 from blockfl.protocol.strategy import FEDAVG, Aggregation, compute_divisor
+from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.terms import choose_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
 
 
@@ -67,7 +66,7 @@ def create_task(spec: TaskSpec, creator: str, now_ms: int) -> tuple[Task, Progre
         base_digest=None,
         sum=None,
         scale=0,
-        total_weight=0,
+        divisor=0,
         accepted=(),
         summed_by=creator,
         voters=(),
@@ -166,7 +165,7 @@ def open_round(
         rejected=(),
         unjudged=(),
         absent=(),
-        total_weight=0,
+        divisor=0,
     )
 
 
@@ -243,7 +242,7 @@ def close_round(
         equivocators: organisations that signed two different headers; they are never accepted.
         minimum_accepted: of the task, never below what its rule needs.
         now_ms: the transaction's time.
-        aggregation: the task's rule; what it divides by is the closed round's total weight.
+        aggregation: the task's rule, which gives a closed round its divisor; a failed round has none, 0.
 
     Raises:
         ProtocolError: BFL104 if it is not open; BFL106 if somebody may still submit, or a submitted update is
@@ -264,7 +263,7 @@ def close_round(
     accepted = tuple(
         name for name in names if name in updates and updates[name].state == "accepted" and name not in equivocators
     )
-    total_weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
+    weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
     is_closed = len(accepted) >= minimum_accepted
     # Whoever closes late leaves as much time to publish as whoever closes in time.
     delay_ms = max(0, now_ms - round_.judge_deadline_ms)
@@ -278,7 +277,7 @@ def close_round(
             "rejected": tuple(name for name in names if name not in (*accepted, *undecided, *absent)),
             "unjudged": tuple(undecided),
             "absent": tuple(absent),
-            "total_weight": compute_divisor(aggregation, total_weight) if is_closed else total_weight,
+            "divisor": compute_divisor(aggregation, weight) if is_closed else 0,
             "norms": _with_typical(round_, updates, accepted),
         }
     )
@@ -307,7 +306,7 @@ def create_aggregate(round_: Round) -> Aggregate:
         round=round_.round,
         state="pending",
         accepted=round_.accepted,
-        total_weight=round_.total_weight,
+        divisor=round_.divisor,
         sum=None,
         summed_by=None,
         attested_at_ms=0,

@@ -18,8 +18,9 @@ from typing import Final
 from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Economics, Outcome, Payment, Score, Settlement, Standing, Verdict
-from blockfl.protocol.records import Metrics, Model, Organisations, Participant, Round, TaskSpec, Update, Vote
+from blockfl.protocol.records import Metrics, Model, Organisations, Participant, Round, Update, Vote
 from blockfl.protocol.reputation import compute_reputation, suspend
+from blockfl.protocol.task import TaskSpec
 
 _MAX_DEBT: Final = 5_000
 _NORM: Final = frozenset(

@@ -98,24 +98,24 @@ def compares_updates(rule: Aggregation) -> bool:
     return isinstance(rule, Median | TrimmedMean | Krum | MultiKrum)
 
 
-def compute_divisor(rule: Aggregation, total_weight: int) -> int:
+def compute_divisor(rule: Aggregation, weight: int) -> int:
     """Return what X is divided by: how many values are in it.
 
     Args:
         rule: of the task.
-        total_weight: Σω of the accepted updates; their number for every rule but fedavg.
+        weight: Σω of the accepted updates; their number for every rule but fedavg.
     """
     match rule:
         case Median():
             return 2
         case TrimmedMean(trim=trim):
-            return total_weight - 2 * trim
+            return weight - 2 * trim
         case Krum():
             return 1
         case MultiKrum(selected=selected):
             return selected
         case _:
-            return total_weight
+            return weight
 
 
 class Momentum(Record):

@@ -35,10 +35,10 @@ from blockfl.protocol.records import (
     Participant,
     Round,
     SignedHeader,
-    Task,
     Update,
 )
 from blockfl.protocol.seal import Sealed, SealPlace, compute_chunk_count, seal
+from blockfl.protocol.task import Task
 
 PREFIX: Final = b"BLOCKFL-UPDATE-V1\0"
 _ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551

@@ -16,7 +16,7 @@ from typing import Final
 
 from blockfl.protocol.limits import AdaptiveBound, RoundNorms, TensorLimit
 from blockfl.protocol.payload import MAX_VALUE
-from blockfl.protocol.records import TaskSpec
+from blockfl.protocol.task import TaskSpec
 
 SPREAD_SQUARED: Final = 4096
 """No value may exceed 64 times what it would be if all were equal: (64·B/√d)² = 4096·B²/d."""

@@ -1,0 +1,226 @@
+"""What a task is: the specification that the coordinator proposes, and what makes one impossible.
+
+A specification is checked when it is made, so that no round can meet a rule that it cannot follow.
+
+Source: ``docs/protocol.md``, records.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from blockfl.protocol.canonical import Digest, MspId, Name, Natural, Positive, Record
+from blockfl.protocol.economics import KNOWN_SUMS, Economics
+from blockfl.protocol.limits import NormRules
+from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS, Manifest
+from blockfl.protocol.records import Blob, Organisations, Text, check_ascending
+from blockfl.protocol.strategy import (
+    Aggregation,
+    FedAvg,
+    NormClippedMean,
+    Optimiser,
+    compares_updates,
+    compute_least_updates,
+    multiplies_updates,
+    name_state_tensor,
+)
+
+MINIMUM_ACCEPTED = 3
+"""Below three accepted updates the sum would expose an individual one."""
+MAX_COMMITTED_DIMENSION = 2**26
+"""Beyond that, verifying a sum by commitments would keep every contract service busy for too long."""
+MAX_COMPARED_VALUES = 2**29
+"""Beyond that, a rule that compares updates, or a score, would open each of them too often, and keep contract services
+busy for too long: 11 institutions with 48 million parameters."""
+MAX_PRODUCTS = 2**34
+"""Beyond that, the dot products of the vectors that Krum or a score compares keep contract services busy for too long:
+the squared number of vectors, times the dimension."""
+MAX_COMPARED_UPDATES = 1000
+"""The most institutions of a task with a rule that compares updates with each other."""
+MAX_SCORED_INSTITUTIONS = 100
+"""The most institutions of a task with economics: with twice as many, a score takes ten times as long."""
+
+
+def check_rules(rules: NormRules, manifest: Manifest, bound_l2_micro: int) -> None:
+    """Check that updates of these tensors can obey the norm rules.
+
+    Raises:
+        ValueError: they cannot, or a rule would never bind.
+    """
+    place = {tensor.name: index for index, tensor in enumerate(manifest.tensors)}
+    for one in rules.tensors:
+        if one.tensor not in place:
+            raise ValueError(f"norms: the model has no tensor {one.tensor!r}: choose among {', '.join(place)}"[:400])
+        if one.bound_l2_micro > bound_l2_micro:
+            raise ValueError(
+                f"norms: the bound {one.bound_l2_micro} of tensor {one.tensor} is over that of the whole update, "
+                f"{bound_l2_micro}, and would never bind"
+            )
+    order = [place[one.tensor] for one in rules.tensors]
+    if order != sorted(set(order)):
+        raise ValueError("norms: tensors must be in the model's order, each once")
+    lowest = rules.adaptive.floor_l2_micro if rules.adaptive else bound_l2_micro
+    if lowest > bound_l2_micro:
+        raise ValueError(f"norms: the adaptive bound's floor {lowest} is over the task's bound {bound_l2_micro}")
+    if 2 * rules.minimum_l2_micro > lowest:
+        raise ValueError(
+            f"norms: the least norm {rules.minimum_l2_micro} must be at most half the lowest bound, {lowest}"
+        )
+    room = sum(one.bound_l2_micro**2 for one in rules.tensors)
+    if len(order) == len(place) and 4 * rules.minimum_l2_micro**2 > room:
+        raise ValueError(f"norms: the tensors' bounds leave no room for the least norm {rules.minimum_l2_micro}")
+
+
+class Deadlines(Record):
+    """Seconds from a round's opening to the end of submitting, from there to the end of judging, and from there (or
+    from the close, if that is later) to when a round without a model may be abandoned."""
+
+    submit_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
+    judge_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
+    publish_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
+
+
+class Training(Record):
+    """What each institution does with the base model in a round. ``learning_rate_micro`` 0: the model's own."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=1, le=2**20)]
+    learning_rate_micro: Annotated[int, Field(ge=0, le=10**9)]
+
+
+class TaskSpec(Record):
+    """What the coordinator proposes: one federated activity.
+
+    ``bound_l2_micro`` is the bound B on an update's L2 norm in millionths; ``weight_cap`` the largest integer weight;
+    ``samples_cap`` the most samples that count; ``norms`` are further rules about norms. ``check`` says who checks a
+    sum: with ``commitment`` every organisation against the accepted updates' commitments, with ``recompute`` the
+    committee, which opens these updates again.
+    Rules other than fedavg are recomputed, and every update has weight 1.
+    """
+
+    task: Name
+    title: Text
+    manifest: Manifest
+    initial_model: Blob
+    encoding: Literal["int16"]
+    aggregation: Aggregation
+    optimiser: Annotated[Optimiser | None, Field(exclude_if=lambda optimiser: optimiser is None)] = None
+    check: Literal["commitment", "recompute"]
+    aggregator: MspId
+    institutions: Annotated[Organisations, Field(min_length=MINIMUM_ACCEPTED)]
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    minimum_accepted: Annotated[int, Field(ge=MINIMUM_ACCEPTED, le=10_000)]
+    bound_l2_micro: Annotated[int, Field(ge=1, le=10**15)]
+    weight_cap: Annotated[int, Field(ge=1, le=255)]
+    samples_cap: Positive
+    norms: Annotated[NormRules | None, Field(exclude_if=lambda rules: rules is None)] = None
+    economics: Annotated[Economics | None, Field(exclude_if=lambda policy: policy is None)] = None
+    deadlines: Deadlines
+    training: Training
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether updates come with commitments."""
+        return self.check == "commitment"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_ascending(self.institutions, "institutions")
+        if self.is_committed and self.manifest.dimension > MAX_COMMITTED_DIMENSION:
+            raise ValueError(
+                f"commitments are for up to {MAX_COMMITTED_DIMENSION} parameters, the model has "
+                f"{self.manifest.dimension}: choose the check recompute"
+            )
+        if self.minimum_accepted > len(self.institutions):
+            raise ValueError(
+                f"minimum_accepted {self.minimum_accepted} is more than {len(self.institutions)} institutions"
+            )
+        if not isinstance(self.aggregation, FedAvg):
+            self._check_rule()
+        if self.economics:
+            self._check_scores()
+        if self.optimiser:
+            self._check_optimiser(self.optimiser)
+        if self.norms:
+            check_rules(self.norms, self.manifest, self.bound_l2_micro)
+        return self
+
+    def _check_scores(self) -> None:
+        count, dimension = len(self.institutions), self.manifest.dimension
+        if count > MAX_SCORED_INSTITUTIONS:
+            raise ValueError(
+                f"scores are for up to {MAX_SCORED_INSTITUTIONS} institutions, got {count}: "
+                "choose fewer, or no economics"
+            )
+        compared = (count + KNOWN_SUMS) * dimension
+        if compared > MAX_COMPARED_VALUES:
+            raise ValueError(
+                f"scoring compares up to {MAX_COMPARED_VALUES} values, {count} institutions and "
+                f"{KNOWN_SUMS} earlier sums make {compared}: choose a smaller model, or no economics"
+            )
+        products = (count + KNOWN_SUMS) * compared
+        if products > MAX_PRODUCTS:
+            raise ValueError(
+                f"scoring multiplies up to {MAX_PRODUCTS} pairs of values, {count} institutions and "
+                f"{KNOWN_SUMS} earlier sums make {products}: choose fewer institutions, "
+                "a smaller model, or no economics"
+            )
+
+    def _check_rule(self) -> None:
+        rule = self.aggregation
+        if self.is_committed:
+            raise ValueError(f"the sums of {rule.rule} are no sums of updates: choose the check recompute")
+        if self.weight_cap != 1:
+            raise ValueError(f"with {rule.rule} every update counts the same: expected weight_cap 1")
+        least = compute_least_updates(rule)
+        if self.minimum_accepted < least:
+            raise ValueError(
+                f"{rule.rule} with these parameters needs {least} updates, but minimum_accepted is "
+                f"{self.minimum_accepted}: tolerate fewer, or accept more"
+            )
+        values = len(self.institutions) * self.manifest.dimension
+        if compares_updates(rule) and values > MAX_COMPARED_VALUES:
+            raise ValueError(
+                f"{rule.rule} compares up to {MAX_COMPARED_VALUES} values of updates, {len(self.institutions)} "
+                f"institutions make {values}: choose a smaller model, norm_clipped_mean or fedavg"
+            )
+        if multiplies_updates(rule):
+            self._check_products(rule.rule)
+        if isinstance(rule, NormClippedMean) and rule.clip_l2_micro > self.bound_l2_micro:
+            raise ValueError(
+                f"clip_l2_micro {rule.clip_l2_micro} would clip nothing, for bound_l2_micro is {self.bound_l2_micro}"
+            )
+
+    def _check_products(self, rule: str) -> None:
+        count = len(self.institutions)
+        other = "choose trimmed_mean, median or norm_clipped_mean"
+        if count > MAX_COMPARED_UPDATES:
+            raise ValueError(f"{rule} is for up to {MAX_COMPARED_UPDATES} institutions, got {count}: {other}")
+        products = count * count * self.manifest.dimension
+        if products > MAX_PRODUCTS:
+            raise ValueError(
+                f"{rule} multiplies up to {MAX_PRODUCTS} pairs of values, {count} institutions make {products}: "
+                f"{other}, fewer institutions or a smaller model"
+            )
+
+    def _check_optimiser(self, optimiser: Optimiser) -> None:
+        taken = {name_state_tensor(one) for one in optimiser.state} & {one.name for one in self.manifest.tensors}
+        if taken:
+            raise ValueError(
+                f"model files keep the name {min(taken)} for the optimiser's state: rename the model's tensor"
+            )
+        vectors, tensors = 1 + len(optimiser.state), len(self.manifest.tensors) + len(optimiser.state)
+        if vectors * self.manifest.dimension > MAX_DIMENSION or tensors > MAX_TENSORS:
+            raise ValueError(
+                f"the model with the optimiser's state is over {MAX_DIMENSION} values or {MAX_TENSORS} tensors: choose "
+                "an optimiser that keeps less, or none"
+            )
+
+
+class Task(Record):
+    """A task on the ledger, never changed. Key: ``task/<task>``."""
+
+    spec: TaskSpec
+    manifest_digest: Digest
+    created_by: MspId
+    created_at_ms: Natural
