@@ -395,7 +395,7 @@ NOT_CALLED: Final = (
 )
 """Excepted functions, which for that reason no module of the path may name but their own."""
 
-MODELS: Final = ("blockfl.protocol.model", "blockfl.protocol.optimiser", "blockfl.protocol.quantise")
+MODELS: Final = tuple(f"blockfl.protocol.{name}" for name in ("model", "optimiser", "quantise", "statistics"))
 """What computes with floats on purpose, and must not be on the path."""
 
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
+from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundStatistics, TensorBound
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.payload import encode_payload
 from blockfl.protocol.records import (
@@ -218,6 +218,9 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "open round": federation.round,
         "closed round": closed,
         "round with norms": strict.round,
+        "round with statistics": federation.round.model_copy(
+            update={"statistics": RoundStatistics(trained=10, moving=2, limit=8192)}
+        ),
         "header": header,
         "signed header": signed,
         "update": update,

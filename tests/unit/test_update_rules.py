@@ -19,7 +19,7 @@ from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.protocol import judging
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import Judgement, judge_update, open_accepted
-from blockfl.protocol.norms import check_bounds, check_rules
+from blockfl.protocol.norms import check_bounds, check_rules, check_statistics
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.payload import decode_payload
 from blockfl.protocol.records import Header, Round, SignedHeader, WrappedKey
@@ -337,7 +337,7 @@ def test_the_table_of_judging_has_every_rule_in_the_order_in_which_it_is_broken_
 
 
 def test_the_table_of_judging_has_every_code_that_a_verdict_can_have() -> None:
-    steps = (open_accepted, check_bounds, check_rules, judging._check_commitment)
+    steps = (open_accepted, check_bounds, check_statistics, check_rules, judging._check_commitment)
     found = set().union(*(list_refusals(step) for step in steps))
     assert found - set(judging._LOCAL_FAULTS) == {rule.code for rule in JUDGING[1:]}
     assert list_refusals(judge_update) == {*judging._LOCAL_FAULTS, Code.NOT_ENROLLED}

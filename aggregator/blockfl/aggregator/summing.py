@@ -51,7 +51,8 @@ async def compute_round_sum(
         return (await fetch(round_.accepted[index])).values
 
     if not spec.is_committed:
-        combination = combine(spec.aggregation, spec.manifest.dimension, len(round_.accepted), round_.scale)
+        dimension, trained = spec.manifest.dimension, spec.manifest.trained
+        combination = combine(spec.aggregation, dimension, len(round_.accepted), round_.scale, trained=trained)
         return encode_sum(await drive_async(combination, fetch_values))
     total = Sum(spec.manifest.dimension, committed=True)
     for organisation in round_.accepted:

@@ -81,7 +81,7 @@ class Credits:
             return score.encode()
         if await state.find(Settlement, place.settlement_key(task, number)):
             raise ProtocolError(Code.SETTLED, f"round {number} of {task} was settled without points: it gets none")
-        points = await self._opener.compute_points(state, round_, spec.manifest.dimension)
+        points = await self._opener.compute_points(state, round_, spec.manifest)
         credits = tuple(
             Credit(organisation=name, points=one) for name, one in zip(round_.accepted, points, strict=True)
         )

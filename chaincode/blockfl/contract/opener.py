@@ -17,6 +17,7 @@ from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.combination import combine, compare, drive_async
 from blockfl.protocol.economics import KNOWN_SUMS
 from blockfl.protocol.judging import Judgement, judge_update, open_accepted
+from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.norms import Reference
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Blob, Header, Round
@@ -62,18 +63,21 @@ class Opener:
 
         async with self._turn:
             count = len(round_.accepted)
-            combination = combine(spec.aggregation, spec.manifest.dimension, count, round_.scale)
+            combination = combine(
+                spec.aggregation, spec.manifest.dimension, count, round_.scale, trained=spec.manifest.trained
+            )
             return compute_blob(encode_sum(await drive_async(combination, fetch)))
 
-    async def compute_points(self, state: State, round_: Round, dimension: int) -> tuple[int, ...]:
+    async def compute_points(self, state: State, round_: Round, manifest: Manifest) -> tuple[int, ...]:
         """Open the accepted updates again, one after the other, and return the points of each, in their order.
 
-        They are compared with each other and with the last public sums; a bounded part of all is kept at once.
+        Their trained weights are compared with each other and with the last public sums; a bounded part of all is
+        kept at once.
 
         Raises:
             ProtocolError: BFL119, BFL116 or BFL304: this member cannot say.
         """
-        key = self._require_key(round_)
+        key, dimension = self._require_key(round_), manifest.dimension
         models = await state.find_latest_models(round_.task, round_.base_version, KNOWN_SUMS)
         sums = [model.sum for model in models if model.sum]
 
@@ -86,8 +90,8 @@ class Opener:
             return decode_update(payload, dimension)
 
         async with self._turn:
-            comparison = compare(dimension, len(sums) + len(round_.accepted))
-            return compute_points(await drive_async(comparison, fetch), len(sums), dimension)
+            comparison = compare(dimension, len(sums) + len(round_.accepted), trained=manifest.trained)
+            return compute_points(await drive_async(comparison, fetch), len(sums), manifest.trained)
 
     def _require_key(self, round_: Round) -> X25519PrivateKey:
         # Whether it is the round's key shows when the first update is opened.

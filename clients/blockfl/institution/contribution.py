@@ -28,6 +28,7 @@ from blockfl.protocol.codes import Code
 from blockfl.protocol.model import check_finite
 from blockfl.protocol.payload import SEED_BYTES, Values
 from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader
+from blockfl.protocol.statistics import measure_change
 from blockfl.protocol.submission import compose_update, sign_header
 from blockfl.protocol.task import Task
 
@@ -177,7 +178,7 @@ class Contribution:
 
     def _encode(self, task: Task, round_: Round, part: Participant, base: Vector, trained: Vector) -> Values:
         check_finite(task.spec.manifest, trained)
-        return self._encoder.encode(trained - base, round_, part.weight)
+        return self._encoder.encode(measure_change(task.spec.manifest, base, trained), round_, part.weight)
 
     def _seal(self, consortium: Consortium, task: Task, round_: Round, values: Values, seed: bytes) -> Draft:
         composed = compose_update(consortium, task, round_, self._ledger.organisation, values, seed)

@@ -8,6 +8,7 @@ from blockfl.institution.vector import Vector
 from blockfl.protocol.payload import Values
 from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.records import Round
+from blockfl.protocol.statistics import encode_statistics
 
 
 class UpdateEncoder(Protocol):
@@ -17,7 +18,7 @@ class UpdateEncoder(Protocol):
         """Return the values to be sealed, int16 of shape (d,).
 
         Args:
-            delta: Trained values minus base values, float32 of shape (d,).
+            delta: Trained values minus base values, float32 of shape (d,); statistics in their own units.
             round_: The round, with scale and bounds.
             weight: The institution's weight ω in it.
 
@@ -38,4 +39,9 @@ class BoundedEncoder:
         generator = np.random.default_rng(None if self._seed is None else [self._seed, round_.round])
         bound = int(round_.bound_l2_squared)
         tensors = round_.norms.tensors if round_.norms else ()
-        return quantise_update(delta, weight, round_.scale, bound, round_.bound_linf, generator, tensors)
+        limits = round_.statistics
+        weights = delta[: limits.trained] if limits else delta
+        values = quantise_update(weights, weight, round_.scale, bound, round_.bound_linf, generator, tensors)
+        if limits is None:
+            return values
+        return np.concatenate([values, encode_statistics(delta[limits.trained :], weight, limits, generator)])

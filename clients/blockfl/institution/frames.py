@@ -71,10 +71,11 @@ class Evaluate(Message):
 
 
 class TensorShape(Message):
-    """One float32 tensor of the model."""
+    """One tensor of the model, and what happens to it (``blockfl.protocol.records.Tensor``)."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     shape: Annotated[tuple[Annotated[int, Field(ge=1, le=2**28)], ...], Field(max_length=8)]
+    kind: Literal["weight", "statistic", "variance", "frozen"] = "weight"
 
 
 class Began(Message):

@@ -1,6 +1,7 @@
 """The user's Keras model and samples, behind plain vectors. Runs in the training process.
 
-Only the model's float32 weights cross, in the order of ``model.weights``; integer buffers stay. Every round starts from
+Weights that are trained cross first, then batch statistics, then frozen weights, each in the order of
+``model.weights``, as float32; integers stay. Every round starts from
 the optimizer's initial state, so that training depends on the base model, the samples and the seed only, and a process
 that was restarted in between makes no difference.
 """
@@ -29,8 +30,11 @@ from blockfl.institution.frames import (
     TrainingProgress,
 )
 from blockfl.institution.vector import Vector
+from blockfl.protocol.manifest import Kind
 
 _PROGRESS_INTERVAL_S = 0.5
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
+_ORDER: dict[Kind, int] = {"weight": 0, "statistic": 1, "variance": 1, "frozen": 2}
 _ACCURACY_NAMES = ("accuracy", "acc", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy")
 
 
@@ -41,7 +45,8 @@ class Learner:
         self._model = model
         self._samples = dataset
         self._seed = seed
-        self._weights = _list_weights(model)
+        self._kinds = _find_kinds(model)
+        self._weights = sorted(_list_weights(model), key=lambda weight: _ORDER[self._kinds[id(weight)]])
         self._size = sum(math.prod(weight.shape) for weight in self._weights)
         _check_compiled(model)
         self._initial = self._read()
@@ -81,7 +86,9 @@ class Learner:
         names = _name_weights(self._model, self._weights)
         return Description(
             tensors=tuple(
-                TensorShape(name=name, shape=tuple(int(extent) for extent in weight.shape))
+                TensorShape(
+                    name=name, shape=tuple(int(extent) for extent in weight.shape), kind=self._kinds[id(weight)]
+                )
                 for name, weight in zip(names, self._weights, strict=True)
             ),
             train_samples=len(self._samples.x_train) if self._samples else 0,
@@ -140,7 +147,9 @@ class Learner:
         return self._samples
 
     def _read(self) -> Vector:
-        return np.concatenate([np.asarray(weight.numpy(), np.float32).ravel() for weight in self._weights])
+        return np.concatenate(
+            [np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float32).ravel() for weight in self._weights]
+        )
 
     def _write(self, values: Vector) -> None:
         if values.shape != (self._size,):
@@ -148,7 +157,7 @@ class Learner:
         offset = 0
         for weight in self._weights:
             size = math.prod(weight.shape)
-            weight.assign(values[offset : offset + size].reshape(weight.shape))
+            weight.assign(keras.ops.cast(values[offset : offset + size].reshape(weight.shape), weight.dtype))
             offset += size
 
     def _reset(self, seed: int | None) -> None:
@@ -261,13 +270,30 @@ def _list_weights(model: Any) -> list[Any]:
     weights = []
     for weight in model.weights:
         kind = keras.backend.standardize_dtype(weight.dtype)
-        if kind == "float32":
+        if kind in _FLOATS:
             weights.append(weight)
         elif "int" not in kind and kind != "bool":
-            raise ModelError(f"weight {weight.path} is {kind}: expected float32 (integer buffers stay here)")
-    if not weights:
-        raise ModelError("the model has no float32 weights")
+            raise ModelError(f"weight {weight.path} is {kind}: expected {', '.join(_FLOATS)} (integers stay here)")
+    if not model.trainable_variables:
+        raise ModelError("the model has no weights that are trained: make at least one layer trainable")
     return weights
+
+
+def _find_kinds(model: Any) -> dict[int, Kind]:
+    """Return what each variable is: trained, a statistic of the data, or a weight that the user has frozen."""
+    trained = {id(variable) for variable in model.trainable_variables}
+    made_to_be_trained = {
+        id(variable) for layer in (model, *model._flatten_layers()) for variable in layer._trainable_variables
+    }
+    kinds: dict[int, Kind] = {}
+    for weight in model.weights:
+        if id(weight) in trained:
+            kinds[id(weight)] = "weight"
+        elif id(weight) in made_to_be_trained:
+            kinds[id(weight)] = "frozen"
+        else:
+            kinds[id(weight)] = "variance" if weight.name.endswith("variance") else "statistic"
+    return kinds
 
 
 def _name_weights(model: Any, weights: list[Any]) -> list[str]:

@@ -36,8 +36,11 @@ async def check_obeyed(ledger: Ledger, task: Task, round_: Round, part: Particip
     """
     if round_.norms is None:
         return
+    trained = task.spec.manifest.trained
     reference = await _fetch_reference(ledger, task, round_)
-    await asyncio.to_thread(_check, values, part.weight, round_, round_.norms, reference)
+    if reference is not None:
+        reference = reference[:trained]
+    await asyncio.to_thread(_check, values[:trained], part.weight, round_, round_.norms, reference)
 
 
 async def _fetch_reference(ledger: Ledger, task: Task, round_: Round) -> Reference | None:

@@ -7,7 +7,7 @@ from blockfl.fabric.identity.signing import Signer, check_not_expired
 from blockfl.institution.errors import SettingsError
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.manifest import Manifest, Tensor
 from blockfl.protocol.records import Consortium
 from blockfl.protocol.task import Task
 
@@ -61,8 +61,8 @@ def check_manifest(task: Task, manifest: Manifest) -> None:
     if expected == got:
         return
     for index in range(max(len(expected), len(got))):
-        wanted = f"{expected[index].name} {expected[index].shape}" if index < len(expected) else "nothing more"
-        found = f"{got[index].name} {got[index].shape}" if index < len(got) else "nothing more"
+        wanted = _describe(expected[index]) if index < len(expected) else "nothing more"
+        found = _describe(got[index]) if index < len(got) else "nothing more"
         if wanted != found:
             raise ProtocolError(
                 Code.MANIFEST_MISMATCH,
@@ -70,6 +70,11 @@ def check_manifest(task: Task, manifest: Manifest) -> None:
                 f"{found}; bring the model that the task was created with",
             )
     raise ProtocolError(Code.MANIFEST_MISMATCH, f"the model is not that of task {task.spec.task}")
+
+
+def _describe(tensor: Tensor) -> str:
+    kind = "" if tensor.kind == "weight" else f" as {tensor.kind}"
+    return f"{tensor.name} {tensor.shape}{kind}"
 
 
 def choose_samples(declared: int | None, available: int) -> int:

@@ -16,7 +16,7 @@ from blockfl.protocol.aggregation import decode_sum, require_ieee_subnormals
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
-from blockfl.protocol.optimiser import apply_step, decode_version, encode_version
+from blockfl.protocol.optimiser import apply_round, decode_version, encode_version
 from blockfl.protocol.records import Model
 from blockfl.protocol.strategy import FedAvg
 from blockfl.protocol.task import Task, TaskSpec
@@ -107,4 +107,4 @@ def compute_model(spec: TaskSpec, base: bytes, total: bytes, count: int, scale: 
     # A value of any other rule is one of so many updates of weight 1 as X is divided by.
     most = count if isinstance(spec.aggregation, FedAvg) else divisor
     x = decode_sum(total, spec.manifest.dimension, most, committed=spec.is_committed)
-    return encode_version(spec, apply_step(spec.optimiser, decode_version(spec, base), x, scale, divisor))
+    return encode_version(spec, apply_round(spec, decode_version(spec, base), x, scale, divisor))

@@ -53,7 +53,13 @@ _Result = TypeVar("_Result")
 
 
 def combine(
-    rule: Aggregation, dimension: int, count: int, scale: int, *, matrix_bytes: int = MATRIX_BYTES
+    rule: Aggregation,
+    dimension: int,
+    count: int,
+    scale: int,
+    *,
+    trained: int | None = None,
+    matrix_bytes: int = MATRIX_BYTES,
 ) -> Combination:
     """Return the combination of ``count`` accepted updates.
 
@@ -62,6 +68,7 @@ def combine(
         dimension: d.
         count: number of accepted updates, in ascending order of their organisations.
         scale: s of the round.
+        trained: how many of the values, the first ones, are trained weights; None: all. Norms and distances are theirs.
         matrix_bytes: the memory that may be taken for coordinates of several updates.
 
     Raises:
@@ -72,6 +79,7 @@ def combine(
     if count < least:
         raise ProtocolError(Code.TOO_FEW_ACCEPTED, f"the rule {rule.rule} needs {least} updates, {count} were accepted")
     width = max(1, min(dimension, matrix_bytes // (2 * count)))
+    weights = dimension if trained is None else trained
     match rule:
         case FedAvg():
             return _add(range(count), dimension)
@@ -80,25 +88,27 @@ def combine(
         case TrimmedMean(trim=trim):
             return _combine_sorted(dimension, count, width, trim, count - 1 - trim, 1)
         case Krum(byzantine=byzantine):
-            return _combine_nearest(dimension, count, width, byzantine, 1)
+            return _combine_nearest(dimension, weights, count, width, byzantine, 1)
         case MultiKrum(byzantine=byzantine, selected=selected):
-            return _combine_nearest(dimension, count, width, byzantine, selected)
+            return _combine_nearest(dimension, weights, count, width, byzantine, selected)
         case NormClippedMean(clip_l2_micro=clip):
-            return _combine_clipped(dimension, count, compute_l2_squared(clip, scale) if clip else None)
+            return _combine_clipped(dimension, weights, count, compute_l2_squared(clip, scale) if clip else None)
 
 
-def compare(dimension: int, count: int, *, matrix_bytes: int = MATRIX_BYTES) -> Comparison:
+def compare(dimension: int, count: int, *, trained: int | None = None, matrix_bytes: int = MATRIX_BYTES) -> Comparison:
     """Return the comparison of ``count`` vectors, at least one: their exact dot products.
 
     Args:
         dimension: d.
         count: number of vectors, int16 or int32, of shape (d,).
+        trained: how many of the values, the first ones, are compared; None: all.
         matrix_bytes: the memory that may be taken for coordinates of several vectors.
 
     Raises:
         ProtocolError: when driven, BFL414 for another shape or dtype.
     """
-    return _multiply(dimension, count, max(1, min(dimension, matrix_bytes // (4 * count))), np.dtype(np.int32))
+    width = max(1, min(dimension, matrix_bytes // (4 * count)))
+    return _multiply(dimension, count, width, np.dtype(np.int32), dimension if trained is None else trained)
 
 
 def drive(combination: Generator[int, _Asked, _Result], fetch: Callable[[int], _Asked]) -> _Result:
@@ -152,16 +162,18 @@ def _combine_sorted(dimension: int, count: int, width: int, first: int, last: in
     return x
 
 
-def _combine_nearest(dimension: int, count: int, width: int, byzantine: int, selected: int) -> Combination:
-    products = yield from _multiply(dimension, count, width, _VALUES)
+def _combine_nearest(
+    dimension: int, weights: int, count: int, width: int, byzantine: int, selected: int
+) -> Combination:
+    products = yield from _multiply(dimension, count, width, _VALUES, weights)
     return (yield from _add(sorted(select_nearest(products, byzantine, selected)), dimension))
 
 
-def _multiply(dimension: int, count: int, width: int, kind: np.dtype[Any]) -> Generator[int, Any, Gram]:
-    """Return all dot products; so many coordinates of all vectors are kept at once, as the kind."""
+def _multiply(dimension: int, count: int, width: int, kind: np.dtype[Any], weights: int) -> Generator[int, Any, Gram]:
+    """Return all dot products of the first coordinates; so many of all vectors are kept at once, as the kind."""
     products: list[list[int]] = [[0] * count for _ in range(count)]
-    for start in range(0, dimension, width):
-        matrix = yield from _gather(dimension, count, start, min(start + width, dimension), kind)
+    for start in range(0, weights, width):
+        matrix = yield from _gather(dimension, count, start, min(start + width, weights), kind)
         for i, row in enumerate(compute_gram(list(matrix))):
             for j, product in enumerate(row):
                 products[i][j] += product
@@ -188,16 +200,17 @@ def select_nearest(gram: Gram, byzantine: int, selected: int) -> list[int]:
     return [index for _, index in sorted(scores)[:selected]]
 
 
-def _combine_clipped(dimension: int, count: int, threshold: int | None) -> Combination:
+def _combine_clipped(dimension: int, weights: int, count: int, threshold: int | None) -> Combination:
     if threshold is None:
         norms = []
         for index in range(count):
             values = _check(dimension, (yield index))
-            norms.append(compute_norms(values).l2_squared)
+            norms.append(compute_norms(values[:weights]).l2_squared)
         threshold = sorted(norms)[(count - 1) // 2]
     total = Sum(dimension)
     for index in range(count):
-        total.add(clip(_check(dimension, (yield index)), threshold))
+        values = _check(dimension, (yield index))
+        total.add(np.concatenate([clip(values[:weights], threshold), values[weights:]]))
     return total.values
 
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.norms import Norms, Reference, check_bounds, check_rules, compute_norms
+from blockfl.protocol.norms import Norms, Reference, check_bounds, check_rules, check_statistics, compute_norms
 from blockfl.protocol.opening import Opening, derive_opening
 from blockfl.protocol.payload import Values, decode_payload
 from blockfl.protocol.records import Commitment, Header, Round, Update
@@ -118,10 +118,14 @@ def judge_update(
     norms: Norms | None = None
     try:
         opening = open_accepted(header, chunks, organisation, private_key)
-        norms = compute_norms(opening.values)
+        weights = opening.values[: round_.statistics.trained] if round_.statistics else opening.values
+        norms = compute_norms(weights)
         check_bounds(norms, part.weight, int(round_.bound_l2_squared), round_.bound_linf)
+        if round_.statistics:
+            check_statistics(opening.values, part.weight, round_.statistics)
         if round_.norms:
-            check_rules(opening.values, norms, part.weight, round_.norms, reference)
+            known = reference if reference is None else reference[: weights.size]
+            check_rules(weights, norms, part.weight, round_.norms, known)
         commitment = _check_commitment(header, opening)
     except ProtocolError as error:
         if error.code in _LOCAL_FAULTS:

@@ -68,6 +68,17 @@ class TensorLimit(Record):
     l2_squared: Decimal
 
 
+class RoundStatistics(Record):
+    """What a round froze of the tensors that are not trained, which stand behind the ``trained`` values of an update.
+
+    The next ``moving`` values are statistics, within ±ω·``limit``; the rest are frozen weights, all 0.
+    """
+
+    trained: Positive
+    moving: Natural
+    limit: Positive
+
+
 class RoundNorms(Record):
     """What a round froze of its task's norm rules; integers for weight 1.
 

@@ -134,8 +134,13 @@ def decode_model(manifest: Manifest, data: bytes) -> Vector:
     return vector
 
 
+def has_layout(manifest: Manifest, data: bytes) -> bool:
+    """Return whether bytes begin as the model files of a manifest do."""
+    return data.startswith(_encode_header(manifest))
+
+
 def decode_manifest(data: bytes) -> Manifest:
-    """Return the manifest of a model file in the one layout.
+    """Return the manifest of a model file in the one layout; a file does not tell what is no weight.
 
     Raises:
         ProtocolError: BFL306 if the bytes are anything else.

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.limits import RoundNorms, TensorLimit
+from blockfl.protocol.limits import RoundNorms, RoundStatistics, TensorLimit
 from blockfl.protocol.payload import MAX_VALUE, Values
 
 Reference = npt.NDArray[np.signedinteger[Any]]
@@ -112,6 +112,28 @@ def check_rules(values: Values, norms: Norms, weight: int, rules: RoundNorms, re
         if reference is None or reference.shape != values.shape:
             raise ValueError("expected the last published sum, of the update's shape: the round asks for a cosine")
         _check_cosine(values, norms, rules.minimum_cosine_micro, reference)
+
+
+def check_statistics(values: Values, weight: int, limits: RoundStatistics) -> None:
+    """Check that statistics are within ω·limit and frozen weights are 0.
+
+    Args:
+        values: int16, shape (d,): a whole update.
+        weight: ω.
+        limits: what the round froze.
+
+    Raises:
+        ProtocolError: BFL417.
+    """
+    moving = values[limits.trained : limits.trained + limits.moving]
+    frozen = values[limits.trained + limits.moving :]
+    largest = max(int(moving.max(initial=0)), -int(moving.min(initial=0)))
+    if largest > weight * limits.limit:
+        raise ProtocolError(
+            Code.NORM_LINF, f"the largest statistic ({largest.bit_length()} bits) is over {weight * limits.limit}"
+        )
+    if frozen.any():
+        raise ProtocolError(Code.NORM_LINF, "a frozen weight is moved")
 
 
 def find_broken_tensors(values: Values, weight: int, limits: Sequence[TensorLimit]) -> list[tuple[TensorLimit, int]]:

@@ -23,9 +23,11 @@ from blockfl.protocol.aggregation import Total, apply_sum, compute_means
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.dtype import Vector
 from blockfl.protocol.manifest import Manifest, Tensor
-from blockfl.protocol.model import decode_manifest, decode_model, encode_model
+from blockfl.protocol.model import decode_model, encode_model, has_layout
+from blockfl.protocol.statistics import move_statistics
 from blockfl.protocol.strategy import MICRO, Adagrad, Adam, Momentum, Optimiser, Yogi, name_state_tensor
 from blockfl.protocol.task import TaskSpec
+from blockfl.protocol.terms import freeze_statistics
 
 _Doubles = npt.NDArray[np.float64]
 _Block = dict[str, _Doubles]
@@ -37,7 +39,8 @@ class Version:
 
     Attributes:
         model: float32, shape (d,).
-        state: the optimiser's vectors by name, float32 of shape (d,); none in version 0 and without an optimiser.
+        state: the optimiser's vectors by name, float32, one value for each trained weight; none in version 0 and
+            without an optimiser.
     """
 
     model: Vector
@@ -46,10 +49,16 @@ class Version:
 
 def compute_layout(manifest: Manifest, optimiser: Optimiser) -> Manifest:
     """Return the tensors of the model files after version 0: the model's, then the optimiser's state."""
-    dimension = manifest.dimension
+    trained = manifest.trained
     state = tuple(
-        Tensor(name=name_state_tensor(vector), dtype="float32", shape=(dimension,), offset=number * dimension)
-        for number, vector in enumerate(optimiser.state, start=1)
+        Tensor(
+            name=name_state_tensor(vector),
+            dtype="float32",
+            shape=(trained,),
+            offset=manifest.dimension + number * trained,
+            kind="frozen",
+        )
+        for number, vector in enumerate(optimiser.state)
     )
     return Manifest(tensors=manifest.tensors + state)
 
@@ -73,10 +82,25 @@ def decode_version(spec: TaskSpec, data: bytes) -> Version:
         ProtocolError: BFL306 if the bytes are not in the one layout with or, where the task has an optimiser, without
             its state; BFL307 for NaN or infinity.
     """
-    if spec.optimiser is None or decode_manifest(data) == spec.manifest:
+    if spec.optimiser is None or has_layout(spec.manifest, data):
         return Version(model=decode_model(spec.manifest, data))
-    vectors = decode_model(compute_layout(spec.manifest, spec.optimiser), data).reshape(-1, spec.manifest.dimension)
-    return Version(model=vectors[0], state=dict(zip(spec.optimiser.state, vectors[1:], strict=True)))
+    values = decode_model(compute_layout(spec.manifest, spec.optimiser), data)
+    vectors = values[spec.manifest.dimension :].reshape(-1, spec.manifest.trained)
+    return Version(model=values[: spec.manifest.dimension], state=dict(zip(spec.optimiser.state, vectors, strict=True)))
+
+
+def apply_round(spec: TaskSpec, base: Version, total: Total, scale: int, divisor: int) -> Version:
+    """Return the version after a round of a task: weights move by the rule and optimiser, statistics by their own.
+
+    Args and Raises: as ``apply_step``.
+    """
+    limits = freeze_statistics(spec)
+    if limits is None:
+        return apply_step(spec.optimiser, base, total, scale, divisor)
+    weights = Version(model=base.model[: limits.trained], state=base.state)
+    moved = apply_step(spec.optimiser, weights, total[: limits.trained], scale, divisor)
+    rest = move_statistics(spec.manifest, base.model, total, limits.limit, divisor)
+    return Version(model=np.concatenate([moved.model, rest]), state=moved.state)
 
 
 def apply_step(optimiser: Optimiser | None, base: Version, total: Total, scale: int, divisor: int) -> Version:

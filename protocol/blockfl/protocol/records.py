@@ -13,7 +13,7 @@ from pydantic import FailFast, Field, StringConstraints, model_validator
 
 from blockfl.protocol.canonical import ChannelName, Decimal, Digest, Hex, MspId, Name, Natural, Positive, Record
 from blockfl.protocol.economics import TREASURY
-from blockfl.protocol.limits import RoundNorms
+from blockfl.protocol.limits import RoundNorms, RoundStatistics
 from blockfl.protocol.manifest import MAX_DIMENSION
 
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -154,7 +154,8 @@ class Round(Record):
 
     ``bound_l2_squared`` and ``bound_linf`` are the integer bounds for weight 1: an update of weight ω keeps
     Σx² ≤ ω²·bound_l2_squared and |x| ≤ min(32767, ω·bound_linf), where x = ω·δ·2^scale rounded. ``norms`` are the
-    task's further norm rules as they hold in this round.
+    task's further norm rules as they hold in this round; ``statistics`` where an update's values are not trained
+    weights, so that norms count the values before them only.
     After closing: ``accepted``, ``rejected``, ``unjudged`` and ``absent`` partition the participants. ``failure`` says
     why a round failed, and is empty otherwise. ``divisor`` turns the round's sum into the mean; 0 without a sum.
     """
@@ -172,6 +173,7 @@ class Round(Record):
     bound_l2_squared: Decimal
     bound_linf: Natural
     norms: Annotated[RoundNorms | None, Field(exclude_if=lambda norms: norms is None)] = None
+    statistics: Annotated[RoundStatistics | None, Field(exclude_if=lambda statistics: statistics is None)] = None
     opened_at_ms: Natural
     submit_deadline_ms: Natural
     judge_deadline_ms: Natural

@@ -30,7 +30,14 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.strategy import FEDAVG, Aggregation, compute_divisor
 from blockfl.protocol.task import Task, TaskSpec
-from blockfl.protocol.terms import choose_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
+from blockfl.protocol.terms import (
+    choose_bound,
+    compute_bounds,
+    compute_typical,
+    compute_weights,
+    freeze_norms,
+    freeze_statistics,
+)
 
 
 def check_spec(spec: TaskSpec, consortium: Consortium) -> None:
@@ -128,7 +135,7 @@ def open_round(
         {organisation: one.samples for organisation, one in enrolled.items()}, spec.samples_cap, spec.weight_cap
     )
     bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
-    bounds = compute_bounds(bound_l2_micro, max(weights.values()), spec.manifest.dimension)
+    bounds = compute_bounds(bound_l2_micro, max(weights.values()), spec.manifest.trained)
     submit_deadline_ms = now_ms + 1000 * spec.deadlines.submit_s
     judge_deadline_ms = submit_deadline_ms + 1000 * spec.deadlines.judge_s
     return Round(
@@ -156,6 +163,7 @@ def open_round(
         bound_l2_squared=str(bounds.l2_squared),
         bound_linf=bounds.linf,
         norms=freeze_norms(spec, bound_l2_micro, bounds.scale, has_reference=progress.version > 0),
+        statistics=freeze_statistics(spec),
         opened_at_ms=now_ms,
         submit_deadline_ms=submit_deadline_ms,
         judge_deadline_ms=judge_deadline_ms,

@@ -62,7 +62,11 @@ JUDGING: Final = (
     Rule(Code.WRAP_WRONG, "the data key follows from the payload's seed"),
     Rule(Code.RANGE, "abs(x) ≤ 32767"),
     Rule(Code.NORM_L2, "Σx² ≤ ω²·`bound_l2_squared`", NORMS),
-    Rule(Code.NORM_LINF, "abs(x) ≤ ω·`bound_linf`", NORMS),
+    Rule(
+        Code.NORM_LINF,
+        "abs(x) ≤ ω·`bound_linf`; of a statistic ≤ ω·its `limit`, of a frozen weight 0",
+        NORMS,
+    ),
     Rule(
         Code.NORM_TENSOR,
         "Σx² over a tensor ≤ ω²·its `l2_squared`, where the task bounds tensors",

@@ -47,10 +47,10 @@ def check_rules(rules: NormRules, manifest: Manifest, bound_l2_micro: int) -> No
     Raises:
         ValueError: they cannot, or a rule would never bind.
     """
-    place = {tensor.name: index for index, tensor in enumerate(manifest.tensors)}
+    place = {tensor.name: index for index, tensor in enumerate(manifest.tensors) if tensor.kind == "weight"}
     for one in rules.tensors:
         if one.tensor not in place:
-            raise ValueError(f"norms: the model has no tensor {one.tensor!r}: choose among {', '.join(place)}"[:400])
+            raise ValueError(f"norms: the model trains no tensor {one.tensor!r}: choose among {', '.join(place)}"[:400])
         if one.bound_l2_micro > bound_l2_micro:
             raise ValueError(
                 f"norms: the bound {one.bound_l2_micro} of tensor {one.tensor} is over that of the whole update, "
@@ -209,8 +209,9 @@ class TaskSpec(Record):
             raise ValueError(
                 f"model files keep the name {min(taken)} for the optimiser's state: rename the model's tensor"
             )
-        vectors, tensors = 1 + len(optimiser.state), len(self.manifest.tensors) + len(optimiser.state)
-        if vectors * self.manifest.dimension > MAX_DIMENSION or tensors > MAX_TENSORS:
+        vectors, tensors = len(optimiser.state), len(self.manifest.tensors) + len(optimiser.state)
+        values = self.manifest.dimension + vectors * self.manifest.trained
+        if values > MAX_DIMENSION or tensors > MAX_TENSORS:
             raise ValueError(
                 f"the model with the optimiser's state is over {MAX_DIMENSION} values or {MAX_TENSORS} tensors: choose "
                 "an optimiser that keeps less, or none"

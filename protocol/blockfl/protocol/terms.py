@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Final
 
-from blockfl.protocol.limits import AdaptiveBound, RoundNorms, TensorLimit
+from blockfl.protocol.limits import AdaptiveBound, RoundNorms, RoundStatistics, TensorLimit
 from blockfl.protocol.payload import MAX_VALUE
 from blockfl.protocol.task import TaskSpec
 
@@ -165,6 +165,23 @@ def freeze_norms(spec: TaskSpec, bound_l2_micro: int, scale: int, *, has_referen
         minimum_cosine_micro=spec.norms.minimum_cosine_micro if has_reference else None,
         typical_l2_micro=0,
     )
+
+
+def freeze_statistics(spec: TaskSpec) -> RoundStatistics | None:
+    """Return where an update's statistics stand and how large they may be; None if the model has weights only."""
+    manifest = spec.manifest
+    if manifest.trained == manifest.dimension:
+        return None
+    return RoundStatistics(
+        trained=manifest.trained,
+        moving=manifest.moving,
+        limit=compute_limit(spec.weight_cap),
+    )
+
+
+def compute_limit(weight_cap: int) -> int:
+    """Return the largest value of a statistic for weight 1: the largest power of two with ω_max·limit ≤ 32767."""
+    return 1 << (MAX_VALUE // weight_cap).bit_length() - 1
 
 
 def _linf_squared(bound_l2_micro: int, dimension: int) -> tuple[int, int]:
