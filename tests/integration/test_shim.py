@@ -347,9 +347,9 @@ async def test_what_no_message_can_hold_is_refused_and_the_stream_lives_on(monke
             500,
             "expected a ledger operation of at most 1000 bytes, got ",
         )
-        response, _ = await peer.call("Return")
+        response, _ = await peer.call("Return", tx_id="t2")
         assert (response.status, response.message[:48]) == (500, "expected a response of at most 1000 bytes, got 1")
-        assert (await peer.call("Other"))[0].payload == b"alive"
+        assert (await peer.call("Other", tx_id="t3"))[0].payload == b"alive"
 
 
 async def test_a_keepalive_is_answered() -> None:

@@ -39,6 +39,7 @@ def test_every_transaction_and_read_stays_within_its_memory_and_time_on_hostile_
 
 
 @LIMITED
+@pytest.mark.slow
 def test_the_limits_stop_what_is_greedy() -> None:
     memory, time = run("greedy")
     assert memory == "memory: MemoryError: "
