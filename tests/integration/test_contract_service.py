@@ -13,6 +13,7 @@ import pytest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Consortium
 from support.federation import NOW_MS, make_consortium
+from support.other_installation import install_other
 from support.service import (
     OPENING_KEY,
     PACKAGE_ID,
@@ -120,3 +121,18 @@ async def test_a_wrong_command_line_is_told_by_the_exit_code(tmp_path: Path) -> 
     _, problem = await process.communicate()
     assert process.returncode == 2
     assert b"--config" in problem
+
+
+async def test_changed_source_is_not_served_under_the_package_that_was_reviewed(
+    files: ServiceFiles, tmp_path: Path
+) -> None:
+    python = install_other(tmp_path / "other", "a change")
+    process = await start_service(files.config, python)
+    _, problem = await asyncio.wait_for(process.communicate(), START_S)
+    assert process.returncode == 1
+    assert b"this is other code than the package's" in problem
+    assert PACKAGE_ID.encode() in problem
+    files.change(other_code=True)
+    async with running_service(files, python) as (_, said):
+        assert said["package_id"] == PACKAGE_ID
+        assert said["code"] not in PACKAGE_ID

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
+from blockfl.contract.release import read_release
 from blockfl.ledger.client import Ledger
-from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.network import contract_service
-from blockfl.network.contract_service import provision_services, service_process
+from blockfl.network.code_change import Agreement
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout
 from blockfl.network.network import Network
-from blockfl.network.process import ProcessTable
+from support.other_installation import install_other, run_other
 from support.small_network import ORGANISATIONS, small_network
 
 pytestmark = pytest.mark.slow
@@ -56,76 +56,91 @@ async def ask_all(layout: Layout) -> None:
             assert (await ledger.read_consortium()).network == "small"
 
 
-def change_code(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """As if the contract's source were another."""
-    monkeypatch.setattr(contract_service, "compute_code_digest", lambda: f"{number:064x}"[::-1])
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Interpreters of three later releases, each with other code of the contract."""
+    return [install_other(tmp_path_factory.mktemp("release"), f"release {number}") for number in range(3)]
 
 
-def test_up_with_other_code_brings_its_definition_into_force_and_everything_answers(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = shown(layout)
+def name_of(python: Path) -> str:
+    """How the definition calls the contract's code of an installation."""
+    said = run_other(python, "--version").stdout
+    return said.partition("contract ")[2].partition(" ")[0]
+
+
+def up(python: Path, layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]:
+    ledger = json.loads(layout.state.read_bytes())["ledger"]
+    return run_other(python, "network", "up", "-d", str(layout.directory), "--ledger", ledger, *arguments)
+
+
+def test_up_with_other_code_changes_nothing_until_it_is_named(layout: Layout, others: list[Path]) -> None:
+    before, name = shown(layout), name_of(others[0])
     assert (before["sequence"], before["approved"]) == (1, sorted(ORGANISATIONS))
-    assert before["collections"] == ["sealed", "models"]
-    change_code(monkeypatch, 1)
-    said: list[str] = []
-    Network.open(layout.directory).up(said.append)
-    assert "contract blockfl: definition 2 is in force" in said
-    after = shown(layout)
-    assert (after["sequence"], after["approved"], after["version"]) == (2, sorted(ORGANISATIONS), "1-1000000000000000")
+    assert (before["collections"], before["version"]) == (["sealed", "models"], read_release().name)
+    refused = up(others[0], layout)
+    assert refused.returncode == 1
+    assert f"code is {read_release().name}, and would become {name}" in refused.stderr
+    assert "blockfl/contract/credits.py: changed" in refused.stderr
+    assert f"--upgrade {name}" in refused.stderr
+    assert shown(layout) == before
     asyncio.run(ask_all(layout))
-    said.clear()
-    Network.open(layout.directory).up(said.append)
-    assert not any("is in force" in line for line in said)
+
+    agreed = up(others[0], layout, "--upgrade", name)
+    assert agreed.returncode == 0, agreed.stderr
+    assert "contract blockfl: definition 2 is in force" in agreed.stderr
+    after = shown(layout)
+    assert (after["sequence"], after["approved"], after["version"]) == (2, sorted(ORGANISATIONS), name)
+    asyncio.run(ask_all(layout))
+    assert "is in force" not in up(others[0], layout).stderr
+
+    # The release that was in force before is not brought back by accident, nor by whoever means an upgrade.
+    with pytest.raises(NetworkError, match=rf"was in force before(.|\n)*--downgrade {read_release().name}"):
+        Network.open(layout.directory).up(lambda _: None, Agreement(upgrade=read_release().name))
+    assert shown(layout) == after
+    asyncio.run(ask_all(layout))
 
 
-def test_organisations_approve_one_by_one_and_a_majority_commits(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    change_code(monkeypatch, 1)
-    Network.open(layout.directory).up(lambda _: None)
-    sequence = shown(layout)["sequence"]
-    change_code(monkeypatch, 2)
+def approve(python: Path, layout: Layout, organisation: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """An administrator's part in an upgrade, with the release of an installation."""
+    profile = layout.organisation(organisation).profile("admin")
+    return run_other(python, "network", "contract", "approve", "--profile", str(profile), *arguments)
+
+
+def test_organisations_approve_one_by_one_and_a_majority_commits(layout: Layout, others: list[Path]) -> None:
+    first, second = others[1:]
+    assert up(first, layout, "--upgrade", name_of(first)).returncode == 0
+    sequence, name = shown(layout)["sequence"], name_of(second)
     record = ("--consortium", str(layout.description))
-    said = contract(layout, "coordinator", "approve")
-    assert f"version 1-2000000000000000, definition {sequence + 1}" in said
+    unasked = approve(second, layout, "coordinator", *record)
+    assert unasked.returncode == 1
+    assert f"{name_of(first)}, and would become {name}" in unasked.stdout
+    said = approve(second, layout, "coordinator", "--yes").stdout
+    assert f"version {name}, definition {sequence + 1}" in said
     assert "approved by: coordinator\n" in said
     assert "not by: hospital, regulator, university" in said
-    with pytest.raises(NetworkError, match=r"more than half of 4 organisations, got 1 \(coordinator\); missing: hosp"):
-        contract(layout, "coordinator", "commit")
-    for name in ("regulator", "university"):
-        contract(layout, name, "approve", *record)
+    commit = ("network", "contract", "commit", "--profile")
+    early = run_other(second, *commit, str(layout.organisation("coordinator").profile("admin")))
+    assert "more than half of 4 organisations, got 1 (coordinator); missing: hosp" in early.stderr
+    for organisation in ("regulator", "university"):
+        assert approve(second, layout, organisation, "--yes", *record).returncode == 0
         # Once more changes nothing.
-        assert name in contract(layout, name, "approve", *record)
-    contract(layout, "regulator", "commit", *record)
-    assert shown(layout, "regulator")["sequence"] == sequence + 1
+        assert organisation in approve(second, layout, organisation, "--yes", *record).stdout
+    committed = run_other(second, *commit, str(layout.organisation("regulator").profile("admin")), *record)
+    assert f"definition {sequence + 1} is in force" in committed.stderr
     assert shown(layout, "regulator")["approved"] == ["coordinator", "regulator", "university"]
-    # Each begins its contract service anew with the new package.
-    network = Network.open(layout.directory)
-    provision_services(network.description, layout)
-    services = [service_process(organisation, layout) for organisation in network.description.organisations]
-    ProcessTable(layout.directory).replace(services)
-    asyncio.run(wait_for(layout, "coordinator"))
-    contract(layout, "hospital", "approve", *record)
-    asyncio.run(wait_for(layout, "hospital"))
+
+    # Going back needs more than a yes.
+    back = approve(first, layout, "university", "--yes", *record)
+    assert back.returncode == 1
+    assert f"{name_of(first)} is older than {name}; to go back to it nevertheless: --downgrade" in back.stderr
+    # Whoever brings the network up with the release that was overtaken does not overrule the others.
+    overtaken = up(first, layout)
+    assert "others have approved it" in overtaken.stderr
+    assert shown(layout, "regulator")["version"] == name
+    # With the one in force, each begins its contract service anew.
+    assert up(second, layout, "--upgrade", name).returncode == 0
+    assert shown(layout)["approved"] == sorted(ORGANISATIONS)
     asyncio.run(ask_all(layout))
-
-
-async def ask_one(layout: Layout, organisation: str) -> None:
-    async with Ledger(ConnectionProfile.load(layout.organisation(organisation).profile("agent"))) as ledger:
-        await ledger.read_consortium()
-
-
-async def wait_for(layout: Layout, organisation: str) -> None:
-    """A service that begins anew needs a moment."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                await ask_one(layout, organisation)
-            except LedgerError:
-                await asyncio.sleep(0.2)
-            else:
-                return
 
 
 def test_a_record_of_another_contract_is_refused(layout: Layout, tmp_path: Path) -> None:

@@ -347,6 +347,10 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "blockfl.fabric.client.endpoint": _TRANSPORT,
     "blockfl.fabric.identity.msp": _SIGNATURES,
     "blockfl.fabric.identity.chain": _SIGNATURES,
+    "blockfl.contract.release": _AT_START,
+    "blockfl.contract.definition": _AT_START,
+    "blockfl.fabric.transaction.chaincode_definition": _AT_START,
+    "blockfl.fabric.transaction.package": _AT_START,
 }
 """Modules that are imported, but run no part of a transaction."""
 

@@ -19,6 +19,7 @@ from fabric_protos.peer import chaincode_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.cli.economics import read_policy
+from blockfl.contract.release import identify_own_package
 from blockfl.contract.settings import ServiceSettings, SettingsError, load_opening_key
 from blockfl.fabric.client.events import FileCheckpoint
 from blockfl.fabric.client.participation import Membership, _decode_answer
@@ -235,7 +236,7 @@ def services() -> Sequence[bytes]:
         "organisation": "alpha",
         "consortium": "consortium.json",
         "opening_key": None,
-        "package_id": "blockfl:" + "ab" * 32,
+        "package_id": identify_own_package("blockfl"),
         "listen": "127.0.0.1:9999",
         "certificate": "tls.pem",
         "private_key": "tls.key",

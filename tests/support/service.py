@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blockfl.contract.release import identify_own_package
 from blockfl.protocol.records import Consortium
 from support.shim_peer import ShimTls
 
-PACKAGE_ID = "blockfl:" + "ab" * 32
+PACKAGE_ID = identify_own_package("blockfl")
 OPENING_KEY = "1f" * 32
 START_S = 60
 
@@ -71,10 +72,10 @@ def write_service(directory: Path, consortium: Consortium, organisation: str) ->
     return files
 
 
-async def start_service(config: Path) -> asyncio.subprocess.Process:
-    """Start the process."""
+async def start_service(config: Path, python: Path = Path(sys.executable)) -> asyncio.subprocess.Process:
+    """Start the process, of this installation or another."""
     return await asyncio.create_subprocess_exec(
-        sys.executable,
+        str(python),
         "-m",
         "blockfl.contract",
         "--config",
@@ -85,9 +86,11 @@ async def start_service(config: Path) -> asyncio.subprocess.Process:
 
 
 @asynccontextmanager
-async def running_service(files: ServiceFiles) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, str]]]:
+async def running_service(
+    files: ServiceFiles, python: Path = Path(sys.executable)
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, str]]]:
     """A service that has said that it is ready, and what it said."""
-    process = await start_service(files.config)
+    process = await start_service(files.config, python)
     assert process.stdout
     assert process.stderr
     try:

@@ -498,6 +498,8 @@ def check_call(words: list[str]) -> None:
     command: Any = get_command(app)
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
+    if words == ["--version"]:
+        return
     assert not hasattr(command, "commands"), f"{command.name} has no command {words[:1]}"
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     assert {word.partition("=")[0] for word in words if word.startswith("-")} <= {*known, "--help"}, words

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from blockfl.contract.contract import Contract
+from blockfl.contract.release import read_release
 from blockfl.contract.settings import ServiceSettings, SettingsError
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.process_memory import hide_memory
@@ -25,7 +26,8 @@ def describe(settings: ServiceSettings, address: str) -> str:
     key = settings.contract.opening_key
     return (
         f"contract service ready: organisation={settings.contract.organisation} address={address} "
-        f"package_id={settings.package_id} consortium={settings.contract.consortium.record_digest} "
+        f"package_id={settings.package_id} code={read_release().name} "
+        f"consortium={settings.contract.consortium.record_digest} "
         f"opening_key={encode_public_key(key) if key else 'none'}"
     )
 

@@ -9,8 +9,8 @@ alone must decide has key-level policies, which the contract itself sets.
 
 from typing import Final
 
-from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec
 from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.transaction.chaincode_definition import ChaincodeDefinition, CollectionSpec
 from blockfl.protocol import place
 from blockfl.protocol.records import Consortium
 

@@ -1,7 +1,7 @@
 """What a contract service is told by its organisation's operator: one JSON file, read once, at the start.
 
 Owns the checks of that file and of the files it names. Refuses keys that others can read, a consortium record that
-is not canonical, and to listen beyond this machine unless told so.
+is not canonical, and unless told so to listen beyond this machine, or to serve under the package of other code.
 
 Example of ``service.json`` (paths are relative to it):
     {"organisation": "alpha", "consortium": "consortium.json", "opening_key": null, "package_id": "blockfl:ab…",
@@ -18,6 +18,7 @@ from typing import Annotated, Final, Self
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from blockfl.contract.release import identify_own_package
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import Identity, Signer, parse_private_key
 from blockfl.fabric.shim import ServerTls
@@ -49,6 +50,7 @@ class ServiceFile(BaseModel):
         private_key: Its key, PEM, mode 0600.
         client_roots: The authorities whose peers are let in, PEM.
         allow_public: Listen on another address than loopback.
+        other_code: Serve although the package stands for other code than this.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -62,6 +64,7 @@ class ServiceFile(BaseModel):
     private_key: FileName
     client_roots: FileName
     allow_public: bool = False
+    other_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +97,15 @@ class ServiceSettings:
 
         Raises:
             SettingsError: A file is missing or malformed, a key is readable by others, the address is not loopback,
-                or the organisation is not a member, or in the committee without an opening key.
+                the organisation is not a member, or in the committee without an opening key, or the package stands
+                for other code than this.
         """
         said = _parse(path)
         consortium = _load_consortium(path.parent / said.consortium)
         key = None if said.opening_key is None else load_opening_key(path.parent / said.opening_key)
         _check_membership(said, consortium, key is not None)
+        if not said.other_code:
+            _check_code(path, consortium.contract, said.package_id)
         if not said.allow_public and not _is_loopback(said.listen):
             raise SettingsError(
                 f"{path}: expected a loopback address to listen on, got {said.listen}: "
@@ -177,6 +183,16 @@ def _check_membership(said: ServiceFile, consortium: Consortium, has_key: bool) 
     if said.organisation in consortium.committee and not has_key:
         raise SettingsError(
             f"{said.organisation} is in the committee: expected the path of its opening key, got null in opening_key"
+        )
+
+
+def _check_code(path: Path, contract: str, package_id: str) -> None:
+    own = identify_own_package(contract)
+    if package_id != own:
+        raise SettingsError(
+            f"{path}: this is other code than the package's: expected to serve {own}, got {package_id} as package_id; "
+            "install the release that is in force (`blockfl network contract show`), or bring this one into force "
+            '(`blockfl network up --upgrade`, or `network contract approve`); "other_code": true serves it unreviewed'
         )
 
 

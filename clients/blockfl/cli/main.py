@@ -2,12 +2,15 @@
 
 import logging
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
 from blockfl.audit.errors import VerificationError
 from blockfl.cli import aggregator, audit, institution, network, task
 from blockfl.cli.output import Exit, Output
+from blockfl.contract.release import read_release
 from blockfl.fabric.errors import FabricError
 from blockfl.institution.errors import InstitutionError
 from blockfl.ledger.errors import LedgerError
@@ -16,7 +19,6 @@ from blockfl.protocol.codes import ProtocolError
 
 app = typer.Typer(
     name="blockfl",
-    help="Federated learning with Hyperledger Fabric as the referee.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,6 +28,26 @@ app.add_typer(task.app, name="task", help="Create federated tasks and look at th
 app.add_typer(institution.app, name="institution", help="Run the agent beside an institution's data.")
 app.add_typer(aggregator.app, name="aggregator", help="Run a committee member's process.")
 app.add_typer(audit.app, name="audit", help="Query the ledger and prove what happened.")
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        release = read_release()
+        output = Output(as_json=False)
+        output.line(f"blockfl {metadata.version('blockfl')}")
+        output.line(f"contract {release.name} (SHA-256 of its source {release.record_digest})")
+        output.line(f"with {', '.join(f'{name} {version}' for name, version in release.dependencies.items())}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell version and the contract's code."),
+    ] = False,
+) -> None:
+    """Federated learning with Hyperledger Fabric as the referee."""
 
 
 def main() -> None:

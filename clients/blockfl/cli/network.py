@@ -9,6 +9,7 @@ import typer
 from blockfl.cli import network_check, network_config, network_contract, option
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
+from blockfl.network.code_change import Agreement, CodeChange
 from blockfl.network.compose import render_compose, save_compose
 from blockfl.network.description import Description, LedgerKind, default_description
 from blockfl.network.network import Network
@@ -35,16 +36,22 @@ def up(
     base_port: Annotated[
         int | None, whole_option(make_limits(1024, 65_535), help="First port of the default consortium.")
     ] = None,
+    upgrade: Annotated[
+        str, typer.Option(envvar="BLOCKFL_UPGRADE", help="Name of the contract's code that may replace the network's.")
+    ] = "",
+    downgrade: Annotated[
+        str, typer.Option(envvar="BLOCKFL_DOWNGRADE", help="The same, where that goes back to an older one.")
+    ] = "",
     json: option.Json = False,
 ) -> None:
-    """Bring the network up; a running or stopped one continues."""
+    """Bring the network up; a running or stopped one continues. Other code of the contract is shown and asked about."""
     output = Output(as_json=json)
     if consortium is not None and base_port is not None:
         output.error("--base-port belongs to the default consortium; name the ports in your own description")
         raise typer.Exit(Exit.USAGE)
     description = Description.load(consortium, ledger) if consortium else None
     network = Network.prepare(directory, description, ledger, base_port=base_port)
-    network.up(output.progress)
+    network.up(output.progress, Agreement(upgrade=upgrade, downgrade=downgrade, ask=_ask))
     if not _print_status(network, output):
         raise typer.Exit(Exit.FAILED)
 
@@ -101,6 +108,14 @@ def compose(
         sys.stdout.write(content)
     else:
         save_compose(output, content)
+
+
+def _ask(change: CodeChange) -> bool:
+    """Ask the person at the terminal, if there is one."""
+    if not sys.stdin.isatty():
+        return False
+    Output(as_json=False).progress(change.describe())
+    return typer.confirm("Bring it into force for every organisation of this network?")
 
 
 def _print_status(network: Network, output: Output) -> bool:

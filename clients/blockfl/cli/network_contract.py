@@ -13,7 +13,9 @@ from blockfl.fabric.client.lifecycle import ChaincodeDefinition
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.code_change import CodeChange
 from blockfl.network.description import Description
+from blockfl.network.errors import NetworkError
 from blockfl.network.upgrade import Upgrade, read_definition
 
 app = typer.Typer(no_args_is_help=True)
@@ -37,11 +39,17 @@ def show(profile: option.Profile, json: option.Json = False) -> None:
 
 
 @app.command()
-def approve(profile: option.Profile, consortium: Record = None) -> None:
-    """Install this version's code at one's own peer, and approve its definition for one's organisation."""
+def approve(
+    profile: option.Profile,
+    consortium: Record = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether other code may be approved.")] = False,
+    downgrade: Annotated[bool, typer.Option("--downgrade", help="Approve also what was in force before.")] = False,
+) -> None:
+    """Show what this release changes, and approve its definition for one's organisation."""
 
     async def act() -> tuple[ChaincodeDefinition, dict[str, bool]]:
         upgrade = await _upgrade(profile, consortium)
+        _agree(await upgrade.compare(), yes=yes, downgrade=downgrade)
         definition = await upgrade.approve()
         return definition, await upgrade.read_approvals(definition)
 
@@ -65,6 +73,16 @@ def commit(profile: option.Profile, consortium: Record = None) -> None:
 
     definition = asyncio.run(act())
     Output(as_json=False).progress(f"contract {definition.name}: definition {definition.sequence} is in force")
+
+
+def _agree(change: CodeChange | None, *, yes: bool, downgrade: bool) -> None:
+    if change is None:
+        return
+    Output(as_json=False).line(change.describe())
+    if change.goes_back and not downgrade:
+        raise NetworkError(f"{change.after} is older than {change.before}; to go back to it nevertheless: --downgrade")
+    if not yes:
+        typer.confirm("Approve it for your organisation?", abort=True)
 
 
 async def _upgrade(path: Path, described: Path | None) -> Upgrade:

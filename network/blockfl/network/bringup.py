@@ -5,6 +5,7 @@ The same on every ledger, through Fabric's own services; each step leaves what i
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition, Lifecycle
@@ -12,6 +13,7 @@ from blockfl.fabric.errors import FabricError
 from blockfl.ledger.client import Ledger, is_refused_with
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.code_change import Agreement, agree_on_succession
 from blockfl.network.contract_service import define_contract
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
@@ -24,13 +26,16 @@ _ATTEMPTS = 20
 _PAUSE_S = 0.5
 
 
-async def bring_up_contract(description: Description, layout: Layout, report: Report, user: str = "admin") -> None:
+async def bring_up_contract(
+    description: Description, layout: Layout, report: Report, agreement: Agreement, user: str = "admin"
+) -> None:
     """Install, approve, commit and register whatever is not yet.
 
     Args:
         description: The network.
         layout: Where the package and the identities are.
         report: Told what has been done.
+        agreement: Which code may take the place of the one in force.
         user: Whose connection profiles are used, and so which addresses.
 
     Raises:
@@ -42,7 +47,7 @@ async def bring_up_contract(description: Description, layout: Layout, report: Re
         for one in description.organisations
     }
     try:
-        definition = await _next_definition(description, list(profiles.values()))
+        definition = await _next_definition(description, list(profiles.values()), layout.package, agreement)
         await asyncio.gather(*(_approve(profile, package, definition) for profile in profiles.values()))
         report(f"contract {definition.name}, version {definition.version}: approved by {len(profiles)} organisations")
         if await _commit(profiles, definition) is not None:
@@ -52,7 +57,9 @@ async def bring_up_contract(description: Description, layout: Layout, report: Re
         raise NetworkError(f"the contract could not be brought up: {error}") from error
 
 
-async def _next_definition(description: Description, profiles: Sequence[ConnectionProfile]) -> ChaincodeDefinition:
+async def _next_definition(
+    description: Description, profiles: Sequence[ConnectionProfile], package: Path, agreement: Agreement
+) -> ChaincodeDefinition:
     """Return the definition in force if it is this code's and these members', otherwise the one that follows it.
 
     The next one, too, where a peer was set up anew: its organisation can approve only what it has not approved before.
@@ -61,6 +68,7 @@ async def _next_definition(description: Description, profiles: Sequence[Connecti
         current = await lifecycle.query(description.contract)
         if current is None:
             return define_contract(description.consortium)
+        agree_on_succession(package, description.contract, current.version, agreement)
         wanted = define_contract(description.consortium, current.sequence)
         is_new = not await lifecycle.is_in_force(wanted)
     if is_new or any(await asyncio.gather(*(_has_lost(profile, wanted) for profile in profiles))):

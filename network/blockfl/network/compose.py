@@ -66,6 +66,8 @@ _ORDERER_CHECK: Final = (
 )
 _ALIVE: Final = ["CMD-SHELL", 'test -n "$$(find "$$BLOCKFL_HEARTBEAT" -mmin -1)"']
 _AGENT_COMMAND: Final = "blockfl institution run --task ${BLOCKFL_TASK:-heart} --directory /state"
+_AGREED: Final = {name: f"${{{name}:-}}" for name in ("BLOCKFL_UPGRADE", "BLOCKFL_DOWNGRADE")}
+"""Which code of the contract the operator lets take the place of the network's."""
 _WORKLOAD: Final = "--model /data/model.keras --data /data/data.npz"
 
 
@@ -338,6 +340,7 @@ def _provision(text: str) -> Service:
             "BLOCKFL_OWNER": _OWNER,
             "BLOCKFL_PROJECT": "${COMPOSE_PROJECT_NAME:-}",
             "BLOCKFL_CONSORTIUM": text.replace("$", "$$"),
+            **_AGREED,
         },
         "network_mode": "none",
         "volumes": [f"{_STATE}:{INSIDE}"],
@@ -350,6 +353,7 @@ def _setup(nodes: Sequence[str]) -> Service:
         MERGE: _ONCE,
         "command": ["python", "-m", "blockfl.network.setup", "bring-up", str(INSIDE)],
         "depends_on": {name: {"condition": "service_healthy"} for name in nodes},
+        "environment": _AGREED,
         "networks": [_BACKBONE],
         "volumes": [f"{_STATE}:{INSIDE}:ro"],
     }

@@ -1,48 +1,30 @@
 """The contract as every organisation runs it: package, definition, and the settings of each contract service.
 
-A package id covers only how the service is reached, not its code. So the label and the definition's version carry the
-digest of the contract's source: what was approved can be compared with what runs.
+The package lists every file of the contract's source, and the definition's version begins its digest: what was approved
+can be compared with what runs.
 """
 
 import hashlib
 import json
-from pathlib import Path
 
-import blockfl.contract
-import blockfl.fabric.shim
-import blockfl.protocol
 from blockfl.contract.definition import contract_definition
+from blockfl.contract.release import package_release, read_release
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition
-from blockfl.fabric.transaction.package import package_contract, package_id
+from blockfl.fabric.transaction.package import package_id
 from blockfl.network.description import Description, Organisation
 from blockfl.network.layout import Layout
 from blockfl.network.process import ProcessSpec, python_command
 from blockfl.protocol.records import Consortium
 
-_DIGEST_CHARACTERS = 16
-
-
-def compute_code_digest() -> str:
-    """Return SHA-256 over the source of the contract and all that it decides with, as hex."""
-    digest = hashlib.sha256()
-    for package in (blockfl.contract, blockfl.fabric.shim, blockfl.protocol):
-        root = Path(package.__path__[0])
-        for path in sorted(root.rglob("*.py")):
-            content = path.read_bytes()
-            digest.update(f"{package.__name__}/{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
-            digest.update(content)
-    return digest.hexdigest()
-
 
 def package_code(contract: str) -> bytes:
     """Return the contract's package; the same everywhere for the same code."""
-    return package_contract(f"{contract}_{compute_code_digest()[:_DIGEST_CHARACTERS]}")
+    return package_release(contract, read_release())
 
 
 def define_contract(consortium: Consortium, sequence: int = 1) -> ChaincodeDefinition:
     """Return the definition that all organisations approve."""
-    version = f"1-{compute_code_digest()[:_DIGEST_CHARACTERS]}"
-    return contract_definition(consortium, version=version, sequence=sequence)
+    return contract_definition(consortium, version=read_release().name, sequence=sequence)
 
 
 def provision_services(description: Description, layout: Layout, *, in_containers: bool = False) -> None:

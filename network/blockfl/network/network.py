@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from blockfl.network.admission import extend, write_description
+from blockfl.network.code_change import Agreement
 from blockfl.network.description import Description, LedgerKind
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout
@@ -102,14 +103,18 @@ class Network:
             ) from error
         return cls(directory, Description.load(layout.description), state.ledger)
 
-    def up(self, report: Report) -> None:
+    def up(self, report: Report, agreement: Agreement | None = None) -> None:
         """Start what does not run, and bring the contract up; what is done already is left as it is.
+
+        Args:
+            report: Told what has been done.
+            agreement: Which code of the contract may take the place of the network's; by default none.
 
         Raises:
             NetworkError: A port is taken, a process ends, a step fails; the text says what to do.
         """
         with self._exclusive():
-            self._runtime.up(report)
+            self._runtime.up(report, agreement or Agreement())
             profiles = self._layout.organisation("NAME").profile("agent")
             report(f"network {self.description.network} is up; connection profiles: {profiles}")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from blockfl.fabric.errors import FabricError
+from blockfl.network.code_change import Agreement
 from blockfl.network.compose import PROVISION, SERVICE_IMAGE, SETUP, render_compose, save_compose
 from blockfl.network.description import Description, Organisation
 from blockfl.network.engine import Container, Engine
@@ -46,6 +47,7 @@ class ComposeProject:
     def __init__(self, description: Description, layout: Layout) -> None:
         self._description = description
         self._layout = layout
+        self._agreed: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -79,8 +81,10 @@ class ComposeProject:
             # On no registry; Fabric's own are fetched where they are missing.
             engine.require_image(os.environ.get("BLOCKFL_IMAGE") or SERVICE_IMAGE, "build it: make images")
 
-    def up(self, report: Report) -> None:
+    def up(self, report: Report, agreement: Agreement) -> None:
         """Write the project's files, and start what does not run.
+
+        The code that counts is the image's: the set-up containers are told what is agreed to by name.
 
         Raises:
             NetworkError: A container does not become healthy; with what its log says.
@@ -88,6 +92,7 @@ class ComposeProject:
         with Engine() as engine:
             running = {one.service for one in engine.containers(self.name) if one.is_running}
         require_free_ports((address, name) for name, address in self._published() if name not in running)
+        self._agreed = {"BLOCKFL_UPGRADE": agreement.upgrade, "BLOCKFL_DOWNGRADE": agreement.downgrade}
         self._write_files()
         report(_BANNER)
         nodes = [name for name in self._services() if not name.startswith(_ONCE) and not name.startswith(_WORKERS)]
@@ -172,6 +177,7 @@ class ComposeProject:
             "BLOCKFL_STATE": str(self._layout.directory.resolve()),
             "BLOCKFL_UID": str(uid),
             "BLOCKFL_GID": str(gid),
+            **{name: code for name, code in self._agreed.items() if code},
         }
 
     def _owner(self) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Protocol
 from blockfl.network.admission import admit, list_newcomers, wait_for_blocks
 from blockfl.network.bringup import bring_up_contract
 from blockfl.network.channel import provision_genesis
+from blockfl.network.code_change import Agreement, agree_on_code
 from blockfl.network.contract_service import provision_services, service_address, service_process
 from blockfl.network.description import Description, LedgerKind
 from blockfl.network.embedded import EmbeddedLauncher
@@ -36,7 +37,7 @@ class Runtime(Protocol):
             NetworkError: It cannot; the text says what is missing and what to do.
         """
 
-    def up(self, report: Report) -> None:
+    def up(self, report: Report, agreement: Agreement) -> None:
         """Start what does not run, and bring the contract up; what is done already is left as it is.
 
         Raises:
@@ -75,9 +76,10 @@ class ProcessRuntime:
         """As ``Runtime.require``."""
         self._launcher.require()
 
-    def up(self, report: Report) -> None:
+    def up(self, report: Report, agreement: Agreement) -> None:
         """As ``Runtime.up``."""
         description, layout = self._description, self._layout
+        agree_on_code(layout.package, description.contract, agreement)
         provision_identities(description, layout)
         provision_genesis(description, layout, self._ledger)
         require_matching_keys(description, layout)
@@ -91,7 +93,7 @@ class ProcessRuntime:
             wait_for_port(service_address(organisation), _READY_S, check)
         self._wait_until_ready(report)
         report(f"{len(self._processes.names())} processes run")
-        asyncio.run(bring_up_contract(description, layout, report))
+        asyncio.run(bring_up_contract(description, layout, report, agreement))
         self._processes.start(keeper_process(layout.directory))
 
     def status(self) -> list[ProcessStatus]:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from blockfl.network.admission import admit, extend, list_newcomers, wait_for_blocks, write_description
 from blockfl.network.bringup import bring_up_contract
 from blockfl.network.channel import provision_genesis
+from blockfl.network.code_change import Agreement, agree_on_code
 from blockfl.network.compose import CONNECTION, CONTAINER
 from blockfl.network.contract_service import provision_services
 from blockfl.network.description import Description, Organisation
@@ -35,18 +36,20 @@ _LAST_ID: Final = 2**32 - 2
 _USAGE = "usage: python -m blockfl.network.setup provision|bring-up DIRECTORY"
 
 
-def provision(directory: Path, description: Description, project: str) -> None:
+def provision(directory: Path, description: Description, project: str, agreement: Agreement | None = None) -> None:
     """Write everything that a network's containers read.
 
     Args:
         directory: The network's directory.
         description: The network.
         project: Name of the Compose project, by which the containers are found.
+        agreement: Which code of the contract may take the place of the network's; by default none.
 
     Raises:
         NetworkError: The directory holds another network, or something in it does not fit.
     """
     layout = Layout(directory)
+    agree_on_code(layout.package, description.contract, agreement or Agreement())
     _keep_description(layout, description)
     inside = description.in_containers()
     provision_identities(description, layout)
@@ -66,8 +69,12 @@ def provision(directory: Path, description: Description, project: str) -> None:
     state.save(layout.state)
 
 
-def bring_up(directory: Path) -> None:
+def bring_up(directory: Path, agreement: Agreement) -> None:
     """Join every node to the channel and bring the contract up; the nodes run.
+
+    Args:
+        directory: The network's directory.
+        agreement: Which code of the contract may take the place of the one in force.
 
     Raises:
         NetworkError: A step failed for good.
@@ -84,7 +91,7 @@ def bring_up(directory: Path) -> None:
         asyncio.run(nodes.join(_READY_S, peers=newcomers))
     asyncio.run(wait_for_blocks(description, layout, _READY_S, user))
     _report(f"{len(description.orderers)} ordering nodes and {len(description.organisations)} peers are on the channel")
-    asyncio.run(bring_up_contract(description, layout, _report, user))
+    asyncio.run(bring_up_contract(description, layout, _report, agreement, user))
 
 
 def take_over(directory: Path, owner: tuple[int, int]) -> None:
@@ -116,14 +123,17 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         case _:
             sys.stderr.write(f"{_USAGE}\n")
             return 2
+    agreement = Agreement(
+        upgrade=environment.get("BLOCKFL_UPGRADE", ""), downgrade=environment.get("BLOCKFL_DOWNGRADE", "")
+    )
     try:
         if step == "bring-up":
-            bring_up(Path(directory))
+            bring_up(Path(directory), agreement)
         else:
             if os.getuid() == 0 and "BLOCKFL_OWNER" in environment:
                 take_over(Path(directory), _parse_owner(environment["BLOCKFL_OWNER"]))
             description = Description.parse(environment.get("BLOCKFL_CONSORTIUM", ""), "BLOCKFL_CONSORTIUM")
-            provision(Path(directory), description, environment.get("BLOCKFL_PROJECT", ""))
+            provision(Path(directory), description, environment.get("BLOCKFL_PROJECT", ""), agreement)
             _report(f"network {description.network}: keys, first block and settings are there")
     except NetworkError as error:
         sys.stderr.write(f"error: {error} ({directory}: the network's directory, BLOCKFL_STATE)\n")

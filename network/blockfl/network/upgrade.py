@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from blockfl.contract.release import read_release
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.client.deliver import read_config
 from blockfl.fabric.client.endpoint import Endpoint
@@ -21,6 +22,7 @@ from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CommittedDefinition, Lifecycle
 from blockfl.fabric.errors import CommitError
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.code_change import CodeChange, compare_code
 from blockfl.network.contract_service import define_contract, package_code
 from blockfl.network.errors import NetworkError
 from blockfl.protocol.records import Consortium
@@ -60,6 +62,28 @@ class Upgrade:
             if await lifecycle.is_in_force(wanted) and not await lifecycle.has_lost(wanted):
                 return wanted
             return define_contract(self._consortium, current.sequence + 1)
+
+    async def compare(self) -> CodeChange | None:
+        """Return how this code differs from the one that the organisation runs; None if it is that one.
+
+        Raises:
+            FabricError: The peer refuses, or cannot be reached.
+        """
+        own = read_release().name
+        async with self._open() as lifecycle:
+            current = await lifecycle.query(self._consortium.contract)
+            if current is None or current.version == own:
+                return None
+            approvals = [
+                await lifecycle.read_approval(current.name, sequence) for sequence in range(1, current.sequence + 1)
+            ]
+            was_in_force = any(one is not None and one.version == own for one in approvals)
+            latest = approvals[-1]
+            if latest is None or latest.package_id is None or latest.version != current.version:
+                return CodeChange.between(
+                    current.version, "the organisation does not run the code in force", was_in_force
+                )
+            return compare_code(await lifecycle.fetch(latest.package_id), was_in_force=was_in_force)
 
     async def approve(self) -> ChaincodeDefinition:
         """Install this code at the organisation's peer and approve its definition; returns that.

@@ -30,6 +30,7 @@ from blockfl.fabric.transaction.package import package_contract, package_id
 
 __all__ = [
     "DEFAULT_POLICY",
+    "Approval",
     "ChaincodeDefinition",
     "CollectionSpec",
     "CommittedDefinition",
@@ -60,6 +61,19 @@ class Readiness:
 
     approvals: Mapping[str, bool]
     mismatches: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """What one organisation has approved.
+
+    Attributes:
+        version: of the definition.
+        package_id: of the package with which the organisation runs it; None: it runs none.
+    """
+
+    version: str
+    package_id: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +148,34 @@ class Lifecycle:
             InstalledPackage(label=one.label, package_id=one.package_id) for one in result.installed_chaincodes
         )
 
+    async def fetch(self, identifier: str) -> bytes:
+        """Return a package that is installed at the organisation's peer, by its id.
+
+        Raises:
+            EndorseError: there is none of this id, or the peer refuses.
+        """
+        request = lifecycle_pb2.GetInstalledChaincodePackageArgs(package_id=identifier)
+        result = await self._ask(
+            "GetInstalledChaincodePackage", request, lifecycle_pb2.GetInstalledChaincodePackageResult, channel=""
+        )
+        return bytes(result.chaincode_install_package)
+
+    async def read_approval(self, name: str, sequence: int) -> Approval | None:
+        """Return what the organisation has approved under a sequence number, None if nothing that is known any more.
+
+        Raises:
+            EndorseError: the peer refuses.
+        """
+        try:
+            approved = await self._approved(name, sequence)
+        except EndorseError as error:
+            if _LOST in str(error):
+                return None
+            raise
+        if approved is None:
+            return None
+        return Approval(version=approved.version, package_id=approved.source.local_package.package_id or None)
+
     async def approve(self, definition: ChaincodeDefinition, package: str | None) -> Committed | None:
         """Approve a definition for the organisation.
 
@@ -148,7 +190,7 @@ class Lifecycle:
             EndorseError: the peer refuses, e.g. a wrong sequence.
             CommitError: the approval was overtaken by another one.
         """
-        approved = await self._approved(definition)
+        approved = await self._approved(definition.name, definition.sequence)
         if approved is not None and definition.matches(approved):
             source = approved.source.local_package.package_id
             if source == (package or ""):
@@ -244,7 +286,7 @@ class Lifecycle:
             EndorseError: the peer refuses.
         """
         try:
-            await self._approved(definition)
+            await self._approved(definition.name, definition.sequence)
         except EndorseError as error:
             if _LOST in str(error):
                 return True
@@ -260,8 +302,8 @@ class Lifecycle:
                 return None
             raise
 
-    async def _approved(self, definition: ChaincodeDefinition) -> Any:
-        request = lifecycle_pb2.QueryApprovedChaincodeDefinitionArgs(name=definition.name, sequence=definition.sequence)
+    async def _approved(self, name: str, sequence: int) -> Any:
+        request = lifecycle_pb2.QueryApprovedChaincodeDefinitionArgs(name=name, sequence=sequence)
         try:
             return await self._ask(
                 "QueryApprovedChaincodeDefinition", request, lifecycle_pb2.QueryApprovedChaincodeDefinitionResult

@@ -14,12 +14,16 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from blockfl.fabric.errors import ConfigError
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _STORED_BLOCK_BYTES: Final = 0xFFFF
+_CODE: Final = "code.tar.gz"
+_CONNECTION: Final = "connection.json"
+_MAXIMUM_FILE_BYTES: Final = 1 << 20
 
 MUTUAL_TLS_CONNECTION: Final = {
     "address": "{{.addr}}",
@@ -33,12 +37,15 @@ MUTUAL_TLS_CONNECTION: Final = {
 """The connection of a contract service whose values each organisation fills in at its own peer."""
 
 
-def package_contract(label: str, connection: Mapping[str, Any] = MUTUAL_TLS_CONNECTION) -> bytes:
+def package_contract(
+    label: str, connection: Mapping[str, Any] = MUTUAL_TLS_CONNECTION, code: Mapping[str, bytes] = MappingProxyType({})
+) -> bytes:
     """Make the package of a contract service.
 
     Args:
         label: what operators call it, e.g. "blockfl_1".
         connection: content of connection.json: where peers dial the service, and with what TLS.
+        code: further files beside it, by name; peers keep them, and the package's id covers them.
 
     Returns:
         A gzipped tar archive, ready to be installed.
@@ -52,8 +59,8 @@ def package_contract(label: str, connection: Mapping[str, Any] = MUTUAL_TLS_CONN
         )
     if not connection.get("address"):
         raise ConfigError('expected an "address" in the connection of a contract service, e.g. "{{.addr}}"')
-    code = _archive({"connection.json": _json(connection)})
-    return _archive({"metadata.json": _json({"path": "", "type": "ccaas", "label": label}), "code.tar.gz": code})
+    archive = _archive({_CONNECTION: _json(connection), **code})
+    return _archive({"metadata.json": _json({"path": "", "type": "ccaas", "label": label}), _CODE: archive})
 
 
 def package_id(package: bytes) -> str:
@@ -65,18 +72,35 @@ def package_id(package: bytes) -> str:
     return f"{_read_label(package)}:{hashlib.sha256(package).hexdigest()}"
 
 
+def read_code(package: bytes, name: str) -> bytes:
+    """Return a file that lies beside a package's connection.json.
+
+    Raises:
+        ConfigError: it is no chaincode package, or has no such file.
+    """
+    return _read_file(_read_file(package, _CODE), name)
+
+
 def _read_label(package: bytes) -> str:
     try:
-        with tarfile.open(fileobj=io.BytesIO(package), mode="r:gz") as archive:
-            metadata = archive.extractfile("metadata.json")
-            label = json.loads(metadata.read())["label"] if metadata else None
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"expected a chaincode package (tar.gz with metadata.json), got another file: {error}"
-        ) from error
+        label = json.loads(_read_file(package, "metadata.json"))["label"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"expected a label in the package's metadata.json, got none: {error}") from error
     if not isinstance(label, str):
         raise ConfigError("expected a label in the package's metadata.json, got none")
     return label
+
+
+def _read_file(archive: bytes, name: str) -> bytes:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as opened:
+            file = opened.extractfile(name)
+            content = file.read(_MAXIMUM_FILE_BYTES + 1) if file else b""
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError) as error:
+        raise ConfigError(f"expected a chaincode package (tar.gz with {name}), got another file: {error}") from error
+    if len(content) > _MAXIMUM_FILE_BYTES:
+        raise ConfigError(f"expected at most {_MAXIMUM_FILE_BYTES} bytes of {name} in a chaincode package, got more")
+    return content
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
