@@ -18,6 +18,7 @@ import numpy.typing as npt
 from blockfl.protocol.account import compute_required_stake, create_standing, lock
 from blockfl.protocol.aggregation import Sum, apply_sum
 from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS, TREASURY, Account, Credit, Score, Standing
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.manifest import Manifest, Tensor
@@ -28,7 +29,6 @@ from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
 from blockfl.protocol.scoring import Gram, compute_gram, compute_points
 from blockfl.protocol.settlement import Facts, list_payments, settle_round
-from blockfl.protocol.strategy import FEDAVG
 from blockfl.protocol.task import Deadlines, TaskSpec, Training
 from blockfl.protocol.terms import compute_bounds, compute_weights
 

@@ -25,26 +25,22 @@ from examples.heart.hospitals import load_all
 
 from benchmarks.attacks import ATTACKS, Attack, Scene, flip_labels, stay_honest
 from benchmarks.perceptron import DIMENSION, Doubles, Rows, Sites, compute_accuracy, create_model
-from blockfl.protocol.combination import combine, drive
-from blockfl.protocol.judging import judge_values
-from blockfl.protocol.optimiser import Version, apply_step
-from blockfl.protocol.quantise import quantise_update
-from blockfl.protocol.strategy import (
+from blockfl.protocol.combination import (
     FEDAVG,
-    Adagrad,
-    Adam,
     Aggregation,
     Krum,
     Median,
-    Momentum,
     MultiKrum,
     NormClippedMean,
-    Optimiser,
     TrimmedMean,
-    Yogi,
-    compute_divisor,
+    combine,
+    drive,
 )
+from blockfl.protocol.judging import judge_values
+from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
+from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.terms import compute_bounds, compute_weights
+from blockfl.protocol.version import Version, apply_step
 
 INSTITUTIONS, POISONED = 11, 4
 ROUNDS, EPOCHS = 40, 2
@@ -138,7 +134,7 @@ class Federation:
             judge_values(values, DIMENSION, weight, bounds.l2_squared, bounds.linf)
             updates.append(values)
         total = drive(combine(self.rule, DIMENSION, INSTITUTIONS, self.bounds.scale), lambda index: updates[index])
-        divisor = compute_divisor(self.rule, sum(self.weights))
+        divisor = self.rule.traits.divisor(sum(self.weights))
         self.version = apply_step(self.optimiser, self.version, total, self.bounds.scale, divisor)
 
     def _look(self, learnt: Doubles) -> Scene:

@@ -19,8 +19,8 @@ from blockfl.protocol.aggregation import RANDOMNESS_SUM_BYTES, encode_sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.commitment import add_commitments, compute_commitment, decode_commitment
-from blockfl.protocol.optimiser import decode_version
 from blockfl.protocol.records import Blob
+from blockfl.protocol.version import decode_version
 
 
 async def close(bout: Bout) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from blockfl.protocol.economics import DEFAULT_ECONOMICS, Economics
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
-from blockfl.protocol.strategy import (
+from blockfl.protocol.combination import (
     FEDAVG,
     LEAST_SELECTED,
     Aggregation,
@@ -16,8 +14,9 @@ from blockfl.protocol.strategy import (
     MultiKrum,
     NormClippedMean,
     TrimmedMean,
-    compute_least_updates,
 )
+from blockfl.protocol.economics import DEFAULT_ECONOMICS, Economics
+from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.task import Deadlines, TaskSpec
 from support.federation import INSTITUTIONS
 from support.scenario import make_spec
@@ -66,7 +65,7 @@ class Terms:
         changes = {
             "deadlines": Deadlines(submit_s=self.submit_s, judge_s=JUDGE_S, publish_s=self.publish_s),
             "aggregation": self.aggregation,
-            "minimum_accepted": max(spec.minimum_accepted, compute_least_updates(self.aggregation)),
+            "minimum_accepted": max(spec.minimum_accepted, self.aggregation.traits.least_updates),
             "economics": self.economics,
             "norms": self.norms,
         }

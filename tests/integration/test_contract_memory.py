@@ -10,9 +10,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol.blob import split_blob
+from blockfl.protocol.combination import Median
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Score
 from blockfl.protocol.records import Aggregate, Update
-from blockfl.protocol.strategy import Median
 from support.federation import INSTITUTIONS, NOW_MS, make_consortium
 from support.scenario import Scenario, make_spec
 from support.service import OPENING_KEY, running_service, write_service

@@ -17,9 +17,10 @@ from blockfl.ledger.endorsers import Endorsers
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.optimiser import decode_version
+from blockfl.protocol.combination import TrimmedMean
+from blockfl.protocol.optimiser import Yogi
 from blockfl.protocol.records import Notice, Update
-from blockfl.protocol.strategy import TrimmedMean, Yogi
+from blockfl.protocol.version import decode_version
 from support.contract import refused
 from support.contract_network import ContractNetwork, contract_network
 from support.scenario import Scenario, make_spec

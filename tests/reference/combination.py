@@ -1,8 +1,9 @@
 """Every aggregation rule in plain Python, one coordinate and one number after the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import floor, isqrt
+from typing import Any, Final
 
 Update = Sequence[int]
 
@@ -66,20 +67,33 @@ def clip_updates(updates: Sequence[Update], l2_squared: int | None) -> list[list
     return clipped
 
 
-def combine_naively(rule: Mapping[str, object], updates: Sequence[Update], scale: int) -> list[int]:
+def add(updates: Sequence[Update]) -> list[int]:
+    """Return the sum of each coordinate."""
+    return [sum(values) for values in zip(*updates, strict=True)]
+
+
+def clip(updates: Sequence[Update], clip_l2_micro: int, scale: int) -> list[int]:
+    """Return the sum of the updates, each shortened to a norm in millionths, 0: the median of their norms."""
+    norm = Fraction(clip_l2_micro, 10**6)
+    return add(clip_updates(updates, floor(norm**2 * Fraction(4) ** scale) if norm else None))
+
+
+def krum(updates: Sequence[Update], byzantine: int, wanted: int) -> list[int]:
+    """Return the sum of the updates that are nearest to their nearest."""
+    return add([updates[one] for one in choose_krum(updates, byzantine, wanted)])
+
+
+NAIVE: Final[Mapping[str, Callable[[Mapping[str, int], Sequence[Update], int], list[int]]]] = {
+    "fedavg": lambda _, updates, __: add(updates),
+    "median": lambda _, updates, __: take_median(updates),
+    "trimmed_mean": lambda rule, updates, _: trim(updates, rule["trim"]),
+    "krum": lambda rule, updates, _: krum(updates, rule["byzantine"], 1),
+    "multi_krum": lambda rule, updates, _: krum(updates, rule["byzantine"], rule["selected"]),
+    "norm_clipped_mean": lambda rule, updates, scale: clip(updates, rule["clip_l2_micro"], scale),
+}
+"""X by a rule's name: of its parameters, the updates and the scale."""
+
+
+def combine_naively(rule: Mapping[str, Any], updates: Sequence[Update], scale: int) -> list[int]:
     """Return X for a rule's record, as JSON has it."""
-    number = {name: value for name, value in rule.items() if isinstance(value, int)}
-    match rule["rule"]:
-        case "median":
-            return take_median(updates)
-        case "trimmed_mean":
-            return trim(updates, number["trim"])
-        case "norm_clipped_mean":
-            norm = Fraction(number["clip_l2_micro"], 10**6)
-            chosen: Sequence[Update] = clip_updates(updates, floor(norm**2 * Fraction(4) ** scale) if norm else None)
-        case "krum" | "multi_krum":
-            wanted = number.get("selected", 1)
-            chosen = [updates[one] for one in choose_krum(updates, number["byzantine"], wanted)]
-        case _:
-            chosen = updates
-    return [sum(values) for values in zip(*chosen, strict=True)]
+    return NAIVE[rule["rule"]](rule, updates, scale)

@@ -77,16 +77,18 @@ def step_naively(parameters: Mapping[str, object], element: Number, x: int, scal
     momentum = plus(times(beta1, before), times(rest1, mean))
     variance = Fraction(element["variance"]) if "variance" in element else times(tau, tau)
     square = times(mean, mean)
-    if method == "adagrad":
-        variance = plus(variance, square)
-    else:
-        beta2, rest2 = micro(number["beta2_micro"]), micro(10**6 - number["beta2_micro"])
-        if method == "adam":
-            variance = plus(times(beta2, variance), times(rest2, square))
-        else:
+    beta2 = number.get("beta2_micro", 0)
+    match method:
+        case "adagrad":
+            variance = plus(variance, square)
+        case "adam":
+            variance = plus(times(micro(beta2), variance), times(micro(10**6 - beta2), square))
+        case "yogi":
             gap = plus(variance, -square)
             sign = (gap > 0) - (gap < 0)
-            variance = plus(variance, -times(rest2, square) * sign)
+            variance = plus(variance, -times(micro(10**6 - beta2), square) * sign)
+        case _:
+            raise KeyError(method)
     step = over(times(rate, momentum), plus(root(variance), tau))
     model = plus(step, Fraction(element["model"]))
     return {

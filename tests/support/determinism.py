@@ -72,6 +72,7 @@ _ASYNCIO_CLOCKS: Final = {"sleep", "timeout", "timeout_at", "wait_for"}
 _ALLOWED_MODULES: Final = {
     *(
         "__future__",
+        "abc",
         "asyncio",
         "base64",
         "collections",
@@ -399,7 +400,7 @@ NOT_CALLED: Final = (
 )
 """Excepted functions, which for that reason no module of the path may name but their own."""
 
-MODELS: Final = tuple(f"blockfl.protocol.{name}" for name in ("model", "optimiser", "quantise", "statistics"))
+MODELS: Final = tuple(f"blockfl.protocol.{name}" for name in ("model", "quantise", "statistics", "version"))
 """What computes with floats on purpose, and must not be on the path."""
 
 

@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.combination import FEDAVG, NormClippedMean
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundStatistics, TensorBound
 from blockfl.protocol.model import encode_model, manifest_of
+from blockfl.protocol.optimiser import Momentum
 from blockfl.protocol.payload import encode_payload
 from blockfl.protocol.records import (
     CommitteeKey,
@@ -38,7 +40,6 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.round import close_round, create_aggregate, create_task, open_round
 from blockfl.protocol.seal import Sealed, encode_public_key, seal
-from blockfl.protocol.strategy import FEDAVG, Momentum, NormClippedMean
 from blockfl.protocol.submission import (
     compose_place,
     compose_update,

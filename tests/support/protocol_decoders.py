@@ -23,7 +23,7 @@ from blockfl.protocol.hpke import HpkeError, decrypt, decrypt_as_sender, derive_
 from blockfl.protocol.judging import Judgement, judge_update
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
 from blockfl.protocol.opening import derive_opening
-from blockfl.protocol.optimiser import apply_step, decode_version, encode_version
+from blockfl.protocol.optimiser import Adam
 from blockfl.protocol.payload import SEED_BYTES, decode_payload, encode_payload
 from blockfl.protocol.records import Blob, Commitment, Header, SignedHeader
 from blockfl.protocol.scoring import decode_values
@@ -35,9 +35,9 @@ from blockfl.protocol.seal import (
     open_update,
     unwrap_data_key,
 )
-from blockfl.protocol.strategy import Adam
 from blockfl.protocol.submission import compute_certificate_digest, verify_header_signature
 from blockfl.protocol.task import TaskSpec
+from blockfl.protocol.version import apply_step, decode_version, encode_version
 from support.decoders import Decoder
 from support.federation import INSTITUTIONS, Federation, make_federation
 from support.vectors import Document, list_record_kinds, read_vectors

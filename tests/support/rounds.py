@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.combination import Median
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
-from blockfl.protocol.strategy import Median, Momentum
+from blockfl.protocol.optimiser import Momentum
 from blockfl.protocol.task import TaskSpec
 from support.chronicle import Chronicle
 from support.federation import INSTITUTIONS

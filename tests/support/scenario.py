@@ -15,9 +15,11 @@ from blockfl.ledger.lineage import compute_model
 from blockfl.protocol import place
 from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
+from blockfl.protocol.combination import FEDAVG, Aggregation
 from blockfl.protocol.dispute import choose_ephemeral_key
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.opening import derive_opening
+from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.records import (
     Aggregate,
     Blob,
@@ -31,7 +33,6 @@ from blockfl.protocol.records import (
     Update,
 )
 from blockfl.protocol.seal import SealPlace, derive_data_key, encode_public_key
-from blockfl.protocol.strategy import FEDAVG, Aggregation, Optimiser
 from blockfl.protocol.submission import compose_place, compose_update, sign_header
 from blockfl.protocol.task import Deadlines, Task, TaskSpec, Training
 from reference.combination import combine_naively

@@ -6,6 +6,7 @@ To write them anew after a deliberate change of a format: ``PYTHONPATH=tests pyt
 from __future__ import annotations
 
 import json
+from abc import ABC
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ from blockfl.protocol.aggregation import Sum, apply_sum, decode_randomness
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.combination import combine, drive
+from blockfl.protocol.combination import Aggregation, combine, drive
 from blockfl.protocol.commitment import add_commitments, compute_commitment, expand_randomness, verify_sum
 from blockfl.protocol.dispute import claim_wrap, settle_claim
 from blockfl.protocol.judging import judge_values
@@ -28,14 +29,14 @@ from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundNorms, Tensor
 from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
 from blockfl.protocol.norms import check_rules
 from blockfl.protocol.opening import derive_opening
-from blockfl.protocol.optimiser import Version, apply_step, decode_version, encode_version
+from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.payload import encode_payload
 from blockfl.protocol.records import Recipient, SignedHeader, WrappedKey
 from blockfl.protocol.scoring import compute_gram, compute_points
 from blockfl.protocol.seal import SealPlace, encode_public_key, seal
-from blockfl.protocol.strategy import Aggregation, Optimiser, compute_divisor
 from blockfl.protocol.submission import compute_certificate_digest, signing_bytes, verify_header_signature
 from blockfl.protocol.terms import adapt_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
+from blockfl.protocol.version import Version, apply_step, decode_version, encode_version
 from support.credit_examples import make_credit_examples
 from support.federation import make_examples, make_federation
 from support.refusal import code_of
@@ -249,7 +250,7 @@ def derive_combination(given: Document) -> Document:
     updates = np.array(given["updates"], dtype=np.int16)
     rule: Aggregation = TypeAdapter(Aggregation).validate_python(given["aggregation"])
     x = drive(combine(rule, updates.shape[1], len(updates), given["scale"]), lambda index: updates[index])
-    return {"x": x.tolist(), "divisor": compute_divisor(rule, len(updates))}
+    return {"x": x.tolist(), "divisor": rule.traits.divisor(len(updates))}
 
 
 def derive_optimiser(given: Document) -> Document:
@@ -282,6 +283,8 @@ def derive_blob(given: Document) -> Document:
     return blob.model_dump(mode="json")
 
 
+_WORDS: Final = ("title", "description")
+"""What a schema says in words, which is no limit."""
 DERIVATIONS: Final[dict[str, Callable[[Document], Document]]] = {
     "records": derive_record,
     "credits": derive_record,
@@ -338,7 +341,8 @@ def list_record_kinds() -> dict[str, type[Record]]:
     found: list[type[Record]] = [Record]
     for kind in found:
         found += [one for one in kind.__subclasses__() if one not in found]
-    return {one.__name__: one for one in found[1:] if one.__module__.startswith("blockfl.protocol.")}
+    kinds = [one for one in found if one.__module__.startswith("blockfl.protocol.") and ABC not in one.__bases__]
+    return {one.__name__: one for one in kinds if one is not Record}
 
 
 def describe_limits(kind: type[Record]) -> Document:
@@ -352,7 +356,7 @@ def _strip(schema: Any) -> Any:
         return [_strip(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: _strip(one) for key, one in schema.items() if key != "title" or not isinstance(one, str)}
+    return {key: _strip(one) for key, one in schema.items() if key not in _WORDS or not isinstance(one, str)}
 
 
 def write_schemas() -> None:

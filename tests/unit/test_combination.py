@@ -12,22 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from blockfl.protocol import combination
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import clip, combine, compare, drive, select_nearest
-from blockfl.protocol.scoring import compute_gram
-from blockfl.protocol.strategy import (
+from blockfl.protocol.combination import (
     FEDAVG,
+    MAX_COMPARED_VALUES,
     Aggregation,
+    AggregationRule,
     Krum,
     Median,
     MultiKrum,
     NormClippedMean,
     TrimmedMean,
-    compute_divisor,
-    compute_least_updates,
+    clip,
+    combine,
+    compare,
+    drive,
+    select_nearest,
 )
-from blockfl.protocol.terms import compute_l2_squared
-from reference.combination import choose_krum, combine_naively
+from blockfl.protocol.limits import compute_l2_squared
+from blockfl.protocol.scoring import Gram, compute_gram
+from reference.combination import NAIVE, choose_krum, combine_naively
 from support.refusal import refused
 
 Updates = npt.NDArray[np.int16]
@@ -63,6 +68,52 @@ def test_a_rule_gives_what_its_naive_reference_gives(rule: Aggregation, updates:
     assert run(rule, updates, scale) == combine_naively(rule.model_dump(), updates.tolist(), scale)
 
 
+def test_every_rule_has_a_naive_reference_and_an_example_here() -> None:
+    assert NAIVE.keys() == combination.RULES.keys() == {rule.rule for rule in RULES.values()}
+    assert set(combination.RULES.values()) == set(AggregationRule.__subclasses__())
+
+
+@given(st.sampled_from(list(RULES.values())), make_updates(7), st.integers(0, 14))
+def test_a_rule_is_linear_if_it_gives_the_sum_of_whatever_updates(
+    rule: Aggregation, updates: Updates, scale: int
+) -> None:
+    total = updates.astype(np.int64).sum(axis=0).tolist()
+    if rule.traits.is_linear:
+        assert run(rule, updates, scale) == total
+    spread = np.array([[20_000 + 500 * number, number] for number in range(7)], dtype=np.int16)
+    assert (run(rule, spread, 14) == spread.astype(int).sum(axis=0).tolist()) == rule.traits.is_linear
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_rule_that_compares_updates_says_so_and_is_for_so_many_values(
+    rule: Aggregation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With memory for one coordinate of seven updates, a rule that looks at several at once asks for each ten times."""
+    asked: list[int] = []
+    multiplied: list[int] = []
+
+    def multiply(vectors: list[Updates]) -> Gram:
+        multiplied.append(len(vectors))
+        return compute_gram(vectors)
+
+    monkeypatch.setattr(combination, "compute_gram", multiply)
+
+    def fetch(index: int) -> Updates:
+        asked.append(index)
+        return np.arange(10, dtype=np.int16) * np.int16(index)
+
+    drive(combine(rule, 10, 7, 10, matrix_bytes=1), fetch)
+    is_limited = len(asked) > 2 * 7
+    assert is_limited == (rule.traits.looks_at != "one update")
+    assert bool(multiplied) == (rule.traits.looks_at == "products of all")
+    rule.check_task(7, MAX_COMPARED_VALUES // 49, 10**6)
+    if is_limited:
+        with pytest.raises(ValueError, match="compares up to"):
+            rule.check_task(7, MAX_COMPARED_VALUES // 7 + 1, 10**6)
+    else:
+        rule.check_task(7, MAX_COMPARED_VALUES, 10**6)
+
+
 @given(st.sampled_from(list(RULES.values())), make_updates(7), st.integers(1, 200))
 def test_how_much_memory_there_is_does_not_show(rule: Aggregation, updates: Updates, matrix_bytes: int) -> None:
     assert run(rule, updates, matrix_bytes=matrix_bytes) == run(rule, updates)
@@ -79,7 +130,7 @@ def test_a_trimmed_mean_lies_between_the_values_that_are_left(updates: Updates, 
     cut = data.draw(st.integers(1, (count - 1) // 2))
     rule = TrimmedMean(trim=cut)
     x = np.array(run(rule, updates))
-    ordered, divisor = np.sort(updates.astype(np.int64), axis=0), compute_divisor(rule, count)
+    ordered, divisor = np.sort(updates.astype(np.int64), axis=0), rule.traits.divisor(count)
     assert divisor == count - 2 * cut
     assert (x >= divisor * ordered[cut]).all()
     assert (x <= divisor * ordered[count - 1 - cut]).all()
@@ -94,7 +145,7 @@ def test_so_few_outliers_as_are_tolerated_move_no_coordinate_beyond_the_honest_v
     honest = updates[tolerated:]
     for rule in (Median(), TrimmedMean(trim=tolerated)):
         x = np.array(run(rule, updates))
-        divisor = compute_divisor(rule, len(updates))
+        divisor = rule.traits.divisor(len(updates))
         assert (x >= divisor * honest.min(axis=0).astype(int)).all()
         assert (x <= divisor * honest.max(axis=0).astype(int)).all()
 
@@ -163,7 +214,7 @@ def test_the_norm_to_clip_to_is_in_the_units_of_the_task() -> None:
 def test_the_largest_values_stay_within_what_the_divisor_allows(rule: Aggregation, sign: int) -> None:
     """|X| ≤ 32767 · divisor: whatever comes, the mean is a value that an update can have, and X fits int32."""
     updates = np.full((8, 3), sign * 32767, dtype=np.int16)
-    divisor = compute_divisor(rule, 8)
+    divisor = rule.traits.divisor(8)
     x = run(rule, updates, scale=14)
     assert max(map(abs, x)) <= 32767 * divisor
     if not isinstance(rule, NormClippedMean) or not rule.clip_l2_micro:
@@ -182,7 +233,7 @@ def test_the_largest_values_stay_within_what_the_divisor_allows(rule: Aggregatio
     ],
 )
 def test_a_rule_is_refused_for_fewer_updates_than_it_is_defined_for(rule: Aggregation, least: int) -> None:
-    assert compute_least_updates(rule) == least
+    assert rule.traits.least_updates == least
     updates = np.ones((least, 2), dtype=np.int16)
     assert len(run(rule, updates)) == 2
     with refused(Code.TOO_FEW_ACCEPTED, f"needs {least} updates, {least - 1} were"):

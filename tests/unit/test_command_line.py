@@ -84,13 +84,13 @@ def test_the_help_of_the_public_check_says_what_it_takes_and_what_its_exit_codes
 def test_the_help_of_a_task_s_strategy_names_every_parameter_with_default_and_limits() -> None:
     said = help_of("task", "create", columns=300)
     for words in (
-        "trim, the values left out at each end, 1 to 10000, default (minimum - 1) / 2",
-        "byzantine, the updates to withstand, 0 to 10000, default (minimum - 3) / 2",
-        "selected, the updates to average, 3 to 10000, default minimum - byzantine - 2",
-        "clip_l2, the norm to shorten to, 0 to 1000000000, default 0",
-        "momentum: learning_rate 1, beta 0.9; adam: learning_rate 0.01, beta1 0.9, beta2 0.99, tau 0.001; yogi:",
-        "adagrad: learning_rate 0.1, beta1 0, tau 0.001. Allowed is learning_rate 0.000001 to 1000, beta, beta1 and "
-        "beta2 0 to 0.999999, tau 0.000001 to 1000.",
+        "median, trimmed_mean (trim: 1 to 10000, the values left out at each end, default (minimum - 1) / 2), krum",
+        "byzantine: 0 to 10000, the updates to withstand, default (minimum - 3) / 2",
+        "selected: 3 to 10000, the updates to average, default minimum - byzantine - 2",
+        "clip_l2: 0 to 1000000000, the norm to shorten to, default 0",
+        "momentum (learning_rate 1, beta 0.9), adam (learning_rate 0.01, beta1 0.9, tau 0.001, beta2 0.99), yogi",
+        "adagrad (learning_rate 0.1, beta1 0, tau 0.001). Allowed are learning_rate 0.000001 to 1000, beta 0 to "
+        "0.999999,",
         "rounds, 1 to 32, default 3; factor, 1 to 100, default 1.5; floor, a norm, default 0.01 of --norm-bound",
     ):
         assert words in said

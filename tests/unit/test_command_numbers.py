@@ -27,7 +27,7 @@ from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import manifest_of
-from blockfl.protocol.strategy import Adam
+from blockfl.protocol.optimiser import Adam
 from blockfl.protocol.task import Training
 
 NO_NUMBERS = [

@@ -7,10 +7,10 @@ import pytest
 
 from blockfl.protocol.aggregation import encode_sum
 from blockfl.protocol.codes import Code
+from blockfl.protocol.combination import Median
 from blockfl.protocol.limits import NormRules, TensorBound
 from blockfl.protocol.place import model_chunk_key
 from blockfl.protocol.records import Round
-from blockfl.protocol.strategy import Median
 from blockfl.protocol.terms import compute_bounds, compute_typical, freeze_norms
 from support.contract import refused
 from support.strict_task import CODES, NORM_MICRO, RULES, Breach, StrictTask, make_strict_spec

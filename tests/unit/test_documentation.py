@@ -16,13 +16,16 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from pydantic import BaseModel
 from typer.main import get_command
 
 from blockfl.cli.main import app
 from blockfl.contract.authority import compute_creator_digest
 from blockfl.protocol.codes import Code
+from blockfl.protocol.combination import RULES
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
+from blockfl.protocol.optimiser import OPTIMISERS
 from blockfl.protocol.place import settlement_key, withdrawal_key
 from blockfl.protocol.rules import JUDGING
 from blockfl.protocol.seal import encode_public_key
@@ -450,6 +453,21 @@ def test_a_transaction_is_for_the_callers_that_its_row_names(
         # What these two are about is the caller's own, which is alpha's here.
         others = {"beta", "delta"} if function in ("UploadChunk", "ReportMetrics") else set()
         assert allowed - others == list_callers(row[1], call) - others
+
+
+# Rules
+
+
+@pytest.mark.parametrize(("heading", "known"), [("Aggregation", RULES), ("Optimisers", OPTIMISERS)])
+def test_the_page_has_every_rule_and_optimiser_with_its_parameters(
+    heading: str, known: Mapping[str, type[BaseModel]]
+) -> None:
+    rows = {list_quoted(row[0])[0]: row for row in read_table(PROTOCOL.read_text(), heading)}
+    assert rows.keys() == known.keys()
+    section = PROTOCOL.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    for name, kind in known.items():
+        place = rows[name][1] if heading == "Aggregation" else section
+        assert {*kind.model_fields} - {"rule", "method"} <= {*list_quoted(place)}, name
 
 
 # Economics

@@ -9,12 +9,13 @@ import safetensors.numpy
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from blockfl.protocol import optimiser
 from blockfl.protocol.aggregation import apply_sum
 from blockfl.protocol.codes import Code
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model, unflatten
-from blockfl.protocol.optimiser import Version, apply_step, compute_layout, decode_version, encode_version
-from blockfl.protocol.strategy import Adagrad, Adam, Momentum, Optimiser, Yogi
+from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
 from blockfl.protocol.task import TaskSpec
+from blockfl.protocol.version import Version, apply_step, compute_layout, decode_version, encode_version
 from reference.optimiser import step_naively
 from support.refusal import refused
 from support.scenario import make_spec
@@ -48,6 +49,11 @@ def vector(*values: float) -> npt.NDArray[np.float32]:
 
 def total(*values: int) -> npt.NDArray[np.int32]:
     return np.array(values, dtype=np.int32)
+
+
+def test_every_optimiser_has_an_example_here() -> None:
+    assert optimiser.OPTIMISERS.keys() == OPTIMISERS.keys()
+    assert all(isinstance(OPTIMISERS[name], kind) for name, kind in optimiser.OPTIMISERS.items())
 
 
 @given(ANY, MODEL, SUMS, st.integers(-10, 40), st.integers(1, 10_000))

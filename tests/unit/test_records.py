@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from blockfl.protocol import place
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.combination import MAX_COMPARED_UPDATES, MAX_COMPARED_VALUES, MAX_PRODUCTS
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS, Manifest
 from blockfl.protocol.records import (
@@ -27,9 +28,6 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.task import (
     MAX_COMMITTED_DIMENSION,
-    MAX_COMPARED_UPDATES,
-    MAX_COMPARED_VALUES,
-    MAX_PRODUCTS,
     MAX_SCORED_INSTITUTIONS,
     TaskSpec,
 )

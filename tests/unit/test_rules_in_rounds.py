@@ -24,26 +24,21 @@ from blockfl.protocol import place
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.model import decode_model
-from blockfl.protocol.optimiser import decode_version
-from blockfl.protocol.records import Aggregate, Consortium, Member, Model, Round
-from blockfl.protocol.strategy import (
+from blockfl.protocol.combination import (
     FEDAVG,
-    Adagrad,
-    Adam,
     Aggregation,
     FedAvg,
     Krum,
     Median,
-    Momentum,
     MultiKrum,
     NormClippedMean,
-    Optimiser,
     TrimmedMean,
-    Yogi,
-    compute_divisor,
 )
+from blockfl.protocol.model import decode_model
+from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
+from blockfl.protocol.records import Aggregate, Consortium, Member, Model, Round
 from blockfl.protocol.task import TaskSpec
+from blockfl.protocol.version import decode_version
 from reference.optimiser import step_naively
 from support.contract import refused
 from support.federation import COMMITTEE, make_consortium
@@ -140,7 +135,7 @@ async def test_three_rounds_give_the_naive_references_models_to_everybody(
     for number in (1, 2, 3):
         round_ = await federation.close_round(number)
         weights = sum(part.weight for part in round_.participants)
-        assert round_.divisor == compute_divisor(spec.aggregation, weights)
+        assert round_.divisor == spec.aggregation.traits.divisor(weights)
         await scenario.attest(number)
         content = await scenario.publish(number, content)
         x = list(struct.unpack("<10i", await scenario.total(number)))
@@ -216,7 +211,7 @@ async def test_the_audit_knows_what_a_rule_divides_by(kind: Any, key: str, chang
     data = federation.world.get(key)
     assert data is not None
     federation.world.force("", key, kind.decode(data).model_copy(update=changes).encode())
-    with pytest.raises(VerificationError, match="weight"):
+    with pytest.raises(VerificationError, match="divisor"):
         verify_task(federation.history(), task)
 
 

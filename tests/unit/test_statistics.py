@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from blockfl.institution.encoder import BoundedEncoder
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import clip, combine, compare, drive
+from blockfl.protocol.combination import Krum, NormClippedMean, clip, combine, compare, drive
 from blockfl.protocol.limits import RoundStatistics
 from blockfl.protocol.manifest import Kind, Manifest, Tensor
 from blockfl.protocol.model import encode_model
 from blockfl.protocol.norms import check_statistics
-from blockfl.protocol.optimiser import Version, apply_round, decode_version, encode_version
+from blockfl.protocol.optimiser import Adam, Momentum
 from blockfl.protocol.records import Round
 from blockfl.protocol.statistics import (
     compute_units,
@@ -24,9 +24,9 @@ from blockfl.protocol.statistics import (
     measure_change,
     move_statistics,
 )
-from blockfl.protocol.strategy import Adam, Krum, Momentum, NormClippedMean
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.terms import compute_limit, freeze_statistics
+from blockfl.protocol.version import Version, apply_round, decode_version, encode_version
 from reference.statistics import limit as find_limit
 from reference.statistics import move_naively, unit
 from support.federation import make_federation

@@ -19,23 +19,10 @@ from blockfl.cli.strategy import parse_optimiser, parse_rule
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.codes import Code
+from blockfl.protocol.combination import FEDAVG, Aggregation, Krum, Median, MultiKrum, NormClippedMean, TrimmedMean
 from blockfl.protocol.model import unflatten
-from blockfl.protocol.optimiser import decode_version
-from blockfl.protocol.strategy import (
-    FEDAVG,
-    Adagrad,
-    Adam,
-    Aggregation,
-    Krum,
-    Median,
-    Momentum,
-    MultiKrum,
-    NormClippedMean,
-    Optimiser,
-    TrimmedMean,
-    Yogi,
-    compute_least_updates,
-)
+from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
+from blockfl.protocol.version import decode_version
 from support.contract import refused
 from support.scenario import TASK, Scenario, make_spec
 from support.world import World
@@ -75,9 +62,9 @@ def test_a_rule_is_named_with_its_parameters_or_with_the_most_that_eleven_update
 @pytest.mark.parametrize("minimum", range(3, 14))
 @pytest.mark.parametrize("name", ["fedavg", "median", "trimmed_mean", "krum", "norm_clipped_mean"])
 def test_a_rule_without_parameters_is_defined_for_the_fewest_updates(name: str, minimum: int) -> None:
-    assert compute_least_updates(parse_rule(name, minimum)) <= minimum
+    assert parse_rule(name, minimum).traits.least_updates <= minimum
     if minimum >= 5:
-        assert compute_least_updates(parse_rule("multi_krum", minimum)) <= minimum
+        assert parse_rule("multi_krum", minimum).traits.least_updates <= minimum
 
 
 @pytest.mark.parametrize(

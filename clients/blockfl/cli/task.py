@@ -26,10 +26,9 @@ from blockfl.ledger.transfer import upload_blob
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
-from blockfl.protocol.optimiser import decode_version
 from blockfl.protocol.records import Consortium
-from blockfl.protocol.strategy import FEDAVG
 from blockfl.protocol.task import MINIMUM_ACCEPTED, Deadlines, TaskSpec, Training
+from blockfl.protocol.version import decode_version
 
 _AMPLE_SUBMIT_S = 120
 app = typer.Typer(no_args_is_help=True)
@@ -71,7 +70,7 @@ def create(
         int, whole_option(limits_of(TaskSpec, "samples_cap"), help="Most samples that count.")
     ] = 1_000_000,
     rule: strategy.Rule = "fedavg",
-    optimiser: strategy.ServerOptimiser = None,
+    optimiser: strategy.ServerOptimiserOption = None,
     check: Annotated[
         Literal["commitment", "recompute"] | None,
         typer.Option(
@@ -112,7 +111,7 @@ def create(
         raise typer.Exit(Exit.USAGE)
     credits = economics.read_policy(policy)
     aggregation, server = strategy.parse_rule(rule, minimum), strategy.parse_optimiser(optimiser)
-    linear = aggregation == FEDAVG
+    linear = aggregation.traits.is_linear
     connection = ConnectionProfile.load(profile)
     begun = _read_safetensors(initial) if initial else _read_keras(model, code, unconfined=unconfined, seed=seed)
     blob, chunks = split_blob(begun.content)

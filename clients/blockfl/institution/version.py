@@ -17,9 +17,9 @@ from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.optimiser import decode_version
 from blockfl.protocol.records import Metrics, Model, Progress
 from blockfl.protocol.task import Task
+from blockfl.protocol.version import decode_version
 
 _MAX_LOSS_MICRO = 10**15
 

@@ -16,10 +16,9 @@ from blockfl.protocol.aggregation import decode_sum, require_ieee_subnormals
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
-from blockfl.protocol.optimiser import apply_round, decode_version, encode_version
 from blockfl.protocol.records import Model
-from blockfl.protocol.strategy import FedAvg
 from blockfl.protocol.task import Task, TaskSpec
+from blockfl.protocol.version import apply_round, decode_version, encode_version
 
 
 async def obtain_model(
@@ -104,7 +103,7 @@ def compute_model(spec: TaskSpec, base: bytes, total: bytes, count: int, scale: 
         ProtocolError: BFL501 when the bytes are not such a sum, BFL306 or BFL307 when the base is no model.
     """
     require_ieee_subnormals()
-    # A value of any other rule is one of so many updates of weight 1 as X is divided by.
-    most = count if isinstance(spec.aggregation, FedAvg) else divisor
+    # X of a rule that is not linear is the sum of as many values of weight 1 as it is divided by.
+    most = count if spec.aggregation.traits.is_linear else divisor
     x = decode_sum(total, spec.manifest.dimension, most, committed=spec.is_committed)
     return encode_version(spec, apply_round(spec, decode_version(spec, base), x, scale, divisor))

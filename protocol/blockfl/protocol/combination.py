@@ -1,43 +1,50 @@
-"""What a rule makes of a round's updates: one vector X of integers, which a divisor turns into their mean.
+"""The aggregation rules: what each makes of a round's updates, one vector X of integers, and what X is divided by.
 
-Owns: fedavg, median, trimmed mean, Krum, multi-Krum and norm-clipped mean, on integers alone. Updates are asked for one
-at a time, some more than once, so that memory stays bounded: whoever drives a combination opens an update, hands its
-values over and forgets them. At most ``MATRIX_BYTES`` of several updates' coordinates are kept at once.
+Owns: fedavg, median, trimmed mean, Krum, multi-Krum and norm-clipped mean. Each is one class; its ``Traits`` are all
+that the rest of BlockFL asks of a rule. Integers alone. A rule asks for updates one at a time, for some more than once,
+so that memory stays bounded: the caller opens an update, hands its values over and forgets them. At most
+``MATRIX_BYTES`` of several updates' coordinates are kept at once.
 
-    combination = combine(spec.aggregation, dimension, count=len(accepted), scale=round_.scale)
-    x = drive(combination, lambda index: open_update(accepted[index]))
+    rule = TrimmedMean(trim=2)
+    rule.traits.least_updates         # 5
+    rule.traits.divisor(11)           # 7: so many values of each coordinate are kept
+    x = drive(combine(rule, dimension, count=11, scale=round_.scale), lambda index: open_update(accepted[index]))
 
 Ties are broken by the order of the organisations. |X| ≤ 32767 · divisor for every rule of weight 1, so X fits int32.
 
 Source: ``docs/protocol.md``, aggregation; Yin et al. 2018 (median, trimmed mean); Blanchard et al. 2017 (Krum).
 """
 
-from collections.abc import Awaitable, Callable, Generator
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass
 from math import isqrt
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from blockfl.protocol.aggregation import Sum, Total
+from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.limits import compute_l2_squared
 from blockfl.protocol.norms import compute_norms
 from blockfl.protocol.payload import MAX_VALUE, Values
 from blockfl.protocol.scoring import Gram, Vector, compute_gram
-from blockfl.protocol.strategy import (
-    Aggregation,
-    FedAvg,
-    Krum,
-    Median,
-    MultiKrum,
-    NormClippedMean,
-    TrimmedMean,
-    compute_least_updates,
-)
-from blockfl.protocol.terms import compute_l2_squared
 
 MATRIX_BYTES: Final = 2**26
 """The most bytes of coordinates of several updates that are kept at once: 64 MiB, 3 million coordinates of 11."""
+LEAST_SELECTED: Final = 3
+"""A mean of one or two updates would expose an individual one."""
+MAX_COMPARED_VALUES: Final = 2**29
+"""Beyond that, a rule that compares updates, or a score, would open each of them too often, and keep contract services
+busy for too long: 11 institutions with 48 million parameters."""
+MAX_PRODUCTS: Final = 2**34
+"""Beyond that, the dot products of the vectors that Krum or a score compares keep contract services busy for too long:
+the squared number of vectors, times the dimension."""
+MAX_COMPARED_UPDATES: Final = 1000
+"""The most institutions of a task with a rule that multiplies updates with each other."""
 _RATIO_BITS = 30
 _VALUES: Final = np.dtype(np.int16)
 _SORTED = 2**14
@@ -47,13 +54,272 @@ Combination = Generator[int, Values, Total]
 """Yields the index of the update that it wants next, is sent its values, and returns X, int32 of shape (d,)."""
 Comparison = Generator[int, Vector, Gram]
 """Yields the index of the vector that it wants next, is sent its values, and returns all dot products."""
+Tolerated = Annotated[int, Field(ge=0, le=10_000)]
 _Matrix = npt.NDArray[np.signedinteger[Any]]
 _Asked = TypeVar("_Asked")
 _Result = TypeVar("_Result")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The accepted updates of a round, as a rule sees them.
+
+    Attributes:
+        dimension: d.
+        trained: So many of the values, the first ones, are trained weights. Norms and distances are theirs.
+        count: How many they are, in ascending order of their organisations.
+        scale: s of the round.
+        width: So many coordinates of all updates may be kept at once.
+    """
+
+    dimension: int
+    trained: int
+    count: int
+    scale: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """All that BlockFL asks of a rule with its parameters.
+
+    Attributes:
+        is_linear: Whether X is the sum of the updates, which commitments prove. The updates of other rules have
+            weight 1, and the committee recomputes X.
+        looks_at: What of the updates the rule needs at once. This decides for which sizes of tasks it is allowed.
+        least_updates: The fewest updates that the rule is defined for.
+        divisor: What X is divided by, that is how many values are in it: a function of the accepted updates' Σω,
+            which is their number if the rule is not linear.
+        combine: The combination of at least ``least_updates`` updates.
+        clip_l2_micro: The norm that the rule shortens updates to, 0 if it does not or the updates say it themselves.
+    """
+
+    is_linear: bool
+    looks_at: Literal["one update", "coordinates of all", "products of all"]
+    least_updates: int
+    divisor: Callable[[int], int]
+    combine: Callable[[Batch], Combination]
+    clip_l2_micro: int
+
+
+class AggregationRule(Record, ABC):
+    """How a round's updates become X. Each field is a key of the option ``--rule``, its description the key's help."""
+
+    rule: str
+
+    @classmethod
+    @abstractmethod
+    def fill_in(cls, given: Mapping[str, int], minimum: int, /) -> Mapping[str, int]:
+        """Return parameters for the keys that a user leaves out.
+
+        Args:
+            given: The parameters that the user names.
+            minimum: The fewest updates that the task accepts; the parameters are the most that these allow.
+        """
+
+    @property
+    @abstractmethod
+    def traits(self) -> Traits:
+        """What follows from the rule and its parameters."""
+
+    def check_task(self, institutions: int, dimension: int, bound_l2_micro: int) -> None:
+        """Check that contract services can afford the rule, and that its parameters fit the task.
+
+        Args:
+            institutions: The number of institutions.
+            dimension: d.
+            bound_l2_micro: The bound B of an update.
+
+        Raises:
+            ValueError: They cannot, or do not; the text says what to choose.
+        """
+        values, products = institutions * dimension, institutions**2 * dimension
+        cheaper = "choose trimmed_mean, median or norm_clipped_mean"
+        looks_at, clip_l2_micro = self.traits.looks_at, self.traits.clip_l2_micro
+        if looks_at != "one update" and values > MAX_COMPARED_VALUES:
+            raise ValueError(
+                f"{self.rule} compares up to {MAX_COMPARED_VALUES} values of updates, {institutions} institutions make "
+                f"{values}: choose a smaller model, norm_clipped_mean or fedavg"
+            )
+        if looks_at == "products of all" and institutions > MAX_COMPARED_UPDATES:
+            raise ValueError(
+                f"{self.rule} is for up to {MAX_COMPARED_UPDATES} institutions, got {institutions}: {cheaper}"
+            )
+        if looks_at == "products of all" and products > MAX_PRODUCTS:
+            raise ValueError(
+                f"{self.rule} multiplies up to {MAX_PRODUCTS} pairs of values, {institutions} institutions make "
+                f"{products}: {cheaper}, fewer institutions or a smaller model"
+            )
+        if clip_l2_micro > bound_l2_micro:
+            raise ValueError(
+                f"clip_l2_micro {clip_l2_micro} would clip nothing, for bound_l2_micro is {bound_l2_micro}"
+            )
+
+
+class FedAvg(AggregationRule):
+    """The weighted mean of the updates."""
+
+    rule: Literal["fedavg"] = "fedavg"
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], _minimum: int, /) -> Mapping[str, int]:
+        """There are none."""
+        return {}
+
+    @property
+    def traits(self) -> Traits:
+        """The institutions have multiplied by ω."""
+        return Traits(
+            is_linear=True,
+            looks_at="one update",
+            least_updates=1,
+            divisor=lambda weight: weight,
+            combine=lambda batch: _add(range(batch.count), batch.dimension),
+            clip_l2_micro=0,
+        )
+
+
+class Median(AggregationRule):
+    """The median of each coordinate; X is the sum of the two middle values, or twice the one."""
+
+    rule: Literal["median"] = "median"
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], _minimum: int, /) -> Mapping[str, int]:
+        """There are none."""
+        return {}
+
+    @property
+    def traits(self) -> Traits:
+        """Two values of each coordinate."""
+        return Traits(
+            is_linear=False,
+            looks_at="coordinates of all",
+            least_updates=1,
+            divisor=lambda _: 2,
+            combine=lambda batch: _combine_sorted(batch, (batch.count - 1) // 2, batch.count // 2, 2),
+            clip_l2_micro=0,
+        )
+
+
+class TrimmedMean(AggregationRule):
+    """The mean of each coordinate without its ``trim`` smallest and ``trim`` largest values."""
+
+    rule: Literal["trimmed_mean"] = "trimmed_mean"
+    trim: Annotated[
+        int, Field(ge=1, le=10_000, description="the values left out at each end, default (minimum - 1) / 2")
+    ]
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], minimum: int, /) -> Mapping[str, int]:
+        """One value must be left."""
+        return {"trim": (minimum - 1) // 2}
+
+    @property
+    def traits(self) -> Traits:
+        """The values that are left, of which there must be one."""
+        return Traits(
+            is_linear=False,
+            looks_at="coordinates of all",
+            least_updates=2 * self.trim + 1,
+            divisor=lambda count: count - 2 * self.trim,
+            combine=lambda batch: _combine_sorted(batch, self.trim, batch.count - 1 - self.trim, 1),
+            clip_l2_micro=0,
+        )
+
+
+class Krum(AggregationRule):
+    """The one update that is nearest to its n − ``byzantine`` − 2 nearest."""
+
+    rule: Literal["krum"] = "krum"
+    byzantine: Annotated[int, Field(ge=0, le=10_000, description="the updates to withstand, default (minimum - 3) / 2")]
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], minimum: int, /) -> Mapping[str, int]:
+        """Most others must be honest."""
+        return {"byzantine": (minimum - 3) // 2}
+
+    @property
+    def traits(self) -> Traits:
+        """One update, as it is."""
+        return Traits(
+            is_linear=False,
+            looks_at="products of all",
+            least_updates=2 * self.byzantine + 3,
+            divisor=lambda _: 1,
+            combine=lambda batch: _combine_nearest(batch, self.byzantine, 1),
+            clip_l2_micro=0,
+        )
+
+
+class MultiKrum(AggregationRule):
+    """The mean of the ``selected`` updates that Krum likes best."""
+
+    rule: Literal["multi_krum"] = "multi_krum"
+    byzantine: Annotated[
+        int, Field(ge=0, le=10_000, description="the updates to withstand, default the most, as for krum")
+    ]
+    selected: Annotated[
+        int,
+        Field(ge=LEAST_SELECTED, le=10_000, description="the updates to average, default minimum - byzantine - 2"),
+    ]
+
+    @classmethod
+    def fill_in(cls, given: Mapping[str, int], minimum: int, /) -> Mapping[str, int]:
+        """One parameter leaves room for the other."""
+        selected = given.get("selected", LEAST_SELECTED)
+        byzantine = given.get("byzantine", max(0, min((minimum - 3) // 2, minimum - 2 - selected)))
+        return {"byzantine": byzantine, "selected": max(LEAST_SELECTED, minimum - 2 - byzantine)}
+
+    @property
+    def traits(self) -> Traits:
+        """The selected are among the n − f − 2 that Krum's authors vouch for."""
+        return Traits(
+            is_linear=False,
+            looks_at="products of all",
+            least_updates=max(2 * self.byzantine + 3, self.selected + self.byzantine + 2),
+            divisor=lambda _: self.selected,
+            combine=lambda batch: _combine_nearest(batch, self.byzantine, self.selected),
+            clip_l2_micro=0,
+        )
+
+
+class NormClippedMean(AggregationRule):
+    """The mean of the updates, each shortened to an L2 norm: ``clip_l2_micro``, or with 0 the median of their norms."""
+
+    rule: Literal["norm_clipped_mean"] = "norm_clipped_mean"
+    clip_l2_micro: Annotated[
+        int, Field(ge=0, le=10**15, description="the norm to shorten to, default 0, the median of the updates' norms")
+    ]
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], _minimum: int, /) -> Mapping[str, int]:
+        """The updates say it."""
+        return {"clip_l2_micro": 0}
+
+    @property
+    def traits(self) -> Traits:
+        """Every update counts, shortened."""
+        return Traits(
+            is_linear=False,
+            looks_at="one update",
+            least_updates=1,
+            divisor=lambda count: count,
+            combine=lambda batch: _combine_clipped(batch, self.clip_l2_micro),
+            clip_l2_micro=self.clip_l2_micro,
+        )
+
+
+Aggregation = Annotated[FedAvg | Median | TrimmedMean | Krum | MultiKrum | NormClippedMean, Field(discriminator="rule")]
+RULES: Final[Mapping[str, type[AggregationRule]]] = {
+    one.model_fields["rule"].default: one for one in get_args(get_args(Aggregation)[0])
+}
+"""Every rule by its name."""
+FEDAVG: Final = FedAvg()
+
+
 def combine(
-    rule: Aggregation,
+    rule: AggregationRule,
     dimension: int,
     count: int,
     scale: int,
@@ -75,24 +341,12 @@ def combine(
         ProtocolError: BFL505 if the rule is not defined for so few updates; when driven, BFL414 or BFL415 for values
             that are no update's.
     """
-    least = compute_least_updates(rule)
+    least = rule.traits.least_updates
     if count < least:
         raise ProtocolError(Code.TOO_FEW_ACCEPTED, f"the rule {rule.rule} needs {least} updates, {count} were accepted")
     width = max(1, min(dimension, matrix_bytes // (2 * count)))
     weights = dimension if trained is None else trained
-    match rule:
-        case FedAvg():
-            return _add(range(count), dimension)
-        case Median():
-            return _combine_sorted(dimension, count, width, (count - 1) // 2, count // 2, 2)
-        case TrimmedMean(trim=trim):
-            return _combine_sorted(dimension, count, width, trim, count - 1 - trim, 1)
-        case Krum(byzantine=byzantine):
-            return _combine_nearest(dimension, weights, count, width, byzantine, 1)
-        case MultiKrum(byzantine=byzantine, selected=selected):
-            return _combine_nearest(dimension, weights, count, width, byzantine, selected)
-        case NormClippedMean(clip_l2_micro=clip):
-            return _combine_clipped(dimension, weights, count, compute_l2_squared(clip, scale) if clip else None)
+    return rule.traits.combine(Batch(dimension=dimension, trained=weights, count=count, scale=scale, width=width))
 
 
 def compare(dimension: int, count: int, *, trained: int | None = None, matrix_bytes: int = MATRIX_BYTES) -> Comparison:
@@ -144,14 +398,15 @@ def _add(indices: range | list[int], dimension: int) -> Combination:
     return total.values
 
 
-def _combine_sorted(dimension: int, count: int, width: int, first: int, last: int, parts: int) -> Combination:
+def _combine_sorted(batch: Batch, first: int, last: int, parts: int) -> Combination:
     """Add up the values of each coordinate from the ``first`` to the ``last`` in ascending order.
 
     With two parts, of one value or two: a single one counts twice, so that the divisor is 2 in any case.
     """
+    dimension, width = batch.dimension, batch.width
     x = np.empty(dimension, dtype=np.int32)
     for start in range(0, dimension, width):
-        matrix = yield from _gather(dimension, count, start, min(start + width, dimension), _VALUES)
+        matrix = yield from _gather(dimension, batch.count, start, min(start + width, dimension), _VALUES)
         for begin in range(0, matrix.shape[1], _SORTED):
             part = matrix[:, begin : begin + _SORTED].T.copy()
             part.sort(axis=1)
@@ -162,11 +417,9 @@ def _combine_sorted(dimension: int, count: int, width: int, first: int, last: in
     return x
 
 
-def _combine_nearest(
-    dimension: int, weights: int, count: int, width: int, byzantine: int, selected: int
-) -> Combination:
-    products = yield from _multiply(dimension, count, width, _VALUES, weights)
-    return (yield from _add(sorted(select_nearest(products, byzantine, selected)), dimension))
+def _combine_nearest(batch: Batch, byzantine: int, selected: int) -> Combination:
+    products = yield from _multiply(batch.dimension, batch.count, batch.width, _VALUES, batch.trained)
+    return (yield from _add(sorted(select_nearest(products, byzantine, selected)), batch.dimension))
 
 
 def _multiply(dimension: int, count: int, width: int, kind: np.dtype[Any], weights: int) -> Generator[int, Any, Gram]:
@@ -200,17 +453,18 @@ def select_nearest(gram: Gram, byzantine: int, selected: int) -> list[int]:
     return [index for _, index in sorted(scores)[:selected]]
 
 
-def _combine_clipped(dimension: int, weights: int, count: int, threshold: int | None) -> Combination:
-    if threshold is None:
+def _combine_clipped(batch: Batch, clip_l2_micro: int) -> Combination:
+    threshold = compute_l2_squared(clip_l2_micro, batch.scale)
+    if not clip_l2_micro:
         norms = []
-        for index in range(count):
-            values = _check(dimension, (yield index))
-            norms.append(compute_norms(values[:weights]).l2_squared)
-        threshold = sorted(norms)[(count - 1) // 2]
-    total = Sum(dimension)
-    for index in range(count):
-        values = _check(dimension, (yield index))
-        total.add(np.concatenate([clip(values[:weights], threshold), values[weights:]]))
+        for index in range(batch.count):
+            values = _check(batch.dimension, (yield index))
+            norms.append(compute_norms(values[: batch.trained]).l2_squared)
+        threshold = sorted(norms)[(batch.count - 1) // 2]
+    total = Sum(batch.dimension)
+    for index in range(batch.count):
+        values = _check(batch.dimension, (yield index))
+        total.add(np.concatenate([clip(values[: batch.trained], threshold), values[batch.trained :]]))
     return total.values
 
 

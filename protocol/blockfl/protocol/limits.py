@@ -17,6 +17,7 @@ CHANGE_INTERVAL_MS = 10_000
 """How long an enrolment or an opening key stays before its owner may change it again: rounds cannot open while what
 they start from changes all the time."""
 MAX_TENSOR_BOUNDS = 512
+MICRO_SQUARED = 10**12
 BoundMicro = Annotated[int, Field(ge=1, le=10**15)]
 CosineMicro = Annotated[int, Field(ge=-999_999, le=999_999)]
 TensorName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -92,3 +93,14 @@ class RoundNorms(Record):
     minimum_l2_squared: Decimal
     minimum_cosine_micro: CosineMicro | None
     typical_l2_micro: Natural
+
+
+def compute_l2_squared(norm_l2_micro: int, scale: int) -> int:
+    """Return an L2 norm in millionths as the integers of a round have it, squared: ⌊4^s·B²⌋."""
+    up, down = power_of_four(scale)
+    return up * norm_l2_micro**2 // (MICRO_SQUARED * down)
+
+
+def power_of_four(scale: int) -> tuple[int, int]:
+    """Return 4^s as numerator and denominator."""
+    return 4 ** max(scale, 0), 4 ** max(-scale, 0)

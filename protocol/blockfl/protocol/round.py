@@ -12,6 +12,7 @@ Source: ``docs/protocol.md``, one round.
 from collections.abc import Collection, Iterable, Mapping
 
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.combination import FEDAVG, AggregationRule
 from blockfl.protocol.economics import Score
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS, RoundNorms
 from blockfl.protocol.records import (
@@ -28,7 +29,6 @@ from blockfl.protocol.records import (
     Round,
     Update,
 )
-from blockfl.protocol.strategy import FEDAVG, Aggregation, compute_divisor
 from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.terms import (
     choose_bound,
@@ -240,7 +240,7 @@ def close_round(
     equivocators: Collection[str],
     minimum_accepted: int,
     now_ms: int,
-    aggregation: Aggregation = FEDAVG,
+    aggregation: AggregationRule = FEDAVG,
 ) -> Round:
     """Return the round closed, or failed if too few updates were accepted.
 
@@ -285,7 +285,7 @@ def close_round(
             "rejected": tuple(name for name in names if name not in (*accepted, *undecided, *absent)),
             "unjudged": tuple(undecided),
             "absent": tuple(absent),
-            "divisor": compute_divisor(aggregation, weight) if is_closed else 0,
+            "divisor": aggregation.traits.divisor(weight) if is_closed else 0,
             "norms": _with_typical(round_, updates, accepted),
         }
     )

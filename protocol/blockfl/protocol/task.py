@@ -10,33 +10,17 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from blockfl.protocol.canonical import Digest, MspId, Name, Natural, Positive, Record
+from blockfl.protocol.combination import MAX_COMPARED_VALUES, MAX_PRODUCTS, Aggregation
 from blockfl.protocol.economics import KNOWN_SUMS, Economics
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS, Manifest
+from blockfl.protocol.optimiser import Optimiser, name_state_tensor
 from blockfl.protocol.records import Blob, Organisations, Text, check_ascending
-from blockfl.protocol.strategy import (
-    Aggregation,
-    FedAvg,
-    NormClippedMean,
-    Optimiser,
-    compares_updates,
-    compute_least_updates,
-    multiplies_updates,
-    name_state_tensor,
-)
 
 MINIMUM_ACCEPTED = 3
 """Below three accepted updates the sum would expose an individual one."""
 MAX_COMMITTED_DIMENSION = 2**26
 """Beyond that, verifying a sum by commitments would keep every contract service busy for too long."""
-MAX_COMPARED_VALUES = 2**29
-"""Beyond that, a rule that compares updates, or a score, would open each of them too often, and keep contract services
-busy for too long: 11 institutions with 48 million parameters."""
-MAX_PRODUCTS = 2**34
-"""Beyond that, the dot products of the vectors that Krum or a score compares keep contract services busy for too long:
-the squared number of vectors, times the dimension."""
-MAX_COMPARED_UPDATES = 1000
-"""The most institutions of a task with a rule that compares updates with each other."""
 MAX_SCORED_INSTITUTIONS = 100
 """The most institutions of a task with economics: with twice as many, a score takes ten times as long."""
 
@@ -135,8 +119,7 @@ class TaskSpec(Record):
             raise ValueError(
                 f"minimum_accepted {self.minimum_accepted} is more than {len(self.institutions)} institutions"
             )
-        if not isinstance(self.aggregation, FedAvg):
-            self._check_rule()
+        self._check_rule()
         if self.economics:
             self._check_scores()
         if self.optimiser:
@@ -167,41 +150,17 @@ class TaskSpec(Record):
             )
 
     def _check_rule(self) -> None:
-        rule = self.aggregation
-        if self.is_committed:
+        rule, traits = self.aggregation, self.aggregation.traits
+        if self.is_committed and not traits.is_linear:
             raise ValueError(f"the sums of {rule.rule} are no sums of updates: choose the check recompute")
-        if self.weight_cap != 1:
+        if self.weight_cap != 1 and not traits.is_linear:
             raise ValueError(f"with {rule.rule} every update counts the same: expected weight_cap 1")
-        least = compute_least_updates(rule)
-        if self.minimum_accepted < least:
+        if self.minimum_accepted < traits.least_updates:
             raise ValueError(
-                f"{rule.rule} with these parameters needs {least} updates, but minimum_accepted is "
+                f"{rule.rule} with these parameters needs {traits.least_updates} updates, but minimum_accepted is "
                 f"{self.minimum_accepted}: tolerate fewer, or accept more"
             )
-        values = len(self.institutions) * self.manifest.dimension
-        if compares_updates(rule) and values > MAX_COMPARED_VALUES:
-            raise ValueError(
-                f"{rule.rule} compares up to {MAX_COMPARED_VALUES} values of updates, {len(self.institutions)} "
-                f"institutions make {values}: choose a smaller model, norm_clipped_mean or fedavg"
-            )
-        if multiplies_updates(rule):
-            self._check_products(rule.rule)
-        if isinstance(rule, NormClippedMean) and rule.clip_l2_micro > self.bound_l2_micro:
-            raise ValueError(
-                f"clip_l2_micro {rule.clip_l2_micro} would clip nothing, for bound_l2_micro is {self.bound_l2_micro}"
-            )
-
-    def _check_products(self, rule: str) -> None:
-        count = len(self.institutions)
-        other = "choose trimmed_mean, median or norm_clipped_mean"
-        if count > MAX_COMPARED_UPDATES:
-            raise ValueError(f"{rule} is for up to {MAX_COMPARED_UPDATES} institutions, got {count}: {other}")
-        products = count * count * self.manifest.dimension
-        if products > MAX_PRODUCTS:
-            raise ValueError(
-                f"{rule} multiplies up to {MAX_PRODUCTS} pairs of values, {count} institutions make {products}: "
-                f"{other}, fewer institutions or a smaller model"
-            )
+        rule.check_task(len(self.institutions), self.manifest.dimension, self.bound_l2_micro)
 
     def _check_optimiser(self, optimiser: Optimiser) -> None:
         taken = {name_state_tensor(one) for one in optimiser.state} & {one.name for one in self.manifest.tensors}

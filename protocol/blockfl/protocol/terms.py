@@ -14,13 +14,20 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Final
 
-from blockfl.protocol.limits import AdaptiveBound, RoundNorms, RoundStatistics, TensorLimit
+from blockfl.protocol.limits import (
+    MICRO_SQUARED,
+    AdaptiveBound,
+    RoundNorms,
+    RoundStatistics,
+    TensorLimit,
+    compute_l2_squared,
+    power_of_four,
+)
 from blockfl.protocol.payload import MAX_VALUE
 from blockfl.protocol.task import TaskSpec
 
 SPREAD_SQUARED: Final = 4096
 """No value may exceed 64 times what it would be if all were equal: (64·B/√d)² = 4096·B²/d."""
-_MICRO_SQUARED = 10**12
 _MAX_SCALE = 64
 
 
@@ -65,7 +72,7 @@ def compute_scale(bound_l2_micro: int, weight_max: int, dimension: int) -> int:
         raise ValueError("expected a bound, weight and dimension of 1 or more")
     numerator, denominator = _linf_squared(bound_l2_micro, dimension)
     for scale in range(_MAX_SCALE, -_MAX_SCALE - 1, -1):
-        up, down = _power_of_four(scale)
+        up, down = power_of_four(scale)
         if up * weight_max**2 * numerator <= MAX_VALUE**2 * denominator * down:
             return scale
     raise ValueError(f"a bound of {bound_l2_micro} millionths with weight {weight_max} is too large for int16")
@@ -74,19 +81,13 @@ def compute_scale(bound_l2_micro: int, weight_max: int, dimension: int) -> int:
 def compute_bounds(bound_l2_micro: int, weight_max: int, dimension: int) -> Bounds:
     """Return the scale and ⌊4^s·B²⌋, ⌊2^s·B∞⌋."""
     scale = compute_scale(bound_l2_micro, weight_max, dimension)
-    up, down = _power_of_four(scale)
+    up, down = power_of_four(scale)
     numerator, denominator = _linf_squared(bound_l2_micro, dimension)
     return Bounds(
         scale=scale,
         l2_squared=compute_l2_squared(bound_l2_micro, scale),
         linf=isqrt(up * numerator // (denominator * down)),
     )
-
-
-def compute_l2_squared(norm_l2_micro: int, scale: int) -> int:
-    """Return an L2 norm in millionths as the integers of a round have it, squared: ⌊4^s·B²⌋."""
-    up, down = _power_of_four(scale)
-    return up * norm_l2_micro**2 // (_MICRO_SQUARED * down)
 
 
 def list_recent_versions(spec: TaskSpec, version: int) -> range:
@@ -127,8 +128,8 @@ def compute_typical(accepted: Iterable[tuple[int, int]], scale: int) -> int:
         accepted: bit length of Σx², and weight ω, of each accepted update.
         scale: s of the round.
     """
-    up, down = _power_of_four(scale)
-    norms = [isqrt((2**bits - 1) * _MICRO_SQUARED * down // (weight**2 * up)) for bits, weight in accepted]
+    up, down = power_of_four(scale)
+    norms = [isqrt((2**bits - 1) * MICRO_SQUARED * down // (weight**2 * up)) for bits, weight in accepted]
     return compute_median(norms) if norms else 0
 
 
@@ -148,7 +149,7 @@ def freeze_norms(spec: TaskSpec, bound_l2_micro: int, scale: int, *, has_referen
     """
     if spec.norms is None:
         return None
-    up, down = _power_of_four(scale)
+    up, down = power_of_four(scale)
     tensors = {tensor.name: tensor for tensor in spec.manifest.tensors}
     return RoundNorms(
         bound_l2_micro=bound_l2_micro,
@@ -161,7 +162,7 @@ def freeze_norms(spec: TaskSpec, bound_l2_micro: int, scale: int, *, has_referen
             )
             for one in spec.norms.tensors
         ),
-        minimum_l2_squared=str(-(-up * spec.norms.minimum_l2_micro**2 // (_MICRO_SQUARED * down))),
+        minimum_l2_squared=str(-(-up * spec.norms.minimum_l2_micro**2 // (MICRO_SQUARED * down))),
         minimum_cosine_micro=spec.norms.minimum_cosine_micro if has_reference else None,
         typical_l2_micro=0,
     )
@@ -185,8 +186,4 @@ def compute_limit(weight_cap: int) -> int:
 
 
 def _linf_squared(bound_l2_micro: int, dimension: int) -> tuple[int, int]:
-    return bound_l2_micro**2 * min(dimension, SPREAD_SQUARED), _MICRO_SQUARED * dimension
-
-
-def _power_of_four(scale: int) -> tuple[int, int]:
-    return 4 ** max(scale, 0), 4 ** max(-scale, 0)
+    return bound_l2_micro**2 * min(dimension, SPREAD_SQUARED), MICRO_SQUARED * dimension
