@@ -31,6 +31,7 @@ from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import Lifecycle
 from blockfl.fabric.client.peer import Peer
 from blockfl.fabric.client.status import decode_details
+from blockfl.fabric.encoding.wire import encode_bytes, encode_integer
 from blockfl.fabric.errors import (
     CommitStatusError,
     ConfigError,
@@ -50,7 +51,6 @@ from blockfl.fabric.transaction.envelope import (
     encode_response_payload,
     endorse,
 )
-from blockfl.fabric.transaction.wire import encode_bytes, encode_integer
 from support.channel import make_channel
 from support.decoders import Decoder
 from support.fabric_decoders import make_channel_config, msps, of, policies, small_blocks, updates

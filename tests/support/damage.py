@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final, Literal
 
-from blockfl.fabric.transaction.wire import encode_prefix, encode_varint, scan_fields
+from blockfl.fabric.encoding.wire import encode_prefix, encode_varint, scan_fields
 
 Form = Literal["bytes", "text", "json", "protobuf"]
 

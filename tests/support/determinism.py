@@ -75,6 +75,7 @@ _ALLOWED_MODULES: Final = {
         "abc",
         "asyncio",
         "base64",
+        "binascii",
         "collections",
         "dataclasses",
         "enum",
@@ -388,6 +389,9 @@ EXCEPTIONS: Final[Mapping[tuple[str, str, Kind], str]] = {
     ("blockfl.fabric.identity.signing", "", "environment"): _KEYS,
     ("blockfl.fabric.identity.signing", "create_private_key", "randomness"): _KEYS,
     ("blockfl.fabric.errors", "", "network"): "the names of gRPC's statuses, for clients",
+    ("blockfl.fabric.encoding.der", "", "clock"): "whether a written time is one of the calendar; no clock is read",
+    ("blockfl.fabric.encoding.address", "", "import"): "whether a text is an IP address; nothing is sent",
+    ("blockfl.fabric.encoding.uri", "", "import"): "whether a text is an IP address; nothing is sent",
 }
 """By module, function ("": the whole module) and kind: what may be there all the same, and why."""
 

@@ -33,13 +33,14 @@ from blockfl.fabric.embedded.endorsing.simulator import SimulationError, Simulat
 from blockfl.fabric.embedded.services import gateway_service
 from blockfl.fabric.embedded.services.rpc import RpcError
 from blockfl.fabric.embedded.storage import private_set
+from blockfl.fabric.encoding import wire
 from blockfl.fabric.errors import BlockError, ConfigError, IdentityError, NodeError, PolicyError, ShimError
 from blockfl.fabric.identity import policy
 from blockfl.fabric.identity import signing as identity
 from blockfl.fabric.identity.msp import Msp
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import messages, requests
-from blockfl.fabric.transaction import collection, package, rwset, wire
+from blockfl.fabric.transaction import collection, package, rwset
 from blockfl.fabric.transaction import envelope as transaction
 from blockfl.fabric.transaction.envelope import build_proposal
 from blockfl.fabric.validate import SignatureCache, validate_block, validate_transaction

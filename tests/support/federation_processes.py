@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from blockfl.fabric.channel.block import decode_metadata
-from blockfl.fabric.transaction.wire import scan_fields
+from blockfl.fabric.encoding.wire import scan_fields
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.description import Description

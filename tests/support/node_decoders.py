@@ -42,9 +42,9 @@ from blockfl.fabric.embedded.storage.blocks import BlockStore
 from blockfl.fabric.embedded.storage.definition import LIFECYCLE, _decode_definition, field_key
 from blockfl.fabric.embedded.storage.files import Files
 from blockfl.fabric.embedded.storage.store import Committed
+from blockfl.fabric.encoding.wire import encode_bytes
 from blockfl.fabric.errors import BlockError, NodeError, ShimError
 from blockfl.fabric.identity.policy import signature_policy
-from blockfl.fabric.transaction.wire import encode_bytes
 from blockfl.fabric.validate import SignatureCache
 from support.answer_decoders import channel_msps, drive
 from support.channel import CHANNEL, make_channel

@@ -22,8 +22,8 @@ from fabric_protos.peer import chaincode_event_pb2, events_pb2, events_pb2_grpc,
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.encoding import wire
 from blockfl.fabric.identity.signing import Identity, create_private_key, private_key_pem, verify_signature
-from blockfl.fabric.transaction import wire
 from blockfl.fabric.transaction.envelope import (
     Event,
     Proposal,

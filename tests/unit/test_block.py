@@ -22,6 +22,7 @@ from blockfl.fabric.channel.block import (
     decode_block,
     decode_metadata,
     encode_block,
+    encode_last_config,
     header_bytes,
     header_hash,
     set_commit,
@@ -164,15 +165,13 @@ def drop_one(message: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (break_signature, "a signature of 'beta' is wrong"),
-        (break_value, "is wrong"),
-        (break_header, "a signature of 'beta' is wrong"),
-        (claim_to_be_another, "a signature of 'delta' is wrong"),
-        (claim_to_be_nobody, "signed by consenter 5, which is not one of"),
-        (without_header, "either a signature header or an identifier header"),
-        (with_two_headers, "either a signature header or an identifier header"),
+        (break_signature, "got 2 that are good"),
+        (break_value, "got 0 that are good"),
+        (break_header, "got 2 that are good"),
+        (claim_to_be_another, "got 2 that are good"),
+        (claim_to_be_nobody, "got 2 that are good"),
+        (without_header, "got 2 that are good"),
         (with_unparseable_header, "do not parse"),
-        (sign_twice, "signed twice"),
         (drop_one, "expected signatures of at least 3 of 4"),
     ],
 )
@@ -190,12 +189,20 @@ def test_too_few_consenters_are_no_quorum(signers: tuple[int, ...]) -> None:
         check(block)
 
 
-def test_a_wrong_fourth_signature_is_found_although_three_are_enough() -> None:
-    def change(message: Any) -> None:
-        message.signatures[3].signature = message.signatures[0].signature
+def test_one_node_counts_once_however_often_it_signs() -> None:
+    block = change_signatures(bft_block((1, 2)), sign_twice)
+    with pytest.raises(BlockError, match="got 2 that are good"):
+        check(block)
+    check(change_signatures(bft_block(), sign_twice))
 
-    with pytest.raises(BlockError, match="a signature of 'delta' is wrong"):
-        check(change_signatures(bft_block((1, 2, 3, 4)), change))
+
+@pytest.mark.parametrize(
+    "change", [break_signature, break_header, claim_to_be_nobody, without_header, with_two_headers]
+)
+def test_a_wrong_signature_beside_three_good_ones_does_not_matter_as_to_peers(change: Callable[[Any], None]) -> None:
+    check(change_signatures(bft_block((1, 2, 3, 4)), change))
+    with pytest.raises(BlockError, match="do not parse"):
+        check(change_signatures(bft_block((1, 2, 3, 4)), with_unparseable_header))
 
 
 def test_peers_are_not_ordering_nodes_even_with_valid_certificates() -> None:
@@ -230,7 +237,7 @@ def test_under_raft_one_ordering_node_signs_with_its_certificate() -> None:
 def test_under_raft_nobody_else_can_sign_a_block() -> None:
     config, _ = raft()
     foreign = make_organisation("alpha").signer("orderer1", "orderer")
-    with pytest.raises(BlockError, match="unacceptable identity"):
+    with pytest.raises(BlockError, match="the 0 good signatures do not satisfy"):
         check(raft_block(foreign), config)
     for unit in ("client", "peer", "admin"):
         with pytest.raises(BlockError, match="do not satisfy"):
@@ -279,20 +286,12 @@ def test_changed_data_are_found() -> None:
         verify_data(block)
 
 
-def test_the_entry_for_the_last_configuration_must_be_what_was_signed() -> None:
+@pytest.mark.parametrize("entry", [b"", b"x", encode_last_config(4)])
+def test_entries_that_nobody_signs_do_not_matter_as_to_peers(entry: bytes) -> None:
     block = bft_block(last_config=5)
+    block.metadata.metadata[1] = block.metadata.metadata[3] = entry
     check(block)
     assert decode_metadata(block).last_config == 5
-    block.metadata.metadata[1] = b""
-    with pytest.raises(BlockError, match="LAST_CONFIG"):
-        check(block)
-
-
-def test_the_unused_metadata_entry_must_stay_unused() -> None:
-    block = bft_block()
-    block.metadata.metadata[3] = b"x"
-    with pytest.raises(BlockError, match="ORDERER"):
-        check(block)
 
 
 @pytest.mark.parametrize("count", [0, 2, 4, 6])
@@ -306,11 +305,10 @@ def test_a_block_has_five_metadata_entries(count: int) -> None:
         verify_commit(block, b"\0\0", b"")
 
 
-def test_signatures_metadata_must_hold_nothing_else() -> None:
+def test_signatures_metadata_must_parse_and_may_hold_more_as_to_peers() -> None:
     block = bft_block()
     block.metadata.metadata[0] += b"\x7a\x01x"
-    with pytest.raises(BlockError, match="more than a value and signatures"):
-        check(block)
+    check(block)
     block.metadata.metadata[0] = b"\xff"
     with pytest.raises(BlockError, match="do not parse"):
         check(block)

@@ -9,10 +9,11 @@ from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from google.protobuf import empty_pb2
 from google.protobuf.message import DecodeError
-from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-not-found]
+from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix, encode_varint, scan_fields
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.shim.messages import decode_message
 from blockfl.fabric.transaction.rwset import (
@@ -39,7 +40,6 @@ from blockfl.fabric.transaction.rwset import (
     hash_private_write_set,
     hash_value,
 )
-from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix, encode_varint, scan_fields
 
 UINT64 = st.integers(0, 2**64 - 1)
 KEYS = st.text(max_size=4)

@@ -19,9 +19,11 @@ from fabric_protos.common import common_pb2
 from fabric_protos.peer import transaction_pb2
 from google.protobuf.message import DecodeError
 
-from blockfl.fabric.errors import BlockError, FabricError
-from blockfl.fabric.identity.signing import Identity, Signer, verify_signature
-from blockfl.fabric.transaction.wire import encode_varint
+from blockfl.fabric.encoding.protobuf import parse, remarshal
+from blockfl.fabric.encoding.wire import encode_varint
+from blockfl.fabric.errors import BlockError
+from blockfl.fabric.identity.policy import SignedData, signing_identities
+from blockfl.fabric.identity.signing import Identity, Signer
 
 if TYPE_CHECKING:
     from blockfl.fabric.channel.config import ChannelConfig
@@ -132,10 +134,10 @@ def decode_block(encoded: bytes) -> Any:
 
 
 def decode_metadata(block: Any) -> Metadata:
-    """Decode a block's metadata, strictly.
+    """Decode a block's metadata. LAST_CONFIG and ORDERER are left alone: nobody signs them, peers go by what is signed.
 
     Raises:
-        BlockError: an entry is missing, does not parse or holds more than belongs there.
+        BlockError: an entry is missing or does not parse.
     """
     number = block.header.number
     entries = block.metadata.metadata
@@ -144,19 +146,6 @@ def decode_metadata(block: Any) -> Metadata:
     message = _parse(common_pb2.Metadata, entries[_SIGNATURES], f"block {number}: SIGNATURES metadata")
     signatures = tuple(_decode_signature(entry, number) for entry in message.signatures)
     ordering = _parse(common_pb2.OrdererBlockMetadata, message.value, f"block {number}: orderer block metadata")
-    rebuilt = common_pb2.Metadata(
-        value=message.value,
-        signatures=[
-            common_pb2.MetadataSignature(
-                signature_header=entry.signature_header,
-                signature=entry.signature,
-                identifier_header=entry.identifier_header,
-            )
-            for entry in message.signatures
-        ],
-    )
-    if rebuilt.SerializeToString() != entries[_SIGNATURES]:
-        raise BlockError(f"block {number}: SIGNATURES metadata holds more than a value and signatures")
     commit = _parse(common_pb2.Metadata, entries[_COMMIT_HASH], f"block {number}: COMMIT_HASH metadata")
     return Metadata(
         value=message.value,
@@ -227,47 +216,32 @@ def verify_data(block: Any) -> None:
         envelope = _parse(common_pb2.Envelope, encoded, f"block {number}, transaction {index}")
         if not envelope.payload or not envelope.signature:
             raise BlockError(f"block {number}, transaction {index}: the envelope lacks payload or signature")
-        if envelope.SerializeToString() != encoded:
+        if remarshal(common_pb2.Envelope, encoded) != encoded:
             raise BlockError(f"block {number}, transaction {index}: the envelope is not canonically encoded")
 
 
 def verify_block_signatures(block: Any, config: ChannelConfig) -> None:
-    """Verify the ordering nodes' signatures: every one that is there, and that they are enough.
+    """Verify that the ordering nodes' signatures are enough; one too many that is wrong does not matter, as to peers.
 
     Args:
         block: any block but block 0, which nobody signs.
         config: the configuration in force before this block.
 
     Raises:
-        BlockError: a signature is not one over this block, is not one of an ordering node, is there twice, or
-            they are too few.
+        BlockError: a signature's header does not parse, or those that are good are too few.
     """
     number = block.header.number
     metadata = decode_metadata(block)
-    der = header_bytes(block.header)
-    identities: list[Identity] = []
-    for signature in metadata.signatures:
-        identity = _signed_by(signature, config, number)
-        try:
-            verify_signature(identity.public_key, signature.signature, metadata.value + signature.header + der)
-        except FabricError as error:
-            raise BlockError(f"block {number}: a signature of {identity.msp_id!r} is wrong: {error}") from error
-        if identity in identities:
-            raise BlockError(f"block {number}: one ordering node of {identity.msp_id!r} signed twice")
-        identities.append(identity)
+    identities = _signed_by(metadata, header_bytes(block.header), config)
     if config.consensus_type == "BFT":
         quorum = bft_quorum(len(config.consenters))
         if len(identities) < quorum:
             raise BlockError(
                 f"block {number}: expected signatures of at least {quorum} of {len(config.consenters)} "
-                f"consenters, got {len(identities)}"
+                f"consenters, got {len(identities)} that are good"
             )
     if not config.policies.satisfied_by(_BLOCK_VALIDATION, identities):
-        raise BlockError(f"block {number}: the {len(identities)} signatures do not satisfy {_BLOCK_VALIDATION}")
-    if block.metadata.metadata[_LAST_CONFIG] != encode_last_config(metadata.last_config):
-        raise BlockError(f"block {number}: LAST_CONFIG metadata differs from what the ordering nodes signed")
-    if block.metadata.metadata[_ORDERER]:
-        raise BlockError(f"block {number}: expected no ORDERER metadata, which no ordering node writes or signs")
+        raise BlockError(f"block {number}: the {len(identities)} good signatures do not satisfy {_BLOCK_VALIDATION}")
 
 
 def verify_genesis(block: Any) -> None:
@@ -400,26 +374,23 @@ def _encode_commit_hash(commit_hash: bytes) -> bytes:
     return bytes(common_pb2.Metadata(value=commit_hash).SerializeToString())
 
 
-def _signed_by(signature: BlockSignature, config: ChannelConfig, number: int) -> Identity:
-    if signature.identifier is None:
-        try:
-            return config.msps.parse_and_validate(signature.creator)
-        except FabricError as error:
-            raise BlockError(f"block {number}: signed by an unacceptable identity: {error}") from error
-    for consenter in config.consenters:
-        if consenter.id == signature.identifier:
-            return consenter.identity
-    raise BlockError(
-        f"block {number}: signed by consenter {signature.identifier}, which is not one of "
-        f"{sorted(consenter.id for consenter in config.consenters)}"
-    )
+def _signed_by(metadata: Metadata, der: bytes, config: ChannelConfig) -> list[Identity]:
+    """The distinct ordering nodes whose signatures are good."""
+    consenters = {consenter.id: consenter for consenter in reversed(config.consenters)}
+    signed = []
+    for signature in metadata.signatures:
+        data = metadata.value + signature.header + der
+        if signature.identifier is None:
+            signed.append(SignedData(identity=signature.creator, signature=signature.signature, data=data))
+        elif signature.identifier in consenters:
+            identity = consenters[signature.identifier].identity.serialized
+            signed.append(SignedData(identity=identity, signature=signature.signature, data=data))
+    return signing_identities(signed, config.msps)
 
 
 def _decode_signature(message: Any, number: int) -> BlockSignature:
     what = f"block {number}: a signature's header"
-    if bool(message.signature_header) == bool(message.identifier_header):
-        raise BlockError(f"{what}: expected either a signature header or an identifier header")
-    if message.identifier_header:
+    if message.identifier_header and not message.signature_header:
         identifier = _parse(common_pb2.IdentifierHeader, message.identifier_header, what).identifier
         return BlockSignature(
             header=message.identifier_header, identifier=identifier, creator=b"", signature=message.signature
@@ -432,8 +403,8 @@ def _decode_signature(message: Any, number: int) -> BlockSignature:
 
 def _is_configuration(encoded: bytes) -> bool:
     try:
-        payload = common_pb2.Payload.FromString(common_pb2.Envelope.FromString(encoded).payload)
-        header = common_pb2.ChannelHeader.FromString(payload.header.channel_header)
+        payload = parse(common_pb2.Payload, parse(common_pb2.Envelope, encoded).payload)
+        header = parse(common_pb2.ChannelHeader, payload.header.channel_header)
     except DecodeError:
         return False
     return bool(header.type == common_pb2.CONFIG)
@@ -441,7 +412,7 @@ def _is_configuration(encoded: bytes) -> bool:
 
 def _parse(message_type: Any, encoded: bytes, what: str) -> Any:
     try:
-        return message_type.FromString(encoded)
+        return parse(message_type, encoded)
     except DecodeError as error:
         raise BlockError(
             f"{what}: expected {message_type.DESCRIPTOR.full_name}, got {len(encoded)} bytes that do not parse"

@@ -23,6 +23,7 @@ from fabric_protos.peer import configuration_pb2 as peer_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel.duration import parse_duration
+from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import ConfigError, IdentityError, PolicyError
 from blockfl.fabric.identity.msp import Msp, MspManager
 from blockfl.fabric.identity.policy import PolicyManager
@@ -272,8 +273,8 @@ def is_config_block(block: Any) -> bool:
     if len(block.data.data) != 1:
         return False
     try:
-        payload = common_pb2.Payload.FromString(common_pb2.Envelope.FromString(block.data.data[0]).payload)
-        header = common_pb2.ChannelHeader.FromString(payload.header.channel_header)
+        payload = parse(common_pb2.Payload, parse(common_pb2.Envelope, block.data.data[0]).payload)
+        header = parse(common_pb2.ChannelHeader, payload.header.channel_header)
     except DecodeError:
         return False
     return bool(header.type == common_pb2.CONFIG)
@@ -281,7 +282,7 @@ def is_config_block(block: Any) -> bool:
 
 def _decode(kind: Any, encoded: bytes, what: str) -> Any:
     try:
-        return kind.FromString(encoded)
+        return parse(kind, encoded)
     except DecodeError as error:
         raise ConfigError(f"expected {what}, got {len(encoded)} bytes that are none") from error
 
@@ -337,8 +338,8 @@ def _msps(group: Any, *, ed25519_allowed: bool) -> MspManager:
 
 
 def _msp_id(group: Any) -> str:
-    config = msp_config_pb2.MSPConfig.FromString(group.values["MSP"].value)
-    return str(msp_config_pb2.FabricMSPConfig.FromString(config.config).name)
+    config = parse(msp_config_pb2.MSPConfig, group.values["MSP"].value)
+    return str(parse(msp_config_pb2.FabricMSPConfig, config.config).name)
 
 
 def _application_organisations(group: Any) -> Mapping[str, ApplicationOrganisation]:

@@ -24,7 +24,7 @@ from blockfl.fabric.channel.config import DEFAULT_ACLS, Address, BatchSettings, 
 from blockfl.fabric.errors import ConfigError, IdentityError
 from blockfl.fabric.identity.chain import Link, Pool
 from blockfl.fabric.identity.msp import Msp, MspManager
-from blockfl.fabric.identity.signing import parse_certificate
+from blockfl.fabric.identity.signing import parse_certificate, read_certificate
 
 Consensus = Literal["BFT", "etcdraft"]
 
@@ -261,7 +261,7 @@ def check_consenters(consensus: str, consenters: Sequence[Consenter], orderers: 
 
 def _check_tls(consenter: Consenter, pem: bytes, pool: Pool) -> None:
     try:
-        pool.unique_chain(Link.of(parse_certificate(pem, "TLS")))
+        pool.unique_chain(Link.of(read_certificate(pem, "TLS")))
     except IdentityError as error:
         raise ConfigError(
             f"the TLS certificate of the ordering node {consenter.host}:{consenter.port} is refused: {error}"
@@ -347,8 +347,8 @@ def _tls_pool(organisations: Sequence[OrganisationSpec]) -> Pool:
     for organisation in organisations:
         fabric = msp_config_pb2.FabricMSPConfig.FromString(organisation.msp_config.config)
         try:
-            roots += [Link.of(parse_certificate(pem)) for pem in fabric.tls_root_certs]
-            intermediates += [Link.of(parse_certificate(pem)) for pem in fabric.tls_intermediate_certs]
+            roots += [Link.of(read_certificate(pem)) for pem in fabric.tls_root_certs]
+            intermediates += [Link.of(read_certificate(pem)) for pem in fabric.tls_intermediate_certs]
         except IdentityError as error:
             raise ConfigError(f"a TLS authority of {organisation.name!r} is refused: {error}") from error
     return Pool(roots, intermediates)

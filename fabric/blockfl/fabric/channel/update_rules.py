@@ -15,6 +15,7 @@ from fabric_protos.common import common_pb2, configtx_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import BlockError, ConfigError, PolicyError
 from blockfl.fabric.identity.policy import SignedData, signing_identities
 
@@ -261,6 +262,6 @@ def _name(element: Element) -> str:
 
 def _parse(message_type: Any, encoded: bytes, what: str) -> Any:
     try:
-        return message_type.FromString(encoded)
+        return parse(message_type, encoded)
     except DecodeError as error:
         raise BlockError(f"expected {what}, got {len(encoded)} bytes that do not parse") from error

@@ -18,10 +18,10 @@ from google.protobuf.message import DecodeError
 
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.status import gateway_error, malformed_answer
+from blockfl.fabric.encoding.wire import encode_bytes
 from blockfl.fabric.errors import EndorseError, ErrorDetail, FabricError
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.transaction.envelope import Proposal, build_proposal
-from blockfl.fabric.transaction.wire import encode_bytes
 
 _PROCESS_PROPOSAL: Final = "/protos.Endorser/ProcessProposal"
 

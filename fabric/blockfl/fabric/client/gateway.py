@@ -28,6 +28,7 @@ from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.events import ChaincodeEvent, Checkpoint, EventStream, Position, follow_blocks
 from blockfl.fabric.client.stages import Committed, Endorsed, Status, Timeouts
 from blockfl.fabric.client.status import gateway_error, has_unknown_outcome, malformed_answer
+from blockfl.fabric.encoding.wire import encode_bytes, encode_prefix, scan_fields
 from blockfl.fabric.errors import (
     BlockError,
     CommitError,
@@ -40,7 +41,6 @@ from blockfl.fabric.errors import (
 )
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.transaction.envelope import Proposal, Transaction, build_proposal, decode_transaction, sign_envelope
-from blockfl.fabric.transaction.wire import encode_bytes, encode_prefix, scan_fields
 
 __all__ = ["Committed", "Endorsed", "Gateway", "Status", "Timeouts"]
 

@@ -15,8 +15,8 @@ import grpc.aio
 from fabric_protos.gateway import gateway_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.wire import scan_fields
 from blockfl.fabric.errors import ErrorDetail, GatewayError
-from blockfl.fabric.transaction.wire import scan_fields
 
 _TRAILER: Final = "grpc-status-details-bin"
 _DETAIL_TYPE: Final = "type.googleapis.com/gateway.ErrorDetail"

@@ -9,110 +9,74 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
+from blockfl.fabric.encoding.certificate import Certificate
+from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, DerError, Reader, encode_element
+from blockfl.fabric.encoding.extension import KEY_CERT_SIGN
+from blockfl.fabric.encoding.name import describe_name
 from blockfl.fabric.errors import IdentityError
-from blockfl.fabric.identity.signing import CURVE_ORDERS, low_s
+from blockfl.fabric.identity.certificate_policy import policies_hold
+from blockfl.fabric.identity.signing import low_s
 
-_HANDLED_WHEN_CRITICAL = {
-    ExtensionOID.BASIC_CONSTRAINTS,
-    ExtensionOID.KEY_USAGE,
-    ExtensionOID.EXTENDED_KEY_USAGE,
-    ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
-    ExtensionOID.SUBJECT_KEY_IDENTIFIER,
-    ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
-    ExtensionOID.CERTIFICATE_POLICIES,
-    ExtensionOID.CRL_DISTRIBUTION_POINTS,
-    ExtensionOID.NAME_CONSTRAINTS,
+_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
+    "SHA256": hashes.SHA256(),
+    "SHA384": hashes.SHA384(),
+    "SHA512": hashes.SHA512(),
 }
-_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
-_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_RSA_HASHES: Final[dict[tuple[int, ...], hashes.HashAlgorithm]] = {
+    (1, 2, 840, 113549, 1, 1, 11): hashes.SHA256(),
+    (1, 2, 840, 113549, 1, 1, 12): hashes.SHA384(),
+    (1, 2, 840, 113549, 1, 1, 13): hashes.SHA512(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """One certificate of a chain, with what the rules ask of it."""
+    """One certificate of a chain, and the bytes by which peers know it: with its signature in low S."""
 
-    certificate: x509.Certificate
+    certificate: Certificate
     der: bytes
-    subject: bytes
-    issuer: bytes
-    is_authority: bool
-    path_length: int | None
-    key_identifier: bytes | None
-    may_sign: bool
-    may_serve: bool
-    constrained: bool
-    unhandled: tuple[str, ...]
 
     @classmethod
-    def of(cls, certificate: x509.Certificate) -> Link:
-        """Read a certificate.
-
-        Raises:
-            IdentityError: an extension or the key is malformed or unknown.
-        """
-        try:
-            extensions = certificate.extensions
-            basic = _find(extensions, x509.BasicConstraints)
-            usage = _find(extensions, x509.KeyUsage)
-            purposes = _find(extensions, x509.ExtendedKeyUsage)
-            identifier = _find(extensions, x509.SubjectKeyIdentifier)
-            certificate.public_key()  # every later use of the key may count on it
-            der = certificate.public_bytes(serialization.Encoding.DER)
-            if not der.endswith(b"\x00" + certificate.signature):
-                raise ValueError("its signature is not a whole number of bytes")
-            return cls(
-                certificate=certificate,
-                der=der,
-                subject=certificate.subject.public_bytes(),
-                issuer=certificate.issuer.public_bytes(),
-                is_authority=basic is not None and basic.ca,
-                path_length=None if basic is None else basic.path_length,
-                key_identifier=None if identifier is None else identifier.digest,
-                may_sign=usage is None or usage.key_cert_sign,
-                may_serve=purposes is None
-                or ExtendedKeyUsageOID.SERVER_AUTH in purposes
-                or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in purposes,
-                constrained=_find(extensions, x509.NameConstraints) is not None,
-                unhandled=tuple(
-                    e.oid.dotted_string for e in extensions if e.critical and e.oid not in _HANDLED_WHEN_CRITICAL
-                ),
-            )
-        except (ValueError, TypeError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
-            raise IdentityError(f"cannot read the certificate: {error}") from error
+    def of(cls, certificate: Certificate) -> Link:
+        """A certificate as it is."""
+        return cls(certificate=certificate, der=certificate.der)
 
     @property
     def name(self) -> str:
         """The subject for people."""
-        return self.certificate.subject.rfc4514_string()
+        return describe_name(self.certificate.subject)
+
+    @property
+    def is_authority(self) -> bool:
+        """Whether it may issue certificates."""
+        return bool(self.certificate.extensions.is_ca)
 
     def with_low_s(self, parent: Link) -> Link:
         """The same certificate with its ECDSA signature in low S: so peers compare and hash certificates.
 
         Raises:
-            IdentityError: the signature is malformed.
+            IdentityError: the signature is malformed, or the certificate does not survive being written again.
         """
-        key = parent.certificate.public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in CURVE_ORDERS:
+        key = parent.certificate.public_key.key
+        certificate = self.certificate
+        if certificate.algorithm.ecdsa_hash is None or not isinstance(key, ec.EllipticCurvePublicKey):
             return self
-        signature = low_s(self.certificate.signature, key.curve.name)
-        if signature == self.certificate.signature:
+        signature = low_s(certificate.signature, key.curve.name)
+        if signature == certificate.signature:
             return self
-        signed = self.certificate.tbs_certificate_bytes
-        start = self.der.index(signed) + len(signed)
-        algorithm = self.der[start : start + 2 + self.der[start + 1]]
-        value = _der_prefix(0x03, len(signature) + 1) + b"\x00" + signature
-        body = signed + algorithm + value
-        return replace(self, der=_der_prefix(0x30, len(body)) + body)
+        value = encode_element(BIT_STRING, b"\x00" + signature)
+        body = certificate.to_be_signed + certificate.algorithm.encode() + value
+        try:
+            return Link.of(Certificate.parse(encode_element(SEQUENCE, body)))
+        except DerError as error:
+            raise IdentityError(f"the certificate {self.name} cannot be written with low S: {error}") from error
 
 
 Chain = tuple[Link, ...]
@@ -131,40 +95,44 @@ class Pool:
         Raises:
             IdentityError: there is none, or more than one, which would leave open who vouches for it.
         """
-        at = link.certificate.not_valid_before_utc + timedelta(seconds=1)
+        at_s = link.certificate.not_before_s + 1
         faults: list[str] = []
-        if fault := _own_fault(link, at):
+        if fault := _own_fault(link, at_s):
             raise IdentityError(f"the certificate {link.name} is not acceptable: {fault}")
         if link.der in self._roots:
             chains: list[Chain] = [(link,)]
         else:
-            chains = list(self._extend((link,), at, faults))
+            chains = list(self._extend((link,), at_s, faults))
         if not chains:
             why = "; ".join(dict.fromkeys(faults)) or f"its issuer {_issuer(link)} is no authority of this organisation"
             raise IdentityError(f"the certificate {link.name} has no chain to a root: {why}")
-        if len(chains) > 1:
-            raise IdentityError(
-                f"the certificate {link.name} has {len(chains)} chains to a root, expected one: remove what is "
-                "redundant from the organisation's authorities"
-            )
-        if not all(part.may_serve for part in chains[0]):
+        chains = [chain for chain in chains if policies_hold([part.certificate for part in chain])]
+        if not chains:
+            raise IdentityError(f"the certificate {link.name} demands policies that its chain does not have")
+        served = [chain for chain in chains if all(part.certificate.extensions.may_serve for part in chain)]
+        if not served:
             raise IdentityError(
                 f"the certificate {link.name} or an authority above it is restricted to purposes other than "
                 "server authentication, which peers refuse: leave the extended key usage out"
             )
-        return chains[0]
+        if len(served) > 1:
+            raise IdentityError(
+                f"the certificate {link.name} has {len(served)} chains to a root, expected one: remove what is "
+                "redundant from the organisation's authorities"
+            )
+        return served[0]
 
-    def _extend(self, chain: Chain, at: datetime, faults: list[str]) -> Iterator[Chain]:
-        for pool, complete in ((self._roots, True), (self._intermediates, False)):
+    def _extend(self, chain: Chain, at_s: int, faults: list[str]) -> Iterator[Chain]:
+        for pool, is_root in ((self._roots, True), (self._intermediates, False)):
             for parent in pool.values():
-                if parent.subject != chain[-1].issuer or any(parent.der == link.der for link in chain):
+                if parent.certificate.subject != chain[-1].certificate.issuer or _is_in(parent, chain):
                     continue
-                if fault := _parent_fault(chain, parent, at, root=complete):
+                if fault := _parent_fault(chain, parent, at_s, is_root=is_root):
                     faults.append(f"{parent.name}: {fault}")
-                elif complete:
+                elif is_root:
                     yield (*chain, parent)
                 else:
-                    yield from self._extend((*chain, parent), at, faults)
+                    yield from self._extend((*chain, parent), at_s, faults)
 
 
 def chain_identifier(authorities: Chain) -> bytes:
@@ -174,53 +142,82 @@ def chain_identifier(authorities: Chain) -> bytes:
 
 def is_signed_by(link: Link, parent: Link) -> bool:
     """Whether the parent's key made the certificate's signature, with an algorithm that is still accepted."""
+    certificate, key = link.certificate, parent.certificate.public_key.key
     try:
-        algorithm = link.certificate.signature_hash_algorithm
-        if algorithm is not None and not isinstance(algorithm, _HASHES):
-            return False
-        link.certificate.verify_directly_issued_by(parent.certificate)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        if isinstance(key, ed25519.Ed25519PublicKey):
+            if not certificate.algorithm.is_ed25519:
+                return False
+            key.verify(certificate.signature, certificate.to_be_signed)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            algorithm = _HASHES.get(certificate.algorithm.ecdsa_hash or "")
+            if algorithm is None:
+                return False
+            signature = _strict_signature(certificate.signature)
+            key.verify(signature, certificate.to_be_signed, ec.ECDSA(algorithm))
+        else:
+            _verify_rsa(certificate, parent.certificate)
+    except (InvalidSignature, DerError, ValueError, UnsupportedAlgorithm):
         return False
     return True
 
 
+def _strict_signature(encoded: bytes) -> bytes:
+    """An ECDSA signature of a certificate, in which nothing may trail, unlike in signatures of transactions."""
+    outer = Reader(encoded)
+    body = Reader(outer.read(SEQUENCE))
+    r, s = body.read_integer(), body.read_integer()
+    if outer or body or min(r, s) < 0:
+        raise DerError("expected R and S of an ECDSA signature, got more or others")
+    return utils.encode_dss_signature(r, s)
+
+
+def _verify_rsa(certificate: Certificate, parent: Certificate) -> None:
+    key = serialization.load_der_public_key(parent.key_info)
+    algorithm = _RSA_HASHES.get(certificate.algorithm.identifier)
+    if not isinstance(key, rsa.RSAPublicKey) or algorithm is None:
+        raise UnsupportedAlgorithm("expected a signature with RSA and SHA-2")
+    key.verify(certificate.signature, certificate.to_be_signed, padding.PKCS1v15(), algorithm)
+
+
+def _is_in(parent: Link, chain: Chain) -> bool:
+    """Whether a chain has an authority already: by its name, key and alternative names, whatever else it says."""
+    wanted = parent.certificate
+    for part in (link.certificate for link in chain):
+        if (part.subject, part.key_info) != (wanted.subject, wanted.key_info):
+            continue
+        names, others = part.extensions.alternative_names, wanted.extensions.alternative_names
+        if names == others:
+            return True
+        if names is None or others is None:
+            return False
+    return False
+
+
 def _issuer(link: Link) -> str:
-    return link.certificate.issuer.rfc4514_string()
+    return describe_name(link.certificate.issuer)
 
 
-def _own_fault(link: Link, at: datetime) -> str | None:
-    if link.unhandled:
-        return f"it has critical extensions that nobody here understands ({', '.join(link.unhandled)})"
+def _own_fault(link: Link, at_s: int) -> str | None:
     certificate = link.certificate
-    if not certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc:
-        return f"it is not valid at {at.isoformat()}"
+    if certificate.extensions.unhandled:
+        names = ", ".join(".".join(map(str, one)) for one in certificate.extensions.unhandled)
+        return f"it has critical extensions that nobody here understands ({names})"
+    if not certificate.not_before_s <= at_s <= certificate.not_after_s:
+        return f"it is not valid at {at_s} seconds since 1970, one after the certificate in question begins"
     return None
 
 
-def _parent_fault(chain: Chain, parent: Link, at: datetime, *, root: bool) -> str | None:
-    if fault := _own_fault(parent, at):
+def _parent_fault(chain: Chain, parent: Link, at_s: int, *, is_root: bool) -> str | None:
+    if fault := _own_fault(parent, at_s):
         return fault
-    if not parent.is_authority:
+    said, version = parent.certificate.extensions, parent.certificate.version
+    if not said.is_ca and not (is_root and said.is_ca is None and version != 3):
         return "it is no authority"
-    if not parent.may_sign:
+    if said.key_usage and not said.key_usage & KEY_CERT_SIGN:
         return "its key usage does not allow it to sign certificates"
-    if parent.path_length is not None and len(chain) - 1 > parent.path_length:
-        return f"it allows {parent.path_length} authorities below it, got {len(chain) - 1}"
+    if said.path_length >= 0 and len(chain) - 1 > said.path_length:
+        return f"it allows {said.path_length} authorities below it, got {len(chain) - 1}"
     if not is_signed_by(chain[-1], parent):
-        kind = "root" if root else "intermediate authority"
+        kind = "root" if is_root else "intermediate authority"
         return f"this {kind} bears the issuer's name, but did not sign the certificate"
     return None
-
-
-def _find(extensions: x509.Extensions, kind: type[_Extension]) -> _Extension | None:
-    try:
-        return extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
-def _der_prefix(tag: int, length: int) -> bytes:
-    if length < 0x80:
-        return bytes((tag, length))
-    encoded = length.to_bytes((length.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(encoded))) + encoded

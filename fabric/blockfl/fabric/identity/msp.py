@@ -17,15 +17,16 @@ from typing import Any, Final, Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 from fabric_protos.msp import msp_config_pb2, msp_principal_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.certificate import Certificate
+from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.identity.chain import Chain, Link, Pool, chain_identifier
-from blockfl.fabric.identity.signing import Identity, parse_certificate
+from blockfl.fabric.identity.signing import Identity, read_certificate
 
 _REMEMBERED: Final = 4096
 _NODE_UNITS: Final = ("client", "peer", "admin", "orderer")
@@ -105,17 +106,18 @@ class _RevocationList:
         except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
             raise IdentityError(f"expected a certificate revocation list, cannot parse it: {error}") from error
 
-    def revokes(self, certificate: x509.Certificate, issuer: Link) -> bool:
+    def revokes(self, certificate: Certificate, issuer: Link) -> bool:
         """Whether the issuer has revoked the certificate with this list."""
         if self._authority is None:
             raise IdentityError("a revocation list has no authority key identifier: have it made again")
-        if self._authority != issuer.key_identifier or certificate.serial_number not in self._serials:
+        if (
+            self._authority != issuer.certificate.extensions.subject_key
+            or certificate.serial_number not in self._serials
+        ):
             return False
-        key = issuer.certificate.public_key()
+        key = issuer.certificate.public_key.key
         try:
-            return isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) and (
-                self._crl.is_signature_valid(key)
-            )
+            return key is not None and self._crl.is_signature_valid(key)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             return False
 
@@ -156,7 +158,7 @@ class Msp:
         if config.type != _FABRIC_TYPE:
             raise IdentityError(f"expected an MSP of type 0 (X.509), got type {config.type}: Idemix is not supported")
         try:
-            fabric = msp_config_pb2.FabricMSPConfig.FromString(config.config)
+            fabric = parse(msp_config_pb2.FabricMSPConfig, config.config)
         except DecodeError as error:
             raise IdentityError("the MSP configuration cannot be parsed") from error
         if not fabric.name:
@@ -205,8 +207,8 @@ class Msp:
         if not config.root_certs:
             raise IdentityError(f"expected at least one root certificate for {self.msp_id!r}, got none")
         what = f"the authorities of {self.msp_id!r}"
-        roots = [Link.of(parse_certificate(pem, what)) for pem in config.root_certs]
-        intermediates = [Link.of(parse_certificate(pem, what)) for pem in config.intermediate_certs]
+        roots = [Link.of(read_certificate(pem, what)) for pem in config.root_certs]
+        intermediates = [Link.of(read_certificate(pem, what)) for pem in config.intermediate_certs]
         for link in (*roots, *intermediates):
             _check_authority(link)
         raw = Pool(roots, intermediates)
@@ -237,7 +239,7 @@ class Msp:
         name = entry.organizational_unit_identifier
         if not bound:
             return _Unit(name=name, certifiers=b"")
-        link = Link.of(parse_certificate(entry.certificate, f"the unit {name!r} of {self.msp_id!r}"))
+        link = Link.of(read_certificate(entry.certificate, f"the unit {name!r} of {self.msp_id!r}"))
         chain = self._pool.unique_chain(link)
         chain = (link.with_low_s(chain[1] if len(chain) > 1 else link), *chain[1:])
         if chain[0].der not in self._authorities:
@@ -259,15 +261,14 @@ class Msp:
 
     def _assess(self, identity: Identity) -> _Standing:
         try:
-            link = Link.of(identity.certificate)
+            link = Link.of(identity.decoded)
             key = identity.public_key
             chain = self._pool.unique_chain(link)
             link = link.with_low_s(chain[1]) if len(chain) > 1 else link
         except IdentityError as error:
             return _Standing(der=b"", unknown=str(error), invalid=None, units=())
         path = chain_identifier(chain[1:])
-        names = link.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
-        units = tuple(_Unit(name=str(name.value), certifiers=path) for name in names)
+        units = tuple(_Unit(name=name, certifiers=path) for name in link.certificate.units)
         try:
             if isinstance(key, ed25519.Ed25519PublicKey) and not self._ed25519_allowed:
                 raise IdentityError("Ed25519 needs the channel capability V3_0")
@@ -313,14 +314,14 @@ class Msp:
             if classification == kinds.COMBINED:
                 return self._satisfies_all(identity, principal)
             if classification == kinds.ROLE:
-                return self._satisfies_role(identity, msp_principal_pb2.MSPRole.FromString(principal))
+                return self._satisfies_role(identity, parse(msp_principal_pb2.MSPRole, principal))
             if classification == kinds.IDENTITY:
                 return self._is_identity(identity, Identity.parse(principal))
             if classification == kinds.ORGANIZATION_UNIT:
-                return self._is_in_unit(identity, msp_principal_pb2.OrganizationUnit.FromString(principal))
+                return self._is_in_unit(identity, parse(msp_principal_pb2.OrganizationUnit, principal))
             if classification == kinds.ANONYMITY:
                 anonymity = msp_principal_pb2.MSPIdentityAnonymity
-                return bool(anonymity.FromString(principal).anonymity_type == anonymity.NOMINAL)
+                return bool(parse(anonymity, principal).anonymity_type == anonymity.NOMINAL)
         except (DecodeError, IdentityError):
             return False
         return False
@@ -330,7 +331,7 @@ class Msp:
         kinds = msp_principal_pb2.MSPPrincipal
         waiting = [combined]
         while waiting:
-            parts = msp_principal_pb2.CombinedPrincipal.FromString(waiting.pop()).principals
+            parts = parse(msp_principal_pb2.CombinedPrincipal, waiting.pop()).principals
             if not parts:
                 return False
             for part in parts:
@@ -440,7 +441,7 @@ def _check_hashes(config: Any, msp_id: str) -> None:
 def _check_authority(link: Link) -> None:
     if not link.is_authority:
         raise IdentityError(f"the certificate {link.name} is listed as an authority, but is not marked as one")
-    if link.key_identifier is None:
+    if link.certificate.extensions.subject_key is None:
         raise IdentityError(f"the authority {link.name} has no subject key identifier: have it made again")
-    if link.constrained:
+    if link.certificate.extensions.is_constrained:
         raise IdentityError(f"the authority {link.name} has name constraints, which are not supported")

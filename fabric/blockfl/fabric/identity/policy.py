@@ -20,8 +20,10 @@ from fabric_protos.msp import msp_principal_pb2
 from fabric_protos.peer import policy_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.protobuf import parse, rule_of
 from blockfl.fabric.errors import IdentityError, PolicyError
 from blockfl.fabric.identity.msp import MspManager
+from blockfl.fabric.identity.rule import compile_rule, is_satisfied
 from blockfl.fabric.identity.signing import Identity, verify_signature
 
 Role = Literal["member", "admin", "client", "peer", "orderer"]
@@ -108,7 +110,7 @@ def implicit_meta_policy(rule: MetaRule, sub_policy: str) -> Any:
 
 
 class SignaturePolicy:
-    """A compiled signature policy."""
+    """A compiled signature policy, however deep its rules nest."""
 
     def __init__(self, envelope: Any) -> None:
         """Check and compile a common.SignaturePolicyEnvelope.
@@ -117,7 +119,7 @@ class SignaturePolicy:
             PolicyError: it is malformed.
         """
         self._principals = tuple(envelope.identities)
-        self._rule = _compile(envelope.rule, len(self._principals))
+        self._rule = compile_rule(rule_of(envelope), len(self._principals))
 
     @classmethod
     def parse(cls, encoded: bytes) -> SignaturePolicy:
@@ -130,42 +132,9 @@ class SignaturePolicy:
 
     def satisfied_by(self, identities: Sequence[Identity], msps: MspManager) -> bool:
         """Whether these distinct identities, which have all signed, are enough; each counts for one principal."""
-        return self._satisfies(self._rule, identities, [False] * len(identities), msps)
-
-    def _satisfies(self, rule: _Rule, identities: Sequence[Identity], used: list[bool], msps: MspManager) -> bool:
-        if isinstance(rule, int):
-            for index, identity in enumerate(identities):
-                if not used[index] and msps.satisfies(identity, self._principals[rule]):
-                    used[index] = True
-                    return True
-            return False
-        satisfied = 0
-        for part in rule.rules:
-            attempt = used.copy()
-            if self._satisfies(part, identities, attempt, msps):
-                satisfied += 1
-                used[:] = attempt
-        return satisfied >= rule.n
-
-
-@dataclass(frozen=True)
-class _NOutOf:
-    n: int
-    rules: tuple[_Rule, ...]
-
-
-_Rule = int | _NOutOf  # the index of a principal, or so many of these rules
-
-
-def _compile(rule: Any, principals: int) -> _Rule:
-    kind = rule.WhichOneof("Type")
-    if kind == "signed_by":
-        if not 0 <= rule.signed_by < principals:
-            raise PolicyError(f"expected a principal from 0 to {principals - 1} in a policy, got {rule.signed_by}")
-        return int(rule.signed_by)
-    if kind == "n_out_of":
-        return _NOutOf(rule.n_out_of.n, tuple(_compile(part, principals) for part in rule.n_out_of.rules))
-    raise PolicyError("expected a rule in the signature policy, got an empty one")
+        return is_satisfied(
+            self._rule, len(identities), lambda index, one: msps.satisfies(identities[index], self._principals[one])
+        )
 
 
 @dataclass(frozen=True)
@@ -343,6 +312,6 @@ def _versioned(encoded: bytes) -> Any:
 
 def _decode(kind: Any, encoded: bytes, what: str) -> Any:
     try:
-        return kind.FromString(encoded)
+        return parse(kind, encoded)
     except DecodeError as error:
         raise PolicyError(f"expected {what}, got {len(encoded)} bytes that are none") from error

@@ -9,9 +9,7 @@ the upper half of the curve's order, as peers do. Whether a certificate belongs 
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -25,6 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 from fabric_protos.msp import identities_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.certificate import Certificate
+from blockfl.fabric.encoding.der import INTEGER, SEQUENCE, DerError, Reader
+from blockfl.fabric.encoding.pem import decode_pem
+from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import IdentityError
 
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
@@ -41,7 +43,6 @@ CURVE_ORDERS: Final = {
         16,
     ),
 }
-_PEM_BEGIN: Final = re.compile(rb"(?:^|\n)-----BEGIN ([^\n]{0,64}?)-----\r?\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +60,13 @@ class Identity:
             IdentityError: the bytes are no serialised identity or hold no X.509 certificate.
         """
         try:
-            message = identities_pb2.SerializedIdentity.FromString(serialized)
+            message = parse(identities_pb2.SerializedIdentity, serialized)
         except DecodeError as error:
             raise IdentityError(
                 f"expected a serialised identity (MSP id and certificate), got {len(serialized)} bytes that are none"
             ) from error
         identity = cls(msp_id=message.mspid, certificate_pem=message.id_bytes)
-        _ = identity.certificate
+        _ = identity.decoded
         return identity
 
     @cached_property
@@ -75,11 +76,20 @@ class Identity:
         return bytes(message.SerializeToString())
 
     @cached_property
-    def certificate(self) -> x509.Certificate:
-        """The parsed certificate.
+    def decoded(self) -> Certificate:
+        """The certificate as peers read it: everything that judges goes by this.
 
         Raises:
-            IdentityError: there is none in the PEM text.
+            IdentityError: there is none in the PEM text that peers take.
+        """
+        return read_certificate(self.certificate_pem, f"the identity of {self.msp_id!r}")
+
+    @cached_property
+    def certificate(self) -> x509.Certificate:
+        """The certificate for people and for libraries.
+
+        Raises:
+            IdentityError: there is none in the PEM text, or one that only peers can read.
         """
         return parse_certificate(self.certificate_pem, f"the identity of {self.msp_id!r}")
 
@@ -90,7 +100,10 @@ class Identity:
         Raises:
             IdentityError: it is neither an ECDSA key on a NIST curve nor an Ed25519 key.
         """
-        return _certificate_key(self.certificate)
+        key = self.decoded.public_key.key
+        if key is None:
+            raise IdentityError("expected a certificate with an ECDSA (P-256) or Ed25519 key, got another kind")
+        return key
 
 
 @dataclass(frozen=True)
@@ -168,11 +181,9 @@ def parse_ecdsa_signature(signature: bytes) -> tuple[int, int]:
         IdentityError: it is no such signature, or R or S is not positive.
     """
     try:
-        body, _ = _der_element(signature, 0x30)
-        r, rest = _der_element(body, 0x02)
-        s, _ = _der_element(rest, 0x02)
-        values = (_der_integer(r), _der_integer(s))
-    except (ValueError, IndexError) as error:
+        body = Reader(Reader(signature).read(SEQUENCE))
+        values = (body.read_integer(INTEGER), body.read_integer(INTEGER))
+    except DerError as error:
         raise IdentityError(
             f"expected an ECDSA signature in DER, got {len(signature)} bytes that are none: {error}"
         ) from error
@@ -216,24 +227,32 @@ def check_not_expired(identity: Identity, at: datetime) -> None:
         )
 
 
-def parse_certificate(pem: bytes, what: str = "the certificate") -> x509.Certificate:
-    """Parse the first PEM block of a text as a certificate.
+def read_certificate(pem: bytes, what: str = "the certificate") -> Certificate:
+    """Read the first PEM block of a text as a certificate, as peers do.
 
     Raises:
-        IdentityError: it is none.
+        IdentityError: peers refuse it.
     """
-    begin = _PEM_BEGIN.search(pem)
-    end = -1 if begin is None else pem.find(b"\n-----END " + begin[1] + b"-----", begin.end() - 1)
-    if begin is None or end < 0:
+    block = decode_pem(pem)
+    if block is None:
         raise IdentityError(f"expected a certificate in PEM for {what}, got {len(pem)} bytes without one")
     try:
-        body = b"".join(pem[begin.end() : end].split())
-        certificate = x509.load_der_x509_certificate(base64.b64decode(body, validate=True))
+        return Certificate.parse(block.content)
+    except DerError as error:
+        raise IdentityError(f"expected a certificate in PEM for {what}, cannot parse it: {error}") from error
+
+
+def parse_certificate(pem: bytes, what: str = "the certificate") -> x509.Certificate:
+    """Parse the first PEM block of a text as a certificate, for people and for libraries.
+
+    Raises:
+        IdentityError: it is none that peers and libraries take.
+    """
+    decoded = read_certificate(pem, what)
+    try:
+        return x509.load_der_x509_certificate(decoded.der)
     except (ValueError, x509.InvalidVersion) as error:
         raise IdentityError(f"expected a certificate in PEM for {what}, cannot parse it: {error}") from error
-    if certificate.serial_number < 0:
-        raise IdentityError(f"expected a positive serial number in {what}, got a negative one")
-    return certificate
 
 
 def create_private_key() -> ec.EllipticCurvePrivateKey:
@@ -296,27 +315,3 @@ def _certificate_key(certificate: x509.Certificate) -> PublicKey:
 
 def _spki(key: PublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _der_element(data: bytes, tag: int) -> tuple[bytes, bytes]:
-    """Split DER data into the content of its first element, which must have this tag, and the rest."""
-    if data[0] != tag:
-        raise ValueError(f"expected tag {tag:#04x}, got {data[0]:#04x}")
-    length, start = data[1], 2
-    if length & 0x80:
-        count = length & 0x7F
-        encoded = data[2 : 2 + count]
-        length, start = int.from_bytes(encoded, "big"), 2 + count
-        if not 0 < count <= 4 or len(encoded) < count or encoded[0] == 0 or length < 0x80:
-            raise ValueError("length not in its minimal form")
-    if start + length > len(data):
-        raise ValueError("truncated")
-    return data[start : start + length], data[start + length :]
-
-
-def _der_integer(content: bytes) -> int:
-    if not content:
-        raise ValueError("empty integer")
-    if len(content) > 1 and ((content[0] == 0 and not content[1] & 0x80) or (content[0] == 0xFF and content[1] & 0x80)):
-        raise ValueError("integer not in its minimal form")
-    return int.from_bytes(content, "big", signed=True)

@@ -25,6 +25,7 @@ from fabric_protos.peer import (
     proposal_response_pb2,
 )
 
+from blockfl.fabric.encoding.wire import encode_integer, encode_prefix
 from blockfl.fabric.errors import ShimError
 from blockfl.fabric.identity.signing import Identity
 from blockfl.fabric.shim.messages import VALIDATION_PARAMETER, BatchLimits, Invocation, MessageType, Parts, bytes_parts
@@ -41,7 +42,6 @@ from blockfl.fabric.shim.requests import (
     encode_write,
     require_collection,
 )
-from blockfl.fabric.transaction.wire import encode_integer, encode_prefix
 
 # A batch of writes is one message, which has a hard ceiling of 100 MiB.
 _BATCH_BYTES: Final = 8 * 1024 * 1024

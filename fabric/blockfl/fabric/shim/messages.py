@@ -14,8 +14,8 @@ from fabric_protos.common import common_pb2
 from fabric_protos.peer import chaincode_shim_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix, scan_fields
 from blockfl.fabric.errors import ShimError
-from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix, scan_fields
 
 MessageType = chaincode_shim_pb2.ChaincodeMessage.Type
 VALIDATION_PARAMETER: Final = "VALIDATION_PARAMETER"

@@ -9,9 +9,9 @@ from fabric_protos.ledger.queryresult import kv_query_result_pb2
 from fabric_protos.peer import chaincode_shim_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.wire import encode_bytes
 from blockfl.fabric.errors import ShimError
 from blockfl.fabric.shim.messages import MessageType, Parts, bytes_parts
-from blockfl.fabric.transaction.wire import encode_bytes
 
 Ask = Callable[[int, Parts], Awaitable[memoryview]]
 """Sends a request of this `MessageType` and returns the payload of the answer."""

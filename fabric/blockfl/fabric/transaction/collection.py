@@ -16,6 +16,7 @@ from fabric_protos.peer import collection_pb2
 from fabric_protos.peer.lifecycle import db_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.protobuf import encode_policy, parse
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.identity.policy import signature_policy
 
@@ -23,11 +24,11 @@ IMPLICIT_PREFIX: Final = "_implicit_org_"
 
 _Principal = msp_principal_pb2.MSPPrincipal
 _ORGANISATION: Final[dict[int, Callable[[bytes], str]]] = {
-    _Principal.ROLE: lambda encoded: str(msp_principal_pb2.MSPRole.FromString(encoded).msp_identifier),
+    _Principal.ROLE: lambda encoded: str(parse(msp_principal_pb2.MSPRole, encoded).msp_identifier),
     _Principal.ORGANIZATION_UNIT: lambda encoded: str(
-        msp_principal_pb2.OrganizationUnit.FromString(encoded).msp_identifier
+        parse(msp_principal_pb2.OrganizationUnit, encoded).msp_identifier
     ),
-    _Principal.IDENTITY: lambda encoded: str(identities_pb2.SerializedIdentity.FromString(encoded).mspid),
+    _Principal.IDENTITY: lambda encoded: str(parse(identities_pb2.SerializedIdentity, encoded).mspid),
 }
 
 
@@ -79,7 +80,7 @@ def decode_collections(field: bytes) -> Mapping[str, Collection]:
         BlockError: it does not parse.
     """
     try:
-        package = collection_pb2.CollectionConfigPackage.FromString(db_pb2.StateData.FromString(field).Bytes)
+        package = parse(collection_pb2.CollectionConfigPackage, parse(db_pb2.StateData, field).Bytes)
     except DecodeError as error:
         raise BlockError(f"the collections of a chaincode's definition do not parse: {error}") from error
     found: dict[str, Collection] = {}
@@ -109,7 +110,7 @@ def _read_collection(static: Any) -> Collection:
     return Collection(
         name=static.name,
         members=static.member_orgs_policy.signature_policy,
-        policy=static.endorsement_policy.SerializeToString(),
+        policy=encode_policy(static.endorsement_policy),
         block_to_live=static.block_to_live,
         member_only_read=static.member_only_read,
         member_only_write=static.member_only_write,

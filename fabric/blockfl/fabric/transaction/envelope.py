@@ -29,6 +29,7 @@ from fabric_protos.peer import (
 )
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.identity.signing import Signer
 
@@ -476,7 +477,7 @@ def _timestamp_ms(channel_header: Any) -> int:
 
 def _parse(message_type: Any, encoded: bytes) -> Any:
     try:
-        return message_type.FromString(encoded)
+        return parse(message_type, encoded)
     except DecodeError as error:
         raise BlockError(
             f"expected {message_type.DESCRIPTOR.full_name}, got {len(encoded)} bytes that do not parse as one"

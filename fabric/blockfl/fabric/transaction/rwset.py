@@ -19,8 +19,9 @@ from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.protobuf import parse
+from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix, scan_fields
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix, scan_fields
 
 VALIDATION_PARAMETER: Final = "VALIDATION_PARAMETER"
 _HASH_OF_NOTHING: Final = hashlib.sha256(b"").digest()
@@ -197,7 +198,7 @@ def decode_read_write_set(results: bytes) -> ReadWriteSet:
         BlockError: it, or one of the sets inside, does not parse.
     """
     try:
-        message = rwset_pb2.TxReadWriteSet.FromString(results)
+        message = parse(rwset_pb2.TxReadWriteSet, results)
         return ReadWriteSet(
             namespaces=tuple([_decode_namespace(namespace) for namespace in message.ns_rwset]),
             data_model=message.data_model,
@@ -301,14 +302,14 @@ def decode_metadata(encoded: bytes) -> Mapping[str, bytes]:
     if not encoded:
         return {}
     try:
-        message = kv_rwset_pb2.KVMetadataWrite.FromString(encoded)
+        message = parse(kv_rwset_pb2.KVMetadataWrite, encoded)
     except DecodeError as error:
         raise BlockError(f"expected metadata entries, got {len(encoded)} bytes that do not parse: {error}") from error
     return {entry.name: entry.value for entry in message.entries}
 
 
 def _decode_namespace(message: Any) -> NamespaceReadWriteSet:
-    public = kv_rwset_pb2.KVRWSet.FromString(message.rwset)
+    public = parse(kv_rwset_pb2.KVRWSet, message.rwset)
     return NamespaceReadWriteSet(
         namespace=message.namespace,
         reads=_reads(public.reads),
@@ -320,7 +321,7 @@ def _decode_namespace(message: Any) -> NamespaceReadWriteSet:
 
 
 def _decode_collection(message: Any) -> CollectionReadWriteSet:
-    hashed = kv_rwset_pb2.HashedRWSet.FromString(message.hashed_rwset)
+    hashed = parse(kv_rwset_pb2.HashedRWSet, message.hashed_rwset)
     return CollectionReadWriteSet(
         collection=message.collection_name,
         reads=tuple([HashedRead(key_hash=r.key_hash, version=_version(r)) for r in hashed.hashed_reads]),

@@ -12,6 +12,7 @@ from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel.config import LIFECYCLE_ENDORSEMENT
+from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.transaction.collection import IMPLICIT_PREFIX, Collection, decode_collections, implicit_collection
@@ -79,10 +80,10 @@ def find_collection(definition: Definition, collection: str, config: ChannelConf
 
 @lru_cache(maxsize=64)
 def _decode(metadata: bytes, validation: bytes, collections: bytes) -> Definition | None:
-    datatype = db_pb2.StateMetadata.FromString(metadata).datatype
+    datatype = parse(db_pb2.StateMetadata, metadata).datatype
     if datatype != _DEFINITION_TYPE:
         raise BlockError(f"expected type {_DEFINITION_TYPE}, got {datatype!r}")
-    info = chaincode_definition_pb2.ChaincodeValidationInfo.FromString(_field(validation))
+    info = parse(chaincode_definition_pb2.ChaincodeValidationInfo, _field(validation))
     if not info.validation_plugin or not info.validation_parameter:
         return None
     if info.validation_plugin != _PLUGIN:
@@ -91,7 +92,7 @@ def _decode(metadata: bytes, validation: bytes, collections: bytes) -> Definitio
 
 
 def _field(encoded: bytes) -> bytes:
-    return bytes(db_pb2.StateData.FromString(encoded).Bytes)
+    return bytes(parse(db_pb2.StateData, encoded).Bytes)
 
 
 def _lifecycle_policy(config: ChannelConfig) -> bytes:

@@ -17,6 +17,7 @@ from fabric_protos.peer import (
 )
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import BlockError, IdentityError
 from blockfl.fabric.transaction.envelope import CONFIG, ENDORSER_TRANSACTION, Endorsement, compute_tx_id, hash_proposal
 from blockfl.fabric.transaction.rwset import ReadWriteSet, decode_read_write_set
@@ -202,7 +203,7 @@ def _check_chaincode(extension: Any, action: Any) -> None:
 
 def _parse(message_type: Any, encoded: bytes, code: int) -> Any:
     try:
-        return message_type.FromString(encoded)
+        return parse(message_type, encoded)
     except DecodeError as error:
         raise InvalidTransaction(
             code,

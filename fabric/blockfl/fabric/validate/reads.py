@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from fabric_protos.peer import transaction_pb2
 
+from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix
 from blockfl.fabric.transaction.rwset import MerkleSummary, NamespaceReadWriteSet, RangeQuery, ReadWriteSet, Version
-from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix
 from blockfl.fabric.validate.envelope import InvalidTransaction
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol
 
+from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix
 from blockfl.fabric.transaction.rwset import Version
-from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix
 
 CONFIG_NAMESPACE: Final = ""
 CONFIG_KEY: Final = "CHANNEL_CONFIG_ENV_BYTES"

@@ -18,8 +18,8 @@ from google.protobuf.message import DecodeError
 
 from blockfl.fabric.embedded.endorsing.operations import Operations, is_operation
 from blockfl.fabric.embedded.endorsing.simulator import SimulationError
+from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix, scan_fields
 from blockfl.fabric.errors import ShimError
-from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix, scan_fields
 
 _LOG = logging.getLogger(__name__)
 _Message = chaincode_shim_pb2.ChaincodeMessage

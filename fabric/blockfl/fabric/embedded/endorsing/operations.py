@@ -16,7 +16,7 @@ from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.embedded.endorsing.simulator import PrivateScan, Scan, SimulationError, Simulator
-from blockfl.fabric.transaction.wire import scan_fields
+from blockfl.fabric.encoding.wire import scan_fields
 
 _Message = chaincode_shim_pb2.ChaincodeMessage
 _BATCH = 100

@@ -15,8 +15,8 @@ from fabric_protos.peer import chaincode_pb2, proposal_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.embedded.endorsing.shared_work import SharedWork
+from blockfl.fabric.encoding.wire import encode_bytes, encode_prefix, scan_fields
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.transaction.wire import encode_bytes, encode_prefix, scan_fields
 
 _NOTHING = memoryview(b"")
 _PROPOSABLE = (common_pb2.ENDORSER_TRANSACTION, common_pb2.CONFIG)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix
 from blockfl.fabric.transaction.rwset import Version, hash_key
-from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix
 
 _MERKLE_DEGREE = 50
 

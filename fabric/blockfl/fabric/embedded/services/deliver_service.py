@@ -23,9 +23,9 @@ from blockfl.fabric.embedded.endorsing.admission import AccessDenied, Admission,
 from blockfl.fabric.embedded.ordering.ledger import Ledger
 from blockfl.fabric.embedded.services.block_reader import BlockReader
 from blockfl.fabric.embedded.services.rpc import service
+from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix
 from blockfl.fabric.errors import BlockError, IdentityError, NodeError
 from blockfl.fabric.identity.signing import Identity, check_not_expired
-from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix
 
 _LOG = logging.getLogger(__name__)
 _Status = common_pb2.Status

@@ -26,9 +26,9 @@ from blockfl.fabric.embedded.ordering.ledger import Ledger, Snapshot
 from blockfl.fabric.embedded.services.block_reader import BlockReader
 from blockfl.fabric.embedded.services.rpc import RpcError, parse, service
 from blockfl.fabric.embedded.storage.definition import LIFECYCLE
+from blockfl.fabric.encoding.wire import encode_bytes, scan_fields
 from blockfl.fabric.errors import BlockError, ErrorDetail, FabricError, IdentityError, NodeError
 from blockfl.fabric.identity.signing import Identity
-from blockfl.fabric.transaction.wire import encode_bytes, scan_fields
 
 _LOG = logging.getLogger(__name__)
 _Code = grpc.StatusCode

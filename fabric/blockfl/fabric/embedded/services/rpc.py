@@ -16,8 +16,8 @@ from fabric_protos.gateway import gateway_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.client.endpoint import MAX_MESSAGE_BYTES
+from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix
 from blockfl.fabric.errors import ErrorDetail
-from blockfl.fabric.transaction.wire import encode_bytes, encode_integer, encode_prefix
 
 _LOG = logging.getLogger(__name__)
 

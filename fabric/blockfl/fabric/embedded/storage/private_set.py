@@ -11,9 +11,9 @@ from hashlib import sha256
 from typing import Final
 
 from blockfl.fabric.embedded.storage.database import Row
+from blockfl.fabric.encoding.wire import encode_prefix, scan_fields
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.transaction.rwset import Version
-from blockfl.fabric.transaction.wire import encode_prefix, scan_fields
 
 _WRITES: Final = 3
 

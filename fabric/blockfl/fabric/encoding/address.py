@@ -1,0 +1,141 @@
+"""Names and addresses in certificates: alternative names and name constraints, by Go's crypto/x509, parser.go.
+
+Nothing is done with them here but refusing what is malformed.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Final
+
+from blockfl.fabric.encoding import der
+from blockfl.fabric.encoding.der import DerError, Reader
+from blockfl.fabric.encoding.uri import check_uri
+
+_EMAIL, _DNS, _URI, _IP = 1, 2, 6, 7
+_TAG_BITS: Final = 0x80
+_PERMITTED, _EXCLUDED = 0xA0, 0xA1
+_ADDRESS_SIZES: Final = (4, 16)
+_MASKS: Final = {0xFF << shift & 0xFF for shift in range(9)}
+_ATOM: Final = rb"(?:\\.|[0-9a-zA-Z!#$%&'*+\-/=?^_`{|}~.])"
+_QUOTED: Final = rb'"(?:\\[\x01-\x09\x0b\x0c\x0e-\x7f]|[\x01-\x08\x0b\x0c\x0e-\x1f\x20\x21\x23-\x5b\x5d-\x7e\x7f])*"'
+_MAILBOX: Final = re.compile(rb"(?:(" + _QUOTED + rb")|(" + _ATOM + rb"+))@(.*)", re.DOTALL)
+
+
+def check_alternative_names(content: bytes) -> bool:
+    """Check a SubjectAltName; kinds of names that Go does not read are passed over.
+
+    Returns:
+        Whether it holds a name that Go reads.
+
+    Raises:
+        DerError: it is malformed.
+    """
+    names = Reader(Reader(content).read(der.SEQUENCE))
+    has_any = False
+    while names:
+        tag, name = names.read_any()
+        kind = tag ^ _TAG_BITS
+        if kind in (_EMAIL, _DNS, _URI):
+            _check_ascii(name)
+        if kind == _URI:
+            host = check_uri(name)
+            if host and not is_domain(host, is_constraint=False):
+                raise DerError("a URI has an invalid domain")
+        elif kind == _IP and len(name) not in _ADDRESS_SIZES:
+            raise DerError("an IP address has neither 4 nor 16 bytes")
+        has_any = has_any or kind in (_EMAIL, _DNS, _URI, _IP)
+    return has_any
+
+
+def check_name_constraints(content: bytes) -> bool:
+    """Check NameConstraints.
+
+    Returns:
+        Whether they name only kinds of names that Go reads.
+
+    Raises:
+        DerError: they are malformed or empty.
+    """
+    outer = Reader(content)
+    reader = Reader(outer.read(der.SEQUENCE))
+    subtrees = [reader.read_optional(_PERMITTED), reader.read_optional(_EXCLUDED)]
+    if outer or reader:
+        raise DerError("there is more than name constraints")
+    if not any(subtrees):
+        raise DerError("name constraints are empty")
+    understood = [_check_subtrees(one) for one in subtrees if one]
+    return all(understood)
+
+
+def is_domain(name: bytes, *, is_constraint: bool) -> bool:
+    """Whether bytes are a domain by Go's lenient rules; a constraint may begin with a dot."""
+    if not name:
+        return True
+    if name.endswith(b"."):
+        return False
+    if is_constraint and name.startswith(b"."):
+        name = name[1:]
+    return all(label and all(33 <= byte <= 126 for byte in label) for label in name.split(b"."))
+
+
+def _check_subtrees(subtrees: bytes) -> bool:
+    reader = Reader(subtrees)
+    is_understood = True
+    while reader:
+        tag, base = Reader(reader.read(der.SEQUENCE)).read_any()
+        kind = tag ^ _TAG_BITS
+        if kind in (_EMAIL, _DNS, _URI):
+            _check_ascii(base)
+        if kind in (_DNS, _URI) or (kind == _EMAIL and b"@" not in base):
+            if kind == _URI and _is_address(base.decode("ascii")):
+                raise DerError("a constraint on URIs is an address")
+            if not is_domain(base, is_constraint=True):
+                raise DerError("a constraint is no domain")
+        elif kind == _EMAIL:
+            _check_mailbox(base)
+        elif kind == _IP:
+            _check_network(base)
+        else:
+            is_understood = False
+    return is_understood
+
+
+def _check_network(base: bytes) -> None:
+    half = len(base) // 2
+    mask = base[half:]
+    if len(base) not in (8, 32):
+        raise DerError("a constraint on addresses has a wrong length")
+    body = mask.lstrip(b"\xff")
+    if body and (body[0] not in _MASKS or any(body[1:])):
+        raise DerError("a constraint on addresses has a bad mask")
+
+
+def _check_mailbox(text: bytes) -> None:
+    match = _MAILBOX.fullmatch(text)
+    if match is None:
+        raise DerError("a constraint is no mailbox")
+    atoms, domain = match[2], match[3]
+    if atoms is not None:
+        local = re.sub(rb"\\(.)", rb"\1", atoms, flags=re.DOTALL)
+        if local.startswith(b".") or local.endswith(b".") or b".." in local:
+            raise DerError("a constraint's mailbox has dots where none may be")
+    # A domain as such may be empty, or begin with a dot that makes an empty label.
+    if domain and not all(label and all(33 <= byte <= 126 for byte in label) for label in domain.split(b".")):
+        raise DerError("a constraint's mailbox has no domain")
+
+
+def _is_address(text: str) -> bool:
+    for kind in (IPv4Address, IPv6Address):
+        try:
+            kind(text)
+        except (AddressValueError, ValueError):
+            continue
+        return "%" not in text
+    return False
+
+
+def _check_ascii(text: bytes) -> None:
+    if not text.isascii():
+        raise DerError("a name is not ASCII")

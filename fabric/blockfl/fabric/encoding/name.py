@@ -1,0 +1,72 @@
+"""Distinguished names in certificates, by the rules of Go's crypto/x509, parser.go (parseName)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from cryptography import x509
+
+from blockfl.fabric.encoding import der
+from blockfl.fabric.encoding.der import DerError, Reader
+
+_UNIT: Final = (2, 5, 4, 11)
+_UTF8, _NUMERIC, _PRINTABLE, _T61, _IA5, _BMP = 0x0C, 0x12, 0x13, 0x14, 0x16, 0x1E
+_NUMERIC_TEXT: Final = re.compile(rb"[0-9 ]*")
+_PRINTABLE_TEXT: Final = re.compile(rb"[A-Za-z0-9'()+,\-./ :=?*&]*")
+
+
+def read_units(name: bytes) -> tuple[str, ...]:
+    """Check a whole name, and return its organisational units in order.
+
+    Raises:
+        DerError: it is malformed.
+    """
+    units = []
+    sets = Reader(Reader(name).read(der.SEQUENCE))
+    while sets:
+        attributes = Reader(sets.read(der.SET))
+        while attributes:
+            attribute = Reader(attributes.read(der.SEQUENCE))
+            identifier = attribute.read_object_identifier()
+            text = _read_text(*attribute.read_any())
+            if identifier == _UNIT:
+                units.append(text)
+    return tuple(units)
+
+
+def describe_name(name: bytes) -> str:
+    """A whole name for people."""
+    try:
+        return x509.Name.from_bytes(name).rfc4514_string()
+    except (ValueError, AttributeError):
+        return name.hex()
+
+
+def _read_text(tag: int, content: bytes) -> str:
+    try:
+        if tag == _UTF8:
+            return content.decode()
+        if tag == _T61:
+            return content.decode("latin-1")
+        if tag == _IA5:
+            return content.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise DerError(f"a name is malformed: {error}") from error
+    if tag == _BMP:
+        return _read_bmp(content)
+    pattern = {_NUMERIC: _NUMERIC_TEXT, _PRINTABLE: _PRINTABLE_TEXT}.get(tag)
+    if pattern is None or not pattern.fullmatch(content):
+        raise DerError("a name is no text of its kind")
+    return content.decode("ascii")
+
+
+def _read_bmp(content: bytes) -> str:
+    if len(content) % 2:
+        raise DerError("a name in two-byte characters has an odd length")
+    points = [int.from_bytes(content[at : at + 2], "big") for at in range(0, len(content), 2)]
+    if points and points[-1] == 0:
+        points.pop()
+    if any(point >= 0xFFFE or 0xFDD0 <= point <= 0xFDEF or 0xD800 <= point <= 0xDFFF for point in points):
+        raise DerError("a name has characters that are none")
+    return "".join(map(chr, points))

@@ -1,0 +1,135 @@
+// What Go's standard library makes of PEM texts, certificates, signatures, varints and URIs: the reference for our decoders.
+//
+// It reads frames (one byte for the kind, four for the length, the content) and answers each with a line.
+package main
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"os"
+	"strings"
+)
+
+func main() {
+	in := bufio.NewReaderSize(os.Stdin, 1<<20)
+	out := bufio.NewWriterSize(os.Stdout, 1<<20)
+	defer out.Flush()
+	head := make([]byte, 5)
+	for {
+		if _, err := io.ReadFull(in, head); err != nil {
+			return
+		}
+		content := make([]byte, binary.BigEndian.Uint32(head[1:]))
+		if _, err := io.ReadFull(in, content); err != nil {
+			return
+		}
+		fmt.Fprintln(out, answer(head[0], content))
+		if in.Buffered() == 0 {
+			out.Flush()
+		}
+	}
+}
+
+func answer(kind byte, content []byte) string {
+	switch kind {
+	case 'p':
+		return readPem(content)
+	case 'c':
+		return readCertificate(content)
+	case 'l':
+		return readRevocationList(content)
+	case 's':
+		return readSignature(content)
+	case 'v':
+		return readVarint(content)
+	}
+	return "unknown kind"
+}
+
+func readPem(content []byte) string {
+	block, _ := pem.Decode(content)
+	if block == nil {
+		return "refused"
+	}
+	return hex.EncodeToString([]byte(block.Type)) + " " + hex.EncodeToString(block.Bytes)
+}
+
+func readCertificate(content []byte) string {
+	c, err := x509.ParseCertificate(content)
+	if err != nil {
+		return "refused"
+	}
+	key := "other"
+	switch c.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		key = "ecdsa"
+	case ed25519.PublicKey:
+		key = "ed25519"
+	}
+	units := []string{}
+	for _, unit := range c.Subject.OrganizationalUnit {
+		units = append(units, hex.EncodeToString([]byte(unit)))
+	}
+	may := len(c.ExtKeyUsage) == 0 && len(c.UnknownExtKeyUsage) == 0
+	for _, usage := range c.ExtKeyUsage {
+		may = may || usage == x509.ExtKeyUsageAny || usage == x509.ExtKeyUsageServerAuth
+	}
+	length := -1
+	if c.BasicConstraintsValid {
+		length = c.MaxPathLen
+	}
+	signed := "other"
+	switch c.SignatureAlgorithm {
+	case x509.ECDSAWithSHA1:
+		signed = "SHA1"
+	case x509.ECDSAWithSHA256:
+		signed = "SHA256"
+	case x509.ECDSAWithSHA384:
+		signed = "SHA384"
+	case x509.ECDSAWithSHA512:
+		signed = "SHA512"
+	case x509.PureEd25519:
+		signed = "ed25519"
+	}
+	return fmt.Sprintf("%d %s %s %d %d %s %v %v %d %d %x %x %v %d %s %x %x %x",
+		c.Version, c.SerialNumber, key, c.NotBefore.Unix(), c.NotAfter.Unix(), strings.Join(units, ","),
+		c.BasicConstraintsValid, c.IsCA, length, c.KeyUsage&0x1ff, c.SubjectKeyId, c.AuthorityKeyId, may,
+		len(c.UnhandledCriticalExtensions), signed, c.Signature, c.RawIssuer, c.RawSubject)
+}
+
+func readRevocationList(content []byte) string {
+	list, err := x509.ParseCRL(content) //nolint:staticcheck // Fabric uses it
+	if err != nil {
+		return "refused"
+	}
+	serials := []string{}
+	for _, revoked := range list.TBSCertList.RevokedCertificates {
+		serials = append(serials, revoked.SerialNumber.String())
+	}
+	return fmt.Sprintf("%s %s %x", list.SignatureAlgorithm.Algorithm, strings.Join(serials, ","), list.SignatureValue.RightAlign())
+}
+
+func readSignature(content []byte) string {
+	var signature struct{ R, S *big.Int }
+	if _, err := asn1.Unmarshal(content, &signature); err != nil || signature.R.Sign() <= 0 || signature.S.Sign() <= 0 {
+		return "refused"
+	}
+	return fmt.Sprintf("%s %s", signature.R, signature.S)
+}
+
+func readVarint(content []byte) string {
+	value, size := binary.Uvarint(content)
+	if size <= 0 {
+		return "refused"
+	}
+	return fmt.Sprintf("%d %d", value, size)
+}

@@ -1,0 +1,216 @@
+"""Decoders that take and refuse what Go's do: each difference that was found, and a comparison with Go itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import utils
+from fabric_protos.common import common_pb2, policies_pb2
+from fabric_protos.peer import collection_pb2, policy_pb2
+from google.protobuf.message import DecodeError
+
+from blockfl.fabric.encoding.certificate import Certificate
+from blockfl.fabric.encoding.der import DerError
+from blockfl.fabric.encoding.pem import decode_pem
+from blockfl.fabric.encoding.protobuf import MAX_DEPTH, encode_policy, parse, remarshal, rule_of
+from blockfl.fabric.encoding.wire import encode_bytes, encode_prefix, encode_varint
+from blockfl.fabric.errors import PolicyError
+from blockfl.fabric.identity.policy import SignaturePolicy
+from blockfl.fabric.identity.rule import compile_rule, is_satisfied
+from support import go_readings
+from support.der_mutation import mutate_der
+from support.golang import Kind, ask_go, find_go
+from support.pem_mutation import mutate_pem
+from support.rich_certificates import rich_certificates
+
+SEEDED = 3000
+HEADER = common_pb2.ChannelHeader(type=3, channel_id="fed", tx_id="ab", epoch=0)
+ENCODED = HEADER.SerializeToString()
+
+
+def group(depth: int, number: int = 1000) -> bytes:
+    return encode_varint(number << 3 | 3) * depth + encode_varint(number << 3 | 4) * depth
+
+
+def padded(value: int, size: int) -> bytes:
+    encoded = bytearray(value >> 7 * index & 0x7F | 0x80 for index in range(size))
+    encoded[-1] &= 0x7F
+    return bytes(encoded)
+
+
+TAKEN: Final = {
+    "a tag padded to six bytes": padded(1 << 3, 6) + b"\x03",
+    "a tag padded to ten bytes": padded(1 << 3, 10) + b"\x03",
+    "a length padded to ten bytes": b"\x22" + padded(3, 10) + b"fed",
+    "a value padded to ten bytes": b"\x08" + padded(3, 10),
+    "groups nested 10 000 deep": group(MAX_DEPTH + 1) + b"\x08\x03",
+    "an unknown field with a number that only unknown groups may have": b"\xa3\x06"
+    + encode_varint((1 << 31) - 1 << 3)
+    + b"\x00\xa4\x06\x08\x03",
+    "a field of another wire type": b"\x0d\x00\x00\x00\x00\x08\x03",
+    "the last of two values": b"\x08\x01\x08\x03",
+}
+REFUSED: Final = {
+    "a varint whose tenth byte overflows": b"\x08" + b"\x83" + b"\x80" * 8 + b"\x02",
+    "a varint of eleven bytes": b"\x08" + b"\x83" + b"\x80" * 9 + b"\x00",
+    "an overflow in an unknown field": b"\xc0\x3e" + b"\x80" * 9 + b"\x02",
+    "groups nested one deeper": group(MAX_DEPTH + 2),
+    "a group that does not end": b"\xa3\x06",
+    "a group that another one ends": b"\xa3\x06\xac\x06",
+    "an end without a group": b"\xa4\x06",
+    "field number 0": b"\x00\x00",
+    "a field number of 30 bits": encode_varint(1 << 29 << 3) + b"\x00",
+    "wire type 6": b"\x46\x00",
+    "wire type 7": b"\x47\x00",
+    "text that is not UTF-8": b"\x22\x01\xff",
+    "text with half a surrogate pair": b"\x22\x03\xed\xa0\x80",
+    "a field that is cut off": b"\x22\x05fed",
+    "a length of 64 bits": b"\x22" + b"\xff" * 9 + b"\x01",
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_a_message_that_go_takes_is_taken(case: str) -> None:
+    message = parse(common_pb2.ChannelHeader, TAKEN[case])
+    assert (message.type, message.channel_id) in {(3, ""), (0, "fed")}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_message_that_go_refuses_is_refused(case: str) -> None:
+    with pytest.raises(DecodeError):
+        parse(common_pb2.ChannelHeader, REFUSED[case])
+    with pytest.raises(DecodeError):
+        parse(common_pb2.ChannelHeader, ENCODED + REFUSED[case])
+
+
+def test_unknown_fields_are_left_out_of_what_was_parsed_and_kept_in_what_go_writes_again() -> None:
+    encoded = common_pb2.Envelope(payload=b"p", signature=b"s").SerializeToString()
+    unknown = padded(9 << 3, 3) + b"\x05"
+    assert parse(common_pb2.Envelope, encoded + unknown).SerializeToString() == encoded
+    assert remarshal(common_pb2.Envelope, encoded + unknown) == encoded + encode_varint(9 << 3) + b"\x05"
+    assert remarshal(common_pb2.Envelope, encoded) == encoded
+
+
+def nested_rule(depth: int, *, threshold: int = 1) -> bytes:
+    rule = b"\x08\x00"
+    for _ in range(depth):
+        inner = encode_varint(1 << 3) + encode_varint(threshold) + encode_prefix(2, len(rule)) + rule
+        rule = encode_bytes(2, inner)
+    return rule
+
+
+@pytest.mark.parametrize("depth", [0, 1, 29, 30, 49, 50, 51, 1000, 4990])
+def test_a_policy_counts_however_deep_it_nests(depth: int) -> None:
+    principal = policies_pb2.SignaturePolicyEnvelope().identities.add()
+    envelope = encode_bytes(2, nested_rule(depth)) + encode_prefix(3, len(principal.SerializeToString()))
+    parsed = parse(policies_pb2.SignaturePolicyEnvelope, envelope)
+    assert rule_of(parsed) == nested_rule(depth)
+    rule = compile_rule(rule_of(parsed), 1)
+    assert is_satisfied(rule, 1, lambda index, one: True)
+    assert not is_satisfied(rule, 1, lambda index, one: False)
+    never = compile_rule(nested_rule(depth, threshold=2), 1)
+    assert is_satisfied(never, 1, lambda index, one: True) is (depth == 0)
+    with pytest.raises(PolicyError):
+        compile_rule(rule_of(parsed), 0)
+
+
+def test_a_deep_policy_within_other_messages_keeps_its_rule() -> None:
+    policy = encode_bytes(1, encode_bytes(2, nested_rule(500)) + b"\x1a\x00")
+    assert encode_policy(parse(policy_pb2.ApplicationPolicy, policy)) == encode_bytes(
+        1, encode_bytes(2, nested_rule(500)) + b"\x1a\x00"
+    )
+    collection = encode_bytes(1, encode_bytes(1, encode_bytes(1, b"name") + encode_bytes(8, policy)))
+    (entry,) = parse(collection_pb2.CollectionConfigPackage, collection).config
+    again = parse(policy_pb2.ApplicationPolicy, encode_policy(entry.static_collection_config.endorsement_policy))
+    assert rule_of(again.signature_policy) == nested_rule(500)
+    shallow = policy_pb2.ApplicationPolicy(channel_config_policy_reference="/Channel/Application/Writers")
+    assert encode_policy(shallow) == shallow.SerializeToString()
+
+
+def test_a_rule_that_a_sender_puts_beside_a_policy_does_not_count() -> None:
+    forged = encode_bytes(536_870_911, b"\x08\x00") + b"\x1a\x00"
+    assert rule_of(parse(policies_pb2.SignaturePolicyEnvelope, forged)) == b""
+    with pytest.raises(PolicyError):
+        SignaturePolicy.parse(forged)
+
+
+BODY: Final = base64.b64encode(b"content")
+GOOD: Final = b"-----BEGIN X-----\n" + BODY + b"\n-----END X-----\n"
+PEM_TAKEN: Final = {
+    "plain": GOOD,
+    "header lines": b"-----BEGIN X-----\nProc-Type: 4\na: b\n\n" + BODY + b"\n-----END X-----\n",
+    "a broken block before": b"-----BEGIN X-----\n!!\n-----END X-----\n" + GOOD,
+    "an unfinished block before": b"-----BEGIN X-----\n" + GOOD,
+    "a space after BEGIN": GOOD.replace(b"BEGIN X-----", b"BEGIN X----- "),
+    "a long type": GOOD.replace(b"X", b"X" * 70),
+    "nothing after the END line": GOOD[:-1],
+    "junk before": b"junk\n" + GOOD,
+    "tabs within": GOOD.replace(BODY, BODY[:3] + b" \t\r\n" + BODY[3:]),
+}
+PEM_REFUSED: Final = {
+    "text after the END line": GOOD[:-1] + b"x\n",
+    "a vertical tab within": GOOD.replace(BODY, BODY[:3] + b"\x0b" + BODY[3:]),
+    "a form feed within": GOOD.replace(BODY, BODY[:3] + b"\x0c" + BODY[3:]),
+    "another type at the end": GOOD.replace(b"END X", b"END Y"),
+    "junk on the line": b"junk" + GOOD,
+    "no padding": GOOD.replace(b"=", b""),
+}
+
+
+@pytest.mark.parametrize("case", PEM_TAKEN)
+def test_a_pem_text_that_go_takes_is_taken(case: str) -> None:
+    block = decode_pem(PEM_TAKEN[case])
+    assert block is not None
+    assert block.content == b"content"
+
+
+@pytest.mark.parametrize("case", PEM_REFUSED)
+def test_a_pem_text_that_go_refuses_is_refused(case: str) -> None:
+    assert decode_pem(PEM_REFUSED[case]) is None
+
+
+def test_inner_and_outer_algorithm_of_a_certificate_must_be_the_same() -> None:
+    plain = rich_certificates()[2]
+    algorithm = bytes.fromhex("06082a8648ce3d040302")
+    at = plain.rindex(algorithm)
+    with pytest.raises(DerError, match="differ"):
+        Certificate.parse(plain[:at] + algorithm[:-1] + b"\x03" + plain[at + len(algorithm) :])
+    assert Certificate.parse(plain).algorithm.ecdsa_hash == "SHA256"
+
+
+def make_signature(random: Random) -> bytes:
+    base = utils.encode_dss_signature(random.getrandbits(256) + 1, random.getrandbits(255) + 1)
+    return mutate_der(random, base, random.choice((1, 1, 2, 3)))
+
+
+def make_varint(random: Random) -> bytes:
+    size = random.randint(0, 11)
+    body = bytes(random.choice((0x80, 0xFF, 0x81, random.randrange(128, 256))) for _ in range(size))
+    return body + bytes((random.choice((0, 1, 2, 0x7F, random.randrange(256))),))
+
+
+def make_certificate(random: Random) -> bytes:
+    return mutate_der(random, random.choice(rich_certificates()), random.choice((1, 1, 1, 2, 3)))
+
+
+MAKERS: Final[dict[Kind, tuple[Callable[[Random], bytes], Callable[[bytes], str]]]] = {
+    "pem": (mutate_pem, go_readings.read_pem),
+    "certificate": (make_certificate, go_readings.read_certificate),
+    "signature": (make_signature, go_readings.read_signature),
+    "varint": (make_varint, go_readings.read_unsigned),
+}
+
+
+@pytest.mark.skipif(find_go() is None, reason="there is no Go on this machine")
+@pytest.mark.parametrize("kind", MAKERS)
+def test_decoders_read_what_go_reads(kind: Kind) -> None:
+    random = Random(20261129)
+    make, read = MAKERS[kind]
+    contents = [make(random) for _ in range(SEEDED)]
+    answers = ask_go(kind, contents)
+    assert [one.hex() for one, answer in zip(contents, answers, strict=True) if read(one) != answer] == []
+    assert len(set(answers)) > SEEDED // 50  # a good part of them is read, and not all the same
