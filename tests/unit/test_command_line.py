@@ -37,7 +37,19 @@ COMMANDS = [
     ["network", "compose"],
     *(
         ["network", "config", name]
-        for name in ("show", "membership", "add", "remove", "revoke", "inspect", "sign", "submit")
+        for name in (
+            "show",
+            "membership",
+            "add",
+            "remove",
+            "revoke",
+            "add-root",
+            "remove-root",
+            "renew-orderer",
+            "inspect",
+            "sign",
+            "submit",
+        )
     ),
     *(["network", "contract", name] for name in ("show", "approve", "commit")),
     ["task", "create"],

@@ -35,12 +35,18 @@ DEPENDENCIES: Final = (
     "rfc8785",
 )
 """Distributions that the covered source imports; their own are pinned by them or decide nothing."""
-_ROOMS: Final = ("blockfl.contract", "blockfl.protocol", "blockfl.fabric.shim", "blockfl.fabric.identity")
+_ROOMS: Final = ("blockfl.contract", "blockfl.protocol", "blockfl.fabric.shim")
 _MODULES: Final = (
     "blockfl.fabric",
     "blockfl.fabric.errors",
     "blockfl.fabric.client",
     "blockfl.fabric.client.endpoint",
+    "blockfl.fabric.identity",
+    "blockfl.fabric.identity.chain",
+    "blockfl.fabric.identity.msp",
+    "blockfl.fabric.identity.policy",
+    "blockfl.fabric.identity.process_memory",
+    "blockfl.fabric.identity.signing",
     "blockfl.fabric.transaction",
     "blockfl.fabric.transaction.chaincode_definition",
     "blockfl.fabric.transaction.package",

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from blockfl.cli import option
 from blockfl.cli.output import Output
-from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.config import Address, ChannelConfig
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import (
     Administrator,
@@ -24,6 +24,7 @@ from blockfl.network.administration import (
 )
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import OrganisationLayout
+from blockfl.network.port import parse_address
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -124,6 +125,55 @@ def revoke(
     _propose(config, update, output)
 
 
+SigningRoots = Annotated[
+    list[Path] | None,
+    typer.Option("--signing-root", help="Certificate of an authority that signs members' certificates."),
+]
+TlsRoots = Annotated[
+    list[Path] | None, typer.Option("--tls-root", help="Certificate of an authority of TLS endpoints.")
+]
+
+
+@app.command()
+def add_root(
+    profile: option.Profile, output: Target, signing_root: SigningRoots = None, tls_root: TlsRoots = None
+) -> None:
+    """Propose that a new authority of one's own organisation counts, too; its administrator's signature does."""
+    administrator = Administrator(ConnectionProfile.load(profile))
+    config = _read(administrator)
+    signing, tls = _read_roots(signing_root, tls_root)
+    _propose(config, administrator.add_roots(config, signing, tls), output)
+
+
+@app.command()
+def remove_root(
+    profile: option.Profile, output: Target, signing_root: SigningRoots = None, tls_root: TlsRoots = None
+) -> None:
+    """Propose that a former authority of one's own organisation counts no more."""
+    administrator = Administrator(ConnectionProfile.load(profile))
+    config = _read(administrator)
+    signing, tls = _read_roots(signing_root, tls_root)
+    _propose(config, administrator.remove_roots(config, signing, tls), output)
+
+
+@app.command()
+def renew_orderer(
+    node: Annotated[str, typer.Argument(help="host:port of the ordering node, as the channel has it.")],
+    certificate: Annotated[Path, typer.Option(help="Its new signing certificate.")],
+    tls_certificate: Annotated[Path, typer.Option(help="Its new TLS certificate.")],
+    profile: option.Profile,
+    output: Target,
+) -> None:
+    """Propose that an ordering node has other certificates; a majority of the ordering organisations signs."""
+    administrator = Administrator(ConnectionProfile.load(profile))
+    config = _read(administrator)
+    host, port = parse_address(node)
+    update = administrator.renew_consenter(
+        config, Address(host=host, port=port), _read_file(certificate), _read_file(tls_certificate)
+    )
+    _propose(config, update, output)
+
+
 @app.command()
 def inspect(update: Update, profile: option.Profile, signatures: Signatures = None, json: option.Json = False) -> None:
     """Say what an update changes, and who has signed it."""
@@ -186,6 +236,12 @@ def _find_signatures(update: Path, named: Sequence[Path] | None) -> list[bytes]:
     return [
         _read_file(path) for path in named or sorted(update.parent.glob(f"{glob.escape(update.name)}.*{_SIGNATURE}"))
     ]
+
+
+def _read_roots(signing: list[Path] | None, tls: list[Path] | None) -> tuple[list[bytes], list[bytes]]:
+    if not signing and not tls:
+        raise typer.BadParameter("name the certificate of an authority with --signing-root, --tls-root, or both")
+    return [_read_file(path) for path in signing or ()], [_read_file(path) for path in tls or ()]
 
 
 def _read_file(path: Path) -> bytes:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from blockfl.fabric.channel.changes import add_organisation, remove_organisation, revoke_certificates
 from blockfl.fabric.channel.config import Address, ChannelConfig
 from blockfl.fabric.channel.difference import describe_difference, list_revoked, read_membership
+from blockfl.fabric.channel.renewal import add_roots, remove_roots, renew_consenter
 from blockfl.fabric.channel.spec import OrganisationSpec
 from blockfl.fabric.channel.update import (
     build_update_envelope,
@@ -172,6 +173,35 @@ class Administrator:
             ConfigError: It is not one, or leaves out a certificate that is revoked.
         """
         return _update(config, revoke_certificates(config, self.organisation, revocations))
+
+    def renew_consenter(
+        self, config: ChannelConfig, address: Address, identity: bytes, tls_certificate: bytes
+    ) -> bytes:
+        """Return the update that gives an ordering node other certificates.
+
+        Raises:
+            ConfigError: It is none of the channel's, has them already, or one is refused.
+        """
+        wanted = renew_consenter(
+            config, address.host, address.port, identity_pem=identity, tls_certificate=tls_certificate
+        )
+        return _update(config, wanted)
+
+    def add_roots(self, config: ChannelConfig, signing: Sequence[bytes], tls: Sequence[bytes]) -> bytes:
+        """Return the update by which further authorities of the organisation count beside those of today.
+
+        Raises:
+            ConfigError: None is new, or one is no authority.
+        """
+        return _update(config, add_roots(config, self.organisation, signing=signing, tls=tls))
+
+    def remove_roots(self, config: ChannelConfig, signing: Sequence[bytes], tls: Sequence[bytes]) -> bytes:
+        """Return the update by which authorities of the organisation count no more.
+
+        Raises:
+            ConfigError: It does not have one, has no other, or an ordering node still has a certificate of one.
+        """
+        return _update(config, remove_roots(config, self.organisation, signing=signing, tls=tls))
 
     def sign(self, update: bytes) -> bytes:
         """Sign an update.

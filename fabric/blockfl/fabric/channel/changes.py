@@ -63,7 +63,7 @@ def add_organisation(config: ChannelConfig, organisation: OrganisationSpec, *, o
     def change(group: Any) -> None:
         group.groups[kind].groups[organisation.name].CopyFrom(make(organisation))
 
-    return _changed(config, change)
+    return change_configuration(config, change)
 
 
 def remove_organisation(config: ChannelConfig, name: str, *, orders: bool = False) -> Any:
@@ -88,7 +88,7 @@ def remove_organisation(config: ChannelConfig, name: str, *, orders: bool = Fals
     def change(group: Any) -> None:
         del group.groups[kind].groups[name]
 
-    return _changed(config, change)
+    return change_configuration(config, change)
 
 
 def revoke_certificates(config: ChannelConfig, msp_id: str, revocation_list: bytes) -> Any:
@@ -112,26 +112,7 @@ def revoke_certificates(config: ChannelConfig, msp_id: str, revocation_list: byt
             f"expected a revocation list of {msp_id!r} with an authority key identifier, got one without: peers would "
             "trust no certificate of the organisation any more"
         )
-    holders = [
-        (kind, name)
-        for kind, known in ((APPLICATION, config.application_organisations), (ORDERER, config.orderer_organisations))
-        for name, organisation in known.items()
-        if organisation.msp_id == msp_id
-    ]
-    if not holders:
-        raise ConfigError(f"expected an organisation of the channel to revoke certificates of, got {msp_id!r}")
-
-    def change(group: Any) -> None:
-        for kind, name in holders:
-            value = group.groups[kind].groups[name].values["MSP"]
-            membership = msp_config_pb2.MSPConfig.FromString(value.value)
-            fabric = msp_config_pb2.FabricMSPConfig.FromString(membership.config)
-            _replace_list(fabric, msp_id, revocation_list, new)
-            # The same bytes in both groups, as nodes demand of an organisation that is in both.
-            membership.config = fabric.SerializeToString(deterministic=True)
-            value.value = membership.SerializeToString(deterministic=True)
-
-    return _changed(config, change)
+    return change_membership(config, msp_id, lambda fabric: _replace_list(fabric, msp_id, revocation_list, new))
 
 
 def change_batch(config: ChannelConfig, batch: BatchSettings) -> Any:
@@ -150,7 +131,7 @@ def change_batch(config: ChannelConfig, batch: BatchSettings) -> Any:
         for key, value in batch_values(batch).items():
             _set_value(group.groups[ORDERER], key, value)
 
-    return _changed(config, change)
+    return change_configuration(config, change)
 
 
 def change_consenters(config: ChannelConfig, consenters: Sequence[Consenter]) -> Any:
@@ -192,7 +173,7 @@ def change_consenters(config: ChannelConfig, consenters: Sequence[Consenter]) ->
         consensus.metadata = metadata.SerializeToString(deterministic=True)
         _set_value(orderer, "ConsensusType", consensus)
 
-    return _changed(config, change)
+    return change_configuration(config, change)
 
 
 def change_orderer_endpoints(config: ChannelConfig, name: str, endpoints: Sequence[Address]) -> Any:
@@ -217,10 +198,48 @@ def change_orderer_endpoints(config: ChannelConfig, name: str, endpoints: Sequen
     def change(group: Any) -> None:
         _set_value(group.groups[ORDERER].groups[name], "Endpoints", orderer_addresses(endpoints))
 
-    return _changed(config, change)
+    return change_configuration(config, change)
 
 
-def _changed(config: ChannelConfig, change: Callable[[Any], None]) -> Any:
+def change_membership(config: ChannelConfig, msp_id: str, change: Callable[[Any], None]) -> Any:
+    """Return the configuration (common.Config) in which an organisation's membership is changed.
+
+    Args:
+        config: the configuration in force.
+        msp_id: the organisation.
+        change: changes its msp.FabricMSPConfig.
+
+    Raises:
+        ConfigError: nobody has this MSP id, or nodes would refuse the result.
+    """
+    holders = [
+        (kind, name)
+        for kind, known in ((APPLICATION, config.application_organisations), (ORDERER, config.orderer_organisations))
+        for name, organisation in known.items()
+        if organisation.msp_id == msp_id
+    ]
+    if not holders:
+        raise ConfigError(f"expected an organisation of the channel ({', '.join(sorted(config.msps))}), got {msp_id!r}")
+
+    def change_all(group: Any) -> None:
+        for kind, name in holders:
+            value = group.groups[kind].groups[name].values["MSP"]
+            membership = msp_config_pb2.MSPConfig.FromString(value.value)
+            fabric = msp_config_pb2.FabricMSPConfig.FromString(membership.config)
+            change(fabric)
+            # The same bytes in both groups, as nodes demand of an organisation that is in both.
+            membership.config = fabric.SerializeToString(deterministic=True)
+            value.value = membership.SerializeToString(deterministic=True)
+
+    return change_configuration(config, change_all)
+
+
+def change_configuration(config: ChannelConfig, change: Callable[[Any], None]) -> Any:
+    """Return the configuration (common.Config) that a change of its group leads to, checked.
+
+    Raises:
+        ConfigError: nodes would refuse it, or it breaks the channel.
+    """
     wanted = configtx_pb2.Config()
     wanted.CopyFrom(config.config)
     change(wanted.channel_group)

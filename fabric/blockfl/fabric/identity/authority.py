@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -62,13 +63,13 @@ class Authority:
             common_name: name of the authority, e.g. "ca.alpha".
             organisation: name of the organisation; every certificate issued carries it.
             valid_from: defaults to a few minutes ago.
-            valid_until: defaults to ten years later.
+            valid_until: defaults to ten years later, or some months less, so that not all end together.
         """
         key = create_private_key()
         start = valid_from or _now() - _BACKDATED
-        name = _name(common_name, organisation, None)
+        name = make_name(common_name, organisation, None)
         builder = (
-            _builder(name, name, key.public_key(), start, valid_until or start + AUTHORITY_LIFETIME)
+            _builder(name, name, key.public_key(), start, valid_until or start + _shorten(AUTHORITY_LIFETIME))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -125,7 +126,8 @@ class Authority:
             hosts: DNS names and IP addresses at which a TLS endpoint is reached.
             tls: for TLS servers and clients rather than for signing.
             valid_from: defaults to a few minutes ago.
-            valid_until: defaults to three years later; never beyond the authority's own end.
+            valid_until: defaults to three years later, or some months less, so that those made on one day do not end
+                together; never beyond the authority's own end.
 
         Returns:
             The certificate in PEM.
@@ -136,13 +138,13 @@ class Authority:
         if tls and unit is not None:
             raise IdentityError(f"expected no unit in a TLS certificate, got {unit!r}: Fabric roles sign")
         start = max(valid_from or _now() - _BACKDATED, self.certificate.not_valid_before_utc)
-        end = min(valid_until or start + CERTIFICATE_LIFETIME, self.certificate.not_valid_after_utc)
+        end = min(valid_until or start + _shorten(CERTIFICATE_LIFETIME), self.certificate.not_valid_after_utc)
         if start >= end:
             raise IdentityError(
                 f"expected a certificate that ends after it begins, got {start.isoformat()} to "
                 f"{end.isoformat()} (the authority ends {self.certificate.not_valid_after_utc.isoformat()})"
             )
-        name = _name(common_name, self.organisation, unit)
+        name = make_name(common_name, self.organisation, unit)
         builder = (
             _builder(name, self.certificate.subject, public_key, start, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -151,7 +153,7 @@ class Authority:
             .add_extension(self._authority_key_identifier(), critical=False)
         )
         if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName(_names(hosts)), critical=False)
+            builder = builder.add_extension(x509.SubjectAlternativeName(make_names(hosts)), critical=False)
         if tls:
             usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -208,11 +210,21 @@ class Authority:
         return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
+def _shorten(lifetime: timedelta) -> timedelta:
+    """Return up to a tenth less: what is made together should not end together."""
+    return lifetime - timedelta(seconds=secrets.randbelow(int(lifetime.total_seconds()) // 10))
+
+
 def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def _name(common_name: str, organisation: str, unit: Unit | None) -> x509.Name:
+def make_name(common_name: str, organisation: str, unit: Unit | None) -> x509.Name:
+    """Return a certificate's subject.
+
+    Raises:
+        IdentityError: A name is too long, or empty.
+    """
     try:
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation)]
         if unit is not None:
@@ -225,7 +237,12 @@ def _name(common_name: str, organisation: str, unit: Unit | None) -> x509.Name:
     return x509.Name(attributes)
 
 
-def _names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+def make_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """Return hosts as a certificate names them.
+
+    Raises:
+        IdentityError: One is neither a host name nor an IP address.
+    """
     names: list[x509.GeneralName] = []
     for host in hosts:
         try:
