@@ -28,6 +28,7 @@ from blockfl.institution.training import Workload
 from blockfl.ledger.errors import LedgerError, translate
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.model import manifest_of
+from support.disk import fill, small_disk
 from support.federation import make_federation
 from support.world import World
 
@@ -140,6 +141,17 @@ def test_the_lock_of_a_killed_agent_is_free(tmp_path: Path) -> None:
 
     with lock_directory(tmp_path):
         pass
+
+
+def test_a_directory_on_a_full_disk_is_named_and_can_be_used_when_there_is_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2 << 20):
+        ballast = fill(tmp_path / "disk")
+        for home in (tmp_path / "disk", tmp_path / "disk" / "new"):
+            with pytest.raises(SettingsError, match=r"the disk is full: no room in .*free space"), lock_directory(home):
+                pass
+        ballast.unlink()
+        with lock_directory(tmp_path / "disk"):
+            pass
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from blockfl.institution.frames import (
 )
 from blockfl.institution.training import TrainingProcess, Workload, make_environment, make_manifest
 from blockfl.institution.vector import decode_vector, encode_vector
+from support.disk import small_disk
 
 TRAIN = Train(epochs=2, batch_size=4, learning_rate=None, seed=1)
 
@@ -406,3 +407,22 @@ def test_a_head_over_the_limit_is_neither_made_nor_read() -> None:
         encode_frame(Failed.model_construct(kind="failed", reason="training", message="x" * HEAD_LIMIT_BYTES))
     with pytest.raises(FrameError, match="expected 1 to"):
         decode_prefix(PREFIX.pack(HEAD_LIMIT_BYTES + 1, 0))
+
+
+async def test_a_disk_that_is_full_is_named_and_not_the_model(tmp_path: Path) -> None:
+    script = """
+        receive()
+        send({"kind": "began", "confined": True})
+        with open("rows", "wb", buffering=0) as rows:
+            try:
+                while True:
+                    rows.write(bytes(4096))
+            except OSError as error:
+                send({"kind": "failed", "reason": "model", "message": str(error)})
+    """
+    with small_disk(tmp_path / "disk", 2 << 20):
+        process = make_process(tmp_path, script)
+        process._scratch = tmp_path / "disk" / "scratch"
+        with pytest.raises(TrainingError, match=rf"^the disk is full: no room in {tmp_path / 'disk'} \(No space"):
+            await process.describe()
+        await process.close()

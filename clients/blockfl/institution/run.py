@@ -13,6 +13,7 @@ from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.outbox import Outbox
+from blockfl.institution.room import find_lack_of_room
 from blockfl.institution.step import Report, ignore_step
 from blockfl.institution.training import Training, TrainingProcess, Workload, make_manifest
 from blockfl.ledger.client import Ledger
@@ -106,14 +107,21 @@ def lock_directory(directory: Path) -> Iterator[None]:
     """Make the agent's private directory, and hold it against a second agent.
 
     Raises:
-        SettingsError: It cannot be made, or another agent holds it.
+        SettingsError: It cannot be made, its disk is full, or another agent holds it.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         directory.chmod(0o700)
         descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise SettingsError(f"{directory}: cannot be used as the agent's directory ({error.strerror})") from error
+        lack = find_lack_of_room(directory)
+        raise SettingsError(
+            lack or f"{directory}: cannot be used as the agent's directory ({error.strerror})"
+        ) from error
+    lack = find_lack_of_room(directory)
+    if lack is not None:
+        os.close(descriptor)
+        raise SettingsError(lack)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

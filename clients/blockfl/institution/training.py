@@ -44,6 +44,7 @@ from blockfl.institution.frames import (
     encode_frame,
 )
 from blockfl.institution.log import TrainingLog
+from blockfl.institution.room import find_lack_of_room
 from blockfl.institution.vector import Vector, decode_vector, encode_vector
 from blockfl.institution.workload import Workload as Workload
 from blockfl.institution.workload import make_manifest as make_manifest
@@ -233,7 +234,9 @@ class TrainingProcess:
                 env=make_environment(self._scratch, os.environ),
             )
         except OSError as error:
-            raise TrainingError(f"the training process cannot be started in {self._scratch} ({error})") from error
+            lack = find_lack_of_room(self._scratch.parent)
+            reason = lack or f"the training process cannot be started in {self._scratch} ({error})"
+            raise TrainingError(reason) from error
         if process.stderr is not None:
             self._drain = asyncio.create_task(self._log.keep(process.stderr))
         return process
@@ -325,6 +328,9 @@ class TrainingProcess:
             )
         if self._description is None:
             await self._kill()
+        lack = find_lack_of_room(self._scratch.parent)
+        if lack is not None:
+            return TrainingError(f"{lack}; the training process said: {failed.message}")
         words = {"model": "the model cannot be used", "data": "the data cannot be used"}
         return TrainingError(f"{words.get(failed.reason, 'training failed')}: {failed.message}")
 
@@ -337,6 +343,9 @@ class TrainingProcess:
                     status = _describe_exit(await process.wait())
         await self._kill()
         lines = self._log.tail
+        lack = find_lack_of_room(self._scratch.parent)
+        if lack is not None:
+            return TrainingError(f"{lack}; the training process {what}{status}")
         said = "; its last lines:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
         return TrainingError(f"the training process {what}{status}{said}")
 

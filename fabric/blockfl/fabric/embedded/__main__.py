@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from blockfl.fabric.embedded.node import BANNER, EmbeddedNode
+from blockfl.fabric.embedded.services.reception import raise_file_limit
 from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.errors import FabricError
 
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="the node's settings (node.json)")
     parsed = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    raise_file_limit()
     try:
         return asyncio.run(_run(parsed.config))
     except FabricError as error:

@@ -33,7 +33,7 @@ from blockfl.fabric.embedded.services.deliver_service import DeliverService
 from blockfl.fabric.embedded.services.endorser_service import EndorserService
 from blockfl.fabric.embedded.services.gateway_service import GatewayService
 from blockfl.fabric.embedded.services.operations_service import OperationsService
-from blockfl.fabric.embedded.services.rpc import SERVER_OPTIONS
+from blockfl.fabric.embedded.services.reception import make_server
 from blockfl.fabric.embedded.settings import EndpointSettings, NodeSettings, OrganisationSettings, read_bytes
 from blockfl.fabric.errors import IdentityError, NodeError
 from blockfl.fabric.identity.policy import role_principal
@@ -316,7 +316,7 @@ class EmbeddedNode:
         )
 
     async def _listen(self, name: str, endpoint: EndpointSettings, services: list[Any]) -> str:
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = make_server(endpoints=len(self._settings.organisations) + 1)
         server.add_generic_rpc_handlers(tuple(services))
         pair = (read_bytes(endpoint.tls_private_key), read_bytes(endpoint.tls_certificate))
         credentials = grpc.ssl_server_credentials([pair])

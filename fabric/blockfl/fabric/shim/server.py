@@ -28,7 +28,7 @@ from blockfl.fabric.shim.stream import PeerStream
 
 _LOG = logging.getLogger(__name__)
 
-_OPTIONS: Final = (
+SERVER_OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Without this a second server on a port in use would silently share it.
@@ -39,7 +39,11 @@ _OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # Connections that never say anything must not take all the files that a process may open.
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_allowed_incoming_connections", 256),
 )
+"""What every gRPC server here is made with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +126,7 @@ class ContractServer:
         Raises:
             ShimError: the address is in use or not of this machine.
         """
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=SERVER_OPTIONS)
         connect = grpc.stream_stream_rpc_method_handler(self._connect)
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("protos.Chaincode", {"Connect": connect}),)

@@ -15,7 +15,6 @@ import grpc.aio
 from fabric_protos.gateway import gateway_pb2
 from google.protobuf.message import DecodeError
 
-from blockfl.fabric.client.endpoint import MAX_MESSAGE_BYTES
 from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix
 from blockfl.fabric.errors import ErrorDetail
 
@@ -26,17 +25,6 @@ Unary = Callable[[bytes], Awaitable[bytes]]
 Stream = Callable[[bytes], AsyncIterator[bytes]]
 Bidirectional = Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]
 
-SERVER_OPTIONS: Final = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # Without this a second server on a port in use would silently share it.
-    ("grpc.so_reuseport", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-)
 _DETAILS_TRAILER: Final = "grpc-status-details-bin"
 _DETAIL_TYPE: Final = b"type.googleapis.com/gateway.ErrorDetail"
 # Clients refuse trailers beyond 8 KiB as a whole, so details are cut before.
