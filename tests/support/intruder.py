@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +29,8 @@ Target = dict[str, Any]
 X86_64 = platform.machine() == "x86_64"
 PTRACE, PROCESS_VM_READV, KEYCTL, MQ_OPEN = (101, 310, 250, 240) if X86_64 else (117, 270, 219, 180)
 SHMGET, SHMCTL, MQ_UNLINK, UNSHARE = (29, 31, 241, 272) if X86_64 else (194, 195, 181, 97)
+IOPRIO_SET = 251 if X86_64 else 30
+SET_PARENT_DEATH_SIGNAL, SET_DESCRIPTOR_OWNER, OPENAT2 = 1, 0x8901, 437
 PIDFD_OPEN, PIDFD_GETFD, PIDFD_SEND_SIGNAL, IO_URING_SETUP = 434, 438, 424, 425
 PTRACE_SEIZE, NEW_USER = 0x4206, 0x10000000
 
@@ -90,6 +94,22 @@ def list_attempts(target: Target) -> dict[str, Callable[[], object]]:
         "share memory by key": lambda: call(SHMCTL, call(SHMGET, 0, 4096, 0o1600), 0, None),
         "open a message queue": open_queue,
         "read a kernel keyring": lambda: call(KEYCTL, 0, -3, 1),
+        "empty the rows by reading them": lambda: os.close(os.open(target["rows"], os.O_RDONLY | os.O_TRUNC)),
+        "empty the rows by neither reading nor writing": lambda: os.close(os.open(target["rows"], 3 | os.O_TRUNC)),
+        "open by what no filter can read": lambda: os.close(
+            call(OPENAT2, -100, target["rows"].encode(), (ctypes.c_uint64 * 3)(os.O_RDONLY, 0, 0), 24)
+        ),
+        "have a pipe signal the agent": lambda: own_descriptor(pid),
+        "have a socket signal the agent": lambda: own_socket(pid),
+        "have a pipe signal when it is ready": lambda: ask_for_signals(),
+        "have a lease on the rows signal": lambda: lease(target["rows"]),
+        "slow the agent": lambda: os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid)),
+        "bind the agent to a processor": lambda: os.sched_setaffinity(pid, os.sched_getaffinity(pid)),
+        "schedule the agent": lambda: os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0)),
+        "slow the agent's disk": lambda: call(IOPRIO_SET, 1, pid, 4 | 2 << 13),
+        "date another file": lambda: date(Path(target["other"])),
+        "watch the key's directory": lambda: watch(key.parent),
+        "outlive the agent": lambda: outlive(),
         "remove the key": key.unlink,
     }
 
@@ -122,6 +142,11 @@ def do_everything_ordinary() -> list[str]:
         "null": lambda: Path("/dev/null").write_text("x"),
         "signal to itself": lambda: os.kill(os.getpid(), 0),
         "limits of its own": lambda: resource.getrlimit(resource.RLIMIT_NOFILE),
+        "priority of its own": lambda: os.nice(0),
+        "processors of its own": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
+        "files that replace others": replace_file,
+        "copies that want to keep their time": copy_file,
+        "descriptors that do not wait": lambda: in_pipe(lambda end: os.set_blocking(end, False)),
     }
     for name, work in ordinary.items():
         try:
@@ -199,6 +224,58 @@ def limit(pid: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_CORE, resource.prlimit(pid, resource.RLIMIT_CORE))
 
 
+def own_descriptor(pid: int) -> None:
+    reading, writing = os.pipe()
+    try:
+        fcntl.fcntl(reading, fcntl.F_SETOWN, pid)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def own_socket(pid: int) -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        fcntl.ioctl(left, SET_DESCRIPTOR_OWNER, ctypes.c_int(pid))
+
+
+def ask_for_signals() -> None:
+    reading, writing = os.pipe()
+    try:
+        fcntl.fcntl(reading, fcntl.F_SETFL, fcntl.fcntl(reading, fcntl.F_GETFL) | os.O_ASYNC)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def lease(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    finally:
+        os.close(descriptor)
+
+
+def date(path: Path) -> None:
+    os.utime(path, (1, 1))
+    if path.stat().st_mtime != 1:
+        raise PermissionError(1, "its time is as before")
+
+
+def watch(directory: Path) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    descriptor = library.inotify_init1(0)
+    if descriptor < 0 or library.inotify_add_watch(descriptor, str(directory).encode(), 2) < 0:
+        raise OSError(ctypes.get_errno(), "no watch")
+    os.close(descriptor)
+
+
+def outlive() -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.prctl(SET_PARENT_DEATH_SIGNAL, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
 def send_datagram(port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"x", ("127.0.0.1", port))
@@ -220,6 +297,31 @@ def use_pair() -> None:
     with left, right:
         left.sendall(b"x")
         assert right.recv(1) == b"x"
+
+
+def replace_file() -> None:
+    with tempfile.TemporaryDirectory() as home:
+        path = Path(home) / "file"
+        path.write_text("long")
+        path.write_text("x")
+        assert path.read_text() == "x"
+
+
+def copy_file() -> None:
+    with tempfile.TemporaryDirectory() as home:
+        path = Path(home) / "file"
+        path.write_text("x")
+        shutil.copyfile(path, path.with_name("copy"))
+        os.utime(path.with_name("copy"), (1, 1))
+
+
+def in_pipe(work: Callable[[int], object]) -> None:
+    reading, writing = os.pipe()
+    try:
+        work(reading)
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def write_temporary() -> None:
@@ -257,13 +359,17 @@ def load_data(path: Path) -> Any:
 
 
 def main() -> None:
-    """``intruder.py TARGET.json SCRATCH yes|no``: confine, or not, and try."""
-    target_path, scratch, confined = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "yes"
+    """``intruder.py TARGET.json SCRATCH LANDLOCK``: confine, with the rights of this version of it or less; 0: not."""
+    target_path, scratch, version = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     target = json.loads(target_path.read_text())
-    if confined:
+    if version:
+        from blockfl.institution import landlock
         from blockfl.institution.confinement import Reach, confine
 
-        confine(Reach(readable=(target_path,), scratch=scratch, private=(Path(target["key"]),)))
+        offered = min(version, landlock.read_version())
+        landlock.read_version = lambda: offered
+        readable = (target_path, Path(target["rows"]))
+        confine(Reach(readable=readable, scratch=scratch, private=(Path(target["key"]),)))
     tempfile.tempdir = str(scratch)
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps({"attempts": attempt_everything(target), "problems": do_everything_ordinary()}))

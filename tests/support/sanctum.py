@@ -20,6 +20,7 @@ class Sanctum:
 
     key: Path
     victim: Path
+    rows: Path
     target: Path
     scratch: Path
 
@@ -30,7 +31,8 @@ def open_sanctum(home: Path) -> Iterator[Sanctum]:
     secret = home / "agent"
     secret.mkdir()
     key, victim, other = secret / "key.pem", secret / "victim.pem", home / "other.txt"
-    for path in (key, victim, other):
+    rows = home / "rows.csv"
+    for path in (key, victim, other, rows):
         path.write_text("secret")
     scratch = home / "scratch"
     scratch.mkdir()
@@ -52,6 +54,7 @@ def open_sanctum(home: Path) -> Iterator[Sanctum]:
             "key": str(key),
             "victim": str(victim),
             "other": str(other),
+            "rows": str(rows),
             "outside": str(home / "outside.txt"),
             "pid": os.getpid(),
             "fd": opened.fileno(),
@@ -64,4 +67,4 @@ def open_sanctum(home: Path) -> Iterator[Sanctum]:
         }
         path = home / "target.json"
         path.write_text(json.dumps(target))
-        yield Sanctum(key=key, victim=victim, target=path, scratch=scratch)
+        yield Sanctum(key=key, victim=victim, rows=rows, target=path, scratch=scratch)

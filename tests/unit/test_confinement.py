@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +32,25 @@ CONTROLS = {
     "write to /tmp", "read another user's file", "read the agent's environment", "signal the agent",
     "signal the agent's group", "signal the agent by descriptor", "limit the agent", "connect to the ledger", "listen",
     "send a datagram", "connect to a unix socket", "connect to an abstract socket",
-    "send through a re-addressed pair", "leave its session",
+    "send through a re-addressed pair", "leave its session", "empty the rows by reading them",
+    "empty the rows by neither reading nor writing", "open by what no filter can read", "have a pipe signal the agent",
+    "have a socket signal the agent", "have a pipe signal when it is ready", "slow the agent",
+    "bind the agent to a processor", "schedule the agent", "slow the agent's disk", "date another file",
+    "watch the key's directory", "outlive the agent",
 }  # fmt: skip
 """What the same user may do anywhere; the rest depends on the kernel's settings."""
 
 needs_landlock = pytest.mark.skipif(landlock.read_version() < 1, reason="this kernel offers no Landlock")
 
 
-def run_intruder(home: Path, *, confined: bool) -> tuple[dict[str, Any], Sanctum]:
-    """Let the intruder try in a process of its own."""
+LANDLOCK_OF_KERNEL = {"5.13": 1, "5.15": 1, "6.1": 2, "6.6": 3, "6.12": 6, "today's": 99}
+"""The version of Landlock that each long-term kernel offers."""
+
+
+def run_intruder(home: Path, landlock_version: int) -> tuple[dict[str, Any], Sanctum]:
+    """Let the intruder try in a process of its own, confined with no more rights than a version of Landlock knows."""
     with open_sanctum(home) as sanctum:
-        arguments = [str(sanctum.target), str(sanctum.scratch), "yes" if confined else "no"]
+        arguments = [str(sanctum.target), str(sanctum.scratch), str(landlock_version)]
         done = subprocess.run(
             [sys.executable, "-P", intruder.__file__, *arguments],
             capture_output=True,
@@ -51,25 +63,27 @@ def run_intruder(home: Path, *, confined: bool) -> tuple[dict[str, Any], Sanctum
 
 
 @needs_landlock
-def test_a_confined_process_of_the_same_user_reaches_nothing(tmp_path: Path) -> None:
-    results, sanctum = run_intruder(tmp_path, confined=True)
+@pytest.mark.parametrize("kernel", LANDLOCK_OF_KERNEL)
+def test_a_confined_process_of_the_same_user_reaches_nothing(tmp_path: Path, kernel: str) -> None:
+    results, sanctum = run_intruder(tmp_path, LANDLOCK_OF_KERNEL[kernel])
 
     assert [name for name, result in results["attempts"].items() if result == "worked"] == []
-    assert sanctum.victim.read_text() == "secret"
+    assert sanctum.victim.read_text() == sanctum.rows.read_text() == "secret"
     assert sanctum.victim.stat().st_mode & 0o777 == sanctum.key.stat().st_mode & 0o777
     assert not (tmp_path / "outside.txt").exists()
 
 
 @needs_landlock
-def test_a_confined_process_does_everything_ordinary(tmp_path: Path) -> None:
-    results, _ = run_intruder(tmp_path, confined=True)
+@pytest.mark.parametrize("kernel", LANDLOCK_OF_KERNEL)
+def test_a_confined_process_does_everything_ordinary(tmp_path: Path, kernel: str) -> None:
+    results, _ = run_intruder(tmp_path, LANDLOCK_OF_KERNEL[kernel])
 
     assert results["problems"] == []
 
 
 def test_unconfined_the_same_attempts_work(tmp_path: Path) -> None:
     """Otherwise the test above could not fail."""
-    results, _ = run_intruder(tmp_path, confined=False)
+    results, _ = run_intruder(tmp_path, 0)
 
     attempts = results["attempts"]
     assert set(attempts) >= CONTROLS
@@ -207,12 +221,33 @@ def test_the_filter_refuses_what_it_names_and_allows_the_rest(
     def verdict(call: str, *arguments: int) -> int:
         return run_filter(program, machine.audit, calls[call], *arguments)
 
-    conditional = {"socketpair", "clone", "prlimit64", "kill", "tgkill", "tkill", "rt_sigqueueinfo"}
-    conditional |= {"rt_tgsigqueueinfo", "clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"}
-    for call in calls.keys() - conditional:
+    for call in calls.keys() - seccomp._CONDITIONAL:
         assert verdict(call) == refusal(errno.EPERM), call
-    for call in ("clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"):
+    for call in ("clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_register"):
         assert verdict(call) == refusal(errno.ENOSYS), call
+    for call in {"utimensat", "utime", "utimes", "futimesat"} & calls.keys():
+        assert verdict(call) == refusal(0), call
+    for call, flags in {"open": (0,), "openat": (0, 0)}.items():
+        if call in calls:
+            for mode in (os.O_WRONLY, os.O_RDWR):
+                assert verdict(call, *flags, mode | os.O_TRUNC | os.O_CREAT) == ALLOW
+            assert verdict(call, *flags, os.O_RDONLY | os.O_CLOEXEC) == verdict(call, *flags, 3) == ALLOW
+            for mode in (os.O_RDONLY, 3):
+                assert verdict(call, *flags, mode | os.O_TRUNC) == refusal(errno.EPERM)
+    for command in (fcntl.F_SETOWN, fcntl.F_SETSIG, 15, fcntl.F_SETLEASE, fcntl.F_NOTIFY):
+        assert verdict("fcntl", 5, command) == refusal(errno.EPERM)
+    assert verdict("fcntl", 5, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK) == refusal(errno.EPERM)
+    assert verdict("fcntl", 5, fcntl.F_SETFL, os.O_NONBLOCK) == verdict("fcntl", 5, fcntl.F_DUPFD) == ALLOW
+    assert verdict("ioctl", 1, termios.TIOCGWINSZ) == verdict("ioctl", 1, termios.FIONREAD) == ALLOW
+    for request in (termios.FIOASYNC, 0x8901, 0x8902, termios.TIOCSTI, 0x40086602, 0x401C5820, 0x40806685):
+        assert verdict("ioctl", 1, request) == refusal(errno.ENOTTY)
+    assert verdict("prctl", 1, 0) == refusal(errno.EPERM)
+    assert verdict("prctl", 15) == ALLOW
+    for call, own, other in (("setpriority", 0, 1), ("ioprio_set", 1, 2)):
+        assert verdict(call, own, 0) == ALLOW
+        assert verdict(call, own, 4242) == verdict(call, other, 0) == refusal(errno.EPERM)
+    assert verdict("sched_setaffinity", 0) == verdict("sched_setaffinity", 4242) == ALLOW
+    assert verdict("sched_setaffinity", 1) == refusal(errno.EPERM)
     stream, datagram, sequence, close_on_exec = 1, 2, 5, 0o2000000
     assert verdict("socketpair", 1, stream | close_on_exec) == ALLOW
     assert verdict("socketpair", 1, datagram) == refusal(errno.EPERM)
@@ -245,7 +280,9 @@ def test_calls_of_another_architecture_end_the_process(name: str, machine: secco
 def test_the_architectures_name_the_same_calls() -> None:
     x86_64, aarch64 = seccomp._MACHINES["x86_64"].calls, seccomp._MACHINES["aarch64"].calls
 
-    assert x86_64.keys() - aarch64.keys() == {"chmod", "chown", "lchown", "ioperm", "iopl"}
+    assert x86_64.keys() - aarch64.keys() == {
+        *("chmod", "chown", "lchown", "ioperm", "iopl", "open", "utime", "utimes", "futimesat", "inotify_init")
+    }
     assert aarch64.keys() <= x86_64.keys()
 
 
@@ -267,28 +304,51 @@ def test_the_numbers_are_those_of_the_kernels_headers(header: str, machine: str,
     assert len(ours.keys() & known.keys()) > 80
 
 
-def test_the_process_dies_with_an_agent_that_is_killed(tmp_path: Path) -> None:
-    """``kill -9`` of the agent leaves no training behind."""
-    child = (
-        "import sys, time; from blockfl.institution.confinement import die_with_parent\n"
-        "die_with_parent(int(sys.argv[1])); print('ready', flush=True); time.sleep(600)"
+def start_guarded(orphan: str) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
+    """An agent with a guarded training process that has started another, and all of their processes."""
+    training = (
+        "import os, sys, time; from blockfl.institution.guard import stand_guard\n"
+        "stand_guard(int(sys.argv[1]))\n"
+        f"started = os.fork()\nif started == 0:\n    {orphan}\n    time.sleep(600)\n"
+        "print(os.getppid(), os.getpid(), started, flush=True); time.sleep(600)"
     )
     agent = (
         "import os, subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {child!r}, str(os.getpid())], stdout=subprocess.PIPE)\n"
-        "print(child.pid, child.stdout.readline().decode(), flush=True); child.wait()"
+        f"child = subprocess.Popen([sys.executable, '-c', {training!r}, str(os.getpid())], stdout=subprocess.PIPE,"
+        " start_new_session=True)\n"
+        "print(child.stdout.readline().decode(), flush=True); child.wait()"
     )
-    with subprocess.Popen([sys.executable, "-c", agent], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        pid, said = process.stdout.readline().split()
-        assert said == b"ready"
-        training = psutil.Process(int(pid))
+    process = subprocess.Popen([sys.executable, "-c", agent], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    family = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+    assert len(family) == 3
+    return process, family
+
+
+@pytest.mark.parametrize(
+    "orphan", ["pass", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"], ids=["plain", "deaf"]
+)
+def test_all_that_training_started_dies_with_an_agent_that_is_killed(orphan: str) -> None:
+    """``kill -9`` of the agent leaves no training behind, nor what the user's code has forked."""
+    process, family = start_guarded(orphan)
+    with process:
         process.kill()
-        assert psutil.wait_procs([training], timeout=30)[1] == []
+        assert psutil.wait_procs(family, timeout=30)[1] == []
+
+
+def test_the_guard_ends_as_training_did() -> None:
+    process, (guard, training, started) = start_guarded("pass")
+    with process:
+        training.kill()
+        assert psutil.wait_procs([guard], timeout=30)[1] == []
+        # The agent, which is alive, ends the rest.
+        os.killpg(os.getpgid(started.pid), signal.SIGKILL)
+        assert psutil.wait_procs([started], timeout=30)[1] == []
+        process.kill()
 
 
 def test_a_process_whose_agent_died_before_it_looked_ends_itself() -> None:
-    script = "from blockfl.institution.confinement import die_with_parent; die_with_parent(1 << 22); print('alive')"
+    script = "from blockfl.institution.guard import die_with_parent; die_with_parent(1 << 22); print('alive')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
 
     assert (done.returncode, done.stdout) == (1, b"")

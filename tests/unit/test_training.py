@@ -29,6 +29,7 @@ from blockfl.institution.frames import (
     encode_frame,
 )
 from blockfl.institution.training import TrainingProcess, Workload, make_environment, make_manifest
+from blockfl.institution.training_limits import TrainingLimits
 from blockfl.institution.vector import decode_vector, encode_vector
 from support.disk import small_disk
 
@@ -63,13 +64,15 @@ class ScriptedProcess(TrainingProcess):
         return (sys.executable, "-S", str(self.script), str(os.getpid()))
 
 
-def make_process(tmp_path: Path, script: str, timeout_s: float = 20.0) -> ScriptedProcess:
+def make_process(
+    tmp_path: Path, script: str, timeout_s: float = 20.0, limits: TrainingLimits | None = None
+) -> ScriptedProcess:
     data = tmp_path / "data.npz"
     model = tmp_path / "model.keras"
     for path in (data, model):
         path.touch()
     process = ScriptedProcess(
-        Workload(model=model, data=data), directory=tmp_path / "state", timeout_s=timeout_s, seed=3
+        Workload(model=model, data=data), directory=tmp_path / "state", timeout_s=timeout_s, seed=3, limits=limits
     )
     process.script = tmp_path / "child.py"
     process.script.write_text(PRELUDE + textwrap.dedent(script))
@@ -193,6 +196,25 @@ async def test_cancelling_kills_the_child_and_what_it_started(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("use", "limits", "what"),
+    [
+        ("hoard = bytes(b'x') * (256 << 20)", {"memory_bytes": 128 << 20}, "GiB of memory, more than 0.125"),
+        ("open('large', 'wb').write(b'x' * (32 << 20))", {"scratch_bytes": 16 << 20}, "GiB into .*, more than 0.0156"),
+        ("[os.fork() or time.sleep(600) for _ in range(4)]", {"processes": 3}, "ran 5 processes, more than 3"),
+    ],
+    ids=["memory", "disk", "processes"],
+)
+async def test_training_that_uses_more_than_it_may_is_killed_and_told_what_of(
+    tmp_path: Path, use: str, limits: dict[str, int], what: str
+) -> None:
+    script = f"begin()\nreceive()\n{use}\ntime.sleep(600)\n"
+    async with make_process(tmp_path, script, limits=TrainingLimits(**limits)) as training:
+        await training.describe()
+        with pytest.raises(TrainingError, match=f"{what}.* and was killed"):
+            await training.train(np.zeros(3, np.float32), TRAIN)
+
+
+@pytest.mark.parametrize(
     ("answer", "what"),
     [
         ('frames.write(b"not a frame at all")', "a head of"),
@@ -293,6 +315,7 @@ async def test_a_failed_request_leaves_the_child_running(tmp_path: Path) -> None
         send({"kind": "failed", "reason": "training", "message": "ValueError: bad batch"})
         receive()
         send(TRAINED, bytes(12))
+        time.sleep(600)
     """
     async with make_process(tmp_path, script) as training:
         with pytest.raises(TrainingError, match="training failed: ValueError: bad batch"):

@@ -21,6 +21,7 @@ from blockfl.institution.agent import AgentSettings
 from blockfl.institution.outbox import Outbox
 from blockfl.institution.run import OUTBOX, InstitutionSettings, run_institution
 from blockfl.institution.step import Step
+from blockfl.institution.training_limits import TrainingLimits
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
@@ -56,6 +57,10 @@ def run(
     ] = None,
     seed: workload.Seed = None,
     unconfined: workload.Unconfined = False,
+    training_memory: workload.Memory = None,
+    training_disk: workload.Disk = 10,
+    training_processes: workload.Processes = 256,
+    training_timeout: workload.Silence = 900,
 ) -> None:
     """Take part in a task until it has had all its rounds; may be stopped and started at any point.
 
@@ -67,6 +72,12 @@ def run(
         workload=workload.make_workload(model, code, data, label, test_fraction),
         agent=AgentSettings(task=task, samples=samples, seed=seed, rounds=rounds),
         confined=not unconfined,
+        limits=TrainingLimits(
+            memory_bytes=None if training_memory is None else training_memory << 30,
+            scratch_bytes=training_disk << 30,
+            processes=training_processes,
+        ),
+        training_timeout_s=float(training_timeout),
     )
     output = Output(as_json=False)
     asyncio.run(run_until_terminated(run_institution(settings, report=StepPrinter(output))))

@@ -20,6 +20,15 @@ TestFraction = Annotated[
 Unconfined = Annotated[
     bool, typer.Option("--unconfined", help="Train even where the kernel cannot confine the training process.")
 ]
+Memory = Annotated[
+    int | None,
+    whole_option(make_limits(1, 65_536), help="GiB of memory that training may use; default: as much as there is."),
+]
+Disk = Annotated[int, whole_option(make_limits(1, 65_536), help="GiB that training may write to its scratch space.")]
+Processes = Annotated[int, whole_option(make_limits(1, 65_536), help="Processes that training may run at once.")]
+Silence = Annotated[
+    int, whole_option(make_limits(1, 604_800), help="Seconds without a sign of progress after which training is ended.")
+]
 Seed = Annotated[
     int | None, whole_option(make_limits(0), help="Makes training and rounding repeatable; for tests only.")
 ]

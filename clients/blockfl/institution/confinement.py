@@ -5,10 +5,10 @@ threads. From then on, for this process and all that it starts:
 
 * it reads the interpreter, the libraries, and the files that the user named; nothing else of the disk;
 * it writes its scratch directory only;
-* it opens no socket, unix sockets included, and signals, traces or inspects no process outside;
+* it opens no socket, unix sockets included, and signals, traces, slows or inspects no process outside;
 * it has no capability but those that override file permissions, and gains no new privilege.
 
-What is *not* kept from it: names and sizes of files (``stat`` is not restricted), processor time and memory.
+What is *not* kept from it: names and sizes of files (``stat`` is not restricted), and processor time.
 
 Example:
     confine(Reach(readable=(Path("data.npz"),), scratch=Path("scratch"), private=(Path("agent/key.pem"),)))
@@ -16,7 +16,6 @@ Example:
 
 import ctypes
 import os
-import resource
 import sys
 import sysconfig
 from collections.abc import Iterable
@@ -39,8 +38,7 @@ _KERNEL_FILES = (
 _READ_DEVICES = ("/dev/random", "/dev/urandom")
 _WRITE_DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 
-_SET_PARENT_DEATH_SIGNAL, _DROP_BOUNDING, _AMBIENT, _AMBIENT_CLEAR_ALL = 1, 24, 47, 4
-_KILL_SIGNAL = 9
+_DROP_BOUNDING, _AMBIENT, _AMBIENT_CLEAR_ALL = 24, 47, 4
 _CAPABILITY_VERSION = 0x20080522
 _OVERRIDE_PERMISSIONS = 0b110
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: a container's root still reads the data mounted into it."""
@@ -140,12 +138,3 @@ def drop_capabilities() -> None:
         data[index] = value & keep
     if library.capset(header, data) != 0:
         raise ConfinementError(f"the kernel refuses capset: {os.strerror(ctypes.get_errno())}")
-
-
-def die_with_parent(parent: int) -> None:
-    """End this process when its parent ends, however that happens, and leave no core file."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, _KILL_SIGNAL, 0, 0, 0)
-        if os.getppid() != parent:
-            raise SystemExit(1)

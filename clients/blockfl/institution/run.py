@@ -4,7 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from blockfl.institution.outbox import Outbox
 from blockfl.institution.room import find_lack_of_room
 from blockfl.institution.step import Report, ignore_step
 from blockfl.institution.training import Training, TrainingProcess, Workload, make_manifest
+from blockfl.institution.training_limits import TrainingLimits
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
@@ -37,6 +38,7 @@ class InstitutionSettings:
         workload: The user's model and data; None only with a ``training`` of one's own.
         agent: What the institution chooses.
         confined: Whether to refuse to train without the kernel's confinement.
+        limits: What training may use of the machine.
         training_timeout_s: The longest silence of the training process.
     """
 
@@ -45,6 +47,7 @@ class InstitutionSettings:
     workload: Workload | None
     agent: AgentSettings
     confined: bool = True
+    limits: TrainingLimits = field(default_factory=TrainingLimits)
     training_timeout_s: float = 900.0
 
 
@@ -99,6 +102,7 @@ def _make_training(settings: InstitutionSettings, profile: ConnectionProfile) ->
         confined=settings.confined,
         seed=settings.agent.seed,
         timeout_s=settings.training_timeout_s,
+        limits=settings.limits,
     )
 
 

@@ -1,9 +1,18 @@
 """A seccomp filter: no sockets but private pairs, no other processes, no namespaces, no ways around Landlock.
 
-What Landlock does not see is refused here: UDP and unix sockets, io_uring (its requests pass no filter), permissions
-and attributes of files, other processes' limits, System V shared memory, kernel keys.
+What Landlock does not see is refused here:
 
-Source: Linux, Documentation/userspace-api/seccomp_filter.rst; asm/unistd_64.h; asm-generic/unistd.h.
+* UDP and unix sockets, System V shared memory, message queues, kernel keys;
+* io_uring, whose requests pass no filter, and ``openat2``, whose flags no filter can read;
+* permissions, attributes and times of files, through their path or a descriptor that is open for reading;
+* emptying a file by opening it for reading (before Linux 6.2 Landlock does not see it);
+* limits, priority and processors of other processes; signals to them by way of a descriptor's owner;
+* watching files (inotify, dnotify), and outliving the agent.
+
+Of device requests only those of terminals and descriptors are let through.
+
+Source: Linux, Documentation/userspace-api/seccomp_filter.rst; asm/unistd_64.h; asm-generic/unistd.h; fcntl(2);
+ioctl_list(2); prctl(2).
 """
 
 import ctypes
@@ -24,15 +33,34 @@ _NEW_NAMESPACES = 0x7E020000
 _LAST_KNOWN = 469
 """Newer system calls do not exist for the training process."""
 
-_ABSENT = ("io_uring_setup", "io_uring_enter", "io_uring_register", "clone3")
+_ABSENT = ("io_uring_setup", "io_uring_enter", "io_uring_register", "clone3", "openat2")
 """Answered with ENOSYS, so that libraries fall back to what can be looked at."""
+_TIMES = ("utimensat", "utime", "utimes", "futimesat")
+"""Answered as done: times of files stay as they are, and programs that copy files go on."""
 _SIGNALS = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
-_CONDITIONAL = frozenset({*_SIGNALS, *_ABSENT, "tkill", "socketpair", "clone", "prlimit64"})
+_SELF_ONLY = {"prlimit64": 0, "sched_setaffinity": 0}
+"""The argument that names a process, which must be this one."""
+_OPENING = {"open": 1, "openat": 2}
+"""The argument that carries the flags."""
+_PRIORITIES = {"setpriority": 0, "ioprio_set": 1}
+"""What the first argument must be so that the second names a process; 0 there is the caller."""
+_CONDITIONAL = frozenset(
+    {*_SIGNALS, *_ABSENT, *_TIMES, *_SELF_ONLY, *_OPENING, *_PRIORITIES}
+    | {"tkill", "socketpair", "clone", "fcntl", "ioctl", "prctl"}
+)
 """All others named below are refused with EPERM."""
+
+_ACCESS_MODE, _WRITE_ONLY, _READ_WRITE, _TRUNCATE = 0o3, 0o1, 0o2, 0o1000
+_SET_FLAGS, _ASYNC = 4, 0o20000
+_DESCRIPTOR_OWNERS = (8, 10, 15, 1024, 1026)
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: each has the kernel signal somebody, or hold somebody up."""
+_DEVICE_REQUESTS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+_SET_PARENT_DEATH_SIGNAL = 1
 
 _SHARED = {
     "process_madvise": 440, "process_mrelease": 448, "pidfd_getfd": 438, "pidfd_send_signal": 424,
-    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435,
+    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435, "openat2": 437,
     "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "move_mount": 429, "open_tree": 428,
     "mount_setattr": 442, "quotactl_fd": 443, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466,
     "open_tree_attr": 467, "file_setattr": 469,
@@ -52,7 +80,10 @@ _X86_64 = _SHARED | {
     "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "removexattr": 197, "lremovexattr": 198,
     "fremovexattr": 199, "truncate": 76, "migrate_pages": 256, "move_pages": 279, "setsid": 112, "setpgid": 109,
     "kill": 62, "tgkill": 234, "tkill": 200, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "prlimit64": 302,
-    "clone": 56,
+    "clone": 56, "fcntl": 72, "ioctl": 16, "prctl": 157, "open": 2, "openat": 257, "utimensat": 280, "utime": 132,
+    "utimes": 235, "futimesat": 261, "inotify_init": 253, "inotify_init1": 294, "inotify_add_watch": 254,
+    "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314, "sched_setaffinity": 203,
+    "setpriority": 141, "ioprio_set": 251,
 }  # fmt: skip
 _AARCH64 = _SHARED | {
     "socket": 198, "socketpair": 199, "connect": 203, "bind": 200, "listen": 201, "accept": 202, "accept4": 242,
@@ -68,6 +99,9 @@ _AARCH64 = _SHARED | {
     "lsetxattr": 6, "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16, "truncate": 45,
     "migrate_pages": 238, "move_pages": 239, "setsid": 157, "setpgid": 154, "kill": 129, "tgkill": 131, "tkill": 130,
     "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "prlimit64": 261, "clone": 220,
+    "fcntl": 25, "ioctl": 29, "prctl": 167, "openat": 56, "utimensat": 88, "inotify_init1": 26, "inotify_add_watch": 27,
+    "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274, "sched_setaffinity": 122,
+    "setpriority": 140, "ioprio_set": 30,
 }  # fmt: skip
 
 
@@ -102,13 +136,75 @@ def _refuse(error: int) -> Instruction:
     return (_RETURN, 0, 0, _ERRNO | error)
 
 
-def _only_argument(number: int, index: int, allowed: tuple[int, ...]) -> list[Instruction]:
-    """For one call: allow it when the argument is one of these, else refuse it. Arguments are read as 32 bits."""
-    body: list[Instruction] = [(_LOAD, 0, 0, _ARGUMENTS + 8 * index)]
-    for value in allowed:
-        body += [(_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]
-    body.append(_refuse(errno.EPERM))
+def _load(argument: int) -> Instruction:
+    """Load the low 32 bits of an argument: all that the kernel looks at where it expects an ``int``."""
+    return (_LOAD, 0, 0, _ARGUMENTS + 8 * argument)
+
+
+_PERMIT: Instruction = (_RETURN, 0, 0, _ALLOW)
+_DENY = _refuse(errno.EPERM)
+
+
+def _when(number: int, body: list[Instruction]) -> list[Instruction]:
+    """For one call: run a body that ends with a verdict."""
     return [(_EQUAL, 0, len(body), number), *body]
+
+
+def _only(argument: int, allowed: tuple[int, ...], refusal: Instruction = _DENY) -> list[Instruction]:
+    """Allow the call when the argument is one of these, else refuse it."""
+    body = [_load(argument)]
+    for value in allowed:
+        body += [(_EQUAL, 0, 1, value), _PERMIT]
+    return [*body, refusal]
+
+
+def _none_of(argument: int, refused: tuple[int, ...]) -> list[Instruction]:
+    """Refuse the call when the argument is one of these; what follows decides otherwise."""
+    body = [_load(argument)]
+    for value in refused:
+        body += [(_EQUAL, 0, 1, value), _DENY]
+    return body
+
+
+def _opening(flags: int) -> list[Instruction]:
+    """Refuse to empty a file that is not opened for writing."""
+    return [
+        _load(flags),
+        (_BITS, 1, 0, _TRUNCATE),
+        _PERMIT,
+        (_AND, 0, 0, _ACCESS_MODE),
+        (_EQUAL, 2, 0, _WRITE_ONLY),
+        (_EQUAL, 1, 0, _READ_WRITE),
+        _DENY,
+        _PERMIT,
+    ]
+
+
+def _priority(kind: int) -> list[Instruction]:
+    """Allow a process to change its own, named as 0."""
+    return [_load(0), (_EQUAL, 1, 0, kind), _DENY, *_only(1, (0,))]
+
+
+_DESCRIPTORS = [
+    *_none_of(1, _DESCRIPTOR_OWNERS),
+    (_EQUAL, 1, 0, _SET_FLAGS),
+    _PERMIT,
+    _load(2),
+    (_BITS, 0, 1, _ASYNC),
+    _DENY,
+    _PERMIT,
+]
+# A datagram pair could be re-addressed to any named socket; a connected stream cannot.
+_PAIRS = [
+    _load(0),
+    (_EQUAL, 0, 3, 1),
+    _load(1),
+    (_AND, 0, 0, 0xF),
+    (_EQUAL, 1, 0, 1),
+    _DENY,
+    _PERMIT,
+]
+_FORKS = [_load(0), (_BITS, 0, 1, _NEW_NAMESPACES), _DENY, _PERMIT]
 
 
 def compile_filter(machine: Machine, *, pid: int, signals_scoped: bool) -> tuple[Instruction, ...]:
@@ -132,33 +228,29 @@ def compile_filter(machine: Machine, *, pid: int, signals_scoped: bool) -> tuple
     calls = machine.calls
     for name, number in calls.items():
         if name not in _CONDITIONAL:
-            program += [(_EQUAL, 0, 1, number), _refuse(errno.EPERM)]
+            program += [(_EQUAL, 0, 1, number), _DENY]
     for name in _ABSENT:
         program += [(_EQUAL, 0, 1, calls[name]), _refuse(errno.ENOSYS)]
-    # A datagram pair could be re-addressed to any named socket; a connected stream cannot.
-    pair: list[Instruction] = [
-        (_LOAD, 0, 0, _ARGUMENTS),
-        (_EQUAL, 0, 3, 1),
-        (_LOAD, 0, 0, _ARGUMENTS + 8),
-        (_AND, 0, 0, 0xF),
-        (_EQUAL, 1, 0, 1),
-        _refuse(errno.EPERM),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
-    program += [(_EQUAL, 0, len(pair), calls["socketpair"]), *pair]
-    fork: list[Instruction] = [
-        (_LOAD, 0, 0, _ARGUMENTS),
-        (_BITS, 0, 1, _NEW_NAMESPACES),
-        _refuse(errno.EPERM),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
-    program += [(_EQUAL, 0, len(fork), calls["clone"]), *fork]
-    program += _only_argument(calls["prlimit64"], 0, (0, pid))
+    for name in _TIMES:
+        if name in calls:
+            program += [(_EQUAL, 0, 1, calls[name]), _refuse(0)]
+    for name, flags in _OPENING.items():
+        if name in calls:
+            program += _when(calls[name], _opening(flags))
+    for name, kind in _PRIORITIES.items():
+        program += _when(calls[name], _priority(kind))
+    for name, argument in _SELF_ONLY.items():
+        program += _when(calls[name], _only(argument, (0, pid)))
+    program += _when(calls["socketpair"], _PAIRS)
+    program += _when(calls["clone"], _FORKS)
+    program += _when(calls["fcntl"], _DESCRIPTORS)
+    program += _when(calls["ioctl"], _only(1, _DEVICE_REQUESTS, _refuse(errno.ENOTTY)))
+    program += _when(calls["prctl"], [*_none_of(0, (_SET_PARENT_DEATH_SIGNAL,)), _PERMIT])
     if not signals_scoped:
         for name in _SIGNALS:
-            program += _only_argument(calls[name], 0, (pid,))
-        program += [(_EQUAL, 0, 1, calls["tkill"]), _refuse(errno.EPERM)]
-    program.append((_RETURN, 0, 0, _ALLOW))
+            program += _when(calls[name], _only(0, (pid,)))
+        program += [(_EQUAL, 0, 1, calls["tkill"]), _DENY]
+    program.append(_PERMIT)
     return tuple(program)
 
 

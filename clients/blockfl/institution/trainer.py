@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blockfl.institution.confinement import Reach, confine, die_with_parent
+from blockfl.institution.confinement import Reach, confine
 from blockfl.institution.errors import ConfinementError, WorkloadError
 from blockfl.institution.frames import (
     PREFIX,
@@ -29,6 +29,7 @@ from blockfl.institution.frames import (
     decode_request,
     encode_frame,
 )
+from blockfl.institution.guard import stand_guard
 
 if TYPE_CHECKING:
     from blockfl.institution.learner import Learner
@@ -76,7 +77,7 @@ class Channel:
 
 def main() -> int:
     """Serve until the agent closes the pipe."""
-    die_with_parent(int(sys.argv[1]))
+    stand_guard(int(sys.argv[1]))
     channel = Channel.take_over()
     first = channel.receive()
     if first is None:

@@ -13,7 +13,6 @@ Example:
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -45,6 +44,8 @@ from blockfl.institution.frames import (
 )
 from blockfl.institution.log import TrainingLog
 from blockfl.institution.room import find_lack_of_room
+from blockfl.institution.scratch import make_scratch, remove_tree
+from blockfl.institution.training_limits import TrainingLimits, watch
 from blockfl.institution.vector import Vector, decode_vector, encode_vector
 from blockfl.institution.workload import Workload as Workload
 from blockfl.institution.workload import make_manifest as make_manifest
@@ -89,6 +90,7 @@ class TrainingProcess:
         confined: bool = True,
         seed: int | None = None,
         timeout_s: float = _TIMEOUT_S,
+        limits: TrainingLimits | None = None,
     ) -> None:
         """Prepare; the first request starts the process.
 
@@ -99,6 +101,7 @@ class TrainingProcess:
             confined: Whether to refuse to run without the kernel's confinement.
             seed: Makes training repeatable.
             timeout_s: The longest silence while an answer is due.
+            limits: What training may use of the machine; by default ``TrainingLimits()``.
         """
         directory = directory.resolve()
         self._workload = workload
@@ -108,7 +111,10 @@ class TrainingProcess:
         self._confined = confined
         self._seed = seed
         self._timeout_s = timeout_s
+        self._limits = limits or TrainingLimits()
         self._process: Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._excess = ""
         self._drain: asyncio.Task[None] | None = None
         self._description: Description | None = None
         self._dimension = 0
@@ -182,7 +188,8 @@ class TrainingProcess:
                 async with asyncio.timeout(_CLOSE_S):
                     await process.wait()
         await self._kill()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(self._scratch)
 
     def _described(self) -> Description:
         if self._description is None:
@@ -221,9 +228,8 @@ class TrainingProcess:
         self._description = description
 
     async def _start(self) -> Process:
-        shutil.rmtree(self._scratch, ignore_errors=True)
         try:
-            self._scratch.mkdir(parents=True, mode=0o700)
+            make_scratch(self._scratch)
             process = await asyncio.create_subprocess_exec(
                 *self._make_command(),
                 stdin=PIPE,
@@ -239,7 +245,14 @@ class TrainingProcess:
             raise TrainingError(reason) from error
         if process.stderr is not None:
             self._drain = asyncio.create_task(self._log.keep(process.stderr))
+        self._excess = ""
+        self._watch = asyncio.create_task(self._end_excess(process))
         return process
+
+    async def _end_excess(self, process: Process) -> None:
+        """Kill the process, and all that it started, once it uses more of the machine than it may."""
+        self._excess = await watch(process.pid, self._scratch, self._limits)
+        _kill_group(process)
 
     def _make_command(self) -> tuple[str, ...]:
         return (sys.executable, "-P", "-B", "-m", "blockfl.institution.trainer", str(os.getpid()))
@@ -341,6 +354,7 @@ class TrainingProcess:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_EXIT_S):
                     status = _describe_exit(await process.wait())
+        what, status = (f"{self._excess} and was killed", "") if self._excess else (what, status)
         await self._kill()
         lines = self._log.tail
         lack = find_lack_of_room(self._scratch.parent)
@@ -351,10 +365,11 @@ class TrainingProcess:
 
     async def _kill(self) -> None:
         process, self._process = self._process, None
+        watching, self._watch = self._watch, None
+        if watching is not None:
+            watching.cancel()
         if process is not None:
-            # Nothing it started can have left its process group: setsid and setpgid are refused.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill_group(process)
             if process.stdout is not None:  # what was not read would keep the pipe open
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_EXIT_S):
@@ -366,6 +381,12 @@ class TrainingProcess:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_EXIT_S):
                     await drain
+
+
+def _kill_group(process: Process) -> None:
+    """Kill a process and all that it started, which cannot have left its group: setsid and setpgid are refused."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _describe_exit(status: int) -> str:
