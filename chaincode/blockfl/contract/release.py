@@ -9,11 +9,13 @@ with the one of its own code.
     package = package_release("blockfl", release)
 """
 
+import ast
 import hashlib
-import importlib
-from collections.abc import Callable, Mapping
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -36,22 +38,7 @@ DEPENDENCIES: Final = (
 )
 """Distributions that the covered source imports; their own are pinned by them or decide nothing."""
 _ROOMS: Final = ("blockfl.contract", "blockfl.protocol", "blockfl.fabric.shim")
-_MODULES: Final = (
-    "blockfl.fabric",
-    "blockfl.fabric.errors",
-    "blockfl.fabric.client",
-    "blockfl.fabric.client.endpoint",
-    "blockfl.fabric.identity",
-    "blockfl.fabric.identity.chain",
-    "blockfl.fabric.identity.msp",
-    "blockfl.fabric.identity.policy",
-    "blockfl.fabric.identity.process_memory",
-    "blockfl.fabric.identity.signing",
-    "blockfl.fabric.transaction",
-    "blockfl.fabric.transaction.chaincode_definition",
-    "blockfl.fabric.transaction.package",
-    "blockfl.fabric.transaction.wire",
-)
+"""Covered with every file that they hold; of other rooms, what these import."""
 _DIGEST_CHARACTERS: Final = 16
 
 
@@ -77,17 +64,54 @@ class Release(Record):
 @cache
 def read_release() -> Release:
     """Return the code of this installation, read once."""
-    files: dict[str, str] = {}
+    files = {}
     for name in _ROOMS:
         root = Path(next(iter(importlib.import_module(name).__path__)))
         for path in root.rglob("*"):
             place = path.relative_to(root)
             if path.is_file() and "__pycache__" not in place.parts:
-                files[f"{name.replace('.', '/')}/{place.as_posix()}"] = _digest(path)
-    for name in _MODULES:
-        path = Path(str(importlib.import_module(name).__file__))
-        files[name.replace(".", "/") + ("/__init__.py" if path.stem == "__init__" else ".py")] = _digest(path)
-    return Release(version=VERSION, files=files, dependencies={name: metadata.version(name) for name in DEPENDENCIES})
+                files[f"{name.replace('.', '/')}/{place.as_posix()}"] = path
+    for name, path in _follow_imports([path for path in files.values() if path.suffix == ".py"]).items():
+        files[name.replace(".", "/") + ("/__init__.py" if path.stem == "__init__" else ".py")] = path
+    return Release(
+        version=VERSION,
+        files={name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
+        dependencies={name: metadata.version(name) for name in DEPENDENCIES},
+    )
+
+
+def _follow_imports(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return the modules of ours that files import, and those that these import, with their packages."""
+    found: dict[str, Path] = {}
+    waiting = list(paths)
+    while waiting:
+        for name in _list_imports(waiting.pop()):
+            spec = None if name in found else _find(name)
+            if spec is not None and spec.origin is not None:
+                found[name] = Path(spec.origin)
+                waiting.append(found[name])
+    return found
+
+
+def _list_imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "blockfl":
+                yield from (".".join(parts[:length]) for length in range(2, len(parts) + 1))
+
+
+def _find(name: str) -> ModuleSpec | None:
+    """Return where a module is; None for what a module merely defines."""
+    try:
+        return importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None
 
 
 def package_release(contract: str, release: Release) -> bytes:
@@ -131,7 +155,3 @@ def _differences(before: Mapping[str, str], after: Mapping[str, str], changed: C
         elif old != new:
             lines.append(f"{name}: {changed(old, new)}")
     return lines
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
