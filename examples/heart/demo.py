@@ -162,6 +162,7 @@ class Stage:
         return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-15:])
 
 
+AUDITED = ("verified", "blocks", "transactions", "genesis_hash", "last_block_hash", "steps")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
@@ -195,6 +196,7 @@ def main() -> None:
             stage.blockfl("network", "down", "--directory", str(stage.network), "--yes")
     print_rounds(summary)
     print(f"\nresult: {directory / 'summary.html'}, {directory / 'summary.json'}")
+    print(f"evidence, which verifies anywhere with `blockfl audit verify`: {directory / 'evidence.bundle'}")
     if not summary["audit"]["verified"] or len(set(summary["model_digests"].values())) != 1:
         sys.exit("error: the result is not what it should be")
 
@@ -291,7 +293,9 @@ def institution_command(stage: Stage, hospital: str, data: Path, seed: str) -> l
 
 def summarise(stage: Stage, ledger: str, baselines: dict[str, Any]) -> dict[str, Any]:
     """Return the result, from what the ledger says."""
-    audit = stage.query("audit", "verify")
+    bundle = str(stage.directory / "evidence.bundle")
+    last_hash = stage.query("audit", "export", bundle)["last_hash"]
+    audit = stage.query("audit", "verify", bundle, "--expect-hash", last_hash)
     rounds = stage.query("audit", "rounds", "--task", TASK)
     updates = stage.query("audit", "updates", "--task", TASK)
     models = stage.query("audit", "models", "--task", TASK)
@@ -314,7 +318,7 @@ def summarise(stage: Stage, ledger: str, baselines: dict[str, Any]) -> dict[str,
         ],
         "accuracy": {"federated": models[-1]["accuracy"], **baselines},
         "model_digests": {name: report["digest"] for name, report in models[-1]["reports"].items()},
-        "audit": {key: audit[key] for key in ("verified", "blocks", "transactions")},
+        "audit": {key: audit[key] for key in AUDITED},
         "strategy": stage.query("audit", "tasks")[0]["strategy"],
         "sum": check_sum(stage, rounds[-1]["round"]),
         "ledger_bytes_per_update": round(public / len(updates)),

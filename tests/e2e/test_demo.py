@@ -97,3 +97,25 @@ def test_nothing_is_left_behind(directory: Path, summary: Any) -> None:
     ]
     assert left == []
     assert not (directory / "network").exists()
+
+
+def verify(bundle: Path, genesis_hash: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "blockfl.cli.main", "audit", "verify", str(bundle), "--genesis-hash", genesis_hash]
+    environment = {name: value for name, value in os.environ.items() if name != "BLOCKFL_PROFILE"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_the_evidence_verifies_when_the_network_is_gone_and_no_longer_when_a_byte_is_changed(
+    directory: Path, summary: Any, tmp_path: Path
+) -> None:
+    assert not (directory / "network").exists()
+    bundle = directory / "evidence.bundle"
+    done = verify(bundle, summary["audit"]["genesis_hash"])
+    assert done.returncode == 0, done.stderr
+    assert f"{ROUNDS + 1} versions recomputed" in done.stdout
+    changed = bytearray(bundle.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    (tmp_path / "changed.bundle").write_bytes(changed)
+    assert verify(tmp_path / "changed.bundle", summary["audit"]["genesis_hash"]).returncode == 3

@@ -12,9 +12,8 @@ from blockfl.audit.closing import verify_close, verify_header
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
 from blockfl.audit.opening import verify_opening, verify_progress
-from blockfl.ledger.client import Ledger
 from blockfl.ledger.lineage import derive_model
-from blockfl.ledger.transfer import fetch_blob
+from blockfl.ledger.transfer import ModelChunks, fetch_blob
 from blockfl.protocol import place
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import ProtocolError
@@ -177,7 +176,7 @@ def _list_missing(history: History, task: str, blob: Blob) -> list[str]:
     ]
 
 
-async def verify_models(ledger: Ledger, history: History, task: Task) -> str | None:
+async def verify_models(source: ModelChunks, history: History, task: Task) -> str | None:
     """Recompute every version from the initial model and the sums; check each sum against the accepted commitments.
 
     Returns:
@@ -192,11 +191,11 @@ async def verify_models(ledger: Ledger, history: History, task: Task) -> str | N
     if len(models) == 1 and _list_missing(history, name, initial):
         return None
     try:
-        content = await fetch_blob(ledger, name, initial)
+        content = await fetch_blob(source, name, initial)
         for model in models[1:]:
             if model.sum is None:
                 raise VerificationError(f"task {name}, version {model.version}: no sum")
-            total = await fetch_blob(ledger, name, model.sum)
+            total = await fetch_blob(source, name, model.sum)
             if task.spec.is_committed:
                 verify_round_sum(total, task.spec.manifest.dimension, _list_evidence(history, model))
             content = derive_model(task.spec, content, total, model)

@@ -1,10 +1,12 @@
 """The whole proof: the chain, then every task's records, then every model."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
+from blockfl.audit.bundle import Bundle, Evidence
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.credits import verify_settlements, verify_supply
 from blockfl.audit.errors import VerificationError
@@ -12,6 +14,7 @@ from blockfl.audit.history import History
 from blockfl.audit.records import TaskProof, verify_models, verify_task
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.transfer import ModelChunks
 from blockfl.protocol.place import CONSORTIUM
 from blockfl.protocol.records import Consortium
 from blockfl.protocol.task import Task
@@ -39,6 +42,7 @@ class VerificationReport:
     genesis_hash: str
     last_block_hash: str
     tasks: tuple[TaskProof, ...]
+    steps: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
         """Return the report for machines."""
@@ -57,21 +61,80 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
         VerificationError: Something is not as it must be.
         LedgerError: The ledger cannot be read.
     """
-    try:
-        anchor = pinned_hash(genesis.read_bytes())
-    except OSError as error:
-        raise LedgerError(f"{genesis}: your copy of the first block cannot be read ({error.strerror})") from error
-    chain = ChainProof(genesis_hash=anchor, namespace=ledger.profile.contract)
+    chain = ChainProof(genesis_hash=read_anchor(genesis), namespace=ledger.profile.contract)
     height = await ledger.gateway.height()
     async with aclosing(ledger.gateway.blocks(0)) as blocks:  # type: ignore[type-var]
         async for block in blocks:
             chain.add(block)
-            if chain.blocks % _EVERY == 0 or chain.blocks == height:
-                progress(f"verified block {chain.blocks - 1} of {height - 1}")
+            _tell(chain, height, progress)
             if chain.blocks == height:
                 break
+    return await _verify_content(ledger, chain, progress)
+
+
+async def verify_bundles(
+    paths: Sequence[Path],
+    genesis_hash: bytes,
+    progress: Progress,
+    *,
+    until: int | None = None,
+    expected_hash: str | None = None,
+) -> VerificationReport:
+    """Verify evidence without a network: the same proof as of a running ledger.
+
+    Args:
+        paths: A bundle, and those that it continues, in any order.
+        genesis_hash: The pinned header hash of block 0.
+        progress: Told what is being verified.
+        until: Number of the last block to look at; by default the last one that is there.
+        expected_hash: Header hash, as hex, that this last block must have; without it nobody sees a chain cut short.
+
+    Raises:
+        VerificationError: Something is not as it must be.
+        LedgerError: A file cannot be read.
+    """
+    with ExitStack() as opened:
+        evidence = Evidence([opened.enter_context(Bundle.open(path)) for path in paths])
+        if until is not None and until >= evidence.height:
+            raise VerificationError(f"the evidence ends with block {evidence.height - 1}, before block {until}")
+        height = evidence.height if until is None else until + 1
+        chain = ChainProof(genesis_hash=genesis_hash, namespace=evidence.manifest.contract)
+        for block in islice(evidence.blocks(), height):
+            chain.add(block)
+            _tell(chain, height, progress)
+        if expected_hash is not None and chain.last_hash.hex() != expected_hash:
+            raise VerificationError(
+                f"expected a block with the hash {expected_hash}, got {chain.last_hash.hex()}: the evidence was cut "
+                "off, or tells of another chain",
+                height - 1,
+            )
+        files = f"files: every byte of {len(paths)} bundle{'s' if len(paths) > 1 else ''} is as the manifest says"
+        return await _verify_content(evidence, chain, progress, files)
+
+
+def read_anchor(genesis: Path) -> bytes:
+    """Return the header hash of the first block in a file.
+
+    Raises:
+        LedgerError: It cannot be read, or is no block.
+    """
+    try:
+        return pinned_hash(genesis.read_bytes())
+    except OSError as error:
+        raise LedgerError(f"{genesis}: your copy of the first block cannot be read ({error.strerror})") from error
+
+
+def _tell(chain: ChainProof, height: int, progress: Progress) -> None:
+    if chain.blocks % _EVERY == 0 or chain.blocks == height:
+        progress(f"verified block {chain.blocks - 1} of {height - 1}")
+
+
+async def _verify_content(
+    source: ModelChunks, chain: ChainProof, progress: Progress, *before: str
+) -> VerificationReport:
+    """Verify the records and models of a verified chain, and say what all of it proves."""
     history = History(chain)
-    proofs = await verify_records(ledger, history, progress)
+    proofs = await verify_records(source, history, progress)
     consortium = history.find(Consortium, CONSORTIUM)
     silent = list_silent(consortium.committee if consortium else (), chain.judged)
     if silent:
@@ -84,17 +147,33 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
         function_bytes=dict(chain.function_bytes),
         endorsements=_group(chain.endorsements),
         silent=silent,
-        genesis_hash=anchor.hex(),
+        genesis_hash=chain.genesis_hash.hex(),
         last_block_hash=chain.last_hash.hex(),
         tasks=proofs,
+        steps=(*before, *_list_steps(chain, proofs)),
     )
 
 
-async def verify_records(ledger: Ledger, history: History, progress: Progress) -> tuple[TaskProof, ...]:
+def _list_steps(chain: ChainProof, proofs: Sequence[TaskProof]) -> list[str]:
+    """Say what was verified, in the order in which it was."""
+    versions = sum(proof.versions for proof in proofs)
+    return [
+        f"first block: it is the pinned one, {chain.genesis_hash.hex()[:16]}…",
+        f"chain: {chain.blocks} blocks follow from one another, each signed by enough ordering nodes",
+        f"configuration: every change up to sequence {chain.config.sequence if chain.config else 0} was authorised",
+        f"transactions: creators, endorsements, policies and reads of {chain.transactions} validated anew, codes equal",
+        "state: what follows from the blocks gives the commit hash of each",
+        f"records: openings, headers, verdicts and settlements of {len(proofs)} tasks follow from what was before",
+        f"models: sums and digests of {versions} versions recomputed",
+        "credits: nothing came from nowhere",
+    ]
+
+
+async def verify_records(source: ModelChunks, history: History, progress: Progress) -> tuple[TaskProof, ...]:
     """Verify the records, models and credits of every task; what is wrong with one does not hide the others.
 
     Args:
-        ledger: Where models and sums come from.
+        source: Where models and sums come from.
         history: The records of a verified chain.
         progress: Told what is being verified, and at once what is not as it must be.
 
@@ -106,7 +185,7 @@ async def verify_records(ledger: Ledger, history: History, progress: Progress) -
     for key in history.list_keys("task"):
         try:
             task = history.get(Task, key)
-            proofs.append(await _verify_task(ledger, history, task, progress))
+            proofs.append(await _verify_task(source, history, task, progress))
             settlements += verify_settlements(history, task)
         except VerificationError as error:
             faults.append(str(error))
@@ -122,9 +201,9 @@ async def verify_records(ledger: Ledger, history: History, progress: Progress) -
     return tuple(proofs)
 
 
-async def _verify_task(ledger: Ledger, history: History, task: Task, progress: Progress) -> TaskProof:
+async def _verify_task(source: ModelChunks, history: History, task: Task, progress: Progress) -> TaskProof:
     proof = verify_task(history, task)
-    digest = await verify_models(ledger, history, task)
+    digest = await verify_models(source, history, task)
     if digest is None:
         progress(f"task {proof.task}: its initial model has not been uploaded, no round has opened")
     else:

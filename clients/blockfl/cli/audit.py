@@ -1,7 +1,10 @@
 """``blockfl audit``: what happened, and the proof of it."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -9,7 +12,11 @@ import typer
 
 from blockfl.audit import accounts, views
 from blockfl.audit.aggregate import check_aggregate as check_round
-from blockfl.audit.verification import verify_ledger
+from blockfl.audit.bundle import Bundle, Evidence
+from blockfl.audit.chain import ChainProof
+from blockfl.audit.errors import VerificationError
+from blockfl.audit.export import Export, export_evidence, find_fork
+from blockfl.audit.verification import read_anchor, verify_bundles, verify_ledger
 from blockfl.cli import option
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Output
@@ -20,6 +27,10 @@ from blockfl.ledger.profile import ConnectionProfile
 app = typer.Typer(no_args_is_help=True)
 
 T = TypeVar("T")
+OptionalProfile = Annotated[
+    Path | None,
+    typer.Option("--profile", "-p", envvar="BLOCKFL_PROFILE", help="Connection profile of the identity that asks."),
+]
 TaskName = Annotated[str, typer.Option("--task", "-t", help="The task.")]
 
 
@@ -119,28 +130,126 @@ def check_aggregate(
 
 @app.command()
 def verify(
-    profile: option.Profile,
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(help="Evidence bundles, in any order: nothing else is asked then.")
+    ] = None,
+    profile: OptionalProfile = None,
     genesis: Annotated[
         Path | None, typer.Option(help="Your own copy of the channel's first block; default: the profile's.")
+    ] = None,
+    genesis_hash: Annotated[
+        str | None, typer.Option("--genesis-hash", help="Instead of a copy: the first block's header hash, as hex.")
+    ] = None,
+    expect_hash: Annotated[
+        str | None, typer.Option("--expect-hash", help="Header hash that the bundles' last block must have.")
+    ] = None,
+    until: Annotated[
+        int | None, whole_option(make_limits(0), "--until", help="Look no further than this block of the bundles.")
     ] = None,
     json: option.Json = False,
 ) -> None:
     """Verify the whole ledger: chain, signatures, every transaction anew, records, every model version.
 
-    Exit code 3 when something is not as it must be.
+    With bundles (`blockfl audit export`) no network, peer or key is needed. You trust the first block: your own copy of
+    it, or its hash. Exit code 3 when something is not as it must be.
     """
     output = Output(as_json=json)
-    anchor = _genesis(ConnectionProfile.load(profile), genesis)
-
-    async def prove(ledger: Ledger) -> dict[str, object]:
-        return (await verify_ledger(ledger, anchor, output.progress)).as_dict()
-
-    report = _ask(profile, prove)
-    output.result(report)
+    if bundles:
+        report = asyncio.run(
+            verify_bundles(
+                bundles,
+                _anchor(profile, genesis, genesis_hash),
+                output.progress,
+                until=until,
+                expected_hash=None if expect_hash is None else _parse_hash(expect_hash).hex(),
+            )
+        )
+    else:
+        if expect_hash is not None or until is not None or genesis_hash is not None:
+            raise LedgerError("--genesis-hash, --expect-hash and --until belong to bundles: name them, too")
+        if profile is None:
+            raise LedgerError("name evidence bundles, or a connection profile with --profile or in BLOCKFL_PROFILE")
+        anchor = _genesis(ConnectionProfile.load(profile), genesis)
+        report = _ask(profile, lambda ledger: verify_ledger(ledger, anchor, output.progress))
+    output.result(report.as_dict())
+    for number, step in enumerate(report.steps, start=1):
+        output.line(f"{number}. {step}")
     output.line(
-        f"verified: {report['blocks']} blocks, {report['transactions']} transactions {report['codes']}, "
-        f"from first block {str(report['genesis_hash'])[:16]}… to {str(report['last_block_hash'])[:16]}…"
+        f"verified: {report.blocks} blocks, {report.transactions} transactions {report.codes}, "
+        f"from first block {report.genesis_hash[:16]}… to {report.last_block_hash[:16]}…"
     )
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="The bundle to write.")],
+    profile: option.Profile,
+    genesis: Annotated[
+        Path | None, typer.Option(help="Your own copy of the channel's first block; default: the profile's.")
+    ] = None,
+    since: Annotated[
+        list[Path] | None,
+        typer.Option(help="Earlier bundles that this one continues, and does not repeat; all of them."),
+    ] = None,
+    json: option.Json = False,
+) -> None:
+    """Write the evidence to one file: blocks, models and sums; verified on the way. It holds no key and no update.
+
+    Tell the last block's hash apart from the file, by telephone for example: it shows whether the end was cut off.
+    """
+    output = Output(as_json=json)
+    anchor = read_anchor(_genesis(ConnectionProfile.load(profile), genesis))
+
+    async def write(ledger: Ledger) -> Export:
+        with ExitStack() as opened:
+            earlier = [opened.enter_context(Bundle.open(one)) for one in since or ()]
+            chain = ChainProof(genesis_hash=anchor, namespace=ledger.profile.contract)
+            return await export_evidence(ledger, chain, path, earlier, output.progress)
+
+    done = _ask(profile, write)
+    output.result(asdict(done))
+    output.line(
+        f"{path}: blocks {done.first_block} to {done.last_block}, {done.payloads} payloads, {done.size_bytes} bytes"
+    )
+    output.line(f"last block's hash: {done.last_hash}")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="One organisation's bundle.")],
+    second: Annotated[Path, typer.Argument(help="Another organisation's.")],
+    json: option.Json = False,
+) -> None:
+    """Say whether two organisations' bundles tell of one chain, or with which block it forks (exit code 3)."""
+    output = Output(as_json=json)
+    with Bundle.open(first) as one, Bundle.open(second) as other:
+        left, right = Evidence([one]), Evidence([other])
+        fork = find_fork(left, right)
+        common = min(left.height, right.height)
+    output.result({"common_blocks": common if fork is None else fork, "fork": fork})
+    if fork is not None:
+        raise VerificationError(f"the two chains are the same up to block {fork - 1}, and differ from there on", fork)
+    output.line(f"one chain: all {common} blocks that both bundles hold are the same")
+
+
+def _anchor(profile: Path | None, genesis: Path | None, genesis_hash: str | None) -> bytes:
+    """Return the first block's header hash, as the auditor named it."""
+    if genesis_hash is not None:
+        return _parse_hash(genesis_hash)
+    if genesis is not None:
+        return read_anchor(genesis)
+    if profile is not None:
+        return read_anchor(_genesis(ConnectionProfile.load(profile), None))
+    raise LedgerError(
+        "a bundle cannot vouch for itself: name your own copy of the first block with --genesis, or its hash with "
+        "--genesis-hash"
+    )
+
+
+def _parse_hash(text: str) -> bytes:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise LedgerError(f"expected a block's hash of 64 hex digits, got {text[:80]!r}")
+    return bytes.fromhex(text)
 
 
 def _genesis(profile: ConnectionProfile, given: Path | None) -> Path:

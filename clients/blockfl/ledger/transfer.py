@@ -5,6 +5,7 @@ At most ``IN_FLIGHT`` chunks are on their way at once, so memory stays bounded w
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from blockfl.ledger.client import Ledger
 from blockfl.protocol.blob import join_blob
@@ -15,6 +16,13 @@ from blockfl.protocol.records import Blob
 IN_FLIGHT = 4
 Progress = Callable[[int, int], None]
 """Called with the number of chunks done, and of all."""
+
+
+class ModelChunks(Protocol):
+    """Where chunks of models and sums come from: the organisation's own peer, or an evidence bundle."""
+
+    async def read_model_chunk(self, task: str, digest: str) -> bytes:
+        """Return a chunk; the caller verifies it."""
 
 
 def ignore_progress(done: int, total: int) -> None:
@@ -66,8 +74,8 @@ async def upload_blob(
     await _move(present, put, progress)
 
 
-async def fetch_blob(ledger: Ledger, task: str, blob: Blob, *, progress: Progress = ignore_progress) -> bytes:
-    """Return a model or sum from the organisation's own peer, verified.
+async def fetch_blob(ledger: ModelChunks, task: str, blob: Blob, *, progress: Progress = ignore_progress) -> bytes:
+    """Return a model or sum, verified.
 
     Raises:
         LedgerError: As the reads do.

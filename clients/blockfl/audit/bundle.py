@@ -1,0 +1,377 @@
+"""The evidence bundle: everything public that a proof needs, in one file that verifies without a network.
+
+A bundle is a tar archive: any `tar` lists and unpacks it. Its bytes follow from its content alone:
+
+    blocks/0000000000.block   the channel's blocks, one after the other
+    payloads/<sha256>         chunks of initial models and sums, named by their digest
+    manifest.json             canonical JSON: what it is about, and the digest of every file above
+
+A later bundle may continue an earlier one: it begins with the next block, names the last block of the earlier one, and
+holds no payload twice. Bundles hold no key, no sealed update and nothing of an institution's data.
+
+Example:
+    with Bundle.open(Path("evidence.bundle")) as bundle:
+        for block in bundle.blocks():
+            proof.add(block)
+"""
+
+import hashlib
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal, Self
+
+from pydantic import ValidationError
+
+from blockfl.audit.errors import VerificationError
+from blockfl.fabric.channel.block import decode_block
+from blockfl.fabric.errors import FabricError
+from blockfl.ledger.errors import LedgerError
+from blockfl.protocol.canonical import Digest, Natural, Record, compute_digest
+from blockfl.protocol.codes import Code, ProtocolError
+
+MANIFEST = "manifest.json"
+_BLOCKS, _PAYLOADS = "blocks/", "payloads/"
+_SUFFIX = ".block"
+_MODE = 0o644
+_PIECE_BYTES = 1 << 20
+_MOST_MANIFEST_BYTES = 1 << 28
+_SECTOR = tarfile.BLOCKSIZE
+
+
+class Manifest(Record):
+    """What a bundle is about.
+
+    Attributes:
+        first_block: Number of its first block; not 0 in a bundle that continues another.
+        previous_hash: Header hash of the block before its first, "" for block 0.
+        last_hash: Header hash of its last block.
+        block_digests: SHA-256 of each block's file, ascending.
+        payloads: SHA-256 of each payload, in the archive's order.
+    """
+
+    format: Literal["blockfl-evidence-1"] = "blockfl-evidence-1"
+    channel: str
+    contract: str
+    first_block: Natural
+    previous_hash: str
+    last_hash: Digest
+    block_digests: tuple[Digest, ...]
+    payloads: tuple[Digest, ...]
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its blocks."""
+        return range(self.first_block, self.first_block + len(self.block_digests))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return the manifest that these bytes encode; unlike a record of the ledger it may be large.
+
+        Raises:
+            ProtocolError: BFL301: the bytes are anything else.
+        """
+        try:
+            manifest = cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ProtocolError(Code.MALFORMED, f"{place or 'not JSON'}: {first['msg']}") from error
+        if manifest.encode() != data:
+            raise ProtocolError(Code.MALFORMED, "not in canonical form (RFC 8785)")
+        return manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    start: int
+    size: int
+
+
+class BundleWriter:
+    """Writes a bundle, file by file; nothing is left of one that was not finished.
+
+    Args:
+        path: Where it goes; must not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = path.with_name(f"{path.name}.partial")
+        self._blocks: list[str] = []
+        self._payloads: dict[str, None] = {}
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        if self._path.exists():
+            raise LedgerError(f"{self._path} exists already; name another file, or remove it")
+        try:
+            self._file = self._partial.open("wb")
+        except OSError as error:
+            raise LedgerError(f"{self._partial}: cannot be written ({error.strerror})") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
+    def add_block(self, number: int, encoded: bytes) -> None:
+        """Add the next block: its serialised common.Block."""
+        self._write(_block_name(number), encoded)
+        self._blocks.append(compute_digest(encoded))
+
+    def add_payload(self, chunk: bytes) -> None:
+        """Add a chunk of a model or sum; one that is there already is left out."""
+        digest = compute_digest(chunk)
+        if digest not in self._payloads:
+            self._write(_PAYLOADS + digest, chunk)
+            self._payloads[digest] = None
+
+    def finish(self, *, channel: str, contract: str, first_block: int, previous_hash: str, last_hash: str) -> Manifest:
+        """Write the manifest and put the file in its place."""
+        manifest = Manifest(
+            channel=channel,
+            contract=contract,
+            first_block=first_block,
+            previous_hash=previous_hash,
+            last_hash=last_hash,
+            block_digests=tuple(self._blocks),
+            payloads=tuple(self._payloads),
+        )
+        self._write(MANIFEST, manifest.encode())
+        file = self._opened
+        file.write(bytes(2 * _SECTOR))
+        file.flush()
+        file.close()
+        self._file = None
+        self._partial.rename(self._path)
+        return manifest
+
+    @property
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            raise LedgerError("the bundle is not open: write it inside `with`")
+        return self._file
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            self._opened.write(_header(name, len(content)) + content + bytes(-len(content) % _SECTOR))
+        except OSError as error:
+            raise LedgerError(f"{self._partial}: cannot be written ({error.strerror})") from error
+
+
+class Bundle:
+    """A bundle that has been read once: every byte of it is where and what its manifest says.
+
+    That says nothing yet about whether its content is true: the chain's own signatures do.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, manifest: Manifest, places: dict[str, _Place]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._file = file
+        self._places = places
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a bundle and check it against its manifest.
+
+        Raises:
+            LedgerError: It cannot be read.
+            VerificationError: It is no bundle, or a byte of it is not as it was written; the text says where.
+        """
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise LedgerError(f"{path}: cannot be read ({error.strerror})") from error
+        try:
+            manifest, places = _read(path, file)
+        except BaseException:
+            file.close()
+            raise
+        return cls(path, file, manifest, places)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def blocks(self) -> Iterator[Any]:
+        """Its blocks (common.Block), ascending.
+
+        Raises:
+            VerificationError: One does not parse.
+        """
+        for number in self.manifest.numbers:
+            encoded = self._content(_block_name(number))
+            try:
+                yield decode_block(encoded)
+            except FabricError as error:
+                raise VerificationError(f"{self.path}: {error}", number) from error
+
+    def payload(self, digest: str) -> bytes | None:
+        """A chunk by its digest, or None."""
+        name = _PAYLOADS + digest
+        return self._content(name) if name in self._places else None
+
+    def _content(self, name: str) -> bytes:
+        place = self._places[name]
+        self._file.seek(place.start)
+        return self._file.read(place.size)
+
+
+class Evidence:
+    """Several bundles, each of which continues the one before: read as one.
+
+    Args:
+        bundles: In any order.
+
+    Raises:
+        VerificationError: One is missing, or they are not of one chain.
+    """
+
+    def __init__(self, bundles: Iterable[Bundle]) -> None:
+        self._bundles = sorted(bundles, key=lambda one: one.manifest.first_block)
+        self.manifest = self._bundles[0].manifest
+        expected, previous_hash = 0, ""
+        for bundle in self._bundles:
+            manifest = bundle.manifest
+            if (manifest.channel, manifest.contract) != (self.manifest.channel, self.manifest.contract):
+                raise VerificationError(
+                    f"{bundle.path} is about {manifest.contract} on {manifest.channel}, and not about "
+                    f"{self.manifest.contract} on {self.manifest.channel} as the others"
+                )
+            if manifest.first_block != expected:
+                raise VerificationError(
+                    f"expected a bundle that begins with block {expected}, {bundle.path} begins with block "
+                    f"{manifest.first_block}: name the bundle that it continues as well"
+                )
+            if manifest.previous_hash != previous_hash:
+                raise VerificationError(
+                    f"{bundle.path} continues another chain: the block before its first is "
+                    f"{manifest.previous_hash[:16]}…, expected {previous_hash[:16]}…",
+                    manifest.first_block,
+                )
+            expected += len(manifest.numbers)
+            previous_hash = manifest.last_hash
+        self.height = expected
+
+    def blocks(self) -> Iterator[Any]:
+        """All blocks (common.Block), ascending."""
+        for bundle in self._bundles:
+            yield from bundle.blocks()
+
+    async def read_model_chunk(self, task: str, digest: str) -> bytes:
+        """Return a chunk of a model or sum, as a ledger's client does.
+
+        Raises:
+            VerificationError: No bundle has it.
+        """
+        for bundle in self._bundles:
+            content = bundle.payload(digest)
+            if content is not None:
+                return content
+        raise VerificationError(f"task {task}: no bundle holds the payload {digest}")
+
+
+def _block_name(number: int) -> str:
+    return f"{_BLOCKS}{number:010d}{_SUFFIX}"
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, _MODE
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _read(path: Path, file: BinaryIO) -> tuple[Manifest, dict[str, _Place]]:
+    """Read every byte once: headers and padding must be those that writing gives, contents those of the manifest."""
+    places: dict[str, _Place] = {}
+    digests: dict[str, str] = {}
+    while True:
+        start = file.tell()
+        header = file.read(_SECTOR)
+        name, size = _parse_header(path, header, start)
+        place = _Place(start=file.tell(), size=size)
+        if name == MANIFEST:
+            manifest = _read_manifest(path, file, size)
+            _check_end(path, file, size)
+            _check_files(path, manifest, digests)
+            return manifest, places
+        if name in places:
+            raise VerificationError(f"{path}: {name} is there twice")
+        digests[name] = _digest(path, file, name, size)
+        _check_padding(path, file, name, size)
+        places[name] = place
+
+
+def _parse_header(path: Path, header: bytes, start: int) -> tuple[str, int]:
+    try:
+        info = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "strict")
+        canonical = _header(info.name, info.size)
+    except (tarfile.TarError, UnicodeError, ValueError) as error:
+        raise VerificationError(
+            f"{path}: expected a file of an evidence bundle at byte {start}, got something else: the bundle was cut "
+            "off, damaged, or is none"
+        ) from error
+    if canonical != header:
+        at = next(index for index, pair in enumerate(zip(canonical, header, strict=True)) if pair[0] != pair[1])
+        raise VerificationError(f"{path}: byte {start + at}, in the header of {info.name}, is not as it was written")
+    return info.name, info.size
+
+
+def _digest(path: Path, file: BinaryIO, name: str, size: int) -> str:
+    digest, left = hashlib.sha256(), size
+    while left:
+        piece = file.read(min(left, _PIECE_BYTES))
+        if not piece:
+            raise VerificationError(f"{path}: {name} is cut off, {left} bytes are missing")
+        digest.update(piece)
+        left -= len(piece)
+    return digest.hexdigest()
+
+
+def _check_padding(path: Path, file: BinaryIO, name: str, size: int) -> None:
+    padding = file.read(-size % _SECTOR)
+    if padding.strip(b"\0") or len(padding) != -size % _SECTOR:
+        raise VerificationError(f"{path}: the bytes after {name} are not as they were written")
+
+
+def _read_manifest(path: Path, file: BinaryIO, size: int) -> Manifest:
+    if size > _MOST_MANIFEST_BYTES:
+        raise VerificationError(f"{path}: expected a manifest of at most {_MOST_MANIFEST_BYTES} bytes, got {size}")
+    try:
+        return Manifest.decode(file.read(size))
+    except ProtocolError as error:
+        raise VerificationError(f"{path}: {MANIFEST}: {error}") from error
+
+
+def _check_end(path: Path, file: BinaryIO, size: int) -> None:
+    _check_padding(path, file, MANIFEST, size)
+    if file.read() != bytes(2 * _SECTOR):
+        raise VerificationError(f"{path}: the bytes after {MANIFEST} are not as they were written")
+
+
+def _check_files(path: Path, manifest: Manifest, found: dict[str, str]) -> None:
+    """Compare what is there, in its order, with the manifest."""
+    blocks = {_block_name(n): one for n, one in zip(manifest.numbers, manifest.block_digests, strict=True)}
+    expected = blocks | {_PAYLOADS + digest: digest for digest in manifest.payloads}
+    for name, digest in found.items():
+        if expected.get(name) != digest:
+            raise VerificationError(
+                f"{path}: {name} has the digest {digest}, expected {expected.get(name) or 'no such file'}"
+            )
+    if missing := [name for name in expected if name not in found]:
+        raise VerificationError(f"{path}: {missing[0]} is missing, and {len(missing) - 1} more")
+    # Writing puts blocks before the payloads that they announce, whatever comes between: only each kind has an order.
+    for kind in (_BLOCKS, _PAYLOADS):
+        if [name for name in found if name.startswith(kind)] != [name for name in expected if name.startswith(kind)]:
+            raise VerificationError(f"{path}: the files in {kind} are in another order than the manifest's")
