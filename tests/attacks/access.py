@@ -20,7 +20,7 @@ from blockfl.fabric.client.deliver import read_config
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.identity.signing import Identity, Signer, create_private_key, private_key_pem
 from blockfl.fabric.transaction.envelope import build_proposal
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code
 from blockfl.protocol.submission import compute_certificate_digest
 from support.consortium import CHANNEL
@@ -182,13 +182,13 @@ async def model_chunks(bout: Bout) -> Outcome:
 async def read_ciphertext(bout: Bout) -> tuple[Outcome, ...]:
     await bout.open()
     await bout.contribute("alpha")
-    key = place.sealed_chunk_key(bout.task, bout.number, "alpha", 0)
+    key = catalogue.sealed_chunk_key(bout.task, bout.number, "alpha", 0)
     chunk = (*bout.place, "alpha", "0")
     return await attempt_all(
         bout.network.evaluate("delta", "ReadChunk", *chunk),
         bout.network.evaluate("delta", "ReadChunk", *chunk, peer="regulator"),
-        bout.network.evaluate("delta", "Peek", place.SEALED, key),
-        bout.network.evaluate("delta", "Peek", place.SEALED, key, peer="regulator"),
+        bout.network.evaluate("delta", "Peek", catalogue.SEALED_COLLECTION, key),
+        bout.network.evaluate("delta", "Peek", catalogue.SEALED_COLLECTION, key, peer="regulator"),
     )
 
 

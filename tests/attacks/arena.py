@@ -32,7 +32,7 @@ from blockfl.fabric.transaction.envelope import Proposal, decode_transaction
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.economics import TREASURY
 from blockfl.protocol.records import Consortium
 from blockfl.protocol.task import TaskSpec
@@ -135,7 +135,8 @@ class Arena:
         """The same contract under another name, whose sealed chunks live for so many blocks; nothing is registered."""
         told = contract_definition(self.consortium)
         collections = tuple(
-            replace(one, block_to_live=blocks) if one.name == place.SEALED else one for one in told.collections
+            replace(one, block_to_live=blocks) if one.name == catalogue.SEALED_COLLECTION else one
+            for one in told.collections
         )
         definition = replace(told, name="brief", collections=collections)
         await self.network.network.deploy(definition)

@@ -9,7 +9,7 @@ from attacks.catalogue import Outcome, attack, invalid, outvoted, refused, succe
 from attacks.observation import attempt, attempt_all
 from blockfl.contract.state import State
 from blockfl.fabric.shim import Context, ContractFault
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code
 from blockfl.protocol.seal import encode_public_key
 from support.contract_network import Answer
@@ -44,10 +44,10 @@ class Pretending:
             return await self._contract(context)
         task, number, organisation = (one.decode() for one in context.args)
         state = State(context)
-        update = await state.read_update(task, int(number), organisation)
+        update = await state.read(catalogue.UPDATE.key(task, int(number), organisation))
         verdict = {"state": "rejected", "code": Code.WRAP_WRONG.identifier, "reason": "it cannot be opened"}
         judged = update.model_copy(update={**verdict, "judged_at_ms": state.now_ms})
-        await state.write(place.update_key(task, int(number), organisation), judged)
+        await state.write(judged)
         return judged.encode()
 
 

@@ -8,7 +8,7 @@ from attacks.bout import Bout
 from attacks.catalogue import Outcome, attack, invalid, outvoted, refused, succeeded
 from attacks.observation import attempt, attempt_all
 from attacks.terms import PAID
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.aggregation import decode_sum
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import MOVES_AHEAD
@@ -146,7 +146,7 @@ async def saved(bout: Bout) -> tuple[Outcome, ...]:
 async def forged_score(bout: Bout) -> Outcome:
     await bout.open()
     await bout.close()
-    key = place.score_key(bout.task, bout.number)
+    key = catalogue.SCORE.key(bout.task, bout.number)
     return await attempt(bout.arena.bend("regulator", key, ["regulator", "delta"]))
 
 

@@ -11,7 +11,7 @@ from attacks.observation import attempt, attempt_all
 from attacks.surgery import change_action, read_action, resign
 from blockfl.fabric.client.gateway import Endorsed
 from blockfl.fabric.transaction.envelope import endorse
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code
 from support.organisation import make_organisation
 
@@ -25,19 +25,19 @@ MINORITY = ["alpha", "beta", "delta"]
 def records_of(bout: Bout) -> list[str]:
     """Return the key of one record of each kind that a majority owns."""
     return [
-        place.CONSORTIUM,
-        place.SUPPLY,
-        place.committee_key_key("regulator"),
-        place.task_key(bout.task),
-        place.progress_key(bout.task),
-        place.enrolment_key(bout.task, "delta"),
-        place.round_key(bout.task, bout.number),
-        place.header_key(bout.task, bout.number, "alpha"),
-        place.equivocation_key(bout.task, bout.number, "alpha"),
-        place.model_key(bout.task, bout.number),
-        place.metrics_key(bout.task, bout.number, "alpha"),
-        place.account_key("delta"),
-        place.settlement_key(bout.task, bout.number),
+        catalogue.CONSORTIUM.key(),
+        catalogue.SUPPLY.key(),
+        catalogue.COMMITTEE_KEY.key("regulator"),
+        catalogue.TASK.key(bout.task),
+        catalogue.PROGRESS.key(bout.task),
+        catalogue.ENROLMENT.key(bout.task, "delta"),
+        catalogue.ROUND.key(bout.task, bout.number),
+        catalogue.HEADER.key(bout.task, bout.number, "alpha"),
+        catalogue.EQUIVOCATION.key(bout.task, bout.number, "alpha"),
+        catalogue.MODEL.key(bout.task, bout.number),
+        catalogue.METRICS.key(bout.task, bout.number, "alpha"),
+        catalogue.ACCOUNT.key("delta"),
+        catalogue.SETTLEMENT.key(bout.task, bout.number),
     ]
 
 
@@ -62,7 +62,7 @@ async def minority(bout: Bout) -> tuple[Outcome, ...]:
 async def handed_over(bout: Bout) -> tuple[Outcome, ...]:
     await bout.play_before()
     await bout.open()
-    round_key, model_key = place.round_key(bout.task, bout.number), place.model_key(bout.task, bout.number - 1)
+    round_key, model_key = catalogue.ROUND.key(bout.task, bout.number), catalogue.MODEL.key(bout.task, bout.number - 1)
     return await attempt_all(
         bout.arena.bend("delta", round_key, MINORITY, action="delete"),
         bout.arena.bend("delta", model_key, MINORITY, action="policy"),
@@ -92,8 +92,11 @@ async def institutions(bout: Bout) -> Outcome:
 )
 async def private_write(bout: Bout) -> tuple[Outcome, ...]:
     await bout.open()
-    key = place.sealed_chunk_key(bout.task, bout.number, "alpha", 0)
-    calls = (bout.arena.bend("delta", key, ONE, collection=place.SEALED, value=bytes([n]) * 2**20) for n in range(3))
+    key = catalogue.sealed_chunk_key(bout.task, bout.number, "alpha", 0)
+    calls = (
+        bout.arena.bend("delta", key, ONE, collection=catalogue.SEALED_COLLECTION, value=bytes([n]) * 2**20)
+        for n in range(3)
+    )
     return await attempt_all(*calls)
 
 
@@ -107,9 +110,9 @@ async def overwrite(bout: Bout) -> Outcome:
     await bout.open()
     await bout.scenario.submit("alpha", bout.number)
     await bout.scenario.upload("alpha", bout.number)
-    key = place.sealed_chunk_key(bout.task, bout.number, "alpha", 0)
+    key = catalogue.sealed_chunk_key(bout.task, bout.number, "alpha", 0)
     endorsers = [*MINORITY, "gamma", "regulator"]
-    return await attempt(bout.arena.bend("delta", key, endorsers, collection=place.SEALED))
+    return await attempt(bout.arena.bend("delta", key, endorsers, collection=catalogue.SEALED_COLLECTION))
 
 
 @attack(
@@ -120,7 +123,7 @@ async def overwrite(bout: Bout) -> Outcome:
 )
 async def copied_endorsement(bout: Bout) -> Outcome:
     await bout.open()
-    endorsed = await bend_alone(bout, place.round_key(bout.task, bout.number))
+    endorsed = await bend_alone(bout, catalogue.ROUND.key(bout.task, bout.number))
 
     def copy(action: Any) -> None:
         for _ in range(3):
@@ -139,7 +142,7 @@ async def stapled(bout: Bout) -> Outcome:
     await bout.open()
     signed = bout.sign((await bout.seal()).header)
     honest = await bout.arena.endorse("delta", "SubmitUpdate", signed.encode())
-    bent = await bend_alone(bout, place.round_key(bout.task, bout.number))
+    bent = await bend_alone(bout, catalogue.ROUND.key(bout.task, bout.number))
     taken = read_action(honest).endorsements
 
     def staple(action: Any) -> None:
@@ -157,7 +160,7 @@ async def stapled(bout: Bout) -> Outcome:
 )
 async def invented_peers(bout: Bout) -> Outcome:
     await bout.open()
-    bent = await bend_alone(bout, place.round_key(bout.task, bout.number))
+    bent = await bend_alone(bout, catalogue.ROUND.key(bout.task, bout.number))
     peers = [make_organisation(name).signer(f"peer0.{name}", "peer") for name in ("alpha", "regulator", "university")]
 
     def invent(action: Any) -> None:
@@ -250,7 +253,7 @@ async def flood(bout: Bout) -> Outcome:
     await bout.scenario.upload("alpha", bout.number)
     gateway = bout.network.gateways["delta"]
     before = await gateway.peer_height("delta")
-    key = place.round_key(bout.task, bout.number)
+    key = catalogue.ROUND.key(bout.task, bout.number)
 
     async def make_blocks(count: int) -> None:
         for _ in range(count):
@@ -278,7 +281,7 @@ async def flood_past_limit(bout: Bout) -> tuple[Outcome, ...]:
         await scenario.submit("alpha")
         await scenario.upload("alpha")
         for _ in range(BRIEF_BLOCKS + 2):
-            await attempt(bout.arena.bend("delta", place.task_key(bout.task), ONE))
+            await attempt(bout.arena.bend("delta", catalogue.TASK.key(bout.task), ONE))
         await bout.arena.await_peers()
         gone = await attempt(scenario.judge("alpha"))
         await scenario.upload("alpha")

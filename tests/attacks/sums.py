@@ -14,7 +14,7 @@ from attacks.terms import BRIEF
 from blockfl.audit.aggregate import check_aggregate
 from blockfl.audit.errors import VerificationError
 from blockfl.ledger.lineage import obtain_model
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.aggregation import RANDOMNESS_SUM_BYTES, encode_sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code, ProtocolError
@@ -64,7 +64,7 @@ async def forged_sum(bout: Bout) -> Outcome:
 )
 async def forged_attestation(bout: Bout) -> Outcome:
     await close(bout)
-    key = place.aggregate_key(bout.task, bout.number)
+    key = catalogue.AGGREGATE.key(bout.task, bout.number)
     return await attempt(bout.arena.bend("coordinator", key, ["coordinator", "alpha", "beta", "delta", "gamma"]))
 
 
@@ -179,7 +179,7 @@ async def colluding(bout: Bout) -> tuple[Outcome, ...]:
     record = (await bout.scenario.aggregate(bout.number)).model_copy(
         update={"state": "attested", "sum": blob, "summed_by": "coordinator", "attested_at_ms": 1}
     )
-    key = place.aggregate_key(bout.task, bout.number)
+    key = catalogue.AGGREGATE.key(bout.task, bout.number)
     await bout.arena.bend("coordinator", key, ["coordinator", "regulator"], value=record.encode())
     for member in ("coordinator", "regulator"):
         outcome = await attempt(bout.scenario.vote(member, "ab" * 32, bout.number))
@@ -260,7 +260,10 @@ async def try_to_train(bout: Bout) -> tuple[Outcome, ...]:
     outcomes = []
     for name in bout.scenario.spec.institutions:
         async with bout.arena.ledger(name) as ledger:
-            task, progress = await ledger.read_task(bout.task), await ledger.read_progress(bout.task)
+            task, progress = (
+                await ledger.read(catalogue.TASK.key(bout.task)),
+                await ledger.read(catalogue.PROGRESS.key(bout.task)),
+            )
             try:
                 content = await obtain_model(ledger, bout.arena.make_store(), task, progress.version)
                 decode_version(task.spec, content)
@@ -299,7 +302,7 @@ async def second_vote(bout: Bout) -> tuple[Outcome, ...]:
 async def forged_vote(bout: Bout) -> Outcome:
     await close(bout)
     await bout.scenario.attest(bout.number)
-    key = place.vote_key(bout.task, bout.number, "university")
+    key = catalogue.VOTE.key(bout.task, bout.number, "university")
     return await attempt(bout.arena.bend("coordinator", key, COMMITTEE))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from blockfl.ledger.client import Ledger
 from blockfl.network.description import Description, Organisation, Ports
+from blockfl.protocol import catalogue
 from blockfl.protocol.economics import TREASURY, Economics, Score, Standing
 from blockfl.protocol.records import Enrolment, Round
 from blockfl.protocol.settlement import Facts
@@ -102,12 +103,14 @@ async def read_facts(ledger: Ledger, spec: TaskSpec, round_: Round) -> Facts:
     return Facts(
         spec=spec,
         round_=round_,
-        updates={one.organisation: one for one in await ledger.list_updates(TASK, number)},
-        equivocators=tuple(one.organisation for one in await ledger.list_equivocations(TASK, number)),
-        score=await ledger.read_score(TASK, number),
-        model=await ledger.read_model(TASK, version + 1),
-        base=await ledger.read_model(TASK, version) if version else None,
-        reports=await ledger.list_metrics(TASK, version) if version else (),
+        updates={one.organisation: one for one in await ledger.read_all(catalogue.UPDATES.below(TASK, number))},
+        equivocators=tuple(
+            one.organisation for one in await ledger.read_all(catalogue.EQUIVOCATIONS.below(TASK, number))
+        ),
+        score=await ledger.read(catalogue.SCORE.key(TASK, number)),
+        model=await ledger.read(catalogue.MODEL.key(TASK, version + 1)),
+        base=await ledger.read(catalogue.MODEL.key(TASK, version)) if version else None,
+        reports=await ledger.read_all(catalogue.REPORTS.below(TASK, version)) if version else (),
     )
 
 
@@ -145,14 +148,17 @@ async def compute_books(federation: FederationProcesses) -> list[Books]:
     granted = await read_grants(federation)
     books = []
     async with Ledger(federation.profile("university")) as ledger:
-        spec = (await ledger.read_task(TASK)).spec
+        spec = (await ledger.read(catalogue.TASK.key(TASK))).spec
         assert spec.economics is not None
         treasury = granted.pop(TREASURY)
-        free = {one.organisation: 0 for one in (await ledger.read_consortium()).members} | granted
-        standings = {one.organisation: enter(spec.economics, spec, one) for one in await ledger.list_enrolments(TASK)}
+        free = {one.organisation: 0 for one in (await ledger.read(catalogue.CONSORTIUM.key())).members} | granted
+        standings = {
+            one.organisation: enter(spec.economics, spec, one)
+            for one in await ledger.read_all(catalogue.ENROLMENTS.below(TASK))
+        }
         for name, standing in standings.items():
             free[name] -= standing.stake
-        for round_ in await ledger.list_rounds(TASK):
+        for round_ in await ledger.read_all(catalogue.ROUNDS.below(TASK)):
             facts = await read_facts(ledger, spec, round_)
             free, stakes, treasury = reference.settle(facts, standings, treasury, free)
             for part in round_.participants:
@@ -165,13 +171,13 @@ async def compute_books(federation: FederationProcesses) -> list[Books]:
 async def read_books(federation: FederationProcesses) -> tuple[Books, int]:
     """Return the books on the ledger, and how much was ever granted."""
     async with Ledger(federation.profile("university")) as ledger:
-        names = [one.organisation for one in (await ledger.read_consortium()).members]
+        names = [one.organisation for one in (await ledger.read(catalogue.CONSORTIUM.key())).members]
         books = Books(
-            free={name: (await ledger.read_account(name)).credits for name in names},
-            stakes={one.organisation: one.stake for one in await ledger.list_standings(TASK)},
-            treasury=(await ledger.read_account(TREASURY)).credits,
+            free={name: (await ledger.read(catalogue.ACCOUNT.key(name))).credits for name in names},
+            stakes={one.organisation: one.stake for one in await ledger.read_all(catalogue.STANDINGS.below(TASK))},
+            treasury=(await ledger.read(catalogue.ACCOUNT.key(TREASURY))).credits,
         )
-        return books, (await ledger.read_supply()).granted
+        return books, (await ledger.read(catalogue.SUPPLY.key())).granted
 
 
 @pytest.mark.slow
@@ -185,7 +191,7 @@ async def test_every_balance_is_what_the_reference_computes_from_the_public_ledg
     assert granted == POOL + ENDOWMENT * len(federation.institutions)
     assert {one.total for one in expected} == {found.total} == {granted}
     async with Ledger(federation.profile("university")) as ledger:
-        for settlement in await ledger.list_settlements(TASK):
+        for settlement in await ledger.read_all(catalogue.SETTLEMENTS.below(TASK)):
             books = expected[settlement.round - 1]
             assert settlement.treasury == books.treasury
             for one in settlement.outcomes:
@@ -197,7 +203,7 @@ async def test_honest_work_is_paid_and_every_misconduct_found(federation: Federa
     async with Ledger(federation.profile("university")) as ledger:
         outcomes = {
             (one.organisation, settlement.round): one
-            for settlement in await ledger.list_settlements(TASK)
+            for settlement in await ledger.read_all(catalogue.SETTLEMENTS.below(TASK))
             for one in settlement.outcomes
         }
     assert sum(outcomes[HONEST, number].reward for number in range(1, ROUNDS + 1)) > 0

@@ -8,6 +8,7 @@ import pytest
 
 from blockfl.ledger.client import Ledger
 from blockfl.network.description import Description, Organisation, Ports
+from blockfl.protocol import catalogue
 from support.federation_processes import INSTITUTIONS, PORTS, FederationProcesses
 from support.port_range import find_free_base_port
 
@@ -50,11 +51,11 @@ async def test_an_institution_that_joins_later_takes_part_in_rounds_and_the_ledg
     federation.wait_for_institutions("after")
     async with Ledger(federation.profile(NEWCOMER)) as ledger:
         for task, members in (("before", INSTITUTIONS), ("after", (*INSTITUTIONS, NEWCOMER))):
-            rounds = await ledger.list_rounds(task)
+            rounds = await ledger.read_all(catalogue.ROUNDS.below(task))
             assert [round_.accepted for round_ in rounds] == [members] * ROUNDS
             assert {round_.state for round_ in rounds} == {"published"}
-        digests = {metrics.model_digest for metrics in await ledger.list_metrics("after", ROUNDS)}
-        assert digests == {(await ledger.read_model("after", ROUNDS)).digest}
+        digests = {metrics.model_digest for metrics in await ledger.read_all(catalogue.REPORTS.below("after", ROUNDS))}
+        assert digests == {(await ledger.read(catalogue.MODEL.key("after", ROUNDS))).digest}
     # A real peer fetches what its organisation may have by now from others; the embedded node does not (embedded.md).
     for auditor in ("regulator", *(() if federation.ledger == "embedded" else (NEWCOMER,))):
         report = federation.query("audit", "verify", organisation=auditor)

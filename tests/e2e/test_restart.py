@@ -7,6 +7,7 @@ import pytest
 
 from blockfl.fabric.channel.block import header_hash
 from blockfl.ledger.client import Ledger
+from blockfl.protocol import catalogue
 from support.federation_processes import INSTITUTIONS, FederationProcesses
 
 DIMENSION, ROUNDS = 2000, 2
@@ -90,14 +91,14 @@ async def test_a_killed_process_loses_neither_the_round_nor_anything_acknowledge
     await asyncio.to_thread(federation.wait_for_institutions, task)
     async with Ledger(federation.profile("university")) as ledger:
         assert await read_hash(ledger, height - 1) == last_hash, "an acknowledged block is not what it was"
-        rounds = await ledger.list_rounds(task)
+        rounds = await ledger.read_all(catalogue.ROUNDS.below(task))
         assert [round_.state for round_ in rounds] == ["published"] * ROUNDS
         # A killed institution may have lost an attempt that it had begun; nobody else may lose anything.
         spared = set(INSTITUTIONS) - ({"hungary"} if victim == "institution" else set())
         for round_ in rounds:
             assert spared <= set(round_.accepted)
-        digests = {metrics.model_digest for metrics in await ledger.list_metrics(task, ROUNDS)}
-        assert digests == {(await ledger.read_model(task, ROUNDS)).digest}
+        digests = {metrics.model_digest for metrics in await ledger.read_all(catalogue.REPORTS.below(task, ROUNDS))}
+        assert digests == {(await ledger.read(catalogue.MODEL.key(task, ROUNDS))).digest}
 
 
 @pytest.mark.slow

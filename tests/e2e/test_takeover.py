@@ -8,6 +8,7 @@ import pytest
 from blockfl.audit import views
 from blockfl.ledger.client import Ledger
 from blockfl.network.process import ProcessTable
+from blockfl.protocol import catalogue
 from support.federation_processes import COMMITTEE, PORTS, FederationProcesses
 from support.port_range import find_free_base_port
 
@@ -62,7 +63,7 @@ async def test_rounds_are_completed_without_the_aggregating_organisation(
     await asyncio.to_thread(processes.wait_for_institutions, task, 300)
     async with Ledger(processes.profile("university")) as ledger:
         rounds = await views.list_rounds(ledger, task)
-        models = await ledger.list_models(task)
+        models = await ledger.read_all(catalogue.MODELS.below(task))
     assert [round_["state"] for round_ in rounds] == ["published"] * ROUNDS
     assert rounds[-1]["summed_by"] in LEFT
     assert rounds[-1]["voted"] == list(LEFT)

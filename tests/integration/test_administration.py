@@ -22,6 +22,7 @@ from blockfl.network.administration import load_authority
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout, OrganisationLayout
 from blockfl.network.network import Network
+from blockfl.protocol import catalogue
 from support.organisation import make_organisation
 from support.small_network import ORGANISATIONS, small_network
 
@@ -77,7 +78,7 @@ def issue(place: OrganisationLayout, name: str) -> tuple[Path, ConnectionProfile
 
 async def read_network(profile: ConnectionProfile) -> str:
     async with Ledger(profile) as ledger:
-        return (await ledger.read_consortium()).network
+        return (await ledger.read(catalogue.CONSORTIUM.key())).network
 
 
 def test_the_configuration_is_shown_with_members_and_ordering_nodes(layout: Layout, ledger_kind: str) -> None:

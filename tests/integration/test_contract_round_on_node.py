@@ -15,6 +15,7 @@ from blockfl.fabric.client.gateway import Endorsed
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.endorsers import Endorsers
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.combination import TrimmedMean
@@ -143,7 +144,7 @@ async def test_of_votes_that_are_endorsed_at_once_the_later_are_sent_again_and_n
     assert len(endorsements) >= 2 * len(members) - 1, "all had read the same state: one vote counts, two come again"
     model = await scenario.model(1)
     assert (model.digest, len(model.voters)) == ("ab" * 32, 2)
-    votes = await ledgers["regulator"].list_votes("heart", 1)
+    votes = await ledgers["regulator"].read_all(catalogue.VOTES.below("heart", 1))
     assert tuple(one.organisation for one in votes) == model.voters
 
 

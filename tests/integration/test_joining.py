@@ -20,6 +20,7 @@ from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout
 from blockfl.network.network import Network
+from blockfl.protocol import catalogue
 from blockfl.protocol.records import Consortium
 from support.small_network import ORGANISATIONS, small_network
 
@@ -59,7 +60,7 @@ async def read(layout: Layout, organisation: str) -> tuple[Consortium, int]:
     """The record and the height, as an organisation's agent sees them."""
     profile = ConnectionProfile.load(layout.organisation(organisation).profile("agent"))
     async with Ledger(profile) as ledger:
-        return await ledger.read_consortium(), await ledger.gateway.height()
+        return await ledger.read(catalogue.CONSORTIUM.key()), await ledger.gateway.height()
 
 
 def up(layout: Layout, *options: str) -> subprocess.Popen[bytes]:

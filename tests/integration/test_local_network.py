@@ -25,6 +25,7 @@ from blockfl.network.errors import NetworkError
 from blockfl.network.keeper import KEEPER
 from blockfl.network.layout import Layout
 from blockfl.network.network import Network
+from blockfl.protocol import catalogue
 from support.ledgers import LEDGERS
 from support.port_range import find_free_base_port
 
@@ -38,7 +39,7 @@ def ignore(_: str) -> None:
 async def read_network(layout: Layout, organisation: str) -> str:
     """What an organisation's own peer and contract service answer."""
     async with Ledger(ConnectionProfile.load(layout.organisation(organisation).profile("agent"))) as ledger:
-        return (await ledger.read_consortium()).network
+        return (await ledger.read(catalogue.CONSORTIUM.key())).network
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -20,6 +20,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.layout import Layout
 from blockfl.network.network import Network
+from blockfl.protocol import catalogue
 from blockfl.protocol.economics import TREASURY
 from support.ledgers import LEDGERS
 from support.small_network import small_network
@@ -61,13 +62,13 @@ def test_a_description_with_raft_has_three_ordering_nodes_of_raft(layout: Layout
 async def test_whichever_ordering_node_is_killed_transactions_go_on(layout: Layout, victim: str) -> None:
     network = Network.open(layout.directory)
     async with Ledger(profile(layout, "coordinator")) as ledger:
-        before = (await ledger.read_supply()).granted
+        before = (await ledger.read(catalogue.SUPPLY.key())).granted
         await grant(ledger, f"before-{victim}")
         pid = next(row.pid for row in await asyncio.to_thread(network.status) if row.name == f"orderer-{victim}")
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         await grant(ledger, f"after-{victim}")
-        assert (await ledger.read_supply()).granted == before + 2
+        assert (await ledger.read(catalogue.SUPPLY.key())).granted == before + 2
     # Two at once would be too many: the keeper starts it again.
     async with asyncio.timeout(WAIT_S):
         while (rows := {row.name: row for row in await asyncio.to_thread(network.status)})[

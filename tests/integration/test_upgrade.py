@@ -20,6 +20,7 @@ from blockfl.network.code_change import Agreement
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout
 from blockfl.network.network import Network
+from blockfl.protocol import catalogue
 from support.other_installation import install_other, run_other
 from support.small_network import ORGANISATIONS, small_network
 
@@ -53,7 +54,7 @@ async def ask_all(layout: Layout) -> None:
     """Every organisation's peer and contract service answer."""
     for name in ORGANISATIONS:
         async with Ledger(ConnectionProfile.load(layout.organisation(name).profile("agent"))) as ledger:
-            assert (await ledger.read_consortium()).network == "small"
+            assert (await ledger.read(catalogue.CONSORTIUM.key())).network == "small"
 
 
 @pytest.fixture(scope="module")

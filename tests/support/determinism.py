@@ -379,6 +379,7 @@ EXCEPTIONS: Final[Mapping[tuple[str, str, Kind], str]] = {
         "float",
     ): "the FFT of the commitments: its error is proven, and checked as it runs, to "
     "be less than one half, so that the integers it is rounded to are exact",
+    ("blockfl.protocol.catalogue", "", "order"): "the module's own declarations, as they stand in it",
     ("blockfl.protocol.aggregation", "compute_means", "float"): _MODELS,
     ("blockfl.protocol.aggregation", "require_ieee_subnormals", "float"): _MODELS,
     ("blockfl.protocol.aggregation", "_survives_halving", "float"): _MODELS,

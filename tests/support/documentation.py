@@ -1,7 +1,7 @@
 """What the documentation says, taken apart, and the tables in it that are written by a program.
 
-To write the tables of rules and codes and the transcripts anew: ``make docs``, which is ``PYTHONPATH=tests python -m
-support.documentation``.
+To write the tables of records, rules and codes and the transcripts anew: ``make docs``, which is ``PYTHONPATH=tests
+python -m support.documentation``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from blockfl.protocol.catalogue import LISTINGS, RECORDS
 from blockfl.protocol.codes import Code
+from blockfl.protocol.key import RecordType
 from blockfl.protocol.rules import JUDGING, SUBMISSION
 from support.transcripts import write_transcripts
 
@@ -51,7 +53,27 @@ def render_judging() -> str:
     return "\n".join(["| code | what must hold | what the verdict tells beside it |", "|---|---|---|", *rows])
 
 
+def render_records() -> str:
+    """Return the table of the kinds of record: keys, what they hold, who endorses them, how they are read."""
+    rows = [
+        f"| `{_render_key(one)}` | {one.holds} | {one.needs} | {', '.join(_list_reads(one))} | "
+        f"{one.missing.identifier if one.read and not one.absent else ''} |"
+        for one in RECORDS.values()
+    ]
+    return "\n".join(["| key | holds | needs | read with | refusals |", "|---|---|---|---|---|", *rows])
+
+
+def _render_key(of: RecordType[..., Any]) -> str:
+    return "/".join([of.prefix, *(f"<{name.replace('_', ' ')}>" for name in of.parts.names)])
+
+
+def _list_reads(of: RecordType[..., Any]) -> list[str]:
+    reads = [(of.read, of.parts), *((one.read, one.parts) for one in LISTINGS if one.of is of)]
+    return [f"`{name}({', '.join(parts.names)})`" for name, parts in reads if name]
+
+
 TABLES: Final[dict[str, Callable[[], str]]] = {
+    "records": render_records,
     "submission": render_submission,
     "judging": render_judging,
     "codes": render_codes,
@@ -110,7 +132,7 @@ def read_table(text: str, heading: str) -> list[list[str]]:
     lines = [line for line in below.splitlines() if line.startswith("|")]
     if len(lines) < 3:
         raise ValueError(f"no table below the heading {heading}")
-    first = below[below.index(lines[0]) :].partition("\n\n")[0].splitlines()
+    first = [line for line in below[below.index(lines[0]) :].partition("\n\n")[0].splitlines() if line[0] == "|"]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in first[2:]]
 
 

@@ -92,7 +92,7 @@ def prepared() -> tuple[World, Scenario, dict[str, list[bytes]]]:
             "OverturnPenalty": [b"heart", b"1", b"alpha"],
             "ReadChunk": [b"heart", b"1", b"alpha", b"0"],
         }
-        usual = (b"heart", b"1", b"alpha")
+        usual = (b"heart", b"1", b"alpha", b"university")
         table = world.contracts["alpha"].table
         calls |= {name: list(usual[: len(one.arguments)]) for name, one in table.items() if name not in calls}
         assert set(calls) == set(table)

@@ -13,10 +13,9 @@ from blockfl.audit.history import History
 from blockfl.audit.records import TaskProof, verify_task
 from blockfl.fabric.transaction.rwset import Version, hash_key
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.records import Consortium
-from blockfl.protocol.task import Task
 from support.paid_task import PaidTask, make_paid_spec
 from support.scenario import TASK, Scenario
 from support.world import World
@@ -54,7 +53,7 @@ def history_of(writes: list[Write]) -> History:
 def verify_credits(history: History) -> int:
     """Check the supply and every task's settlements and overturned penalties; return the number of settlements."""
     verify_supply(history)
-    return sum(verify_settlements(history, task) for task in history.below(Task, "task"))
+    return sum(verify_settlements(history, task) for task in history.read_all(catalogue.TASKS.below()))
 
 
 class Telling:
@@ -126,7 +125,7 @@ class Telling:
     def verify(self, task: str = TASK) -> TaskProof:
         """Verify a task's records."""
         history = self.history()
-        return verify_task(history, history.get(Task, place.task_key(task)))
+        return verify_task(history, history.get(catalogue.TASK.key(task)))
 
     def _find(self, key: str) -> list[int]:
         return [index for index, write in enumerate(self.writes) if write.key == key]

@@ -9,6 +9,7 @@ from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import upload_blob
+from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.records import Model, Round
@@ -26,7 +27,7 @@ class Referee:
 
     async def wait_for_enrolments(self, count: int) -> None:
         async with self.hub.changed:
-            while len(await self.ledger.list_enrolments(self.task)) < count:
+            while len(await self.ledger.read_all(catalogue.ENROLMENTS.below(self.task))) < count:
                 await self.hub.changed.wait()
 
     async def wait_for_uploads(self, number: int, *organisations: str) -> None:
@@ -37,27 +38,27 @@ class Referee:
 
     async def wait_for_metrics(self, version: int, count: int) -> None:
         async with self.hub.changed:
-            while len(await self.ledger.list_metrics(self.task, version)) < count:
+            while len(await self.ledger.read_all(catalogue.REPORTS.below(self.task, version))) < count:
                 await self.hub.changed.wait()
 
     async def open(self, number: int) -> Round:
         await self.ledger.open_round(self.task, number)
-        return await self.ledger.read_round(self.task, number)
+        return await self.ledger.read(catalogue.ROUND.key(self.task, number))
 
     async def settle(self, number: int) -> Round:
         """Judge what is there, close, and publish unless the round failed."""
-        for update in await self.ledger.list_updates(self.task, number):
+        for update in await self.ledger.read_all(catalogue.UPDATES.below(self.task, number)):
             if update.state == "submitted":
                 await self.ledger.judge_update(self.task, number, update.organisation)
         await self.ledger.close_round(self.task, number)
-        round_ = await self.ledger.read_round(self.task, number)
+        round_ = await self.ledger.read(catalogue.ROUND.key(self.task, number))
         if round_.state == "closed":
             await self.publish(round_)
-        return await self.ledger.read_round(self.task, number)
+        return await self.ledger.read(catalogue.ROUND.key(self.task, number))
 
     async def publish(self, round_: Round, *, wrong_digest: str | None = None) -> Model:
         """Sum, attest and publish; a wrong digest stands for two members that lie."""
-        task = await self.ledger.read_task(self.task)
+        task = await self.ledger.read(catalogue.TASK.key(self.task))
         key = self.hub.world.opening_keys["coordinator"]
         total = await compute_round_sum(self.ledger, round_, task.spec, key, lambda _: None)
         blob, parts = split_blob(total)
@@ -69,7 +70,7 @@ class Referee:
         for member in ("coordinator", "regulator"):
             digest = wrong_digest or compute_digest(content)
             await self.hub.ledger(member).publish_model(self.task, round_.round, digest)
-        return await self.ledger.read_model(self.task, round_.base_version + 1)
+        return await self.ledger.read(catalogue.MODEL.key(self.task, round_.base_version + 1))
 
     async def run(self, rounds: int, *organisations: str) -> None:
         """Run whole rounds in which these organisations take part."""

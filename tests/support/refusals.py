@@ -2,8 +2,8 @@
 
 A code counts where it stands in a function, but for comparisons and texts. Calls are followed by name: functions and
 classes of the caller's module, its modules' functions, and methods of the classes that the caller's module knows.
-What a ``try`` catches does not get out, unless its handler raises it again. What is counted and cannot come about is
-listed with its reason where this is used.
+A record that is read must be there, or the code of its kind is raised. What a ``try`` catches does not get out, unless
+its handler raises it again. What is counted and cannot come about is listed with its reason where this is used.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.key import RecordType
 
 PACKAGES: Final = ("blockfl.contract", "blockfl.protocol")
 Function = Callable[..., Any]
@@ -73,6 +74,8 @@ class _Search:
         return found | self._visit(list(node.finalbody), function)
 
     def _visit_call(self, node: ast.Call, function: Function) -> set[Code]:
+        if record := _find_read_record(node, function):
+            return set() if record.absent else {record.missing}
         target = _resolve(node.func, function)
         if target is not None:
             return set().union(*(self.search(one) for one in _list_run(target)))
@@ -84,6 +87,18 @@ class _Search:
     def _visit_property(self, node: ast.Attribute, function: Function) -> set[Code]:
         found = [getattr(one, node.attr, None) for one in _list_classes(function)]
         return set().union(*(self.search(one.fget) for one in found if isinstance(one, property) and one.fget))
+
+
+def _find_read_record(node: ast.Call, function: Function) -> RecordType[..., Any] | None:
+    """Return the kind of record that must be there where ``state.read(KIND.key(...))`` is called, else None."""
+    if not (isinstance(node.func, ast.Attribute) and node.func.attr == "read" and node.args):
+        return None
+    key = node.args[0]
+    if not (isinstance(key, ast.Call) and isinstance(key.func, ast.Attribute) and key.func.attr == "key"):
+        raise ValueError(f"{function.__qualname__}: write state.read(KIND.key(...)), so that its code can be told")
+    record = _resolve(key.func.value, function)
+    assert isinstance(record, RecordType)
+    return record
 
 
 def _resolve(node: ast.AST, function: Function) -> Any:
@@ -128,7 +143,8 @@ def _list_classes(function: Function) -> list[type]:
 
 def _globals(function: Function) -> dict[str, Any]:
     names: dict[str, Any] = function.__globals__
-    return names
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return names | {name: cell.cell_contents for name, cell in cells}
 
 
 def _list_raised_again(handler: ast.ExceptHandler, function: Function, caught: set[Code]) -> set[Code]:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.fabric.identity.signing import Signer
 from blockfl.ledger.lineage import compute_model
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.combination import FEDAVG, Aggregation
@@ -327,4 +327,4 @@ class Scenario:
 
     def update_key(self, organisation: str, number: int = 1) -> str:
         """The key of an update's record."""
-        return place.update_key(self.task, number, organisation)
+        return catalogue.UPDATE.key(self.task, number, organisation)

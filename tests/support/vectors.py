@@ -15,7 +15,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import TypeAdapter
 
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol import seal as seal_rules
 from blockfl.protocol.aggregation import Sum, apply_sum, decode_randomness
 from blockfl.protocol.blob import split_blob
@@ -53,7 +53,8 @@ def derive_record(given: Document) -> Document:
 
 def derive_key(given: Document) -> Document:
     """What stands on the ledger → where."""
-    return {"key": getattr(place, given["what"])(*given["of"])}
+    make = getattr(catalogue, given["what"], None) or getattr(catalogue, given["what"].removesuffix("_key").upper()).key
+    return {"key": make(*given["of"])}
 
 
 def derive_commitment_sum(given: Document) -> Document:

@@ -13,6 +13,7 @@ import pytest
 
 from blockfl.aggregator.process import Aggregator, AggregatorSettings
 from blockfl.ledger.store import ModelStore
+from blockfl.protocol import catalogue
 from blockfl.protocol.records import Progress, Round, Vote
 from support.federation import INSTITUTIONS
 from support.scenario import Scenario, make_spec
@@ -69,7 +70,10 @@ class Committee:
 
     async def wait_for_votes(self, number: int, count: int) -> tuple[Vote, ...]:
         async with self.hub.changed:
-            while len(votes := await self.hub.ledger("university").list_votes("heart", number)) < count:
+            while (
+                len(votes := await self.hub.ledger("university").read_all(catalogue.VOTES.below("heart", number)))
+                < count
+            ):
                 await self.hub.changed.wait()
         return votes
 
@@ -239,7 +243,7 @@ async def test_what_is_wrong_with_one_task_does_not_stop_another(committee: Comm
 
     await asyncio.wait_for(is_opened(), WAIT_S)
     assert any("BFL503" in report for report in committee.reports)
-    assert await committee.hub.ledger("coordinator").list_votes("heart", 2) == ()
+    assert await committee.hub.ledger("coordinator").read_all(catalogue.VOTES.below("heart", 2)) == ()
 
 
 async def test_the_first_round_waits_for_everybody_only_for_a_while(tmp_path: Path) -> None:

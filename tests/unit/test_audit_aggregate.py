@@ -21,7 +21,7 @@ from blockfl.ledger.errors import LedgerError, RefusedError
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
@@ -33,7 +33,7 @@ from support.world import World
 from support.world_ledger import WorldHub
 
 Check = Literal["commitment", "recompute"]
-AGGREGATE, MODEL = place.aggregate_key(TASK, 1), place.model_key(TASK, 1)
+AGGREGATE, MODEL = catalogue.AGGREGATE.key(TASK, 1), catalogue.MODEL.key(TASK, 1)
 
 
 class Federation:
@@ -66,7 +66,7 @@ class Federation:
         """Put the bytes of a sum on every member's peer."""
         blob, chunks = split_blob(content)
         for digest, chunk in zip(blob.chunks, chunks, strict=True):
-            self.world.force(place.MODELS, place.model_chunk_key(TASK, digest), chunk)
+            self.world.force(catalogue.MODEL_COLLECTION, catalogue.model_chunk_key(TASK, digest), chunk)
         return blob
 
     async def forge(self, index: int = 0) -> None:
@@ -80,7 +80,7 @@ class Federation:
         )
         self.replace(Aggregate, AGGREGATE, sum=blob)
         self.replace(Model, MODEL, sum=blob, digest=compute_digest(content))
-        self.replace(Progress, place.progress_key(TASK), model_digest=compute_digest(content))
+        self.replace(Progress, catalogue.PROGRESS.key(TASK), model_digest=compute_digest(content))
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ async def test_a_forged_sum_is_found_whoever_attested_and_published_it(published
 
 async def test_an_institution_does_not_take_a_model_whose_sum_is_forged(published: Federation, tmp_path: Path) -> None:
     ledger, store = published.hub.ledger("beta"), ModelStore(tmp_path)
-    task = await ledger.read_task(TASK)
+    task = await ledger.read(catalogue.TASK.key(TASK))
     assert await obtain_model(ledger, store, task, 1)
     await published.forge()
     with refused(Code.SUM_MISMATCH):
@@ -132,9 +132,9 @@ def history_of(world: World) -> History:
 
 async def test_the_audit_of_a_whole_ledger_finds_it_too(published: Federation) -> None:
     ledger = published.hub.ledger("university")
-    task = await ledger.read_task(TASK)
+    task = await ledger.read(catalogue.TASK.key(TASK))
     digest = await verify_models(ledger, history_of(published.world), task)
-    assert digest == (await ledger.read_model(TASK, 1)).digest
+    assert digest == (await ledger.read(catalogue.MODEL.key(TASK, 1))).digest
     await published.forge()
     with pytest.raises(VerificationError, match="BFL501"):
         await verify_models(ledger, history_of(published.world), task)
@@ -144,22 +144,22 @@ async def test_models_of_a_task_that_recomputes_verify_without_commitments(tmp_p
     federation = Federation("recompute")
     await federation.publish()
     ledger = federation.hub.ledger("alpha")
-    task = await ledger.read_task(TASK)
+    task = await ledger.read(catalogue.TASK.key(TASK))
     content = await obtain_model(ledger, ModelStore(tmp_path), task, 1)
     assert await verify_models(ledger, history_of(federation.world), task) == compute_digest(content)
     assert "ReadCommitment" not in ledger.calls
 
 
 async def test_a_commitment_that_was_exchanged_is_found(published: Federation) -> None:
-    other = Commitment.decode(published.world.get(place.commitment_key(TASK, 1, "beta")) or b"")
-    published.replace(Commitment, place.commitment_key(TASK, 1, "alpha"), value=other.value)
+    other = Commitment.decode(published.world.get(catalogue.COMMITMENT.key(TASK, 1, "beta")) or b"")
+    published.replace(Commitment, catalogue.COMMITMENT.key(TASK, 1, "alpha"), value=other.value)
     with pytest.raises(VerificationError, match="BFL501 the commitment of alpha in round 1 of heart is not the one"):
         await check_aggregate(published.hub.ledger("gamma"), TASK, 1)
 
 
 async def test_a_header_that_its_institution_did_not_sign_is_found(published: Federation) -> None:
     """Commitment and header exchanged together: the signature still tells."""
-    key = place.header_key(TASK, 1, "alpha")
+    key = catalogue.HEADER.key(TASK, 1, "alpha")
     signed = SignedHeader.decode(published.world.get(key) or b"")
     header = signed.header.model_copy(update={"commitment_digest": "0" * 64})
     published.replace(SignedHeader, key, header=header)
@@ -168,7 +168,7 @@ async def test_a_header_that_its_institution_did_not_sign_is_found(published: Fe
 
 
 async def test_a_header_of_another_round_is_found(published: Federation) -> None:
-    key = place.header_key(TASK, 1, "alpha")
+    key = catalogue.HEADER.key(TASK, 1, "alpha")
     header = SignedHeader.decode(published.world.get(key) or b"").header
     published.replace(SignedHeader, key, header=header.model_copy(update={"base_digest": "0" * 64}))
     with pytest.raises(VerificationError, match="BFL403"):
@@ -221,7 +221,7 @@ async def test_a_round_without_a_sum_says_so() -> None:
     await federation.scenario.close()
     with pytest.raises(LedgerError, match="not attested yet"):
         await check_aggregate(ledger, TASK, 1)
-    federation.replace(Round, place.round_key(TASK, 1), state="failed")
+    federation.replace(Round, catalogue.ROUND.key(TASK, 1), state="failed")
     with pytest.raises(LedgerError, match="is failed"):
         await check_aggregate(ledger, TASK, 1)
 

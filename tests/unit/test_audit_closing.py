@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from blockfl.audit.errors import VerificationError
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.records import Round
 from support.recorded_world import Recorded, Telling, make_recorded_scenario, publish_recorded_round, tell
 from support.scenario import TASK
 
-FIRST, SECOND = place.round_key(TASK, 1), place.round_key(TASK, 2)
+FIRST, SECOND = catalogue.ROUND.key(TASK, 1), catalogue.ROUND.key(TASK, 2)
 
 
 @pytest.fixture

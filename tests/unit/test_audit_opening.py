@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 import pytest
 
 from blockfl.audit.errors import VerificationError
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import MAX_INTEGER, Record
 from blockfl.protocol.economics import Settlement, Standing
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Model, Progress, Round, Withdrawal
 from blockfl.protocol.round import open_round
-from blockfl.protocol.task import Task
 from support.federation import INSTITUTIONS
 from support.paid_task import PaidTask
 from support.recorded_world import (
@@ -31,13 +30,13 @@ from support.scenario import TASK
 
 R = TypeVar("R", bound=Record)
 Forgery = Callable[[Telling], None]
-FIRST, SECOND = place.round_key(TASK, 1), place.round_key(TASK, 2)
-PROGRESS, INITIAL = place.progress_key(TASK), place.model_key(TASK, 0)
-MEMBER = place.committee_key_key("regulator")
+FIRST, SECOND = catalogue.ROUND.key(TASK, 1), catalogue.ROUND.key(TASK, 2)
+PROGRESS, INITIAL = catalogue.PROGRESS.key(TASK), catalogue.MODEL.key(TASK, 0)
+MEMBER = catalogue.COMMITTEE_KEY.key("regulator")
 
 
 def enrolled(organisation: str) -> str:
-    return place.enrolment_key(TASK, organisation)
+    return catalogue.ENROLMENT.key(TASK, organisation)
 
 
 @pytest.fixture
@@ -68,14 +67,16 @@ def open_anew(key: str = FIRST, without: str = "", **inputs: Any) -> Forgery:
     def forge(told: Telling) -> None:
         first = Round.decode(told.read(key, 0))
         past = told.history().before(key)
-        consortium = past.get(Consortium, place.CONSORTIUM)
+        consortium = past.get(catalogue.CONSORTIUM.key())
         arguments: dict[str, Any] = {
-            "task": past.get(Task, place.task_key(TASK)),
-            "progress": past.get(Progress, PROGRESS),
-            "previous": past.find(Round, place.round_key(TASK, first.round - 1)),
+            "task": past.get(catalogue.TASK.key(TASK)),
+            "progress": past.get(PROGRESS),
+            "previous": past.find(catalogue.ROUND.key(TASK, first.round - 1)),
             "consortium": consortium,
-            "keys": past.below(CommitteeKey, "committee-key"),
-            "enrolments": [one for one in past.below(Enrolment, f"enrolment/{TASK}") if one.organisation != without],
+            "keys": past.read_all(catalogue.COMMITTEE_KEYS.below()),
+            "enrolments": [
+                one for one in past.read_all(catalogue.ENROLMENTS.below(TASK)) if one.organisation != without
+            ],
             "number": first.round,
             "now_ms": first.opened_at_ms,
         }
@@ -139,7 +140,7 @@ FORGERIES: dict[str, tuple[Forgery, str]] = {
     "a committee key that was not registered": (open_anew(keys=exchange_key), "committee (regulator)"),
     "a member of the committee left out": (open_anew(keys=leave_out_key), "committee (regulator)"),
     "another threshold": (
-        open_anew(consortium=change(Consortium, place.CONSORTIUM, threshold=3)),
+        open_anew(consortium=change(Consortium, catalogue.CONSORTIUM.key(), threshold=3)),
         "threshold 3 (expected 2)",
     ),
     "updates that were accepted beforehand": (set_fields(FIRST, accepted=("alpha", "beta")), "accepted (alpha, beta)"),
@@ -194,7 +195,7 @@ def withdraw(told: Telling) -> Withdrawal:
 
 
 def take_role(told: Telling) -> Consortium:
-    consortium = Consortium.decode(told[place.CONSORTIUM])
+    consortium = Consortium.decode(told[catalogue.CONSORTIUM.key()])
     members = tuple(
         one.model_copy(update={"roles": ()}) if one.organisation == "gamma" else one for one in consortium.members
     )
@@ -209,7 +210,7 @@ RECORDS: dict[str, tuple[Callable[[Telling], Record], str]] = {
     ),
     "another opening key": (change(CommitteeKey, MEMBER, public_key="ab" * 32), "committee (regulator)"),
     "another threshold": (
-        change(Consortium, place.CONSORTIUM, sequence=2, threshold=3),
+        change(Consortium, catalogue.CONSORTIUM.key(), sequence=2, threshold=3),
         "threshold 2 (expected 3)",
     ),
     "a role taken away": (take_role, "participants (gamma)"),
@@ -224,8 +225,8 @@ def find_key(record: Record) -> str:
         case CommitteeKey():
             return MEMBER
         case Withdrawal():
-            return place.withdrawal_key(record.organisation, record.certificate_digest)
-    return place.CONSORTIUM
+            return catalogue.WITHDRAWAL.key(record.organisation, record.certificate_digest)
+    return catalogue.CONSORTIUM.key()
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -301,7 +302,7 @@ def name_another_base(told: Telling) -> None:
 def open_third(told: Telling) -> None:
     """Open round 3 while round 2 is open."""
     second = Round.decode(told[SECOND])
-    told.append(place.round_key(TASK, 3), second.model_copy(update={"round": 3}).encode())
+    told.append(catalogue.ROUND.key(TASK, 3), second.model_copy(update={"round": 3}).encode())
 
 
 def skip_second(told: Telling) -> None:
@@ -309,7 +310,7 @@ def skip_second(told: Telling) -> None:
     second = Round.decode(told[SECOND])
     del told[SECOND]
     told.take_back(PROGRESS)
-    told.append(place.round_key(TASK, 3), second.model_copy(update={"round": 3}).encode())
+    told.append(catalogue.ROUND.key(TASK, 3), second.model_copy(update={"round": 3}).encode())
 
 
 def leave_two(told: Telling) -> None:
@@ -317,18 +318,18 @@ def leave_two(told: Telling) -> None:
 
 
 def leave_one_key(told: Telling) -> None:
-    del told[MEMBER], told[place.committee_key_key("university")]
+    del told[MEMBER], told[catalogue.COMMITTEE_KEY.key("university")]
 
 
 def create_later(told: Telling) -> None:
-    key = place.task_key(TASK)
+    key = catalogue.TASK.key(TASK)
     value = told[key]
     del told[key]
     told.append(key, value)
 
 
 def create_again(told: Telling) -> None:
-    told.append(place.task_key(TASK), told[place.task_key(TASK)])
+    told.append(catalogue.TASK.key(TASK), told[catalogue.TASK.key(TASK)])
 
 
 def state_progress(**fields: Any) -> Forgery:
@@ -409,7 +410,7 @@ async def open_paid(standing: dict[str, dict[str, int]] | None = None) -> tuple[
     await task.settle(1)
     for organisation, fields in (standing or {}).items():
         changed = task.standing(organisation).model_copy(update=fields)
-        task.world.force("", place.standing_key(TASK, organisation), changed.encode())
+        task.world.force("", catalogue.STANDING.key(TASK, organisation), changed.encode())
     await task.open(2)
     return task, tell(task)
 
@@ -438,7 +439,7 @@ async def test_a_suspension_that_ended_and_one_from_after_the_opening_keep_nobod
     task, told = await open_paid({"gamma": {"suspended_until": 1}})
     assert len((await task.round(2)).participants) == 4
     later = task.standing("gamma").model_copy(update=SUSPENDED)
-    told.insert(place.standing_key(TASK, "gamma"), later.encode(), SECOND, 1)
+    told.insert(catalogue.STANDING.key(TASK, "gamma"), later.encode(), SECOND, 1)
     assert told.verify().rounds == 2
 
 
@@ -453,14 +454,14 @@ async def test_suspended_institutions_take_part_where_no_round_would_open_withou
 
 async def test_an_institution_without_a_standing_takes_no_part() -> None:
     _, told = await open_paid()
-    del told[place.standing_key(TASK, "gamma")]
+    del told[catalogue.STANDING.key(TASK, "gamma")]
     with pytest.raises(VerificationError, match=r"round 1: what it opened with .*: participants \(gamma\)$"):
         told.verify()
 
 
 async def test_a_round_that_opened_before_the_one_before_was_settled_is_named() -> None:
     _, told = await open_paid()
-    key = place.settlement_key(TASK, 1)
+    key = catalogue.SETTLEMENT.key(TASK, 1)
     settlement = Settlement.decode(told[key])
     del told[key]
     told.append(key, settlement.encode())
@@ -489,5 +490,5 @@ def test_without_credits_neither_standings_nor_settlements_count(published: Tell
         earned=0,
         slashed=0,
     )
-    published.insert(place.standing_key(TASK, "gamma"), standing.encode(), FIRST, -1)
+    published.insert(catalogue.STANDING.key(TASK, "gamma"), standing.encode(), FIRST, -1)
     assert published.verify().rounds == 2

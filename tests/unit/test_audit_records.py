@@ -7,7 +7,7 @@ import pytest
 
 from blockfl.audit.errors import VerificationError
 from blockfl.fabric.transaction.rwset import hash_value
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.limits import RoundNorms
 from blockfl.protocol.records import (
     Aggregate,
@@ -67,7 +67,7 @@ async def test_rounds_with_every_kind_of_outcome_verify() -> None:
     await scenario.open(3)
     await scenario.submit("delta", 3)
     told = Telling(world)
-    rounds = [Round.decode(told[place.round_key(TASK, number)]) for number in (1, 2, 3)]
+    rounds = [Round.decode(told[catalogue.ROUND.key(TASK, number)]) for number in (1, 2, 3)]
     assert [(one.rejected, one.unjudged, one.absent) for one in rounds[:2]] == [
         (("gamma",), (), ()),
         ((), ("beta",), ("delta", "gamma")),
@@ -91,18 +91,18 @@ def edit(kind: Any, key: str, since: int = LAST, **changes: Any) -> Callable[[Te
 
 
 def copy_signature(told: Telling) -> None:
-    mine, other = (place.header_key(TASK, 1, name) for name in INSTITUTIONS[:2])
+    mine, other = (catalogue.HEADER.key(TASK, 1, name) for name in INSTITUTIONS[:2])
     signature = SignedHeader.decode(told[other]).signature
     edit(SignedHeader, mine, signature=signature)(told)
 
 
 def forget_header(told: Telling) -> None:
-    del told[place.header_key(TASK, 1, INSTITUTIONS[0])]
+    del told[catalogue.HEADER.key(TASK, 1, INSTITUTIONS[0])]
 
 
 def vote_as_institution(told: Telling) -> None:
     vote = Vote.decode(told[VOTE]).model_copy(update={"organisation": INSTITUTIONS[0]})
-    told[place.vote_key(TASK, 2, INSTITUTIONS[0])] = vote.encode()
+    told[catalogue.VOTE.key(TASK, 2, INSTITUTIONS[0])] = vote.encode()
 
 
 def refreeze(accepted: tuple[str, ...], **lists: tuple[str, ...]) -> Callable[[Telling], None]:
@@ -120,12 +120,12 @@ def refreeze(accepted: tuple[str, ...], **lists: tuple[str, ...]) -> Callable[[T
 
 def reject_two(told: Telling) -> None:
     for organisation in INSTITUTIONS[:2]:
-        edit(Update, place.update_key(TASK, 2, organisation), state="rejected", code="BFL416")(told)
+        edit(Update, catalogue.UPDATE.key(TASK, 2, organisation), state="rejected", code="BFL416")(told)
     refreeze(INSTITUTIONS[2:], rejected=INSTITUTIONS[:2])(told)
 
 
 def close_early(told: Telling) -> None:
-    edit(Update, place.update_key(TASK, 2, INSTITUTIONS[0]), state="submitted")(told)
+    edit(Update, catalogue.UPDATE.key(TASK, 2, INSTITUTIONS[0]), state="submitted")(told)
     refreeze(INSTITUTIONS[1:], unjudged=INSTITUTIONS[:1])(told)
 
 
@@ -139,7 +139,7 @@ def vote_alone(told: Telling) -> None:
 
 
 def forget_update(told: Telling) -> None:
-    del told[place.update_key(TASK, 2, INSTITUTIONS[0])]
+    del told[catalogue.UPDATE.key(TASK, 2, INSTITUTIONS[0])]
     refreeze(INSTITUTIONS[1:], absent=INSTITUTIONS[:1])(told)
 
 
@@ -148,15 +148,15 @@ def sign_other_terms(**terms: Any) -> Callable[[Telling], None]:
 
     def change(told: Telling) -> None:
         signed = sign_changed(told, INSTITUTIONS[0], **terms)
-        told[place.header_key(TASK, 2, INSTITUTIONS[0])] = signed.encode()
-        key = place.update_key(TASK, 2, INSTITUTIONS[0])
+        told[catalogue.HEADER.key(TASK, 2, INSTITUTIONS[0])] = signed.encode()
+        key = catalogue.UPDATE.key(TASK, 2, INSTITUTIONS[0])
         edit(Update, key, header_digest=signed.header.record_digest)(told)
 
     return change
 
 
 def sign_changed(told: Telling, organisation: str, **terms: Any) -> SignedHeader:
-    header = SignedHeader.decode(told[place.header_key(TASK, 2, organisation)]).header
+    header = SignedHeader.decode(told[catalogue.HEADER.key(TASK, 2, organisation)]).header
     return sign_header(header.model_copy(update=terms), World().signers[organisation].sign)
 
 
@@ -164,7 +164,7 @@ def accuse(second: Callable[[Telling], SignedHeader], **changes: Any) -> Callabl
     """Record an equivocation of alpha in round 2 with this second header."""
 
     def change(told: Telling) -> None:
-        first = SignedHeader.decode(told[place.header_key(TASK, 2, INSTITUTIONS[0])]).header
+        first = SignedHeader.decode(told[catalogue.HEADER.key(TASK, 2, INSTITUTIONS[0])]).header
         proof = Equivocation(
             task=TASK,
             round=2,
@@ -173,7 +173,7 @@ def accuse(second: Callable[[Telling], SignedHeader], **changes: Any) -> Callabl
             second=second(told),
             recorded_at_ms=5,
         ).model_copy(update=changes)
-        told[place.equivocation_key(TASK, 2, INSTITUTIONS[0])] = proof.encode()
+        told[catalogue.EQUIVOCATION.key(TASK, 2, INSTITUTIONS[0])] = proof.encode()
 
     return change
 
@@ -186,9 +186,9 @@ def forge_second(told: Telling) -> SignedHeader:
     return sign_second(told).model_copy(update={"signature": sign_changed(told, INSTITUTIONS[0]).signature})
 
 
-VOTE = place.vote_key(TASK, 2, "regulator")
-UPDATE = place.update_key(TASK, 1, INSTITUTIONS[0])
-ROUND, MODEL, AGGREGATE = place.round_key(TASK, 2), place.model_key(TASK, 2), place.aggregate_key(TASK, 2)
+VOTE = catalogue.VOTE.key(TASK, 2, "regulator")
+UPDATE = catalogue.UPDATE.key(TASK, 1, INSTITUTIONS[0])
+ROUND, MODEL, AGGREGATE = catalogue.ROUND.key(TASK, 2), catalogue.MODEL.key(TASK, 2), catalogue.AGGREGATE.key(TASK, 2)
 FAULTS: dict[str, tuple[Callable[[Telling], None], str]] = {
     "a verdict on another header": (edit(Update, UPDATE, header_digest="0" * 64), "another header"),
     "somebody else's signature": (copy_signature, "BFL407"),
@@ -268,7 +268,10 @@ FAULTS: dict[str, tuple[Callable[[Telling], None], str]] = {
         accuse(lambda told: sign_changed(told, INSTITUTIONS[0], round=1)),
         "equivocation of alpha: BFL402",
     ),
-    "another initial model": (edit(Model, place.model_key(TASK, 0), digest="0" * 64), "not the task's initial model"),
+    "another initial model": (
+        edit(Model, catalogue.MODEL.key(TASK, 0), digest="0" * 64),
+        "not the task's initial model",
+    ),
 }
 
 
@@ -288,14 +291,14 @@ def test_a_vote_that_was_changed_is_named(told: Telling) -> None:
 
 def test_a_vote_for_another_model_is_told(told: Telling) -> None:
     vote = Vote.decode(told[VOTE]).model_copy(update={"organisation": "university", "digest": "f" * 64})
-    told[place.vote_key(TASK, 2, "university")] = vote.encode()
+    told[catalogue.VOTE.key(TASK, 2, "university")] = vote.encode()
     assert told.verify().outvoted == ("university in round 2",)
 
 
 @pytest.mark.parametrize(("shift", "counts"), [(0, True), (1, False)])
 def test_only_votes_that_came_before_the_version_count(told: Telling, shift: int, counts: bool) -> None:
     vote = Vote.decode(told[VOTE]).model_copy(update={"organisation": "university", "voted_at_ms": 0})
-    told.insert(place.vote_key(TASK, 2, "university"), vote.encode(), MODEL, shift)
+    told.insert(catalogue.VOTE.key(TASK, 2, "university"), vote.encode(), MODEL, shift)
     if not counts:
         assert told.verify().versions == 3
         return
@@ -306,14 +309,16 @@ def test_only_votes_that_came_before_the_version_count(told: Telling, shift: int
 def test_a_round_that_was_given_up_is_told(told: Telling) -> None:
     for key in [*told.list_keys(f"vote/{TASK}/000002/"), MODEL]:
         del told[key]
-    told.take_back(place.progress_key(TASK))
+    told.take_back(catalogue.PROGRESS.key(TASK))
     edit(Round, ROUND, state="failed", failure="abandoned")(told)
     proof = told.verify()
     assert (proof.abandoned, proof.versions) == ((2,), 2)
 
 
 def test_a_chunk_that_was_exchanged_is_named(told: Telling) -> None:
-    told.private[place.SEALED, place.sealed_chunk_key(TASK, 1, INSTITUTIONS[0], 0)] = hash_value(b"another")
+    told.private[catalogue.SEALED_COLLECTION, catalogue.sealed_chunk_key(TASK, 1, INSTITUTIONS[0], 0)] = hash_value(
+        b"another"
+    )
     with pytest.raises(VerificationError, match="chunk 0 on the ledger is not the one that was signed"):
         told.verify()
 
@@ -322,7 +327,7 @@ def test_sealed_chunks_that_have_been_purged_are_no_fault(
     told: Telling,
 ) -> None:
     before = len(told.private)
-    told.private = {at: value for at, value in told.private.items() if at[0] != place.SEALED}
+    told.private = {at: value for at, value in told.private.items() if at[0] != catalogue.SEALED_COLLECTION}
     assert len(told.private) < before
     assert told.verify().accepted == 8
 
@@ -330,7 +335,7 @@ def test_sealed_chunks_that_have_been_purged_are_no_fault(
 def test_a_sum_that_is_not_on_the_ledger_is_named(told: Telling) -> None:
     total = Model.decode(told[MODEL]).sum
     assert total is not None
-    del told.private[place.MODELS, place.model_chunk_key(TASK, total.chunks[0])]
+    del told.private[catalogue.MODEL_COLLECTION, catalogue.model_chunk_key(TASK, total.chunks[0])]
     with pytest.raises(VerificationError, match="is not on the ledger"):
         told.verify()
 
@@ -370,7 +375,7 @@ def test_rounds_whose_bound_adapts_verify(strict: Telling) -> None:
 def test_norm_rules_other_than_those_that_follow_are_named(
     strict: Telling, number: int, since: int, changes: dict[str, Any]
 ) -> None:
-    key = place.round_key(TASK, number)
+    key = catalogue.ROUND.key(TASK, number)
     for index in range(since, strict.count(key)):
         round_ = Round.decode(strict.read(key, index))
         assert isinstance(round_.norms, RoundNorms)
@@ -386,7 +391,7 @@ def test_norm_rules_other_than_those_that_follow_are_named(
 
 @pytest.mark.parametrize("since", [OPENED, CLOSED])
 def test_a_round_that_forgot_its_norm_rules_is_named(strict: Telling, since: int) -> None:
-    edit(Round, place.round_key(TASK, 1), since, norms=None)(strict)
+    edit(Round, catalogue.ROUND.key(TASK, 1), since, norms=None)(strict)
     with pytest.raises(VerificationError, match=r"round 1: what it .* with does not follow .*: norms$"):
         strict.verify()
 
@@ -398,10 +403,10 @@ def test_a_round_that_forgot_its_norm_rules_is_named(strict: Telling, since: int
 def test_an_update_signed_with_a_certificate_withdrawn_before_is_named_and_one_after_stands(
     told: Telling, shift: int
 ) -> None:
-    submitted = place.header_key(TASK, 2, INSTITUTIONS[0])
+    submitted = catalogue.HEADER.key(TASK, 2, INSTITUTIONS[0])
     digest = SignedHeader.decode(told[submitted]).header.certificate_digest
     record = Withdrawal(organisation=INSTITUTIONS[0], certificate_digest=digest, withdrawn_at_ms=5)
-    told.insert(place.withdrawal_key(INSTITUTIONS[0], digest), record.encode(), submitted, shift)
+    told.insert(catalogue.WITHDRAWAL.key(INSTITUTIONS[0], digest), record.encode(), submitted, shift)
     if shift > 0:
         assert told.verify().accepted == 8
         return

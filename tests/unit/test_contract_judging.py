@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code
 from blockfl.protocol.payload import SEED_BYTES
-from blockfl.protocol.place import sealed_chunk_key
 from blockfl.protocol.records import Commitment, Header, Notice, Update
 from blockfl.protocol.seal import encode_public_key, seal
 from blockfl.protocol.submission import compose_header, compose_place
@@ -167,7 +167,7 @@ class TestJudgeUpdate:
 
     async def test_a_peer_without_the_bytes_refuses_and_the_others_judge(self) -> None:
         _, world = await uploaded()
-        world.lose("university", "sealed", sealed_chunk_key("heart", 1, "alpha", 0))
+        world.lose("university", "sealed", catalogue.sealed_chunk_key("heart", 1, "alpha", 0))
         with refused(Code.CHUNK_UNAVAILABLE):
             await world.simulate("university", "regulator", "JudgeUpdate", "heart", "1", "alpha")
         await world.submit("regulator", "JudgeUpdate", "heart", "1", "alpha", endorsers=["coordinator", "regulator"])
@@ -175,7 +175,7 @@ class TestJudgeUpdate:
     async def test_other_bytes_in_a_chunks_place_count_as_missing_and_may_be_replaced(self) -> None:
         scenario, world = await opened()
         await scenario.submit("alpha")
-        world.force("sealed", sealed_chunk_key("heart", 1, "alpha", 0), b"something else")
+        world.force("sealed", catalogue.sealed_chunk_key("heart", 1, "alpha", 0), b"something else")
         assert await world.evaluate("alpha", "ReadUpload", "heart", "1", "alpha") == b"[0]"
         with refused(Code.UPLOAD_INCOMPLETE):
             await world.submit("regulator", "JudgeUpdate", "heart", "1", "alpha")

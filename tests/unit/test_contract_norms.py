@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from blockfl.protocol import catalogue
 from blockfl.protocol.aggregation import encode_sum
 from blockfl.protocol.codes import Code
 from blockfl.protocol.combination import Median
 from blockfl.protocol.limits import NormRules, TensorBound
-from blockfl.protocol.place import model_chunk_key
 from blockfl.protocol.records import Round
 from blockfl.protocol.terms import compute_bounds, compute_typical, freeze_norms
 from support.contract import refused
@@ -151,7 +151,7 @@ async def test_a_member_whose_peer_lacks_the_last_sum_refuses_and_the_others_jud
     await task.open(2)
     await task.submit("alpha", 2, await task.honest("alpha", 2))
     await task.upload("alpha", 2)
-    world.lose("university", "models", model_chunk_key("heart", published.sum.chunks[0]))
+    world.lose("university", "models", catalogue.model_chunk_key("heart", published.sum.chunks[0]))
     with refused(Code.CHUNK_UNAVAILABLE):
         await world.simulate("university", "regulator", "JudgeUpdate", "heart", "2", "alpha")
     await world.submit("regulator", "JudgeUpdate", "heart", "2", "alpha", endorsers=["coordinator", "regulator"])

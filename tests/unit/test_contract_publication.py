@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.place import commitment_key, model_chunk_key, sealed_chunk_key, update_key
 from blockfl.protocol.records import Aggregate, Blob, Commitment, Metrics, Round, Vote
 from support.contract import make_scenario, not_endorsed, refused, upload_chunk
 from support.scenario import Scenario, make_spec
@@ -71,21 +71,21 @@ class TestAttestAggregate:
     async def test_refuses_a_sum_whose_place_holds_other_bytes(self) -> None:
         scenario, world = await closed()
         blob, _ = split_blob(await scenario.total())
-        world.force("models", model_chunk_key("heart", blob.chunks[0]), b"something else")
+        world.force("models", catalogue.model_chunk_key("heart", blob.chunks[0]), b"something else")
         with refused(Code.MODEL_MISSING):
             await attest(world, blob)
 
     async def test_refuses_when_an_accepted_update_has_been_purged_and_must_be_opened_again(self) -> None:
         scenario, world = await closed("recompute")
         blob = await uploaded_sum(scenario)
-        world.expire("sealed", sealed_chunk_key("heart", 1, "beta", 0))
+        world.expire("sealed", catalogue.sealed_chunk_key("heart", 1, "beta", 0))
         with refused(Code.CHUNK_UNAVAILABLE):
             await attest(world, blob)
 
     async def test_with_commitments_nothing_is_opened_and_no_key_is_needed(self) -> None:
         scenario, world = await closed()
         blob = await uploaded_sum(scenario)
-        world.expire("sealed", sealed_chunk_key("heart", 1, "beta", 0))
+        world.expire("sealed", catalogue.sealed_chunk_key("heart", 1, "beta", 0))
         world.configure("university", world.consortium, X25519PrivateKey.from_private_bytes(b"9" * 32))
         done = await attest(world, blob, endorsers=["regulator", "university"])
         assert {collection for collection, _ in done.simulation.private_reads} == {"models"}
@@ -119,8 +119,8 @@ class TestAttestAggregate:
         """As organisations in sufficient number could: the signed header still tells."""
         scenario, world = await closed()
         blob = await uploaded_sum(scenario)
-        key = commitment_key("heart", 1, "beta")
-        other = Commitment.decode(world.get(commitment_key("heart", 1, "alpha")) or b"")
+        key = catalogue.COMMITMENT.key("heart", 1, "beta")
+        other = Commitment.decode(world.get(catalogue.COMMITMENT.key("heart", 1, "alpha")) or b"")
         world.force("", key, other.model_copy(update={"organisation": "beta"}).encode())
         with refused(Code.SUM_MISMATCH, "the commitment of beta in round 1 of heart is not the one that it signed"):
             await attest(world, blob)
@@ -128,7 +128,7 @@ class TestAttestAggregate:
     async def test_a_peer_without_the_sum_s_bytes_refuses_and_the_others_go_on(self) -> None:
         scenario, world = await closed()
         blob = await uploaded_sum(scenario)
-        world.lose("university", "models", model_chunk_key("heart", blob.chunks[0]))
+        world.lose("university", "models", catalogue.model_chunk_key("heart", blob.chunks[0]))
         with refused(Code.CHUNK_UNAVAILABLE):
             await world.simulate("university", "regulator", "AttestAggregate", "heart", "1", blob.encode())
         await attest(world, blob, endorsers=["coordinator", "regulator"])
@@ -170,7 +170,7 @@ class TestAttestAggregate:
     async def test_members_without_key_or_bytes_refuse_to_open_again(self) -> None:
         scenario, world = await closed("recompute")
         blob = await uploaded_sum(scenario)
-        world.lose("university", "sealed", sealed_chunk_key("heart", 1, "beta", 0))
+        world.lose("university", "sealed", catalogue.sealed_chunk_key("heart", 1, "beta", 0))
         with refused(Code.CHUNK_UNAVAILABLE, "beta"):
             await world.simulate("university", "regulator", "AttestAggregate", "heart", "1", blob.encode())
         with refused(Code.OPENING_KEY):
@@ -313,7 +313,7 @@ class TestPublishModel:
         await vote(world, "regulator")
         total = (await scenario.aggregate()).sum
         assert total is not None
-        world.lose("alpha", "models", model_chunk_key("heart", total.chunks[0]))
+        world.lose("alpha", "models", catalogue.model_chunk_key("heart", total.chunks[0]))
         with refused(Code.CHUNK_UNAVAILABLE):
             await world.simulate("alpha", "university", "PublishModel", "heart", "1", DIGEST)
 
@@ -493,7 +493,7 @@ async def test_a_member_attests_nothing_of_an_update_that_does_not_open_though_t
     await world.submit("gamma", "SubmitUpdate", broken.encode())
     await upload_chunk(world, "gamma", 1, 0, chunks[0])
     update = await scenario.update("gamma")
-    world.force("", update_key("heart", 1, "gamma"), update.model_copy(update={"state": "accepted"}).encode())
+    world.force("", catalogue.UPDATE.key("heart", 1, "gamma"), update.model_copy(update={"state": "accepted"}).encode())
     assert (await scenario.close()).accepted == ("alpha", "beta", "delta", "gamma")
     blob = await scenario.upload_model("coordinator", bytes(4 * scenario.spec.manifest.dimension))
     with refused(Code.KEY_COMMITMENT):

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from blockfl.protocol import economics, records
+from blockfl.protocol import catalogue, economics, records
 from blockfl.protocol.codes import Code
-from blockfl.protocol.place import model_chunk_key, sealed_chunk_key
 from blockfl.protocol.task import Task
 from support.contract import make_scenario, refused
 from support.scenario import Scenario
@@ -133,7 +132,7 @@ async def test_a_sealed_chunk_that_is_not_there_has_a_code(finished: tuple[Scena
         await world.evaluate("regulator", "ReadChunk", "heart", "1", "gamma", "0")
     with refused(Code.CHUNK_UNAVAILABLE):
         await world.evaluate("regulator", "ReadChunk", "heart", "1", "alpha", "0", peer="alpha")
-    world.lose("regulator", "sealed", sealed_chunk_key("heart", 1, "alpha", 0))
+    world.lose("regulator", "sealed", catalogue.sealed_chunk_key("heart", 1, "alpha", 0))
     with refused(Code.CHUNK_UNAVAILABLE):
         await world.evaluate("regulator", "ReadChunk", "heart", "1", "alpha", "0")
 
@@ -144,7 +143,7 @@ async def test_models_are_for_members_only(finished: tuple[Scenario, World]) -> 
     world.add_organisation("outsider", 50)
     with refused(Code.NOT_MEMBER):
         await world.evaluate("outsider", "ReadModelChunk", "heart", digest, peer="alpha")
-    world.lose("alpha", "models", model_chunk_key("heart", digest))
+    world.lose("alpha", "models", catalogue.model_chunk_key("heart", digest))
     with refused(Code.CHUNK_UNAVAILABLE):
         await world.evaluate("alpha", "ReadModelChunk", "heart", digest)
 

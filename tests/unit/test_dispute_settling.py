@@ -115,7 +115,7 @@ async def test_a_false_claim_is_refuted_from_the_outbox_or_with_an_opening_key_a
 async def test_without_a_claim_no_key_leaves(stage: Stage) -> None:
     await stage.begin()
     for settle in (stage.settle_as_alpha, lambda: stage.settle_as("regulator")):
-        with pytest.raises(LedgerError, match="university made no claim about the update of alpha"):
+        with pytest.raises(LedgerError, match="no claim of university about the update of alpha"):
             await settle()
 
 

@@ -21,12 +21,12 @@ from typer.main import get_command
 
 from blockfl.cli.main import app
 from blockfl.contract.authority import compute_creator_digest
+from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code
 from blockfl.protocol.combination import RULES
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.optimiser import OPTIMISERS
-from blockfl.protocol.place import settlement_key, withdrawal_key
 from blockfl.protocol.rules import JUDGING
 from blockfl.protocol.seal import encode_public_key
 from support.contract import make_registered_world
@@ -55,7 +55,12 @@ from support.world import Refused, Transaction, World
 PAGES = list_pages()
 README = ROOT / "README.md"
 TRANSACTIONS = read_table(PROTOCOL.read_text(), "Transactions")
-READS = read_table(PROTOCOL.read_text(), "Reads")
+RECORDS = read_table(PROTOCOL.read_text(), "Records")
+READS = [
+    *((reads, refusals) for reads, _, refusals in read_table(PROTOCOL.read_text(), "Reads")),
+    *((reads, refusals) for _, _, _, reads, refusals in RECORDS if reads),
+]
+"""Which reads may refuse with which codes."""
 
 
 def name(path: Path) -> str:
@@ -136,7 +141,7 @@ class Watched(World):
                 *simulation.reads,
                 *simulation.private_reads,
                 *(("", start) for start, _, _ in simulation.ranges),
-            } - {("", withdrawal_key(creator, compute_creator_digest(self.signers[creator].identity)))}
+            } - {("", catalogue.WITHDRAWAL.key(creator, compute_creator_digest(self.signers[creator].identity)))}
             seen.reads |= {kind_of(*place) for place in touched}
             seen.writes |= {kind_of(*place) for place in simulation.writes}
             seen.needs |= {self.need(*place) for place in simulation.writes}
@@ -261,7 +266,7 @@ async def test_the_contract_has_the_documented_transactions_and_reads_and_no_oth
 
 
 def test_every_kind_of_record_is_described_with_the_policy_that_it_has(observed: Mapping[str, Observed]) -> None:
-    described = {list_quoted(key)[0].partition("/")[0]: needs for key, _, needs in read_table(page(), "Records")}
+    described = {list_quoted(key)[0].partition("/")[0]: needs for key, _, needs, *_ in RECORDS}
     written: set[str] = set().union(*(seen.writes for seen in observed.values()))
     assert set(described) == written - {"sealed", "models"}
     for kind in ("update", "commitment", "aggregate", "score"):
@@ -327,7 +332,7 @@ def test_a_transaction_refuses_with_what_its_row_says(row: list[str]) -> None:
 
 
 @pytest.mark.parametrize("row", READS, ids=lambda row: row[0])
-def test_reads_refuse_with_what_their_row_says(row: list[str]) -> None:
+def test_reads_refuse_with_what_their_row_says(row: tuple[str, str]) -> None:
     assert find_refusals(called(f"`{one}`")[0] for one in list_quoted(row[0])) == list_codes(row[-1])
 
 
@@ -388,7 +393,7 @@ async def ask_as_everybody() -> Mapping[str, Mapping[str, str]]:
     await world.submit("coordinator", "AttestAggregate", "lungs", "1", blob.encode(), endorsers=sealers)
     settlement = make_credit_examples()["settlement"].model_copy(update={"task": "lungs"})
     assert [one.organisation for one in settlement.outcomes if one.penalty] == ["alpha"]  # type: ignore[attr-defined]
-    world.force("", settlement_key("lungs", 1), settlement.encode())
+    world.force("", catalogue.SETTLEMENT.key("lungs", 1), settlement.encode())
     world.now_ms = settlement.settled_at_ms  # type: ignore[attr-defined]
     world.add_organisation("omega", 50)
     calls: dict[str, tuple[str | bytes, ...]] = {

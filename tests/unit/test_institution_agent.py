@@ -26,12 +26,12 @@ from blockfl.institution.training import Progress
 from blockfl.institution.vector import Vector
 from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.store import ModelStore
+from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import decode_model, manifest_of
 from blockfl.protocol.payload import Values
-from blockfl.protocol.place import commitment_key
 from blockfl.protocol.records import Commitment, Round
 from support.federation import make_certificate
 from support.referee import Referee
@@ -130,13 +130,13 @@ async def run_all(stage: Stage, rounds: int = 2) -> None:
 async def test_four_institutions_train_two_rounds_and_arrive_at_the_published_models(stage: Stage) -> None:
     await run_all(stage)
 
-    published = await stage.referee.ledger.read_model("heart", 2)
+    published = await stage.referee.ledger.read(catalogue.MODEL.key("heart", 2))
     assert published.accepted == ORGANISATIONS
     for site in stage.sites.values():
         content = site.store.fetch(published.digest)
         assert content is not None
         assert compute_digest(content) == published.digest
-    reports = await stage.referee.ledger.list_metrics("heart", 2)
+    reports = await stage.referee.ledger.read_all(catalogue.REPORTS.below("heart", 2))
     assert {one.organisation: one.model_digest for one in reports} == dict.fromkeys(ORGANISATIONS, published.digest)
     assert all(site.training.trained == 2 for site in stage.sites.values())
     assert all(site.steps[-1].stage == "done" for site in stage.sites.values())
@@ -153,14 +153,14 @@ async def test_after_a_round_that_was_given_up_the_institutions_take_part_in_the
         for organisation in ORGANISATIONS:
             await ledger.judge_update("heart", 1, organisation)
         await ledger.close_round("heart", 1)
-        stage.hub.world.now_ms = (await ledger.read_round("heart", 1)).publish_deadline_ms + 1
+        stage.hub.world.now_ms = (await ledger.read(catalogue.ROUND.key("heart", 1))).publish_deadline_ms + 1
         await ledger.abandon_round("heart", 1)
         second = await stage.referee.open(2)
         await stage.referee.wait_for_uploads(2, *ORGANISATIONS)
         await stage.referee.settle(2)
         await stage.referee.wait_for_metrics(1, len(ORGANISATIONS))
     assert second.base_digest == first.base_digest
-    assert [model.round for model in await ledger.list_models("heart")] == [0, 2]
+    assert [model.round for model in await ledger.read_all(catalogue.MODELS.below("heart"))] == [0, 2]
 
 
 async def test_the_model_moves_towards_the_weighted_mean_of_what_the_institutions_learnt(stage: Stage) -> None:
@@ -186,7 +186,7 @@ async def test_an_agent_that_starts_when_the_task_is_complete_only_fetches_the_m
 
     await late.agent().run()
 
-    published = await stage.referee.ledger.read_model("heart", 2)
+    published = await stage.referee.ledger.read(catalogue.MODEL.key("heart", 2))
     assert late.store.fetch(published.digest) is not None
     assert late.training.trained == 2
 
@@ -237,8 +237,8 @@ async def test_killed_at_any_call_and_started_again_it_completes_the_same_round(
     assert killed or number >= len(ledger.calls), "the agent must not swallow its own death"
     round_ = await stage.scenario.round(1)
     assert round_.accepted == ORGANISATIONS
-    assert await stage.referee.ledger.list_equivocations("heart", 1) == ()
-    published = await stage.referee.ledger.read_model("heart", 1)
+    assert await stage.referee.ledger.read_all(catalogue.EQUIVOCATIONS.below("heart", 1)) == ()
+    published = await stage.referee.ledger.read(catalogue.MODEL.key("heart", 1))
     assert site.store.fetch(published.digest) is not None
 
 
@@ -272,7 +272,7 @@ async def test_a_restart_sends_the_same_bytes_and_does_not_train_again(stage: St
         await stage.referee.wait_for_uploads(1, "alpha")
 
     assert site.training.trained == 1
-    assert await stage.referee.ledger.read_header("heart", 1, "alpha") == kept.signed
+    assert await stage.referee.ledger.read(catalogue.HEADER.key("heart", 1, "alpha")) == kept.signed
 
 
 async def test_an_update_that_was_begun_and_lost_is_a_skipped_round(stage: Stage) -> None:
@@ -288,7 +288,7 @@ async def test_an_update_that_was_begun_and_lost_is_a_skipped_round(stage: Stage
     assert "begun and lost" in site.said("skip")[0]
     assert site.training.trained == 0
     with pytest.raises(RefusedError):
-        await stage.referee.ledger.read_header("heart", 1, "alpha")
+        await stage.referee.ledger.read(catalogue.HEADER.key("heart", 1, "alpha"))
 
 
 async def test_with_its_directory_lost_it_signs_no_second_update(stage: Stage) -> None:
@@ -296,7 +296,7 @@ async def test_with_its_directory_lost_it_signs_no_second_update(stage: Stage) -
     await open_first_round(stage)
     async with stage.running("alpha"):
         await stage.referee.wait_for_uploads(1, "alpha")
-    signed = await stage.referee.ledger.read_header("heart", 1, "alpha")
+    signed = await stage.referee.ledger.read(catalogue.HEADER.key("heart", 1, "alpha"))
     site.directory = site.directory.with_name("restored")
 
     async with stage.running("alpha"):
@@ -305,8 +305,8 @@ async def test_with_its_directory_lost_it_signs_no_second_update(stage: Stage) -
 
     assert "not in this outbox" in site.said("skip")[0]
     assert site.training.trained == 1
-    assert await stage.referee.ledger.read_header("heart", 1, "alpha") == signed
-    assert await stage.referee.ledger.list_equivocations("heart", 1) == ()
+    assert await stage.referee.ledger.read(catalogue.HEADER.key("heart", 1, "alpha")) == signed
+    assert await stage.referee.ledger.read_all(catalogue.EQUIVOCATIONS.below("heart", 1)) == ()
 
 
 async def test_another_agent_of_the_same_identity_stops_it_before_it_equivocates(stage: Stage) -> None:
@@ -322,7 +322,7 @@ async def test_another_agent_of_the_same_identity_stops_it_before_it_equivocates
     with pytest.raises(SettingsError, match="only one agent may use an identity"):
         await other.agent().run()
 
-    assert await stage.referee.ledger.list_equivocations("heart", 1) == ()
+    assert await stage.referee.ledger.read_all(catalogue.EQUIVOCATIONS.below("heart", 1)) == ()
 
 
 async def test_a_damaged_chunk_on_the_disk_is_never_sent(stage: Stage) -> None:
@@ -392,7 +392,7 @@ async def test_a_model_with_other_tensors_is_refused_before_enrolling(stage: Sta
     with pytest.raises(ProtocolError, match=r"BFL306 .*tensor 1 is expected to be kernel \(8,\), got kernel \(2, 4\)"):
         await site.agent().run()
 
-    assert await stage.referee.ledger.list_enrolments("heart") == ()
+    assert await stage.referee.ledger.read_all(catalogue.ENROLMENTS.below("heart")) == ()
 
 
 async def test_training_that_gives_nan_skips_the_round_and_takes_part_in_the_next(stage: Stage) -> None:
@@ -585,7 +585,7 @@ async def test_a_full_disk_keeps_the_update_in_memory_until_there_is_room(
     assert refusals == {"begin": 0, "keep": 0}
     assert len([text for text in stage.sites["alpha"].said("retry") if "No space left" in text]) == 5
     assert (await stage.scenario.round(1)).accepted == ORGANISATIONS
-    assert await stage.referee.ledger.list_equivocations("heart", 1) == ()
+    assert await stage.referee.ledger.read_all(catalogue.EQUIVOCATIONS.below("heart", 1)) == ()
     assert stage.sites["alpha"].training.trained == 2
 
 
@@ -692,7 +692,9 @@ async def test_another_certificate_is_enrolled_when_no_round_is_open(stage: Stag
         await stage.referee.settle(1)
         enrolled = rotated.identity.certificate_pem.decode()
         async with stage.hub.changed:
-            while enrolled not in {one.certificate for one in await stage.referee.ledger.list_enrolments("heart")}:
+            while enrolled not in {
+                one.certificate for one in await stage.referee.ledger.read_all(catalogue.ENROLMENTS.below("heart"))
+            }:
                 await stage.hub.changed.wait()
         await stage.referee.open(2)
         await stage.referee.wait_for_uploads(2, *ORGANISATIONS)
@@ -748,14 +750,14 @@ async def test_a_sum_that_is_not_that_of_the_accepted_updates_stops_the_agent(st
     async with stage.running(*ORGANISATIONS):
         await stage.referee.wait_for_uploads(1, *ORGANISATIONS)
     await stage.referee.settle(1)
-    world, key = stage.referee.hub.world, commitment_key("heart", 1, "beta")
-    other = Commitment.decode(world.get(commitment_key("heart", 1, "delta")) or b"")
+    world, key = stage.referee.hub.world, catalogue.COMMITMENT.key("heart", 1, "beta")
+    other = Commitment.decode(world.get(catalogue.COMMITMENT.key("heart", 1, "delta")) or b"")
     world.force("", key, other.model_copy(update={"organisation": "beta"}).encode())
 
     with pytest.raises(DivergenceError, match="BFL501 the commitment of beta in round 1 of heart is not the one"):
         await stage.sites["alpha"].agent().run()
 
-    assert await stage.referee.ledger.list_metrics("heart", 1) == ()
+    assert await stage.referee.ledger.read_all(catalogue.REPORTS.below("heart", 1)) == ()
 
 
 async def test_a_published_model_that_does_not_follow_from_its_sum_stops_the_agent_and_is_put_on_record(
@@ -770,13 +772,13 @@ async def test_a_published_model_that_does_not_follow_from_its_sum_stops_the_age
     for one in ORGANISATIONS:
         await stage.referee.ledger.judge_update("heart", 1, one)
     await stage.referee.ledger.close_round("heart", 1)
-    closed = await stage.referee.ledger.read_round("heart", 1)
+    closed = await stage.referee.ledger.read(catalogue.ROUND.key("heart", 1))
     await stage.referee.publish(closed, wrong_digest="ab" * 32)
 
     with pytest.raises(DivergenceError, match=f"BFL503 .*published as {'ab' * 32}"):
         await agent
 
-    (report,) = await stage.referee.ledger.list_metrics("heart", 1)
+    (report,) = await stage.referee.ledger.read_all(catalogue.REPORTS.below("heart", 1))
     own = stage.referee.store.fetch(report.model_digest)
     assert own is not None, "the digest on record must be the one that the sum gives"
     assert report.model_digest != "ab" * 32

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.combination import MAX_COMPARED_UPDATES, MAX_COMPARED_VALUES, MAX_PRODUCTS
@@ -452,32 +452,19 @@ def test_optional_parts_are_written_as_null() -> None:
 
 
 def test_keys_ascend_with_their_numbers() -> None:
-    keys = [place.round_key("heart", number) for number in (1, 2, 9, 10, 99_999, 100_000)]
+    keys = [catalogue.ROUND.key("heart", number) for number in (1, 2, 9, 10, 99_999, 100_000)]
     assert keys == sorted(keys)
-    start, end = place.children("round/heart")
-    assert all(start <= key < end for key in keys)
-    assert not start <= place.round_key("heart-two", 1) < end
-    assert not start <= place.round_key("hear", 1) < end
+    rounds = catalogue.ROUNDS.below("heart")
+    assert all(rounds.start <= key < rounds.end for key in keys)
+    assert not rounds.start <= catalogue.ROUND.key("heart-two", 1) < rounds.end
+    assert not rounds.start <= catalogue.ROUND.key("hear", 1) < rounds.end
 
 
 def test_no_two_kinds_of_record_share_a_key() -> None:
-    keys = [
-        place.CONSORTIUM,
-        place.task_key("heart"),
-        place.progress_key("heart"),
-        place.committee_key_key("heart"),
-        place.enrolment_key("heart", "alpha"),
-        place.round_key("heart", 1),
-        place.header_key("heart", 1, "alpha"),
-        place.update_key("heart", 1, "alpha"),
-        place.equivocation_key("heart", 1, "alpha"),
-        place.aggregate_key("heart", 1),
-        place.model_key("heart", 1),
-        place.metrics_key("heart", 1, "alpha"),
-    ]
-    assert len(set(keys)) == len(keys)
-    assert place.sealed_chunk_key("heart", 1, "alpha", 2) == "chunk/heart/000001/alpha/000002"
-    assert place.model_chunk_key("heart", "00") == "chunk/heart/00"
+    prefixes = [one.prefix for one in catalogue.RECORDS.values()]
+    assert len(set(prefixes)) == len(prefixes)
+    assert catalogue.sealed_chunk_key("heart", 1, "alpha", 2) == "chunk/heart/000001/alpha/000002"
+    assert catalogue.model_chunk_key("heart", "00") == "chunk/heart/00"
 
 
 def test_every_record_class_is_covered_by_an_example() -> None:

@@ -20,7 +20,7 @@ from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.outbox import Outbox
 from blockfl.ledger.lineage import obtain_model
 from blockfl.ledger.store import ModelStore
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
@@ -196,9 +196,9 @@ async def test_with_too_few_accepted_for_the_rule_the_round_fails_and_the_next_o
 @pytest.mark.parametrize(
     ("kind", "key", "changes"),
     [
-        (Round, place.round_key(TASK, 1), {"divisor": 7}),
-        (Aggregate, place.aggregate_key(TASK, 1), {"divisor": 7}),
-        (Model, place.model_key(TASK, 1), {"divisor": 7}),
+        (Round, catalogue.ROUND.key(TASK, 1), {"divisor": 7}),
+        (Aggregate, catalogue.AGGREGATE.key(TASK, 1), {"divisor": 7}),
+        (Model, catalogue.MODEL.key(TASK, 1), {"divisor": 7}),
     ],
 )
 async def test_the_audit_knows_what_a_rule_divides_by(kind: Any, key: str, changes: dict[str, int]) -> None:
@@ -239,7 +239,7 @@ async def test_the_processes_of_committee_and_institutions_run_a_robust_rule_wit
             group.create_task(agent.run())
     published = await scenario.model(2)
     assert (published.accepted, published.divisor) == (SITES, 3)
-    reports = await hub.ledger("alpha").list_metrics(TASK, 2)
+    reports = await hub.ledger("alpha").read_all(catalogue.REPORTS.below(TASK, 2))
     assert {one.organisation: one.model_digest for one in reports} == dict.fromkeys(SITES, published.digest)
     content = ModelStore(tmp_path / "omega" / "models").fetch(published.digest)
     assert content is not None

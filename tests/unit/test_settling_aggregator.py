@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from blockfl.aggregator.process import Aggregator, AggregatorSettings, Report
 from blockfl.audit.accounts import list_outcomes, read_balance, summarise_task
 from blockfl.ledger.store import ModelStore
+from blockfl.protocol import catalogue
 from support.paid_task import PaidTask, make_paid_task
 from support.world_ledger import WorldHub
 
@@ -80,7 +81,7 @@ async def test_a_round_that_cannot_be_scored_in_time_is_settled_without_points_a
     async with running(task, tmp_path, "coordinator", "university") as hub:
         await wait_for(hub, "RoundOpened", 1)
         assert [event.name for event in hub.events] == ["RoundSettled", "RoundOpened"]
-        assert (await hub.ledger("alpha").list_settlements("heart"))[0].state == "unscored"
+        assert (await hub.ledger("alpha").read_all(catalogue.SETTLEMENTS.below("heart")))[0].state == "unscored"
         rows = await list_outcomes(hub.ledger("alpha"), "heart")
         assert [row["why"] for row in rows] == ["accepted, not scored in time"] * 4 + ["summed in time"]
     task.check_conserved()

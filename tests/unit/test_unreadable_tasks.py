@@ -10,7 +10,7 @@ from blockfl.audit.history import History
 from blockfl.audit.verification import verify_records
 from blockfl.ledger.client import is_unreadable
 from blockfl.ledger.errors import LedgerError, UnreachableError, UnreadableError
-from blockfl.protocol import place
+from blockfl.protocol import catalogue
 from blockfl.protocol.economics import Standing
 from blockfl.protocol.records import Model, Progress
 from support.recorded_world import Recorded, Telling, publish_recorded_round
@@ -25,9 +25,9 @@ async def hub() -> WorldHub:
     """A task with a published round, and one whose record nobody can decode, which comes first."""
     world = (await publish_recorded_round()).ledger
     assert isinstance(world, Recorded)
-    world.force("", place.task_key(EVIL), b"{}")
+    world.force("", catalogue.TASK.key(EVIL), b"{}")
     progress = Progress(task=EVIL, round=0, version=0, model_digest="0" * 64)
-    world.force("", place.progress_key(EVIL), progress.encode())
+    world.force("", catalogue.PROGRESS.key(EVIL), progress.encode())
     return WorldHub(world)
 
 
@@ -74,7 +74,7 @@ async def test_an_answer_that_is_no_task_is_unreadable_too(hub: WorldHub) -> Non
 
     ledger.evaluate = evaluate  # type: ignore[method-assign]
     with pytest.raises(UnreadableError) as caught:
-        await ledger.read_task(TASK)
+        await ledger.read(catalogue.TASK.key(TASK))
     assert is_unreadable(caught.value)
     assert not is_unreadable(LedgerError("another"))
 
@@ -92,7 +92,7 @@ async def test_a_balance_needs_no_specification(hub: WorldHub) -> None:
         earned=0,
         slashed=0,
     )
-    hub.world.force("", place.standing_key(EVIL, "alpha"), standing.encode())
+    hub.world.force("", catalogue.STANDING.key(EVIL, "alpha"), standing.encode())
     stakes = (await accounts.read_balance(hub.ledger("alpha"), "alpha"))["stakes"]
     assert isinstance(stakes, dict)
     assert list(stakes) == [EVIL]
@@ -110,8 +110,8 @@ async def test_the_audit_verifies_the_other_tasks_and_then_fails_with_the_record
 
 
 async def test_the_audit_names_everything_that_is_wrong_in_several_tasks(hub: WorldHub) -> None:
-    ledger, key = hub.ledger("alpha"), place.model_key(TASK, 1)
-    model = await ledger.read_model(TASK, 1)
+    ledger, key = hub.ledger("alpha"), catalogue.MODEL.key(TASK, 1)
+    model = await ledger.read(catalogue.MODEL.key(TASK, 1))
     hub.world.force("", key, model.model_copy(update={"scale": -7}).encode())
     with pytest.raises(VerificationError, match=r"record task/evil: .*; task heart, version 1: divisor or scale"):
         await verify_records(ledger, history_of(hub), lambda line: None)
@@ -130,8 +130,8 @@ async def test_a_task_whose_initial_model_is_not_uploaded_yet_is_no_fault(hub: W
 
 async def test_an_initial_model_that_is_missing_after_a_round_has_opened_is_a_fault(hub: WorldHub) -> None:
     (chunk,) = make_spec()[0].initial_model.chunks
-    hub.world.expire(place.MODELS, place.model_chunk_key(TASK, chunk))
-    model = Model.decode(hub.world.get(place.model_key(TASK, 0)) or b"")
+    hub.world.expire(catalogue.MODEL_COLLECTION, catalogue.model_chunk_key(TASK, chunk))
+    model = Model.decode(hub.world.get(catalogue.MODEL.key(TASK, 0)) or b"")
     assert model.version == 0
     with pytest.raises(VerificationError, match=r"task heart, initial model: chunk .* is not on the ledger"):
         await verify_records(hub.ledger("alpha"), history_of(hub), lambda line: None)

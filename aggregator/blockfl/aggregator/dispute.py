@@ -4,6 +4,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
+from blockfl.protocol.catalogue import DISPUTE, HEADER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.dispute import choose_ephemeral_key
 from blockfl.protocol.records import Dispute
@@ -17,7 +18,7 @@ async def claim(ledger: Ledger, opening_key: X25519PrivateKey, task: str, number
         LedgerError: It is right, so that there is nothing to claim, or the ledger cannot be asked.
         ProtocolError: BFL119, the update is sealed to another opening key.
     """
-    header = (await ledger.read_header(task, number, organisation)).header
+    header = (await ledger.read(HEADER.key(task, number, organisation))).header
     try:
         unwrap_data_key(header, ledger.organisation, opening_key)
     except ProtocolError as error:
@@ -40,9 +41,9 @@ async def settle(
         ProtocolError: BFL119, BFL412 or BFL422: this member can show nothing.
         LedgerError: There is no such claim, or the ledger cannot be asked.
     """
-    await ledger.read_dispute(task, number, organisation, member)
-    header = (await ledger.read_header(task, number, organisation)).header
+    await ledger.read(DISPUTE.key(task, number, organisation, member))
+    header = (await ledger.read(HEADER.key(task, number, organisation))).header
     data_key = recover_data_key(header, ledger.organisation, opening_key)
     key = choose_ephemeral_key(header, data_key, member, ledger.organisation)
     await ledger.settle_wrap(task, number, organisation, member, key)
-    return await ledger.read_dispute(task, number, organisation, member)
+    return await ledger.read(DISPUTE.key(task, number, organisation, member))

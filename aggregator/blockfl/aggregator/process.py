@@ -26,6 +26,21 @@ from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import fetch_blob, upload_blob
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.catalogue import (
+    AGGREGATE,
+    ALL_PROGRESS,
+    COMMITTEE_KEYS,
+    CONSORTIUM,
+    ENROLMENTS,
+    MODEL,
+    PROGRESS,
+    ROUND,
+    SETTLEMENTS,
+    TASK,
+    UPDATE,
+    UPDATES,
+    VOTES,
+)
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import Blob, Consortium, Progress, Round, Update
 from blockfl.protocol.settlement import compute_scoring_deadline
@@ -147,11 +162,13 @@ class Aggregator:
     async def _look(self) -> _Outlook:
         """Do everything that is due now."""
         if self._consortium is None:
-            consortium = await self._ledger.read_consortium()
+            consortium = await self._ledger.read(CONSORTIUM.key())
             await self._register_key(consortium)
             self._consortium = consortium
         if self._names is None:
-            self._names = self._settings.tasks or tuple([one.task for one in await self._ledger.list_progress()])
+            self._names = self._settings.tasks or tuple(
+                [one.task for one in await self._ledger.read_all(ALL_PROGRESS.below())]
+            )
         outlook = _Outlook()
         found = 0
         failures: list[LedgerError | ProtocolError] = []
@@ -175,7 +192,7 @@ class Aggregator:
         if name in self._tasks or name in self._unreadable:
             return self._tasks.get(name)
         try:
-            self._tasks[name] = await self._ledger.read_task(name)
+            self._tasks[name] = await self._ledger.read(TASK.key(name))
         except LedgerError as error:
             is_told = name in self._settings.tasks
             if is_told and is_refused_with(error, Code.TASK_UNKNOWN):
@@ -196,15 +213,15 @@ class Aggregator:
                 "only its members run an aggregator"
             )
         public_key = self._opening_key.public_key().public_bytes_raw().hex()
-        keys = {key.organisation: key.public_key for key in await self._ledger.list_committee_keys()}
+        keys = {key.organisation: key.public_key for key in await self._ledger.read_all(COMMITTEE_KEYS.below())}
         if keys.get(organisation) != public_key:
             await self._ledger.register_committee_key(public_key)
             self._report("registered the opening key")
 
     async def _attend(self, consortium: Consortium, task: Task, outlook: _Outlook) -> None:
         await self._tell_of_vote(task.spec.task)
-        progress = await self._ledger.read_progress(task.spec.task)
-        round_ = await self._ledger.read_round(task.spec.task, progress.round) if progress.round else None
+        progress = await self._ledger.read(PROGRESS.key(task.spec.task))
+        round_ = await self._ledger.read(ROUND.key(task.spec.task, progress.round)) if progress.round else None
         if round_ is not None and not await self._settle(consortium, task, round_, outlook):
             outlook.complete = False
         elif round_ is None or round_.state in ("published", "failed"):
@@ -260,7 +277,7 @@ class Aggregator:
         name, number = task.spec.task, round_.round
         if task.spec.economics is None or round_.state != "published" or (name, number) in self._settled:
             return True
-        if number not in [one.round for one in await self._ledger.list_settlements(name)]:
+        if number not in [one.round for one in await self._ledger.read_all(SETTLEMENTS.below(name))]:
             duty, first = f"settle/{name}/{number}", task.spec.aggregator
             if not self._is_due(consortium, duty, outlook, self._settings.takeover_s, first):
                 return False
@@ -281,14 +298,14 @@ class Aggregator:
         except LedgerError as error:
             if is_refused_with(error, Code.SETTLED):
                 raise
-            model = await self._ledger.read_model(round_.task, round_.base_version + 1)
+            model = await self._ledger.read(MODEL.key(round_.task, round_.base_version + 1))
             slack_ms = round(1000 * self._settings.abandon_slack_s)
             if not self._is_past(compute_scoring_deadline(task.spec, model) + slack_ms, outlook):
                 raise
             self._report(f"task {round_.task}, round {round_.round}: no points in time: {error}")
 
     async def _are_enrolled(self, task: Task, outlook: _Outlook) -> bool:
-        enrolled = len(await self._ledger.list_enrolments(task.spec.task))
+        enrolled = len(await self._ledger.read_all(ENROLMENTS.below(task.spec.task)))
         if enrolled == len(task.spec.institutions):
             return True
         if enrolled < task.spec.minimum_accepted:
@@ -302,7 +319,7 @@ class Aggregator:
     async def _judge_and_close(self, consortium: Consortium, task: Task, round_: Round, outlook: _Outlook) -> None:
         name, number = task.spec.task, round_.round
         patience_s = self._settings.judge_patience_s
-        updates = {update.organisation: update for update in await self._ledger.list_updates(name, number)}
+        updates = {update.organisation: update for update in await self._ledger.read_all(UPDATES.below(name, number))}
         for organisation, update in updates.items():
             if update.state != "submitted":
                 continue
@@ -334,7 +351,7 @@ class Aggregator:
                 raise
             _log.info("update of %s not judged: %s", organisation, error)
             return
-        verdict = await self._ledger.read_update(round_.task, round_.round, organisation)
+        verdict = await self._ledger.read(UPDATE.key(round_.task, round_.round, organisation))
         why = f" {verdict.code} {verdict.reason}" if verdict.code else ""
         self._report(f"task {round_.task}, round {round_.round}: {organisation} {verdict.state}{why}")
 
@@ -361,7 +378,7 @@ class Aggregator:
                 raise
             _log.info("round %d not closed: %s", round_.round, error)
             return
-        closed = await self._ledger.read_round(round_.task, round_.round)
+        closed = await self._ledger.read(ROUND.key(round_.task, round_.round))
         self._report(
             f"task {round_.task}, round {round_.round}: {closed.state}, accepted {len(closed.accepted)} "
             f"of {len(closed.participants)}"
@@ -378,7 +395,7 @@ class Aggregator:
         ):
             outlook.wake_s = 0.0
             return
-        attested = (await self._ledger.read_aggregate(name, number)).sum
+        attested = (await self._ledger.read(AGGREGATE.key(name, number))).sum
         if attested is not None:
             await self._vote(task, round_, attested)
             return
@@ -400,7 +417,9 @@ class Aggregator:
         name, number = task.spec.task, round_.round
         if self._ledger.organisation not in [one.organisation for one in round_.committee]:
             return  # this member had no opening key when the round opened
-        if self._ledger.organisation in [one.organisation for one in await self._ledger.list_votes(name, number)]:
+        if self._ledger.organisation in [
+            one.organisation for one in await self._ledger.read_all(VOTES.below(name, number))
+        ]:
             return
         base = await obtain_model(self._ledger, self._store, task, round_.base_version)
         total = await fetch_blob(self._ledger, name, attested)
@@ -418,7 +437,7 @@ class Aggregator:
         """Report what has become of the round that this member voted on last, once it is over."""
         if name not in self._voted:
             return
-        round_ = await self._ledger.read_round(name, self._voted[name])
+        round_ = await self._ledger.read(ROUND.key(name, self._voted[name]))
         if round_.state == "published":
             self._report(f"task {name}, round {round_.round}: published version {round_.base_version + 1}")
         if round_.state != "closed":

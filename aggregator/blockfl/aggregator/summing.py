@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.ledger.client import Ledger
 from blockfl.protocol.aggregation import Sum, encode_sum
+from blockfl.protocol.catalogue import HEADER
 from blockfl.protocol.combination import combine, drive_async
 from blockfl.protocol.judging import open_accepted
 from blockfl.protocol.opening import Opening
@@ -38,7 +39,7 @@ async def compute_round_sum(
     """
 
     async def fetch(organisation: str) -> Opening:
-        signed = await ledger.read_header(round_.task, round_.round, organisation)
+        signed = await ledger.read(HEADER.key(round_.task, round_.round, organisation))
         chunks = [
             await ledger.read_chunk(round_.task, round_.round, organisation, index)
             for index in range(len(signed.header.chunk_digests))

@@ -11,12 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from blockfl.protocol.canonical import MAX_INTEGER, Digest, MspId, Name
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.key import MAX_NUMBER
 
 T = TypeVar("T")
 Decoder = Callable[[bytes], T]
 
-MAX_NUMBER: Final = 999_999
-"""Rounds, versions and indices have six digits in keys, so that ranges ascend."""
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]*")
 _SHOWN: Final = 80
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)

@@ -10,21 +10,20 @@ from collections.abc import Iterable
 
 from blockfl.contract.authority import compute_creator_digest, require_member
 from blockfl.contract.state import State
-from blockfl.protocol import place
+from blockfl.protocol.catalogue import CONSORTIUM, WITHDRAWAL
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import Enrolment, Withdrawal
 
 
 async def withdraw_certificate(state: State, digest: str) -> bytes:
     """Withdraw a certificate of the caller's organisation, for good; with any other of its certificates, or itself."""
-    key = place.withdrawal_key(state.caller, digest)
-    previous = await state.find(Withdrawal, key)
+    previous = await state.find(WITHDRAWAL.key(state.caller, digest))
     if previous:
         return previous.encode()
     await require_valid_creator(state)
-    require_member(await state.read_consortium(), state.caller)
+    require_member(await state.read(CONSORTIUM.key()), state.caller)
     record = Withdrawal(organisation=state.caller, certificate_digest=digest, withdrawn_at_ms=state.now_ms)
-    await state.write(key, record)
+    await state.write(record)
     state.announce("CertificateWithdrawn", organisation=state.caller, detail=digest)
     return record.encode()
 
@@ -44,7 +43,7 @@ async def require_valid(state: State, organisation: str, digest: str) -> None:
     Raises:
         ProtocolError: BFL208.
     """
-    withdrawal = await state.find(Withdrawal, place.withdrawal_key(organisation, digest))
+    withdrawal = await state.find(WITHDRAWAL.key(organisation, digest))
     if withdrawal:
         raise ProtocolError(
             Code.CERTIFICATE_WITHDRAWN,
@@ -55,8 +54,4 @@ async def require_valid(state: State, organisation: str, digest: str) -> None:
 
 async def select_valid(state: State, enrolments: Iterable[Enrolment]) -> list[Enrolment]:
     """Return the enrolments whose certificates were not withdrawn."""
-    return [
-        one
-        for one in enrolments
-        if not await state.find(Withdrawal, place.withdrawal_key(one.organisation, one.certificate_digest))
-    ]
+    return [one for one in enrolments if not await state.find(WITHDRAWAL.key(one.organisation, one.certificate_digest))]

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from blockfl.contract.state import State
 from blockfl.fabric.shim import LedgerRefusal
-from blockfl.protocol import place
 from blockfl.protocol.blob import join_blob
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.catalogue import MODEL_COLLECTION, SEALED_COLLECTION, model_chunk_key, sealed_chunk_key
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import CHUNK_BYTES, Blob, Header
 
@@ -37,16 +37,14 @@ async def is_present(state: State, collection: str, key: str, digest: str) -> bo
 async def list_sealed_presence(state: State, header: Header) -> list[bool]:
     """Return for each chunk of an update whether it was uploaded."""
     return [
-        await is_present(state, place.SEALED, _sealed_key(header, index), digest)
+        await is_present(state, SEALED_COLLECTION, _sealed_key(header, index), digest)
         for index, digest in enumerate(header.chunk_digests)
     ]
 
 
 async def list_model_presence(state: State, task: str, blob: Blob) -> list[bool]:
     """Return for each chunk of a model or sum whether it was uploaded."""
-    return [
-        await is_present(state, place.MODELS, place.model_chunk_key(task, digest), digest) for digest in blob.chunks
-    ]
+    return [await is_present(state, MODEL_COLLECTION, model_chunk_key(task, digest), digest) for digest in blob.chunks]
 
 
 async def require_model(state: State, task: str, blob: Blob, what: str) -> None:
@@ -85,7 +83,7 @@ async def fetch_model(state: State, task: str, blob: Blob) -> bytes:
     Raises:
         ProtocolError: BFL116 when this peer does not hold them, BFL308 when they are others.
     """
-    chunks = [await fetch_chunk(state, place.MODELS, place.model_chunk_key(task, digest)) for digest in blob.chunks]
+    chunks = [await fetch_chunk(state, MODEL_COLLECTION, model_chunk_key(task, digest)) for digest in blob.chunks]
     return join_blob(blob, chunks)
 
 
@@ -93,7 +91,7 @@ async def fetch_sealed(state: State, header: Header) -> Iterator[bytes]:
     """Return an iterator over the chunks of an update, which lets go of each as it hands it over."""
     chunks = deque(
         [
-            await fetch_chunk(state, place.SEALED, _sealed_key(header, index))
+            await fetch_chunk(state, SEALED_COLLECTION, _sealed_key(header, index))
             for index in range(len(header.chunk_digests))
         ]
     )
@@ -106,4 +104,4 @@ def _drain(chunks: deque[bytes]) -> Iterator[bytes]:
 
 
 def _sealed_key(header: Header, index: int) -> str:
-    return place.sealed_chunk_key(header.task, header.round, header.organisation, index)
+    return sealed_chunk_key(header.task, header.round, header.organisation, index)

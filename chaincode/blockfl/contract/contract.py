@@ -37,12 +37,22 @@ from blockfl.contract.state import State
 from blockfl.contract.verifier import SumVerifier
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.shim import Context, ContractFault
+from blockfl.protocol.canonical import Digest, MspId, Name
+from blockfl.protocol.catalogue import LISTINGS, RECORDS
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.key import Number, Parts
 from blockfl.protocol.records import Blob, Consortium, Metrics, SignedHeader
 from blockfl.protocol.task import TaskSpec
 
 _MAX_TIME_MS: Final = 2**52
 """Far beyond any clock, and far enough from 2^53 that deadlines still fit into a record."""
+_DECODERS: Final[tuple[tuple[object, Decoder[Any]], ...]] = (
+    (Name, decode_name),
+    (MspId, decode_organisation),
+    (Number, decode_number),
+    (Digest, decode_digest),
+)
+"""Of the parts of keys."""
 
 
 @dataclass(frozen=True)
@@ -141,42 +151,25 @@ def _list_credits(credits: Credits) -> dict[str, Entry]:
         "ScoreRound": Entry(credits.score_round, (task, number)),
         "SettleRound": Entry(credits.settle_round, (task, number)),
         "OverturnPenalty": Entry(appeals.overturn_penalty, (task, number, decode_organisation)),
-        "ReadAccount": Entry(query.read_account, (decode_organisation,)),
-        "ListAccounts": Entry(query.list_accounts),
-        "ReadSupply": Entry(query.read_supply),
-        "ListStandings": Entry(query.list_standings, (task,)),
-        "ReadScore": Entry(query.read_score, (task, number)),
-        "ListSettlements": Entry(query.list_settlements, (task,)),
-        "ListReversals": Entry(query.list_reversals, (task,)),
-        "ListReceipts": Entry(query.list_receipts),
     }
 
 
 def _list_reads() -> dict[str, Entry]:
     task, number, organisation = decode_name, decode_number, decode_organisation
-    return {
-        "ReadConsortium": Entry(query.read_consortium),
-        "ReadTask": Entry(query.read_task, (task,)),
-        "ListProgress": Entry(query.list_progress),
-        "ReadProgress": Entry(query.read_progress, (task,)),
-        "ReadRound": Entry(query.read_round, (task, number)),
-        "ListRounds": Entry(query.list_rounds, (task,)),
-        "ReadHeader": Entry(query.read_header, (task, number, organisation)),
-        "ReadUpdate": Entry(query.read_update, (task, number, organisation)),
-        "ReadCommitment": Entry(query.read_commitment, (task, number, organisation)),
-        "ListUpdates": Entry(query.list_updates, (task, number)),
-        "ListDisputes": Entry(query.list_disputes, (task, number)),
-        "ListEquivocations": Entry(query.list_equivocations, (task, number)),
+    return _list_record_reads() | {
         "ReadUpload": Entry(query.read_upload, (task, number, organisation)),
         "ReadChunk": Entry(query.read_chunk, (task, number, organisation, decode_number)),
-        "ReadAggregate": Entry(query.read_aggregate, (task, number)),
-        "ListVotes": Entry(query.list_votes, (task, number)),
-        "ReadModel": Entry(query.read_model, (task, number)),
-        "ListModels": Entry(query.list_models, (task,)),
         "ReadModelChunk": Entry(query.read_model_chunk, (task, decode_digest)),
         "ReadModelUpload": Entry(query.read_model_upload, (task, Blob.decode)),
-        "ListEnrolments": Entry(query.list_enrolments, (task,)),
-        "ListCommitteeKeys": Entry(query.list_committee_keys),
-        "ListWithdrawals": Entry(query.list_withdrawals),
-        "ListMetrics": Entry(query.list_metrics, (task, number)),
     }
+
+
+def _list_record_reads() -> dict[str, Entry]:
+    """The reads that the catalogue of records offers."""
+    records = {of.read: Entry(query.offer_record(of), _list_decoders(of.parts)) for of in RECORDS.values() if of.read}
+    listings = {one.read: Entry(query.offer_listing(one), _list_decoders(one.parts)) for one in LISTINGS if one.read}
+    return records | listings
+
+
+def _list_decoders(parts: Parts[...]) -> tuple[Decoder[Any], ...]:
+    return tuple(next(decode for kind, decode in _DECODERS if kind is one) for one in parts.types)

@@ -2,12 +2,25 @@
 
 from blockfl.contract.authority import require_committee, require_coordinator, require_institution, require_member
 from blockfl.contract.opener import Opener
-from blockfl.contract.stake import find_account, find_standing, require_settled
+from blockfl.contract.stake import require_settled
 from blockfl.contract.state import State
-from blockfl.protocol import place
 from blockfl.protocol.account import check_amount, grant, keep_pace, release, transfer
+from blockfl.protocol.catalogue import (
+    ACCOUNT,
+    CONSORTIUM,
+    METRICS,
+    MODEL,
+    PACE,
+    RECEIPT,
+    ROUND,
+    SCORE,
+    SETTLEMENT,
+    STANDING,
+    SUPPLY,
+    TASK,
+)
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.economics import TREASURY, Account, Credit, Pace, Receipt, Score, Settlement, Standing, Supply
+from blockfl.protocol.economics import TREASURY, Account, Credit, Receipt, Settlement, Standing
 from blockfl.protocol.records import Consortium, Metrics, Model, Round, Vote
 from blockfl.protocol.settlement import Facts, check_scoring, check_settling, list_payments, require_economics
 from blockfl.protocol.settlement import settle_round as compute_settlement
@@ -26,67 +39,66 @@ class Credits:
 
     async def grant(self, state: State, name: str, target: str, amount: int) -> bytes:
         """Create credits (coordinator); a name grants once."""
-        consortium = await state.read_consortium()
+        consortium = await state.read(CONSORTIUM.key())
         require_coordinator(consortium, state.caller)
         receipt = _make_receipt(state, consortium, name, "", target, amount)
         earlier = await _find_receipt(state, receipt)
         if earlier:
             return earlier.encode()
-        supply = await state.find(Supply, place.SUPPLY) or Supply(granted=0)
-        supply, account = grant(supply, await find_account(state, target), amount)
+        supply = await state.read(SUPPLY.key())
+        supply, account = grant(supply, await state.read(ACCOUNT.key(target)), amount)
         await _keep_pace(state)
-        await state.write(place.SUPPLY, supply)
-        await state.write(place.account_key(target), account)
+        await state.write(supply)
+        await state.write(account)
         return await _record(state, receipt, "CreditsGranted")
 
     async def transfer(self, state: State, name: str, target: str, amount: int) -> bytes:
         """Move credits from the caller's account; a name moves them once."""
-        consortium = await state.read_consortium()
+        consortium = await state.read(CONSORTIUM.key())
         _require_holder(consortium, state.caller)
         receipt = _make_receipt(state, consortium, name, state.caller, target, amount)
         earlier = await _find_receipt(state, receipt)
         if earlier:
             return earlier.encode()
-        accounts = transfer(await find_account(state, state.caller), await find_account(state, target), amount)
+        accounts = transfer(await state.read(ACCOUNT.key(state.caller)), await state.read(ACCOUNT.key(target)), amount)
         await _keep_pace(state)
         for account in accounts:
-            await state.write(place.account_key(account.organisation), account)
+            await state.write(account)
         return await _record(state, receipt, "CreditsTransferred")
 
     async def withdraw(self, state: State, task: str) -> bytes:
         """Give an institution its whole stake back; it takes part again after it has enrolled again."""
-        spec = (await state.read_task(task)).spec
-        require_institution(await state.read_consortium(), spec, state.caller)
+        spec = (await state.read(TASK.key(task))).spec
+        require_institution(await state.read(CONSORTIUM.key()), spec, state.caller)
         require_economics(spec)
         standing = await _read_standing(state, task, state.caller)
         if not standing.stake:
             return standing.encode()
         await require_settled(state, task, Code.STAKE_BOUND)
-        account, released = release(await find_account(state, state.caller), standing)
-        await state.write(place.account_key(state.caller), account)
-        await state.write(place.standing_key(task, state.caller), released)
+        account, released = release(await state.read(ACCOUNT.key(state.caller)), standing)
+        await state.write(account)
+        await state.write(released)
         state.announce("StakeWithdrawn", task=task, organisation=state.caller, detail=str(standing.stake))
         return released.encode()
 
     async def score_round(self, state: State, task: str, number: int) -> bytes:
         """Write the points of a round: each endorsing committee member has computed the same from the updates."""
-        require_committee(await state.read_consortium(), state.caller)
-        spec = (await state.read_task(task)).spec
+        require_committee(await state.read(CONSORTIUM.key()), state.caller)
+        spec = (await state.read(TASK.key(task))).spec
         require_economics(spec)
-        round_ = await state.read_round(task, number)
+        round_ = await state.read(ROUND.key(task, number))
         check_scoring(round_)
-        what = f"score of round {number} of task {task}"
-        score = await state.read(Score, place.score_key(task, number), Code.RECORD_UNKNOWN, what)
+        score = await state.read(SCORE.key(task, number))
         if score.state == "scored":
             return score.encode()
-        if await state.find(Settlement, place.settlement_key(task, number)):
+        if await state.find(SETTLEMENT.key(task, number)):
             raise ProtocolError(Code.SETTLED, f"round {number} of {task} was settled without points: it gets none")
         points = await self._opener.compute_points(state, round_, spec.manifest)
         credits = tuple(
             Credit(organisation=name, points=one) for name, one in zip(round_.accepted, points, strict=True)
         )
         scored = score.model_copy(update={"state": "scored", "credits": credits, "scored_at_ms": state.now_ms})
-        await state.write(place.score_key(task, number), scored)
+        await state.write(scored)
         detail = ", ".join(f"{one.organisation} {one.points}" for one in credits)
         state.announce("RoundScored", task=task, number=number, organisation=state.caller, detail=detail)
         return scored.encode()
@@ -96,24 +108,23 @@ class Credits:
 
         A round that the committee has not scored in time is settled without points.
         """
-        require_member(await state.read_consortium(), state.caller)
-        spec = (await state.read_task(task)).spec
+        require_member(await state.read(CONSORTIUM.key()), state.caller)
+        spec = (await state.read(TASK.key(task))).spec
         require_economics(spec)
-        round_ = await state.read_round(task, number)
-        key = place.settlement_key(task, number)
-        if await state.find(Settlement, key):
+        round_ = await state.read(ROUND.key(task, number))
+        if await state.find(SETTLEMENT.key(task, number)):
             raise ProtocolError(Code.SETTLED, f"round {number} of {task} was settled before: read its settlement")
         check_settling(round_)
         facts = await _collect_facts(state, spec, round_)
         standings = {
             one.organisation: await _read_standing(state, task, one.organisation) for one in round_.participants
         }
-        treasury = await find_account(state, TREASURY)
-        accounts = [await find_account(state, one.organisation) for one in facts.base_votes]
+        treasury = await state.read(ACCOUNT.key(TREASURY))
+        accounts = [await state.read(ACCOUNT.key(one.organisation)) for one in facts.base_votes]
         balances = {one.organisation: one.credits for one in accounts}
         settlement = compute_settlement(facts, standings, treasury.credits, balances, state.now_ms)
         await _apply(state, settlement, treasury)
-        await state.write(key, settlement)
+        await state.write(settlement)
         paid = sum(one.reward for one in settlement.outcomes)
         detail = f"{paid} paid" if settlement.state == "scored" else f"without points, {paid} paid"
         state.announce("RoundSettled", task=task, number=number, organisation=state.caller, detail=detail)
@@ -122,27 +133,25 @@ class Credits:
 
 async def _apply(state: State, settlement: Settlement, treasury: Account) -> None:
     for organisation, amount in list_payments(settlement).items():
-        account = await find_account(state, organisation)
+        account = await state.read(ACCOUNT.key(organisation))
         changed = account.model_copy(update={"credits": account.credits + amount})
-        await state.write(place.account_key(organisation), Account.decode(changed.encode()))
+        await state.write(Account.decode(changed.encode()))
     if settlement.treasury != treasury.credits:
-        await state.write(place.account_key(TREASURY), Account(organisation=TREASURY, credits=settlement.treasury))
+        await state.write(Account(organisation=TREASURY, credits=settlement.treasury))
     for outcome in settlement.outcomes:
-        await state.write(place.standing_key(settlement.task, outcome.organisation), outcome.standing)
+        await state.write(outcome.standing)
 
 
 async def _collect_facts(state: State, spec: TaskSpec, round_: Round) -> Facts:
-    what = f"score of round {round_.round} of task {round_.task}"
-    score = await state.read(Score, place.score_key(round_.task, round_.round), Code.RECORD_UNKNOWN, what)
+    score = await state.read(SCORE.key(round_.task, round_.round))
     base: Model | None = None
     votes: dict[str, Vote] = {}
     reports: list[Metrics] = []
     if round_.base_version:
-        base = await state.read_model(round_.task, round_.base_version)
-        votes = await state.find_votes(await state.read_round(round_.task, base.round))
+        base = await state.read(MODEL.key(round_.task, round_.base_version))
+        votes = await state.find_votes(await state.read(ROUND.key(round_.task, base.round)))
         for part in round_.participants:
-            key = place.metrics_key(round_.task, round_.base_version, part.organisation)
-            report = await state.find(Metrics, key)
+            report = await state.find(METRICS.key(round_.task, round_.base_version, part.organisation))
             reports += [report] if report else []
     return Facts(
         spec=spec,
@@ -150,7 +159,7 @@ async def _collect_facts(state: State, spec: TaskSpec, round_: Round) -> Facts:
         updates=await state.find_updates(round_),
         equivocators=await state.find_equivocators(round_),
         score=score,
-        model=await state.read_model(round_.task, round_.base_version + 1),
+        model=await state.read(MODEL.key(round_.task, round_.base_version + 1)),
         base=base,
         base_votes=tuple(votes.values()),
         reports=tuple(reports),
@@ -158,7 +167,7 @@ async def _collect_facts(state: State, spec: TaskSpec, round_: Round) -> Facts:
 
 
 async def _read_standing(state: State, task: str, organisation: str) -> Standing:
-    standing = await find_standing(state, task, organisation)
+    standing = await state.find(STANDING.key(task, organisation))
     if standing is None:
         raise ProtocolError(Code.NOT_ENROLLED, f"{organisation} has no stake in {task}: enrol first")
     return standing
@@ -178,7 +187,7 @@ def _make_receipt(state: State, consortium: Consortium, name: str, source: str, 
 
 
 async def _find_receipt(state: State, wanted: Receipt) -> Receipt | None:
-    found = await state.find(Receipt, place.receipt_key(wanted.by, wanted.name))
+    found = await state.find(RECEIPT.key(wanted.by, wanted.name))
     if found and found.model_copy(update={"at_ms": wanted.at_ms}) != wanted:
         raise ProtocolError(
             Code.RECEIPT_MISMATCH,
@@ -189,11 +198,10 @@ async def _find_receipt(state: State, wanted: Receipt) -> Receipt | None:
 
 
 async def _keep_pace(state: State) -> None:
-    key = place.pace_key(state.caller)
-    await state.write(key, keep_pace(await state.find(Pace, key), state.caller, state.now_ms))
+    await state.write(keep_pace(await state.find(PACE.key(state.caller)), state.caller, state.now_ms))
 
 
 async def _record(state: State, receipt: Receipt, event: str) -> bytes:
-    await state.write(place.receipt_key(receipt.by, receipt.name), receipt)
+    await state.write(receipt)
     state.announce(event, organisation=receipt.target, detail=f"{receipt.amount} as {receipt.name}")
     return receipt.encode()

@@ -11,7 +11,7 @@ from typing import Final
 
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.transaction.chaincode_definition import ChaincodeDefinition, CollectionSpec
-from blockfl.protocol import place
+from blockfl.protocol.catalogue import MODEL_COLLECTION, SEALED_COLLECTION
 from blockfl.protocol.records import Consortium
 
 VERSION: Final = "1"
@@ -38,7 +38,7 @@ def contract_definition(consortium: Consortium, *, version: str = VERSION, seque
         endorsement_policy=ENDORSEMENT_POLICY,
         collections=(
             CollectionSpec(
-                name=place.SEALED,
+                name=SEALED_COLLECTION,
                 members=consortium.committee,
                 block_to_live=SEALED_BLOCK_TO_LIVE,
                 member_only_read=True,
@@ -46,7 +46,7 @@ def contract_definition(consortium: Consortium, *, version: str = VERSION, seque
                 endorsement_policy=signature_policy(consortium.threshold, consortium.committee),
             ),
             CollectionSpec(
-                name=place.MODELS,
+                name=MODEL_COLLECTION,
                 members=members,
                 block_to_live=0,
                 member_only_read=True,

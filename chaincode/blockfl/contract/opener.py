@@ -13,6 +13,7 @@ from blockfl.contract.settings import ContractSettings
 from blockfl.contract.state import State
 from blockfl.protocol.aggregation import encode_sum
 from blockfl.protocol.blob import compute_blob
+from blockfl.protocol.catalogue import HEADER, MODEL
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.combination import combine, compare, drive_async
 from blockfl.protocol.economics import KNOWN_SUMS
@@ -58,7 +59,7 @@ class Opener:
         key = self._require_key(round_)
 
         async def fetch(index: int) -> Values:
-            header = (await state.read_header(round_.task, round_.round, round_.accepted[index])).header
+            header = (await state.read(HEADER.key(round_.task, round_.round, round_.accepted[index]))).header
             return open_accepted(header, await fetch_sealed(state, header), self._organisation, key).values
 
         async with self._turn:
@@ -85,7 +86,7 @@ class Opener:
             if index < len(sums):
                 return decode_values(await fetch_model(state, round_.task, sums[index]), dimension)
             organisation = round_.accepted[index - len(sums)]
-            header = (await state.read_header(round_.task, round_.round, organisation)).header
+            header = (await state.read(HEADER.key(round_.task, round_.round, organisation))).header
             payload = open_update(header, await fetch_sealed(state, header), self._organisation, key)
             return decode_update(payload, dimension)
 
@@ -108,7 +109,7 @@ async def _fetch_reference(state: State, round_: Round, dimension: int) -> Refer
     """Return the sum of the last published version, where the round compares updates with it."""
     if round_.norms is None or round_.norms.minimum_cosine_micro is None:
         return None
-    model = await state.read_model(round_.task, round_.base_version)
+    model = await state.read(MODEL.key(round_.task, round_.base_version))
     if model.sum is None:
         raise ProtocolError(
             Code.RECORD_UNKNOWN, f"version {model.version} of the model of task {model.task} has no sum"

@@ -7,11 +7,26 @@ from blockfl.contract.opener import Opener
 from blockfl.contract.stake import require_settled, select_eligible
 from blockfl.contract.state import State
 from blockfl.contract.verifier import SumVerifier
-from blockfl.protocol import place, publication
+from blockfl.protocol import publication
 from blockfl.protocol import round as rule
+from blockfl.protocol.catalogue import (
+    AGGREGATE,
+    COMMITMENT,
+    CONSORTIUM,
+    EQUIVOCATION,
+    HEADER,
+    METRICS,
+    MODEL,
+    PROGRESS,
+    ROUND,
+    SEALED_COLLECTION,
+    TASK,
+    UPDATE,
+    sealed_chunk_key,
+)
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import judge_missing
-from blockfl.protocol.records import Blob, Equivocation, Metrics, Round, SignedHeader
+from blockfl.protocol.records import Blob, Metrics, Round, SignedHeader
 from blockfl.protocol.submission import (
     check_header,
     create_commitment,
@@ -36,10 +51,10 @@ class Rounds:
 
     async def open_round(self, state: State, task: str, number: int) -> bytes:
         """Open the next round: freezes base model, committee keys, participants, weights, bounds and deadlines."""
-        consortium = await state.read_consortium()
+        consortium = await state.read(CONSORTIUM.key())
         require_committee(consortium, state.caller)
-        record, progress = await state.read_task(task), await state.read_progress(task)
-        previous = await state.read_round(task, progress.round) if progress.round else None
+        record, progress = await state.read(TASK.key(task)), await state.read(PROGRESS.key(task))
+        previous = await state.read(ROUND.key(task, progress.round)) if progress.round else None
         if previous and previous.round == number and previous.state == "open":
             return previous.encode()
         keys = await state.find_committee_keys(consortium.committee)
@@ -54,8 +69,8 @@ class Rounds:
             round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, *when)
         if progress.version == 0:
             await require_model(state, task, record.spec.initial_model, f"the initial model of task {task}")
-        await state.write(place.round_key(task, number), round_)
-        await state.write(place.progress_key(task), progress.model_copy(update={"round": number}))
+        await state.write(round_)
+        await state.write(progress.model_copy(update={"round": number}))
         state.announce("RoundOpened", task=task, number=number, organisation=state.caller, detail=round_.base_digest)
         return round_.encode()
 
@@ -67,11 +82,11 @@ class Rounds:
                 Code.CREATOR_MISMATCH, f"the header is of {header.organisation}, the transaction of {state.caller}"
             )
         task, number = header.task, header.round
-        record, round_ = await state.read_task(task), await state.read_round(task, number)
-        first = await state.find(SignedHeader, place.header_key(task, number, state.caller))
+        record, round_ = await state.read(TASK.key(task)), await state.read(ROUND.key(task, number))
+        first = await state.find(HEADER.key(task, number, state.caller))
         if first == signed:
-            return (await state.read_update(task, number, state.caller)).encode()
-        consortium = await state.read_consortium()
+            return (await state.read(UPDATE.key(task, number, state.caller))).encode()
+        consortium = await state.read(CONSORTIUM.key())
         require_institution(consortium, record.spec, state.caller)
         rule.check_accepting(round_, state.now_ms)
         await require_valid(state, state.caller, header.certificate_digest)
@@ -80,15 +95,11 @@ class Rounds:
         if first:
             return await self._record_equivocation(state, first, signed)
         update = create_update(header, state.now_ms)
-        await state.write(place.header_key(task, number, state.caller), signed)
-        await state.write_guarded(
-            place.update_key(task, number, state.caller), update, consortium.threshold, _committee(round_)
-        )
+        await state.write(signed)
+        await state.write_guarded(update, consortium.threshold, _committee(round_))
         if record.spec.is_committed:
             commitment = create_commitment(header)
-            await state.write_guarded(
-                place.commitment_key(task, number, state.caller), commitment, consortium.threshold, _committee(round_)
-            )
+            await state.write_guarded(commitment, consortium.threshold, _committee(round_))
         state.announce(
             "UpdateSubmitted", task=task, number=number, organisation=state.caller, detail=update.header_digest
         )
@@ -98,12 +109,11 @@ class Rounds:
         task, number = second.header.task, second.header.round
         proof = create_equivocation(first.header, second, state.now_ms)
         if proof is None:
-            return (await state.read_update(task, number, state.caller)).encode()
-        key = place.equivocation_key(task, number, state.caller)
-        earlier = await state.find(Equivocation, key)
+            return (await state.read(UPDATE.key(task, number, state.caller))).encode()
+        earlier = await state.find(EQUIVOCATION.key(task, number, state.caller))
         if earlier:
             return earlier.encode()
-        await state.write(key, proof)
+        await state.write(proof)
         state.announce(
             "EquivocationRecorded",
             task=task,
@@ -115,29 +125,29 @@ class Rounds:
 
     async def upload_chunk(self, state: State, task: str, number: int, index: int, chunk: bytes) -> bytes:
         """Put one sealed chunk of the caller's update into the committee's collection."""
-        header = (await state.read_header(task, number, state.caller)).header
+        header = (await state.read(HEADER.key(task, number, state.caller))).header
         if index >= len(header.chunk_digests):
             raise ProtocolError(
                 Code.CHUNK_MISMATCH, f"the header announces {len(header.chunk_digests)} chunks, got index {index}"
             )
         check_chunk(chunk, header.chunk_digests[index])
-        key = place.sealed_chunk_key(task, number, state.caller, index)
-        if await is_present(state, place.SEALED, key, header.chunk_digests[index]):
+        key = sealed_chunk_key(task, number, state.caller, index)
+        if await is_present(state, SEALED_COLLECTION, key, header.chunk_digests[index]):
             return b""
-        rule.check_accepting(await state.read_round(task, number), state.now_ms)
-        await state.context.put_private(place.SEALED, key, chunk)
+        rule.check_accepting(await state.read(ROUND.key(task, number)), state.now_ms)
+        await state.context.put_private(SEALED_COLLECTION, key, chunk)
         state.announce("ChunkUploaded", task=task, number=number, organisation=state.caller, detail=str(index))
         return b""
 
     async def judge_update(self, state: State, task: str, number: int, organisation: str) -> bytes:
         """Write the committee's verdict on an update."""
-        require_committee(await state.read_consortium(), state.caller)
-        update = await state.read_update(task, number, organisation)
+        require_committee(await state.read(CONSORTIUM.key()), state.caller)
+        update = await state.read(UPDATE.key(task, number, organisation))
         if update.state != "submitted":
             return update.encode()
-        round_ = await state.read_round(task, number)
+        round_ = await state.read(ROUND.key(task, number))
         rule.check_open(round_)
-        header = (await state.read_header(task, number, organisation)).header
+        header = (await state.read(HEADER.key(task, number, organisation))).header
         missing = (await list_sealed_presence(state, header)).count(False)
         if missing and state.now_ms <= round_.submit_deadline_ms:
             raise ProtocolError(
@@ -147,36 +157,34 @@ class Rounds:
             )
         judgement = judge_missing() if missing else await self._opener.judge(state, round_, header)
         judged = judgement.apply(update, state.now_ms)
-        await state.write(place.update_key(task, number, organisation), judged)
+        await state.write(judged)
         if judgement.commitment:
-            commitment = await state.read_commitment(task, number, organisation)
-            await state.write(place.commitment_key(task, number, organisation), judgement.fill(commitment))
+            commitment = await state.read(COMMITMENT.key(task, number, organisation))
+            await state.write(judgement.fill(commitment))
         detail = f"{judged.code} {judged.reason}" if judged.code else judged.state
         state.announce("UpdateJudged", task=task, number=number, organisation=organisation, detail=detail)
         return judged.encode()
 
     async def close_round(self, state: State, task: str, number: int) -> bytes:
         """Close a round: freezes who was accepted, and creates the record that the committee will attest."""
-        consortium = await state.read_consortium()
+        consortium = await state.read(CONSORTIUM.key())
         require_committee(consortium, state.caller)
-        round_ = await state.read_round(task, number)
+        round_ = await state.read(ROUND.key(task, number))
         if round_.state != "open":
             return round_.encode()
-        spec = (await state.read_task(task)).spec
+        spec = (await state.read(TASK.key(task))).spec
         updates, equivocators = await state.find_updates(round_), await state.find_equivocators(round_)
         closed = rule.close_round(round_, updates, equivocators, spec.minimum_accepted, state.now_ms, spec.aggregation)
-        await state.write(place.round_key(task, number), closed)
+        await state.write(closed)
         if closed.state == "closed":
             await state.write_guarded(
-                place.aggregate_key(task, number),
                 rule.create_aggregate(closed),
                 consortium.threshold,
                 _committee(closed),
             )
             if spec.economics:
                 score = rule.create_score(closed)
-                key = place.score_key(task, number)
-                await state.write_guarded(key, score, consortium.threshold, _committee(closed))
+                await state.write_guarded(score, consortium.threshold, _committee(closed))
         event = "RoundClosed" if closed.state == "closed" else "RoundFailed"
         detail = f"accepted: {', '.join(closed.accepted) or 'none'}"
         state.announce(event, task=task, number=number, organisation=state.caller, detail=detail)
@@ -184,15 +192,15 @@ class Rounds:
 
     async def attest_aggregate(self, state: State, task: str, number: int, total: Blob) -> bytes:
         """Attest a round's sum: each endorsing committee member has checked it as the task wants."""
-        require_committee(await state.read_consortium(), state.caller)
+        require_committee(await state.read(CONSORTIUM.key()), state.caller)
         round_ = await self._read_accepted_round(state, task, number)
-        aggregate = await state.read_aggregate(task, number)
+        aggregate = await state.read(AGGREGATE.key(task, number))
         attested = rule.attest_aggregate(aggregate, round_, total, state.caller, state.now_ms)
         if attested == aggregate:
             return aggregate.encode()
         await require_model(state, task, total, f"the sum of round {number} of task {task}")
-        await self._check_sum(state, (await state.read_task(task)).spec, round_, total)
-        await state.write(place.aggregate_key(task, number), attested)
+        await self._check_sum(state, (await state.read(TASK.key(task))).spec, round_, total)
+        await state.write(attested)
         state.announce("AggregateAttested", task=task, number=number, organisation=state.caller, detail=total.digest)
         return attested.encode()
 
@@ -214,50 +222,50 @@ class Rounds:
         With commitments every organisation that endorses the decisive vote verifies the sum again; it takes nobody's
         word for it.
         """
-        require_committee(await state.read_consortium(), state.caller)
+        require_committee(await state.read(CONSORTIUM.key()), state.caller)
         round_ = await self._read_accepted_round(state, task, number)
         if round_.state == "published":
-            model = await state.read_model(task, round_.base_version + 1)
+            model = await state.read(MODEL.key(task, round_.base_version + 1))
             if model.digest != digest:
                 raise ProtocolError(
                     Code.ALREADY_SETTLED, f"round {number} of {task} was published as {model.digest}, not {digest}"
                 )
             return round_.encode()
-        aggregate, votes = await state.read_aggregate(task, number), await state.find_votes(round_)
+        aggregate, votes = await state.read(AGGREGATE.key(task, number)), await state.find_votes(round_)
         vote = publication.cast_vote(round_, aggregate, votes, state.caller, digest, state.now_ms)
         if state.caller in votes:
             return round_.encode()
-        progress = await state.read_progress(task)
+        progress = await state.read(PROGRESS.key(task))
         made = publication.publish_round(
             round_, progress, aggregate, {**votes, state.caller: vote}, digest, state.now_ms
         )
-        await state.write(place.vote_key(task, number, state.caller), vote)
+        await state.write(vote)
         if made is None:
             state.announce("ModelProposed", task=task, number=number, organisation=state.caller, detail=digest)
             return round_.encode()
         published, moved, model = made
-        spec = (await state.read_task(task)).spec
+        spec = (await state.read(TASK.key(task))).spec
         if spec.is_committed and aggregate.sum:
             await self._verifier.verify(state, round_, spec.manifest.dimension, aggregate.sum)
-        await state.write(place.model_key(task, model.version), model)
-        await state.write(place.progress_key(task), moved)
-        await state.write(place.round_key(task, number), published)
+        await state.write(model)
+        await state.write(moved)
+        await state.write(published)
         state.announce("ModelPublished", task=task, number=number, organisation=state.caller, detail=digest)
         return published.encode()
 
     async def abandon_round(self, state: State, task: str, number: int) -> bytes:
         """Give up a closed round whose time to be published is over; the next opens on the same base model."""
-        require_committee(await state.read_consortium(), state.caller)
-        round_ = await state.read_round(task, number)
+        require_committee(await state.read(CONSORTIUM.key()), state.caller)
+        round_ = await state.read(ROUND.key(task, number))
         abandoned = publication.abandon_round(round_, state.now_ms)
         if abandoned == round_:
             return round_.encode()
-        await state.write(place.round_key(task, number), abandoned)
+        await state.write(abandoned)
         state.announce("RoundAbandoned", task=task, number=number, organisation=state.caller)
         return abandoned.encode()
 
     async def _read_accepted_round(self, state: State, task: str, number: int) -> Round:
-        round_ = await state.read_round(task, number)
+        round_ = await state.read(ROUND.key(task, number))
         publication.check_not_failed(round_)
         if round_.state == "open":
             raise ProtocolError(Code.ROUND_NOT_CLOSED, f"round {number} of {task} is open: close it first")
@@ -273,11 +281,10 @@ class Rounds:
             raise ProtocolError(
                 Code.MALFORMED, f"expected reported_at_ms 0, the contract sets it; got {metrics.reported_at_ms}"
             )
-        spec = (await state.read_task(metrics.task)).spec
-        require_institution(await state.read_consortium(), spec, state.caller)
-        model = await state.read_model(metrics.task, metrics.version)
-        key = place.metrics_key(metrics.task, metrics.version, state.caller)
-        earlier = await state.find(Metrics, key)
+        spec = (await state.read(TASK.key(metrics.task))).spec
+        require_institution(await state.read(CONSORTIUM.key()), spec, state.caller)
+        model = await state.read(MODEL.key(metrics.task, metrics.version))
+        earlier = await state.find(METRICS.key(metrics.task, metrics.version, state.caller))
         if earlier and earlier.model_copy(update={"reported_at_ms": 0}) != metrics:
             raise ProtocolError(
                 Code.ALREADY_SETTLED,
@@ -286,7 +293,7 @@ class Rounds:
         if earlier:
             return earlier.encode()
         record = metrics.model_copy(update={"reported_at_ms": state.now_ms})
-        await state.write(key, record)
+        await state.write(record)
         state.announce(
             "MetricsReported",
             task=metrics.task,

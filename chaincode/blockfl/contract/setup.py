@@ -11,12 +11,21 @@ from blockfl.contract.chunk import check_chunk, is_present
 from blockfl.contract.settings import ContractSettings
 from blockfl.contract.stake import fill_stake, is_settled, require_settled
 from blockfl.contract.state import State
-from blockfl.protocol import place
 from blockfl.protocol import round as rule
+from blockfl.protocol.catalogue import (
+    COMMITTEE_KEY,
+    CONSORTIUM,
+    ENROLMENT,
+    MODEL_COLLECTION,
+    PROGRESS,
+    ROUND,
+    TASK,
+    model_chunk_key,
+)
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment
 from blockfl.protocol.seal import check_public_key
-from blockfl.protocol.task import Task, TaskSpec
+from blockfl.protocol.task import TaskSpec
 
 
 class Setup:
@@ -32,13 +41,13 @@ class Setup:
     async def register_consortium(self, state: State, consortium: Consortium) -> bytes:
         """Register who takes part: endorsed only by organisations that agreed to exactly this record."""
         require_member(consortium, state.caller)
-        previous = await state.find(Consortium, place.CONSORTIUM)
+        previous = await state.find(CONSORTIUM.key())
         if previous == consortium:
             return consortium.encode()
         self._check_agreement(state, consortium, previous)
         if await state.has_open_round():
             raise ProtocolError(Code.TASK_BUSY, "a round is open: change the consortium when it is closed")
-        await state.write(place.CONSORTIUM, consortium)
+        await state.write(consortium)
         state.announce("ConsortiumRegistered", organisation=state.caller, detail=consortium.record_digest)
         return consortium.encode()
 
@@ -65,54 +74,53 @@ class Setup:
 
     async def register_committee_key(self, state: State, public_key: str) -> bytes:
         """Register a committee member's own opening key; a new one counts from the next round on."""
-        require_committee(await state.read_consortium(), state.caller)
+        require_committee(await state.read(CONSORTIUM.key()), state.caller)
         check_public_key(public_key)
-        key = place.committee_key_key(state.caller)
-        previous = await state.find(CommitteeKey, key)
+        previous = await state.find(COMMITTEE_KEY.key(state.caller))
         if previous and previous.public_key == public_key:
             return previous.encode()
         if previous:
             rule.check_change(f"the opening key of {state.caller}", previous.registered_at_ms, state.now_ms)
         record = CommitteeKey(organisation=state.caller, public_key=public_key, registered_at_ms=state.now_ms)
-        await state.write(key, record)
+        await state.write(record)
         state.announce("CommitteeKeyRegistered", organisation=state.caller, detail=public_key)
         return record.encode()
 
     async def create_task(self, state: State, spec: TaskSpec) -> bytes:
         """Create a task with version 0 of its model."""
-        consortium = await state.read_consortium()
+        consortium = await state.read(CONSORTIUM.key())
         require_coordinator(consortium, state.caller)
-        existing = await state.find(Task, place.task_key(spec.task))
+        existing = await state.find(TASK.key(spec.task))
         if existing and existing.spec != spec:
             raise ProtocolError(Code.TASK_EXISTS, f"task {spec.task} exists with other content: choose another name")
         if existing:
             return existing.encode()
         rule.check_spec(spec, consortium)
         task, progress, model = rule.create_task(spec, state.caller, state.now_ms)
-        await state.write(place.task_key(spec.task), task)
-        await state.write(place.progress_key(spec.task), progress)
-        await state.write(place.model_key(spec.task, 0), model)
+        await state.write(task)
+        await state.write(progress)
+        await state.write(model)
         state.announce("TaskCreated", task=spec.task, organisation=state.caller, detail=task.record_digest)
         return task.encode()
 
     async def upload_model_chunk(self, state: State, task: str, digest: str, chunk: bytes) -> bytes:
         """Put one chunk of the initial model, or of a closed round's sum, into the collection of all members."""
-        consortium = await state.read_consortium()
-        initial = digest in (await state.read_task(task)).spec.initial_model.chunks
+        consortium = await state.read(CONSORTIUM.key())
+        initial = digest in (await state.read(TASK.key(task))).spec.initial_model.chunks
         if not initial or state.caller not in consortium.having("coordinator"):
             require_committee(consortium, state.caller)
         check_chunk(chunk, digest)
-        key = place.model_chunk_key(task, digest)
-        if await is_present(state, place.MODELS, key, digest):
+        key = model_chunk_key(task, digest)
+        if await is_present(state, MODEL_COLLECTION, key, digest):
             return b""
         number = 0 if initial else await self._find_closed_round(state, task)
-        await state.context.put_private(place.MODELS, key, chunk)
+        await state.context.put_private(MODEL_COLLECTION, key, chunk)
         state.announce("ModelChunkUploaded", task=task, number=number, organisation=state.caller, detail=digest)
         return b""
 
     async def _find_closed_round(self, state: State, task: str) -> int:
-        number = (await state.read_progress(task)).round
-        if not number or (await state.read_round(task, number)).state != "closed":
+        number = (await state.read(PROGRESS.key(task))).round
+        if not number or (await state.read(ROUND.key(task, number))).state != "closed":
             raise ProtocolError(
                 Code.ROUND_NOT_CLOSED, f"task {task} has no closed round whose sum is wanted: upload it after the close"
             )
@@ -120,11 +128,10 @@ class Setup:
 
     async def enrol(self, state: State, task: str, samples: int) -> bytes:
         """Enrol an institution with its samples and the certificate that will sign its updates."""
-        spec = (await state.read_task(task)).spec
-        require_institution(await state.read_consortium(), spec, state.caller)
+        spec = (await state.read(TASK.key(task))).spec
+        require_institution(await state.read(CONSORTIUM.key()), spec, state.caller)
         certificate, certificate_digest = describe_certificate(state.context.creator)
-        key = place.enrolment_key(task, state.caller)
-        previous = await state.find(Enrolment, key)
+        previous = await state.find(ENROLMENT.key(task, state.caller))
         repeated = False
         if previous:
             repeated = (previous.samples, previous.certificate_digest) == (samples, certificate_digest)
@@ -146,20 +153,22 @@ class Setup:
             certificate_digest=certificate_digest,
             enrolled_at_ms=state.now_ms,
         )
-        await state.write(key, record)
+        await state.write(record)
         state.announce("Enrolled", task=task, organisation=state.caller, detail=str(samples))
         return record.encode()
 
     async def _refill_stake(self, state: State, spec: TaskSpec, samples: int) -> bool:
         """Fill the stake up between rounds; while one is under way, an enrolment stands as it is."""
-        number = (await state.read_progress(spec.task)).round
-        if not spec.economics or (number and not await is_settled(state, await state.read_round(spec.task, number))):
+        number = (await state.read(PROGRESS.key(spec.task))).round
+        if not spec.economics or (
+            number and not await is_settled(state, await state.read(ROUND.key(spec.task, number)))
+        ):
             return False
         return await fill_stake(state, spec.economics, spec, samples, is_enrolled=True)
 
     async def _require_no_open_round(self, state: State, task: str) -> None:
-        number = (await state.read_progress(task)).round
-        if number and (await state.read_round(task, number)).state == "open":
+        number = (await state.read(PROGRESS.key(task))).round
+        if number and (await state.read(ROUND.key(task, number))).state == "open":
             raise ProtocolError(
                 Code.TASK_BUSY, f"round {number} of task {task} is open: enrol with other terms when it is closed"
             )

@@ -1,31 +1,20 @@
 """Credits on the ledger: accounts, stakes, and who may take part in a task that has economics."""
 
 from blockfl.contract.state import State
-from blockfl.protocol import place
 from blockfl.protocol.account import compute_required_stake, create_standing, lock
+from blockfl.protocol.catalogue import ACCOUNT, PROGRESS, ROUND, SETTLEMENT, STANDING
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.economics import Account, Economics, Settlement, Standing
+from blockfl.protocol.economics import Economics
 from blockfl.protocol.records import Enrolment, Round
 from blockfl.protocol.reputation import has_stake, list_eligible
 from blockfl.protocol.task import TaskSpec
-
-
-async def find_account(state: State, organisation: str) -> Account:
-    """Return an account; one that never held anything is empty."""
-    found = await state.find(Account, place.account_key(organisation))
-    return found or Account(organisation=organisation, credits=0)
-
-
-async def find_standing(state: State, task: str, organisation: str) -> Standing | None:
-    """Return an institution's standing in a task."""
-    return await state.find(Standing, place.standing_key(task, organisation))
 
 
 async def is_settled(state: State, round_: Round) -> bool:
     """Whether a round is over for the accounts: it failed, or it was settled."""
     if round_.state == "failed":
         return True
-    return await state.find(Settlement, place.settlement_key(round_.task, round_.round)) is not None
+    return await state.find(SETTLEMENT.key(round_.task, round_.round)) is not None
 
 
 async def require_settled(state: State, task: str, code: Code) -> None:
@@ -34,8 +23,8 @@ async def require_settled(state: State, task: str, code: Code) -> None:
     Raises:
         ProtocolError: With this code when it is not.
     """
-    number = (await state.read_progress(task)).round
-    if number and not await is_settled(state, await state.read_round(task, number)):
+    number = (await state.read(PROGRESS.key(task))).round
+    if number and not await is_settled(state, await state.read(ROUND.key(task, number))):
         raise ProtocolError(code, f"round {number} of {task} is not settled yet: try again when it is")
 
 
@@ -48,23 +37,23 @@ async def fill_stake(state: State, policy: Economics, spec: TaskSpec, samples: i
         ProtocolError: BFL603 when the account holds too little, BFL602 when no account could hold enough.
     """
     required = compute_required_stake(policy, samples, spec.samples_cap)
-    before = await find_standing(state, spec.task, state.caller)
+    before = await state.find(STANDING.key(spec.task, state.caller))
     standing = before or create_standing(spec.task, state.caller, required)
-    account = await find_account(state, state.caller)
+    account = await state.read(ACCOUNT.key(state.caller))
     missing = required - standing.stake
     if is_enrolled and (missing <= 0 or (account.credits < missing and has_stake(standing))):
         return False
     filled, locked = lock(account, standing, required)
     if filled != account:
-        await state.write(place.account_key(state.caller), filled)
+        await state.write(filled)
     if locked != before:
-        await state.write(place.standing_key(spec.task, state.caller), locked)
+        await state.write(locked)
     return locked != before
 
 
 async def select_eligible(state: State, spec: TaskSpec, enrolments: list[Enrolment], number: int) -> list[Enrolment]:
     """Return the enrolments of those that may take part in a round."""
-    standings = {one.organisation: await find_standing(state, spec.task, one.organisation) for one in enrolments}
+    standings = {one.organisation: await state.find(STANDING.key(spec.task, one.organisation)) for one in enrolments}
     staked = {name: standing for name, standing in standings.items() if standing is not None}
     eligible = list_eligible(staked, number, spec.minimum_accepted)
     return [one for one in enrolments if one.organisation in eligible]

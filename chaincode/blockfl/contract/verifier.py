@@ -5,6 +5,7 @@ import asyncio
 from blockfl.contract.chunk import fetch_model
 from blockfl.contract.state import State
 from blockfl.protocol.aggregation import compute_sum_bytes
+from blockfl.protocol.catalogue import COMMITMENT, HEADER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import Evidence, verify_round_sum
 from blockfl.protocol.records import Blob, Round
@@ -32,6 +33,6 @@ class SumVerifier:
             verify_round_sum(content, dimension, evidence)
 
     async def _read_evidence(self, state: State, round_: Round, organisation: str) -> Evidence:
-        header = (await state.read_header(round_.task, round_.round, organisation)).header
-        commitment = await state.read_commitment(round_.task, round_.round, organisation)
+        header = (await state.read(HEADER.key(round_.task, round_.round, organisation))).header
+        commitment = await state.read(COMMITMENT.key(round_.task, round_.round, organisation))
         return Evidence(header=header, commitment=commitment)

@@ -2,22 +2,25 @@
 
 from blockfl.audit.views import Row, format_time
 from blockfl.ledger.client import Ledger
+from blockfl.protocol.catalogue import ACCOUNT, ALL_PROGRESS, RECEIPTS, REVERSALS, SETTLEMENTS, STANDINGS, TASK
 from blockfl.protocol.economics import TREASURY, Outcome, Receipt, Reversal, Settlement, Standing
 
 
 async def list_outcomes(ledger: Ledger, task: str) -> list[Row]:
     """Return a row for each institution in each settled round, and one for each fee, fine and overturned penalty."""
-    reversals = await ledger.list_reversals(task)
+    reversals = await ledger.read_all(REVERSALS.below(task))
     return [
         row
-        for settlement in await ledger.list_settlements(task)
+        for settlement in await ledger.read_all(SETTLEMENTS.below(task))
         for row in _rows(settlement) + [_given_back(one) for one in reversals if one.round == settlement.round]
     ]
 
 
 async def list_receipts(ledger: Ledger) -> list[Row]:
     """Return all grants and transfers, oldest first."""
-    return [_receipt(one) for one in sorted(await ledger.list_receipts(), key=lambda one: (one.at_ms, one.name))]
+    return [
+        _receipt(one) for one in sorted(await ledger.read_all(RECEIPTS.below()), key=lambda one: (one.at_ms, one.name))
+    ]
 
 
 def _receipt(receipt: Receipt) -> Row:
@@ -71,12 +74,12 @@ def _explain(settlement: Settlement, outcome: Outcome) -> str:
 
 async def summarise_task(ledger: Ledger, task: str) -> dict[str, object]:
     """Return policy, standings, accounts and settlements of a task."""
-    policy = (await ledger.read_task(task)).spec.economics
-    standings = await ledger.list_standings(task)
+    policy = (await ledger.read(TASK.key(task))).spec.economics
+    standings = await ledger.read_all(STANDINGS.below(task))
     return {
         "task": task,
         "policy": policy.model_dump(mode="json") if policy else None,
-        "treasury": (await ledger.read_account(TREASURY)).credits,
+        "treasury": (await ledger.read(ACCOUNT.key(TREASURY))).credits,
         "standings": [_standing(one, await _free(ledger, one.organisation)) for one in standings],
         "rounds": await list_outcomes(ledger, task),
     }
@@ -85,15 +88,15 @@ async def summarise_task(ledger: Ledger, task: str) -> dict[str, object]:
 async def read_balance(ledger: Ledger, organisation: str) -> Row:
     """Return an organisation's free credits, and its stakes in every task."""
     stakes = {}
-    for progress in await ledger.list_progress():
-        for standing in await ledger.list_standings(progress.task):
+    for progress in await ledger.read_all(ALL_PROGRESS.below()):
+        for standing in await ledger.read_all(STANDINGS.below(progress.task)):
             if standing.organisation == organisation:
                 stakes[progress.task] = _standing(standing, None)
     return {"organisation": organisation, "credits": await _free(ledger, organisation), "stakes": stakes}
 
 
 async def _free(ledger: Ledger, organisation: str) -> int:
-    return (await ledger.read_account(organisation)).credits
+    return (await ledger.read(ACCOUNT.key(organisation))).credits
 
 
 def _standing(standing: Standing, free: int | None) -> Row:

@@ -12,6 +12,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.evidence import fetch_evidence
 from blockfl.ledger.transfer import fetch_blob
+from blockfl.protocol.catalogue import AGGREGATE, CONSORTIUM, ENROLMENTS, HEADER, MODEL, ROUND, TASK
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
 from blockfl.protocol.records import Aggregate, Blob, Round
@@ -58,14 +59,14 @@ async def check_aggregate(ledger: Ledger, name: str, number: int) -> AggregateRe
         VerificationError: The sum is not that of the accepted updates, or the records contradict each other.
         LedgerError: There is no such sum (yet), the task has no commitments, or the ledger cannot be read.
     """
-    task, round_ = await ledger.read_task(name), await ledger.read_round(name, number)
+    task, round_ = await ledger.read(TASK.key(name)), await ledger.read(ROUND.key(name, number))
     if not task.spec.is_committed:
         raise LedgerError(
             f"task {name} has no commitments: its sums are checked by the committee, which opens the updates again"
         )
     if round_.state not in ("closed", "published"):
         raise LedgerError(f"round {number} of {name} is {round_.state}: it has no sum")
-    total = await _read_sum(ledger, round_, await ledger.read_aggregate(name, number))
+    total = await _read_sum(ledger, round_, await ledger.read(AGGREGATE.key(name, number)))
     evidence = await fetch_evidence(ledger, name, number, round_.accepted)
     dimension = task.spec.manifest.dimension
     try:
@@ -93,7 +94,7 @@ async def _read_sum(ledger: Ledger, round_: Round, aggregate: Aggregate) -> Blob
     if (aggregate.accepted, aggregate.divisor) != (round_.accepted, round_.divisor):
         raise VerificationError(f"{where}: the sum is not one of the updates that the round accepted")
     if round_.state == "published":
-        model = await ledger.read_model(round_.task, round_.base_version + 1)
+        model = await ledger.read(MODEL.key(round_.task, round_.base_version + 1))
         if (model.round, model.sum, model.accepted) != (round_.round, aggregate.sum, round_.accepted):
             raise VerificationError(f"{where}: the published version has another sum than the attested one")
     return aggregate.sum
@@ -101,11 +102,11 @@ async def _read_sum(ledger: Ledger, round_: Round, aggregate: Aggregate) -> Blob
 
 async def _verify_headers(ledger: Ledger, task: Task, round_: Round) -> tuple[str, ...]:
     """Check that the accepted headers are of this round; return whose signature could be verified."""
-    consortium = await ledger.read_consortium()
-    certificates = {one.organisation: one for one in await ledger.list_enrolments(round_.task)}
+    consortium = await ledger.read(CONSORTIUM.key())
+    certificates = {one.organisation: one for one in await ledger.read_all(ENROLMENTS.below(round_.task))}
     signed = []
     for organisation in round_.accepted:
-        header = await ledger.read_header(round_.task, round_.round, organisation)
+        header = await ledger.read(HEADER.key(round_.task, round_.round, organisation))
         check_header(header.header, consortium, task, round_)
         enrolled = certificates.get(organisation)
         if enrolled and enrolled.certificate_digest == header.header.certificate_digest:

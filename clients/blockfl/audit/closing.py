@@ -8,9 +8,9 @@ from itertools import pairwise
 from blockfl.audit.difference import describe_differences
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
-from blockfl.protocol import place
+from blockfl.protocol.catalogue import CONSORTIUM, EQUIVOCATIONS, HEADER, ROUND
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.records import Consortium, Equivocation, Round, SignedHeader, Update
+from blockfl.protocol.records import Round, SignedHeader, Update
 from blockfl.protocol.round import close_round
 from blockfl.protocol.submission import check_header, verify_header_signature
 from blockfl.protocol.task import Task
@@ -31,7 +31,7 @@ def verify_header(history: History, task: Task, round_: Round, signed: SignedHea
     certificate = history.certificate(round_.task, organisation, part.certificate_digest)
     try:
         verify_header_signature(signed, certificate)
-        check_header(signed.header, history.get(Consortium, place.CONSORTIUM), task, round_)
+        check_header(signed.header, history.get(CONSORTIUM.key()), task, round_)
     except ProtocolError as error:
         raise VerificationError(f"{where}: {error}") from error
 
@@ -51,7 +51,7 @@ def verify_close(history: History, task: Task, round_: Round, updates: dict[str,
     """
     where = f"task {round_.task}, round {round_.round}"
     equivocators = _list_equivocators(history, task, round_, where)
-    opened, *later = history.list_versions(Round, place.round_key(round_.task, round_.round))
+    opened, *later = history.list_versions(ROUND.key(round_.task, round_.round))
     if not later:
         return
     closed = later[0]
@@ -100,10 +100,10 @@ def _verify_end(later: list[Round], where: str) -> None:
 
 def _list_equivocators(history: History, task: Task, round_: Round, where: str) -> list[str]:
     """Return who signed two different headers, each proof verified."""
-    proofs = history.below(Equivocation, f"equivocation/{round_.task}/{round_.round:06d}")
+    proofs = history.read_all(EQUIVOCATIONS.below(round_.task, round_.round))
     for proof in proofs:
         mark = f"{where}, equivocation of {proof.organisation}"
-        first = history.get(SignedHeader, place.header_key(proof.task, proof.round, proof.organisation)).header
+        first = history.get(HEADER.key(proof.task, proof.round, proof.organisation)).header
         verify_header(history, task, round_, proof.second, mark)
         if proof.second.header.organisation != proof.organisation:
             raise VerificationError(f"{mark}: the second header is one of {proof.second.header.organisation}")

@@ -12,9 +12,7 @@ from blockfl.audit.verification import Progress
 from blockfl.fabric.channel.block import encode_block, header_hash
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol import place
-from blockfl.protocol.records import Model
-from blockfl.protocol.task import Task
+from blockfl.protocol.catalogue import MODEL_COLLECTION, MODELS, TASKS, model_chunk_key
 
 _EVERY = 100
 
@@ -95,11 +93,11 @@ def _check_continuity(block: object, chain: ChainProof, first: int) -> None:
 async def _add_payloads(ledger: Ledger, history: History, writer: BundleWriter, known: set[str]) -> int:
     """Add every chunk of an initial model or a published sum that no earlier bundle has."""
     count = 0
-    for key in history.list_keys("task"):
-        spec = history.get(Task, key).spec
-        sums = [model.sum for model in history.below(Model, f"model/{spec.task}") if model.sum is not None]
+    for key in history.list_keys(TASKS.below()):
+        spec = history.get(key).spec
+        sums = [model.sum for model in history.read_all(MODELS.below(spec.task)) if model.sum is not None]
         for digest in (digest for blob in (spec.initial_model, *sums) for digest in blob.chunks):
-            is_held = history.private_hash(place.MODELS, place.model_chunk_key(spec.task, digest)) == digest
+            is_held = history.private_hash(MODEL_COLLECTION, model_chunk_key(spec.task, digest)) == digest
             if is_held and digest not in known:
                 writer.add_payload(await ledger.read_model_chunk(spec.task, digest))
                 known.add(digest)

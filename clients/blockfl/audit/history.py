@@ -5,8 +5,8 @@ What a transaction used is what was committed before it, and what it did is what
 written earlier; nor does the time that it states, for the transaction may have been committed later.
 
 Example:
-    past = history.before(place.settlement_key("heart", 1))
-    standing = past.get(Standing, place.standing_key("heart", "alpha"))
+    past = history.before(SETTLEMENT.key("heart", 1))
+    standing = past.get(STANDING.key("heart", "alpha"))
 """
 
 from bisect import bisect_left, bisect_right
@@ -17,26 +17,10 @@ from typing import Self, TypeVar
 from blockfl.audit.chain import ChainProof, Position, Write
 from blockfl.audit.errors import VerificationError
 from blockfl.fabric.transaction.rwset import hash_key
-from blockfl.protocol import place
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.catalogue import ENROLMENT
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.economics import Account, Objection, Pace, Receipt, Reversal, Score, Settlement, Standing
-from blockfl.protocol.records import (
-    Aggregate,
-    Commitment,
-    CommitteeKey,
-    Enrolment,
-    Equivocation,
-    Metrics,
-    Model,
-    Progress,
-    Round,
-    SignedHeader,
-    Update,
-    Vote,
-    Withdrawal,
-)
-from blockfl.protocol.task import Task
+from blockfl.protocol.key import Key, Range
 
 R = TypeVar("R", bound=Record)
 
@@ -61,30 +45,30 @@ class History:
         """Return the ledger as the transaction left it that wrote a key first."""
         return self._until(key, is_included=True)
 
-    def find(self, kind: type[R], key: str) -> R | None:
+    def find(self, key: Key[R]) -> R | None:
         """Return a record, or None."""
         writes = self._list_writes(key)
-        return _decode(kind, key, writes[-1].value) if writes else None
+        return _decode(key, writes[-1].value) if writes else None
 
-    def get(self, kind: type[R], key: str) -> R:
+    def get(self, key: Key[R]) -> R:
         """Return a record that must be there."""
-        found = self.find(kind, key)
+        found = self.find(key)
         if found is None:
             raise VerificationError(f"no record {key} on the ledger")
         return found
 
-    def list_versions(self, kind: type[R], key: str) -> list[R]:
+    def list_versions(self, key: Key[R]) -> list[R]:
         """Return a record as each transaction that wrote it left it, the oldest first."""
-        return [_decode(kind, key, write.value) for write in self._list_writes(key)]
+        return [_decode(key, write.value) for write in self._list_writes(key)]
 
-    def below(self, kind: type[R], prefix: str) -> list[R]:
-        """Return all records whose key begins with ``prefix/``, ascending."""
-        return [self.get(kind, key) for key in self.list_keys(prefix)]
+    def read_all(self, keys: Range[R]) -> list[R]:
+        """Return all records of a range, in the order of their keys."""
+        return [self.get(key) for key in self.list_keys(keys)]
 
-    def list_keys(self, prefix: str) -> list[str]:
-        """Return all keys that begin with ``prefix/`` and hold a record, ascending."""
-        start, end = (bisect_left(self._keys, one) for one in place.children(prefix))
-        return [key for key in self._keys[start:end] if self._list_writes(key)]
+    def list_keys(self, keys: Range[R]) -> list[Key[R]]:
+        """Return the keys of a range that hold a record, ascending."""
+        start, end = bisect_left(self._keys, keys.start), bisect_left(self._keys, keys.end)
+        return [Key(keys.of, key) for key in self._keys[start:end] if self._list_writes(key)]
 
     def count_writes(self, key: str) -> int:
         """Return how often a record was written."""
@@ -97,7 +81,7 @@ class History:
 
     def certificate(self, task: str, organisation: str, digest: str) -> str:
         """Return the certificate that was enrolled under a digest."""
-        for enrolment in self.list_versions(Enrolment, place.enrolment_key(task, organisation)):
+        for enrolment in self.list_versions(ENROLMENT.key(task, organisation)):
             if enrolment.certificate_digest == digest:
                 return enrolment.certificate
         raise VerificationError(f"task {task}: {organisation} never enrolled a certificate {digest}")
@@ -123,47 +107,12 @@ class History:
         return writes[: bisect(writes, self._end, key=lambda write: write.position)]
 
 
-def _decode(kind: type[R], key: str, value: bytes) -> R:
+def _decode(key: Key[R], value: bytes) -> R:
     try:
-        record = kind.decode(value)
+        record = key.of.kind.decode(value)
     except ProtocolError as error:
         raise VerificationError(f"record {key}: {error}") from error
-    own = _find_key(record)
-    if own not in (None, key):
+    own = key.of.key_of(record)
+    if own != key:
         raise VerificationError(f"record {key}: it is the one of {own}")
     return record
-
-
-def _find_key(record: Record) -> str | None:
-    """Return the key that a record belongs under, as far as it says."""
-    word = type(record).__name__.lower()
-    match record:
-        case Round() | Aggregate() | Score() | Settlement():
-            return f"{word}/{record.task}/{record.round:06d}"
-        case Update() | Commitment() | Equivocation() | Vote() | Reversal():
-            return f"{word}/{record.task}/{record.round:06d}/{record.organisation}"
-        case Enrolment() | Standing():
-            return f"{word}/{record.task}/{record.organisation}"
-        case SignedHeader(header=header):
-            return place.header_key(header.task, header.round, header.organisation)
-        case CommitteeKey():
-            return place.committee_key_key(record.organisation)
-        case Progress():
-            return place.progress_key(record.task)
-        case Task():
-            return place.task_key(record.spec.task)
-        case Model():
-            return place.model_key(record.task, record.version)
-        case Metrics():
-            return place.metrics_key(record.task, record.version, record.organisation)
-        case Account():
-            return place.account_key(record.organisation)
-        case Pace():
-            return place.pace_key(record.organisation)
-        case Receipt():
-            return place.receipt_key(record.by, record.name)
-        case Objection():
-            return place.objection_key(record.task, record.round, record.organisation, record.voter)
-        case Withdrawal():
-            return place.withdrawal_key(record.organisation, record.certificate_digest)
-    return None

@@ -7,10 +7,20 @@ later. When it was opened is the round's own word.
 from blockfl.audit.difference import describe_differences
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
-from blockfl.protocol import place
+from blockfl.protocol.catalogue import (
+    COMMITTEE_KEY,
+    CONSORTIUM,
+    ENROLMENT,
+    MODEL,
+    PROGRESS,
+    ROUND,
+    SETTLEMENT,
+    STANDING,
+    TASK,
+    WITHDRAWAL,
+)
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.economics import Standing
-from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Model, Progress, Round
+from blockfl.protocol.records import Consortium, Enrolment, Progress, Round
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import list_candidates, open_round
 from blockfl.protocol.task import Task, TaskSpec
@@ -23,11 +33,11 @@ def verify_opening(history: History, task: Task, number: int) -> None:
     Raises:
         VerificationError: It did not.
     """
-    key = place.round_key(task.spec.task, number)
+    key = ROUND.key(task.spec.task, number)
     where = f"task {task.spec.task}, round {number}"
-    if not history.is_older(place.task_key(task.spec.task), key):
+    if not history.is_older(TASK.key(task.spec.task), key):
         raise VerificationError(f"{where}: it could not be opened: the task did not exist yet")
-    opened = history.after(key).get(Round, key)
+    opened = history.after(key).get(key)
     try:
         expected = _repeat_opening(history.before(key), task, opened)
     except (VerificationError, ProtocolError, ValueError) as error:
@@ -48,10 +58,10 @@ def verify_progress(ledger: History, task: str) -> Progress:
     Raises:
         VerificationError: It names others.
     """
-    progress = ledger.get(Progress, place.progress_key(task))
-    latest = ledger.find(Model, place.model_key(task, progress.version))
-    has_opened = not progress.round or ledger.count_writes(place.round_key(task, progress.round))
-    following = place.round_key(task, progress.round + 1), place.model_key(task, progress.version + 1)
+    progress = ledger.get(PROGRESS.key(task))
+    latest = ledger.find(MODEL.key(task, progress.version))
+    has_opened = not progress.round or ledger.count_writes(ROUND.key(task, progress.round))
+    following = ROUND.key(task, progress.round + 1), MODEL.key(task, progress.version + 1)
     is_last = has_opened and not any(ledger.count_writes(key) for key in following)
     if not is_last or latest is None or latest.digest != progress.model_digest:
         raise VerificationError(
@@ -64,15 +74,15 @@ def verify_progress(ledger: History, task: str) -> Progress:
 def _repeat_opening(past: History, task: Task, opened: Round) -> Round:
     """Return the round as the contract had to open it on this ledger, at the time that the round states."""
     spec = task.spec
-    consortium = past.get(Consortium, place.CONSORTIUM)
+    consortium = past.get(CONSORTIUM.key())
     progress = verify_progress(past, spec.task)
-    previous = past.find(Round, place.round_key(spec.task, progress.round))
-    keys = [past.find(CommitteeKey, place.committee_key_key(one)) for one in consortium.committee]
+    previous = past.find(ROUND.key(spec.task, progress.round))
+    keys = [past.find(COMMITTEE_KEY.key(one)) for one in consortium.committee]
     enrolments = _list_valid(past, spec, consortium)
     if spec.economics:
         _require_settled(past, previous)
         enrolments = _list_eligible(past, spec, enrolments, opened.round)
-    latest = [past.get(Model, place.model_key(spec.task, one)) for one in list_recent_versions(spec, progress.version)]
+    latest = [past.get(MODEL.key(spec.task, one)) for one in list_recent_versions(spec, progress.version)]
     return open_round(
         task,
         progress,
@@ -82,23 +92,21 @@ def _repeat_opening(past: History, task: Task, opened: Round) -> Round:
         enrolments,
         opened.round,
         opened.opened_at_ms,
-        [past.get(Round, place.round_key(spec.task, one.round)) for one in latest],
+        [past.get(ROUND.key(spec.task, one.round)) for one in latest],
     )
 
 
 def _list_valid(past: History, spec: TaskSpec, consortium: Consortium) -> list[Enrolment]:
     """Return the enrolments that stood, without those whose certificate was withdrawn."""
-    found = [past.find(Enrolment, place.enrolment_key(spec.task, one)) for one in list_candidates(spec, consortium)]
+    found = [past.find(ENROLMENT.key(spec.task, one)) for one in list_candidates(spec, consortium)]
     return [
-        one
-        for one in found
-        if one and not past.count_writes(place.withdrawal_key(one.organisation, one.certificate_digest))
+        one for one in found if one and not past.count_writes(WITHDRAWAL.key(one.organisation, one.certificate_digest))
     ]
 
 
 def _list_eligible(past: History, spec: TaskSpec, enrolments: list[Enrolment], number: int) -> list[Enrolment]:
     """Return the enrolments of those that had a stake and were not suspended."""
-    found = [past.find(Standing, place.standing_key(spec.task, one.organisation)) for one in enrolments]
+    found = [past.find(STANDING.key(spec.task, one.organisation)) for one in enrolments]
     standings = {one.organisation: one for one in found if one}
     eligible = list_eligible(standings, number, spec.minimum_accepted)
     return [one for one in enrolments if one.organisation in eligible]
@@ -107,5 +115,5 @@ def _list_eligible(past: History, spec: TaskSpec, enrolments: list[Enrolment], n
 def _require_settled(past: History, previous: Round | None) -> None:
     if previous is None or previous.state == "failed":
         return
-    if not past.count_writes(place.settlement_key(previous.task, previous.round)):
+    if not past.count_writes(SETTLEMENT.key(previous.task, previous.round)):
         raise VerificationError(f"round {previous.round} was not settled")

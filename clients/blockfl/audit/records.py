@@ -14,12 +14,30 @@ from blockfl.audit.history import History
 from blockfl.audit.opening import verify_opening, verify_progress
 from blockfl.ledger.lineage import derive_model
 from blockfl.ledger.transfer import ModelChunks, fetch_blob
-from blockfl.protocol import place
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.catalogue import (
+    AGGREGATE,
+    COMMITMENT,
+    HEADER,
+    HEADERS,
+    MODEL,
+    MODEL_COLLECTION,
+    MODELS,
+    ROUND,
+    ROUNDS,
+    SEALED_COLLECTION,
+    TASK,
+    UPDATES,
+    VOTE,
+    VOTES,
+    WITHDRAWAL,
+    model_chunk_key,
+    sealed_chunk_key,
+)
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.evidence import Evidence, verify_round_sum
 from blockfl.protocol.publication import list_voters
-from blockfl.protocol.records import Aggregate, Blob, Commitment, Model, Round, SignedHeader, Update, Vote
+from blockfl.protocol.records import Blob, Model, Round, Update
 from blockfl.protocol.task import Task
 
 
@@ -48,10 +66,10 @@ def verify_task(history: History, task: Task) -> TaskProof:
         VerificationError: Naming the record and what is wrong with it.
     """
     name = task.spec.task
-    if history.count_writes(place.task_key(name)) != 1:
+    if history.count_writes(TASK.key(name)) != 1:
         raise VerificationError(f"task {name}: its record was written more than once")
-    rounds = history.below(Round, f"round/{name}")
-    models = history.below(Model, f"model/{name}")
+    rounds = history.read_all(ROUNDS.below(name))
+    models = history.read_all(MODELS.below(name))
     if not models or models[0].version != 0 or models[0].digest != task.spec.initial_model.digest:
         raise VerificationError(f"task {name}: version 0 is not the task's initial model")
     updates = accepted = 0
@@ -73,7 +91,7 @@ def verify_task(history: History, task: Task) -> TaskProof:
         outvoted=tuple(
             f"{vote.organisation} in round {vote.round}"
             for model in models[1:]
-            for vote in history.below(Vote, f"vote/{name}/{model.round:06d}")
+            for vote in history.read_all(VOTES.below(name, model.round))
             if vote.digest != model.digest
         ),
         model_digest=models[-1].digest,
@@ -83,7 +101,7 @@ def verify_task(history: History, task: Task) -> TaskProof:
 def _list_updates(history: History, round_: Round) -> dict[str, Update]:
     """Return what was submitted, by organisation; the accepted ones among them."""
     where = f"task {round_.task}, round {round_.round}"
-    found = history.below(Update, f"update/{round_.task}/{round_.round:06d}")
+    found = history.read_all(UPDATES.below(round_.task, round_.round))
     updates = {update.organisation: update for update in found}
     for organisation in round_.accepted:
         if organisation not in updates or updates[organisation].state != "accepted":
@@ -93,7 +111,7 @@ def _list_updates(history: History, round_: Round) -> dict[str, Update]:
 
 def _verify_round(history: History, task: Task, round_: Round, updates: dict[str, Update]) -> None:
     where = f"task {round_.task}, round {round_.round}"
-    for signed in history.below(SignedHeader, f"header/{round_.task}/{round_.round:06d}"):
+    for signed in history.read_all(HEADERS.below(round_.task, round_.round)):
         if signed.header.organisation not in updates:
             raise VerificationError(f"{where}: a header of {signed.header.organisation} has no record of its update")
     verify_close(history, task, round_, updates)
@@ -104,17 +122,17 @@ def _verify_round(history: History, task: Task, round_: Round, updates: dict[str
 
 def _verify_votes(history: History, round_: Round, where: str) -> None:
     """Check that only the round's committee has voted, each member once, and that the version is what it voted for."""
-    for vote in history.below(Vote, f"vote/{round_.task}/{round_.round:06d}"):
-        key = place.vote_key(round_.task, round_.round, vote.organisation)
+    for vote in history.read_all(VOTES.below(round_.task, round_.round)):
+        key = VOTE.key(round_.task, round_.round, vote.organisation)
         if vote.organisation not in [one.organisation for one in round_.committee]:
             raise VerificationError(f"{where}: {vote.organisation} voted and is not in the round's committee")
         if history.count_writes(key) != 1:
             raise VerificationError(f"{where}: {vote.organisation} voted more than once")
     if round_.state != "published":
         return
-    model_key = place.model_key(round_.task, round_.base_version + 1)
-    model = history.get(Model, model_key)
-    counted = history.after(model_key).below(Vote, f"vote/{round_.task}/{round_.round:06d}")
+    model_key = MODEL.key(round_.task, round_.base_version + 1)
+    model = history.get(model_key)
+    counted = history.after(model_key).read_all(VOTES.below(round_.task, round_.round))
     voters = list_voters({one.organisation: one for one in counted}, model.digest)
     if model.voters != voters or len(voters) < round_.threshold:
         raise VerificationError(
@@ -125,18 +143,18 @@ def _verify_votes(history: History, round_: Round, where: str) -> None:
 
 def _verify_update(history: History, task: Task, round_: Round, organisation: str, update: Update) -> None:
     where = f"task {round_.task}, round {round_.round}, update of {organisation}"
-    signed = history.get(SignedHeader, place.header_key(round_.task, round_.round, organisation))
+    signed = history.get(HEADER.key(round_.task, round_.round, organisation))
     if signed.header.record_digest != update.header_digest:
         raise VerificationError(f"{where}: the verdict is on another header than the one on the ledger")
     verify_header(history, task, round_, signed, where)
-    withdrawal = place.withdrawal_key(organisation, signed.header.certificate_digest)
-    if history.is_older(withdrawal, place.header_key(round_.task, round_.round, organisation)):
+    withdrawal = WITHDRAWAL.key(organisation, signed.header.certificate_digest)
+    if history.is_older(withdrawal, HEADER.key(round_.task, round_.round, organisation)):
         raise VerificationError(f"{where}: signed with a certificate that {organisation} had withdrawn")
     if update.state != "accepted":
         return
     for index, digest in enumerate(signed.header.chunk_digests):
-        key = place.sealed_chunk_key(round_.task, round_.round, organisation, index)
-        held = history.private_hash(place.SEALED, key)
+        key = sealed_chunk_key(round_.task, round_.round, organisation, index)
+        held = history.private_hash(SEALED_COLLECTION, key)
         if held is not None and held != digest:
             raise VerificationError(f"{where}: chunk {index} on the ledger is not the one that was signed")
 
@@ -145,8 +163,8 @@ def _verify_versions(history: History, task: Task, models: list[Model], *, is_op
     name = task.spec.task
     for before, model in pairwise(models):
         where = f"task {name}, version {model.version}"
-        round_ = history.get(Round, place.round_key(name, model.round))
-        aggregate = history.get(Aggregate, place.aggregate_key(name, model.round))
+        round_ = history.get(ROUND.key(name, model.round))
+        aggregate = history.get(AGGREGATE.key(name, model.round))
         if model.version != before.version + 1 or model.base_digest != before.digest:
             raise VerificationError(f"{where}: does not follow from version {before.version}")
         if round_.base_digest != before.digest or round_.state != "published":
@@ -172,7 +190,7 @@ def _list_missing(history: History, task: str, blob: Blob) -> list[str]:
     return [
         digest
         for digest in blob.chunks
-        if history.private_hash(place.MODELS, place.model_chunk_key(task, digest)) != digest
+        if history.private_hash(MODEL_COLLECTION, model_chunk_key(task, digest)) != digest
     ]
 
 
@@ -187,7 +205,7 @@ async def verify_models(source: ModelChunks, history: History, task: Task) -> st
         LedgerError: The auditor's peer cannot give a model or a sum.
     """
     name, initial = task.spec.task, task.spec.initial_model
-    models = history.below(Model, f"model/{name}")
+    models = history.read_all(MODELS.below(name))
     if len(models) == 1 and _list_missing(history, name, initial):
         return None
     try:
@@ -209,8 +227,8 @@ def _list_evidence(history: History, model: Model) -> list[Evidence]:
     places = [(model.task, model.round, organisation) for organisation in model.accepted]
     return [
         Evidence(
-            header=history.get(SignedHeader, place.header_key(*one)).header,
-            commitment=history.get(Commitment, place.commitment_key(*one)),
+            header=history.get(HEADER.key(*one)).header,
+            commitment=history.get(COMMITMENT.key(*one)),
         )
         for one in places
     ]

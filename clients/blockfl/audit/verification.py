@@ -15,8 +15,7 @@ from blockfl.audit.records import TaskProof, verify_models, verify_task
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.transfer import ModelChunks
-from blockfl.protocol.place import CONSORTIUM
-from blockfl.protocol.records import Consortium
+from blockfl.protocol.catalogue import CONSORTIUM, TASKS
 from blockfl.protocol.task import Task
 
 Progress = Callable[[str], None]
@@ -135,7 +134,7 @@ async def _verify_content(
     """Verify the records and models of a verified chain, and say what all of it proves."""
     history = History(chain)
     proofs = await verify_records(source, history, progress)
-    consortium = history.find(Consortium, CONSORTIUM)
+    consortium = history.find(CONSORTIUM.key())
     silent = list_silent(consortium.committee if consortium else (), chain.judged)
     if silent:
         progress(f"committee: {', '.join(silent)} endorsed none of the last {len(chain.judged)} verdicts")
@@ -182,9 +181,9 @@ async def verify_records(source: ModelChunks, history: History, progress: Progre
         LedgerError: A model or sum cannot be read.
     """
     proofs, faults, settlements = [], [], 0
-    for key in history.list_keys("task"):
+    for key in history.list_keys(TASKS.below()):
         try:
-            task = history.get(Task, key)
+            task = history.get(key)
             proofs.append(await _verify_task(source, history, task, progress))
             settlements += verify_settlements(history, task)
         except VerificationError as error:

@@ -9,6 +9,18 @@ from math import isqrt
 
 from blockfl.ledger.client import Ledger, is_unreadable
 from blockfl.ledger.errors import LedgerError, RefusedError
+from blockfl.protocol.catalogue import (
+    AGGREGATE,
+    ALL_PROGRESS,
+    DISPUTES,
+    MODELS,
+    REPORTS,
+    ROUNDS,
+    TASK,
+    UPDATES,
+    VOTES,
+    WITHDRAWALS,
+)
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, Update
 from blockfl.protocol.task import TaskSpec
@@ -18,7 +30,7 @@ Row = dict[str, object]
 
 async def list_tasks(ledger: Ledger) -> list[Row]:
     """Return a row for each task; of one whose record cannot be read, where it stands and ``error``."""
-    return [await _describe_task(ledger, progress) for progress in await ledger.list_progress()]
+    return [await _describe_task(ledger, progress) for progress in await ledger.read_all(ALL_PROGRESS.below())]
 
 
 async def _describe_task(ledger: Ledger, progress: Progress) -> Row:
@@ -37,7 +49,7 @@ async def _describe_task(ledger: Ledger, progress: Progress) -> Row:
         "error": None,
     }
     try:
-        task = await ledger.read_task(progress.task)
+        task = await ledger.read(TASK.key(progress.task))
     except LedgerError as error:
         if not is_unreadable(error):
             raise
@@ -97,7 +109,7 @@ async def list_withdrawals(ledger: Ledger) -> list[Row]:
             "certificate_digest": one.certificate_digest,
             "withdrawn": format_time(one.withdrawn_at_ms),
         }
-        for one in await ledger.list_withdrawals()
+        for one in await ledger.read_all(WITHDRAWALS.below())
     ]
 
 
@@ -106,12 +118,12 @@ async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
     step as the ledger's times give them.
     """
     rows: list[Row] = []
-    models = {model.round: model for model in await ledger.list_models(task) if model.version}
-    for round_ in await ledger.list_rounds(task):
-        updates = await ledger.list_updates(task, round_.round)
+    models = {model.round: model for model in await ledger.read_all(MODELS.below(task)) if model.version}
+    for round_ in await ledger.read_all(ROUNDS.below(task)):
+        updates = await ledger.read_all(UPDATES.below(task, round_.round))
         aggregate, model = await _find_aggregate(ledger, round_), models.get(round_.round)
-        votes = await ledger.list_votes(task, round_.round)
-        disputes = await ledger.list_disputes(task, round_.round)
+        votes = await ledger.read_all(VOTES.below(task, round_.round))
+        disputes = await ledger.read_all(DISPUTES.below(task, round_.round))
         rows.append(
             {
                 "round": round_.round,
@@ -142,11 +154,11 @@ async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
 
 async def list_updates(ledger: Ledger, task: str, number: int | None) -> list[Row]:
     """Return a row for each update of a round, or of every round."""
-    numbers = [number] if number else [round_.round for round_ in await ledger.list_rounds(task)]
+    numbers = [number] if number else [round_.round for round_ in await ledger.read_all(ROUNDS.below(task))]
     rows: list[Row] = []
     for one in numbers:
-        disputes = await ledger.list_disputes(task, one)
-        for update in await ledger.list_updates(task, one):
+        disputes = await ledger.read_all(DISPUTES.below(task, one))
+        for update in await ledger.read_all(UPDATES.below(task, one)):
             claims = [f"{item.member}: {item.state}" for item in disputes if item.organisation == update.organisation]
             rows.append(_update_row(update) | {"disputes": claims})
     return rows
@@ -155,8 +167,8 @@ async def list_updates(ledger: Ledger, task: str, number: int | None) -> list[Ro
 async def list_models(ledger: Ledger, task: str) -> list[Row]:
     """Return a row for each version, with what the institutions reported of it."""
     rows: list[Row] = []
-    for model in await ledger.list_models(task):
-        reports = await ledger.list_metrics(task, model.version)
+    for model in await ledger.read_all(MODELS.below(task)):
+        reports = await ledger.read_all(REPORTS.below(task, model.version))
         samples = sum(report.samples for report in reports)
         correct = sum(report.accuracy_micro * report.samples for report in reports)
         rows.append(
@@ -222,7 +234,7 @@ async def _find_aggregate(ledger: Ledger, round_: Round) -> Aggregate | None:
     if round_.state == "open" or round_.failure == "too few accepted":
         return None
     try:
-        return await ledger.read_aggregate(round_.task, round_.round)
+        return await ledger.read(AGGREGATE.key(round_.task, round_.round))
     except RefusedError:
         return None
 

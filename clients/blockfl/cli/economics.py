@@ -15,6 +15,7 @@ from blockfl.cli.output import Output
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.protocol.catalogue import REVERSALS
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Economics
 
 Name = Annotated[str, typer.Argument(help="A name for this movement of credits; the same name moves them once.")]
@@ -126,7 +127,7 @@ def overturn(
     async def vote() -> int | None:
         async with Ledger(ConnectionProfile.load(profile)) as ledger:
             await ledger.overturn_penalty(task, number, organisation)
-            reversals = await ledger.list_reversals(task)
+            reversals = await ledger.read_all(REVERSALS.below(task))
         found = [one for one in reversals if (one.round, one.organisation) == (number, organisation)]
         return found[0].penalty + found[0].fine if found else None
 

@@ -17,6 +17,7 @@ from blockfl.network.code_change import CodeChange
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
 from blockfl.network.upgrade import Upgrade, read_definition
+from blockfl.protocol.catalogue import CONSORTIUM
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -91,6 +92,6 @@ async def _upgrade(path: Path, described: Path | None) -> Upgrade:
         return Upgrade(profile, Description.load(described).consortium)
     try:
         async with Ledger(profile) as ledger:
-            return Upgrade(profile, await ledger.read_consortium())
+            return Upgrade(profile, await ledger.read(CONSORTIUM.key()))
     except LedgerError as error:
         raise LedgerError(f"{error}; name the members yourself: --consortium consortium.yaml") from error

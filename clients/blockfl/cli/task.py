@@ -25,6 +25,7 @@ from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import upload_blob
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, PROGRESS, TASK
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
 from blockfl.protocol.records import Consortium
 from blockfl.protocol.task import MINIMUM_ACCEPTED, Deadlines, TaskSpec, Training
@@ -145,7 +146,7 @@ def create(
 
     async def put() -> TaskSpec:
         async with Ledger(connection) as ledger:
-            consortium = await ledger.read_consortium()
+            consortium = await ledger.read(CONSORTIUM.key())
             with _naming_the_field():
                 spec = specify(consortium)
             await ledger.create_task(spec)
@@ -191,9 +192,9 @@ def show(
 
     async def ask() -> dict[str, object]:
         async with Ledger(ConnectionProfile.load(profile)) as ledger:
-            record = await ledger.read_task(task)
-            progress = await ledger.read_progress(task)
-            enrolled = [enrolment.organisation for enrolment in await ledger.list_enrolments(task)]
+            record = await ledger.read(TASK.key(task))
+            progress = await ledger.read(PROGRESS.key(task))
+            enrolled = [enrolment.organisation for enrolment in await ledger.read_all(ENROLMENTS.below(task))]
             return {
                 **json_format.loads(record.encode()),
                 "progress": json_format.loads(progress.encode()),
@@ -218,8 +219,8 @@ def export(
 
     async def ask(directory: Path) -> tuple[int, str, bytes]:
         async with Ledger(ConnectionProfile.load(profile)) as ledger:
-            record = await ledger.read_task(task)
-            wanted = (await ledger.read_progress(task)).version if version is None else version
+            record = await ledger.read(TASK.key(task))
+            wanted = (await ledger.read(PROGRESS.key(task))).version if version is None else version
             content = await obtain_model(
                 ledger,
                 ModelStore(directory),

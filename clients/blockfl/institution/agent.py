@@ -34,6 +34,7 @@ from blockfl.institution.version import Versions
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, RefusedError
 from blockfl.ledger.store import ModelStore
+from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, PROGRESS, ROUND, TASK, UPDATE
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import Consortium, Participant, Progress, Round
 from blockfl.protocol.submission import compute_certificate_digest
@@ -175,8 +176,8 @@ class InstitutionAgent:
     async def _look(self) -> bool:
         """Do everything that is due now; return whether the task is done."""
         task = await self._prepare()
-        progress = await self._ledger.read_progress(self._name)
-        round_ = await self._ledger.read_round(self._name, progress.round) if progress.round else None
+        progress = await self._ledger.read(PROGRESS.key(self._name))
+        round_ = await self._ledger.read(ROUND.key(self._name, progress.round)) if progress.round else None
         settled = round_ is None or round_.state in ("published", "failed")
         if self._first_round is None:
             self._first_round = progress.round + (1 if settled else 0)
@@ -206,8 +207,8 @@ class InstitutionAgent:
         if self._task is not None:
             return self._task
         started = time.monotonic()
-        self._consortium = await self._ledger.read_consortium()
-        task = await self._ledger.read_task(self._name)
+        self._consortium = await self._ledger.read(CONSORTIUM.key())
+        task = await self._ledger.read(TASK.key(self._name))
         check_role(self._consortium, task, self._ledger.organisation)
         description = await self._training.describe()
         check_manifest(task, make_manifest(description))
@@ -222,7 +223,7 @@ class InstitutionAgent:
         if self._enrolled:
             return
         mine = (self._ledger.organisation, self._samples, self._certificate_digest)
-        enrolments = await self._ledger.list_enrolments(self._name)
+        enrolments = await self._ledger.read_all(ENROLMENTS.below(self._name))
         if mine not in {(one.organisation, one.samples, one.certificate_digest) for one in enrolments}:
             try:
                 await self._ledger.enrol(self._name, self._samples)
@@ -313,7 +314,7 @@ class InstitutionAgent:
             return
         text = "accepted"
         if organisation in round_.rejected:
-            update = await self._ledger.read_update(self._name, number, organisation)
+            update = await self._ledger.read(UPDATE.key(self._name, number, organisation))
             text = f"rejected: {update.code} {update.reason}".rstrip()
         elif organisation in round_.absent:
             text = "absent: no update was submitted"

@@ -24,6 +24,7 @@ from blockfl.institution.vector import Vector
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.transfer import upload_update
+from blockfl.protocol.catalogue import HEADER
 from blockfl.protocol.codes import Code
 from blockfl.protocol.model import check_finite
 from blockfl.protocol.payload import SEED_BYTES, Values
@@ -138,7 +139,7 @@ class Contribution:
     async def find_header(self, round_: Round) -> SignedHeader | None:
         """Return the header of this organisation that is on the ledger, if there is one."""
         try:
-            return await self._ledger.read_header(round_.task, round_.round, self._ledger.organisation)
+            return await self._ledger.read(HEADER.key(round_.task, round_.round, self._ledger.organisation))
         except RefusedError as error:
             if error.code not in (Code.UPDATE_UNKNOWN, Code.RECORD_UNKNOWN):
                 raise

@@ -2,6 +2,7 @@
 
 from blockfl.institution.outbox import Outbox
 from blockfl.ledger.client import Ledger
+from blockfl.protocol.catalogue import DISPUTE
 from blockfl.protocol.dispute import choose_ephemeral_key
 from blockfl.protocol.records import Dispute
 from blockfl.protocol.seal import SealPlace, derive_data_key
@@ -23,10 +24,10 @@ async def settle(ledger: Ledger, outbox: Outbox, task: str, number: int, member:
         ProtocolError: BFL422, no wrap of the update is right.
     """
     organisation = ledger.organisation
-    await ledger.read_dispute(task, number, organisation, member)
+    await ledger.read(DISPUTE.key(task, number, organisation, member))
     parcel = outbox.load(task, number)
     header = parcel.signed.header
     data_key = derive_data_key(parcel.read_seed(), SealPlace.of(header), header.payload_digest)
     key = choose_ephemeral_key(header, data_key, member, member)
     await ledger.settle_wrap(task, number, organisation, member, key)
-    return await ledger.read_dispute(task, number, organisation, member)
+    return await ledger.read(DISPUTE.key(task, number, organisation, member))

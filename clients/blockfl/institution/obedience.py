@@ -11,6 +11,7 @@ from math import ldexp, sqrt
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.transfer import fetch_blob
+from blockfl.protocol.catalogue import MODEL
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.limits import RoundNorms
 from blockfl.protocol.norms import Norms, Reference, check_rules, compute_dot, compute_norms, compute_square
@@ -46,7 +47,7 @@ async def check_obeyed(ledger: Ledger, task: Task, round_: Round, part: Particip
 async def _fetch_reference(ledger: Ledger, task: Task, round_: Round) -> Reference | None:
     if round_.norms is None or round_.norms.minimum_cosine_micro is None:
         return None
-    model = await ledger.read_model(task.spec.task, round_.base_version)
+    model = await ledger.read(MODEL.key(task.spec.task, round_.base_version))
     if model.sum is None:
         raise LedgerError(f"task {task.spec.task}: version {model.version} has no sum on the ledger")
     return decode_values(await fetch_blob(ledger, task.spec.task, model.sum), task.spec.manifest.dimension)

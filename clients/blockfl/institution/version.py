@@ -16,6 +16,7 @@ from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.catalogue import MODEL, REPORTS
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import Metrics, Model, Progress
 from blockfl.protocol.task import Task
@@ -76,7 +77,9 @@ class Versions:
         """Evaluate a version on the institution's own samples, and report it once."""
         started = time.monotonic()
         organisation, version = self._ledger.organisation, progress.version
-        if organisation in {one.organisation for one in await self._ledger.list_metrics(progress.task, version)}:
+        if organisation in {
+            one.organisation for one in await self._ledger.read_all(REPORTS.below(progress.task, version))
+        }:
             return
         try:
             evaluated = await self._training.evaluate(model)
@@ -103,7 +106,7 @@ class Versions:
     async def _testify(self, task: Task, progress: Progress) -> None:
         """Put on record what the sum of the first version that differs gives here: evidence for the auditors."""
         for version in range(1, progress.version + 1):
-            record = await self._ledger.read_model(task.spec.task, version)
+            record = await self._ledger.read(MODEL.key(task.spec.task, version))
             if self._store.fetch(record.digest) is None and await self._differs(task, record):
                 return
 

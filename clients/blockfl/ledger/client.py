@@ -28,9 +28,10 @@ from blockfl.ledger.event import Event
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import records
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.catalogue import CONSORTIUM
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.economics import Account, Receipt, Reversal, Score, Settlement, Standing, Supply
-from blockfl.protocol.task import Task, TaskSpec
+from blockfl.protocol.key import Key, Range
+from blockfl.protocol.task import TaskSpec
 
 R = TypeVar("R", bound=Record)
 
@@ -182,102 +183,28 @@ class Ledger:
         """Settle a scored round; refused with BFL607 when that was done before."""
         return await self.submit("SettleRound", task, str(number))
 
-    # Reads
-
-    async def read_account(self, organisation: str) -> Account:
-        """Return the free credits of an organisation, or of the treasury."""
-        return await self._read(Account, "ReadAccount", organisation)
-
-    async def list_accounts(self) -> tuple[Account, ...]:
-        """Return all accounts that ever held credits, by organisation."""
-        return await self._list(Account, "ListAccounts")
-
-    async def read_supply(self) -> Supply:
-        """Return how many credits were ever granted."""
-        return await self._read(Supply, "ReadSupply")
-
-    async def list_standings(self, task: str) -> tuple[Standing, ...]:
-        """Return stakes and reputations in a task, by organisation."""
-        return await self._list(Standing, "ListStandings", task)
-
-    async def read_score(self, task: str, number: int) -> Score:
-        """Return a round's points."""
-        return await self._read(Score, "ReadScore", task, str(number))
-
-    async def list_settlements(self, task: str) -> tuple[Settlement, ...]:
-        """Return a task's settlements, by round."""
-        return await self._list(Settlement, "ListSettlements", task)
-
     async def overturn_penalty(self, task: str, number: int, organisation: str) -> Committed:
         """Vote to overturn what a round cost another organisation (member)."""
         return await self.submit("OverturnPenalty", task, str(number), organisation)
 
-    async def list_reversals(self, task: str) -> tuple[Reversal, ...]:
-        """Return a task's overturned penalties, by round and organisation."""
-        return await self._list(Reversal, "ListReversals", task)
+    # Reads
 
-    async def list_receipts(self) -> tuple[Receipt, ...]:
-        """Return all grants and transfers, by who moved them and name."""
-        return await self._list(Receipt, "ListReceipts")
-
-    async def read_consortium(self) -> records.Consortium:
-        """Return the registered consortium."""
-        return await self._read(records.Consortium, "ReadConsortium")
-
-    async def read_task(self, task: str) -> Task:
-        """Return a task."""
-        return await self._read(Task, "ReadTask", task)
-
-    async def list_progress(self) -> tuple[records.Progress, ...]:
-        """Return where every task stands, by name; what a task is, ``read_task`` says."""
-        return await self._list(records.Progress, "ListProgress")
-
-    async def read_progress(self, task: str) -> records.Progress:
-        """Return where a task stands."""
-        return await self._read(records.Progress, "ReadProgress", task)
-
-    async def read_round(self, task: str, number: int) -> records.Round:
-        """Return a round."""
-        return await self._read(records.Round, "ReadRound", task, str(number))
-
-    async def list_rounds(self, task: str) -> tuple[records.Round, ...]:
-        """Return a task's rounds, ascending."""
-        return await self._list(records.Round, "ListRounds", task)
-
-    async def read_header(self, task: str, number: int, organisation: str) -> records.SignedHeader:
-        """Return an update's signed header."""
-        return await self._read(records.SignedHeader, "ReadHeader", task, str(number), organisation)
-
-    async def read_update(self, task: str, number: int, organisation: str) -> records.Update:
-        """Return an update's state and verdict."""
-        return await self._read(records.Update, "ReadUpdate", task, str(number), organisation)
-
-    async def read_commitment(self, task: str, number: int, organisation: str) -> records.Commitment:
-        """Return the commitment to an update, empty until that is accepted."""
-        return await self._read(records.Commitment, "ReadCommitment", task, str(number), organisation)
-
-    async def list_updates(self, task: str, number: int) -> tuple[records.Update, ...]:
-        """Return a round's updates, by organisation."""
-        return await self._list(records.Update, "ListUpdates", task, str(number))
-
-    async def list_equivocations(self, task: str, number: int) -> tuple[records.Equivocation, ...]:
-        """Return a round's proofs of equivocation."""
-        return await self._list(records.Equivocation, "ListEquivocations", task, str(number))
-
-    async def list_disputes(self, task: str, number: int) -> tuple[records.Dispute, ...]:
-        """Return a round's claims about wraps, by organisation and member."""
-        return await self._list(records.Dispute, "ListDisputes", task, str(number))
-
-    async def read_dispute(self, task: str, number: int, organisation: str, member: str) -> records.Dispute:
-        """Return a member's claim about its wrap of an update.
+    async def read(self, key: Key[R]) -> R:
+        """Return one record, as the own gateway's peer has it.
 
         Raises:
-            LedgerError: There is none.
+            RefusedError: With the code of its kind when there is none.
+            UnreadableError: The answer is something else.
         """
-        for one in await self.list_disputes(task, number):
-            if (one.organisation, one.member) == (organisation, member):
-                return one
-        raise LedgerError(f"round {number} of {task}: {member} made no claim about the update of {organisation}")
+        if key.of.read is None:
+            raise ValueError(f"the contract offers no read of {key}: read all that are listed with it")
+        return _decode(key.of.kind, await self.evaluate(key.of.read, *map(str, key.parts)))
+
+    async def read_all(self, keys: Range[R]) -> tuple[R, ...]:
+        """Return the records of a range, in the order of their keys."""
+        if keys.read is None:
+            raise ValueError(f"the contract offers no read of all {keys.prefix}: read one by one")
+        return _decode_list(keys.of.kind, await self.evaluate(keys.read, *keys.arguments))
 
     async def read_upload(self, task: str, number: int, organisation: str) -> tuple[bool, ...]:
         """Return for each chunk of an update whether it is on the ledger."""
@@ -287,22 +214,6 @@ class Ledger:
         """Return a sealed chunk from the organisation's own peer (committee)."""
         return await self._read_private("ReadChunk", task, str(number), organisation, str(index))
 
-    async def read_aggregate(self, task: str, number: int) -> records.Aggregate:
-        """Return a round's sum as attested."""
-        return await self._read(records.Aggregate, "ReadAggregate", task, str(number))
-
-    async def list_votes(self, task: str, number: int) -> tuple[records.Vote, ...]:
-        """Return the committee's votes on a round's model, by organisation."""
-        return await self._list(records.Vote, "ListVotes", task, str(number))
-
-    async def read_model(self, task: str, version: int) -> records.Model:
-        """Return a model version."""
-        return await self._read(records.Model, "ReadModel", task, str(version))
-
-    async def list_models(self, task: str) -> tuple[records.Model, ...]:
-        """Return a task's model versions, ascending."""
-        return await self._list(records.Model, "ListModels", task)
-
     async def read_model_chunk(self, task: str, digest: str) -> bytes:
         """Return a chunk of a model or sum from the organisation's own peer."""
         return await self._read_private("ReadModelChunk", task, digest)
@@ -310,22 +221,6 @@ class Ledger:
     async def read_model_upload(self, task: str, blob: records.Blob) -> tuple[bool, ...]:
         """Return for each chunk of a model or sum whether it is on the ledger."""
         return _flags(await self.evaluate("ReadModelUpload", task, blob.encode()))
-
-    async def list_enrolments(self, task: str) -> tuple[records.Enrolment, ...]:
-        """Return a task's enrolments, by organisation."""
-        return await self._list(records.Enrolment, "ListEnrolments", task)
-
-    async def list_committee_keys(self) -> tuple[records.CommitteeKey, ...]:
-        """Return the registered opening keys, by organisation."""
-        return await self._list(records.CommitteeKey, "ListCommitteeKeys")
-
-    async def list_withdrawals(self) -> tuple[records.Withdrawal, ...]:
-        """Return the withdrawn certificates, by organisation."""
-        return await self._list(records.Withdrawal, "ListWithdrawals")
-
-    async def list_metrics(self, task: str, version: int) -> tuple[records.Metrics, ...]:
-        """Return what the institutions reported of a version."""
-        return await self._list(records.Metrics, "ListMetrics", task, str(version))
 
     # Events
 
@@ -439,7 +334,7 @@ class Ledger:
 
     async def _read_members(self) -> records.Consortium:
         if self._consortium is None:
-            self._consortium = await self.read_consortium()
+            self._consortium = await self.read(CONSORTIUM.key())
         return self._consortium
 
     async def _read_private(self, function: str, *arguments: str) -> bytes:
@@ -452,12 +347,6 @@ class Ledger:
                     raise
             await asyncio.sleep(pause_s)
         return await self.evaluate(function, *arguments, own_peer=True)
-
-    async def _read(self, kind: type[R], function: str, *arguments: str | bytes) -> R:
-        return _decode(kind, await self.evaluate(function, *arguments))
-
-    async def _list(self, kind: type[R], function: str, *arguments: str | bytes) -> tuple[R, ...]:
-        return _decode_list(kind, await self.evaluate(function, *arguments))
 
 
 def _writes_anything(envelope: bytes) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from blockfl.ledger.client import Ledger
+from blockfl.protocol.catalogue import COMMITMENT, HEADER
 from blockfl.protocol.evidence import Evidence
 
 _IN_FLIGHT = 8
@@ -19,8 +20,8 @@ async def fetch_evidence(ledger: Ledger, task: str, number: int, accepted: Seque
 
     async def fetch(organisation: str) -> Evidence:
         async with gate:
-            signed = await ledger.read_header(task, number, organisation)
-            commitment = await ledger.read_commitment(task, number, organisation)
+            signed = await ledger.read(HEADER.key(task, number, organisation))
+            commitment = await ledger.read(COMMITMENT.key(task, number, organisation))
         return Evidence(header=signed.header, commitment=commitment)
 
     return list(await asyncio.gather(*(fetch(one) for one in accepted)))

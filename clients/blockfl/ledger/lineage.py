@@ -14,6 +14,7 @@ from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import Progress, fetch_blob, ignore_progress
 from blockfl.protocol.aggregation import decode_sum, require_ieee_subnormals
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.catalogue import MODEL
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
 from blockfl.protocol.records import Model
@@ -45,7 +46,7 @@ async def obtain_model(
     content: bytes | None = None
     at = version
     while content is None:
-        model = await ledger.read_model(task.spec.task, at)
+        model = await ledger.read(MODEL.key(task.spec.task, at))
         content = store.fetch(model.digest)
         if content is None and at == 0:
             content = await fetch_blob(ledger, task.spec.task, task.spec.initial_model, progress=progress)
