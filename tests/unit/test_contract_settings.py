@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from blockfl.contract.settings import ServiceSettings, SettingsError
+from blockfl.protocol.seal import decode_opening_key, encode_public_key
 from support.federation import make_consortium
 from support.service import OPENING_KEY, PACKAGE_ID, ServiceFiles, write_service
 
@@ -22,7 +23,7 @@ def test_a_committee_members_files_are_loaded(files: ServiceFiles) -> None:
     assert settings.contract.organisation == "regulator"
     assert settings.contract.consortium == make_consortium()
     assert settings.contract.opening_key is not None
-    assert settings.contract.opening_key.private_bytes_raw().hex() == OPENING_KEY
+    assert encode_public_key(settings.contract.opening_key) == encode_public_key(decode_opening_key(OPENING_KEY))
     assert (settings.package_id, settings.listen) == (PACKAGE_ID, "127.0.0.1:0")
 
 

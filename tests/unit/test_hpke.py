@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +54,28 @@ def test_the_first_encryption_of_the_rfc_opens() -> None:
         raw("enc"), bytes.fromhex(first["ct"]), derive_key(raw("ikmR")), raw("info"), bytes.fromhex(first["aad"])
     )
     assert plaintext.hex() == first["pt"]
+
+
+class KeyElsewhere:
+    """A private key that never leaves its place: it says no more than its public key and shared secrets."""
+
+    def __init__(self, key: X25519PrivateKey) -> None:
+        self._ask = key.exchange
+        self._public_key = key.public_key()
+
+    def public_key(self) -> X25519PublicKey:
+        return self._public_key
+
+    def exchange(self, peer_public_key: X25519PublicKey) -> bytes:
+        return self._ask(peer_public_key)
+
+
+@given(KEYS, st.binary(max_size=64))
+def test_a_recipients_key_may_be_kept_elsewhere(ephemeral: X25519PrivateKey, plaintext: bytes) -> None:
+    encapsulation, ciphertext = encrypt(ephemeral, RECIPIENT_PUBLIC, b"info", plaintext)
+    assert decrypt(encapsulation, ciphertext, KeyElsewhere(RECIPIENT), b"info") == plaintext
+    with pytest.raises(HpkeError):
+        decrypt(encapsulation, ciphertext, KeyElsewhere(derive_key(b"z" * 32)), b"info")
 
 
 def test_hkdf_is_that_of_rfc_5869() -> None:

@@ -1,17 +1,16 @@
 """A committee member's part in a dispute about a wrap: claiming that its own is wrong, settling another's claim."""
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.catalogue import DISPUTE, HEADER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.dispute import choose_ephemeral_key
+from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.records import Dispute
 from blockfl.protocol.seal import recover_data_key, unwrap_data_key
 
 
-async def claim(ledger: Ledger, opening_key: X25519PrivateKey, task: str, number: int, organisation: str) -> str:
+async def claim(ledger: Ledger, opening_key: OpeningKey, task: str, number: int, organisation: str) -> str:
     """Claim that an update's wrap for this member is wrong, once it was found to be; return what is wrong.
 
     Raises:
@@ -33,7 +32,7 @@ async def claim(ledger: Ledger, opening_key: X25519PrivateKey, task: str, number
 
 
 async def settle(
-    ledger: Ledger, opening_key: X25519PrivateKey, task: str, number: int, organisation: str, member: str
+    ledger: Ledger, opening_key: OpeningKey, task: str, number: int, organisation: str, member: str
 ) -> Dispute:
     """Settle a member's claim with what the own wrap of the update holds; return the record.
 

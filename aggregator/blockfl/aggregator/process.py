@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from blockfl.aggregator.duty import Watch, compute_rank
 from blockfl.aggregator.summing import compute_round_sum
 from blockfl.ledger.client import Ledger, is_refused_with, is_unreadable
@@ -42,6 +40,7 @@ from blockfl.protocol.catalogue import (
     VOTES,
 )
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.records import Blob, Consortium, Progress, Round, Update
 from blockfl.protocol.settlement import compute_scoring_deadline
 from blockfl.protocol.task import Task
@@ -94,7 +93,7 @@ class Aggregator:
     def __init__(
         self,
         ledger: Ledger,
-        opening_key: X25519PrivateKey,
+        opening_key: OpeningKey,
         store: ModelStore,
         settings: AggregatorSettings,
         report: Report,

@@ -6,12 +6,11 @@ The rules and their bound are the protocol's; a sum of updates takes memory O(d)
 import asyncio
 from collections.abc import Callable
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from blockfl.ledger.client import Ledger
 from blockfl.protocol.aggregation import Sum, encode_sum
 from blockfl.protocol.catalogue import HEADER
 from blockfl.protocol.combination import combine, drive_async
+from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.judging import open_accepted
 from blockfl.protocol.opening import Opening
 from blockfl.protocol.payload import Values
@@ -22,7 +21,7 @@ Progress = Callable[[str], None]
 
 
 async def compute_round_sum(
-    ledger: Ledger, round_: Round, spec: TaskSpec, opening_key: X25519PrivateKey, progress: Progress
+    ledger: Ledger, round_: Round, spec: TaskSpec, opening_key: OpeningKey, progress: Progress
 ) -> bytes:
     """Return the encoded X of the accepted updates, read from the organisation's own peer.
 
@@ -62,5 +61,5 @@ async def compute_round_sum(
     return total.encode()
 
 
-def _open(signed: SignedHeader, chunks: list[bytes], organisation: str, key: X25519PrivateKey) -> Opening:
+def _open(signed: SignedHeader, chunks: list[bytes], organisation: str, key: OpeningKey) -> Opening:
     return open_accepted(signed.header, chunks, organisation, key)

@@ -6,8 +6,6 @@ what is wrong with this member itself (no key, bytes not there yet) is a refusal
 
 import asyncio
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from blockfl.contract.chunk import fetch_model, fetch_sealed
 from blockfl.contract.settings import ContractSettings
 from blockfl.contract.state import State
@@ -17,6 +15,7 @@ from blockfl.protocol.catalogue import HEADER, MODEL
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.combination import combine, compare, drive_async
 from blockfl.protocol.economics import KNOWN_SUMS
+from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.judging import Judgement, judge_update, open_accepted
 from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.norms import Reference
@@ -94,7 +93,7 @@ class Opener:
             comparison = compare(dimension, len(sums) + len(round_.accepted), trained=manifest.trained)
             return compute_points(await drive_async(comparison, fetch), len(sums), manifest.trained)
 
-    def _require_key(self, round_: Round) -> X25519PrivateKey:
+    def _require_key(self, round_: Round) -> OpeningKey:
         # Whether it is the round's key shows when the first update is opened.
         if self._key is None:
             raise ProtocolError(

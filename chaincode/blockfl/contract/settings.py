@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from blockfl.contract.release import identify_own_package
@@ -24,6 +23,7 @@ from blockfl.fabric.identity.signing import Identity, Signer, parse_private_key
 from blockfl.fabric.shim import ServerTls
 from blockfl.protocol.canonical import MspId
 from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.records import Consortium
 from blockfl.protocol.seal import decode_opening_key
 
@@ -79,7 +79,7 @@ class ContractSettings:
 
     organisation: str
     consortium: Consortium
-    opening_key: X25519PrivateKey | None = field(default=None, repr=False)
+    opening_key: OpeningKey | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class ServiceSettings:
         return cls(contract=contract, package_id=said.package_id, listen=said.listen, tls=tls)
 
 
-def load_opening_key(path: Path) -> X25519PrivateKey:
+def load_opening_key(path: Path) -> OpeningKey:
     """Read a private opening key: 32 bytes as hex.
 
     Raises:

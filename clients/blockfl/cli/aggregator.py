@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.aggregator import dispute
 from blockfl.aggregator.process import Aggregator, AggregatorSettings
@@ -15,14 +14,14 @@ from blockfl.cli.dispute import print_dispute
 from blockfl.cli.number import make_limits, real_option
 from blockfl.cli.output import Output
 from blockfl.cli.termination import run_until_terminated
+from blockfl.contract.settings import SettingsError, load_opening_key
 from blockfl.fabric.identity.process_memory import hide_memory
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
-from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.records import Dispute
-from blockfl.protocol.seal import decode_opening_key
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -113,18 +112,13 @@ async def _run(profile: ConnectionProfile, directory: Path, settings: Aggregator
         await Aggregator(ledger, opening_key, ModelStore(directory), settings, output.progress).run()
 
 
-def _load_opening_key(profile: ConnectionProfile) -> X25519PrivateKey:
-    """Read the member's private opening key: 32 bytes as hex."""
+def _load_opening_key(profile: ConnectionProfile) -> OpeningKey:
+    """Read the member's private opening key."""
     if profile.opening_key is None:
         raise LedgerError(
             f"the profile of {profile.organisation} names no opening_key; only committee members have one"
         )
-    path = Path(profile.opening_key)
     try:
-        if path.stat().st_mode & 0o077:
-            raise LedgerError(f"{path}: others may read this private key; run: chmod 600 {path}")
-        return decode_opening_key(path.read_bytes().decode("ascii", "replace"))
-    except OSError as error:
-        raise LedgerError(f"{path}: the opening key cannot be read ({error.strerror})") from error
-    except ProtocolError as error:
-        raise LedgerError(f"{path}: {error}") from error
+        return load_opening_key(Path(profile.opening_key))
+    except SettingsError as error:
+        raise LedgerError(str(error)) from error

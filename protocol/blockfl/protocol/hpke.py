@@ -10,6 +10,7 @@ Source: RFC 9180, sections 4.1 (DHKEM), 5.1 (key schedule), 5.2 and 6.1 (single-
 """
 
 import hmac
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -21,6 +22,20 @@ _KEM_SUITE = b"KEM" + bytes.fromhex("0020")
 _HPKE_SUITE = b"HPKE" + bytes.fromhex("002000010002")
 _VERSION = b"HPKE-v1"
 _MODE_BASE = b"\x00"
+
+
+class OpeningKey(Protocol):
+    """A recipient's private key, wherever it is kept: its public key, and what X25519 makes of another's."""
+
+    def public_key(self) -> X25519PublicKey:
+        """Return the public key."""
+
+    def exchange(self, peer_public_key: X25519PublicKey) -> bytes:
+        """Return the shared secret, 32 bytes.
+
+        Raises:
+            ValueError: The other's key is of low order.
+        """
 
 
 class HpkeError(ValueError):
@@ -70,7 +85,7 @@ def encrypt(
 
 
 def decrypt(
-    encapsulation: bytes, ciphertext: bytes, private_key: X25519PrivateKey, info: bytes, associated: bytes = b""
+    encapsulation: bytes, ciphertext: bytes, private_key: OpeningKey, info: bytes, associated: bytes = b""
 ) -> bytes:
     """Decrypt what was encrypted to this key.
 
@@ -102,7 +117,7 @@ def _open(key: bytes, nonce: bytes, ciphertext: bytes, associated: bytes) -> byt
         raise HpkeError("the ciphertext does not belong to this key and purpose") from error
 
 
-def _exchange(private_key: X25519PrivateKey, public_key: bytes) -> bytes:
+def _exchange(private_key: OpeningKey, public_key: bytes) -> bytes:
     try:
         return private_key.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError as error:

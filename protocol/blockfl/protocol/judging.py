@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.norms import Norms, Reference, check_bounds, check_rules, check_statistics, compute_norms
 from blockfl.protocol.opening import Opening, derive_opening
 from blockfl.protocol.payload import Values, decode_payload
@@ -92,7 +92,7 @@ def judge_update(
     round_: Round,
     chunks: Iterable[bytes],
     organisation: str,
-    private_key: X25519PrivateKey,
+    private_key: OpeningKey,
     reference: Reference | None = None,
 ) -> Judgement:
     """Judge a submitted update as one member of the committee.
@@ -146,7 +146,7 @@ def judge_missing() -> Judgement:
     return _reject(ProtocolError(Code.CHUNKS_MISSING, "chunks were not uploaded before the submit deadline"), None)
 
 
-def open_accepted(header: Header, chunks: Iterable[bytes], organisation: str, private_key: X25519PrivateKey) -> Opening:
+def open_accepted(header: Header, chunks: Iterable[bytes], organisation: str, private_key: OpeningKey) -> Opening:
     """Return the values of an accepted update and the randomness of its commitment, as one member of the committee.
 
     Raises:

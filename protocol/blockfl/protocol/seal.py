@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from blockfl.protocol import hpke
 from blockfl.protocol.canonical import ChannelName, MspId, Name, Natural, Positive, Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.payload import SEED_BYTES, compute_payload_bytes
 from blockfl.protocol.records import CHUNK_BYTES, Header, PublicKey, Recipient, WrappedKey
 
@@ -136,7 +137,7 @@ def seal(payload: bytes, seed: bytes, place: SealPlace, recipients: Sequence[Rec
     )
 
 
-def open_update(header: Header, chunks: Iterable[bytes], organisation: str, private_key: X25519PrivateKey) -> bytearray:
+def open_update(header: Header, chunks: Iterable[bytes], organisation: str, private_key: OpeningKey) -> bytearray:
     """Open a sealed update as one member of the committee; every check that concerns the seal.
 
     Args:
@@ -168,7 +169,7 @@ def open_update(header: Header, chunks: Iterable[bytes], organisation: str, priv
     return payload
 
 
-def unwrap_data_key(header: Header, organisation: str, private_key: X25519PrivateKey) -> bytes:
+def unwrap_data_key(header: Header, organisation: str, private_key: OpeningKey) -> bytes:
     """Return the data key, after repeating every member's wrap and the key commitment.
 
     Raises:
@@ -180,7 +181,7 @@ def unwrap_data_key(header: Header, organisation: str, private_key: X25519Privat
     return data_key
 
 
-def recover_data_key(header: Header, organisation: str, private_key: X25519PrivateKey) -> bytes:
+def recover_data_key(header: Header, organisation: str, private_key: OpeningKey) -> bytes:
     """Return what a member's own wrap holds, without a look at the other wraps or the key commitment.
 
     Raises:
@@ -272,7 +273,7 @@ def compute_chunk_bytes(payload_bytes: int, index: int) -> int:
     return min(PLAIN_CHUNK_BYTES, payload_bytes - index * PLAIN_CHUNK_BYTES) + TAG_BYTES
 
 
-def encode_public_key(private_key: X25519PrivateKey) -> str:
+def encode_public_key(private_key: OpeningKey) -> str:
     """Return the public opening key of a private one, hex, as it is registered on the ledger."""
     return private_key.public_key().public_bytes_raw().hex()
 
