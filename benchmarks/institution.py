@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from blockfl.cli.institution import StepPrinter
-from blockfl.cli.output import Output
-from blockfl.cli.termination import run_until_terminated
+from blockfl.cli.termination import make_reporter, run_until_terminated
 from blockfl.institution.agent import AgentSettings
 from blockfl.institution.frames import Description, Evaluated, TensorShape, Train, Trained
 from blockfl.institution.run import InstitutionSettings, run_institution
@@ -64,7 +63,7 @@ def main() -> None:
         agent=AgentSettings(task=arguments.task),
     )
     work = run_institution(
-        settings, training=StillTraining(arguments.dimension), report=StepPrinter(Output(as_json=False))
+        settings, training=StillTraining(arguments.dimension), report=StepPrinter(make_reporter("institution", None))
     )
     asyncio.run(run_until_terminated(work))
 

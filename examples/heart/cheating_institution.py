@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from blockfl.cli.institution import StepPrinter
-from blockfl.cli.output import Output
-from blockfl.cli.termination import run_until_terminated
+from blockfl.cli.termination import make_reporter, run_until_terminated
 from blockfl.institution.agent import AgentSettings
 from blockfl.institution.encoder import BoundedEncoder
 from blockfl.institution.run import InstitutionSettings, run_institution
@@ -56,7 +55,7 @@ def main() -> None:
         agent=AgentSettings(task=arguments.task, seed=arguments.seed),
     )
     encoder = ScalingEncoder(arguments.cheat_in_round, arguments.factor, arguments.seed)
-    report = StepPrinter(Output(as_json=False))
+    report = StepPrinter(make_reporter("institution", None))
     asyncio.run(run_until_terminated(run_institution(settings, encoder=encoder, report=report)))
 
 

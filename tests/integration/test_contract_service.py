@@ -13,6 +13,8 @@ import pytest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Consortium
 from support.federation import NOW_MS, make_consortium
+from support.http import ask
+from support.node_process import free_addresses
 from support.other_installation import install_other
 from support.service import (
     OPENING_KEY,
@@ -72,6 +74,18 @@ async def test_it_refuses_a_consortium_that_its_organisation_did_not_agree_to(
     async with running_service(files) as (_, said), dial(files.tls.endpoint(said["address"])) as peer:
         assert (await register(peer, other, World())).startswith(Code.CONSORTIUM_MISMATCH.identifier)
         assert peer.state == {}
+
+
+async def test_it_tells_how_it_is_and_counts_what_it_runs(files: ServiceFiles, record: Consortium) -> None:
+    (address,) = free_addresses(1)
+    files.change(operations_listen=address)
+    async with running_service(files) as (_, said), dial(files.tls.endpoint(said["address"])) as peer:
+        await register(peer, record, World())
+        assert await ask(address, "/healthz") == (200, '{"status": "OK"}')
+        _, metrics = await ask(address, "/metrics")
+    assert 'blockfl_contract_calls_total{outcome="answered"} 1.0' in metrics
+    assert 'blockfl_contract_peers{organisation="regulator"} 1.0' in metrics
+    assert 'blockfl_certificate_end_seconds{organisation="regulator",use="contract TLS"}' in metrics
 
 
 async def test_several_transactions_run_at_once(files: ServiceFiles, record: Consortium) -> None:

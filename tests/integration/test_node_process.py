@@ -15,6 +15,7 @@ from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.errors import FabricError
 from support.consortium import CHANNEL, CONTRACT, Consortium, consortium
 from support.disk import fill, small_disk
+from support.http import ask
 from support.key_value_contract import key_value_contract
 from support.node_process import NodeProcess, running, spawn
 
@@ -111,6 +112,12 @@ async def test_the_operations_address_tells_how_the_node_is(network: Consortium,
         assert (code, status["channel"], status["error"]) == (200, CHANNEL, None)
         assert set(status["organisations"]) == set(NAMES)
         assert status["height"] > 1
+        assert node.settings.operations_listen is not None
+        _, metrics = await ask(node.settings.operations_listen, "/metrics")
+        height = f'blockfl_ledger_height{{channel="{CHANNEL}"}} {float(status["height"])}'
+        assert {height, "blockfl_ledger_failed 0.0"} <= set(metrics.splitlines())
+        for name in NAMES:
+            assert f'blockfl_certificate_end_seconds{{organisation="{name}",use="peer TLS"}}' in metrics
         assert (await node.ask(b"POST /status HTTP/1.1\r\n\r\n"))[0] == 405
         assert (await node.ask(b"GET /secrets HTTP/1.1\r\n\r\n"))[0] == 404
         assert (await node.ask(b"\xff" * 20_000))[0] == 400

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockfl.cli.institution import StepPrinter
-from blockfl.cli.output import Output
-from blockfl.cli.termination import run_until_terminated
+from blockfl.cli.termination import make_reporter, run_until_terminated
 from blockfl.institution.agent import AgentSettings
 from blockfl.institution.run import InstitutionSettings, run_institution
 from blockfl.institution.vector import Vector
@@ -54,7 +53,7 @@ def main() -> None:
     )
     training = NumpyTraining(manifest, seed=arguments.seed)
     encoder = MarkedEncoder(arguments.dimension, arguments.seed) if arguments.marked else None
-    report = StepPrinter(Output(as_json=False))
+    report = StepPrinter(make_reporter("institution", None))
     if arguments.misbehave:
         work = run_misbehaving_institution(settings, training, parse_misconduct(arguments.misbehave), report)
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from blockfl.fabric.embedded.services.operations_service import OperationsService
+from blockfl.fabric.operations import OperationsService
 from blockfl.network.description import Description
 from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.errors import NetworkError

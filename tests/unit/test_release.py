@@ -39,7 +39,8 @@ _MODULES_OF = {
     "rfc8785": "rfc8785",
 }
 _DECIDE_NOTHING = {"typing_extensions", "typing_inspection", "annotated_types", "pydantic_core", "cython_runtime"}
-"""Pinned by pydantic, or only types."""
+_DECIDE_NOTHING |= {"prometheus_client"}
+"""Pinned by pydantic, only types, or counters of calls that have ended."""
 
 
 def other(**changes: object) -> Release:

@@ -20,6 +20,7 @@ from blockfl.aggregator.summing import compute_round_sum
 from blockfl.ledger.client import Ledger, is_refused_with, is_unreadable
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.lineage import compute_model, obtain_model
+from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import fetch_blob, upload_blob
 from blockfl.protocol.blob import split_blob
@@ -97,8 +98,10 @@ class Aggregator:
         store: ModelStore,
         settings: AggregatorSettings,
         report: Report,
+        metrics: LedgerMetrics | None = None,
     ) -> None:
         self._ledger = ledger
+        self._metrics = metrics
         self._opening_key = opening_key
         self._store = store
         self._settings = settings
@@ -127,10 +130,14 @@ class Aggregator:
                     outlook = await self._look()
                 except (LedgerError, ProtocolError) as error:
                     self._report(f"waiting: {error}")
+                    if self._metrics is not None:
+                        self._metrics.failed(str(error))
                     outlook = _Outlook(wake_s=retry_s, complete=False)
                     retry_s = min(2 * retry_s, _RETRY_LIMIT_S)
                 else:
                     retry_s = _RETRY_S
+                    if self._metrics is not None:
+                        self._metrics.looked()
                 if outlook.complete and self._settings.until_complete:
                     return
                 if listener.done():
@@ -221,6 +228,8 @@ class Aggregator:
         await self._tell_of_vote(task.spec.task)
         progress = await self._ledger.read(PROGRESS.key(task.spec.task))
         round_ = await self._ledger.read(ROUND.key(task.spec.task, progress.round)) if progress.round else None
+        if round_ is not None and self._metrics is not None:
+            self._metrics.saw(round_)
         if round_ is not None and not await self._settle(consortium, task, round_, outlook):
             outlook.complete = False
         elif round_ is None or round_.state in ("published", "failed"):

@@ -51,6 +51,7 @@ class ServiceFile(BaseModel):
         client_roots: The authorities whose peers are let in, PEM.
         allow_public: Listen on another address than loopback.
         other_code: Serve although the package stands for other code than this.
+        operations_listen: ``host:port`` where health and metrics are told in the clear; null: nowhere.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -65,6 +66,7 @@ class ServiceFile(BaseModel):
     client_roots: FileName
     allow_public: bool = False
     other_code: bool = False
+    operations_listen: Annotated[str, StringConstraints(pattern=r"^\S+:[0-9]{1,5}$")] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,7 @@ class ServiceSettings:
     package_id: str
     listen: str
     tls: ServerTls = field(repr=False)
+    operations_listen: str | None = None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -106,11 +109,12 @@ class ServiceSettings:
         _check_membership(said, consortium, key is not None)
         if not said.other_code:
             _check_code(path, consortium.contract, said.package_id)
-        if not said.allow_public and not _is_loopback(said.listen):
-            raise SettingsError(
-                f"{path}: expected a loopback address to listen on, got {said.listen}: "
-                'set "allow_public": true if peers on other machines dial this service'
-            )
+        for address in (said.listen, said.operations_listen):
+            if address is not None and not said.allow_public and not _is_loopback(address):
+                raise SettingsError(
+                    f"{path}: expected a loopback address to listen on, got {address}: "
+                    'set "allow_public": true if peers on other machines dial this service'
+                )
         private_key = path.parent / said.private_key
         check_private(private_key)
         try:
@@ -126,7 +130,13 @@ class ServiceSettings:
         except FabricError as error:
             raise SettingsError(f"{path}: {error}") from error
         contract = ContractSettings(organisation=said.organisation, consortium=consortium, opening_key=key)
-        return cls(contract=contract, package_id=said.package_id, listen=said.listen, tls=tls)
+        return cls(
+            contract=contract,
+            package_id=said.package_id,
+            listen=said.listen,
+            tls=tls,
+            operations_listen=said.operations_listen,
+        )
 
 
 def load_opening_key(path: Path) -> OpeningKey:

@@ -8,16 +8,17 @@ from typing import Annotated
 import typer
 
 from blockfl.aggregator import dispute
-from blockfl.aggregator.process import Aggregator, AggregatorSettings
+from blockfl.aggregator.process import Aggregator, AggregatorSettings, Report
 from blockfl.cli import option
 from blockfl.cli.dispute import print_dispute
 from blockfl.cli.number import make_limits, real_option
 from blockfl.cli.output import Output
-from blockfl.cli.termination import run_until_terminated
+from blockfl.cli.termination import make_reporter, run_until_terminated
 from blockfl.contract.settings import SettingsError, load_opening_key
 from blockfl.fabric.identity.process_memory import hide_memory
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.metrics import tell_operations
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.hpke import OpeningKey
@@ -48,6 +49,8 @@ def run(
         Decimal, real_option(_PATIENCE, help="Seconds after which another member sums in the aggregator's place.")
     ] = Decimal(60),
     until_complete: Annotated[bool, typer.Option(help="End when every task has had all its rounds.")] = False,
+    operations: option.Operations = None,
+    log_format: option.LogFormat = None,
 ) -> None:
     """Judge updates, close rounds, vote for each new model; the task's aggregator also opens rounds and sums."""
     settings = AggregatorSettings(
@@ -57,7 +60,9 @@ def run(
         takeover_s=float(takeover),
         until_complete=until_complete,
     )
-    asyncio.run(run_until_terminated(_run(ConnectionProfile.load(profile), directory, settings)))
+    report = make_reporter("aggregator", log_format)
+    work = _run(ConnectionProfile.load(profile), directory, settings, operations, report)
+    asyncio.run(run_until_terminated(work))
 
 
 @app.command(name="claim-wrap")
@@ -103,13 +108,15 @@ def settle_wrap(
     print_dispute(asyncio.run(settle()), as_json=json)
 
 
-async def _run(profile: ConnectionProfile, directory: Path, settings: AggregatorSettings) -> None:
+async def _run(
+    profile: ConnectionProfile, directory: Path, settings: AggregatorSettings, operations: str | None, report: Report
+) -> None:
     hide_memory()
-    output = Output(as_json=False)
     opening_key = _load_opening_key(profile)
-    async with Ledger(profile) as ledger:
-        output.progress(f"{profile.organisation}: attending to {', '.join(settings.tasks) or 'every task'}")
-        await Aggregator(ledger, opening_key, ModelStore(directory), settings, output.progress).run()
+    store = ModelStore(directory)
+    async with Ledger(profile) as ledger, tell_operations(operations, ledger.signer, directory) as metrics:
+        report(f"{profile.organisation}: attending to {', '.join(settings.tasks) or 'every task'}")
+        await Aggregator(ledger, opening_key, store, settings, report, metrics).run()
 
 
 def _load_opening_key(profile: ConnectionProfile) -> OpeningKey:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from blockfl.cli import economics, option, workload
 from blockfl.cli.dispute import print_dispute
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Output
-from blockfl.cli.termination import run_until_terminated
+from blockfl.cli.termination import make_reporter, run_until_terminated
 from blockfl.institution import dispute
 from blockfl.institution.agent import AgentSettings
 from blockfl.institution.outbox import Outbox
@@ -61,6 +62,8 @@ def run(
     training_disk: workload.Disk = 10,
     training_processes: workload.Processes = 256,
     training_timeout: workload.Silence = 900,
+    operations: option.Operations = None,
+    log_format: option.LogFormat = None,
 ) -> None:
     """Take part in a task until it has had all its rounds; may be stopped and started at any point.
 
@@ -78,9 +81,10 @@ def run(
             processes=training_processes,
         ),
         training_timeout_s=float(training_timeout),
+        operations=operations,
     )
-    output = Output(as_json=False)
-    asyncio.run(run_until_terminated(run_institution(settings, report=StepPrinter(output))))
+    report = StepPrinter(make_reporter("institution", log_format))
+    asyncio.run(run_until_terminated(run_institution(settings, report=report)))
 
 
 @app.command(name="settle-wrap")
@@ -152,8 +156,8 @@ def read_certificate_digest(source: str) -> str:
 class StepPrinter:
     """Prints what the agent does, long steps at most every few percent."""
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
         self._last: tuple[str, int, int] | None = None
 
     def __call__(self, step: Step) -> None:
@@ -166,4 +170,4 @@ class StepPrinter:
         where = f"round {step.round}: " if step.round else ""
         share = f" {step.done}/{step.total}" if step.total else ""
         took = f" ({step.seconds:.2f} s)" if step.seconds is not None else ""
-        self._output.progress(f"{where}{step.text or step.stage}{share}{took}")
+        self._report(f"{where}{step.text or step.stage}{share}{took}")

@@ -12,6 +12,7 @@ from blockfl.cli import aggregator, audit, institution, network, task
 from blockfl.cli.output import Exit, Output
 from blockfl.contract.release import read_release
 from blockfl.fabric.errors import FabricError
+from blockfl.fabric.log import configure_log
 from blockfl.institution.errors import InstitutionError
 from blockfl.ledger.errors import LedgerError
 from blockfl.network.errors import NetworkError
@@ -52,7 +53,7 @@ def _options(
 
 def main() -> None:
     """Run the command; every failure is one clear line and an exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    configure_log(None, level=logging.WARNING)
     output = Output(as_json=False)
     for argument in sys.argv[1:]:
         if not argument.isprintable() and any("\ud800" <= one <= "\udfff" for one in argument):

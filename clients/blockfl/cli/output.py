@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from blockfl.fabric.log import make_printable
+
 _PIPE_WIDTH = 250
 
 
@@ -60,11 +62,6 @@ class Output:
     def error(self, text: str) -> None:
         """Print an error."""
         self._errors.print(f"error: {make_printable(text)}", style="red")
-
-
-def make_printable(text: str) -> str:
-    """Return text with everything escaped that would steer a terminal or cannot be encoded; line ends stay."""
-    return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
 
 
 def _make_console(*, width: int | None = None, stderr: bool = False) -> Console:

@@ -1,15 +1,26 @@
-"""Long commands: ended well by SIGTERM and SIGINT, and seen to be alive by whoever watches them."""
+"""Long commands: log with times, are ended well by SIGTERM and SIGINT, and seen to be alive by whoever watches them."""
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+
+from blockfl.fabric.log import LogFormat, configure_log
 
 HEARTBEAT_VARIABLE = "BLOCKFL_HEARTBEAT"
 """Names a file that is touched as long as the process answers; a container's health check looks at its age."""
 _HEARTBEAT_S = 5.0
+
+
+def make_reporter(name: str, log_format: LogFormat | None) -> Callable[[str], None]:
+    """Configure the log of a long command; return what logs one line of its work, with its time."""
+    configure_log(log_format, level=logging.WARNING)
+    logger = logging.getLogger(f"blockfl.{name}")
+    logger.setLevel(logging.INFO)
+    return logger.info
 
 
 async def run_until_terminated(work: Coroutine[object, object, None]) -> None:

@@ -33,6 +33,7 @@ from blockfl.institution.vector import Vector
 from blockfl.institution.version import Versions
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, RefusedError
+from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, PROGRESS, ROUND, TASK, UPDATE
 from blockfl.protocol.codes import Code, ProtocolError
@@ -82,8 +83,10 @@ class InstitutionAgent:
         *,
         encoder: UpdateEncoder | None = None,
         report: Report = ignore_step,
+        metrics: LedgerMetrics | None = None,
     ) -> None:
         self._ledger = ledger
+        self._metrics = metrics
         self._training = training
         self._outbox = outbox
         self._settings = settings
@@ -134,11 +137,15 @@ class InstitutionAgent:
                         return
                 except (LedgerError, ProtocolError) as error:
                     self._check_retry(error)
+                    if self._metrics is not None:
+                        self._metrics.failed(str(error))
                     self._report(Step(stage="retry", text=f"{error}; trying again in {retry_s:g} s"))
                     await asyncio.sleep(retry_s)
                     retry_s = min(2 * retry_s, _RETRY_LIMIT_S)
                 else:
                     retry_s = _RETRY_S
+                    if self._metrics is not None:
+                        self._metrics.looked()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(idle_s):
                             await self._woken.wait()
@@ -178,6 +185,8 @@ class InstitutionAgent:
         task = await self._prepare()
         progress = await self._ledger.read(PROGRESS.key(self._name))
         round_ = await self._ledger.read(ROUND.key(self._name, progress.round)) if progress.round else None
+        if round_ is not None and self._metrics is not None:
+            self._metrics.saw(round_)
         settled = round_ is None or round_.state in ("published", "failed")
         if self._first_round is None:
             self._first_round = progress.round + (1 if settled else 0)

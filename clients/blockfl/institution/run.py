@@ -18,6 +18,7 @@ from blockfl.institution.step import Report, ignore_step
 from blockfl.institution.training import Training, TrainingProcess, Workload, make_manifest
 from blockfl.institution.training_limits import TrainingLimits
 from blockfl.ledger.client import Ledger
+from blockfl.ledger.metrics import tell_operations
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.manifest import Manifest
@@ -40,6 +41,7 @@ class InstitutionSettings:
         confined: Whether to refuse to train without the kernel's confinement.
         limits: What training may use of the machine.
         training_timeout_s: The longest silence of the training process.
+        operations: ``host:port`` where health and metrics are told in the clear; None: nowhere.
     """
 
     profile: Path
@@ -49,6 +51,7 @@ class InstitutionSettings:
     confined: bool = True
     limits: TrainingLimits = field(default_factory=TrainingLimits)
     training_timeout_s: float = 900.0
+    operations: str | None = None
 
 
 async def run_institution(
@@ -74,7 +77,10 @@ async def run_institution(
     with lock_directory(settings.directory):
         training = training or _make_training(settings, profile)
         try:
-            async with Ledger(profile) as ledger:
+            async with (
+                Ledger(profile) as ledger,
+                tell_operations(settings.operations, ledger.signer, settings.directory) as metrics,
+            ):
                 agent = InstitutionAgent(
                     ledger,
                     training,
@@ -83,6 +89,7 @@ async def run_institution(
                     settings.agent,
                     encoder=encoder,
                     report=report,
+                    metrics=metrics,
                 )
                 await agent.run()
         finally:

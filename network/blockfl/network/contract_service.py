@@ -47,6 +47,7 @@ def provision_services(description: Description, layout: Layout, *, in_container
             "package_id": package_id(package),
             "listen": f"0.0.0.0:{organisation.ports.contract}" if in_containers else service_address(organisation),
             "allow_public": in_containers,
+            "operations_listen": f"127.0.0.1:{organisation.ports.contract_operations}",
             "certificate": "tls-certificate.pem",
             "private_key": "tls-key.pem",
             "client_roots": "client-roots.pem",

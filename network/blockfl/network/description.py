@@ -46,6 +46,7 @@ class Ports(_Model):
     orderer_admin: Port
     orderer_operations: Port
     peer_chaincode: Port
+    contract_operations: Port
 
     @classmethod
     def from_base(cls, base: int) -> Self:

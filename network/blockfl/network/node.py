@@ -91,7 +91,7 @@ def describe_peer(
     }
     environment = {
         "FABRIC_CFG_PATH": str(site.configuration),
-        **_LOG,
+        **_COMMON,
         "TMPDIR": str(site.data / "tmp"),
         "CORE_PEER_ID": f"peer.{organisation.name}",
         "CORE_PEER_NETWORKID": description.network,
@@ -161,7 +161,7 @@ def describe_orderer(organisation: Organisation, site: Site) -> Node:
     }
     environment = {
         "FABRIC_CFG_PATH": str(site.configuration),
-        **_LOG,
+        **_COMMON,
         "TMPDIR": str(site.data / "tmp"),
         "ORDERER_GENERAL_LISTENADDRESS": site.listen,
         "ORDERER_GENERAL_LISTENPORT": str(ports.orderer),
@@ -244,7 +244,10 @@ def _msp_files(site: Site) -> tuple[Path, ...]:
     return tuple(site.identity / "msp" / name for name in names)
 
 
-_LOG = {
+_COMMON = {
+    # The other nodes are reached directly, whatever proxy an engine gives to its containers.
+    "NO_PROXY": "*",
+    "no_proxy": "*",
     # Each of these writes several lines for every block or connection.
     "FABRIC_LOGGING_SPEC": "warning:committer=info:ledgermgmt=info:orderer=info:nodeCmd=info:lifecycle=info",
     "FABRIC_LOGGING_FORMAT": "%{time:2006-01-02 15:04:05.000 MST} %{level:.4s} [%{module}] %{message}",
@@ -255,7 +258,7 @@ _PEER_SETTINGS = {
     "CORE_VM_ENDPOINT": "",
     "CORE_PEER_ADDRESSAUTODETECT": "false",
     "CORE_PEER_PROFILE_ENABLED": "false",
-    "CORE_METRICS_PROVIDER": "disabled",
+    "CORE_METRICS_PROVIDER": "prometheus",
     # Timestamps are the clients' own words; deadlines compare them.
     "CORE_PEER_AUTHENTICATION_TIMEWINDOW": "30s",
     # One institution's bogus private write must not stall everybody's commits.
@@ -291,7 +294,7 @@ _ORDERER_SETTINGS = {
     "ORDERER_GENERAL_BOOTSTRAPMETHOD": "none",
     "ORDERER_CHANNELPARTICIPATION_ENABLED": "true",
     "ORDERER_GENERAL_PROFILE_ENABLED": "false",
-    "ORDERER_METRICS_PROVIDER": "disabled",
+    "ORDERER_METRICS_PROVIDER": "prometheus",
     # A dead node is given up soon.
     "ORDERER_GENERAL_CLUSTER_DIALTIMEOUT": "2s",
     "ORDERER_GENERAL_CLUSTER_RPCTIMEOUT": "1s",

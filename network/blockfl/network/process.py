@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from blockfl.fabric.log import LOG_FORMAT_VARIABLE
 from blockfl.network.errors import NetworkError
 
 State = Literal["running", "stopped", "crashed"]
@@ -312,6 +313,7 @@ def _clean_environment() -> dict[str, str]:
         "VIRTUAL_ENV",
         "PYTHONDONTWRITEBYTECODE",
         "GRPC_VERBOSITY",
+        LOG_FORMAT_VARIABLE,
     )
     # gRPC writes a line for every connection that somebody else gives up, unless it is told not to.
     ours = {"PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "ERROR"}

@@ -136,8 +136,9 @@ class ProcessRuntime:
     def _require_ports(self) -> None:
         wanted = [(address, name) for name, address in self._launcher.addresses() if not self._processes.find(name)]
         wanted += [
-            (service_address(one), f"contract-{one.name}")
+            (address, f"contract-{one.name}")
             for one in self._description.organisations
             if not self._processes.find(f"contract-{one.name}")
+            for address in (service_address(one), f"127.0.0.1:{one.ports.contract_operations}")
         ]
         require_free_ports(wanted)

@@ -16,6 +16,7 @@ from blockfl.fabric.embedded.node import BANNER, EmbeddedNode
 from blockfl.fabric.embedded.services.reception import raise_file_limit
 from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.errors import FabricError
+from blockfl.fabric.log import configure_log
 
 _LOG = logging.getLogger("blockfl.fabric.embedded")
 
@@ -31,8 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m blockfl.fabric.embedded", description=BANNER)
     parser.add_argument("--config", type=Path, required=True, help="the node's settings (node.json)")
+    parser.add_argument("--log-format", choices=("text", "json"), help="default: BLOCKFL_LOG_FORMAT, else text")
     parsed = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_log(parsed.log_format)
     raise_file_limit()
     try:
         return asyncio.run(_run(parsed.config))

@@ -22,6 +22,7 @@ import grpc
 import grpc.aio
 from fabric_protos.common import common_pb2
 from google.protobuf.message import DecodeError
+from prometheus_client import CollectorRegistry
 
 from blockfl.fabric.embedded.endorsing.admission import Admission
 from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
@@ -32,12 +33,13 @@ from blockfl.fabric.embedded.services.block_reader import BlockReader
 from blockfl.fabric.embedded.services.deliver_service import DeliverService
 from blockfl.fabric.embedded.services.endorser_service import EndorserService
 from blockfl.fabric.embedded.services.gateway_service import GatewayService
-from blockfl.fabric.embedded.services.operations_service import OperationsService
+from blockfl.fabric.embedded.services.node_metrics import NodeMetrics
 from blockfl.fabric.embedded.services.reception import make_server
 from blockfl.fabric.embedded.settings import EndpointSettings, NodeSettings, OrganisationSettings, read_bytes
 from blockfl.fabric.errors import IdentityError, NodeError
 from blockfl.fabric.identity.policy import role_principal
 from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.operations import OperationsService
 
 _LOG = logging.getLogger(__name__)
 
@@ -135,7 +137,9 @@ class EmbeddedNode:
         self._addresses[_ORDERER] = await self._listen(_ORDERER, settings.orderer, [ordering])
         self._follower = asyncio.create_task(self._follow_configuration())
         if settings.operations_listen is not None:
-            self._operations = OperationsService(settings.operations_listen, self.status)
+            registry = CollectorRegistry()
+            registry.register(NodeMetrics(settings, self.status))
+            self._operations = OperationsService(settings.operations_listen, self.status, registry=registry)
             await self._operations.start()
 
     async def reload(self, settings: NodeSettings) -> None:
