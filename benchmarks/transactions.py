@@ -17,11 +17,9 @@ from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition, Lifecycle
 from blockfl.fabric.identity.signing import Signer, verify_signature
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.network.channel import provision_genesis
-from blockfl.network.contract_service import provision_services, service_address
 from blockfl.network.description import Description
 from blockfl.network.embedded import EmbeddedLauncher
-from blockfl.network.identities import provision_identities
+from blockfl.network.foundation import found
 from blockfl.network.layout import Layout
 from blockfl.network.port import wait_for_port
 from blockfl.network.process import ProcessSpec, ProcessTable, python_command
@@ -60,23 +58,21 @@ def _start(layout: Layout, processes: ProcessTable, base_port: int) -> None:
         f"organisations:\n{organisations}",
         "bench.yaml",
     )
-    provision_identities(description, layout)
-    provision_genesis(description, layout, "embedded")
-    provision_services(description, layout)
-    launcher = EmbeddedLauncher(description, layout, processes)
-    for one in description.organisations:
-        command = python_command("benchmarks.key_value", "--config", str(layout.organisation(one.name).service))
+    hosts = found(description.for_ledger("embedded"), layout)
+    launcher = EmbeddedLauncher(hosts, layout, processes)
+    for one in hosts:
+        command = python_command("benchmarks.key_value", "--config", str(one.layout.service))
         processes.start(ProcessSpec(name=f"contract-{one.name}", command=command, environment={}))
     launcher.start()
-    for one in description.organisations:
-        wait_for_port(service_address(one), 60, partial(processes.require_running, f"contract-{one.name}"))
+    for one in hosts:
+        wait_for_port(one.organisation.contract_address, 60, partial(processes.require_running, f"contract-{one.name}"))
     launcher.wait_until_ready(60)
 
 
 async def _measure(layout: Layout) -> Result:
     definition = ChaincodeDefinition(name=CONTRACT, version="1")
     profiles = [ConnectionProfile.load(layout.organisation(name).profile("admin")) for name in ORGANISATIONS]
-    package = layout.package.read_bytes()
+    package = layout.organisation(ORGANISATIONS[0]).package.read_bytes()
     for profile in profiles:
         async with _gateway(profile) as gateway, Lifecycle(gateway) as lifecycle:
             await lifecycle.approve(definition, await lifecycle.install(package))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from blockfl.ledger.client import Ledger
-from blockfl.network.description import Description, Organisation, Ports
+from blockfl.network.description import Description
+from blockfl.network.organisation import Organisation, Ports
 from blockfl.protocol import catalogue
 from blockfl.protocol.economics import TREASURY, Economics, Score, Standing
 from blockfl.protocol.records import Enrolment, Round

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from blockfl.ledger.client import Ledger
-from blockfl.network.description import Description, Organisation, Ports
+from blockfl.network.description import Description
+from blockfl.network.organisation import Organisation, Ports
 from blockfl.protocol import catalogue
 from support.federation_processes import INSTITUTIONS, PORTS, FederationProcesses
 from support.port_range import find_free_base_port

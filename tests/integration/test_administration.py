@@ -23,7 +23,6 @@ from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout, OrganisationLayout
 from blockfl.network.network import Network
 from blockfl.protocol import catalogue
-from support.organisation import make_organisation
 from support.small_network import ORGANISATIONS, small_network
 
 pytestmark = pytest.mark.slow
@@ -52,16 +51,10 @@ def shown(layout: Layout, organisation: str = "coordinator") -> dict[str, Any]:
 
 
 def describe_newcomer(tmp_path: Path, name: str) -> Path:
-    """A description of an organisation that is to join, as its people write it."""
-    organisation = make_organisation(name)
-    roots = tmp_path / "signing.pem", tmp_path / "tls.pem"
-    roots[0].write_bytes(organisation.signing.certificate_pem)
-    roots[1].write_bytes(organisation.tls.certificate_pem)
-    options = ("--signing-root", roots[0], "--tls-root", roots[1], "--anchor", "127.0.0.1:9999")
-    target = tmp_path / f"{name}.json"
-    command = ["network", "config", "membership", name, *map(str, options), "--output", str(target)]
-    assert CliRunner().invoke(app, command).exit_code == 0
-    return target
+    """The membership file of an organisation that is to join, as its own host makes it."""
+    options = ("--role", "institution", "--base-port", "9999", "--directory", str(tmp_path / name))
+    assert CliRunner().invoke(app, ["network", "member", name, *options]).exit_code == 0
+    return OrganisationLayout(tmp_path / name).member
 
 
 def issue(place: OrganisationLayout, name: str) -> tuple[Path, ConnectionProfile]:
@@ -189,7 +182,7 @@ def test_what_cannot_be_proposed_or_signed_is_refused_with_what_to_do(layout: La
     with pytest.raises(NetworkError, match="exists already; name another file"):
         config(layout, "hospital", "add", describe_newcomer(tmp_path, "omega"), "--output", update)
     other = tmp_path / "other.update"
-    config(layout, "hospital", "add", tmp_path / "omega.json", "--output", other)
+    config(layout, "hospital", "add", OrganisationLayout(tmp_path / "omega").member, "--output", other)
     config(layout, "hospital", "sign", other, "--yes")
     signature = tmp_path / "other.update.hospital.signature"
     third = tmp_path / "third.update"
@@ -216,9 +209,9 @@ def test_a_signature_is_asked_for(layout: Layout, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{}", "organisation: Field required"),
-        ("nonsense", "not JSON"),
-        ('{"organisation": "Omega"}', "organisation"),
+        ("{}", "membership: Field required"),
+        ("nonsense", "Invalid JSON"),
+        ('{"membership": {"name": "Omega"}}', "membership.name"),
     ],
 )
 def test_a_membership_that_is_none_is_refused_with_the_field(
@@ -228,7 +221,7 @@ def test_a_membership_that_is_none_is_refused_with_the_field(
     path.write_text(content)
     with pytest.raises(NetworkError, match=reason) as refused:
         config(layout, "hospital", "add", path, "--output", tmp_path / "update")
-    assert "expected what `blockfl network config membership` writes" in str(refused.value)
+    assert "expected a membership file as `blockfl network member` writes it" in str(refused.value)
 
 
 async def run(function: Any, *arguments: Any) -> Any:

@@ -50,7 +50,7 @@ async def grant(ledger: Ledger, name: str) -> None:
 
 
 def test_a_description_with_raft_has_three_ordering_nodes_of_raft(layout: Layout) -> None:
-    config = ChannelConfig.from_block(decode_block(layout.genesis.read_bytes()))
+    config = ChannelConfig.from_block(decode_block(layout.organisation("hospital").genesis.read_bytes()))
     assert config.consensus_type == "etcdraft"
     rows = {row.name: row for row in Network.open(layout.directory).status()}
     assert sorted(name for name in rows if name.startswith("orderer-")) == [f"orderer-{name}" for name in ORDERERS]
@@ -78,7 +78,7 @@ async def test_whichever_ordering_node_is_killed_transactions_go_on(layout: Layo
 
 
 async def test_its_blocks_carry_one_signature_of_an_ordering_node_and_verify(layout: Layout) -> None:
-    config = ChannelConfig.from_block(decode_block(layout.genesis.read_bytes()))
+    config = ChannelConfig.from_block(decode_block(layout.organisation("hospital").genesis.read_bytes()))
     async with Ledger(profile(layout, "hospital")) as ledger:
         height = await ledger.gateway.height()
         signers = set()

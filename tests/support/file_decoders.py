@@ -9,14 +9,15 @@ from pathlib import Path
 
 from blockfl.fabric.channel.changes import add_organisation
 from blockfl.fabric.errors import ConfigError
-from blockfl.network.administration import Membership
 from blockfl.network.builder import BuilderError, build, detect, read_values, release
 from blockfl.network.description import Description
 from blockfl.network.embedded import decode_status
 from blockfl.network.errors import NetworkError
+from blockfl.network.founding import load_member
 from blockfl.network.layout import Layout
+from blockfl.network.member import Member, Membership
 from blockfl.network.network import Network
-from blockfl.network.port import parse_address
+from blockfl.network.port import format_address, parse_address
 from blockfl.network.process import ProcessTable
 from blockfl.network.project import ComposeProject
 from blockfl.network.setup import _parse_owner
@@ -143,20 +144,24 @@ def records_of_processes() -> Sequence[bytes]:
 
 
 def organisation_that_joins(content: bytes) -> None:
-    found = Membership.load(keep("membership.json", content))
+    found = load_member(keep("member.json", content)).membership
     config = add_organisation(make_channel_config(), found.spec())
-    assert found.organisation in config.channel_group.groups["Application"].groups
+    assert found.name in config.channel_group.groups["Application"].groups
 
 
 def memberships() -> Sequence[bytes]:
     joining = make_organisation("epsilon")
     found = Membership(
-        organisation="epsilon",
-        signing_roots=[joining.signing.certificate_pem.decode()],
-        tls_roots=[joining.tls.certificate_pem.decode()],
-        anchor="127.0.0.1:7051",
+        name="epsilon",
+        msp_id="epsilon",
+        roles=("institution",),
+        signing_roots=(joining.signing.certificate_pem.decode(),),
+        tls_roots=(joining.tls.certificate_pem.decode(),),
+        peer="127.0.0.1:7051",
+        orderer=None,
+        opening_key=None,
     )
-    return (found.model_dump_json().encode(),)
+    return (Member.sign(found, joining.signer("admin", "admin")).encode(),)
 
 
 def address(content: bytes) -> None:
@@ -164,7 +169,7 @@ def address(content: bytes) -> None:
     host, port = parse_address(text)
     assert host
     assert 1 <= port <= 65535
-    assert parse_address(f"{host}:{port}") == (host, port)
+    assert parse_address(format_address(host, port)) == (host, port)
 
 
 def owner(content: bytes) -> None:

@@ -14,10 +14,10 @@ from blockfl.fabric.client.peer import Peer
 from blockfl.fabric.errors import EndorseError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.binaries import find_binaries
-from blockfl.network.description import Description, Ports
-from blockfl.network.identities import provision_node_files
+from blockfl.network.description import Description
 from blockfl.network.layout import Layout
 from blockfl.network.node import Site, describe_peer, make_connection
+from blockfl.network.organisation import Ports
 from blockfl.network.process import ProcessSpec, ProcessTable
 from support.port_range import find_free_base_port
 
@@ -60,7 +60,6 @@ async def following_peer(network: Path, organisation: str, directory: Path) -> A
     layout = Layout(network)
     description = Description.load(layout.description)
     binaries = find_binaries()
-    provision_node_files(description, layout)
     place = layout.organisation(organisation)
     ports = Ports.from_base(find_free_base_port(10))
     member = description.organisation(organisation).model_copy(update={"ports": ports})
@@ -71,17 +70,17 @@ async def following_peer(network: Path, organisation: str, directory: Path) -> A
         configuration=binaries.peer_configuration,
         builder=directory / "builder",
         listen="127.0.0.1",
-        host="127.0.0.1",
+        local="127.0.0.1",
     )
     (site.data / "tmp").mkdir(parents=True)
-    node = describe_peer(description, member, site, make_connection("127.0.0.1:9", "", "", ""))
+    node = describe_peer(description.network, member, site, make_connection("127.0.0.1:9", "", "", ""))
     # There is no other peer from which it could get private data.
     environment = {**node.environment, "CORE_PEER_GOSSIP_PVTDATA_PULLRETRYTHRESHOLD": "1ms"}
     processes = ProcessTable(directory)
     processes.start(ProcessSpec(name="peer", command=[str(binaries.peer), *node.command[1:]], environment=environment))
     follower = Follower(ConnectionProfile.load(place.profile("admin")), f"127.0.0.1:{ports.peer}")
     try:
-        await _join(follower, layout.genesis.read_bytes(), processes)
+        await _join(follower, place.genesis.read_bytes(), processes)
         yield follower
     except TimeoutError as error:
         raise AssertionError(f"the peer does not follow:\n{processes.tail('peer', 40)}") from error

@@ -18,11 +18,11 @@ from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.authority import Authority
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.shim import Contract, ContractServer, ServerTls
-from blockfl.network.channel import provision_genesis
-from blockfl.network.description import Description, Organisation, Ports
-from blockfl.network.identities import provision_identities
+from blockfl.network.description import Description
+from blockfl.network.foundation import found
 from blockfl.network.layout import Layout
 from blockfl.network.local import LocalLauncher
+from blockfl.network.organisation import Organisation, Ports
 from blockfl.network.process import ProcessTable
 from blockfl.protocol.records import Role
 from support.organisation import Organisation as Members
@@ -145,13 +145,12 @@ async def local_consortium(
     description = describe(names, channel, contract)
     layout = Layout(directory / "network")
     processes = ProcessTable(layout.directory)
-    provision_identities(description, layout)
-    provision_genesis(description, layout, "local")
+    hosts = found(description, layout)
     network = LocalConsortium(
         description=description,
         layout=layout,
         processes=processes,
-        launcher=LocalLauncher(description, layout, processes),
+        launcher=LocalLauncher(hosts, processes),
         organisations={name: _members(name, layout) for name in names},
         handlers=handlers,
         package=package_contract("app_1.0"),

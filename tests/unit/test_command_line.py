@@ -21,9 +21,9 @@ from blockfl.fabric.identity.signing import create_private_key, private_key_pem
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
-from blockfl.network.administration import Membership
 from blockfl.network.errors import NetworkError
 from blockfl.network.network import Network
+from blockfl.network.port import parse_address
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.task import Training
 from support.organisation import make_organisation
@@ -35,11 +35,11 @@ COMMANDS = [
     ["network", "stop"],
     ["network", "down"],
     ["network", "compose"],
+    *(["network", name] for name in ("member", "found", "inspect", "sign")),
     *(
         ["network", "config", name]
         for name in (
             "show",
-            "membership",
             "add",
             "remove",
             "revoke",
@@ -174,9 +174,8 @@ ADDRESSES = ["", "peer", ":7051", "peer:", "peer:0", "peer:65536", "peer:٣٣", 
 def test_a_peer_s_address_is_a_host_and_a_port_in_plain_digits(address: str) -> None:
     with pytest.raises(IdentityError, match="expected the address of a node as host:port"):
         Endpoint(address=address, tls_roots_pem=make_organisation("hungary").tls.certificate_pem)
-    membership = Membership(organisation="hungary", signing_roots=[], tls_roots=[], anchor=address)
-    with pytest.raises(NetworkError, match="expected host:port as the anchor of hungary"):
-        membership.spec()
+    with pytest.raises(NetworkError, match="expected an address as host:port"):
+        parse_address(address)
 
 
 def test_arguments_that_are_no_text_are_one_clear_line(tmp_path: Path) -> None:
@@ -245,17 +244,13 @@ def test_models_are_not_kept_where_no_directory_can_be(tmp_path: Path, place: st
 
 
 @pytest.mark.parametrize("name", ["q", "Ä", "Hungary", "hun gary", "-hungary", "h" * 33])
-def test_a_membership_s_organisation_has_a_name_that_can_be_one(tmp_path: Path, name: str) -> None:
-    root = tmp_path / "root.pem"
-    root.write_bytes(make_organisation("hungary").tls.certificate_pem)
-    roots = ("--signing-root", str(root), "--tls-root", str(root))
-    target = tmp_path / "membership.json"
-    command = ["network", "config", "membership", *roots, "--anchor", "peer:7051", "-o", str(target), "--", name]
+def test_an_organisation_has_a_name_that_can_be_one(tmp_path: Path, name: str) -> None:
+    command = ["network", "member", "--role", "institution", "--directory", str(tmp_path / "host"), "--", name]
     refused = CliRunner().invoke(app, command).exception
     assert isinstance(refused, NetworkError)
-    assert "expected an organisation's name of 2 to 32 lower-case letters" in str(refused)
+    assert str(refused).startswith("name: ")
+    assert not (tmp_path / "host").exists()
     assert CliRunner().invoke(app, [*command[:-1], "hungary"]).exit_code == 0
-    assert target.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff", b"[" * 100_000, b"9" * 100_000, b'{"reward_pool": NaN}'])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_every_file_that_a_container_mounts_is_there(layout: Layout) -> None:
 
 
 def test_nodes_are_on_the_channel_under_their_containers_names(layout: Layout) -> None:
-    config = ChannelConfig.from_block(decode_block(layout.genesis.read_bytes()))
+    config = ChannelConfig.from_block(decode_block(layout.organisation("hungary").genesis.read_bytes()))
     assert sorted(f"{one.host}:{one.port}" for one in config.consenters) == [
         "orderer.cleveland:17083",
         "orderer.coordinator:17053",
@@ -102,17 +103,24 @@ def test_another_description_is_refused(layout: Layout) -> None:
         provision(layout.directory, Description.load_default(18000), "blockfl-heart")
 
 
-def test_new_keys_with_old_volumes_are_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_new_keys_with_an_old_ledger_are_refused_with_what_to_do(tmp_path: Path) -> None:
     provision(tmp_path, DESCRIPTION, "p")
-    layout = Layout(tmp_path)
-    (layout.data("peer-hungary") / "ledger").mkdir()
-    for path in sorted((tmp_path / "organisations").rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    place = Layout(tmp_path).organisation("hungary")
+    for name in ("authority", "peer", "users"):
+        shutil.rmtree(place.directory / name)
     with pytest.raises(NetworkError, match=r"was made with other keys; put the former\s+ones back"):
         provision(tmp_path, DESCRIPTION, "p")
-    layout.genesis.unlink()
+
+
+def test_a_ledger_of_another_channel_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    provision(tmp_path / "one", DESCRIPTION, "p")
+    provision(tmp_path / "two", DESCRIPTION, "p")
+    ledgers = [Layout(tmp_path / name).organisation("hungary").data("peer") for name in ("one", "two")]
+    (ledgers[0] / "ledger").mkdir()
+    shutil.rmtree(ledgers[1])
+    ledgers[0].rename(ledgers[1])
     with pytest.raises(NetworkError, match="holds the ledger of another channel, or of one with other keys"):
-        provision(tmp_path, DESCRIPTION, "p")
+        provision(tmp_path / "two", DESCRIPTION, "p")
 
 
 def test_authorities_keys_may_be_kept_elsewhere_once_everything_is_issued(tmp_path: Path) -> None:

@@ -294,11 +294,7 @@ def test_a_network_without_a_state_is_none(tmp_path: Path) -> None:
         Network.open(tmp_path)
 
 
-def test_a_project_with_a_name_that_compose_refuses_is_not_provisioned(tmp_path: Path, monkeypatch: Any) -> None:
-    for step in ("provision_identities", "provision_node_files", "provision_genesis", "provision_services"):
-        monkeypatch.setattr(f"blockfl.network.setup.{step}", lambda *_, **__: None)
-    for step in ("require_matching_keys", "_provision_organisation", "_provision_volumes"):
-        monkeypatch.setattr(f"blockfl.network.setup.{step}", lambda *_: None)
+def test_a_project_with_a_name_that_compose_refuses_is_not_provisioned(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="expected the name of a Compose project in BLOCKFL_PROJECT"):
         provision(tmp_path, Description.load_default(18000), "A b")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blockfl.network.description import Description, Ports, default_description
+from blockfl.network.description import Description, default_description
 from blockfl.network.errors import DescriptionError
+from blockfl.network.organisation import Ports
 
 DEFAULT = default_description()
 
@@ -61,7 +62,7 @@ def test_an_unknown_organisation_is_named_with_the_known_ones() -> None:
             "orderer: true",
             "order: true",
             "order: true",
-            "unknown key; known here are name, roles, orderer, host, ports",
+            "unknown key; known here are name, msp_id, roles, orderer, host, listen",
         ),
         ("[institution]", "[institutions]", "[institutions]", "got 'institutions'"),
         ("name: hungary", "name: Hungary", "name: Hungary", "begins with a letter and does not end with a dash"),

@@ -9,6 +9,7 @@ from blockfl.fabric.operations import OperationsService
 from blockfl.network.description import Description
 from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.errors import NetworkError
+from blockfl.network.foundation import list_hosts
 from blockfl.network.layout import Layout
 from blockfl.network.process import ProcessTable
 
@@ -24,7 +25,9 @@ async def test_the_node_of_this_machine_is_asked_directly_whatever_proxy_the_use
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(EmbeddedLauncher, "operations", service.address)
-    launcher = EmbeddedLauncher(Description.load_default(), Layout(tmp_path), ProcessTable(tmp_path))
+    layout = Layout(tmp_path)
+    hosts = list_hosts(Description.load_default().for_ledger("embedded"), layout)
+    launcher = EmbeddedLauncher(hosts, layout, ProcessTable(tmp_path))
     try:
         (row,) = await asyncio.to_thread(launcher.status)
         with pytest.raises(NetworkError, match="does not accept anything: no room"):

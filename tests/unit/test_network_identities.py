@@ -37,6 +37,11 @@ def check(layout: Layout) -> None:
         assert ("committee" in organisation.roles) == place.opening_key.exists()
 
 
+def provision(layout: Layout) -> None:
+    for organisation in DESCRIPTION.organisations:
+        provision_identities(organisation, layout.organisation(organisation.name))
+
+
 def list_files(layout: Layout) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in layout.directory.rglob("*") if path.is_file()}
 
@@ -57,17 +62,17 @@ def test_wherever_it_is_stopped_the_next_time_finishes_it(
     with monkeypatch.context() as patch:
         patch.setattr(identities, "write_file", stopping)
         with pytest.raises(Stopped):
-            provision_identities(DESCRIPTION, layout)
+            provision(layout)
     assert len(written) == number
-    provision_identities(DESCRIPTION, layout)
+    provision(layout)
     check(layout)
 
 
 def test_what_is_there_stays_as_it_is(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "network")
-    provision_identities(DESCRIPTION, layout)
+    provision(layout)
     before = list_files(layout)
-    provision_identities(DESCRIPTION, layout)
+    provision(layout)
     assert list_files(layout) == before
 
 

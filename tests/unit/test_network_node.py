@@ -10,10 +10,9 @@ import yaml
 
 from blockfl.fabric.identity.signing import Identity
 from blockfl.network.binaries import FabricBinaries
-from blockfl.network.channel import provision_genesis
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
-from blockfl.network.identities import provision_identities, provision_node_files
+from blockfl.network.foundation import found, list_hosts
 from blockfl.network.layout import Layout
 from blockfl.network.local import LocalLauncher
 from blockfl.network.node import Node, require_files
@@ -25,9 +24,7 @@ DESCRIPTION = Description.load_default(18000)
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = Layout(tmp_path_factory.mktemp("network"))
-    provision_identities(DESCRIPTION, layout)
-    provision_genesis(DESCRIPTION, layout, "local")
-    provision_node_files(DESCRIPTION, layout)
+    found(DESCRIPTION, layout)
     return layout
 
 
@@ -40,8 +37,9 @@ def nodes(layout: Layout) -> dict[str, Node]:
         orderer_configuration=Path("/etc/orderer"),
         version="3.1.5",
     )
-    launcher = LocalLauncher(DESCRIPTION, layout, ProcessTable(layout.directory))
-    return {node.name: node for node in launcher.nodes(binaries)}
+    hosts = list_hosts(DESCRIPTION, layout)
+    launcher = LocalLauncher(hosts, ProcessTable(layout.directory))
+    return {node.name: node for host in hosts for node in launcher.nodes(host, binaries)}
 
 
 def test_there_is_a_peer_of_each_organisation_and_an_ordering_node_of_four(nodes: dict[str, Node]) -> None:
@@ -112,7 +110,7 @@ def test_every_file_that_a_variable_names_is_there(nodes: dict[str, Node], layou
         for node in nodes.values()
         for value in node.environment.values()
         for part in value.strip("[]").split(",")
-        if part.startswith(str(layout.directory / "organisations"))
+        if part.startswith(str(layout.directory)) and not {"data", "builder"} & set(Path(part).parts)
     }
     assert len(named) > 20
     assert [path for path in named if not path.exists()] == []

@@ -12,28 +12,28 @@ from typing import Any
 
 import pytest
 
-from blockfl.network.channel import provision_genesis
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
+from blockfl.network.foundation import found
 from blockfl.network.identities import provision_identities
-from blockfl.network.layout import Layout
+from blockfl.network.layout import Layout, OrganisationLayout
 from blockfl.network.volume import claim_volume, require_matching_keys
 
 DESCRIPTION = Description.load_default(18000)
+HUNGARY = DESCRIPTION.organisation("hungary")
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = Layout(tmp_path_factory.mktemp("network"))
-    provision_identities(DESCRIPTION, layout)
-    provision_genesis(DESCRIPTION, layout, "local")
+    found(DESCRIPTION, layout)
     return layout
 
 
 @pytest.fixture
-def layout(original: Layout, tmp_path: Path) -> Layout:
-    shutil.copytree(original.directory, tmp_path / "network")
-    return Layout(tmp_path / "network")
+def hungary(original: Layout, tmp_path: Path) -> OrganisationLayout:
+    shutil.copytree(original.organisation("hungary").directory, tmp_path / "hungary")
+    return OrganisationLayout(tmp_path / "hungary")
 
 
 def test_a_volume_is_made_once_and_taken_again(tmp_path: Path) -> None:
@@ -90,28 +90,29 @@ def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
         claim_volume(tmp_path / "peer", b"genesis")
 
 
-def test_keys_that_the_channel_knows_are_taken(layout: Layout) -> None:
-    require_matching_keys(DESCRIPTION, layout)
+def test_keys_that_the_channel_knows_are_taken(hungary: OrganisationLayout) -> None:
+    require_matching_keys(HUNGARY, hungary)
 
 
-def test_new_keys_with_an_old_channel_are_refused(layout: Layout) -> None:
-    shutil.rmtree(layout.organisation("hungary").directory)
-    provision_identities(DESCRIPTION, layout)
+def test_new_keys_with_an_old_channel_are_refused(hungary: OrganisationLayout) -> None:
+    for name in ("authority", "peer", "users"):
+        shutil.rmtree(hungary.directory / name)
+    provision_identities(HUNGARY, hungary)
     with pytest.raises(
         NetworkError, match=r"hungary/peer/certificate\.pem is not one that the channel knows: .*network down"
     ):
-        require_matching_keys(DESCRIPTION, layout)
+        require_matching_keys(HUNGARY, hungary)
 
 
-def test_a_new_tls_authority_with_an_old_channel_is_refused(layout: Layout) -> None:
+def test_a_new_tls_authority_with_an_old_channel_is_refused(hungary: OrganisationLayout) -> None:
     for suffix in ("certificate", "key"):
-        layout.organisation("hungary").tls_authority(suffix).unlink()
-    provision_identities(DESCRIPTION, layout)
+        hungary.tls_authority(suffix).unlink()
+    provision_identities(HUNGARY, hungary)
     with pytest.raises(NetworkError, match=r"authority/tls-certificate\.pem is not one that the channel knows"):
-        require_matching_keys(DESCRIPTION, layout)
+        require_matching_keys(HUNGARY, hungary)
 
 
-def test_a_damaged_first_block_is_named(layout: Layout) -> None:
-    layout.genesis.write_bytes(layout.genesis.read_bytes()[:-10])
+def test_a_damaged_first_block_is_named(hungary: OrganisationLayout) -> None:
+    hungary.genesis.write_bytes(hungary.genesis.read_bytes()[:-10])
     with pytest.raises(NetworkError, match=r"genesis\.block: the channel's first block cannot be read"):
-        require_matching_keys(DESCRIPTION, layout)
+        require_matching_keys(HUNGARY, hungary)

@@ -6,20 +6,28 @@ from typing import Annotated
 
 import typer
 
-from blockfl.cli import network_check, network_config, network_contract, option
+from blockfl.cli import network_check, network_config, network_contract, network_founding, option
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.network.code_change import Agreement, CodeChange
 from blockfl.network.compose import render_compose, save_compose
 from blockfl.network.description import Description, LedgerKind, default_description
-from blockfl.network.network import Network
+from blockfl.network.layout import OrganisationLayout
+from blockfl.network.network import HostPart, Network, Part, open_part
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(network_config.app, name="config", help="Look at the channel's configuration and change it.")
 app.add_typer(
     network_contract.app, name="contract", help="Look at the contract's definition and bring another into force."
 )
-app.command()(network_check.check)
+for _command in (
+    network_check.check,
+    network_founding.member,
+    network_founding.found,
+    network_founding.inspect,
+    network_founding.sign,
+):
+    app.command()(_command)
 
 Directory = Annotated[
     Path, typer.Option("--directory", "-d", envvar="BLOCKFL_NETWORK", help="The network's directory.")
@@ -42,16 +50,32 @@ def up(
     downgrade: Annotated[
         str, typer.Option(envvar="BLOCKFL_DOWNGRADE", help="The same, where that goes back to an older one.")
     ] = "",
+    founding: Annotated[
+        Path | None, typer.Option(help="Of an organisation's own directory, once: the founding file that all signed.")
+    ] = None,
+    timeout: Annotated[
+        int, whole_option(make_limits(1, 10_000_000), help="Seconds to wait for the other organisations' hosts.")
+    ] = 86_400,
     json: option.Json = False,
 ) -> None:
-    """Bring the network up; a running or stopped one continues. Other code of the contract is shown and asked about."""
+    """Bring up the network, or one organisation's part; what runs goes on. Another contract code is asked about."""
     output = Output(as_json=json)
+    agreement = Agreement(upgrade=upgrade, downgrade=downgrade, ask=_ask)
+    if founding is not None or OrganisationLayout(directory).host.exists():
+        if consortium is not None or base_port is not None:
+            output.error("--consortium and --base-port belong to a machine with all organisations, not to one's part")
+            raise typer.Exit(Exit.USAGE)
+        part = HostPart.open(directory)
+        part.up(output.progress, agreement, founding, timeout)
+        if not _print_status(part, output):
+            raise typer.Exit(Exit.FAILED)
+        return
     if consortium is not None and base_port is not None:
         output.error("--base-port belongs to the default consortium; name the ports in your own description")
         raise typer.Exit(Exit.USAGE)
     description = Description.load(consortium, ledger) if consortium else None
     network = Network.prepare(directory, description, ledger, base_port=base_port)
-    network.up(output.progress, Agreement(upgrade=upgrade, downgrade=downgrade, ask=_ask))
+    network.up(output.progress, agreement)
     if not _print_status(network, output):
         raise typer.Exit(Exit.FAILED)
 
@@ -60,7 +84,7 @@ def up(
 def status(directory: Directory = Path("network-data"), json: option.Json = False) -> None:
     """Show each process: state, memory, height, last error."""
     output = Output(as_json=json)
-    if not _print_status(Network.open(directory), output):
+    if not _print_status(open_part(directory), output):
         raise typer.Exit(Exit.FAILED)
 
 
@@ -71,14 +95,14 @@ def logs(
     lines: Annotated[int, whole_option(make_limits(1, 1_000_000), help="How many of the last lines.")] = 50,
 ) -> None:
     """Print the last lines of a process's log."""
-    Output(as_json=False).line(Network.open(directory).logs(node, lines))
+    Output(as_json=False).line(open_part(directory).logs(node, lines))
 
 
 @app.command()
 def stop(directory: Directory = Path("network-data")) -> None:
     """Stop every process; nothing is lost, and `up` continues."""
     output = Output(as_json=False)
-    for name in Network.open(directory).stop():
+    for name in open_part(directory).stop():
         output.progress(f"stopped {name}")
 
 
@@ -88,10 +112,10 @@ def down(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Stop the network and delete its ledger, keys and logs for good."""
-    network = Network.open(directory)
+    part = open_part(directory)
     if not yes:
         typer.confirm(f"Delete the ledger, all keys and logs in {directory.resolve()}?", abort=True)
-    network.down()
+    part.down()
 
 
 @app.command()
@@ -115,14 +139,14 @@ def _ask(change: CodeChange) -> bool:
     if not sys.stdin.isatty():
         return False
     Output(as_json=False).progress(change.describe())
-    return typer.confirm("Bring it into force for every organisation of this network?")
+    return typer.confirm("Bring it into force?")
 
 
-def _print_status(network: Network, output: Output) -> bool:
+def _print_status(part: Part, output: Output) -> bool:
     """Print the status; return whether every process runs and none complains."""
-    rows = network.status()
+    rows = part.status()
     output.table(
-        f"network {network.description.network}, ledger {network.ledger}",
+        f"{part.name}, ledger {part.ledger}",
         [row.as_dict() for row in rows],
         ["name", "state", "pid", "address", "memory_mb", "height", "error"],
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from blockfl.cli import option
 from blockfl.cli.output import Output
@@ -15,7 +14,6 @@ from blockfl.fabric.channel.config import Address, ChannelConfig
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import (
     Administrator,
-    Membership,
     describe_config,
     describe_update,
     list_signatories,
@@ -23,6 +21,7 @@ from blockfl.network.administration import (
     write_new,
 )
 from blockfl.network.errors import NetworkError
+from blockfl.network.founding import load_member
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.port import parse_address
 
@@ -51,39 +50,16 @@ def show(profile: option.Profile, json: option.Json = False) -> None:
 
 
 @app.command()
-def membership(
-    organisation: Annotated[str, typer.Argument(help="The organisation that is to join.")],
-    signing_root: Annotated[
-        list[Path], typer.Option(help="Certificate of an authority that signs its members' certificates.")
-    ],
-    tls_root: Annotated[list[Path], typer.Option(help="Certificate of an authority of its TLS endpoints.")],
-    anchor: Annotated[str, typer.Option(help="host:port of its peer.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to send to the others; nothing is secret.")],
-) -> None:
-    """Describe an organisation for those that are to let it in."""
-    signing, tls = (
-        [_read_file(path).decode("ascii", "replace") for path in paths] for paths in (signing_root, tls_root)
-    )
-    try:
-        described = Membership(organisation=organisation, signing_roots=signing, tls_roots=tls, anchor=anchor)
-    except ValidationError as error:
-        raise NetworkError(
-            f"{organisation}: expected an organisation's name of 2 to 32 lower-case letters, digits and hyphens"
-        ) from error
-    described.spec()
-    described.save(output)
-
-
-@app.command()
 def add(
-    membership: Annotated[Path, typer.Argument(help="What `blockfl network config membership` wrote.")],
+    member: Annotated[Path, typer.Argument(help="Its membership file, which `blockfl network member` wrote.")],
     profile: option.Profile,
     output: Target,
 ) -> None:
     """Propose that an organisation joins the channel."""
     administrator = Administrator(ConnectionProfile.load(profile))
+    newcomer = load_member(member)
     config = _read(administrator)
-    _propose(config, administrator.add(config, Membership.load(membership)), output)
+    _propose(config, administrator.add(config, newcomer.membership), output)
 
 
 @app.command()

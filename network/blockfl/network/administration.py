@@ -15,15 +15,12 @@ Example:
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any
 
 from blockfl.fabric.channel.changes import add_organisation, remove_organisation, revoke_certificates
 from blockfl.fabric.channel.config import Address, ChannelConfig
 from blockfl.fabric.channel.difference import describe_difference, list_revoked, read_membership
 from blockfl.fabric.channel.renewal import add_roots, remove_roots, renew_consenter
-from blockfl.fabric.channel.spec import OrganisationSpec
 from blockfl.fabric.channel.update import (
     build_update_envelope,
     compute_update,
@@ -37,75 +34,11 @@ from blockfl.fabric.client.deliver import read_config
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import ConfigError, IdentityError
 from blockfl.fabric.identity.authority import Authority
-from blockfl.fabric.identity.msp import msp_config
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.errors import NetworkError
-from blockfl.network.port import parse_address
-from blockfl.protocol.canonical import Name
+from blockfl.network.member import Membership
 
 _IN_FORCE_S = 60.0
-
-
-class Membership(BaseModel):
-    """What the others must know of an organisation that is to join: public, and sent to them.
-
-    Attributes:
-        organisation: Its name, which is also its MSP id.
-        signing_roots: Certificates (PEM) of the authorities that sign its members'.
-        tls_roots: Likewise of its TLS endpoints.
-        anchor: ``host:port`` of its peer.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-    organisation: Name
-    signing_roots: list[str]
-    tls_roots: list[str]
-    anchor: str
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read one from its file.
-
-        Raises:
-            NetworkError: It cannot be read, or is none; naming the field.
-        """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise NetworkError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise NetworkError(
-                f"{path}: {place or 'not JSON'}: {first['msg']}; "
-                "expected what `blockfl network config membership` writes"
-            ) from error
-
-    def save(self, path: Path) -> None:
-        """Write it to its file."""
-        write_new(path, self.model_dump_json(indent=2).encode() + b"\n")
-
-    def spec(self) -> OrganisationSpec:
-        """Return the organisation as the channel's configuration has it.
-
-        Raises:
-            NetworkError: The address is none, or a certificate does not parse.
-        """
-        try:
-            host, port = parse_address(self.anchor)
-        except NetworkError as error:
-            raise NetworkError(
-                f"expected host:port as the anchor of {self.organisation}, got {self.anchor[:300]!r}"
-            ) from error
-        roots, tls_roots = (
-            [pem.encode() for pem in certificates] for certificates in (self.signing_roots, self.tls_roots)
-        )
-        return OrganisationSpec(
-            name=self.organisation,
-            msp_config=msp_config(self.organisation, roots, tls_roots),
-            anchor_peers=(Address(host=host, port=port),),
-        )
 
 
 class Administrator:

@@ -7,7 +7,8 @@ Example:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -83,6 +84,10 @@ class Agreement:
         if change.after == self.downgrade:
             return True
         return not change.goes_back and (change.after == self.upgrade or self.ask(change))
+
+    def remember(self) -> Self:
+        """Return the same, asking a person only once about one change: several organisations may make it."""
+        return replace(self, ask=cache(self.ask))
 
     def require(self, change: CodeChange) -> None:
         """Check that a change is agreed to.

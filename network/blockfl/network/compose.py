@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from blockfl.network.anchors import MERGE, Block, dump
-from blockfl.network.channel import require_orderers
-from blockfl.network.description import Description, Organisation
+from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
+from blockfl.network.founding import require_orderers
 from blockfl.network.layout import Layout
 from blockfl.network.node import Node, NodeKind, Site, describe_orderer, describe_peer
+from blockfl.network.organisation import ANY, Organisation
+from blockfl.network.port import format_address, parse_address
 
 FABRIC_VERSION: Final = "3.1.5"
 """Of the official images that the file names."""
@@ -194,7 +196,7 @@ def save_compose(path: Path, content: str) -> None:
 
 
 def _require_containers(description: Description) -> None:
-    require_orderers(description)
+    require_orderers(description.consensus, [one.name for one in description.orderers])
     for organisation in description.organisations:
         try:
             ip_address(organisation.host)
@@ -244,29 +246,29 @@ class _Project:
         return {
             MERGE: _ORDERER,
             "environment": {MERGE: self._orderer_settings, **_own(node, self._orderer_settings)},
-            "networks": {_BACKBONE: {"aliases": [one.orderer_host]}},
-            "ports": [f"{one.host}:{port}:{port}" for port in (one.ports.orderer, one.ports.orderer_admin)],
+            "networks": {_BACKBONE: {"aliases": [_host(one.orderer_address)]}},
+            "ports": [_publish(one, port) for port in (one.ports.orderer, one.ports.orderer_admin)],
             "volumes": [
                 _mount(one, _OWN.node("orderer", "msp").parent),
                 _mount(one, _OWN.tls_authority("certificate")),
                 _mount(one, _OWN.admin_tls_authority("certificate")),
-                _data(node.name, _FABRIC_DATA),
+                _data(one, node.kind, _FABRIC_DATA),
                 _configuration_mount("orderer"),
             ],
         }
 
     def _peer_service(self, node: Node) -> Service:
         one = self._description.organisation(node.organisation)
-        alias = {"aliases": [one.peer_host]}
+        alias = {"aliases": [_host(one.peer_address)]}
         return {
             MERGE: _PEER,
             "environment": {MERGE: self._peer_settings, **_own(node, self._peer_settings)},
             "networks": {_BACKBONE: alias, _room(one): alias},
-            "ports": [f"{one.host}:{one.ports.peer}:{one.ports.peer}"],
+            "ports": [_publish(one, one.ports.peer)],
             "volumes": [
                 _mount(one, _OWN.node("peer", "msp").parent),
                 _mount(one, _OWN.tls_authority("certificate")),
-                _data(node.name, _FABRIC_DATA),
+                _data(one, node.kind, _FABRIC_DATA),
                 _configuration_mount("peer"),
             ],
         }
@@ -282,8 +284,8 @@ def _contract(organisation: Organisation, record: str) -> Service:
             # With another record of the members it has to be another container.
             "BLOCKFL_RECORD": record,
         },
-        "networks": {_room(organisation): {"aliases": [organisation.contract_host]}},
-        "volumes": [_mount(organisation, _OWN.service.parent), _mount(organisation, Layout(INSIDE).consortium), *key],
+        "networks": {_room(organisation): {"aliases": [_host(organisation.contract_address)]}},
+        "volumes": [_mount(organisation, _OWN.service.parent), _mount(organisation, _OWN.consortium), *key],
     }
 
 
@@ -294,7 +296,7 @@ def _aggregator(organisation: Organisation) -> Service:
         "volumes": [
             *_identity(organisation),
             _mount(organisation, _OWN.opening_key),
-            _data(f"aggregator-{organisation.name}", "/state"),
+            _data(organisation, "aggregator", "/state"),
         ],
     }
 
@@ -307,7 +309,7 @@ def _agent(organisation: Organisation) -> Service:
         "networks": [_room(organisation)],
         "volumes": [
             *_identity(organisation),
-            _data(f"agent-{organisation.name}", "/state"),
+            _data(organisation, "agent", "/state"),
             _user_data(f"{_DATA}/{organisation.name}"),
         ],
     }
@@ -366,12 +368,12 @@ def _describe(description: Description, kind: NodeKind, organisation: Organisati
         data=_FABRIC_DATA,
         configuration=_FABRIC_CONFIGURATION,
         builder=_FABRIC_BUILDER,
-        listen="0.0.0.0",  # noqa: S104 - of the container
-        host=organisation.peer_host if kind == "peer" else organisation.orderer_host,
+        listen=ANY,
+        local=ANY,
     )
     if kind == "orderer":
         return describe_orderer(organisation, site)
-    return describe_peer(description, organisation, site, {})
+    return describe_peer(description.network, organisation, site, {})
 
 
 def _common(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -387,16 +389,23 @@ def _room(organisation: Organisation) -> str:
     return f"organisation-{organisation.name}"
 
 
+def _host(address: str) -> str:
+    return parse_address(address)[0]
+
+
+def _publish(organisation: Organisation, port: int) -> str:
+    return f"{format_address(organisation.host, port)}:{port}"
+
+
 def _mount(organisation: Organisation, path: Path) -> str:
-    """Mount a part of the network's directory where the organisation's containers expect it; read-only."""
-    place = Layout(INSIDE).organisation(organisation.name).directory
-    source = place / path.relative_to(_OWN.directory) if path.is_relative_to(_OWN.directory) else path
+    """Mount a part of the organisation's directory where its containers expect it; read-only."""
+    source = Layout(INSIDE).organisation(organisation.name).directory / path.relative_to(_OWN.directory)
     return f"{_STATE}/{source.relative_to(INSIDE).as_posix()}:{path.as_posix()}:ro"
 
 
-def _data(name: str, target: Path | str) -> str:
+def _data(organisation: Organisation, kind: str, target: Path | str) -> str:
     """Mount the directory that a service writes."""
-    return f"{_STATE}/{Layout(Path()).data(name).as_posix()}:{target}"
+    return f"{_STATE}/{Layout(Path()).organisation(organisation.name).data(kind).as_posix()}:{target}"
 
 
 def _user_data(source: str) -> dict[str, Any]:
@@ -415,7 +424,7 @@ def _identity(organisation: Organisation) -> list[str]:
         _OWN.profile(f"{CONTAINER}-agent"),
         _OWN.user("agent", "key.pem").parent,
         _OWN.tls_authority("certificate"),
-        Layout(INSIDE).genesis,
+        _OWN.genesis,
     ]
     return [_mount(organisation, path) for path in needed]
 

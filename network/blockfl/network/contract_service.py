@@ -11,8 +11,9 @@ from blockfl.contract.definition import contract_definition
 from blockfl.contract.release import package_release, read_release
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition
 from blockfl.fabric.transaction.package import package_id
-from blockfl.network.description import Description, Organisation
-from blockfl.network.layout import Layout
+from blockfl.network.identities import write_file
+from blockfl.network.layout import OrganisationLayout
+from blockfl.network.organisation import Organisation
 from blockfl.network.process import ProcessSpec, python_command
 from blockfl.protocol.records import Consortium
 
@@ -27,47 +28,37 @@ def define_contract(consortium: Consortium, sequence: int = 1) -> ChaincodeDefin
     return contract_definition(consortium, version=read_release().name, sequence=sequence)
 
 
-def provision_services(description: Description, layout: Layout, *, in_containers: bool = False) -> None:
-    """Write the package, the consortium's record and the settings of every contract service.
-
-    Args:
-        description: The network.
-        layout: Where they are written.
-        in_containers: Whether each service listens on every interface, which are its container's own.
-    """
-    package = package_code(description.contract)
-    layout.package.write_bytes(package)
-    layout.consortium.write_bytes(description.consortium.encode())
-    for organisation in description.organisations:
-        place = layout.organisation(organisation.name)
-        settings = {
-            "organisation": organisation.name,
-            "consortium": "../../../consortium.json",
-            "opening_key": "../opening-key" if "committee" in organisation.roles else None,
-            "package_id": package_id(package),
-            "listen": f"0.0.0.0:{organisation.ports.contract}" if in_containers else service_address(organisation),
-            "allow_public": in_containers,
-            "operations_listen": f"127.0.0.1:{organisation.ports.contract_operations}",
-            "certificate": "tls-certificate.pem",
-            "private_key": "tls-key.pem",
-            "client_roots": "client-roots.pem",
-        }
-        place.service.write_text(json.dumps(settings, indent=2) + "\n")
+def provision_service(organisation: Organisation, place: OrganisationLayout, consortium: Consortium) -> None:
+    """Write the contract's package and the settings of an organisation's contract service."""
+    package = package_code(consortium.contract)
+    settings = {
+        "organisation": organisation.msp_id,
+        "consortium": "../consortium.json",
+        "opening_key": "../opening-key" if "committee" in organisation.roles else None,
+        "package_id": package_id(package),
+        "listen": organisation.contract_listen,
+        "allow_public": organisation.contract_listen != organisation.contract_address,
+        "operations_listen": organisation.contract_operations_address,
+        "certificate": "tls-certificate.pem",
+        "private_key": "tls-key.pem",
+        "client_roots": "client-roots.pem",
+    }
+    write_file(place.package, package)
+    write_file(place.service, f"{json.dumps(settings, indent=2)}\n".encode())
 
 
-def service_address(organisation: Organisation) -> str:
-    """Return where an organisation's contract service listens and its peer dials."""
-    return f"{organisation.host}:{organisation.ports.contract}"
-
-
-def service_process(organisation: Organisation, layout: Layout) -> ProcessSpec:
+def service_process(organisation: Organisation, place: OrganisationLayout) -> ProcessSpec:
     """Return how an organisation's contract service is started."""
-    settings = layout.organisation(organisation.name).service
-    agreed = hashlib.sha256(settings.read_bytes() + layout.consortium.read_bytes())
+    agreed = hashlib.sha256(place.service.read_bytes() + place.consortium.read_bytes())
     return ProcessSpec(
-        name=f"contract-{organisation.name}",
-        command=python_command("blockfl.contract", "--config", str(settings.resolve())),
+        name=service_name(organisation),
+        command=python_command("blockfl.contract", "--config", str(place.service.resolve())),
         # Fixed: the contract must not depend on it, and one thread is all that judging needs.
         # The digest tells a service that was started with other settings, or another record, from this one.
         environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLOCKFL_SETTINGS": agreed.hexdigest()},
     )
+
+
+def service_name(organisation: Organisation) -> str:
+    """Return what ``blockfl network status`` calls an organisation's contract service."""
+    return f"contract-{organisation.name}"

@@ -14,105 +14,22 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from blockfl.network.errors import DescriptionError
+from blockfl.network.errors import DescriptionError, NetworkError
+from blockfl.network.founding import Consensus, require_orderers
+from blockfl.network.organisation import ContainerOrganisation, Model, Organisation, Ports
 from blockfl.network.source import Fault, Place, Source
 from blockfl.protocol.canonical import ChannelName, Name
-from blockfl.protocol.economics import TREASURY
 from blockfl.protocol.records import Consortium, Member, Role
 
 PORTS_PER_ORGANISATION = 10
-MINIMUM_BFT_ORDERERS = 4
 _HIGHEST_PORT = 65535
 _CONTRACT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 LedgerKind = Literal["embedded", "local", "compose"]
-Port = Annotated[int, Field(ge=1024, le=65535)]
-Consensus = Literal["BFT", "raft"]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class Ports(_Model):
-    """An organisation's ports on its host."""
-
-    peer: Port
-    contract: Port
-    peer_operations: Port
-    orderer: Port
-    orderer_admin: Port
-    orderer_operations: Port
-    peer_chaincode: Port
-    contract_operations: Port
-
-    @classmethod
-    def from_base(cls, base: int) -> Self:
-        """Return consecutive ports from ``base`` on."""
-        return cls(**{name: base + offset for offset, name in enumerate(cls.model_fields)})
-
-
-class Organisation(_Model):
-    """One organisation: its roles, and where its nodes listen."""
-
-    name: Name
-    roles: Annotated[list[Role], Field(min_length=1)]
-    orderer: bool = False
-    host: str = "127.0.0.1"
-    ports: Ports
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, name: str) -> str:
-        if name == TREASURY:
-            raise ValueError(f"{TREASURY} is the account that belongs to nobody: choose another name")
-        return name
-
-    @field_validator("host")
-    @classmethod
-    def _check_host(cls, host: str) -> str:
-        if not _HOST.fullmatch(host):
-            raise ValueError("expected a host name or an IP address")
-        return host
-
-    @property
-    def peer_host(self) -> str:
-        """The name under which the organisation's peer is reached."""
-        return self.host
-
-    @property
-    def orderer_host(self) -> str:
-        """The name under which its ordering node is reached."""
-        return self.host
-
-    @property
-    def contract_host(self) -> str:
-        """The name under which its peer reaches its contract service."""
-        return self.host
-
-
-class ContainerOrganisation(Organisation):
-    """An organisation as containers see it: each of its nodes has a name of its own."""
-
-    @property
-    def peer_host(self) -> str:
-        """The peer's name on the containers' networks."""
-        return f"peer.{self.name}"
-
-    @property
-    def orderer_host(self) -> str:
-        """The ordering node's name on the containers' networks."""
-        return f"orderer.{self.name}"
-
-    @property
-    def contract_host(self) -> str:
-        """The contract service's name on the containers' networks."""
-        return f"contract.{self.name}"
-
-
-class Description(_Model):
+class Description(Model):
     """The whole network."""
 
     network: Name
@@ -183,14 +100,11 @@ class Description(_Model):
         Raises:
             Fault: There are fewer.
         """
-        if self.consensus == "BFT" and len(self.orderers) < MINIMUM_BFT_ORDERERS:
+        try:
+            require_orderers(self.consensus, [one.name for one in self.orderers])
+        except NetworkError as error:
             last = max(index for index, one in enumerate(self.organisations) if one.orderer)
-            raise Fault(
-                ("organisations", last, "orderer"),
-                f"{len(self.orderers)} organisations have `orderer: true` "
-                f"({', '.join(one.name for one in self.orderers)}); BFT ordering needs at least "
-                f"{MINIMUM_BFT_ORDERERS} to tolerate one fault: name more, or use `consensus: raft`",
-            )
+            raise Fault(("organisations", last, "orderer"), str(error)) from error
 
     def check_extends(self, former: Self) -> None:
         """Check that this description only adds organisations to a former one of the same network.
@@ -231,22 +145,27 @@ class Description(_Model):
     def _check_names(self) -> None:
         if not _CONTRACT_NAME.fullmatch(self.contract):
             raise Fault(("contract",), f"expected letters and digits joined by single dashes, got {self.contract!r}")
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
         for index, organisation in enumerate(self.organisations):
-            if organisation.name in seen:
+            if organisation.name in seen.values():
                 raise Fault(("organisations", index, "name"), f"organisation {organisation.name} is described twice")
-            seen.add(organisation.name)
+            if organisation.msp_id in seen:
+                raise Fault(
+                    ("organisations", index, "msp_id"),
+                    f"{seen[organisation.msp_id]} and {organisation.name} both have the MSP id {organisation.msp_id}",
+                )
+            seen[organisation.msp_id] = organisation.name
 
     def _check_ports(self) -> None:
         used: dict[tuple[str, int], str] = {}
         for index, organisation in enumerate(self.organisations):
             for purpose, port in organisation.ports:
-                place = (organisation.host, port)
+                place = (organisation.listen_host, port)
                 here = f"{organisation.name} ({purpose})"
                 if place in used:
                     raise Fault(
                         ("organisations", index, "ports", purpose),
-                        f"port {port} of {organisation.host} is used twice: {used[place]} and {here}",
+                        f"port {port} of {organisation.listen_host} is used twice: {used[place]} and {here}",
                     )
                 used[place] = here
 
@@ -283,8 +202,8 @@ class Description(_Model):
             contract=self.contract,
             sequence=self.sequence,
             members=tuple(
-                Member(organisation=one.name, roles=tuple(sorted(set(one.roles))))
-                for one in sorted(self.organisations, key=lambda one: one.name)
+                Member(organisation=one.msp_id, roles=tuple(sorted(set(one.roles))))
+                for one in sorted(self.organisations, key=lambda one: one.msp_id)
             ),
             threshold=self.threshold,
         )
@@ -297,6 +216,14 @@ class Description(_Model):
         """Return the same network as its containers see it."""
         seen = [ContainerOrganisation(**dict(organisation)) for organisation in self.organisations]
         return self.model_copy(update={"organisations": seen})
+
+    def for_ledger(self, ledger: LedgerKind) -> Self:
+        """Return what really runs on a ledger: the embedded node has one ordering node, which the others trust."""
+        if ledger != "embedded":
+            return self
+        first = self.orderers[0]
+        organisations = [one.model_copy(update={"orderer": one == first}) for one in self.organisations]
+        return self.model_copy(update={"organisations": organisations, "consensus": "raft"})
 
     def organisation(self, name: str) -> Organisation:
         """Return an organisation by its name.

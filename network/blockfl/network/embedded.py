@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from blockfl.network.description import Description, Organisation
 from blockfl.network.errors import NetworkError
+from blockfl.network.host import Host
 from blockfl.network.layout import Layout, OrganisationLayout
-from blockfl.network.port import parse_address
+from blockfl.network.port import format_address, parse_address
 from blockfl.network.process import ProcessSpec, ProcessTable, python_command
 from blockfl.network.status import ProcessStatus, process_status
 
@@ -55,8 +55,8 @@ class EmbeddedLauncher:
         "whoever runs it sees and controls every organisation"
     )
 
-    def __init__(self, description: Description, layout: Layout, processes: ProcessTable) -> None:
-        self._description = description
+    def __init__(self, hosts: Sequence[Host], layout: Layout, processes: ProcessTable) -> None:
+        self._hosts = hosts
         self._layout = layout
         self._processes = processes
 
@@ -66,14 +66,14 @@ class EmbeddedLauncher:
     @property
     def operations(self) -> str:
         """Where the node tells how it is."""
-        organisation = self._description.orderers[0]
-        return f"{organisation.host}:{organisation.ports.orderer_operations}"
+        organisation = self._orderer.organisation
+        return format_address(organisation.local_host, organisation.ports.orderer_operations)
 
     def addresses(self) -> list[tuple[str, str]]:
         """Return the processes' names and the addresses on which they listen."""
-        orderer = self._description.orderers[0]
-        listens = [f"{one.host}:{one.ports.peer}" for one in self._description.organisations]
-        return [(NODE, address) for address in (*listens, f"{orderer.host}:{orderer.ports.orderer}", self.operations)]
+        listens = [self._listen(host, host.organisation.ports.peer) for host in self._hosts]
+        listens.append(self._listen(self._orderer, self._orderer.organisation.ports.orderer))
+        return [(NODE, address) for address in (*listens, self.operations)]
 
     def start(self) -> None:
         """Write the node's settings and start it unless it runs."""
@@ -81,13 +81,13 @@ class EmbeddedLauncher:
         command = python_command("blockfl.fabric.embedded", "--config", str(self._layout.node_settings.resolve()))
         self._processes.start(ProcessSpec(name=NODE, command=command, environment={}))
 
-    def wait_until_ready(self, timeout_s: float, peers: Sequence[Organisation] | None = None) -> None:
+    def wait_until_ready(self, timeout_s: float, hosts: Sequence[Host] | None = None) -> None:
         """Wait until the node serves these organisations, or all; it takes up those that were added since.
 
         Raises:
             NetworkError: It ended, with its last log lines, or is not ready in time.
         """
-        wanted = {one.name for one in (self._description.organisations if peers is None else peers)}
+        wanted = {host.organisation.msp_id for host in (self._hosts if hosts is None else hosts)}
         deadline = time.monotonic() + timeout_s
         told = False
         while not wanted <= set((status := self._query() or NodeStatus()).organisations):
@@ -118,41 +118,48 @@ class EmbeddedLauncher:
         finally:
             connection.close()
 
+    @property
+    def _orderer(self) -> Host:
+        return next(host for host in self._hosts if host.organisation.orderer)
+
+    @staticmethod
+    def _listen(host: Host, port: int) -> str:
+        return format_address(host.organisation.listen_host, port)
+
     def _settings(self) -> dict[str, Any]:
-        orderer = self._description.orderers[0]
+        first = self._orderer
         return {
             "directory": "node",
-            "channel": self._description.channel,
-            "genesis": "genesis.block",
+            "channel": first.load_consortium().channel,
+            "genesis": str(self._place(first).genesis),
             "operations_listen": self.operations,
-            "orderer": self._endpoint(orderer, "orderer", orderer.ports.orderer),
+            "orderer": self._endpoint(first, "orderer", first.organisation.ports.orderer),
             "organisations": [
-                self._endpoint(one, "peer", one.ports.peer) | {"contract": self._contract(one)}
-                for one in self._description.organisations
+                self._endpoint(one, "peer", one.organisation.ports.peer) | {"contract": self._contract(one)}
+                for one in self._hosts
             ],
         }
 
-    def _endpoint(self, organisation: Organisation, kind: str, port: int) -> dict[str, Any]:
-        place = self._place(organisation)
+    def _endpoint(self, host: Host, kind: str, port: int) -> dict[str, Any]:
+        place = self._place(host)
         return {
-            "msp_id": organisation.name,
-            "listen": f"{organisation.host}:{port}",
+            "msp_id": host.organisation.msp_id,
+            "listen": self._listen(host, port),
             "certificate": str(place.node(kind, "certificate.pem")),
             "private_key": str(place.node(kind, "key.pem")),
             "tls_certificate": str(place.node(kind, "tls-certificate.pem")),
             "tls_private_key": str(place.node(kind, "tls-key.pem")),
         }
 
-    def _contract(self, organisation: Organisation) -> dict[str, str]:
-        place = self._place(organisation)
+    def _contract(self, host: Host) -> dict[str, str]:
+        place = self._place(host)
         return {
-            "address": f"{organisation.host}:{organisation.ports.contract}",
+            "address": host.organisation.contract_address,
             "tls_roots": str(place.tls_roots),
             "client_certificate": str(place.node("contract", "client-certificate.pem")),
             "client_key": str(place.node("contract", "client-key.pem")),
         }
 
-    def _place(self, organisation: Organisation) -> OrganisationLayout:
+    def _place(self, host: Host) -> OrganisationLayout:
         """The organisation's directory, relative to the settings file."""
-        place = self._layout.organisation(organisation.name).directory
-        return OrganisationLayout(place.relative_to(self._layout.directory))
+        return OrganisationLayout(host.layout.directory.relative_to(self._layout.directory))

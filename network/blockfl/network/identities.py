@@ -1,83 +1,91 @@
-"""The organisations' authorities, certificates and keys, made in Python and kept where they are used.
+"""An organisation's authorities, certificates and keys, made in Python and kept where they are used.
 
-Each organisation has two authorities, one for signing and one for TLS; ordering organisations have a third, whose
+It has two authorities, one for signing and one for TLS; with an ordering node a third, whose
 clients administer the ordering node. What exists is kept, so this may run again.
 """
 
-import contextlib
 import os
 import secrets
 from collections.abc import Sequence
-from ipaddress import ip_address
 from pathlib import Path
 
 from blockfl.fabric.identity.authority import Authority
-from blockfl.fabric.identity.signing import create_private_key, private_key_pem
+from blockfl.fabric.identity.signing import Signer, create_private_key, private_key_pem
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.network.description import Description, Organisation
 from blockfl.network.errors import NetworkError
-from blockfl.network.layout import Layout, OrganisationLayout
+from blockfl.network.founding import Founding
+from blockfl.network.layout import OrganisationLayout
+from blockfl.network.member import Membership, OrderingNode
+from blockfl.network.organisation import Organisation
+from blockfl.protocol.records import Consortium
+from blockfl.protocol.seal import decode_opening_key, encode_public_key
 
 USERS = {"admin": "admin", "agent": "client"}
 
 
-def provision_identities(description: Description, layout: Layout) -> None:
-    """Make what is missing of every organisation's identities and profiles.
+def provision_identities(organisation: Organisation, place: OrganisationLayout) -> None:
+    """Make what is missing of an organisation's authorities, keys and certificates.
 
     Raises:
         NetworkError: A file cannot be written.
     """
     try:
-        for organisation in description.organisations:
-            place = layout.organisation(organisation.name)
-            _provision(organisation, place)
-            for user in USERS:
-                make_profile(description, organisation, user).save(place.profile(user))
+        _provision(organisation, place)
     except OSError as error:
         raise NetworkError(f"{error.filename}: cannot be written ({error.strerror})") from error
 
 
+def describe_membership(organisation: Organisation, place: OrganisationLayout) -> Membership:
+    """Return what the others must know of an organisation.
+
+    Raises:
+        NetworkError: One of its files cannot be read.
+    """
+    orderer, opening_key = None, None
+    try:
+        if organisation.orderer:
+            orderer = OrderingNode(
+                address=organisation.orderer_address,
+                certificate=place.node("orderer", "certificate.pem").read_text(),
+                tls_certificate=place.node("orderer", "tls-certificate.pem").read_text(),
+            )
+        if "committee" in organisation.roles:
+            opening_key = encode_public_key(decode_opening_key(place.opening_key.read_text()))
+        return Membership(
+            name=organisation.name,
+            msp_id=organisation.msp_id,
+            roles=tuple(sorted(set(organisation.roles))),
+            signing_roots=(place.signing_authority("certificate").read_text(),),
+            tls_roots=(place.tls_authority("certificate").read_text(),),
+            peer=organisation.peer_address,
+            orderer=orderer,
+            opening_key=opening_key,
+        )
+    except OSError as error:
+        raise NetworkError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def load_administrator(organisation: Organisation, place: OrganisationLayout) -> Signer:
+    """Return the organisation's administrator, who signs for it."""
+    return Signer.load(organisation.msp_id, place.user("admin", "certificate.pem"), place.user("admin", "key.pem"))
+
+
 def _provision(organisation: Organisation, place: OrganisationLayout) -> None:
-    signing = _authority(
-        organisation.name, "signing", place.signing_authority("certificate"), place.signing_authority("key")
-    )
-    tls = _authority(organisation.name, "TLS", place.tls_authority("certificate"), place.tls_authority("key"))
-    hosts = _hosts(organisation)
-    kinds = ["peer"] + (["orderer"] if organisation.orderer else [])
-    for kind in kinds:
-        unit = "peer" if kind == "peer" else "orderer"
-        _signing_pair(
-            signing,
-            f"{kind}.{organisation.name}",
-            unit,
-            place.node(kind, "certificate.pem"),
-            place.node(kind, "key.pem"),
-        )
-        _tls_pair(
-            tls,
-            f"{kind}.{organisation.name}",
-            hosts,
-            place.node(kind, "tls-certificate.pem"),
-            place.node(kind, "tls-key.pem"),
-        )
-    _tls_pair(
-        tls,
-        f"contract.{organisation.name}",
-        hosts,
-        place.node("contract", "tls-certificate.pem"),
-        place.node("contract", "tls-key.pem"),
-    )
-    _dialling_pair(organisation.name, place)
+    name = organisation.name
+    signing = _authority(name, "signing", place.signing_authority("certificate"), place.signing_authority("key"))
+    tls = _authority(name, "TLS", place.tls_authority("certificate"), place.tls_authority("key"))
+    for kind in ("peer", "orderer") if organisation.orderer else ("peer",):
+        pair = [place.node(kind, file) for file in ("certificate.pem", "key.pem")]
+        _signing_pair(signing, f"{kind}.{name}", kind, *pair)
+    for kind in ("peer", "orderer", "contract") if organisation.orderer else ("peer", "contract"):
+        pair = [place.node(kind, file) for file in ("tls-certificate.pem", "tls-key.pem")]
+        _tls_pair(tls, f"{kind}.{name}", organisation.hosts, *pair)
+    _dialling_pair(name, place)
     if organisation.orderer:
-        _administration_pair(organisation.name, place)
+        _administration_pair(name, place)
     for user, unit in USERS.items():
-        _signing_pair(
-            signing,
-            f"{user}.{organisation.name}",
-            unit,
-            place.user(user, "certificate.pem"),
-            place.user(user, "key.pem"),
-        )
+        pair = [place.user(user, file) for file in ("certificate.pem", "key.pem")]
+        _signing_pair(signing, f"{user}.{name}", unit, *pair)
     if "committee" in organisation.roles and not place.opening_key.exists():
         write_file(place.opening_key, secrets.token_hex(32).encode() + b"\n", private=True)
 
@@ -159,22 +167,18 @@ def _administration_pair(organisation: str, place: OrganisationLayout) -> None:
     )
 
 
-def provision_node_files(description: Description, layout: Layout) -> None:
+def provision_node_files(organisation: Organisation, place: OrganisationLayout, founding: Founding) -> None:
     """Write what Fabric's own nodes read and the embedded node does not: membership directories, cluster roots.
 
     Raises:
         NetworkError: A file cannot be read or written.
     """
-    roots = b"".join(
-        layout.organisation(one.name).tls_authority("certificate").read_bytes() for one in description.orderers
-    )
+    roots = "".join(pem for one in founding.memberships if one.orderer for pem in one.tls_roots)
     try:
-        for organisation in description.organisations:
-            place = layout.organisation(organisation.name)
-            _membership(place, "peer")
-            if organisation.orderer:
-                _membership(place, "orderer")
-                write_file(place.node("orderer", "cluster-roots.pem"), roots)
+        _membership(place, "peer")
+        if organisation.orderer:
+            _membership(place, "orderer")
+            write_file(place.node("orderer", "cluster-roots.pem"), roots.encode())
     except OSError as error:
         raise NetworkError(f"{error.filename}: cannot be written ({error.strerror})") from error
 
@@ -196,28 +200,20 @@ def _membership(place: OrganisationLayout, kind: str) -> None:
     write_file(directory / "config.yaml", f"NodeOUs:\n  Enable: true\n{units}".encode())
 
 
-def make_profile(description: Description, organisation: Organisation, user: str) -> ConnectionProfile:
+def make_profile(consortium: Consortium, organisation: Organisation, user: str) -> ConnectionProfile:
     """Return the connection profile of an organisation's user, for its place among the organisation's files."""
     return ConnectionProfile(
-        network=description.network,
-        channel=description.channel,
-        contract=description.contract,
-        organisation=organisation.name,
-        endpoint=f"{organisation.peer_host}:{organisation.ports.peer}",
+        network=consortium.network,
+        channel=consortium.channel,
+        contract=consortium.contract,
+        organisation=organisation.msp_id,
+        endpoint=organisation.own_peer_address,
         tls_roots="../authority/tls-certificate.pem",
         certificate=f"../users/{user}/certificate.pem",
         private_key=f"../users/{user}/key.pem",
         opening_key="../opening-key" if "committee" in organisation.roles and user == "agent" else None,
-        genesis="../../../genesis.block",
+        genesis="../genesis.block",
     )
-
-
-def _hosts(organisation: Organisation) -> list[str]:
-    hosts = [organisation.host, *(f"{kind}.{organisation.name}" for kind in ("peer", "orderer", "contract"))]
-    with contextlib.suppress(ValueError):
-        if ip_address(organisation.host).is_loopback:
-            hosts.append("localhost")
-    return hosts
 
 
 def write_file(path: Path, content: bytes, *, private: bool = False) -> None:

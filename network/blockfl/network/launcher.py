@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from blockfl.network.description import Organisation
+from blockfl.network.host import Host
 from blockfl.network.status import ProcessStatus
 
 
@@ -31,7 +31,7 @@ class Launcher(Protocol):
         """Start what does not run."""
         ...
 
-    def wait_until_ready(self, timeout_s: float, peers: Sequence[Organisation] | None = None) -> None:
+    def wait_until_ready(self, timeout_s: float, hosts: Sequence[Host] | None = None) -> None:
         """Wait until every ordering node serves the channel, and so do peers: these organisations', or all.
 
         Raises:

@@ -1,14 +1,23 @@
-"""Where everything of a network lies below its directory.
+"""Where everything lies: below one organisation's own directory, and below that of a machine that has all of them.
 
-consortium.yaml           the description as it was brought up
-consortium.json           the record that every organisation agrees to
+One organisation's directory, which is all that its host needs:
+
+host.json                 how the organisation's nodes listen, and how others dial them
+member.json               its membership file: what the others must know
+founding.json             what was founded, and beside it each founder's signature
 genesis.block             the channel's first block
+consortium.json           the record that every organisation agrees to
 contract.tar.gz           the contract's package
-organisations/<name>/     what belongs to one organisation (private keys: 0600)
-node/                     the embedded node's ledger
-data/<node>/              what a peer or an ordering node of Fabric writes
-builder/                  with which Fabric's peers take the contract
+authority/                its certificates' authorities (private keys: 0600)
+peer/ orderer/ contract/  what these nodes read
+users/ profiles/          administrator and agent, and how they reach the peer
+opening-key               of a member of the committee
+data/                     what its nodes write
+builder/                  with which Fabric's peer takes the contract
 run/, logs/               processes
+
+A machine that has all organisations has their directories below ``organisations/``, and beside them
+``consortium.yaml``, ``node/`` (the embedded node's ledger) and ``run/`` and ``logs/`` of all processes.
 """
 
 from dataclasses import dataclass
@@ -17,9 +26,48 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class OrganisationLayout:
-    """One organisation's part; on several hosts it is all that the organisation gets."""
+    """One organisation's directory."""
 
     directory: Path
+
+    @property
+    def host(self) -> Path:
+        """How its nodes listen, and how others dial them."""
+        return self.directory / "host.json"
+
+    @property
+    def member(self) -> Path:
+        """Its membership file."""
+        return self.directory / "member.json"
+
+    @property
+    def founding(self) -> Path:
+        """What was founded."""
+        return self.directory / "founding.json"
+
+    @property
+    def genesis(self) -> Path:
+        """The channel's first block."""
+        return self.directory / "genesis.block"
+
+    @property
+    def consortium(self) -> Path:
+        """The canonical record that the organisation agrees to."""
+        return self.directory / "consortium.json"
+
+    @property
+    def package(self) -> Path:
+        """The contract's package."""
+        return self.directory / "contract.tar.gz"
+
+    @property
+    def builder(self) -> Path:
+        """The external builder of Fabric's peer."""
+        return self.directory / "builder"
+
+    def data(self, kind: str) -> Path:
+        """What a ``peer``, ``orderer``, ``agent`` or ``aggregator`` writes."""
+        return self.directory / "data" / kind
 
     def signing_authority(self, suffix: str) -> Path:
         """The signing authority's ``certificate`` or ``key``."""
@@ -63,12 +111,12 @@ class OrganisationLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """A network's directory."""
+    """The directory of a machine that has all organisations."""
 
     directory: Path
 
     def organisation(self, name: str) -> OrganisationLayout:
-        """The part of one organisation."""
+        """The directory of one organisation."""
         return OrganisationLayout(self.directory / "organisations" / name)
 
     @property
@@ -77,33 +125,9 @@ class Layout:
         return self.directory / "consortium.yaml"
 
     @property
-    def consortium(self) -> Path:
-        """The canonical record."""
-        return self.directory / "consortium.json"
-
-    @property
-    def genesis(self) -> Path:
-        """The channel's first block."""
-        return self.directory / "genesis.block"
-
-    @property
-    def package(self) -> Path:
-        """The contract's package."""
-        return self.directory / "contract.tar.gz"
-
-    @property
     def node(self) -> Path:
         """The embedded node's ledger."""
         return self.directory / "node"
-
-    def data(self, node: str) -> Path:
-        """What a node of Fabric writes."""
-        return self.directory / "data" / node
-
-    @property
-    def builder(self) -> Path:
-        """The external builder of Fabric's peers."""
-        return self.directory / "builder"
 
     @property
     def node_settings(self) -> Path:

@@ -1,4 +1,4 @@
-"""Hyperledger Fabric as processes of this machine: an ordering node and a peer per organisation, from its own programs.
+"""Hyperledger Fabric as processes of this machine: an organisation's ordering node and peer, Fabric's own programs.
 
 The programs are the operator's (``FABRIC_BIN`` or PATH); everything they need is written here.
 """
@@ -6,17 +6,12 @@ The programs are the operator's (``FABRIC_BIN`` or PATH); everything they need i
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from blockfl.fabric.errors import FabricError
 from blockfl.network import builder
 from blockfl.network.binaries import FabricBinaries, find_binaries
-from blockfl.network.channel import require_orderers
-from blockfl.network.description import Description, Organisation
-from blockfl.network.identities import provision_node_files
-from blockfl.network.layout import Layout
-from blockfl.network.membership import ChannelNodes
+from blockfl.network.host import Host
 from blockfl.network.node import (
     Node,
     NodeKind,
@@ -27,111 +22,101 @@ from blockfl.network.node import (
     node_name,
     require_files,
 )
+from blockfl.network.participation import ChannelNodes
 from blockfl.network.process import ProcessSpec, ProcessTable
 from blockfl.network.status import ProcessStatus, process_status
 from blockfl.network.volume import claim_volume
 
 
 class LocalLauncher:
-    """Starts and watches Fabric's own peers and ordering nodes."""
+    """Starts and watches Fabric's own peers and ordering nodes: of one organisation, or of several on one machine."""
 
-    banner = (
-        "Hyperledger Fabric on one machine: real peers and orderers, but every organisation's keys lie in one "
-        "directory; a consortium runs each organisation's part on that organisation's own machines"
-    )
-
-    def __init__(self, description: Description, layout: Layout, processes: ProcessTable) -> None:
-        self._description = description
-        self._layout = layout
+    def __init__(self, hosts: Sequence[Host], processes: ProcessTable) -> None:
+        self._hosts = hosts
         self._processes = processes
 
+    @property
+    def banner(self) -> str:
+        """What the operator should know about it."""
+        if len(self._hosts) == 1:
+            return f"Hyperledger Fabric: the part of {self._hosts[0].name}"
+        return (
+            "Hyperledger Fabric on one machine: real peers and orderers, but every organisation's keys lie here; "
+            "a consortium runs each organisation's part on that organisation's own machines"
+        )
+
     def require(self) -> None:
-        """Check programs, versions and the number of ordering nodes.
+        """Check programs and versions.
 
         Raises:
             NetworkError: Something is missing; the text says what to do.
         """
-        require_orderers(self._description)
         find_binaries()
 
     def addresses(self) -> list[tuple[str, str]]:
         """Return the nodes' names and the addresses on which they listen."""
-        rows = []
-        for organisation in self._description.organisations:
-            ports, host = organisation.ports, organisation.host
-            name = node_name("peer", organisation.name)
-            rows += [(name, f"{host}:{port}") for port in (ports.peer, ports.peer_chaincode, ports.peer_operations)]
-        for organisation in self._description.orderers:
-            ports, host = organisation.ports, organisation.host
-            name = node_name("orderer", organisation.name)
-            rows += [
-                (name, f"{host}:{port}") for port in (ports.orderer, ports.orderer_admin, ports.orderer_operations)
-            ]
-        return rows
+        return [
+            (node.name, address)
+            for host in self._hosts
+            for node in _describe(host, "", Path(), Path())
+            for address in node.addresses.values()
+        ]
 
     def start(self) -> None:
-        """Write what the nodes read and start those that do not run.
+        """Start those nodes that do not run.
 
         Raises:
             NetworkError: A program or a file is missing, or a node's data belongs to another channel.
         """
         binaries = find_binaries()
-        provision_node_files(self._description, self._layout)
-        write_builder(self._layout.builder)
-        nodes = self.nodes(binaries)
-        require_files(nodes)
-        genesis = self._layout.genesis.read_bytes()
         programs = {"peer": binaries.peer, "orderer": binaries.orderer}
-        for node in nodes:
-            claim_volume(node.data, genesis)
+        nodes = [(host, node) for host in self._hosts for node in self.nodes(host, binaries)]
+        require_files([node for _, node in nodes])
+        # Ordering nodes first: peers ask them for blocks.
+        for host, node in sorted(nodes, key=lambda pair: pair[1].kind):
+            write_builder(host.layout.builder)
+            claim_volume(node.data, host.layout.genesis.read_bytes())
             command = [str(programs[node.command[0]]), *node.command[1:]]
             self._processes.start(ProcessSpec(name=node.name, command=command, environment=node.environment))
 
-    def nodes(self, binaries: FabricBinaries) -> list[Node]:
-        """Return every node of the network, ordering nodes first."""
-        orderers = [
-            describe_orderer(one, self._site("orderer", one, binaries.orderer_configuration))
-            for one in self._description.orderers
-        ]
-        peers = []
-        for one in self._description.organisations:
-            site = self._site("peer", one, binaries.peer_configuration)
-            place = self._layout.organisation(one.name)
-            roots, certificate, key = (
-                {"file": str(path.resolve())}
-                for path in (
-                    place.tls_roots,
-                    place.node("contract", "client-certificate.pem"),
-                    place.node("contract", "client-key.pem"),
-                )
-            )
-            connection = make_connection(f"{one.host}:{one.ports.contract}", roots, certificate, key)
-            peers.append(describe_peer(self._description, one, site, connection))
-        return [*orderers, *peers]
+    def nodes(self, host: Host, binaries: FabricBinaries) -> list[Node]:
+        """Return an organisation's nodes."""
+        network = host.load_consortium().network
+        return _describe(host, network, binaries.peer_configuration, binaries.orderer_configuration)
 
-    def wait_until_ready(self, timeout_s: float, peers: Sequence[Organisation] | None = None) -> None:
-        """Wait until every ordering node and peer serves the channel; those that have not joined it do so.
+    def wait_until_ready(self, timeout_s: float, hosts: Sequence[Host] | None = None) -> None:
+        """Wait until every ordering node, and these organisations' peers or all, serve the channel; they join it.
 
         Raises:
             NetworkError: A node ended or is not ready in time, with its last log lines.
         """
-        nodes = ChannelNodes(self._description, self._layout)
+        asyncio.run(self._join(timeout_s, self._hosts if hosts is None else hosts))
+
+    async def _join(self, timeout_s: float, hosts: Sequence[Host]) -> None:
         check, explain = self._processes.require_running, self._processes.tail
-        asyncio.run(nodes.join(timeout_s, peers=peers, check=check, explain=explain))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for host in self._hosts:
+                    if host.organisation.orderer:
+                        group.create_task(ChannelNodes(host).join_orderer(timeout_s, check, explain))
+                for host in hosts:
+                    group.create_task(ChannelNodes(host).join_peer(timeout_s, check, explain))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     def status(self) -> list[ProcessStatus]:
         """Return how each node is, and how many blocks it has."""
         return asyncio.run(self._status())
 
     async def _status(self) -> list[ProcessStatus]:
-        nodes = ChannelNodes(self._description, self._layout)
         rows = []
-        for one in self._description.orderers:
-            address, read = f"{one.host}:{one.ports.orderer}", partial(nodes.read_orderer_height, one)
-            rows.append(self._node_status(node_name("orderer", one.name), address, read))
-        for one in self._description.organisations:
-            address, read = f"{one.host}:{one.ports.peer}", partial(nodes.read_peer_height, one)
-            rows.append(self._node_status(node_name("peer", one.name), address, read))
+        for host in self._hosts:
+            if host.organisation.orderer:
+                read = ChannelNodes(host).read_orderer_height
+                rows.append(self._node_status(node_name("orderer", host.name), host.organisation.orderer_address, read))
+        for host in self._hosts:
+            read = ChannelNodes(host).read_peer_height
+            rows.append(self._node_status(node_name("peer", host.name), host.organisation.peer_address, read))
         return list(await asyncio.gather(*rows))
 
     async def _node_status(
@@ -146,17 +131,36 @@ class LocalLauncher:
                 error = str(failure).splitlines()[0]
         return process_status(self._processes, name, address, height=height, error=error)
 
-    def _site(self, kind: NodeKind, organisation: Organisation, configuration: Path) -> Site:
-        place = self._layout.organisation(organisation.name)
-        return Site(
-            identity=place.node(kind, "msp").resolve().parent,
-            authorities=place.tls_roots.resolve().parent,
-            data=self._layout.data(node_name(kind, organisation.name)).resolve(),
-            configuration=configuration,
-            builder=self._layout.builder.resolve(),
-            listen=organisation.host,
-            host=organisation.host,
+
+def _describe(host: Host, network: str, peer_configuration: Path, orderer_configuration: Path) -> list[Node]:
+    """Return an organisation's nodes, its ordering node first."""
+    organisation, place = host.organisation, host.layout
+    nodes = []
+    if organisation.orderer:
+        nodes.append(describe_orderer(organisation, _site("orderer", host, orderer_configuration)))
+    roots, certificate, key = (
+        {"file": str(path.resolve())}
+        for path in (
+            place.tls_roots,
+            place.node("contract", "client-certificate.pem"),
+            place.node("contract", "client-key.pem"),
         )
+    )
+    connection = make_connection(organisation.contract_address, roots, certificate, key)
+    return [*nodes, describe_peer(network, organisation, _site("peer", host, peer_configuration), connection)]
+
+
+def _site(kind: NodeKind, host: Host, configuration: Path) -> Site:
+    place = host.layout
+    return Site(
+        identity=place.node(kind, "msp").resolve().parent,
+        authorities=place.tls_roots.resolve().parent,
+        data=place.data(kind).resolve(),
+        configuration=configuration,
+        builder=place.builder.resolve(),
+        listen=host.organisation.listen_host,
+        local=host.organisation.local_host,
+    )
 
 
 def write_builder(directory: Path) -> None:

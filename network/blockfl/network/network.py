@@ -1,4 +1,4 @@
-"""A network's directory and what can be done with it: up, status, logs, stop, down.
+"""A directory with a network, or with one organisation's part of it: up, status, logs, stop, down.
 
 Example:
     network = Network.prepare(Path("network-data"), None, "embedded")
@@ -13,27 +13,151 @@ from pathlib import Path
 from typing import Self
 
 from blockfl.network.admission import extend, write_description
-from blockfl.network.code_change import Agreement
+from blockfl.network.code_change import Agreement, agree_on_code
 from blockfl.network.description import Description, LedgerKind
+from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.errors import NetworkError
-from blockfl.network.layout import Layout
-from blockfl.network.process import require_unused
+from blockfl.network.foundation import found, list_hosts
+from blockfl.network.founding import Founding, load_founding, require_orderers
+from blockfl.network.host import Host
+from blockfl.network.launcher import Launcher
+from blockfl.network.layout import Layout, OrganisationLayout
+from blockfl.network.local import LocalLauncher
+from blockfl.network.process import ProcessTable, require_unused
 from blockfl.network.project import ComposeProject
 from blockfl.network.runtime import ProcessRuntime, Report, Runtime
 from blockfl.network.state import NetworkState
 from blockfl.network.status import ProcessStatus
 
+_PATIENCE_S = 86_400.0
 _OTHERWISE = "use another directory, or take it down first"
 
 
-class Network:
-    """One network on this machine."""
+class Part:
+    """What of a network is in one directory, and what can be done with it while it runs or not."""
+
+    def __init__(self, directory: Path, name: str, ledger: LedgerKind, runtime: Runtime) -> None:
+        self.directory = directory
+        self.name = name
+        self.ledger = ledger
+        self._runtime = runtime
+
+    def status(self) -> list[ProcessStatus]:
+        """Return how everything is that runs, or should."""
+        return self._runtime.status()
+
+    def logs(self, name: str, lines: int) -> str:
+        """Return the last lines of a process's log.
+
+        Raises:
+            NetworkError: There is no such process.
+        """
+        return self._runtime.logs(name, lines)
+
+    def stop(self) -> list[str]:
+        """Stop everything; the ledger stays."""
+        with self._exclusive():
+            return self._runtime.stop()
+
+    def down(self) -> None:
+        """Stop everything and delete the directory.
+
+        Raises:
+            NetworkError: A process that is not known here still writes there.
+        """
+        with self._exclusive():
+            self._runtime.down()
+            require_unused(self.directory)
+        shutil.rmtree(self.directory)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Keep two commands from changing one network at the same time."""
+        with (self.directory / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise NetworkError(
+                    f"another blockfl network command is changing {self.directory}; wait until it is done"
+                ) from error
+            yield
+
+
+class HostPart(Part):
+    """One organisation's part, on its own host.
+
+    Args:
+        host: The organisation, and where its files lie.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        processes = ProcessTable(host.layout.directory)
+        runtime = ProcessRuntime([host], host.layout.directory, LocalLauncher([host], processes), processes)
+        super().__init__(host.layout.directory, host.name, "local", runtime)
+        self._processes = runtime
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Return the organisation's part that a directory holds.
+
+        Raises:
+            NetworkError: It holds none.
+        """
+        return cls(Host.open(directory))
+
+    def up(
+        self,
+        report: Report,
+        agreement: Agreement | None = None,
+        founding: Path | None = None,
+        timeout_s: float = _PATIENCE_S,
+    ) -> None:
+        """Start this organisation's part, wait for the others', and bring the contract up with them.
+
+        Args:
+            report: Told what is done and who is waited for.
+            agreement: Which code of the contract may take the place of the network's; by default none.
+            founding: The founding file, all founders' signatures beside it; the first time only.
+            timeout_s: How long to wait for the others.
+
+        Raises:
+            NetworkError: The founding file is not what this organisation agreed to, a port is taken, a process ends, or
+                the others are not there in time.
+        """
+        with self._exclusive():
+            self._processes.require()
+            founded, agreed = self._adopt(founding), (agreement or Agreement()).remember()
+            agree_on_code(self.host.layout.package, founded.terms.contract, agreed)
+            self.host.agree(founded, self.host.load_consortium())
+            report(f"founding {founded.record_digest[:16]}…, first block {self.host.genesis_digest[:16]}…")
+            self._processes.up(report, agreed, timeout_s)
+            report(
+                f"{self.name} is part of the network {founded.terms.network}; its connection profiles: "
+                f"{self.host.layout.profile('agent').parent}"
+            )
+
+    def _adopt(self, path: Path | None) -> Founding:
+        if path is not None:
+            founding, signatures = load_founding(path)
+            self.host.adopt(founding, signatures)
+            return founding
+        founded = self.host.load_founding()
+        if founded is None:
+            raise NetworkError(
+                f"{self.directory}: nothing is founded yet; name the file that all have signed: --founding FILE"
+            )
+        return founded
+
+
+class Network(Part):
+    """One network with all its organisations on this machine."""
 
     def __init__(self, directory: Path, description: Description, ledger: LedgerKind) -> None:
         self.description = description
-        self.ledger = ledger
         self._layout = Layout(directory)
-        self._runtime = _make_runtime(ledger, description, self._layout)
+        self._described = description.for_ledger(ledger)
+        super().__init__(directory, description.network, ledger, self._make_runtime(ledger))
 
     @classmethod
     def prepare(
@@ -73,14 +197,15 @@ class Network:
         except OSError as error:
             raise _not_a_directory(directory, error) from error
         new = description if description is not None else Description.load_default(base_port)
-        _make_runtime(ledger, new, layout).require()
+        network = cls(directory, new, ledger)
+        network._require()
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise _not_a_directory(directory, error) from error
         write_description(layout, new)
         NetworkState(ledger=ledger).save(layout.state)
-        return cls(directory, new, ledger)
+        return network
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -114,55 +239,37 @@ class Network:
             NetworkError: A port is taken, a process ends, a step fails; the text says what to do.
         """
         with self._exclusive():
-            self._runtime.up(report, agreement or Agreement())
+            agreed = (agreement or Agreement()).remember()
+            if self.ledger != "compose":
+                found(self._described, self._layout, agreed)
+            self._runtime.up(report, agreed)
             profiles = self._layout.organisation("NAME").profile("agent")
             report(f"network {self.description.network} is up; connection profiles: {profiles}")
 
-    def status(self) -> list[ProcessStatus]:
-        """Return how everything is that runs, or should."""
-        return self._runtime.status()
+    def _require(self) -> None:
+        if self.ledger != "embedded":
+            require_orderers(self.description.consensus, [one.name for one in self.description.orderers])
+        self._runtime.require()
 
-    def logs(self, name: str, lines: int) -> str:
-        """Return the last lines of a process's log.
-
-        Raises:
-            NetworkError: There is no such process.
-        """
-        return self._runtime.logs(name, lines)
-
-    def stop(self) -> list[str]:
-        """Stop everything; the ledger stays."""
-        with self._exclusive():
-            return self._runtime.stop()
-
-    def down(self) -> None:
-        """Stop everything and delete the directory.
-
-        Raises:
-            NetworkError: A process that is not known here still writes there.
-        """
-        with self._exclusive():
-            self._runtime.down()
-            require_unused(self._layout.directory)
-        shutil.rmtree(self._layout.directory)
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """Keep two commands from changing one network at the same time."""
-        with (self._layout.directory / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise NetworkError(
-                    f"another blockfl network command is changing {self._layout.directory}; wait until it is done"
-                ) from error
-            yield
+    def _make_runtime(self, ledger: LedgerKind) -> Runtime:
+        if ledger == "compose":
+            return ComposeProject(self.description, self._layout)
+        hosts, processes = list_hosts(self._described, self._layout), ProcessTable(self._layout.directory)
+        launcher: Launcher = LocalLauncher(hosts, processes)
+        if ledger == "embedded":
+            launcher = EmbeddedLauncher(hosts, self._layout, processes)
+        return ProcessRuntime(hosts, self._layout.directory, launcher, processes)
 
 
-def _make_runtime(ledger: LedgerKind, description: Description, layout: Layout) -> Runtime:
-    if ledger == "compose":
-        return ComposeProject(description, layout)
-    return ProcessRuntime(description, layout, ledger)
+def open_part(directory: Path) -> "Network | HostPart":
+    """Return what of a network a directory holds: all of it, or one organisation's part.
+
+    Raises:
+        NetworkError: It holds neither.
+    """
+    if OrganisationLayout(directory).host.exists() and not Layout(directory).state.exists():
+        return HostPart.open(directory)
+    return Network.open(directory)
 
 
 def _not_a_directory(directory: Path, error: OSError) -> NetworkError:

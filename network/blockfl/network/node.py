@@ -5,7 +5,7 @@ of this machine or in a container; only its ``Site`` differs: where it finds its
 Settings whose default is unsafe, or makes a consortium slow, are set here and nowhere else.
 
 Example:
-    >>> node = describe_peer(description, organisation, site, connection)
+    >>> node = describe_peer("heart", organisation, site, connection)
     >>> node.environment["CORE_PEER_AUTHENTICATION_TIMEWINDOW"]
     '30s'
 """
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from blockfl.network.builder import CONFIGURATION_VARIABLE
-from blockfl.network.description import Description, Organisation
 from blockfl.network.errors import NetworkError
+from blockfl.network.organisation import Organisation
+from blockfl.network.port import format_address, parse_address
 
 NodeKind = Literal["peer", "orderer"]
 BUILDER_NAME = "ccaas"
@@ -34,8 +35,8 @@ class Site:
         data: What the node writes, and nobody else reads.
         configuration: Directory of Fabric's ``core.yaml`` or ``orderer.yaml``.
         builder: Directory of the external builder, for peers.
-        listen: Interface on which it listens.
-        host: Name under which other nodes reach it.
+        listen: Interface on which that listens which others dial.
+        local: Interface on which that listens which only the organisation's own dial.
     """
 
     identity: Path
@@ -44,7 +45,7 @@ class Site:
     configuration: Path
     builder: Path
     listen: str
-    host: str
+    local: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,37 +78,35 @@ def node_name(kind: NodeKind, organisation: str) -> str:
     return f"{kind}-{organisation}"
 
 
-def describe_peer(
-    description: Description, organisation: Organisation, site: Site, connection: Mapping[str, str]
-) -> Node:
+def describe_peer(network: str, organisation: Organisation, site: Site, connection: Mapping[str, str]) -> Node:
     """Return an organisation's peer; ``connection`` is what ``make_connection`` gave."""
     ports = organisation.ports
     tls = _TlsFiles(site)
-    address = f"{site.host}:{ports.peer}"
+    own = organisation.own_peer_address
     addresses = {
-        "peer": f"{site.listen}:{ports.peer}",
-        "chaincode": f"{site.listen}:{ports.peer_chaincode}",
-        "operations": f"127.0.0.1:{ports.peer_operations}",
+        "peer": format_address(site.listen, ports.peer),
+        "chaincode": format_address(site.local, ports.peer_chaincode),
+        "operations": format_address(organisation.local_host, ports.peer_operations),
     }
     environment = {
         "FABRIC_CFG_PATH": str(site.configuration),
         **_COMMON,
         "TMPDIR": str(site.data / "tmp"),
         "CORE_PEER_ID": f"peer.{organisation.name}",
-        "CORE_PEER_NETWORKID": description.network,
-        "CORE_PEER_LOCALMSPID": organisation.name,
+        "CORE_PEER_NETWORKID": network,
+        "CORE_PEER_LOCALMSPID": organisation.msp_id,
         "CORE_PEER_MSPCONFIGPATH": str(site.identity / "msp"),
         "CORE_PEER_FILESYSTEMPATH": str(site.data / "ledger"),
         "CORE_LEDGER_SNAPSHOTS_ROOTDIR": str(site.data / "snapshots"),
         "CORE_PEER_LISTENADDRESS": addresses["peer"],
-        "CORE_PEER_ADDRESS": address,
+        "CORE_PEER_ADDRESS": own,
         "CORE_PEER_CHAINCODELISTENADDRESS": addresses["chaincode"],
-        "CORE_PEER_CHAINCODEADDRESS": f"{site.host}:{ports.peer_chaincode}",
+        "CORE_PEER_CHAINCODEADDRESS": format_address(parse_address(own)[0], ports.peer_chaincode),
         "CORE_OPERATIONS_LISTENADDRESS": addresses["operations"],
-        "CORE_PEER_GOSSIP_BOOTSTRAP": address,
-        "CORE_PEER_GOSSIP_ENDPOINT": address,
+        "CORE_PEER_GOSSIP_BOOTSTRAP": own,
+        "CORE_PEER_GOSSIP_ENDPOINT": own,
         # Without it the peers of other organisations never see this one.
-        "CORE_PEER_GOSSIP_EXTERNALENDPOINT": address,
+        "CORE_PEER_GOSSIP_EXTERNALENDPOINT": organisation.peer_address,
         "CORE_PEER_TLS_ENABLED": "true",
         "CORE_PEER_TLS_CERT_FILE": str(tls.certificate),
         "CORE_PEER_TLS_KEY_FILE": str(tls.key),
@@ -155,17 +154,17 @@ def describe_orderer(organisation: Organisation, site: Site) -> Node:
     administrators = site.authorities / "admin-tls-certificate.pem"
     cluster = site.identity / "cluster-roots.pem"
     addresses = {
-        "orderer": f"{site.listen}:{ports.orderer}",
-        "admin": f"{site.listen}:{ports.orderer_admin}",
-        "operations": f"127.0.0.1:{ports.orderer_operations}",
+        "orderer": format_address(site.listen, ports.orderer),
+        "admin": format_address(site.local, ports.orderer_admin),
+        "operations": format_address(organisation.local_host, ports.orderer_operations),
     }
     environment = {
         "FABRIC_CFG_PATH": str(site.configuration),
         **_COMMON,
         "TMPDIR": str(site.data / "tmp"),
-        "ORDERER_GENERAL_LISTENADDRESS": site.listen,
+        "ORDERER_GENERAL_LISTENADDRESS": addresses["orderer"].rpartition(":")[0],
         "ORDERER_GENERAL_LISTENPORT": str(ports.orderer),
-        "ORDERER_GENERAL_LOCALMSPID": organisation.name,
+        "ORDERER_GENERAL_LOCALMSPID": organisation.msp_id,
         "ORDERER_GENERAL_LOCALMSPDIR": str(site.identity / "msp"),
         "ORDERER_GENERAL_TLS_ENABLED": "true",
         "ORDERER_GENERAL_TLS_CERTIFICATE": str(tls.certificate),

@@ -5,24 +5,50 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 
 import psutil
 
 from blockfl.network.errors import NetworkError
 
 _PAUSE_S = 0.05
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+
+
+def normalise_host(host: str) -> str:
+    """Return a host name as it is, or an IP address in its shortest form.
+
+    Raises:
+        NetworkError: It is neither.
+    """
+    try:
+        return ip_address(host.removeprefix("[").removesuffix("]") if host.startswith("[") else host).compressed
+    except ValueError:
+        if not _HOST_NAME.fullmatch(host):
+            raise NetworkError(f"expected a host name or an IP address, got {host[:300]!r}") from None
+    return host
+
+
+def format_address(host: str, port: int) -> str:
+    """Return ``host:port``, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Return host and port of ``host:port``.
+    """Return host and port of ``host:port`` or ``[IPv6 address]:port``.
 
     Raises:
         NetworkError: It is none.
     """
     host, _, port = address.rpartition(":")
-    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise NetworkError(f"expected an address as host:port, got {address[:300]!r}")
-    return host, int(port)
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535 or not _is_whole(host):
+        raise NetworkError(f"expected an address as host:port, or [IPv6 address]:port, got {address[:300]!r}")
+    return normalise_host(host), int(port)
+
+
+def _is_whole(host: str) -> bool:
+    """Whether nothing of a host may belong to the port: colons stand in brackets only."""
+    return host.startswith("[") == host.endswith("]") == (":" in host)
 
 
 def require_free_ports(wanted: Iterable[tuple[str, str]]) -> None:
@@ -37,7 +63,7 @@ def require_free_ports(wanted: Iterable[tuple[str, str]]) -> None:
     taken = []
     for address, name in wanted:
         host, port = parse_address(address)
-        with socket.socket() as probe:
+        with socket.socket(_family(host)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
@@ -69,6 +95,10 @@ def wait_for_port(address: str, timeout_s: float, check: Callable[[], None]) -> 
         if time.monotonic() > deadline:
             raise NetworkError(f"{address}: nobody listens after {timeout_s:.0f} s")
         time.sleep(_PAUSE_S)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _owner(port: int) -> str | None:

@@ -16,12 +16,13 @@ from typing import Final
 from blockfl.fabric.errors import FabricError
 from blockfl.network.code_change import Agreement
 from blockfl.network.compose import PROVISION, SERVICE_IMAGE, SETUP, render_compose, save_compose
-from blockfl.network.description import Description, Organisation
+from blockfl.network.description import Description
 from blockfl.network.engine import Container, Engine
 from blockfl.network.errors import NetworkError
+from blockfl.network.host import Host
 from blockfl.network.layout import Layout
-from blockfl.network.membership import ChannelNodes
 from blockfl.network.node import node_name
+from blockfl.network.participation import ChannelNodes
 from blockfl.network.port import require_free_ports
 from blockfl.network.state import NetworkState
 from blockfl.network.status import ProcessStatus
@@ -191,10 +192,8 @@ class ComposeProject:
         """Every service of the file, and where it is reached from this machine."""
         organisations = self._description.organisations
         rows = dict.fromkeys(_ONCE[:1], "")
-        rows |= {
-            node_name("orderer", one.name): f"{one.host}:{one.ports.orderer}" for one in self._description.orderers
-        }
-        rows |= {node_name("peer", one.name): f"{one.host}:{one.ports.peer}" for one in organisations}
+        rows |= {node_name("orderer", one.name): one.orderer_address for one in self._description.orderers}
+        rows |= {node_name("peer", one.name): one.peer_address for one in organisations}
         rows |= {f"contract-{one.name}": "" for one in organisations}
         rows |= dict.fromkeys(_ONCE[1:], "")
         rows |= {f"aggregator-{one.name}": "" for one in organisations if "committee" in one.roles}
@@ -203,7 +202,7 @@ class ComposeProject:
     def _published(self) -> list[tuple[str, str]]:
         rows = [(name, address) for name, address in self._services().items() if address]
         for one in self._description.orderers:
-            rows.append((node_name("orderer", one.name), f"{one.host}:{one.ports.orderer_admin}"))
+            rows.append((node_name("orderer", one.name), one.orderer_admin_address))
         return rows
 
     def _row(
@@ -221,25 +220,19 @@ class ComposeProject:
 
     async def _read_heights(self, running: set[str]) -> dict[str, int | str]:
         """Return each running node's number of blocks, or what it says instead."""
-        nodes = ChannelNodes(self._description, self._layout)
-        reads: dict[str, Callable[[Organisation], Awaitable[int | None]]] = {
-            "orderer": nodes.read_orderer_height,
-            "peer": nodes.read_peer_height,
-        }
+        reads: dict[str, Callable[[], Awaitable[int | None]]] = {}
+        for one in self._description.organisations:
+            nodes = ChannelNodes(Host(one, self._layout.organisation(one.name)))
+            reads[node_name("orderer", one.name)] = nodes.read_orderer_height
+            reads[node_name("peer", one.name)] = nodes.read_peer_height
 
-        async def read(name: str, kind: str, organisation: Organisation) -> tuple[str, int | str]:
+        async def read(name: str) -> tuple[str, int | str]:
             try:
-                return name, await reads[kind](organisation) or "has not joined the channel"
+                return name, await reads[name]() or "has not joined the channel"
             except FabricError as error:
                 return name, str(error).splitlines()[0]
 
-        asked = [
-            read(node_name(kind, one.name), kind, one)
-            for kind in ("orderer", "peer")
-            for one in self._description.organisations
-            if node_name(kind, one.name) in running
-        ]
-        return dict(await asyncio.gather(*asked))
+        return dict(await asyncio.gather(*(read(name) for name in sorted(running & set(reads)))))
 
     def _explain(self) -> str:
         """Return what the containers that failed say."""

@@ -1,27 +1,22 @@
 """What runs a network: processes of this machine, or containers."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from blockfl.network.admission import admit, list_newcomers, wait_for_blocks
-from blockfl.network.bringup import bring_up_contract
-from blockfl.network.channel import provision_genesis
-from blockfl.network.code_change import Agreement, agree_on_code
-from blockfl.network.contract_service import provision_services, service_address, service_process
-from blockfl.network.description import Description, LedgerKind
-from blockfl.network.embedded import EmbeddedLauncher
+from blockfl.network.code_change import Agreement
+from blockfl.network.contract_service import service_name, service_process
+from blockfl.network.deployment import deploy
 from blockfl.network.errors import NetworkError
-from blockfl.network.identities import provision_identities
+from blockfl.network.host import Host
 from blockfl.network.keeper import KEEPER, keeper_process
 from blockfl.network.launcher import Launcher
-from blockfl.network.layout import Layout
-from blockfl.network.local import LocalLauncher
 from blockfl.network.port import require_free_ports, wait_for_port
 from blockfl.network.process import ProcessTable
 from blockfl.network.status import ProcessStatus, process_status
-from blockfl.network.volume import require_matching_keys
 
 Report = Callable[[str], None]
 _READY_S = 180.0
@@ -62,46 +57,44 @@ class Runtime(Protocol):
 
 
 class ProcessRuntime:
-    """A network of processes of this machine: the ledger's, and a contract service of each organisation."""
+    """The parts of one organisation, or of several, as processes of this machine: nodes and contract services."""
 
-    def __init__(self, description: Description, layout: Layout, ledger: LedgerKind) -> None:
-        self._description = description
-        self._layout = layout
-        self._ledger: LedgerKind = ledger
-        self._processes = ProcessTable(layout.directory)
-        launcher = EmbeddedLauncher if ledger == "embedded" else LocalLauncher
-        self._launcher: Launcher = launcher(description, layout, self._processes)
+    def __init__(self, hosts: Sequence[Host], directory: Path, launcher: Launcher, processes: ProcessTable) -> None:
+        self._hosts = hosts
+        self._directory = directory
+        self._launcher = launcher
+        self._processes = processes
 
     def require(self) -> None:
         """As ``Runtime.require``."""
         self._launcher.require()
 
-    def up(self, report: Report, agreement: Agreement) -> None:
-        """As ``Runtime.up``."""
-        description, layout = self._description, self._layout
-        agree_on_code(layout.package, description.contract, agreement)
-        provision_identities(description, layout)
-        provision_genesis(description, layout, self._ledger)
-        require_matching_keys(description, layout)
-        provision_services(description, layout)
+    def up(self, report: Report, agreement: Agreement, timeout_s: float = _READY_S) -> None:
+        """As ``Runtime.up``; every host has adopted what was founded, and agrees to the consortium's record.
+
+        Args:
+            report: Told what is done and who is waited for.
+            agreement: Which code of the contract may take the place of the one in force.
+            timeout_s: How long to wait for the others' parts, where not all are here.
+        """
         self._require_ports()
         report(self._launcher.banner)
-        self._processes.replace([service_process(organisation, layout) for organisation in description.organisations])
+        self._processes.replace([service_process(host.organisation, host.layout) for host in self._hosts])
         self._launcher.start()
-        for organisation in description.organisations:
-            check = partial(self._processes.require_running, f"contract-{organisation.name}")
-            wait_for_port(service_address(organisation), _READY_S, check)
-        self._wait_until_ready(report)
+        for host in self._hosts:
+            check = partial(self._processes.require_running, service_name(host.organisation))
+            wait_for_port(host.organisation.contract_address, _READY_S, check)
+        self._join(report)
         report(f"{len(self._processes.names())} processes run")
-        asyncio.run(bring_up_contract(description, layout, report, agreement))
-        self._processes.start(keeper_process(layout.directory))
+        self._processes.start(keeper_process(self._directory))
+        asyncio.run(deploy(self._hosts, report, agreement, timeout_s))
 
     def status(self) -> list[ProcessStatus]:
         """As ``Runtime.status``."""
         rows = self._launcher.status()
-        for organisation in self._description.organisations:
-            name = f"contract-{organisation.name}"
-            rows.append(process_status(self._processes, name, service_address(organisation)))
+        for host in self._hosts:
+            name = service_name(host.organisation)
+            rows.append(process_status(self._processes, name, host.organisation.contract_address))
         rows.append(process_status(self._processes, KEEPER, ""))
         return rows
 
@@ -123,22 +116,23 @@ class ProcessRuntime:
         """As ``Runtime.down``."""
         self.stop()
 
-    def _wait_until_ready(self, report: Report) -> None:
+    def _join(self, report: Report) -> None:
         """Wait for the founders' nodes, let newcomers join the channel, and wait for theirs."""
-        newcomers = list_newcomers(self._description, self._layout)
-        founders = [one for one in self._description.organisations if one not in newcomers]
+        newcomers = list_newcomers(self._hosts)
+        founders = [one for one in self._hosts if one not in newcomers]
         self._launcher.wait_until_ready(_READY_S, founders)
+        if newcomers and founders:
+            asyncio.run(admit(newcomers, founders, report))
         if newcomers:
-            asyncio.run(admit(self._description, self._layout, report))
             self._launcher.wait_until_ready(_READY_S, newcomers)
-        asyncio.run(wait_for_blocks(self._description, self._layout, _READY_S))
+        asyncio.run(wait_for_blocks(self._hosts, _READY_S))
 
     def _require_ports(self) -> None:
         wanted = [(address, name) for name, address in self._launcher.addresses() if not self._processes.find(name)]
         wanted += [
-            (address, f"contract-{one.name}")
-            for one in self._description.organisations
-            if not self._processes.find(f"contract-{one.name}")
-            for address in (service_address(one), f"127.0.0.1:{one.ports.contract_operations}")
+            (address, service_name(host.organisation))
+            for host in self._hosts
+            if not self._processes.find(service_name(host.organisation))
+            for address in (host.organisation.contract_address, host.organisation.contract_operations_address)
         ]
         require_free_ports(wanted)

@@ -16,19 +16,21 @@ from typing import Final
 from pydantic import ValidationError
 
 from blockfl.network.admission import admit, extend, list_newcomers, wait_for_blocks, write_description
-from blockfl.network.bringup import bring_up_contract
-from blockfl.network.channel import provision_genesis
-from blockfl.network.code_change import Agreement, agree_on_code
+from blockfl.network.code_change import Agreement
 from blockfl.network.compose import CONNECTION, CONTAINER
-from blockfl.network.contract_service import provision_services
-from blockfl.network.description import Description, Organisation
+from blockfl.network.deployment import deploy
+from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
-from blockfl.network.identities import USERS, make_profile, provision_identities, provision_node_files, write_file
+from blockfl.network.foundation import found, list_hosts
+from blockfl.network.host import Host
+from blockfl.network.identities import USERS, make_profile, write_file
 from blockfl.network.layout import Layout
-from blockfl.network.membership import ChannelNodes
-from blockfl.network.node import make_connection, node_name
+from blockfl.network.node import make_connection
+from blockfl.network.organisation import Organisation
+from blockfl.network.participation import ChannelNodes
 from blockfl.network.state import NetworkState
-from blockfl.network.volume import claim_volume, require_matching_keys
+from blockfl.network.volume import claim_volume
+from blockfl.protocol.records import Consortium
 
 _READY_S = 300.0
 _LAST_ID: Final = 2**32 - 2
@@ -49,17 +51,11 @@ def provision(directory: Path, description: Description, project: str, agreement
         NetworkError: The directory holds another network, or something in it does not fit.
     """
     layout = Layout(directory)
-    agree_on_code(layout.package, description.contract, agreement or Agreement())
     _keep_description(layout, description)
-    inside = description.in_containers()
-    provision_identities(description, layout)
-    provision_node_files(description, layout)
-    provision_genesis(inside, layout, "compose")
-    require_matching_keys(description, layout)
-    provision_services(description, layout, in_containers=True)
-    for organisation in inside.organisations:
-        _provision_organisation(inside, organisation, layout)
-    _provision_volumes(description, layout)
+    hosts = found(description.in_containers(), layout, agreement)
+    for host, outside in zip(hosts, description.organisations, strict=True):
+        _provision_profiles(host, outside, description.consortium)
+        _provision_volumes(host)
     try:
         state = NetworkState(ledger="compose", project=project)
     except ValidationError as error:
@@ -80,18 +76,24 @@ def bring_up(directory: Path, agreement: Agreement) -> None:
         NetworkError: A step failed for good.
     """
     layout = Layout(directory)
-    description = Description.load(layout.description).in_containers()
+    description = Description.load(layout.description)
+    hosts = list_hosts(description.in_containers(), layout)
     user = f"{CONTAINER}-admin"
-    newcomers = list_newcomers(description, layout)
-    founders = [one for one in description.organisations if one not in newcomers]
-    nodes = ChannelNodes(description, layout, user=user)
-    asyncio.run(nodes.join(_READY_S, peers=founders))
+    newcomers = list_newcomers(hosts)
+    founders = [one for one in hosts if one not in newcomers]
+    asyncio.run(_join(founders, user))
     if newcomers:
-        asyncio.run(admit(description, layout, _report, user))
-        asyncio.run(nodes.join(_READY_S, peers=newcomers))
-    asyncio.run(wait_for_blocks(description, layout, _READY_S, user))
-    _report(f"{len(description.orderers)} ordering nodes and {len(description.organisations)} peers are on the channel")
-    asyncio.run(bring_up_contract(description, layout, _report, agreement, user))
+        asyncio.run(admit(newcomers, founders, _report, user))
+        asyncio.run(_join(newcomers, user))
+    asyncio.run(wait_for_blocks(hosts, _READY_S, user))
+    _report(f"{len(description.orderers)} ordering nodes and {len(hosts)} peers are on the channel")
+    asyncio.run(deploy(hosts, _report, agreement, _READY_S, user))
+
+
+async def _join(hosts: Sequence[Host], user: str) -> None:
+    nodes = [(ChannelNodes(one, user=user), one.organisation.orderer) for one in hosts]
+    await asyncio.gather(*(one.join_orderer(_READY_S) for one, orders in nodes if orders))
+    await asyncio.gather(*(one.join_peer(_READY_S) for one, _ in nodes))
 
 
 def take_over(directory: Path, owner: tuple[int, int]) -> None:
@@ -152,13 +154,14 @@ def _keep_description(layout: Layout, description: Description) -> None:
     )
 
 
-def _provision_organisation(description: Description, organisation: Organisation, layout: Layout) -> None:
-    place = layout.organisation(organisation.name)
+def _provision_profiles(host: Host, outside: Organisation, consortium: Consortium) -> None:
+    """Write how users reach the peer, from outside and from containers, and how it reaches the contract service."""
+    place, inside = host.layout, host.organisation
     for user in USERS:
-        profile = make_profile(description, organisation, user)
-        profile.save(place.profile(f"{CONTAINER}-{user}"))
+        make_profile(consortium, outside, user).save(place.profile(user))
+        make_profile(consortium, inside, user).save(place.profile(f"{CONTAINER}-{user}"))
     connection = make_connection(
-        f"{organisation.contract_host}:{organisation.ports.contract}",
+        inside.contract_address,
         place.tls_roots.read_text(),
         place.node("contract", "client-certificate.pem").read_text(),
         place.node("contract", "client-key.pem").read_text(),
@@ -167,16 +170,14 @@ def _provision_organisation(description: Description, organisation: Organisation
     write_file(place.node("peer", CONNECTION), content.encode(), private=True)
 
 
-def _provision_volumes(description: Description, layout: Layout) -> None:
+def _provision_volumes(host: Host) -> None:
     """Make the directories that containers write, or check that they belong to this network."""
-    genesis = layout.genesis.read_bytes()
-    for organisation in description.organisations:
-        claim_volume(layout.data(node_name("peer", organisation.name)), genesis)
-        if organisation.orderer:
-            claim_volume(layout.data(node_name("orderer", organisation.name)), genesis)
-        for role, kind in (("committee", "aggregator"), ("institution", "agent")):
-            if role in organisation.roles:
-                layout.data(f"{kind}-{organisation.name}").mkdir(parents=True, exist_ok=True, mode=0o700)
+    place, genesis = host.layout, host.layout.genesis.read_bytes()
+    for kind in ("peer", "orderer") if host.organisation.orderer else ("peer",):
+        claim_volume(place.data(kind), genesis)
+    for role, kind in (("committee", "aggregator"), ("institution", "agent")):
+        if role in host.organisation.roles:
+            place.data(kind).mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _parse_owner(text: str) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """The contract's definition as one organisation's administrator sees and changes it: approved by each, then committed.
 
-For a consortium whose administrators' keys are not in one place; where they are, ``network up`` does all of it. Every
-organisation runs the same code, so each computes the same definition from it and from the members' record.
+Every organisation runs the same code, so each computes the same definition from it and from the members' record.
 
 Example:
     upgrade = Upgrade(ConnectionProfile.load(path), consortium)
@@ -48,8 +47,20 @@ class Upgrade:
                 f"{consortium.contract} on {consortium.channel}"
             )
 
-    async def plan(self) -> ChaincodeDefinition:
+    async def read(self) -> CommittedDefinition | None:
+        """Return the definition in force, None if there is none.
+
+        Raises:
+            FabricError: The peer refuses, or cannot be reached.
+        """
+        async with self._open() as lifecycle:
+            return await lifecycle.query(self._consortium.contract)
+
+    async def plan(self, sequence: int = 0) -> ChaincodeDefinition:
         """Return the definition in force if it is this code's and this record's, otherwise the one that follows it.
+
+        Args:
+            sequence: The least number that it shall have: others may have planned a later one.
 
         Raises:
             FabricError: The peer refuses, or cannot be reached.
@@ -59,7 +70,11 @@ class Upgrade:
             if current is None:
                 return define_contract(self._consortium)
             wanted = define_contract(self._consortium, current.sequence)
-            if await lifecycle.is_in_force(wanted) and not await lifecycle.has_lost(wanted):
+            if (
+                sequence <= current.sequence
+                and await lifecycle.is_in_force(wanted)
+                and not await lifecycle.has_lost(wanted)
+            ):
                 return wanted
             return define_contract(self._consortium, current.sequence + 1)
 
@@ -85,17 +100,29 @@ class Upgrade:
                 )
             return compare_code(await lifecycle.fetch(latest.package_id), was_in_force=was_in_force)
 
-    async def approve(self) -> ChaincodeDefinition:
+    async def approve(self, sequence: int = 0) -> ChaincodeDefinition:
         """Install this code at the organisation's peer and approve its definition; returns that.
+
+        Args:
+            sequence: See ``plan``.
 
         Raises:
             FabricError: The peer refuses, or cannot be reached.
         """
-        definition = await self.plan()
+        definition = await self.plan(sequence)
         async with self._open() as lifecycle:
             package_id = await lifecycle.install(package_code(self._consortium.contract))
             await approve(lifecycle, definition, package_id)
         return definition
+
+    async def is_in_force(self, definition: ChaincodeDefinition) -> bool:
+        """Whether exactly this definition is in force.
+
+        Raises:
+            FabricError: The peer refuses, or cannot be reached.
+        """
+        async with self._open() as lifecycle:
+            return await lifecycle.is_in_force(definition)
 
     async def read_approvals(self, definition: ChaincodeDefinition) -> dict[str, bool]:
         """Return which organisations have approved exactly this definition, in force or the next.
@@ -176,8 +203,8 @@ async def approve(lifecycle: Lifecycle, definition: ChaincodeDefinition, package
             return
 
 
-def _peer(config: ChannelConfig, organisation: str) -> Endpoint:
-    found = config.application_organisations[organisation]
+def _peer(config: ChannelConfig, msp_id: str) -> Endpoint:
+    found = next(one for one in config.application_organisations.values() if one.msp_id == msp_id)
     if not found.anchor_peers:
-        raise NetworkError(f"the channel's configuration does not say where the peer of {organisation} is")
-    return Endpoint(address=str(found.anchor_peers[0]), tls_roots_pem=b"".join(config.msps[found.msp_id].tls_roots))
+        raise NetworkError(f"the channel's configuration does not say where the peer of {msp_id} is")
+    return Endpoint(address=str(found.anchor_peers[0]), tls_roots_pem=b"".join(config.msps[msp_id].tls_roots))

@@ -12,44 +12,49 @@ from blockfl.fabric.channel.block import decode_block
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import Identity
-from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
 from blockfl.network.identities import write_file
-from blockfl.network.layout import Layout
+from blockfl.network.layout import OrganisationLayout
+from blockfl.network.organisation import Organisation
 
 _MARKER = "channel.json"
 
 
-def require_matching_keys(description: Description, layout: Layout) -> None:
-    """Check that the channel's first block names its organisations' present authorities.
+def require_matching_keys(organisation: Organisation, place: OrganisationLayout) -> None:
+    """Check that the channel's first block names the organisation's present authorities.
 
     Raises:
         NetworkError: It names others: the keys were made anew, or belong to another network.
     """
+    config = read_genesis(place)
+    if organisation.msp_id not in config.msps:
+        return  # It joined later: the channel's configuration of today has its authorities.
+    msp, authority = config.msps[organisation.msp_id], place.tls_authority("certificate")
+    certificate = place.node("peer", "certificate.pem")
     try:
-        config = ChannelConfig.from_block(decode_block(layout.genesis.read_bytes()))
+        msp.validate(Identity(msp_id=organisation.msp_id, certificate_pem=certificate.read_bytes()))
+    except FabricError as error:
+        raise NetworkError(_other_keys(place, certificate)) from error
+    if authority.read_bytes() not in msp.tls_roots:
+        raise NetworkError(_other_keys(place, authority))
+
+
+def read_genesis(place: OrganisationLayout) -> ChannelConfig:
+    """Return the configuration in the channel's first block.
+
+    Raises:
+        NetworkError: It cannot be read.
+    """
+    try:
+        return ChannelConfig.from_block(decode_block(place.genesis.read_bytes()))
     except (OSError, FabricError) as error:
-        raise NetworkError(f"{layout.genesis}: the channel's first block cannot be read: {error}") from error
-    for organisation in description.organisations:
-        if organisation.name not in config.application_organisations:
-            continue  # It joined later: the channel's configuration of today has its authorities.
-        place = layout.organisation(organisation.name)
-        authority = place.tls_authority("certificate")
-        certificate = place.node("peer", "certificate.pem")
-        try:
-            config.msps[organisation.name].validate(
-                Identity(msp_id=organisation.name, certificate_pem=certificate.read_bytes())
-            )
-        except (FabricError, KeyError) as error:
-            raise NetworkError(_other_keys(layout, certificate)) from error
-        if authority.read_bytes() not in config.msps[organisation.name].tls_roots:
-            raise NetworkError(_other_keys(layout, authority))
+        raise NetworkError(f"{place.genesis}: the channel's first block cannot be read: {error}") from error
 
 
-def _other_keys(layout: Layout, certificate: Path) -> str:
+def _other_keys(place: OrganisationLayout, certificate: Path) -> str:
     return (
-        f"{certificate} is not one that the channel knows: {layout.genesis} was made with other keys; put the former "
-        f"ones back, or start anew: blockfl network down -d {layout.directory}"
+        f"{certificate} is not one that the channel knows: {place.genesis} was made with other keys; put the former "
+        "ones back, or start anew: blockfl network down"
     )
 
 

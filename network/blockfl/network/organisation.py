@@ -1,0 +1,200 @@
+"""One organisation as a network needs to know it: its roles, where its nodes listen, and where others dial them.
+
+Example:
+    >>> one = Organisation(name="hungary", roles=["institution"], host="::1", ports=Ports.from_base(17050))
+    >>> one.peer_address, one.msp_id
+    ('[::1]:17050', 'hungary')
+"""
+
+from ipaddress import ip_address
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from blockfl.network.errors import NetworkError
+from blockfl.network.port import format_address, normalise_host, parse_address
+from blockfl.protocol.canonical import MspId, Name
+from blockfl.protocol.economics import TREASURY
+from blockfl.protocol.records import Role
+
+Port = Annotated[int, Field(ge=1024, le=65535)]
+LOOPBACK = "127.0.0.1"
+ANY = "0.0.0.0"  # noqa: S104 - of a container
+
+
+class Model(BaseModel):
+    """A part of a description: strict, and with nothing in it that is not known."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Ports(Model):
+    """An organisation's ports on its host."""
+
+    peer: Port
+    contract: Port
+    peer_operations: Port
+    orderer: Port
+    orderer_admin: Port
+    orderer_operations: Port
+    peer_chaincode: Port
+    contract_operations: Port
+
+    @classmethod
+    def from_base(cls, base: int) -> Self:
+        """Return consecutive ports from ``base`` on."""
+        return cls(**{name: base + offset for offset, name in enumerate(cls.model_fields)})
+
+
+class Organisation(Model):
+    """One organisation: its roles, and where its nodes are.
+
+    Attributes:
+        name: What files, hosts and people call it.
+        msp_id: What the ledger calls it; the name, unless it is given.
+        orderer: Whether it runs an ordering node.
+        host: The name or address by which others reach its nodes.
+        listen: The address on which they listen; the host, unless it is given.
+        peer: ``host:port`` that others dial for its peer, where that is not host and port.
+        ordering_node: Likewise for its ordering node.
+    """
+
+    name: Name
+    msp_id: MspId = ""
+    roles: Annotated[list[Role], Field(min_length=1)]
+    orderer: bool = False
+    host: str = LOOPBACK
+    listen: str = ""
+    peer: str = ""
+    ordering_node: str = ""
+    ports: Ports
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "name" in content:
+            return {"msp_id": content["name"], **content}
+        return content
+
+    @field_validator("name", "msp_id")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name == TREASURY:
+            raise ValueError(f"{TREASURY} is the account that belongs to nobody: choose another name")
+        return name
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        return str(_valid(normalise_host, host))
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, host: str) -> str:
+        return str(_valid(normalise_host, host)) if host else host
+
+    @field_validator("peer", "ordering_node")
+    @classmethod
+    def _check_address(cls, address: str) -> str:
+        return format_address(*_valid(parse_address, address)) if address else address
+
+    @property
+    def listen_host(self) -> str:
+        """The address on which what others dial listens."""
+        return self.listen or self.host
+
+    @property
+    def local_host(self) -> str:
+        """The address on which that listens which only the organisation's own processes dial."""
+        try:
+            return self.listen_host if ip_address(self.listen_host).is_loopback else LOOPBACK
+        except ValueError:
+            return LOOPBACK
+
+    @property
+    def peer_address(self) -> str:
+        """Where others dial its peer."""
+        return self.peer or format_address(self.host, self.ports.peer)
+
+    @property
+    def orderer_address(self) -> str:
+        """Where others dial its ordering node."""
+        return self.ordering_node or format_address(self.host, self.ports.orderer)
+
+    @property
+    def orderer_admin_address(self) -> str:
+        """Where its own administrator dials its ordering node."""
+        return format_address(self.local_host, self.ports.orderer_admin)
+
+    @property
+    def contract_address(self) -> str:
+        """Where its own peer dials its contract service."""
+        return format_address(self.local_host, self.ports.contract)
+
+    @property
+    def contract_listen(self) -> str:
+        """Where its contract service listens."""
+        return self.contract_address
+
+    @property
+    def contract_operations_address(self) -> str:
+        """Where its contract service tells how it is; loopback, in a container the container's own."""
+        return format_address(self.local_host, self.ports.contract_operations)
+
+    @property
+    def own_peer_address(self) -> str:
+        """Where its own users dial its peer: without a detour through what maps ports for others."""
+        return format_address(self.host if _is_any(self.listen_host) else self.listen_host, self.ports.peer)
+
+    @property
+    def hosts(self) -> list[str]:
+        """Every name and address by which its nodes are dialled: what their TLS certificates say."""
+        dialled = [parse_address(one)[0] for one in (self.peer_address, self.orderer_address, self.own_peer_address)]
+        containers = [f"{kind}.{self.name}" for kind in ("peer", "orderer", "contract")]
+        return list(dict.fromkeys([*dialled, self.local_host, "localhost", *containers]))
+
+
+class ContainerOrganisation(Organisation):
+    """An organisation as containers see it: each of its nodes has a name of its own, and an interface of its own."""
+
+    @property
+    def peer_address(self) -> str:
+        """The peer's name on the containers' networks."""
+        return f"peer.{self.name}:{self.ports.peer}"
+
+    @property
+    def orderer_address(self) -> str:
+        """The ordering node's name on the containers' networks."""
+        return f"orderer.{self.name}:{self.ports.orderer}"
+
+    @property
+    def orderer_admin_address(self) -> str:
+        """The ordering node's name on the containers' networks."""
+        return f"orderer.{self.name}:{self.ports.orderer_admin}"
+
+    @property
+    def own_peer_address(self) -> str:
+        """The same as for others."""
+        return self.peer_address
+
+    @property
+    def contract_address(self) -> str:
+        """The contract service's name on the containers' networks."""
+        return f"contract.{self.name}:{self.ports.contract}"
+
+    @property
+    def contract_listen(self) -> str:
+        """Every interface of its container."""
+        return f"{ANY}:{self.ports.contract}"
+
+
+def _valid(check: Any, text: str) -> Any:
+    try:
+        return check(text)
+    except NetworkError as error:
+        raise ValueError(str(error)) from error
+
+
+def _is_any(host: str) -> bool:
+    """Whether an address stands for every interface."""
+    return host in (ANY, "::")
