@@ -23,6 +23,7 @@ from blockfl.institution.frames import Begin, Train
 from blockfl.institution.learner import Learner
 from blockfl.institution.vector import Vector
 from blockfl.protocol.aggregation import Sum, apply_sum
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.terms import compute_bounds, compute_weights
 
@@ -37,7 +38,7 @@ def train_federated(splits: dict[str, Split], seed: int, directory: Path) -> flo
     samples = {name: len(split.y_train) for name, split in splits.items()}
     weights = compute_weights(samples, SAMPLES_CAP, WEIGHT_CAP)
     base: Vector = next(iter(workloads.values())).initial()
-    bounds = compute_bounds(round(BOUND_L2 * 10**6), max(weights.values()), base.size)
+    bounds = compute_bounds(round(BOUND_L2 * 10**6), max(weights.values()), base.size, encoding=INT16)
     generator = np.random.default_rng(seed)
     for number in range(ROUNDS):
         total = Sum(base.size)

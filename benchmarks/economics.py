@@ -22,7 +22,7 @@ from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS, TREASURY, Account, Credit, Score, Standing
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.manifest import Manifest, Tensor
-from blockfl.protocol.payload import Values
+from blockfl.protocol.payload import INT16, Values
 from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.records import Blob, Model, Participant, Round, Update
 from blockfl.protocol.reputation import list_eligible
@@ -154,7 +154,7 @@ def open_round(ledger: Ledger, number: int, samples: Mapping[str, int]) -> Round
     weights = compute_weights(
         {name: samples[name] for name in eligible}, ledger.spec.samples_cap, ledger.spec.weight_cap
     )
-    bounds = compute_bounds(ledger.spec.bound_l2_micro, max(weights.values()), DIMENSION)
+    bounds = compute_bounds(ledger.spec.bound_l2_micro, max(weights.values()), DIMENSION, encoding=INT16)
     return Round(
         task=ledger.spec.task, round=number, state="open", failure="", base_version=number, base_digest="0" * 64,
         committee=(), threshold=2,

@@ -38,6 +38,7 @@ from blockfl.protocol.combination import (
 )
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.terms import compute_bounds, compute_weights
 from blockfl.protocol.version import Version, apply_step
@@ -118,7 +119,7 @@ class Federation:
         cap = WEIGHT_CAP if self.rule == FEDAVG else 1
         names = [f"site-{one:02}" for one in range(INSTITUTIONS)]
         self.weights = list(compute_weights(dict(zip(names, self.sites.samples, strict=True)), 10**6, cap).values())
-        self.bounds = compute_bounds(round(BOUND_L2 * 10**6), max(self.weights), DIMENSION)
+        self.bounds = compute_bounds(round(BOUND_L2 * 10**6), max(self.weights), DIMENSION, encoding=INT16)
         self.generators = [np.random.default_rng([case.split, 3, use]) for use in range(4)]
         self.version = Version(model=create_model(self.generators[0]))
 

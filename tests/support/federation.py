@@ -22,7 +22,7 @@ from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundStatistics, TensorBound
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.optimiser import Momentum
-from blockfl.protocol.payload import encode_payload
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import (
     CommitteeKey,
     Consortium,
@@ -92,7 +92,7 @@ class Federation:
     def seal(self, organisation: str, values: npt.NDArray[np.int16], seed: bytes = bytes(range(32))) -> Sealed:
         """Seal values for the round's committee."""
         place = compose_place(self.consortium, self.round, organisation)
-        return seal(encode_payload(values, seed), seed, place, self.round.committee)
+        return seal(INT16.encode_payload(values, seed), seed, place, self.round.committee)
 
     def update(
         self, organisation: str, values: npt.NDArray[np.int16], seed: bytes = bytes(range(32))

@@ -39,7 +39,7 @@ from blockfl.network.errors import DescriptionError
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.dispute import choose_ephemeral_key
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
-from blockfl.protocol.payload import encode_payload
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import CommitteeKey
 from blockfl.protocol.seal import unwrap_data_key
 from support.contract import make_scenario
@@ -341,7 +341,7 @@ def read_seed(content: bytes) -> None:
 
 @cache
 def outbox_payload() -> bytes:
-    return encode_payload(np.arange(federation().dimension, dtype=np.int16), SEED)
+    return INT16.encode_payload(np.arange(federation().dimension, dtype=np.int16), SEED)
 
 
 def values_of_a_frame(content: bytes) -> None:

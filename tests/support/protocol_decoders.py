@@ -24,7 +24,7 @@ from blockfl.protocol.judging import Judgement, judge_update
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.optimiser import Adam
-from blockfl.protocol.payload import SEED_BYTES, decode_payload, encode_payload
+from blockfl.protocol.payload import INT16, SEED_BYTES
 from blockfl.protocol.records import Blob, Commitment, Header, SignedHeader
 from blockfl.protocol.scoring import decode_values
 from blockfl.protocol.seal import (
@@ -101,13 +101,13 @@ def list_record_decoders() -> list[Decoder]:
 
 def payload(content: bytes) -> None:
     dimension = max(1, (len(content) - SEED_BYTES) // 2)
-    values, seed = decode_payload(content, dimension)
-    assert encode_payload(values, seed) == content
+    values, seed = INT16.decode_payload(content, dimension)
+    assert INT16.encode_payload(values, seed) == content
 
 
 def payload_seeds() -> Sequence[bytes]:
     return tuple(
-        encode_payload(np.array(one, dtype=np.int16), SEED) for one in ([0], [-32767, 32767, -1], list(range(64)))
+        INT16.encode_payload(np.array(one, dtype=np.int16), SEED) for one in ([0], [-32767, 32767, -1], list(range(64)))
     )
 
 

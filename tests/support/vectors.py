@@ -30,7 +30,7 @@ from blockfl.protocol.model import compute_model_digest, encode_model, flatten, 
 from blockfl.protocol.norms import check_rules
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.optimiser import Optimiser
-from blockfl.protocol.payload import encode_payload
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Recipient, SignedHeader, WrappedKey
 from blockfl.protocol.scoring import compute_gram, compute_points
 from blockfl.protocol.seal import SealPlace, encode_public_key, seal
@@ -83,7 +83,7 @@ def derive_signature(given: Document) -> Document:
 
 def derive_payload(given: Document) -> Document:
     """Values and seed → the payload."""
-    payload = encode_payload(np.array(given["values"], dtype=np.int16), bytes.fromhex(given["seed"]))
+    payload = INT16.encode_payload(np.array(given["values"], dtype=np.int16), bytes.fromhex(given["seed"]))
     return {"payload": payload.hex(), "digest": compute_digest(payload)}
 
 
@@ -172,7 +172,7 @@ def derive_adaptive_bound(given: Document) -> Document:
 def derive_terms(given: Document) -> Document:
     """Samples, caps and bound → weights, scale and integer bounds."""
     weights = compute_weights(given["samples"], given["samples_cap"], given["weight_cap"])
-    bounds = compute_bounds(given["bound_l2_micro"], max(weights.values()), given["dimension"])
+    bounds = compute_bounds(given["bound_l2_micro"], max(weights.values()), given["dimension"], encoding=INT16)
     return {
         "weights": weights,
         "scale": bounds.scale,

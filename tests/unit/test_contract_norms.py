@@ -10,6 +10,7 @@ from blockfl.protocol.aggregation import encode_sum
 from blockfl.protocol.codes import Code
 from blockfl.protocol.combination import Median
 from blockfl.protocol.limits import NormRules, TensorBound
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Round
 from blockfl.protocol.terms import compute_bounds, compute_typical, freeze_norms
 from support.contract import refused
@@ -72,7 +73,7 @@ async def test_the_bound_follows_the_accepted_norms_and_stays_near_them() -> Non
     # A norm that is known by its bit length counts as up to √2 of itself; the factor is 1.5.
     assert all(1.5 * 0.9 * NORM_MICRO < bound < 1.5 * 1.5 * NORM_MICRO for bound in bounds[1:])
     round_ = await task.round(4)
-    expected = compute_bounds(bounds[3], 3, 10)
+    expected = compute_bounds(bounds[3], 3, 10, encoding=INT16)
     assert (round_.scale, int(round_.bound_l2_squared)) == (expected.scale, expected.l2_squared)
     assert round_.scale > (await task.round(1)).scale
 

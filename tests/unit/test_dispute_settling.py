@@ -17,7 +17,7 @@ from blockfl.institution.errors import OutboxError
 from blockfl.institution.outbox import Outbox
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.payload import encode_payload
+from blockfl.protocol.payload import INT16
 from support.scenario import Scenario, make_spec
 from support.world import World
 from support.world_ledger import WorldHub, WorldLedger
@@ -46,7 +46,7 @@ class Stage:
             one.model_copy(update=changes) if one.organisation == "university" else one for one in header.wrapped_keys
         ]
         signed = self.scenario.sign(header.model_copy(update={"wrapped_keys": tuple(wraps)}))
-        payload = encode_payload(self.scenario.values("alpha"), self.scenario.seed("alpha"))
+        payload = INT16.encode_payload(self.scenario.values("alpha"), self.scenario.seed("alpha"))
         self.outbox.begin("heart", 1)
         self.outbox.keep(signed, payload, chunks)
         await self.world.submit("alpha", "SubmitUpdate", signed.encode())

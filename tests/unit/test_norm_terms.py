@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.codes import Code
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Round, Update
 from blockfl.protocol.round import close_round, open_round
 from blockfl.protocol.submission import create_update
@@ -190,7 +191,7 @@ def test_a_round_opens_with_the_rules_of_its_task() -> None:
 
 def test_bounds_and_scale_of_a_round_follow_its_adaptive_bound() -> None:
     round_ = reopen(1, (200_000, 100_000, 900_000))
-    bounds = compute_bounds(300_000, 3, SPEC.manifest.dimension)
+    bounds = compute_bounds(300_000, 3, SPEC.manifest.dimension, encoding=INT16)
     assert (round_.scale, int(round_.bound_l2_squared), round_.bound_linf) == (
         bounds.scale,
         bounds.l2_squared,

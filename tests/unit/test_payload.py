@@ -1,6 +1,7 @@
 """The payload: int16 and the seed, strictly."""
 
 import struct
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.payload import compute_payload_bytes, decode_payload, encode_payload
+from blockfl.protocol.payload import INT16, Encoding
+from blockfl.protocol.terms import compute_scale
 from support.refusal import refused, value_or_code
 
 VALUES = hnp.arrays(np.int16, st.integers(1, 50), elements=st.integers(-32767, 32767))
@@ -20,9 +22,9 @@ SEED = bytes(range(32))
 
 @given(VALUES, SEEDS)
 def test_a_payload_survives(values: npt.NDArray[np.int16], seed: bytes) -> None:
-    payload = encode_payload(values, seed)
-    assert len(payload) == compute_payload_bytes(len(values))
-    decoded, decoded_seed = decode_payload(payload, len(values))
+    payload = INT16.encode_payload(values, seed)
+    assert len(payload) == INT16.compute_payload_bytes(len(values))
+    decoded, decoded_seed = INT16.decode_payload(payload, len(values))
     assert decoded.dtype == np.int16
     np.testing.assert_array_equal(decoded, values)
     assert decoded_seed == seed
@@ -30,20 +32,20 @@ def test_a_payload_survives(values: npt.NDArray[np.int16], seed: bytes) -> None:
 
 @given(VALUES, SEEDS)
 def test_the_bytes_are_little_endian_values_and_the_seed(values: npt.NDArray[np.int16], seed: bytes) -> None:
-    assert encode_payload(values, seed) == struct.pack(f"<{len(values)}h", *values.tolist()) + seed
-    assert encode_payload(values.astype(">i2").astype(np.int16), seed) == encode_payload(values, seed)
+    assert INT16.encode_payload(values, seed) == struct.pack(f"<{len(values)}h", *values.tolist()) + seed
+    assert INT16.encode_payload(values.astype(">i2").astype(np.int16), seed) == INT16.encode_payload(values, seed)
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_the_value_without_a_negative_is_refused(position: int) -> None:
     values = np.array([-32767, 32767, 0], dtype=np.int16)
-    payload = bytearray(encode_payload(values, SEED))
+    payload = bytearray(INT16.encode_payload(values, SEED))
     values[position] = -32768
     with refused(Code.RANGE, "-32768"):
-        encode_payload(values, SEED)
+        INT16.encode_payload(values, SEED)
     payload[2 * position : 2 * position + 2] = b"\x00\x80"
     with refused(Code.RANGE, "-32768"):
-        decode_payload(payload, 3)
+        INT16.decode_payload(payload, 3)
 
 
 @pytest.mark.parametrize(
@@ -53,13 +55,13 @@ def test_the_value_without_a_negative_is_refused(position: int) -> None:
 )
 def test_anything_but_a_vector_of_int16_is_refused(values: npt.NDArray[np.int16]) -> None:
     with refused(Code.PAYLOAD_FORMAT, "vector of int16"):
-        encode_payload(values, SEED)
+        INT16.encode_payload(values, SEED)
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])
 def test_a_seed_of_another_length_is_refused(size: int) -> None:
     with refused(Code.PAYLOAD_FORMAT, "32 bytes"):
-        encode_payload(np.zeros(3, dtype=np.int16), bytes(size))
+        INT16.encode_payload(np.zeros(3, dtype=np.int16), bytes(size))
 
 
 @pytest.mark.parametrize(
@@ -67,19 +69,39 @@ def test_a_seed_of_another_length_is_refused(size: int) -> None:
 )
 def test_another_length_than_the_dimension_gives_is_refused(payload_bytes: int, dimension: int) -> None:
     with refused(Code.PAYLOAD_FORMAT, "expected"):
-        decode_payload(bytes(payload_bytes), dimension)
+        INT16.decode_payload(bytes(payload_bytes), dimension)
 
 
 @given(st.binary(max_size=100), st.integers(-1, 40))
 def test_arbitrary_bytes_decode_to_themselves_or_are_refused(payload: bytes, dimension: int) -> None:
-    decoded = value_or_code(lambda: decode_payload(payload, dimension))
+    decoded = value_or_code(lambda: INT16.decode_payload(payload, dimension))
     if isinstance(decoded, Code):
         assert decoded in (Code.PAYLOAD_FORMAT, Code.RANGE)
     else:
-        assert encode_payload(*decoded) == payload
+        assert INT16.encode_payload(*decoded) == payload
 
 
 def test_decoded_values_cannot_be_changed() -> None:
-    values, _ = decode_payload(bytearray(38), 3)
+    values, _ = INT16.decode_payload(bytearray(38), 3)
     with pytest.raises(ValueError, match="read-only"):
         values[0] = 1
+
+
+def test_an_encoding_of_another_width_is_one_object() -> None:
+    name: Any = "int8"
+    narrow = Encoding(name=name, stored=np.dtype("<i1"), max_value=127)
+    values = np.array([0, 1, -1, 127, -127], dtype=np.int16)
+    payload = narrow.encode_payload(values, SEED)
+    assert payload == bytes([0, 1, 255, 127, 129]) + SEED
+    assert len(payload) == narrow.compute_payload_bytes(5) == 37
+    decoded, seed = narrow.decode_payload(payload, 5)
+    np.testing.assert_array_equal(decoded, values)
+    assert decoded.dtype == np.int16
+    assert seed == SEED
+    for value in (128, -128):
+        with refused(Code.RANGE, f"within ±127, got {value}"):
+            narrow.encode_payload(np.array([value], dtype=np.int16), SEED)
+    with refused(Code.RANGE, "within ±127, got -128"):
+        narrow.decode_payload(bytes([128]) + SEED, 1)
+    scales = [compute_scale(1_000_000, 3, 10_000, encoding) for encoding in (INT16, narrow)]
+    assert scales[0] - scales[1] == 8

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from blockfl.protocol.codes import Code
 from blockfl.protocol.limits import TensorLimit
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.quantise import clip_delta, quantise_update
 from blockfl.protocol.terms import compute_bounds
 from reference.norms import judge_naively, judge_rules_naively
@@ -89,7 +90,7 @@ def test_every_result_obeys_the_norm_rule(
     delta: npt.NDArray[np.float64], bound_l2_micro: int, weight_max: int, data: st.DataObject, seed: int
 ) -> None:
     weight = data.draw(st.integers(1, weight_max))
-    bounds = compute_bounds(bound_l2_micro, weight_max, len(delta))
+    bounds = compute_bounds(bound_l2_micro, weight_max, len(delta), encoding=INT16)
     values = quantise_update(delta, weight, bounds.scale, bounds.l2_squared, bounds.linf, generator(seed))
     assert values.dtype == np.int16
     assert values.shape == delta.shape
@@ -102,7 +103,7 @@ def test_updates_at_the_bound_obey_it_though_rounding_makes_them_longer(dimensio
     """Rounding adds about d/4 to Σx²: without shrinking most of these would break the rule."""
     direction: npt.NDArray[np.float64] = generator(1).standard_normal(dimension)
     delta = direction / np.linalg.norm(direction)
-    bounds = compute_bounds(1_000_000, 255, dimension)
+    bounds = compute_bounds(1_000_000, 255, dimension, encoding=INT16)
     for seed in range(3):
         values = quantise_update(delta, weight, bounds.scale, bounds.l2_squared, bounds.linf, generator(seed))
         assert judge_naively(values.tolist(), weight, bounds.l2_squared, bounds.linf) is None
@@ -158,7 +159,7 @@ def test_nothing_becomes_nothing() -> None:
 def test_the_weighted_sum_approximates_the_weighted_mean() -> None:
     """Institutions weight before they quantise; dividing by Σω gives the mean."""
     source = generator(9)
-    bounds = compute_bounds(1_000_000, 4, 300)
+    bounds = compute_bounds(1_000_000, 4, 300, encoding=INT16)
     total, expected = np.zeros(300), np.zeros(300)
     weights = (4, 3, 1)
     for weight in weights:
@@ -184,7 +185,7 @@ def limits_of(*limits: tuple[int, int, int]) -> tuple[TensorLimit, ...]:
 def test_every_result_obeys_the_tensors_bounds_too(
     delta: npt.NDArray[np.float64], bound_l2_micro: int, weight: int, data: st.DataObject, seed: int
 ) -> None:
-    bounds = compute_bounds(bound_l2_micro, weight, len(delta))
+    bounds = compute_bounds(bound_l2_micro, weight, len(delta), encoding=INT16)
     cut = data.draw(st.integers(1, len(delta)))
     shares = data.draw(st.tuples(st.integers(0, 1000), st.integers(0, 1000)))
     limits = [(0, cut, bounds.l2_squared * shares[0] ** 2 // 10**6)]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Aggregate, Blob, Progress, Round, Update
 from blockfl.protocol.round import (
     attest_aggregate,
@@ -106,7 +107,7 @@ def test_an_opened_round_freezes_its_terms() -> None:
     assert {one.organisation: one.certificate_digest for one in ROUND.participants} == {
         one.organisation: one.certificate_digest for one in FEDERATION.enrolments
     }
-    bounds = compute_bounds(spec.bound_l2_micro, 3, FEDERATION.dimension)
+    bounds = compute_bounds(spec.bound_l2_micro, 3, FEDERATION.dimension, encoding=INT16)
     assert (ROUND.scale, int(ROUND.bound_l2_squared), ROUND.bound_linf) == (
         bounds.scale,
         bounds.l2_squared,

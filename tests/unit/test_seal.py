@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.payload import encode_payload
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import CHUNK_BYTES, Header, Recipient
 from blockfl.protocol.seal import (
     PLAIN_CHUNK_BYTES,
@@ -36,7 +36,7 @@ from support.refusal import code_of, refused
 FEDERATION = make_federation()
 SEED = bytes(range(32))
 VALUES = np.arange(-7, 7, dtype=np.int16)
-PAYLOAD = encode_payload(VALUES, SEED)
+PAYLOAD = INT16.encode_payload(VALUES, SEED)
 HEADER, CHUNKS = FEDERATION.update("alpha", VALUES, SEED)
 PLACE = SealPlace.of(HEADER)
 NAIVE_PLACE: dict[str, Any] = json.loads(PLACE.encode())
@@ -99,7 +99,7 @@ def test_payloads_around_a_chunk_s_size_survive(surplus: int) -> None:
     assert len(chunks) == compute_chunk_count(size) == (2 if surplus > 0 else 1)
     assert [len(chunk) for chunk in chunks] == [compute_chunk_bytes(size, index) for index in range(len(chunks))]
     assert max(len(chunk) for chunk in chunks) <= CHUNK_BYTES
-    payload = encode_payload(values, SEED)
+    payload = INT16.encode_payload(values, SEED)
     assert open_update(header, iter(chunks), "university", federation.opening_keys["university"]) == payload
     place = json.loads(SealPlace.of(header).encode())
     assert list(chunks) == naive.chunks(naive.data_key(SEED, place, header.payload_digest), place, payload)

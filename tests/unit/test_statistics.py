@@ -17,6 +17,7 @@ from blockfl.protocol.manifest import Kind, Manifest, Tensor
 from blockfl.protocol.model import encode_model
 from blockfl.protocol.norms import check_statistics
 from blockfl.protocol.optimiser import Adam, Momentum
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Round
 from blockfl.protocol.statistics import (
     compute_units,
@@ -77,8 +78,9 @@ def test_a_model_of_weights_alone_is_encoded_as_ever() -> None:
 
 @pytest.mark.parametrize("weight_cap", [1, 2, 3, 16, 100, 255])
 def test_the_limit_times_the_largest_weight_fits_int16(weight_cap: int) -> None:
-    assert compute_limit(weight_cap) == find_limit(weight_cap)
-    assert weight_cap * compute_limit(weight_cap) <= 32767 < 2 * weight_cap * compute_limit(weight_cap)
+    limit = compute_limit(weight_cap, INT16)
+    assert limit == find_limit(weight_cap)
+    assert weight_cap * limit <= 32767 < 2 * weight_cap * limit
 
 
 @given(NUMBER)
@@ -97,7 +99,7 @@ def test_statistics_move_to_the_bits_of_the_naive_reference(
 ) -> None:
     manifest = manifest_of(("weight", 1), ("statistic", 1), ("variance", 1), ("frozen", 1))
     base, total = vector(7, mean, abs(variance), 5), np.full(4, x, dtype=np.int32)
-    moved = move_statistics(manifest, base, total, compute_limit(weight_cap), divisor)
+    moved = move_statistics(manifest, base, total, compute_limit(weight_cap, encoding=INT16), divisor)
     expected = [
         move_naively(float(base[1]), x, weight_cap, divisor, variance=False),
         move_naively(float(base[2]), x, weight_cap, divisor, variance=True),

@@ -73,6 +73,7 @@ EXPECTED = {
     "payload_bytes": (HEADER.payload_bytes + 2, Code.PAYLOAD_FORMAT),
     "chunk_digests": (HEADER.chunk_digests * 2, Code.PAYLOAD_FORMAT),
     "commitment_digest": (None, Code.COMMITMENT),
+    "encoding": ("int8", Code.HEADER_TERMS),
 }
 SECRET_DEPENDENT = {"payload_digest", "key_commitment"}
 """Fields that only whoever opens the update can check."""

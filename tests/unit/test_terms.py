@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blockfl.protocol.manifest import MAX_DIMENSION
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.terms import compute_bounds, compute_scale, compute_weights
 from reference.terms import compute_linf_squared_naively, compute_weight_naively, fits_int16, root_floor
 
@@ -50,7 +51,7 @@ def test_weights_of_nothing_are_refused(samples: dict[str, int], samples_cap: in
 @example(1, 1, MAX_DIMENSION)
 @example(10**15, 255, 1)
 def test_the_scale_is_the_largest_that_fits_int16(bound_l2_micro: int, weight: int, dimension: int) -> None:
-    scale = compute_scale(bound_l2_micro, weight, dimension)
+    scale = compute_scale(bound_l2_micro, weight, dimension, encoding=INT16)
     assert -64 <= scale < 64
     assert fits_int16(scale, bound_l2_micro, weight, dimension)
     assert not fits_int16(scale + 1, bound_l2_micro, weight, dimension)
@@ -58,8 +59,8 @@ def test_the_scale_is_the_largest_that_fits_int16(bound_l2_micro: int, weight: i
 
 @given(BOUNDS, WEIGHTS, DIMENSIONS)
 def test_the_bounds_are_those_of_the_naive_reference(bound_l2_micro: int, weight: int, dimension: int) -> None:
-    bounds = compute_bounds(bound_l2_micro, weight, dimension)
-    assert bounds.scale == compute_scale(bound_l2_micro, weight, dimension)
+    bounds = compute_bounds(bound_l2_micro, weight, dimension, encoding=INT16)
+    assert bounds.scale == compute_scale(bound_l2_micro, weight, dimension, encoding=INT16)
     power = Fraction(4) ** bounds.scale
     assert bounds.l2_squared == floor(power * Fraction(bound_l2_micro, 10**6) ** 2)
     assert bounds.linf == root_floor(power * compute_linf_squared_naively(bound_l2_micro, dimension))
@@ -69,7 +70,7 @@ def test_the_bounds_are_those_of_the_naive_reference(bound_l2_micro: int, weight
 def test_the_largest_weight_fits_int16_and_bounds_are_never_trivial(
     bound_l2_micro: int, weight: int, dimension: int
 ) -> None:
-    bounds = compute_bounds(bound_l2_micro, weight, dimension)
+    bounds = compute_bounds(bound_l2_micro, weight, dimension, encoding=INT16)
     assert weight * bounds.linf <= 32767
     assert bounds.linf >= 64
     # Rounding adds at most d/4 to Σx²: there is room for it whatever the dimension.
@@ -79,16 +80,16 @@ def test_the_largest_weight_fits_int16_and_bounds_are_never_trivial(
 @given(BOUNDS, WEIGHTS)
 def test_precision_does_not_depend_on_the_dimension(bound_l2_micro: int, weight: int) -> None:
     """From 4096 on, the bound per value shrinks with √d and the scale grows with it."""
-    scales = [compute_scale(bound_l2_micro, weight, 4096 * 4**power) for power in range(9)]
+    scales = [compute_scale(bound_l2_micro, weight, 4096 * 4**power, encoding=INT16) for power in range(9)]
     assert scales == list(range(scales[0], scales[0] + 9))
 
 
 @pytest.mark.parametrize("arguments", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_a_scale_of_nothing_is_refused(arguments: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="1 or more"):
-        compute_scale(*arguments)
+        compute_scale(*arguments, encoding=INT16)
 
 
 def test_a_bound_beyond_every_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="too large"):
-        compute_scale(10**32, 255, 1)
+        compute_scale(10**32, 255, 1, encoding=INT16)

@@ -21,7 +21,7 @@ from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import Judgement, judge_update, open_accepted
 from blockfl.protocol.norms import check_bounds, check_rules, check_statistics
 from blockfl.protocol.opening import derive_opening
-from blockfl.protocol.payload import decode_payload
+from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Header, Round, SignedHeader, WrappedKey
 from blockfl.protocol.rules import JUDGING, NORMS, NOTHING, SUBMISSION, Rule
 from blockfl.protocol.seal import SealPlace, encode_public_key
@@ -347,7 +347,7 @@ def test_an_update_that_breaks_no_rule_is_accepted() -> None:
     judgement = judge()
     assert (judgement.accepted, judgement.code) == (True, None)
     header, _ = seal(Case())
-    values, seed = decode_payload(Case().payload, FEDERATION.dimension)
+    values, seed = INT16.decode_payload(Case().payload, FEDERATION.dimension)
     opening = derive_opening(values, seed, SealPlace.of(header), header.payload_digest)
     assert hashlib.sha256(opening.commit()).hexdigest() == header.commitment_digest
 

@@ -21,8 +21,7 @@ from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.norms import Reference
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Blob, Header, Round
-from blockfl.protocol.scoring import Vector, compute_points, decode_update, decode_values
-from blockfl.protocol.seal import open_update
+from blockfl.protocol.scoring import Vector, compute_points, decode_values
 from blockfl.protocol.task import TaskSpec
 
 
@@ -86,8 +85,7 @@ class Opener:
                 return decode_values(await fetch_model(state, round_.task, sums[index]), dimension)
             organisation = round_.accepted[index - len(sums)]
             header = (await state.read(HEADER.key(round_.task, round_.round, organisation))).header
-            payload = open_update(header, await fetch_sealed(state, header), self._organisation, key)
-            return decode_update(payload, dimension)
+            return open_accepted(header, await fetch_sealed(state, header), self._organisation, key).values
 
         async with self._turn:
             comparison = compare(dimension, len(sums) + len(round_.accepted), trained=manifest.trained)

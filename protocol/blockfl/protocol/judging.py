@@ -21,7 +21,7 @@ from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.norms import Norms, Reference, check_bounds, check_rules, check_statistics, compute_norms
 from blockfl.protocol.opening import Opening, derive_opening
-from blockfl.protocol.payload import Values, decode_payload
+from blockfl.protocol.payload import ENCODINGS, Values
 from blockfl.protocol.records import Commitment, Header, Round, Update
 from blockfl.protocol.seal import SealPlace, open_update
 
@@ -153,7 +153,7 @@ def open_accepted(header: Header, chunks: Iterable[bytes], organisation: str, pr
         ProtocolError: as ``open_update`` and ``decode_payload``.
     """
     payload = open_update(header, chunks, organisation, private_key)
-    values, seed = decode_payload(payload, header.dimension)
+    values, seed = ENCODINGS[header.encoding].decode_payload(payload, header.dimension)
     return derive_opening(values, seed, SealPlace.of(header), header.payload_digest)
 
 

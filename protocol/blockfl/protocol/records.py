@@ -15,6 +15,7 @@ from blockfl.protocol.canonical import ChannelName, Decimal, Digest, Hex, MspId,
 from blockfl.protocol.economics import TREASURY
 from blockfl.protocol.limits import RoundNorms, RoundStatistics
 from blockfl.protocol.manifest import MAX_DIMENSION
+from blockfl.protocol.payload import EncodingName
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """The largest chunk, sealed or plain."""
@@ -225,6 +226,7 @@ class Header(Record):
     wrapped_keys: Annotated[tuple[WrappedKey, ...], FailFast(), Field(min_length=1, max_length=64)]
     key_commitment: Digest
     commitment_digest: Digest | None
+    encoding: Annotated[EncodingName, Field(exclude_if=lambda name: name == "int16")] = "int16"
 
 
 class SignedHeader(Record):

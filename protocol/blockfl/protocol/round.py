@@ -15,6 +15,7 @@ from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.combination import FEDAVG, AggregationRule
 from blockfl.protocol.economics import Score
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS, RoundNorms
+from blockfl.protocol.payload import ENCODINGS
 from blockfl.protocol.records import (
     Aggregate,
     Blob,
@@ -135,7 +136,7 @@ def open_round(
         {organisation: one.samples for organisation, one in enrolled.items()}, spec.samples_cap, spec.weight_cap
     )
     bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
-    bounds = compute_bounds(bound_l2_micro, max(weights.values()), spec.manifest.trained)
+    bounds = compute_bounds(bound_l2_micro, max(weights.values()), spec.manifest.trained, ENCODINGS[spec.encoding])
     submit_deadline_ms = now_ms + 1000 * spec.deadlines.submit_s
     judge_deadline_ms = submit_deadline_ms + 1000 * spec.deadlines.judge_s
     return Round(

@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.payload import decode_payload
 
 Gram = tuple[tuple[int, ...], ...]
 Vector = npt.NDArray[np.signedinteger[Any]]
@@ -54,11 +53,6 @@ def compute_gram(vectors: Sequence[Vector]) -> Gram:
                 for j in range(i + 1):
                     line[j] += row[j]
     return tuple(tuple(total[max(i, j)][min(i, j)] for j in range(count)) for i in range(count))
-
-
-def decode_update(payload: bytes | bytearray, dimension: int) -> Vector:
-    """Return the values of an opened update, int16 of shape (d,)."""
-    return decode_payload(payload, dimension)[0]
 
 
 def decode_values(total: bytes, dimension: int) -> Vector:

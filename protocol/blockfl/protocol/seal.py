@@ -35,7 +35,7 @@ from blockfl.protocol import hpke
 from blockfl.protocol.canonical import ChannelName, MspId, Name, Natural, Positive, Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.payload import SEED_BYTES, compute_payload_bytes
+from blockfl.protocol.payload import ENCODINGS, SEED_BYTES
 from blockfl.protocol.records import CHUNK_BYTES, Header, PublicKey, Recipient, WrappedKey
 
 TAG_BYTES: Final = 16
@@ -155,7 +155,7 @@ def open_update(header: Header, chunks: Iterable[bytes], organisation: str, priv
             member, no verdict: BFL119 (not a recipient, or another opening key), BFL304 (the bytes are not the
             announced chunks).
     """
-    if header.payload_bytes != compute_payload_bytes(header.dimension):
+    if header.payload_bytes != ENCODINGS[header.encoding].compute_payload_bytes(header.dimension):
         raise ProtocolError(
             Code.PAYLOAD_FORMAT, f"{header.payload_bytes} bytes are not {header.dimension} values and the seed"
         )

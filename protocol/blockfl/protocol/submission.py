@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.opening import derive_opening
-from blockfl.protocol.payload import Values, compute_payload_bytes, encode_payload
+from blockfl.protocol.payload import ENCODINGS, Values
 from blockfl.protocol.records import (
     Commitment,
     Consortium,
@@ -85,7 +85,7 @@ def compose_update(
         ProtocolError: BFL204 if the organisation is not part of the round, BFL414 or BFL415 for values that are none.
     """
     place = compose_place(consortium, round_, organisation)
-    payload = encode_payload(values, seed)
+    payload = ENCODINGS[task.spec.encoding].encode_payload(values, seed)
     sealed = seal(payload, seed, place, round_.committee)
     digest = None
     if task.spec.is_committed:
@@ -126,6 +126,7 @@ def compose_header(
         weight=part.weight,
         scale=round_.scale,
         bound_l2_squared=round_.bound_l2_squared,
+        encoding=task.spec.encoding,
         wrapped_keys=sealed.wrapped_keys,
         key_commitment=sealed.key_commitment,
         commitment_digest=commitment_digest,
@@ -161,7 +162,8 @@ def check_header(header: Header, consortium: Consortium, task: Task, round_: Rou
             "expected one wrapped key for the key of each of "
             f"{', '.join(name for name, _ in recipients)} in this order: seal to the round's committee",
         )
-    payload_bytes = compute_payload_bytes(header.dimension)
+    _expect(Code.HEADER_TERMS, "encoding", task.spec.encoding, header.encoding)
+    payload_bytes = ENCODINGS[header.encoding].compute_payload_bytes(header.dimension)
     _expect(Code.PAYLOAD_FORMAT, "payload bytes", payload_bytes, header.payload_bytes)
     _expect(Code.PAYLOAD_FORMAT, "number of chunks", compute_chunk_count(payload_bytes), len(header.chunk_digests))
     got = 0 if header.commitment_digest is None else 1

@@ -15,6 +15,7 @@ from blockfl.protocol.economics import KNOWN_SUMS, Economics
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS, Manifest
 from blockfl.protocol.optimiser import Optimiser, name_state_tensor
+from blockfl.protocol.payload import EncodingName
 from blockfl.protocol.records import Blob, Organisations, Text, check_ascending
 
 MINIMUM_ACCEPTED = 3
@@ -86,7 +87,7 @@ class TaskSpec(Record):
     title: Text
     manifest: Manifest
     initial_model: Blob
-    encoding: Literal["int16"]
+    encoding: EncodingName
     aggregation: Aggregation
     optimiser: Annotated[Optimiser | None, Field(exclude_if=lambda optimiser: optimiser is None)] = None
     check: Literal["commitment", "recompute"]

@@ -4,7 +4,7 @@ Owns: how declared samples become weights, and how the norm bound B of a task be
 integer arithmetic throughout: every party computes the same numbers.
 
     weights = compute_weights({"alpha": 199, "beta": 30}, samples_cap=1000, weight_cap=16)   # {"alpha": 16, "beta": 2}
-    scale = compute_scale(bound_l2_micro=1_000_000, weight_max=16, dimension=10_000)
+    scale = compute_scale(1_000_000, weight_max=16, dimension=10_000, encoding=INT16)
 
 Source: ``docs/protocol.md``, terms of a round.
 """
@@ -23,7 +23,7 @@ from blockfl.protocol.limits import (
     compute_l2_squared,
     power_of_four,
 )
-from blockfl.protocol.payload import MAX_VALUE
+from blockfl.protocol.payload import ENCODINGS, Encoding
 from blockfl.protocol.task import TaskSpec
 
 SPREAD_SQUARED: Final = 4096
@@ -60,27 +60,30 @@ def compute_weights(samples: Mapping[str, int], samples_cap: int, weight_cap: in
     }
 
 
-def compute_scale(bound_l2_micro: int, weight_max: int, dimension: int) -> int:
-    """Return the largest s for which the largest allowed value fits int16: ω·B∞·2^s ≤ 32767, B∞ = min(B, 64·B/√d).
+def compute_scale(bound_l2_micro: int, weight_max: int, dimension: int, encoding: Encoding) -> int:
+    """Return the largest s with which every allowed value can be sealed: ω·B∞·2^s ≤ 32767, B∞ = min(B, 64·B/√d).
 
     Args:
         bound_l2_micro: the norm bound B in millionths.
         weight_max: the largest weight ω of the round.
         dimension: d.
+        encoding: of the task; 32767 is the largest value of int16.
     """
     if min(bound_l2_micro, weight_max, dimension) < 1:
         raise ValueError("expected a bound, weight and dimension of 1 or more")
     numerator, denominator = _linf_squared(bound_l2_micro, dimension)
     for scale in range(_MAX_SCALE, -_MAX_SCALE - 1, -1):
         up, down = power_of_four(scale)
-        if up * weight_max**2 * numerator <= MAX_VALUE**2 * denominator * down:
+        if up * weight_max**2 * numerator <= encoding.max_value**2 * denominator * down:
             return scale
-    raise ValueError(f"a bound of {bound_l2_micro} millionths with weight {weight_max} is too large for int16")
+    raise ValueError(
+        f"a bound of {bound_l2_micro} millionths with weight {weight_max} is too large for {encoding.name}"
+    )
 
 
-def compute_bounds(bound_l2_micro: int, weight_max: int, dimension: int) -> Bounds:
+def compute_bounds(bound_l2_micro: int, weight_max: int, dimension: int, encoding: Encoding) -> Bounds:
     """Return the scale and ⌊4^s·B²⌋, ⌊2^s·B∞⌋."""
-    scale = compute_scale(bound_l2_micro, weight_max, dimension)
+    scale = compute_scale(bound_l2_micro, weight_max, dimension, encoding)
     up, down = power_of_four(scale)
     numerator, denominator = _linf_squared(bound_l2_micro, dimension)
     return Bounds(
@@ -176,13 +179,13 @@ def freeze_statistics(spec: TaskSpec) -> RoundStatistics | None:
     return RoundStatistics(
         trained=manifest.trained,
         moving=manifest.moving,
-        limit=compute_limit(spec.weight_cap),
+        limit=compute_limit(spec.weight_cap, ENCODINGS[spec.encoding]),
     )
 
 
-def compute_limit(weight_cap: int) -> int:
+def compute_limit(weight_cap: int, encoding: Encoding) -> int:
     """Return the largest value of a statistic for weight 1: the largest power of two with ω_max·limit ≤ 32767."""
-    return 1 << (MAX_VALUE // weight_cap).bit_length() - 1
+    return 1 << (encoding.max_value // weight_cap).bit_length() - 1
 
 
 def _linf_squared(bound_l2_micro: int, dimension: int) -> tuple[int, int]:
