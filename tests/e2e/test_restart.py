@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a round, of every kind of process and at several points: the round is completed."""
+"""kill -9 and renewed certificates in the middle of a round, of every kind of process: the round is completed."""
 
 import asyncio
 from collections.abc import Callable
@@ -42,6 +42,14 @@ def kill_institutions_peer(federation: FederationProcesses, task: str) -> None:
     federation.kill_node("node" if federation.ledger == "embedded" else "peer-hungary")
 
 
+def renew_certificates(federation: FederationProcesses, task: str) -> None:
+    """Every kind, the leading ordering node's among them, while agents and aggregators go on with what they have."""
+    leader = "coordinator" if federation.ledger == "embedded" else federation.find_leader()
+    names = ("peer-hungary", "peer-coordinator", "contract-regulator", "dialling-university", f"orderer-{leader}")
+    users = ("admin-hungary", "agent-hungary", "agent-regulator")
+    federation.blockfl("network", "renew", *users, *names, "--directory", str(federation.network))
+
+
 # Nobody starts again what belongs to the network: its keeper does.
 VICTIMS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "aggregator": (restart_aggregator, ("UpdateSubmitted", "RoundClosed", "AggregateAttested")),
@@ -50,6 +58,7 @@ VICTIMS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "leader": (kill_ordering_leader, ("RoundOpened", "UpdateJudged", "AggregateAttested")),
     "peer-aggregator": (kill_aggregators_peer, ("RoundClosed",)),
     "peer-member": (kill_institutions_peer, ("UpdateSubmitted",)),
+    "certificates": (renew_certificates, ("RoundOpened", "UpdateJudged")),
 }
 CASES = [(victim, point) for victim, (_, points) in VICTIMS.items() for point in points]
 

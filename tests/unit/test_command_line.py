@@ -36,6 +36,7 @@ COMMANDS = [
     ["network", "down"],
     ["network", "compose"],
     *(["network", name] for name in ("member", "found", "inspect", "sign")),
+    *(["network", name] for name in ("certificates", "renew", "answer")),
     *(
         ["network", "config", name]
         for name in (

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from blockfl.cli import network_check, network_config, network_contract, network_founding, option
+from blockfl.cli import network_certificates, network_check, network_config, network_contract, network_founding, option
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
+from blockfl.network.certificates import list_complaints
 from blockfl.network.code_change import Agreement, CodeChange
 from blockfl.network.compose import render_compose, save_compose
 from blockfl.network.description import Description, LedgerKind, default_description
@@ -26,6 +27,9 @@ for _command in (
     network_founding.found,
     network_founding.inspect,
     network_founding.sign,
+    network_certificates.certificates,
+    network_certificates.renew,
+    network_certificates.answer,
 ):
     app.command()(_command)
 
@@ -148,6 +152,8 @@ def _print_status(part: Part, output: Output) -> bool:
     output.table(
         f"{part.name}, ledger {part.ledger}",
         [row.as_dict() for row in rows],
-        ["name", "state", "pid", "address", "memory_mb", "height", "error"],
+        ["name", "state", "pid", "address", "memory_mb", "height", "runs", "certificate_ends", "error"],
     )
+    for complaint in list_complaints(part.hosts):
+        output.progress(complaint)
     return all(row.state == "running" and not row.error for row in rows)

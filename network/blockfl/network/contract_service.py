@@ -9,8 +9,10 @@ import json
 
 from blockfl.contract.definition import contract_definition
 from blockfl.contract.release import package_release, read_release
+from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition
 from blockfl.fabric.transaction.package import package_id
+from blockfl.network.errors import NetworkError
 from blockfl.network.identities import write_file
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.organisation import Organisation
@@ -62,3 +64,26 @@ def service_process(organisation: Organisation, place: OrganisationLayout) -> Pr
 def service_name(organisation: Organisation) -> str:
     """Return what ``blockfl network status`` calls an organisation's contract service."""
     return f"contract-{organisation.name}"
+
+
+def service_endpoint(organisation: Organisation, place: OrganisationLayout) -> Endpoint:
+    """Return an organisation's contract service as its peer dials it.
+
+    Raises:
+        IdentityError: A certificate does not parse.
+        NetworkError: One cannot be read.
+    """
+    try:
+        return Endpoint(
+            address=organisation.contract_address,
+            tls_roots_pem=place.tls_roots.read_bytes(),
+            client_certificate=place.node("contract", "client-certificate.pem").read_bytes(),
+            client_key=place.node("contract", "client-key.pem").read_bytes(),
+        )
+    except OSError as error:
+        raise NetworkError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def code_name(package_id: str) -> str:
+    """Return what the definition calls the code of a package."""
+    return package_id.partition(":")[0].rpartition("_")[2]

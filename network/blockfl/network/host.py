@@ -24,6 +24,7 @@ from blockfl.network.founding import Founding, FoundingSignature, load_record, s
 from blockfl.network.identities import (
     USERS,
     describe_membership,
+    has_lost_key,
     load_administrator,
     make_profile,
     provision_identities,
@@ -79,6 +80,8 @@ class Host:
         """
         self._keep_description()
         provision_identities(self.organisation, self.layout)
+        if self.layout.member.exists() and self.has_lost_ordering_key:
+            return load_record(Member, self.layout.member, "a membership file")
         membership = describe_membership(self.organisation, self.layout)
         if self.layout.member.exists():
             member = load_record(Member, self.layout.member, "a membership file")
@@ -174,6 +177,11 @@ class Host:
         if founding is not None:
             return founding.consortium
         return load_record(Consortium, self.layout.consortium, "the consortium's record")
+
+    @property
+    def has_lost_ordering_key(self) -> bool:
+        """Whether the channel knows an ordering node whose key is not here any more."""
+        return self.organisation.orderer and self.layout.genesis.exists() and has_lost_key(self.layout)
 
     @property
     def genesis_digest(self) -> str:

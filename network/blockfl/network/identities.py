@@ -9,6 +9,9 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from blockfl.fabric.identity.authority import Authority
 from blockfl.fabric.identity.signing import Signer, create_private_key, private_key_pem
 from blockfl.ledger.profile import ConnectionProfile
@@ -55,8 +58,8 @@ def describe_membership(organisation: Organisation, place: OrganisationLayout) -
             name=organisation.name,
             msp_id=organisation.msp_id,
             roles=tuple(sorted(set(organisation.roles))),
-            signing_roots=(place.signing_authority("certificate").read_text(),),
-            tls_roots=(place.tls_authority("certificate").read_text(),),
+            signing_roots=tuple(pem.decode() for pem in read_roots(place.signing_authority("certificate"))),
+            tls_roots=tuple(pem.decode() for pem in read_roots(place.tls_authority("certificate"))),
             peer=organisation.peer_address,
             orderer=orderer,
             opening_key=opening_key,
@@ -70,17 +73,39 @@ def load_administrator(organisation: Organisation, place: OrganisationLayout) ->
     return Signer.load(organisation.msp_id, place.user("admin", "certificate.pem"), place.user("admin", "key.pem"))
 
 
+def read_roots(path: Path) -> list[bytes]:
+    """Return the certificates in an authority's file, each by itself: the present authority's first, then former ones'.
+
+    Raises:
+        NetworkError: The file holds something else.
+        OSError: It cannot be read.
+    """
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError as error:
+        raise NetworkError(f"{path}: expected certificates of authorities in PEM, got something else") from error
+    return [one.public_bytes(Encoding.PEM) for one in found]
+
+
+def has_lost_key(place: OrganisationLayout) -> bool:
+    """Whether a certificate or key of the organisation's ordering node is not there."""
+    names = ("certificate.pem", "key.pem", "tls-certificate.pem", "tls-key.pem")
+    return not all(place.node("orderer", name).exists() for name in names)
+
+
 def _provision(organisation: Organisation, place: OrganisationLayout) -> None:
     name = organisation.name
     signing = _authority(name, "signing", place.signing_authority("certificate"), place.signing_authority("key"))
     tls = _authority(name, "TLS", place.tls_authority("certificate"), place.tls_authority("key"))
-    for kind in ("peer", "orderer") if organisation.orderer else ("peer",):
+    # The channel knows an ordering node by its key: once there is a channel, a lost one is not replaced in silence.
+    orders = organisation.orderer and not (place.genesis.exists() and has_lost_key(place))
+    for kind in ("peer", "orderer") if orders else ("peer",):
         pair = [place.node(kind, file) for file in ("certificate.pem", "key.pem")]
         _signing_pair(signing, f"{kind}.{name}", kind, *pair)
-    for kind in ("peer", "orderer", "contract") if organisation.orderer else ("peer", "contract"):
+    for kind in ("peer", "orderer", "contract") if orders else ("peer", "contract"):
         pair = [place.node(kind, file) for file in ("tls-certificate.pem", "tls-key.pem")]
         _tls_pair(tls, f"{kind}.{name}", organisation.hosts, *pair)
-    _dialling_pair(name, place)
+    provision_dialling(name, place)
     if organisation.orderer:
         _administration_pair(name, place)
     for user, unit in USERS.items():
@@ -129,8 +154,8 @@ def _tls_pair(authority: Authority | None, name: str, hosts: Sequence[str], cert
     write_file(certificate, issued)
 
 
-def _dialling_pair(organisation: str, place: OrganisationLayout) -> None:
-    """Make the key with which the peer dials its contract service; good for nothing else.
+def provision_dialling(organisation: str, place: OrganisationLayout) -> None:
+    """Make the key with which the peer dials its contract service, if there is none; good for nothing else.
 
     Its authority's key is not kept: a peer stores the dialling key in the clear, so nothing else may trust it.
     """
@@ -191,8 +216,13 @@ def _membership(place: OrganisationLayout, kind: str) -> None:
         link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not link.is_symlink():
             link.symlink_to(Path("../..") / target)
-    write_file(directory / "cacerts" / "signing.pem", place.signing_authority("certificate").read_bytes())
-    write_file(directory / "tlscacerts" / "tls.pem", place.tls_authority("certificate").read_bytes())
+    # Fabric reads one certificate of a file.
+    for name, path in (
+        ("cacerts/signing", place.signing_authority("certificate")),
+        ("tlscacerts/tls", place.tls_authority("certificate")),
+    ):
+        for number, pem in enumerate(read_roots(path)):
+            write_file(directory / f"{name}{f'-{number}' if number else ''}.pem", pem)
     units = "".join(
         f"  {unit.capitalize()}OUIdentifier:\n    OrganizationalUnitIdentifier: {unit}\n"
         for unit in ("client", "peer", "admin", "orderer")

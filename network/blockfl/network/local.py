@@ -27,6 +27,11 @@ from blockfl.network.process import ProcessSpec, ProcessTable
 from blockfl.network.status import ProcessStatus, process_status
 from blockfl.network.volume import claim_volume
 
+_LOST_KEY = (
+    "its certificate or key is gone, by which the channel knows it: put the former ones back, or replace them: "
+    "blockfl network renew {name}"
+)
+
 
 class LocalLauncher:
     """Starts and watches Fabric's own peers and ordering nodes: of one organisation, or of several on one machine."""
@@ -70,7 +75,12 @@ class LocalLauncher:
         """
         binaries = find_binaries()
         programs = {"peer": binaries.peer, "orderer": binaries.orderer}
-        nodes = [(host, node) for host in self._hosts for node in self.nodes(host, binaries)]
+        nodes = [
+            (host, node)
+            for host in self._hosts
+            for node in self.nodes(host, binaries)
+            if node.kind == "peer" or not host.has_lost_ordering_key
+        ]
         require_files([node for _, node in nodes])
         # Ordering nodes first: peers ask them for blocks.
         for host, node in sorted(nodes, key=lambda pair: pair[1].kind):
@@ -97,7 +107,7 @@ class LocalLauncher:
         try:
             async with asyncio.TaskGroup() as group:
                 for host in self._hosts:
-                    if host.organisation.orderer:
+                    if host.organisation.orderer and not host.has_lost_ordering_key:
                         group.create_task(ChannelNodes(host).join_orderer(timeout_s, check, explain))
                 for host in hosts:
                     group.create_task(ChannelNodes(host).join_peer(timeout_s, check, explain))
@@ -112,18 +122,19 @@ class LocalLauncher:
         rows = []
         for host in self._hosts:
             if host.organisation.orderer:
-                read = ChannelNodes(host).read_orderer_height
-                rows.append(self._node_status(node_name("orderer", host.name), host.organisation.orderer_address, read))
+                name, address = node_name("orderer", host.name), host.organisation.orderer_address
+                lost = _LOST_KEY.format(name=name) if host.has_lost_ordering_key else ""
+                rows.append(self._node_status(name, address, ChannelNodes(host).read_orderer_height, lost))
         for host in self._hosts:
             read = ChannelNodes(host).read_peer_height
             rows.append(self._node_status(node_name("peer", host.name), host.organisation.peer_address, read))
         return list(await asyncio.gather(*rows))
 
     async def _node_status(
-        self, name: str, address: str, read_height: Callable[[], Awaitable[int | None]]
+        self, name: str, address: str, read_height: Callable[[], Awaitable[int | None]], error: str = ""
     ) -> ProcessStatus:
-        height, error = None, ""
-        if self._processes.find(name) is not None:
+        height = None
+        if not error and self._processes.find(name) is not None:
             try:
                 height = await read_height()
                 error = "" if height else "has not joined the channel"

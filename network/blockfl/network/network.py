@@ -7,7 +7,7 @@ Example:
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -25,6 +25,7 @@ from blockfl.network.layout import Layout, OrganisationLayout
 from blockfl.network.local import LocalLauncher
 from blockfl.network.process import ProcessTable, require_unused
 from blockfl.network.project import ComposeProject
+from blockfl.network.renewal import Renewal
 from blockfl.network.runtime import ProcessRuntime, Report, Runtime
 from blockfl.network.state import NetworkState
 from blockfl.network.status import ProcessStatus
@@ -36,8 +37,9 @@ _OTHERWISE = "use another directory, or take it down first"
 class Part:
     """What of a network is in one directory, and what can be done with it while it runs or not."""
 
-    def __init__(self, directory: Path, name: str, ledger: LedgerKind, runtime: Runtime) -> None:
+    def __init__(self, directory: Path, name: str, ledger: LedgerKind, runtime: Runtime, hosts: Sequence[Host]) -> None:
         self.directory = directory
+        self.hosts = hosts
         self.name = name
         self.ledger = ledger
         self._runtime = runtime
@@ -71,6 +73,21 @@ class Part:
         shutil.rmtree(self.directory)
 
     @contextmanager
+    def renewal(self) -> Iterator[Renewal]:
+        """Keep other commands from changing the network, and yield what renews its certificates.
+
+        Raises:
+            NetworkError: It runs in containers.
+        """
+        if not isinstance(self._runtime, ProcessRuntime):
+            raise NetworkError(
+                "expected a network of processes: in containers, put certificates into the organisations' directories "
+                "and have the containers begin anew"
+            )
+        with self._exclusive():
+            yield self._runtime.renewal()
+
+    @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Keep two commands from changing one network at the same time."""
         with (self.directory / "lock").open("w") as lock:
@@ -94,7 +111,7 @@ class HostPart(Part):
         self.host = host
         processes = ProcessTable(host.layout.directory)
         runtime = ProcessRuntime([host], host.layout.directory, LocalLauncher([host], processes), processes)
-        super().__init__(host.layout.directory, host.name, "local", runtime)
+        super().__init__(host.layout.directory, host.name, "local", runtime, [host])
         self._processes = runtime
 
     @classmethod
@@ -157,7 +174,8 @@ class Network(Part):
         self.description = description
         self._layout = Layout(directory)
         self._described = description.for_ledger(ledger)
-        super().__init__(directory, description.network, ledger, self._make_runtime(ledger))
+        hosts = list_hosts(self._described, self._layout)
+        super().__init__(directory, description.network, ledger, self._make_runtime(ledger), hosts)
 
     @classmethod
     def prepare(

@@ -51,7 +51,9 @@ class ChannelNodes:
             membership = await participation.find(self._profile.channel)
             if membership is None:
                 membership = await participation.join(block)
-            return membership.status == "active" and membership.relation == "consenter"
+            if membership.relation != "consenter":
+                raise NodeError(_unknown(node_name("orderer", self._organisation.name), membership.relation))
+            return membership.status == "active"
 
         await _wait(node_name("orderer", self._organisation.name), join, timeout_s, check, explain)
 
@@ -74,9 +76,11 @@ class ChannelNodes:
         """Return how many blocks the ordering node has; None: it has not joined.
 
         Raises:
-            FabricError: It cannot be asked.
+            FabricError: It cannot be asked, or takes no part in ordering: the channel does not know its key.
         """
         membership = await self._participation().find(self._profile.channel)
+        if membership is not None and membership.relation != "consenter":
+            raise NodeError(_unknown(node_name("orderer", self._organisation.name), membership.relation))
         return membership.height if membership else None
 
     async def read_peer_height(self) -> int | None:
@@ -104,6 +108,13 @@ class ChannelNodes:
     def _peer(self) -> Peer:
         profile = self._profile
         return Peer(profile.make_endpoint(), profile.load_signer(), timeout_s=_CALL_S)
+
+
+def _unknown(name: str, relation: str) -> str:
+    return (
+        f"{name} takes no part in ordering ({relation}): the channel does not know its key; put the former one back, "
+        f"or have the channel know another: blockfl network renew {name}"
+    )
 
 
 async def _wait(

@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from blockfl.fabric.client.registration import read_package_id
+from blockfl.fabric.errors import FabricError
 from blockfl.network.admission import admit, list_newcomers, wait_for_blocks
+from blockfl.network.certificates import tell_ends
 from blockfl.network.code_change import Agreement
-from blockfl.network.contract_service import service_name, service_process
+from blockfl.network.contract_service import code_name, service_endpoint, service_name, service_process
 from blockfl.network.deployment import deploy
 from blockfl.network.errors import NetworkError
 from blockfl.network.host import Host
@@ -16,6 +20,7 @@ from blockfl.network.keeper import KEEPER, keeper_process
 from blockfl.network.launcher import Launcher
 from blockfl.network.port import require_free_ports, wait_for_port
 from blockfl.network.process import ProcessTable
+from blockfl.network.renewal import Renewal
 from blockfl.network.status import ProcessStatus, process_status
 
 Report = Callable[[str], None]
@@ -92,11 +97,22 @@ class ProcessRuntime:
     def status(self) -> list[ProcessStatus]:
         """As ``Runtime.status``."""
         rows = self._launcher.status()
-        for host in self._hosts:
-            name = service_name(host.organisation)
-            rows.append(process_status(self._processes, name, host.organisation.contract_address))
+        rows += asyncio.run(self._ask_services())
         rows.append(process_status(self._processes, KEEPER, ""))
-        return rows
+        return tell_ends(rows, self._hosts)
+
+    async def _ask_services(self) -> list[ProcessStatus]:
+        return list(await asyncio.gather(*map(self._ask_service, self._hosts)))
+
+    async def _ask_service(self, host: Host) -> ProcessStatus:
+        name, runs, error = service_name(host.organisation), "", ""
+        if self._processes.find(name) is not None:
+            try:
+                runs = code_name(await read_package_id(service_endpoint(host.organisation, host.layout)))
+            except (FabricError, NetworkError) as failure:
+                error = str(failure).splitlines()[0]
+        row = process_status(self._processes, name, host.organisation.contract_address, error=error)
+        return replace(row, runs=runs)
 
     def logs(self, name: str, lines: int) -> str:
         """As ``Runtime.logs``."""
@@ -115,6 +131,10 @@ class ProcessRuntime:
     def down(self) -> None:
         """As ``Runtime.down``."""
         self.stop()
+
+    def renewal(self) -> Renewal:
+        """Return what renews the certificates of these parts."""
+        return Renewal(self._hosts, self._launcher, self._processes)
 
     def _join(self, report: Report) -> None:
         """Wait for the founders' nodes, let newcomers join the channel, and wait for theirs."""

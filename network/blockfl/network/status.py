@@ -9,7 +9,9 @@ from blockfl.network.process import ProcessTable, State
 class ProcessStatus:
     """One process: its state, where it listens, and what it last complained of.
 
-    ``height`` is the number of blocks, for processes that hold a ledger.
+    ``height`` is the number of blocks, for processes that hold a ledger; ``certificate_ends`` when the first of the
+    certificates ends that it uses (ISO 8601), for those that use some; ``runs`` the name of the contract's code that a
+    contract service says that it runs.
     """
 
     name: str
@@ -19,6 +21,8 @@ class ProcessStatus:
     memory_mb: float | None
     height: int | None
     error: str
+    certificate_ends: str | None = None
+    runs: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """Return the status as a row."""

@@ -13,7 +13,7 @@ from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import Identity
 from blockfl.network.errors import NetworkError
-from blockfl.network.identities import write_file
+from blockfl.network.identities import read_roots, write_file
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.organisation import Organisation
 
@@ -30,13 +30,16 @@ def require_matching_keys(organisation: Organisation, place: OrganisationLayout)
     if organisation.msp_id not in config.msps:
         return  # It joined later: the channel's configuration of today has its authorities.
     msp, authority = config.msps[organisation.msp_id], place.tls_authority("certificate")
+    # An authority that came later stands before the one of the first block, in the same file.
+    if not set(read_roots(authority)) & set(msp.tls_roots):
+        raise NetworkError(_other_keys(place, authority))
+    if len(read_roots(place.signing_authority("certificate"))) > 1:
+        return
     certificate = place.node("peer", "certificate.pem")
     try:
         msp.validate(Identity(msp_id=organisation.msp_id, certificate_pem=certificate.read_bytes()))
     except FabricError as error:
         raise NetworkError(_other_keys(place, certificate)) from error
-    if authority.read_bytes() not in msp.tls_roots:
-        raise NetworkError(_other_keys(place, authority))
 
 
 def read_genesis(place: OrganisationLayout) -> ChannelConfig:

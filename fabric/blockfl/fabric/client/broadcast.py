@@ -16,6 +16,7 @@ from fabric_protos.orderer import ab_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.client.status import explain_failure
 from blockfl.fabric.errors import ErrorDetail, SubmitError
 
 BROADCAST: Final = "/orderer.AtomicBroadcast/Broadcast"
@@ -57,7 +58,7 @@ async def _send(endpoint: Endpoint, envelope: bytes, timeout_s: float) -> ErrorD
             await call.write(envelope)
             answer = await call.read()
         except grpc.aio.AioRpcError as error:
-            return _refusal(endpoint, f"{error.code().name}: {error.details()}")
+            return _refusal(endpoint, f"{error.code().name}: {explain_failure(error)}")
         finally:
             call.cancel()
     if not isinstance(answer, bytes):

@@ -37,6 +37,9 @@ _ABSENT: Final = re.compile(
     r"failed to find any endorsing peers for org\(s\): (.*?)(?: \(UNAVAILABLE\))?$", re.MULTILINE
 )
 
+_NOT_VERIFIED: Final = "CERTIFICATE_VERIFY_FAILED"
+_DIALLED: Final = re.compile(r"ipv[46]:([^ ]+?):? ")
+
 Kind = TypeVar("Kind", bound=GatewayError)
 
 
@@ -51,10 +54,23 @@ def gateway_error(kind: type[Kind], what: str, error: grpc.aio.AioRpcError, tran
     """
     code = error.code()
     return kind(
-        f"{what}: {error.details() or 'no reason given'} ({code.name})",
+        f"{what}: {explain_failure(error)} ({code.name})",
         status=code,
         details=tuple(decode_details(error)),
         transaction_id=transaction_id,
+    )
+
+
+def explain_failure(error: grpc.aio.AioRpcError) -> str:
+    """Return why a call failed, in words where gRPC has only those of its TLS library."""
+    said = error.details() or "no reason given"
+    if _NOT_VERIFIED not in said:
+        return said
+    node = found[1] if (found := _DIALLED.search(said)) else "the node"
+    return (
+        f"the TLS certificate of {node} is not valid here: it has ended, or is of an authority that is not among the "
+        "TLS roots, or names another host, or this machine's clock is wrong; on the node's machine `blockfl network "
+        "certificates` tells when it ends"
     )
 
 

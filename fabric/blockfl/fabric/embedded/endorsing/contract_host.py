@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 
 from blockfl.fabric.client.endpoint import MAX_MESSAGE_BYTES
+from blockfl.fabric.client.status import explain_failure
 from blockfl.fabric.embedded.endorsing.contract_stream import ContractAnswer, ContractStream
 from blockfl.fabric.embedded.endorsing.operations import Operations
 from blockfl.fabric.embedded.endorsing.package import ServiceAddress
@@ -145,7 +146,7 @@ class ContractConnection:
                 self.problem, self._misplaced = str(error), True
             except grpc.aio.AioRpcError as error:
                 self._misplaced = False
-                self.problem = (error.details() or error.code().name).rstrip(".")
+                self.problem = explain_failure(error).rstrip(".")
             except TimeoutError:
                 self.problem = f"it did not register within {self._address.dial_timeout_s:g} s"
             finally:
