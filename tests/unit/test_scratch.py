@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -57,6 +58,7 @@ def test_what_an_interrupted_removal_left_is_removed_by_the_next(tmp_path: Path)
 SEAL = """
 import os, sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from blockfl.institution.scratch import make_scratch
 if os.getuid() == 0:
     os.setuid(65534)
@@ -71,13 +73,11 @@ print(list(scratch.iterdir()))
 """
 
 
-def test_directories_without_any_permission_are_removed_by_an_ordinary_user(tmp_path: Path) -> None:
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    home = tmp_path / "home"
-    home.mkdir()
-    home.chmod(0o777)
-    done = subprocess.run([sys.executable, "-c", SEAL, str(home)], capture_output=True, text=True, check=False)
+def test_directories_without_any_permission_are_removed_by_an_ordinary_user() -> None:
+    # pytest's own directories are closed to other users.
+    with TemporaryDirectory() as home:
+        Path(home).chmod(0o777)
+        done = subprocess.run([sys.executable, "-c", SEAL, home], capture_output=True, text=True, check=False)
     assert done.stdout == "[]\n", done.stderr
 
 
