@@ -56,7 +56,8 @@ def train_federated(splits: dict[str, Split], seed: int, directory: Path) -> flo
                 )
             )
         base = apply_sum(base, total.values, bounds.scale, sum(weights.values()))
-    correct = sum(workload.evaluate(base).accuracy * len(splits[name].y_test) for name, workload in workloads.items())
+    found = {name: workload.evaluate(base) for name, workload in workloads.items()}
+    correct = sum((one.accuracy or 0.0) * one.samples for one in found.values())
     return correct / sum(len(split.y_test) for split in splits.values())
 
 

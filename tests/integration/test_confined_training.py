@@ -100,6 +100,7 @@ async def test_a_saved_model_trains_evaluates_and_can_be_repeated_after_a_restar
     assert after.loss is not None
     assert before.loss is not None
     assert after.loss < before.loss
+    assert after.accuracy is not None
     assert after.accuracy > 0.6
 
 
@@ -158,10 +159,9 @@ for name in ("not-compiled.keras", "double.keras", "data.npz", "no-accuracy.kera
 def test_models_that_cannot_be_used_are_refused_with_the_reason(models: Path) -> None:
     done = subprocess.run([sys.executable, "-c", REFUSE, str(models)], check=True, capture_output=True, timeout=120)
 
-    not_compiled, no_model, no_accuracy = done.stdout.decode().splitlines()
+    not_compiled, no_model = done.stdout.decode().splitlines()
     assert "model the model is not compiled: call model.compile" in not_compiled
     assert "data.npz: not a Keras model that can be loaded safely" in no_model
-    assert "compile it with metrics=['accuracy']" in no_accuracy
 
 
 async def test_the_initial_model_of_code_without_data_becomes_a_model_file(tmp_path: Path) -> None:

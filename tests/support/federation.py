@@ -30,6 +30,7 @@ from blockfl.protocol.records import (
     Enrolment,
     Header,
     Member,
+    Metric,
     Metrics,
     Notice,
     Progress,
@@ -193,9 +194,7 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         version=1,
         organisation="alpha",
         model_digest="0" * 64,
-        samples=5,
-        accuracy_micro=800_000,
-        loss_micro=0,
+        values=(Metric(name="r2", pooling="institution", value_micro=-800_000, count=5),),
         reported_at_ms=NOW_MS,
     )
     strict = make_federation(norms=ALL_NORMS)

@@ -25,6 +25,7 @@ from blockfl.protocol.records import (
     Blob,
     Consortium,
     Header,
+    Metric,
     Metrics,
     Model,
     Progress,
@@ -291,9 +292,10 @@ class Scenario:
             version=version,
             organisation=organisation,
             model_digest=hashlib.sha256(model).hexdigest(),
-            samples=SAMPLES[organisation],
-            accuracy_micro=812_345,
-            loss_micro=456_789,
+            values=(
+                Metric(name="accuracy", pooling="mean", value_micro=812_345, count=SAMPLES[organisation]),
+                Metric(name="loss", pooling="mean", value_micro=456_789, count=SAMPLES[organisation]),
+            ),
             reported_at_ms=0,
         )
 

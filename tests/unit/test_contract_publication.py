@@ -409,7 +409,7 @@ class TestReportMetrics:
         again = await world.submit("alpha", "ReportMetrics", report.encode())
         assert (again.written, again.payload) == ([], done.payload)
         with refused(Code.ALREADY_SETTLED):
-            await world.submit("alpha", "ReportMetrics", report.model_copy(update={"loss_micro": 1}).encode())
+            await world.submit("alpha", "ReportMetrics", report.model_copy(update={"values": ()}).encode())
 
     async def test_a_digest_that_differs_from_the_published_one_is_recorded_as_evidence(self) -> None:
         scenario, world, model = await published()

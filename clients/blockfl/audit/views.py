@@ -7,6 +7,7 @@ submitter of the transaction stated them, which peers accept only near their own
 from datetime import UTC, datetime
 from math import isqrt
 
+from blockfl.audit.metrics import pool
 from blockfl.ledger.client import Ledger, is_unreadable
 from blockfl.ledger.errors import LedgerError, RefusedError
 from blockfl.protocol.catalogue import (
@@ -169,8 +170,7 @@ async def list_models(ledger: Ledger, task: str) -> list[Row]:
     rows: list[Row] = []
     for model in await ledger.read_all(MODELS.below(task)):
         reports = await ledger.read_all(REPORTS.below(task, model.version))
-        samples = sum(report.samples for report in reports)
-        correct = sum(report.accuracy_micro * report.samples for report in reports)
+        pooled = pool(reports)
         rows.append(
             {
                 "version": model.version,
@@ -180,20 +180,32 @@ async def list_models(ledger: Ledger, task: str) -> list[Row]:
                 "summed_by": model.summed_by,
                 "voters": list(model.voters),
                 "published": format_time(model.published_at_ms),
-                "accuracy": round(correct / samples / 1e6, 6) if samples else None,
+                "accuracy": pooled.get("accuracy", {}).get("value"),
+                "metrics": pooled,
                 "confirmed_by": [report.organisation for report in reports if report.model_digest == model.digest],
                 "contested_by": [report.organisation for report in reports if report.model_digest != model.digest],
                 "reports": {
                     report.organisation: {
                         "digest": report.model_digest,
-                        "accuracy": report.accuracy_micro / 1e6,
-                        "samples": report.samples,
+                        "samples": max((metric.count for metric in report.values), default=0),
+                        **{metric.name: metric.value_micro / 1e6 for metric in report.values},
                     }
                     for report in reports
                 },
             }
         )
     return rows
+
+
+def describe_metrics(metrics: object) -> list[str]:
+    """Return pooled metrics in words; one that is of each institution alone is told with its range."""
+    texts = []
+    for name, one in (metrics if isinstance(metrics, dict) else {}).items():
+        text = f"{name} {one['value']:.4f} ({one['institutions']} institutions"
+        if one["pooling"] == "institution":
+            text += f", {one['lowest']:.4f} to {one['highest']:.4f}"
+        texts.append(f"{text})")
+    return texts
 
 
 def _norms(round_: Round) -> dict[str, float | None]:

@@ -91,8 +91,11 @@ def withdrawals(profile: option.Profile, json: option.Json = False) -> None:
 def models(profile: option.Profile, task: TaskName, json: option.Json = False) -> None:
     """List a task's model versions and what the institutions reported of them."""
     rows = _ask(profile, lambda ledger: views.list_models(ledger, task))
-    columns = ["version", "round", "digest", "accepted", "accuracy", "confirmed_by", "contested_by", "published"]
-    Output(as_json=json).table(f"models of {task}", rows, columns)
+    output = Output(as_json=json)
+    if not json:
+        rows = [row | {"metrics": views.describe_metrics(row["metrics"])} for row in rows]
+    columns = ["version", "round", "digest", "accepted", "metrics", "confirmed_by", "contested_by", "published"]
+    output.table(f"models of {task}", rows, columns)
 
 
 @app.command()

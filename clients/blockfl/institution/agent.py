@@ -46,7 +46,6 @@ _FIRST_IDLE_S, _IDLE_S = 0.25, 5.0
 _RETRY_S, _RETRY_LIMIT_S = 0.5, 15.0
 _EVENTS_RETRY_S = 2.0
 _WAKING = frozenset({"RoundOpened", "RoundClosed", "RoundFailed", "ModelPublished"})
-_MAX_LOSS_MICRO = 10**15
 _RETRIED_CODES = frozenset(
     {Code.BLOB_MISMATCH, Code.CHUNK_UNAVAILABLE, Code.MODEL_MISSING, Code.TASK_BUSY, Code.CHANGED_LATELY, None}
 )

@@ -108,13 +108,22 @@ class Trained(Message):
     loss: Finite | None
 
 
+class Measured(Message):
+    """A number of an evaluation, and how those of several institutions become one (``protocol.records.Metric``)."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    value: Finite
+    pooling: Literal["mean", "root_mean_square", "institution"] = "institution"
+
+
 class Evaluated(Message):
-    """The result of an evaluation. ``loss`` None: not finite."""
+    """The result of an evaluation: the loss (None: not finite), an accuracy where there is one, and other numbers."""
 
     kind: Literal["evaluated"] = "evaluated"
-    accuracy: Annotated[float, Field(ge=0, le=1)]
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     loss: Finite | None
     samples: Annotated[int, Field(ge=1, le=2**53)]
+    others: Annotated[tuple[Measured, ...], Field(max_length=62)] = ()
 
 
 class TrainingProgress(Message):

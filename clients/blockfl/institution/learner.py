@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -24,6 +24,7 @@ from blockfl.institution.frames import (
     Begin,
     Description,
     Evaluated,
+    Measured,
     TensorShape,
     Train,
     Trained,
@@ -33,6 +34,8 @@ from blockfl.institution.vector import Vector
 from blockfl.protocol.manifest import Kind
 
 _PROGRESS_INTERVAL_S = 0.5
+Pooling = Literal["mean", "root_mean_square", "institution"]
+
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 _ORDER: dict[Kind, int] = {"weight": 0, "statistic": 1, "variance": 1, "frozen": 2}
 _ACCURACY_NAMES = ("accuracy", "acc", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy")
@@ -129,15 +132,18 @@ class Learner:
         found = self._model.evaluate(
             self._dataset.x_test, self._dataset.y_test, verbose=0, return_dict=True, callbacks=callbacks
         )
-        accuracy = next((found[name] for name in _ACCURACY_NAMES if name in found), None)
-        if accuracy is None:
-            raise ModelError(
-                f"the model measures {', '.join(sorted(found))}, but no accuracy: compile it with metrics=['accuracy']"
-            )
+        name = next((name for name in _ACCURACY_NAMES if name in found), None)
+        accuracy = _finite(found[name]) if name else None
+        poolings = _find_poolings(self._model)
         return Evaluated(
-            accuracy=min(max(_finite(accuracy) or 0.0, 0.0), 1.0),
+            accuracy=None if accuracy is None else min(max(accuracy, 0.0), 1.0),
             loss=_finite(found["loss"]),
             samples=len(self._dataset.x_test),
+            others=tuple(
+                Measured(name=key, value=float(value), pooling=poolings.get(key, "institution"))
+                for key, value in found.items()
+                if key not in (name, "loss") and math.isfinite(value)
+            ),
         )
 
     @property
@@ -205,6 +211,18 @@ class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
                 loss=_finite((logs or {}).get("loss")),
             )
         )
+
+
+def _find_poolings(model: Any) -> dict[str, Pooling]:
+    """Return how the metrics of several institutions become one: means over samples add up, an AUC does not."""
+    metrics = [one for metric in model.metrics for one in getattr(metric, "metrics", [metric])]
+    poolings: dict[str, Pooling] = {}
+    for metric in metrics:
+        if isinstance(metric, keras.metrics.RootMeanSquaredError):
+            poolings[metric.name] = "root_mean_square"
+        elif isinstance(metric, keras.metrics.Mean):
+            poolings[metric.name] = "mean"
+    return poolings
 
 
 def _finite(value: Any) -> float | None:

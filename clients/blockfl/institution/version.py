@@ -5,9 +5,11 @@ published digest. If it has not, what was found instead goes on record, and the 
 """
 
 import asyncio
+import re
 import time
 
 from blockfl.institution.errors import DivergenceError, TrainingError
+from blockfl.institution.frames import Evaluated, Measured
 from blockfl.institution.step import Report, Stage, Step
 from blockfl.institution.training import Training
 from blockfl.institution.vector import Vector
@@ -18,11 +20,13 @@ from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import MODEL, REPORTS
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Metrics, Model, Progress
+from blockfl.protocol.records import Metric, Metrics, Model, Progress
 from blockfl.protocol.task import Task
 from blockfl.protocol.version import decode_version
 
-_MAX_LOSS_MICRO = 10**15
+_LIMIT_MICRO = 10**15
+_NAME = re.compile(r"[^A-Za-z0-9_./ -]")
+_FIRST = re.compile(r"[A-Za-z]")
 
 
 class Versions:
@@ -35,7 +39,7 @@ class Versions:
         self._report = report
         self._version: int | None = None
         self._model: Vector | None = None
-        self._evaluated = 0
+        self._evaluated = -1
 
     async def catch_up(self, task: Task, progress: Progress) -> Vector:
         """Return the newest version, shape (d,), after it was checked, evaluated and reported.
@@ -81,13 +85,14 @@ class Versions:
             one.organisation for one in await self._ledger.read_all(REPORTS.below(progress.task, version))
         }:
             return
+        values: tuple[Metric, ...] = ()
         try:
             evaluated = await self._training.evaluate(model)
         except TrainingError as error:
             self._report(Step(stage="skip", round=progress.round, text=f"version {version} is not evaluated: {error}"))
-            return
-        text = f"version {version}: accuracy {evaluated.accuracy:.4f} on {evaluated.samples} samples"
-        self._tell("evaluate", progress, text, started)
+        else:
+            values = list_metrics(evaluated)
+            self._tell("evaluate", progress, f"version {version}: {describe(evaluated, values)}", started)
         started = time.monotonic()
         await self._ledger.report_metrics(
             Metrics(
@@ -95,9 +100,7 @@ class Versions:
                 version=version,
                 organisation=organisation,
                 model_digest=digest,
-                samples=evaluated.samples,
-                accuracy_micro=round(evaluated.accuracy * 1e6),
-                loss_micro=_count_micro(evaluated.loss),
+                values=values,
                 reported_at_ms=0,
             )
         )
@@ -129,6 +132,24 @@ class Versions:
         self._report(Step(stage=stage, round=progress.round, text=text, seconds=time.monotonic() - started))
 
 
-def _count_micro(loss: float | None) -> int:
-    """Return a loss in millionths; one that is not finite or too large is the largest that can be reported."""
-    return _MAX_LOSS_MICRO if loss is None else round(min(max(loss, 0.0) * 1e6, _MAX_LOSS_MICRO))
+def list_metrics(evaluated: Evaluated) -> tuple[Metric, ...]:
+    """Return what goes on record of an evaluation; nothing if the loss is not finite: then the rest tells nothing."""
+    if evaluated.loss is None:
+        return ()
+    found = [Measured(name="loss", value=evaluated.loss, pooling="mean"), *evaluated.others]
+    if evaluated.accuracy is not None:
+        found.append(Measured(name="accuracy", value=evaluated.accuracy, pooling="mean"))
+    unique = {_NAME.sub("_", one.name): one for one in found}
+    return tuple(
+        Metric(name=name, pooling=one.pooling, value_micro=round(one.value * 1e6), count=evaluated.samples)
+        for name, one in sorted(unique.items())
+        if abs(one.value) * 1e6 < _LIMIT_MICRO and _FIRST.match(name)
+    )
+
+
+def describe(evaluated: Evaluated, values: tuple[Metric, ...]) -> str:
+    """Return an evaluation in words."""
+    if evaluated.loss is None:
+        return "the loss on this institution's test samples is not finite, so no metrics are reported"
+    named = ", ".join(f"{one.name} {one.value_micro / 1e6:.4f}" for one in values)
+    return f"{named} on {evaluated.samples} samples"

@@ -216,7 +216,7 @@ METRICS = RecordType(
     kind=Metrics,
     prefix="metrics",
     parts=_of_report,
-    holds="an institution's own evaluation, and the digest that it arrived at",
+    holds="an institution's own metrics of a version, and the digest that it arrived at",
 )
 SUPPLY = RecordType(
     kind=Supply,

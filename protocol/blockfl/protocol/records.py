@@ -21,6 +21,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 """The largest chunk, sealed or plain."""
 MAX_CHUNKS = 4096
 COMMITMENT_BYTES = 8192
+MAX_METRICS = 64
 
 
 Organisations = Annotated[tuple[MspId, ...], FailFast()]
@@ -367,20 +368,37 @@ class Model(Record):
     published_at_ms: Natural
 
 
+class Metric(Record):
+    """One number of an evaluation, in millionths, and how many samples it comes from.
+
+    ``pooling`` says how the numbers of several institutions become one: a ``mean`` over samples, the root of a mean of
+    squares, or not at all, because it is of each ``institution`` alone (an AUC of all is no mean of AUCs).
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_./ -]{0,63}$")]
+    pooling: Literal["mean", "root_mean_square", "institution"]
+    value_micro: Annotated[int, Field(ge=-(10**15), le=10**15)]
+    count: Positive
+
+
 class Metrics(Record):
     """An institution's own evaluation of a version. Key: ``metrics/<task>/<version>/<organisation>``.
 
-    ``model_digest`` is the digest that the institution itself arrived at.
+    ``model_digest`` is the digest that the institution itself arrived at; it is confirmed with metrics or without.
+    ``values`` ascend by name.
     """
 
     task: Name
     version: Natural
     organisation: MspId
     model_digest: Digest
-    samples: Positive
-    accuracy_micro: Annotated[int, Field(ge=0, le=10**6)]
-    loss_micro: Annotated[int, Field(ge=0, le=10**15)]
+    values: Annotated[tuple[Metric, ...], FailFast(), Field(max_length=MAX_METRICS)]
     reported_at_ms: Natural
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_ascending(tuple(metric.name for metric in self.values), "metrics")
+        return self
 
 
 class Notice(Record):
