@@ -6,7 +6,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from examples.heart.demo import find_free_ports
+from examples.heart.stage import find_free_ports
 
 from benchmarks import rounds, transactions
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from examples.heart.demo import COMMITTEE, HOSPITALS, Stage
+from examples.heart.demo import COMMITTEE, HOSPITALS
+from examples.heart.stage import Stage
 
 from blockfl.protocol.model import encode_model, manifest_of
 
@@ -34,8 +35,7 @@ def measure(directory: Path, base_port: int, dimensions: list[int], ledger: str)
     """Run a task of each size on one network."""
     stage = Stage(directory, base_port, ledger)
     try:
-        up = ("network", "up", "--directory", str(stage.network), "--ledger", ledger)
-        stage.blockfl(*up, "--base-port", str(base_port))
+        stage.bring_up()
         stage.watch_memory()
         for organisation in COMMITTEE:
             run = [
@@ -51,8 +51,7 @@ def measure(directory: Path, base_port: int, dimensions: list[int], ledger: str)
         return [_measure(stage, dimension) for dimension in dimensions]
     finally:
         stage.close()
-        if stage.network.exists():
-            stage.blockfl("network", "down", "--directory", str(stage.network), "--yes")
+        stage.take_down()
 
 
 def _measure(stage: Stage, dimension: int) -> Result:
