@@ -271,6 +271,14 @@ _PEER_SETTINGS = {
     "CORE_CHAINCODE_EXECUTETIMEOUT": "120s",
     "CORE_PEER_GATEWAY_ENDORSEMENTTIMEOUT": "120s",
     "CORE_PEER_GATEWAY_DIALTIMEOUT": "3s",
+    # A host that is gone without a word, its cable cut, is given up in seconds, not in a minute.
+    "CORE_PEER_DELIVERYCLIENT_BLOCKCENSORSHIPTIMEOUTKEY": "5s",
+    "CORE_PEER_KEEPALIVE_CLIENT_INTERVAL": "10s",
+    "CORE_PEER_KEEPALIVE_CLIENT_TIMEOUT": "5s",
+    "CORE_PEER_KEEPALIVE_DELIVERYCLIENT_INTERVAL": "10s",
+    "CORE_PEER_KEEPALIVE_DELIVERYCLIENT_TIMEOUT": "5s",
+    # Gateways ask every 10 s whether a peer lives; peers that expect it less often send them away.
+    "CORE_PEER_KEEPALIVE_MININTERVAL": "5s",
     # Every organisation has one peer, which asks the orderers itself.
     "CORE_PEER_GOSSIP_USELEADERELECTION": "false",
     "CORE_PEER_GOSSIP_ORGLEADER": "true",
@@ -294,6 +302,8 @@ _ORDERER_SETTINGS = {
     "ORDERER_CHANNELPARTICIPATION_ENABLED": "true",
     "ORDERER_GENERAL_PROFILE_ENABLED": "false",
     "ORDERER_METRICS_PROVIDER": "prometheus",
+    # Peers ask every 10 s whether an ordering node lives, and must not be sent away for it.
+    "ORDERER_GENERAL_KEEPALIVE_SERVERMININTERVAL": "5s",
     # A dead node is given up soon.
     "ORDERER_GENERAL_CLUSTER_DIALTIMEOUT": "2s",
     "ORDERER_GENERAL_CLUSTER_RPCTIMEOUT": "1s",
