@@ -22,11 +22,13 @@ from blockfl.fabric.channel.config import (
     ChannelConfig,
     Consenter,
 )
+from blockfl.fabric.channel.duration import parse_duration
 from blockfl.fabric.channel.genesis import build_genesis_block, verify_genesis_block
 from blockfl.fabric.channel.spec import BftOptions, ChannelSpec, RaftOptions
 from blockfl.fabric.errors import ConfigError
 from blockfl.fabric.identity.msp import msp_config
 from blockfl.fabric.identity.policy import SignedData, signature_policy
+from blockfl.network.founding import LEADER_TIMEOUTS_S
 from support.organisation import channel_spec, make_organisation
 from support.recording import recorded_blocks
 
@@ -269,6 +271,18 @@ DIFFERENT = replace(
 def test_a_specification_that_would_not_work_or_not_be_safe_is_refused(spec: ChannelSpec, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_genesis_block(spec)
+
+
+def test_five_seconds_of_a_leaders_silence_are_the_default() -> None:
+    assert BftOptions.with_leader_timeout(5) == BftOptions()
+
+
+@pytest.mark.parametrize("silence_s", [30, *LEADER_TIMEOUTS_S])
+def test_a_longer_silence_of_the_leader_lengthens_all_that_depends_on_it(silence_s: int) -> None:
+    block = build_genesis_block(_spec(bft=BftOptions.with_leader_timeout(silence_s)))
+    options = smartbft_pb2.Options.FromString(ChannelConfig.from_block(block).consensus_metadata)
+    told = (options.leader_heartbeat_timeout, options.request_complain_timeout, options.view_change_timeout)
+    assert [parse_duration(text) for text in told] == [silence_s, silence_s - 2, silence_s + 5]
 
 
 def test_batch_settings_are_kept() -> None:

@@ -13,6 +13,8 @@ from blockfl.cli.output import Output
 from blockfl.contract.release import read_release
 from blockfl.network.errors import NetworkError
 from blockfl.network.founding import (
+    FAR_LEADER_TIMEOUT_S,
+    LEADER_TIMEOUTS_S,
     Consensus,
     Founding,
     FoundingSignature,
@@ -79,6 +81,10 @@ def found(
         int, whole_option(make_limits(2, 1000), help="Committee members that must agree on a verdict.")
     ] = 2,
     consensus: Annotated[Consensus, typer.Option(help="Of the ordering nodes.")] = "BFT",
+    leader_timeout: Annotated[
+        int,
+        whole_option(make_limits(*LEADER_TIMEOUTS_S), help="Seconds of silence after which BFT replaces its leader."),
+    ] = FAR_LEADER_TIMEOUT_S,
     json: option.Json = False,
 ) -> None:
     """Put the membership files and the terms together, for every founder to look at and to sign."""
@@ -89,6 +95,7 @@ def found(
             contract=contract,
             threshold=threshold,
             consensus=consensus,
+            leader_timeout_s=leader_timeout,
             code_digest=read_release().record_digest,
             founded_s=int(time.time()),
         )
@@ -181,6 +188,8 @@ def _print_founding(founding: Founding, signatures: list[FoundingSignature], out
         f"  {peers // 2 + 1} of {peers} organisations endorse what everybody must agree on, and change the channel"
     )
     output.line(f"  {terms.consensus} ordering by {len(ordering)} nodes: {', '.join(ordering)}")
+    if terms.consensus == "BFT":
+        output.line(f"  ordering nodes replace a leader that is silent for {terms.leader_timeout_s} s")
     for one in founding.members:
         _print_member(one, output)
     for what, digest in digests.items():

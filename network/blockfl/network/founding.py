@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from blockfl.fabric.channel.block import encode_block
 from blockfl.fabric.channel.genesis import build_genesis_block
-from blockfl.fabric.channel.spec import MINIMUM_BFT, ChannelSpec
+from blockfl.fabric.channel.spec import MINIMUM_BFT, BftOptions, ChannelSpec
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import Signer, parse_certificate
 from blockfl.network.errors import NetworkError
@@ -32,6 +32,9 @@ from blockfl.protocol.records import Consortium
 from blockfl.protocol.records import Member as MemberRecord
 
 SIGNATURE_SUFFIX = ".signature"
+NEAR_LEADER_TIMEOUT_S, FAR_LEADER_TIMEOUT_S = 5, 30
+"""For ordering nodes of one machine, and for those of several hosts."""
+LEADER_TIMEOUTS_S = (NEAR_LEADER_TIMEOUT_S, 170)
 _DOMAIN = b"BLOCKFL-FOUNDING-V1\0"
 _NONCE_BYTES = 24
 Consensus = Literal["BFT", "raft"]
@@ -44,6 +47,7 @@ class Terms(Record):
     Attributes:
         threshold: Committee members that must agree on what only the committee can judge.
         consensus: Of the ordering nodes.
+        leader_timeout_s: After how long a silence BFT ordering nodes replace their leader.
         code_digest: Of the list of the contract's files: what `blockfl --version` tells.
         founded_s: When the file was made, in seconds since 1970: the first block's time.
     """
@@ -53,6 +57,7 @@ class Terms(Record):
     contract: Name
     threshold: Annotated[int, Field(ge=2, le=1000)]
     consensus: Consensus
+    leader_timeout_s: Annotated[int, Field(ge=LEADER_TIMEOUTS_S[0], le=LEADER_TIMEOUTS_S[1])]
     code_digest: Digest
     founded_s: Natural
 
@@ -148,6 +153,7 @@ class Founding(Record):
             orderers=tuple(one.spec() for one in ordering),
             consensus="BFT" if self.terms.consensus == "BFT" else "etcdraft",
             consenters=tuple(one.consenter(number) for number, one in enumerate(ordering, start=1)),
+            bft=BftOptions.with_leader_timeout(self.terms.leader_timeout_s),
         )
 
     def make_genesis(self) -> bytes:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -85,6 +85,20 @@ class BftOptions:
     collect_timeout_ms: int = 1_000
     incoming_message_buffer_size: int = 200
     request_pool_size: int = 100_000
+
+    @classmethod
+    def with_leader_timeout(cls, leader_timeout_s: int) -> Self:
+        """Return options by which orderers replace a leader that is silent for so long; five seconds are the default.
+
+        Between hosts it must be above 20 s: for so long a send to a host that is gone without a word may block the
+        sender (gRPC's least time for a connection). Below it the nodes that are left replace each other for ever.
+        """
+        silence_ms = 1000 * leader_timeout_s
+        return cls(
+            leader_heartbeat_timeout_ms=silence_ms,
+            request_complain_timeout_ms=silence_ms - 2_000,
+            view_change_timeout_ms=silence_ms + 5_000,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
