@@ -23,7 +23,7 @@ from blockfl.protocol.model import encode_model, manifest_of
 TASK, DIMENSION, ROUNDS = "far", 1000, 20
 COMMITTEE = ("coordinator", "regulator", "university")
 INSTITUTIONS = ("cleveland", "hungary", "longbeach", "switzerland")
-KEYS_EACH = 10
+KEYS_EACH = 8
 _PUBLISHED = re.compile(r"round (\d+): published")
 
 
