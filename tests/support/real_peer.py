@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class BlockSource:
 
     def __init__(self) -> None:
         self.blocks: list[bytes] = []
+        self.asked: list[int] = []
+        """From which block on it was asked to deliver, each time."""
         self._more = asyncio.Condition()
         self._server = grpc.aio.server()
 
@@ -69,6 +72,16 @@ class BlockSource:
         async with self._more:
             self.blocks.append(encoded)
             self._more.notify_all()
+
+    async def withdraw(self) -> None:
+        """Take the last block back, which nobody wanted."""
+        async with self._more:
+            self.blocks.pop()
+
+    async def wait_asked(self, count: int) -> None:
+        """Wait until it has been asked more than so many times."""
+        async with self._more:
+            await self._more.wait_for(lambda: len(self.asked) > count)
 
     async def start(self, port: int, certificate: bytes, key: bytes) -> None:
         handler = grpc.stream_stream_rpc_method_handler(self._deliver)
@@ -84,6 +97,9 @@ class BlockSource:
         async for request in requests:
             payload = common_pb2.Payload.FromString(common_pb2.Envelope.FromString(request).payload)
             number = ab_pb2.SeekInfo.FromString(payload.data).start.specified.number
+            async with self._more:
+                self.asked.append(number)
+                self._more.notify_all()
             while True:
                 async with self._more:
                     while len(self.blocks) <= number:
@@ -135,6 +151,18 @@ class RealPeer(ScratchLedger):
         raise AssertionError(f"the peer does not serve block {number}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PeerIdentity:
+    """What a peer of delta runs with; certificates and keys in PEM."""
+
+    authority: bytes
+    tls_authority: bytes
+    certificate: bytes
+    key: bytes
+    tls_certificate: bytes
+    tls_key: bytes
+
+
 @asynccontextmanager
 async def real_peer(binaries: Path, directory: Path) -> AsyncIterator[RealPeer]:
     """A peer of delta on a raft channel whose only ordering node is the test."""
@@ -151,25 +179,54 @@ async def real_peer(binaries: Path, directory: Path) -> AsyncIterator[RealPeer]:
     )
     await source.add(encode_block(genesis))
     await source.start(port, *issue_tls(alpha))
-    endpoint = Endpoint(address=f"127.0.0.1:{free_port()}", tls_roots_pem=delta.tls.certificate_pem)
-    with (directory / "peer.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            binaries / "peer", "node", "start", env=_environment(binaries, directory, endpoint), stdout=log, stderr=log
-        )
-        try:
-            async with Endorser(endpoint, delta.signer("admin", "admin")) as endorser:
-                await _wait_for(endorser, process)
+    signer = delta.signer("peer0", "peer")
+    tls_certificate, tls_key = issue_tls(delta)
+    identity = PeerIdentity(
+        authority=delta.signing.certificate_pem,
+        tls_authority=delta.tls.certificate_pem,
+        certificate=signer.identity.certificate_pem,
+        key=private_key_pem(signer.private_key),
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+    )
+    try:
+        async with running_peer(binaries, directory, identity) as peer:
+            async with Endorser(peer.endpoint, delta.signer("admin", "admin")) as endorser:
+                await wait_for(endorser, peer.process)
                 await endorser.query("", "cscc", "JoinChain", encode_block(genesis))
             orderer = alpha.signer("orderer1", "orderer")
-            yield RealPeer(ChannelConfig.from_block(genesis), source, orderer, endpoint)
+            yield RealPeer(ChannelConfig.from_block(genesis), source, orderer, peer.endpoint)
+    finally:
+        await source.stop()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningPeer:
+    """A peer's process, and where it is reached."""
+
+    process: asyncio.subprocess.Process
+    endpoint: Endpoint
+
+
+@asynccontextmanager
+async def running_peer(binaries: Path, directory: Path, identity: PeerIdentity) -> AsyncIterator[RunningPeer]:
+    """A peer of delta that has joined no channel yet, and may not be ready."""
+    endpoint = Endpoint(address=f"127.0.0.1:{free_port()}", tls_roots_pem=identity.tls_authority)
+    environment = _environment(binaries, directory, endpoint, identity)
+    with (directory / "peer.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            binaries / "peer", "node", "start", env=environment, stdout=log, stderr=log
+        )
+        try:
+            yield RunningPeer(process=process, endpoint=endpoint)
         finally:
             if process.returncode is None:
                 process.terminate()
             await process.wait()
-            await source.stop()
 
 
-async def _wait_for(endorser: Endorser, process: asyncio.subprocess.Process) -> None:
+async def wait_for(endorser: Endorser, process: asyncio.subprocess.Process) -> None:
+    """Wait until a peer answers."""
     async with asyncio.timeout(_START_S):
         while True:
             assert process.returncode is None, "the peer stopped: see peer.log"
@@ -181,19 +238,16 @@ async def _wait_for(endorser: Endorser, process: asyncio.subprocess.Process) -> 
                 return
 
 
-def _environment(binaries: Path, directory: Path, endpoint: Endpoint) -> dict[str, str]:
-    delta = organisations()["delta"]
-    signer = delta.signer("peer0", "peer")
-    tls_certificate, tls_key = issue_tls(delta)
+def _environment(binaries: Path, directory: Path, endpoint: Endpoint, identity: PeerIdentity) -> dict[str, str]:
     files = {
-        "msp/cacerts/ca.pem": delta.signing.certificate_pem,
-        "msp/tlscacerts/ca.pem": delta.tls.certificate_pem,
-        "msp/signcerts/peer.pem": signer.identity.certificate_pem,
-        "msp/keystore/key_sk": private_key_pem(signer.private_key),
+        "msp/cacerts/ca.pem": identity.authority,
+        "msp/tlscacerts/ca.pem": identity.tls_authority,
+        "msp/signcerts/peer.pem": identity.certificate,
+        "msp/keystore/key_sk": identity.key,
         "msp/config.yaml": _NODE_OUS.encode(),
-        "tls.crt": tls_certificate,
-        "tls.key": tls_key,
-        "tls_ca.pem": delta.tls.certificate_pem,
+        "tls.crt": identity.tls_certificate,
+        "tls.key": identity.tls_key,
+        "tls_ca.pem": identity.tls_authority,
     }
     for name, content in files.items():
         path = directory / name

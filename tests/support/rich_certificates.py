@@ -24,9 +24,7 @@ def fixed_key(name: str) -> ec.EllipticCurvePrivateKey:
 @cache
 def rich_certificates() -> tuple[bytes, ...]:
     """One certificate with everything, one of an authority, one plain, one with an Ed25519 key; DER."""
-    everything = _builder("everything", fixed_key("everything").public_key())
-    for extension, critical in _extensions():
-        everything = everything.add_extension(extension, critical=critical)
+    everything = add_every_extension(_builder("everything", fixed_key("everything").public_key()))
     authority = (
         _builder("authority", fixed_key("authority").public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=3), critical=True)
@@ -36,6 +34,13 @@ def rich_certificates() -> tuple[bytes, ...]:
     plain = _builder("plain", fixed_key("plain").public_key())
     other = _builder("other", ed25519.Ed25519PrivateKey.from_private_bytes(b"o" * 32).public_key())
     return tuple(_sign(one) for one in (everything, authority, plain, other))
+
+
+def add_every_extension(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+    """Add every extension that Go reads, and one that it does not know."""
+    for extension, critical in _extensions():
+        builder = builder.add_extension(extension, critical=critical)
+    return builder
 
 
 def _builder(name: str, key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) -> x509.CertificateBuilder:

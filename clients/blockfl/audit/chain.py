@@ -10,12 +10,14 @@ Example:
 """
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.audit.errors import VerificationError
+from blockfl.audit.errors import DisputedError, VerificationError
+from blockfl.audit.finding import Finding, is_majority, list_findings
 from blockfl.fabric.channel.block import (
     decode_block,
     decode_metadata,
@@ -24,10 +26,10 @@ from blockfl.fabric.channel.block import (
     verify_genesis,
 )
 from blockfl.fabric.channel.config import ChannelConfig
-from blockfl.fabric.errors import FabricError
+from blockfl.fabric.errors import BlockError, FabricError
 from blockfl.fabric.identity.signing import Identity
 from blockfl.fabric.transaction.envelope import decode_transaction, read_tx_id
-from blockfl.fabric.validate import validate_block
+from blockfl.fabric.validate import BlockValidation, follow_block, validate_block
 from blockfl.fabric.validate.memory_state import MemoryState
 from blockfl.ledger.errors import LedgerError
 
@@ -50,6 +52,8 @@ class Write:
         return self.block_number, self.transaction
 
 
+_VALID: Final = int(transaction_pb2.VALID)
+_REFUSED_CONFIG: Final = int(transaction_pb2.INVALID_CONFIG_TRANSACTION)
 LATEST_VERDICTS: Final = 20
 """A committee member that is missing from so many verdicts in a row is named by the audit."""
 
@@ -61,6 +65,7 @@ class ChainProof:
     Attributes:
         genesis_hash: The pinned header hash of block 0; the anchor of all trust.
         namespace: The contract whose writes are kept for the proofs that follow.
+        findings: Transactions that are judged otherwise than most peers have recorded.
         endorsements: By function of that contract and organisation: how many valid transactions it has endorsed.
         judged: Who endorsed each of the last verdicts on updates, the latest last.
     """
@@ -79,11 +84,18 @@ class ChainProof:
     last_hash: bytes = b""
     last_commit_hash: bytes = b""
     config: ChannelConfig | None = None
+    findings: list[Finding] = field(default_factory=list)
 
-    def add(self, block: Any) -> None:
+    def add(self, block: Any, agreed: Sequence[str] = ()) -> None:
         """Verify the next block and apply it.
 
+        Args:
+            block: The block.
+            agreed: Organisations whose peers hold the same record of it. If they are most of those on the channel,
+                a transaction that is judged otherwise than recorded is a finding, and counts as recorded.
+
         Raises:
+            DisputedError: A transaction is judged otherwise than recorded, and not most organisations agree so far.
             VerificationError: Naming the block and what is wrong with it.
         """
         number = self.blocks
@@ -91,7 +103,7 @@ class ChainProof:
             if number == 0:
                 self._begin(block)
             else:
-                self._verify(block)
+                self._verify(block, agreed)
         except FabricError as error:
             raise VerificationError(str(error), number) from error
         self.last_hash = header_hash(block.header)
@@ -109,31 +121,26 @@ class ChainProof:
         self.config = ChannelConfig.from_block(block)
         self._replay(block)
 
-    def _verify(self, block: Any) -> None:
+    def _verify(self, block: Any, agreed: Sequence[str]) -> None:
         if self.config is None:
             raise VerificationError("blocks must be added from the first one on")
         verify_block(block, self.config, previous_hash=self.last_hash, number=self.blocks)
-        self._replay(block)
+        self._replay(block, agreed)
 
-    def _replay(self, block: Any) -> None:
+    def _replay(self, block: Any, agreed: Sequence[str] = ()) -> None:
         """Validate the block's transactions anew and compare with what the node recorded."""
         if self.config is None:
             raise VerificationError("blocks must be added from the first one on")
         number = self.blocks
-        validation = validate_block(block, self.config, self.state)
         metadata = decode_metadata(block)
         recorded = tuple(metadata.filter)
-        if len(recorded) > len(validation.codes):
+        if len(recorded) != len(block.data.data):
             raise VerificationError(
-                f"{len(recorded)} validity flags are recorded for {len(validation.codes)} transactions", number
+                f"{len(recorded)} validity flags are recorded for {len(block.data.data)} transactions", number
             )
-        for index, code in enumerate(validation.codes):
-            if index >= len(recorded) or recorded[index] != code:
-                said = _code_name(recorded[index]) if index < len(recorded) else "nothing"
-                raise VerificationError(
-                    f"transaction {index} is recorded as {said}, but validating it anew gives {_code_name(code)}",
-                    number,
-                )
+        validation = self._validate(block, recorded)
+        if validation.codes != recorded:
+            validation = self._follow(block, validation, agreed)
         if number > 0:
             self._check_commit_hash(metadata.commit_hash, validation.commit_hash(self.last_commit_hash))
         self.state.apply(validation.updates, [tx_id for data in block.data.data if (tx_id := read_tx_id(data))])
@@ -147,6 +154,43 @@ class ChainProof:
         self.transactions += len(validation.codes)
         if validation.config is not None:
             self.config = validation.config
+
+    def _validate(self, block: Any, recorded: Sequence[int]) -> BlockValidation:
+        """Validate a block; a configuration that peers took, and that is refused here, counts as an invalid one."""
+        assert self.config is not None
+        try:
+            return validate_block(block, self.config, self.state)
+        except BlockError as error:
+            if len(recorded) != 1 or recorded[0] != _VALID:
+                raise
+            followed = follow_block(block, self.config, self.state, recorded)
+            return replace(followed, codes=(_REFUSED_CONFIG,), reasons=(str(error),))
+
+    def _follow(self, block: Any, validation: BlockValidation, agreed: Sequence[str]) -> BlockValidation:
+        """Go on with the recorded codes, if they are those of most organisations; else say what is disputed."""
+        assert self.config is not None
+        recorded = tuple(decode_metadata(block).filter)
+        findings = list_findings(block, validation, recorded, agreed)
+        first = findings[0]
+        dispute = (
+            f"transaction {first.transaction} is recorded as {first.recorded}, but validating it anew gives "
+            f"{first.found}"
+        )
+        try:
+            followed = follow_block(block, self.config, self.state, recorded)
+        except FabricError as error:
+            raise VerificationError(f"{dispute}; {error}", self.blocks) from error
+        if followed.commit_hash(self.last_commit_hash) != decode_metadata(block).commit_hash:
+            raise VerificationError(f"{dispute}; nor does the commit hash go with the record", self.blocks)
+        if not is_majority(agreed, self.config):
+            members = len(self.config.application_msp_ids)
+            raise DisputedError(
+                f"{dispute}; the peers of {len(agreed)} of {members} organisations hold this record, expected more "
+                "than half: reach the others' peers, or take this ledger for a forged one",
+                self.blocks,
+            )
+        self.findings += findings
+        return followed
 
     def _count(self, envelope: bytes, *, is_valid: bool) -> None:
         """Note what a transaction called, how large it is, and who endorsed it."""

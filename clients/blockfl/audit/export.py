@@ -8,7 +8,7 @@ from blockfl.audit.bundle import Bundle, BundleWriter, Evidence
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
-from blockfl.audit.verification import Progress
+from blockfl.audit.verification import Progress, add_block
 from blockfl.fabric.channel.block import encode_block, header_hash
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
@@ -46,7 +46,7 @@ async def export_evidence(
     """
     evidence = Evidence(earlier) if earlier else None
     for block in evidence.blocks() if evidence else ():
-        chain.add(block)
+        await add_block(chain, block, ledger.signer, progress)
     first, previous = chain.blocks, chain.last_hash.hex()
     height = await ledger.gateway.height()
     if first >= height:
@@ -55,7 +55,7 @@ async def export_evidence(
         async with aclosing(ledger.gateway.blocks(first)) as blocks:  # type: ignore[type-var]
             async for block in blocks:
                 _check_continuity(block, chain, first)
-                chain.add(block)
+                await add_block(chain, block, ledger.signer, progress)
                 writer.add_block(chain.blocks - 1, encode_block(block))
                 if chain.blocks % _EVERY == 0 or chain.blocks == height:
                     progress(f"exported block {chain.blocks - 1} of {height - 1}")

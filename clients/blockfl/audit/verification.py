@@ -5,13 +5,16 @@ from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from blockfl.audit.bundle import Bundle, Evidence
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.credits import verify_settlements, verify_supply
-from blockfl.audit.errors import VerificationError
+from blockfl.audit.errors import DisputedError, VerificationError
+from blockfl.audit.finding import Finding, list_agreeing
 from blockfl.audit.history import History
 from blockfl.audit.records import TaskProof, verify_models, verify_task
+from blockfl.fabric.identity.signing import Signer
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.transfer import ModelChunks
@@ -42,6 +45,7 @@ class VerificationReport:
     last_block_hash: str
     tasks: tuple[TaskProof, ...]
     steps: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """Return the report for machines."""
@@ -64,7 +68,7 @@ async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> Ve
     height = await ledger.gateway.height()
     async with aclosing(ledger.gateway.blocks(0)) as blocks:  # type: ignore[type-var]
         async for block in blocks:
-            chain.add(block)
+            await add_block(chain, block, ledger.signer, progress)
             _tell(chain, height, progress)
             if chain.blocks == height:
                 break
@@ -123,6 +127,22 @@ def read_anchor(genesis: Path) -> bytes:
         raise LedgerError(f"{genesis}: your copy of the first block cannot be read ({error.strerror})") from error
 
 
+async def add_block(chain: ChainProof, block: Any, signer: Signer, progress: Progress) -> None:
+    """Verify the next block; where its record is disputed, go by what the peers of most organisations hold.
+
+    Raises:
+        VerificationError: It is not as it must be, or too few peers hold the disputed record.
+    """
+    try:
+        chain.add(block)
+    except DisputedError:
+        assert chain.config is not None
+        before = len(chain.findings)
+        chain.add(block, await list_agreeing(chain.config, signer, block))
+        for finding in chain.findings[before:]:
+            progress(f"finding: {finding}")
+
+
 def _tell(chain: ChainProof, height: int, progress: Progress) -> None:
     if chain.blocks % _EVERY == 0 or chain.blocks == height:
         progress(f"verified block {chain.blocks - 1} of {height - 1}")
@@ -150,6 +170,7 @@ async def _verify_content(
         last_block_hash=chain.last_hash.hex(),
         tasks=proofs,
         steps=(*before, *_list_steps(chain, proofs)),
+        findings=tuple(chain.findings),
     )
 
 
@@ -160,12 +181,16 @@ def _list_steps(chain: ChainProof, proofs: Sequence[TaskProof]) -> list[str]:
         f"first block: it is the pinned one, {chain.genesis_hash.hex()[:16]}…",
         f"chain: {chain.blocks} blocks follow from one another, each signed by enough ordering nodes",
         f"configuration: every change up to sequence {chain.config.sequence if chain.config else 0} was authorised",
-        f"transactions: creators, endorsements, policies and reads of {chain.transactions} validated anew, codes equal",
+        f"transactions: creators, endorsements, policies and reads of {chain.transactions} validated anew, {_codes(chain)}",
         "state: what follows from the blocks gives the commit hash of each",
         f"records: openings, headers, verdicts and settlements of {len(proofs)} tasks follow from what was before",
         f"models: sums and digests of {versions} versions recomputed",
         "credits: nothing came from nowhere",
     ]
+
+
+def _codes(chain: ChainProof) -> str:
+    return f"codes equal but for {len(chain.findings)} findings" if chain.findings else "codes equal"
 
 
 async def verify_records(source: ModelChunks, history: History, progress: Progress) -> tuple[TaskProof, ...]:

@@ -19,7 +19,7 @@ from blockfl.audit.export import Export, export_evidence, find_fork
 from blockfl.audit.verification import read_anchor, verify_bundles, verify_ledger
 from blockfl.cli import option
 from blockfl.cli.number import make_limits, whole_option
-from blockfl.cli.output import Output
+from blockfl.cli.output import Exit, Output
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
@@ -154,7 +154,8 @@ def verify(
     """Verify the whole ledger: chain, signatures, every transaction anew, records, every model version.
 
     With bundles (`blockfl audit export`) no network, peer or key is needed. You trust the first block: your own copy of
-    it, or its hash. Exit code 3 when something is not as it must be.
+    it, or its hash. Exit code 3 when something is not as it must be; 4 when everything is, but the peers of most
+    organisations have judged a transaction otherwise than this program, which goes by their code and names it.
     """
     output = Output(as_json=json)
     if bundles:
@@ -181,6 +182,9 @@ def verify(
         f"verified: {report.blocks} blocks, {report.transactions} transactions {report.codes}, "
         f"from first block {report.genesis_hash[:16]}… to {report.last_block_hash[:16]}…"
     )
+    if report.findings:
+        output.line(f"findings: {len(report.findings)}, each named above")
+        raise typer.Exit(Exit.FINDINGS)
 
 
 @app.command()

@@ -21,6 +21,7 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     NOT_VERIFIED = 3
+    FINDINGS = 4
 
 
 class Output:

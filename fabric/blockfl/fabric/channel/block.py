@@ -277,6 +277,7 @@ def sign_block(
     last_config: int,
     consenter_metadata: bytes = b"",
     identifiers: Sequence[int] = (),
+    nonce: bytes | None = None,
 ) -> None:
     """Sign a block as ordering nodes do, in place.
 
@@ -286,6 +287,7 @@ def sign_block(
         last_config: number of the newest configuration block up to this one.
         consenter_metadata: the ordering protocol's own.
         identifiers: BFT: the signers' numbers in the configuration; otherwise their certificates are named.
+        nonce: of every signature; random by default.
     """
     value = common_pb2.OrdererBlockMetadata(
         last_config=common_pb2.LastConfig(index=last_config), consenter_metadata=consenter_metadata
@@ -293,15 +295,15 @@ def sign_block(
     der = header_bytes(block.header)
     message = common_pb2.Metadata(value=value)
     for position, signer in enumerate(signers):
-        nonce = os.urandom(_NONCE_SIZE_BYTES)
+        own_nonce = os.urandom(_NONCE_SIZE_BYTES) if nonce is None else nonce
         entry = message.signatures.add()
         if identifiers:
-            header = common_pb2.IdentifierHeader(identifier=identifiers[position], nonce=nonce)
+            header = common_pb2.IdentifierHeader(identifier=identifiers[position], nonce=own_nonce)
             entry.identifier_header = header.SerializeToString()
             entry.signature = signer.sign(value + entry.identifier_header + der)
         else:
             creator = signer.identity.serialized
-            header = common_pb2.SignatureHeader(creator=creator, nonce=nonce)
+            header = common_pb2.SignatureHeader(creator=creator, nonce=own_nonce)
             entry.signature_header = header.SerializeToString()
             entry.signature = signer.sign(value + entry.signature_header + der)
     block.metadata.metadata[_SIGNATURES] = message.SerializeToString()

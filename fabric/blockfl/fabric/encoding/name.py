@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
-
-from cryptography import x509
 
 from blockfl.fabric.encoding import der
 from blockfl.fabric.encoding.der import DerError, Reader
 
 _UNIT: Final = (2, 5, 4, 11)
+_LABELS: Final[dict[tuple[int, ...], str]] = {
+    (2, 5, 4, 3): "CN",
+    (2, 5, 4, 6): "C",
+    (2, 5, 4, 7): "L",
+    (2, 5, 4, 8): "ST",
+    (2, 5, 4, 10): "O",
+    _UNIT: "OU",
+}
 _UTF8, _NUMERIC, _PRINTABLE, _T61, _IA5, _BMP = 0x0C, 0x12, 0x13, 0x14, 0x16, 0x1E
 _NUMERIC_TEXT: Final = re.compile(rb"[0-9 ]*")
 _PRINTABLE_TEXT: Final = re.compile(rb"[A-Za-z0-9'()+,\-./ :=?*&]*")
@@ -22,25 +29,25 @@ def read_units(name: bytes) -> tuple[str, ...]:
     Raises:
         DerError: it is malformed.
     """
-    units = []
+    return tuple([text for identifier, text in _read_attributes(name) if identifier == _UNIT])
+
+
+def describe_name(name: bytes) -> str:
+    """A whole name for people, as RFC 4514 writes it."""
+    attributes = [
+        f"{_LABELS.get(identifier) or '.'.join(map(str, identifier))}={text}"
+        for identifier, text in _read_attributes(name)
+    ]
+    return ",".join(reversed(attributes))
+
+
+def _read_attributes(name: bytes) -> Iterator[tuple[tuple[int, ...], str]]:
     sets = Reader(Reader(name).read(der.SEQUENCE))
     while sets:
         attributes = Reader(sets.read(der.SET))
         while attributes:
             attribute = Reader(attributes.read(der.SEQUENCE))
-            identifier = attribute.read_object_identifier()
-            text = _read_text(*attribute.read_any())
-            if identifier == _UNIT:
-                units.append(text)
-    return tuple(units)
-
-
-def describe_name(name: bytes) -> str:
-    """A whole name for people."""
-    try:
-        return x509.Name.from_bytes(name).rfc4514_string()
-    except (ValueError, AttributeError):
-        return name.hex()
+            yield attribute.read_object_identifier(), _read_text(*attribute.read_any())
 
 
 def _read_text(tag: int, content: bytes) -> str:

@@ -8,7 +8,7 @@ the tests gives the same codes, the same state and the same commit hashes.
 """
 
 from blockfl.fabric.transaction.rwset import Version
-from blockfl.fabric.validate.block import BlockValidation, validate_block, validate_transaction
+from blockfl.fabric.validate.block import BlockValidation, follow_block, validate_block, validate_transaction
 from blockfl.fabric.validate.reads import summarise_reads
 from blockfl.fabric.validate.signatures import SignatureCache
 from blockfl.fabric.validate.state import (
@@ -34,6 +34,7 @@ __all__ = [
     "StateValue",
     "StateView",
     "Version",
+    "follow_block",
     "summarise_reads",
     "validate_block",
     "validate_transaction",

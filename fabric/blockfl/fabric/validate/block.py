@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from blockfl.fabric.errors import BlockError, ConfigError
 from blockfl.fabric.transaction.envelope import VALID, decode_transaction, read_tx_id
 from blockfl.fabric.transaction.rwset import Version
 from blockfl.fabric.validate.endorsement import EndorsementRules
-from blockfl.fabric.validate.envelope import Candidate, InvalidTransaction, check_envelope
+from blockfl.fabric.validate.envelope import Candidate, InvalidTransaction, check_envelope, read_candidate
 from blockfl.fabric.validate.reads import check_reads
 from blockfl.fabric.validate.signatures import SignatureCache
 from blockfl.fabric.validate.state import StateUpdates
@@ -133,6 +134,24 @@ def validate_block(
     return check.run()
 
 
+def follow_block(block: Any, config: ChannelConfig, state: StateView, codes: Sequence[int]) -> BlockValidation:
+    """What a block changes when its transactions have the codes that peers recorded, whatever we make of them.
+
+    For an auditor that goes on after a finding: whether to believe the codes is not decided here.
+
+    Args:
+        block: any block but block 0.
+        config: the configuration in force before it.
+        state: the ledger's state before it.
+        codes: one for each transaction.
+
+    Raises:
+        BlockError: there are too many or too few codes, or what a transaction writes cannot be read.
+    """
+    check = _BlockCheck(block, config, state, SignatureCache())
+    return check.follow(codes)
+
+
 class _BlockCheck:
     def __init__(self, block: Any, config: ChannelConfig, state: StateView, signatures: SignatureCache) -> None:
         self._number: int = block.header.number
@@ -152,6 +171,33 @@ class _BlockCheck:
         self._mark_duplicates(candidates)
         updates = self._check_in_order(candidates)
         return self._outcome(updates)
+
+    def follow(self, codes: Sequence[int]) -> BlockValidation:
+        if len(codes) != len(self._envelopes):
+            raise BlockError(f"block {self._number}: expected {len(self._envelopes)} codes, got {len(codes)}")
+        batch = UpdateBatch(self._state)
+        for index, (envelope, code) in enumerate(zip(self._envelopes, codes, strict=True)):
+            self._codes[index] = code
+            if code == VALID:
+                candidate = read_candidate(envelope)
+                if candidate.is_config:
+                    self._follow_config(candidate)
+                    batch.apply_config(candidate.data, Version(self._number, index))
+                else:
+                    batch.apply(candidate.readwrites, Version(self._number, index))
+        return self._outcome(batch.finish(self._number, self._expires_if_defined))
+
+    def _follow_config(self, candidate: Candidate) -> None:
+        try:
+            self._new_config = ChannelConfig.from_config_envelope(candidate.data, self._config.channel_id)
+        except ConfigError as error:
+            raise BlockError(f"block {self._number}: {error}") from error
+
+    def _expires_if_defined(self, namespace: str, collection: str) -> int | None:
+        try:
+            return self._expires(namespace, collection)
+        except InvalidTransaction:
+            return None
 
     def _genesis(self) -> BlockValidation:
         try:

@@ -100,6 +100,40 @@ def check_envelope(encoded: bytes, config: ChannelConfig, state: StateView, sign
     return _check_response(payload, channel_header, endorsed, response)
 
 
+def read_candidate(encoded: bytes) -> Candidate:
+    """Read what a transaction would change, without judging it.
+
+    Raises:
+        BlockError: it cannot be read.
+    """
+    code = transaction_pb2.INVALID_OTHER_REASON
+    try:
+        payload = _parse(common_pb2.Payload, _parse(common_pb2.Envelope, encoded, code).payload, code)
+        header = _parse(common_pb2.ChannelHeader, payload.header.channel_header, code)
+        if header.type == CONFIG:
+            return Candidate(tx_id=header.tx_id, is_config=True, data=payload.data)
+        actions = _parse(transaction_pb2.Transaction, payload.data, code).actions
+        if len(actions) != 1:
+            raise InvalidTransaction(code, f"expected one action, got {len(actions)}")
+        endorsed = _parse(transaction_pb2.ChaincodeActionPayload, actions[0].payload, code)
+        signed_response = endorsed.action.proposal_response_payload
+        response = _parse(proposal_response_pb2.ProposalResponsePayload, signed_response, code)
+        action = _parse(proposal_pb2.ChaincodeAction, response.extension, code)
+    except InvalidTransaction as reason:
+        raise BlockError(f"what the transaction changes cannot be read: {reason}") from reason
+    return Candidate(
+        tx_id=header.tx_id,
+        is_config=False,
+        data=payload.data,
+        chaincode=action.chaincode_id.name,
+        readwrites=decode_read_write_set(action.results),
+        signed_response=signed_response,
+        endorsements=tuple(
+            [Endorsement(endorser=e.endorser, signature=e.signature) for e in endorsed.action.endorsements]
+        ),
+    )
+
+
 def _check_headers(payload: Any) -> tuple[Any, Any]:
     code = transaction_pb2.BAD_COMMON_HEADER
     if not payload.HasField("header"):
