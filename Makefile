@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks check format bench commitments accuracy robustness economics docs lock compose images wheelhouse fuzz mutation clean
+.PHONY: help install demo test test-quick attacks check format bench commitments accuracy robustness economics docs lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,12 @@ docs: $(STAMP) ## Write the tables of rules and codes (docs/protocol.md) and att
 fuzz: $(STAMP) ## Coverage-guided fuzzing of every decoder; RUNS=1000000 inputs each, DECODER="payload" one of them
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/fuzz.txt
 	PYTHONPATH=tests $(BIN)/python -m fuzz.harness $(addprefix --runs ,$(RUNS)) $(if $(DECODER),--decoder "$(DECODER)")
+
+parity: $(STAMP) ## Judge every recorded case again (result in build/parity); INPUTS=1000000 compares with Go's library
+	PYTHONPATH=tests $(BIN)/python -m support.corpus $(addprefix --inputs ,$(INPUTS))
+
+corpus: $(STAMP) ## Record the corpus anew: what a real peer (FABRIC_BIN) says of every case
+	PYTHONPATH=tests $(BIN)/python -m support.corpus_recorder
 
 mutation: $(STAMP) ## Change the rules one by one, and see a test fail for each; MODULE="judging terms" some, RULES=1 whole rules only
 	PYTHONPATH=tests $(BIN)/python -m support.mutation $(if $(RULES),--rules) $(MODULE)

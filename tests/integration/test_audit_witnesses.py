@@ -46,14 +46,10 @@ async def _first(gateway: Gateway, count: int) -> Any:
 
 
 def test_every_organisations_peer_is_asked_and_only_equal_copies_agree(tmp_path: Path) -> None:
-    with small_network(tmp_path / "network", "embedded") as network:
+    with small_network(tmp_path / "network", "embedded"):
         asyncio.run(ask(tmp_path / "network"))
-        config = ChannelConfig.from_block(
-            common_pb2.Block.FromString(Layout(tmp_path / "network").genesis.read_bytes())
-        )
-        network.down()
-    profile = ConnectionProfile.load(Layout(tmp_path / "network").organisation("regulator").profile("admin"))
-    block = common_pb2.Block()
-    block.metadata.metadata.extend([b""] * 5)
+        layout = Layout(tmp_path / "network")
+        genesis = common_pb2.Block.FromString(layout.genesis.read_bytes())
+        signer = ConnectionProfile.load(layout.organisation("regulator").profile("admin")).load_signer()
     # Nobody is there any more: silence agrees with nothing.
-    assert asyncio.run(list_agreeing(config, profile.load_signer(), block)) == []
+    assert asyncio.run(list_agreeing(ChannelConfig.from_block(genesis), signer, genesis)) == []

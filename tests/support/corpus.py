@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import hashlib
 import json
+import secrets
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +17,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from blockfl.fabric.channel.block import build_block, code_name
+from blockfl.fabric.channel.block import build_block, code_name, verify_data
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.validate import SignatureCache, validate_block
 from support.corpus_cases import COUNTS, make_case, set_up
 from support.corpus_world import corpus_config, corpus_genesis
+from support.go_comparison import MAKERS, count_differences
 from support.scratch_ledger import ScratchLedger
 
 DIRECTORY: Final = Path(__file__).parents[1] / "recordings" / "corpus"
@@ -112,6 +115,7 @@ def judge(envelope: bytes) -> int:
     ledger = base_ledger()
     try:
         block: Any = build_block(ledger.height, b"", [envelope])
+        verify_data(block)
         (code,) = validate_block(block, ledger.config, ledger.state, signatures=_SIGNATURES).codes
     except FabricError:
         return REFUSED
@@ -139,13 +143,20 @@ def replay(every: int = 1) -> tuple[int, list[Difference]]:
 
 def main() -> None:
     """Replay the recording; write what came of it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--inputs", type=int, default=0, help="how many inputs of each kind to compare with Go")
+    inputs: int = parser.parse_args().inputs
     cases, differences = replay()
     for difference in differences:
         print(difference)
+    summary = {"cases": cases, "differences": len(differences)}
+    if inputs:
+        compared = {kind: count_differences(kind, inputs, seed=secrets.randbits(64)) for kind in MAKERS}
+        summary |= {"cases": cases + inputs * len(compared), "differences": len(differences) + sum(compared.values())}
     SUMMARY.parent.mkdir(parents=True, exist_ok=True)
-    SUMMARY.write_text(json.dumps({"cases": cases, "differences": len(differences)}) + "\n")
-    print(f"{cases} cases, {len(differences)} differences ({SUMMARY})")
-    if differences:
+    SUMMARY.write_text(json.dumps(summary) + "\n")
+    print(f"{summary['cases']} cases, {summary['differences']} differences ({SUMMARY})")
+    if summary["differences"]:
         raise SystemExit(1)
 
 

@@ -106,6 +106,8 @@ async def witness(binaries: Path, directory: Path) -> AsyncIterator[Witness]:
                 await endorser.query("", "cscc", "JoinChain", encode_block(genesis))
             async with peer.endpoint.open_channel() as channel:
                 asked = Witness(source, peer, aiter(read_blocks(channel, sign_seek(seek_from(1), CHANNEL, admin))))
+                async with asyncio.timeout(_ANSWER_S):
+                    await source.wait_asked(0)
                 for envelope in set_up():
                     code = await asked.ask(partial(make_block, envelope))
                     assert code == 0, describe(code)

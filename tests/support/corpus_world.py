@@ -94,6 +94,7 @@ def corpus_organisations() -> Mapping[str, FixedOrganisation]:
     return {name: FixedOrganisation(name=name) for name in NAMES}
 
 
+@cache
 def corpus_genesis(port: int = PORT, channel: str = CHANNEL) -> Any:
     """Block 0 of a raft channel whose only ordering node is alpha's."""
     alpha = corpus_organisations()["alpha"]

@@ -181,7 +181,7 @@ def _list_steps(chain: ChainProof, proofs: Sequence[TaskProof]) -> list[str]:
         f"first block: it is the pinned one, {chain.genesis_hash.hex()[:16]}…",
         f"chain: {chain.blocks} blocks follow from one another, each signed by enough ordering nodes",
         f"configuration: every change up to sequence {chain.config.sequence if chain.config else 0} was authorised",
-        f"transactions: creators, endorsements, policies and reads of {chain.transactions} validated anew, {_codes(chain)}",
+        f"transactions: creators, endorsements and reads of {chain.transactions} validated anew, {_codes(chain)}",
         "state: what follows from the blocks gives the commit hash of each",
         f"records: openings, headers, verdicts and settlements of {len(proofs)} tasks follow from what was before",
         f"models: sums and digests of {versions} versions recomputed",
