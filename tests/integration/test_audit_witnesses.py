@@ -31,7 +31,9 @@ async def ask(directory: Path) -> None:
     forged.CopyFrom(blocks[2])
     forged.metadata.metadata[common_pb2.TRANSACTIONS_FILTER] = b"\x0b"
     assert await list_agreeing(config, signer, forged) == []
-    proof = ChainProof(genesis_hash=pinned_hash(Layout(directory).genesis.read_bytes()), namespace="blockfl")
+    proof = ChainProof(
+        genesis_hash=pinned_hash(Layout(directory).organisation("regulator").genesis.read_bytes()), namespace="blockfl"
+    )
     for block in blocks:
         proof.add(block)
     assert proof.findings == []
@@ -49,7 +51,7 @@ def test_every_organisations_peer_is_asked_and_only_equal_copies_agree(tmp_path:
     with small_network(tmp_path / "network", "embedded"):
         asyncio.run(ask(tmp_path / "network"))
         layout = Layout(tmp_path / "network")
-        genesis = common_pb2.Block.FromString(layout.genesis.read_bytes())
+        genesis = common_pb2.Block.FromString(layout.organisation("regulator").genesis.read_bytes())
         signer = ConnectionProfile.load(layout.organisation("regulator").profile("admin")).load_signer()
     # Nobody is there any more: silence agrees with nothing.
     assert asyncio.run(list_agreeing(ChannelConfig.from_block(genesis), signer, genesis)) == []
