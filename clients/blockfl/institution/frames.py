@@ -13,6 +13,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from blockfl.protocol.dtype import DtypeName
+
 HEAD_LIMIT_BYTES = 4 * 1024 * 1024
 MAX_TENSORS = 10_000
 PREFIX = struct.Struct("<II")
@@ -76,6 +78,7 @@ class TensorShape(Message):
     name: Annotated[str, Field(min_length=1, max_length=200)]
     shape: Annotated[tuple[Annotated[int, Field(ge=1, le=2**28)], ...], Field(max_length=8)]
     kind: Literal["weight", "statistic", "variance", "frozen"] = "weight"
+    dtype: DtypeName = "float32"
 
 
 class Began(Message):

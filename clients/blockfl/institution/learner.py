@@ -31,6 +31,7 @@ from blockfl.institution.frames import (
     TrainingProgress,
 )
 from blockfl.institution.vector import Vector
+from blockfl.protocol.dtype import choose_dtype
 from blockfl.protocol.manifest import Kind
 
 _PROGRESS_INTERVAL_S = 0.5
@@ -90,7 +91,10 @@ class Learner:
         return Description(
             tensors=tuple(
                 TensorShape(
-                    name=name, shape=tuple(int(extent) for extent in weight.shape), kind=self._kinds[id(weight)]
+                    name=name,
+                    shape=tuple(int(extent) for extent in weight.shape),
+                    kind=self._kinds[id(weight)],
+                    dtype=choose_dtype(keras.backend.standardize_dtype(weight.dtype)),
                 )
                 for name, weight in zip(names, self._weights, strict=True)
             ),

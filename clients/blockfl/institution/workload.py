@@ -52,7 +52,7 @@ def make_manifest(description: Description) -> Manifest:
     tensors, offset = [], 0
     try:
         for one in description.tensors:
-            tensors.append(Tensor(name=one.name, dtype="float32", shape=one.shape, offset=offset, kind=one.kind))
+            tensors.append(Tensor(name=one.name, dtype=one.dtype, shape=one.shape, offset=offset, kind=one.kind))
             offset += tensors[-1].size
         return Manifest(tensors=tuple(tensors))
     except ValidationError as error:

@@ -51,3 +51,8 @@ DTYPES: Final[dict[DtypeName, Dtype]] = {
     one.name: one
     for one in (Dtype(name="float32", file_name="F32", width_bytes=4, pack=_pack_float32, unpack=_unpack_float32),)
 }
+
+
+def choose_dtype(name: str) -> DtypeName:
+    """Return how a model file keeps a tensor that a training library has in this dtype: the same, or float32."""
+    return next((one for one in DTYPES if one == name), "float32")

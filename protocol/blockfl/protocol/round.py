@@ -118,25 +118,10 @@ def open_round(
     """
     spec = task.spec
     _check_turn(spec, progress, previous, number)
-    enrolled = {one.organisation: one for one in enrolments if one.organisation in spec.institutions}
-    if len(enrolled) < spec.minimum_accepted:
-        raise ProtocolError(
-            Code.TOO_FEW_ENROLLED,
-            f"task {spec.task} needs {spec.minimum_accepted} enrolled institutions, {len(enrolled)} are: "
-            f"waiting for {', '.join(sorted(set(spec.institutions) - set(enrolled)))}",
-        )
-    registered = {one.organisation: one.public_key for one in keys if one.organisation in consortium.committee}
-    if len(registered) < consortium.threshold:
-        raise ProtocolError(
-            Code.KEYS_MISSING,
-            f"{consortium.threshold} committee members must have registered an opening key, {len(registered)} have: "
-            f"waiting for {', '.join(sorted(set(consortium.committee) - set(registered)))}",
-        )
-    weights = compute_weights(
-        {organisation: one.samples for organisation, one in enrolled.items()}, spec.samples_cap, spec.weight_cap
-    )
+    participants, committee = _list_participants(spec, enrolments), _list_recipients(consortium, keys)
+    weight_max = max(one.weight for one in participants)
     bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
-    bounds = compute_bounds(bound_l2_micro, max(weights.values()), spec.manifest.trained, ENCODINGS[spec.encoding])
+    bounds = compute_bounds(bound_l2_micro, weight_max, spec.manifest.trained, ENCODINGS[spec.encoding])
     submit_deadline_ms = now_ms + 1000 * spec.deadlines.submit_s
     judge_deadline_ms = submit_deadline_ms + 1000 * spec.deadlines.judge_s
     return Round(
@@ -146,20 +131,9 @@ def open_round(
         failure="",
         base_version=progress.version,
         base_digest=progress.model_digest,
-        committee=tuple(
-            Recipient(organisation=organisation, public_key=registered[organisation])
-            for organisation in sorted(registered)
-        ),
+        committee=committee,
         threshold=consortium.threshold,
-        participants=tuple(
-            Participant(
-                organisation=organisation,
-                samples=enrolled[organisation].samples,
-                weight=weight,
-                certificate_digest=enrolled[organisation].certificate_digest,
-            )
-            for organisation, weight in weights.items()
-        ),
+        participants=participants,
         scale=bounds.scale,
         bound_l2_squared=str(bounds.l2_squared),
         bound_linf=bounds.linf,
@@ -176,6 +150,39 @@ def open_round(
         absent=(),
         divisor=0,
     )
+
+
+def _list_participants(spec: TaskSpec, enrolments: Iterable[Enrolment]) -> tuple[Participant, ...]:
+    """Return those who take part in a round that opens now, with their weights, ascending."""
+    enrolled = {one.organisation: one for one in enrolments if one.organisation in spec.institutions}
+    if len(enrolled) < spec.minimum_accepted:
+        raise ProtocolError(
+            Code.TOO_FEW_ENROLLED,
+            f"task {spec.task} needs {spec.minimum_accepted} enrolled institutions, {len(enrolled)} are: "
+            f"waiting for {', '.join(sorted(set(spec.institutions) - set(enrolled)))}",
+        )
+    samples = {organisation: one.samples for organisation, one in enrolled.items()}
+    return tuple(
+        Participant(
+            organisation=organisation,
+            samples=samples[organisation],
+            weight=weight,
+            certificate_digest=enrolled[organisation].certificate_digest,
+        )
+        for organisation, weight in compute_weights(samples, spec.samples_cap, spec.weight_cap).items()
+    )
+
+
+def _list_recipients(consortium: Consortium, keys: Iterable[CommitteeKey]) -> tuple[Recipient, ...]:
+    """Return those to whom the updates of a round that opens now are sealed, ascending."""
+    registered = {one.organisation: one.public_key for one in keys if one.organisation in consortium.committee}
+    if len(registered) < consortium.threshold:
+        raise ProtocolError(
+            Code.KEYS_MISSING,
+            f"{consortium.threshold} committee members must have registered an opening key, {len(registered)} have: "
+            f"waiting for {', '.join(sorted(set(consortium.committee) - set(registered)))}",
+        )
+    return tuple(Recipient(organisation=one, public_key=key) for one, key in sorted(registered.items()))
 
 
 def check_change(what: str, changed_at_ms: int, now_ms: int) -> None:
