@@ -49,8 +49,9 @@ def render_submission() -> str:
 
 def render_judging() -> str:
     """Return the table of what the committee asks of an update, in the order in which it asks."""
-    rows = [f"| {rule.code.identifier} | {rule.condition} | {rule.tells} |" for rule in JUDGING]
-    return "\n".join(["| code | what must hold | what the verdict tells beside it |", "|---|---|---|", *rows])
+    rows = [f"| {rule.code.identifier} | {rule.condition} | {rule.tells} | `{rule.penalty}` |" for rule in JUDGING]
+    head = "| code | what must hold | what the verdict tells beside it | [penalty](economics.md#penalties) |"
+    return "\n".join([head, "|---|---|---|---|", *rows])
 
 
 def render_records() -> str:

@@ -37,7 +37,8 @@ def norms(content: bytes) -> None:
     """Four lines: a tensor's bound, the smallest norm, the smallest cosine, the adaptive bound."""
     lines = [*content.decode("utf-8", "replace").split("\n", 3), "", "", ""][:4]
     bound, norm, cosine, adaptive = (line or None for line in lines)
-    found = parse_norms(manifest(), BOUND, None if bound is None else [bound], norm, cosine, adaptive)
+    chosen = {"minimum_l2_micro": norm, "minimum_cosine_micro": cosine}
+    found = parse_norms(manifest(), BOUND, None if bound is None else [bound], chosen, adaptive)
     assert (found is None) == (not any(lines))
     if found is not None:
         assert NormRules.decode(found.encode()) == found

@@ -20,7 +20,7 @@ from blockfl.protocol.commitment import add_commitments, compute_commitment, exp
 from blockfl.protocol.dispute import choose_ephemeral_key, claim_wrap, settle_claim
 from blockfl.protocol.evidence import Evidence, verify_round_sum
 from blockfl.protocol.hpke import HpkeError, decrypt, decrypt_as_sender, derive_key, encrypt
-from blockfl.protocol.judging import Judgement, judge_update
+from blockfl.protocol.judging import Judgement, judge_update, open_update
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.optimiser import Adam
@@ -32,7 +32,6 @@ from blockfl.protocol.seal import (
     check_public_key,
     decode_opening_key,
     encode_public_key,
-    open_update,
     unwrap_data_key,
 )
 from blockfl.protocol.submission import compute_certificate_digest, verify_header_signature

@@ -12,11 +12,13 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from types import ModuleType
 from typing import Any, Final
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import RecordType
+from blockfl.protocol.rule import Rule, find_breach, require
 
 PACKAGES: Final = ("blockfl.contract", "blockfl.protocol")
 Function = Callable[..., Any]
@@ -77,6 +79,8 @@ class _Search:
         if record := _find_read_record(node, function):
             return set() if record.absent else {record.missing}
         target = _resolve(node.func, function)
+        if target in (find_breach, require):
+            return self._visit_rules(_resolve(node.args[0], function), required=target is require)
         if target is not None:
             return set().union(*(self.search(one) for one in _list_run(target)))
         if isinstance(node.func, ast.Attribute):
@@ -84,9 +88,16 @@ class _Search:
             return set().union(*(self.search(one) for one in methods))
         return set()
 
+    def _visit_rules(self, rules: tuple[Rule[Any], ...], *, required: bool) -> set[Code]:
+        """What the checks of a table may refuse with; what its rules reject with is a refusal if they are required."""
+        codes = {one.code for one in rules} if required else set()
+        return codes.union(*(self.search(one.check) for one in rules))
+
     def _visit_property(self, node: ast.Attribute, function: Function) -> set[Code]:
         found = [getattr(one, node.attr, None) for one in _list_classes(function)]
-        return set().union(*(self.search(one.fget) for one in found if isinstance(one, property) and one.fget))
+        getters = [one.fget for one in found if isinstance(one, property) and one.fget]
+        getters += [one.func for one in found if isinstance(one, cached_property)]
+        return set().union(*(self.search(one) for one in getters))
 
 
 def _find_read_record(node: ast.Call, function: Function) -> RecordType[..., Any] | None:

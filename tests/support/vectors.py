@@ -27,15 +27,16 @@ from blockfl.protocol.dispute import claim_wrap, settle_claim
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundNorms, TensorBound
 from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
-from blockfl.protocol.norms import check_rules
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Recipient, SignedHeader, WrappedKey
+from blockfl.protocol.rule import require
 from blockfl.protocol.scoring import compute_gram, compute_points
 from blockfl.protocol.seal import SealPlace, encode_public_key, seal
 from blockfl.protocol.submission import compute_certificate_digest, signing_bytes, verify_header_signature
 from blockfl.protocol.terms import adapt_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
+from blockfl.protocol.value_rules import VALUE_RULES, Candidate
 from blockfl.protocol.version import Version, apply_step, decode_version, encode_version
 from support.credit_examples import make_credit_examples
 from support.federation import make_examples, make_federation
@@ -187,11 +188,23 @@ def derive_verdict(given: Document) -> Document:
 
     def judge() -> None:
         bounds = (int(given["bound_l2_squared"]), given["bound_linf"])
-        norms = judge_values(values, len(values), given["weight"], *bounds)
+        judge_values(values, len(values), given["weight"], *bounds)
         if "norms" in given:
             fields = {"bound_l2_micro": 1, "typical_l2_micro": 0} | given["norms"]
             rules = RoundNorms.model_validate_json(json.dumps(fields))
-            check_rules(values, norms, given["weight"], rules, np.array(given["reference"], dtype=np.int32))
+            reference = np.array(given["reference"], dtype=np.int32)
+            require(
+                VALUE_RULES,
+                Candidate(
+                    values=values,
+                    weight=given["weight"],
+                    scale=0,
+                    bound_l2_squared=bounds[0],
+                    bound_linf=bounds[1],
+                    limits=rules,
+                    reference=reference,
+                ),
+            )
 
     code = code_of(judge)
     return {"code": code.identifier if code else ""}

@@ -143,7 +143,7 @@ def test_limits_are_those_of_the_records() -> None:
 @pytest.mark.parametrize("cosine", ["-0.999999", "0.999999"])
 @pytest.mark.parametrize("factor", ["1", "100"])
 def test_the_limits_of_norm_options_are_those_of_the_record(cosine: str, factor: str) -> None:
-    rules = parse_norms(MANIFEST, 10_000_000, None, None, cosine, f"factor={factor}")
+    rules = parse_norms(MANIFEST, 10_000_000, None, {"minimum_cosine_micro": cosine}, f"factor={factor}")
     assert rules is not None
     assert rules.minimum_cosine_micro is not None
     outward = 1 if rules.minimum_cosine_micro > 0 else -1
@@ -159,9 +159,14 @@ def test_the_limits_of_norm_options_are_those_of_the_record(cosine: str, factor:
 
 
 def parse_norm_options(text: str, which: int) -> object:
-    options: list[Any] = [None, None, None, None]
-    options[which] = [[f"*={text}"], text, text, f"rounds={text}"][which]
-    return parse_norms(MANIFEST, 10_000_000, *options)
+    options: list[Any] = [None, {}, {}, None]
+    options[which] = [
+        [f"*={text}"],
+        {"minimum_l2_micro": text},
+        {"minimum_cosine_micro": text},
+        f"rounds={text}",
+    ][which]
+    return parse_norms(MANIFEST, 10_000_000, options[0], options[1] | options[2], options[3])
 
 
 PARAMETERS: dict[str, Callable[[str], object]] = {
@@ -178,8 +183,8 @@ PARAMETERS: dict[str, Callable[[str], object]] = {
     "minimum-norm": lambda text: parse_norm_options(text, 1),
     "minimum-cosine": lambda text: parse_norm_options(text, 2),
     "rounds": lambda text: parse_norm_options(text, 3),
-    "factor": lambda text: parse_norms(MANIFEST, 10_000_000, None, None, None, f"factor={text}"),
-    "floor": lambda text: parse_norms(MANIFEST, 10_000_000, None, None, None, f"floor={text}"),
+    "factor": lambda text: parse_norms(MANIFEST, 10_000_000, None, {}, f"factor={text}"),
+    "floor": lambda text: parse_norms(MANIFEST, 10_000_000, None, {}, f"floor={text}"),
 }
 
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from blockfl.protocol import hpke
 from blockfl.protocol.codes import Code
 from blockfl.protocol.dispute import choose_ephemeral_key, claim_wrap, is_wrap_right, settle_claim
+from blockfl.protocol.judging import open_update
 from blockfl.protocol.records import Header, WrappedKey
 from blockfl.protocol.seal import (
     SealPlace,
     commit_key,
     derive_data_key,
     encode_public_key,
-    open_update,
     recover_data_key,
 )
 from reference import seal as naive

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import pytest
 
 from blockfl.contract.authority import compute_creator_digest
 from blockfl.fabric.identity.signing import Identity, Signer
-from blockfl.institution import contribution
-from blockfl.institution.agent import AgentSettings, InstitutionAgent
+from blockfl.institution import contribution, obedience
+from blockfl.institution.agent import _RETRIED_CODES, AgentSettings, InstitutionAgent
 from blockfl.institution.encoder import BoundedEncoder, UpdateEncoder
 from blockfl.institution.errors import DivergenceError, OutboxError, SettingsError, TrainingError
 from blockfl.institution.frames import Train, Trained
@@ -33,6 +33,7 @@ from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import decode_model, manifest_of
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Commitment, Round
+from blockfl.protocol.value_rules import VALUE_RULES
 from support.federation import make_certificate
 from support.referee import Referee
 from support.scenario import Scenario, make_spec
@@ -432,6 +433,45 @@ class Broken(NumpyTraining):
         return values, trained
 
 
+async def test_a_rule_that_only_the_table_knows_costs_the_round_and_does_not_end_the_agent(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explain = "as the table says"
+    new = replace(VALUE_RULES[0], code=Code.EPHEMERAL_KEY, check=lambda _: (), explain=lambda _: explain)
+    monkeypatch.setattr(obedience, "VALUE_RULES", (*VALUE_RULES, new))
+    await open_first_round(stage)
+
+    async with asyncio.timeout(30), stage.running("alpha"):
+        while not stage.sites["alpha"].said("skip"):
+            await asyncio.sleep(0.01)
+
+    expected = f"the update would be rejected, so none is sent: BFL422 {explain}"
+    assert stage.sites["alpha"].said("skip") == [expected]
+
+
+@pytest.mark.parametrize("code", [code for code in Code if code not in _RETRIED_CODES], ids=lambda code: code.name)
+async def test_no_code_that_stands_in_the_way_of_an_update_ends_the_agent(stage: Stage, code: Code) -> None:
+    site = stage.sites["alpha"]
+    site.encoder = Refusing(code)
+    await open_first_round(stage)
+
+    async with asyncio.timeout(30), stage.running("alpha"):
+        while not site.said("skip"):
+            await asyncio.sleep(0.01)
+
+    assert code.identifier in site.said("skip")[0]
+
+
+class Refusing(UpdateEncoder):
+    """Finds that no update can be made."""
+
+    def __init__(self, code: Code) -> None:
+        self._code = code
+
+    def encode(self, delta: Vector, round_: Round, weight: int) -> Values:
+        raise ProtocolError(self._code, "refused")
+
+
 def rules(**changes: Any) -> NormRules:
     nothing = {"tensors": (), "minimum_l2_micro": 0, "minimum_cosine_micro": None, "adaptive": None}
     return NormRules.model_validate(nothing | changes)
@@ -460,7 +500,7 @@ async def test_nothing_learnt_is_a_skipped_round_where_the_task_asks_for_a_least
         group.create_task(run_first_without_alpha(stage))
 
     (text,) = site.said("skip")
-    assert "BFL420 the update's L2 norm is 0, the task asks for at least 0.001: there is nothing left to learn" in text
+    assert "BFL420 the update's L2 norm is 0, the task asks for at least 0.001" in text
     assert (await stage.scenario.round(1)).absent == ("alpha",)
     assert (await stage.scenario.round(2)).accepted == ORGANISATIONS
 
@@ -476,7 +516,8 @@ async def test_a_step_back_is_a_skipped_round_where_the_task_asks_for_a_least_co
         group.create_task(run_second_without_alpha(stage))
 
     (text,) = site.said("skip")
-    assert "BFL421 the update's cosine to the last global update is -1.000, the task asks for at least -0.990" in text
+    assert "BFL421 the update's cosine to the last global update is -0.99" in text
+    assert "the task asks for at least -0.99: this institution's data pull another way" in text
     assert (await stage.scenario.round(1)).accepted == ORGANISATIONS
     assert (await stage.scenario.round(2)).accepted == ("beta", "delta", "gamma")
 

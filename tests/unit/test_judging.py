@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.judging import Judgement, judge_missing, judge_update, judge_values, open_accepted
+from blockfl.protocol.judging import Judgement, describe_verdict, judge_update, judge_upload, judge_values, open_update
 from blockfl.protocol.norms import compute_norms
 from blockfl.protocol.records import Commitment, Header, Round, Update, WrappedKey
 from blockfl.protocol.seal import SealPlace, encode_public_key
@@ -259,10 +259,14 @@ def test_texts_and_numbers_tell_only_the_size_of_a_norm() -> None:
     assert all(one.code is Code.NORM_L2 for one in judgements)
 
 
+MISSING = judge_upload([True, False])
+
+
 def test_missing_chunks_are_a_verdict() -> None:
-    judgement = judge_missing()
+    assert judge_upload([True, True]) is None
+    judgement = MISSING
+    assert judgement is not None
     assert (judgement.accepted, judgement.code) == (False, Code.CHUNKS_MISSING)
-    assert judgement.reason
 
 
 # --- what is no verdict
@@ -299,23 +303,34 @@ def test_a_verdict_is_written_into_the_update() -> None:
     assert (accepted.state, accepted.code, accepted.judged_at_ms) == ("accepted", "", NOW_MS + 5)
     rejected = judge(values_with(LIMIT_L2 + 1)).apply(submitted, NOW_MS + 5)
     assert (rejected.state, rejected.code) == ("rejected", "BFL416")
-    assert rejected.reason
+    assert describe_verdict(rejected) == (
+        f"rejected: BFL416 {Code.NORM_L2.meaning} (Σx² {rejected.norm_l2_squared_bits} bits, "
+        f"max abs(x) {rejected.norm_linf_bits} bits)"
+    )
     for record in (accepted, rejected):
         assert Update.decode(record.encode()) == record
         assert (record.header_digest, record.submitted_at_ms) == (submitted.header_digest, NOW_MS)
         assert record.norm_l2_squared_bits > 0
 
 
+def test_a_verdict_of_another_version_of_the_rules_is_told_as_it_is() -> None:
+    update = create_update(FEDERATION.update(PART.organisation, VALUES)[0], NOW_MS)
+    later = update.model_copy(update={"state": "rejected", "code": "BFL499", "reason": "bits 3"})
+    assert describe_verdict(later) == "rejected BFL499 bits 3"
+
+
 def test_a_judged_update_keeps_its_verdict() -> None:
     header, _ = FEDERATION.update(PART.organisation, VALUES)
     accepted = judge(VALUES).apply(create_update(header, NOW_MS), NOW_MS + 5)
-    assert judge_missing().apply(accepted, NOW_MS + 9) == accepted
+    assert MISSING is not None
+    assert MISSING.apply(accepted, NOW_MS + 9) == accepted
 
 
 def test_every_reason_fits_into_the_record() -> None:
     header, _ = FEDERATION.update(PART.organisation, VALUES)
     submitted = create_update(header, NOW_MS)
-    for judgement in (judge_missing(), judge(values_with(LIMIT_L2 + 1)), agreed(*dishonest_update(bytes(40)))):
+    for judgement in (MISSING, judge(values_with(LIMIT_L2 + 1)), agreed(*dishonest_update(bytes(40)))):
+        assert judgement is not None
         record = judgement.apply(submitted, NOW_MS)
         assert Update.decode(record.encode()) == record
 
@@ -323,6 +338,6 @@ def test_every_reason_fits_into_the_record() -> None:
 def test_the_values_of_an_accepted_update_are_opened_for_the_sum() -> None:
     header, chunks = FEDERATION.update(PART.organisation, VALUES)
     for member in COMMITTEE:
-        opened = open_accepted(header, chunks, member, FEDERATION.opening_keys[member])
+        opened = open_update(header, chunks, member, FEDERATION.opening_keys[member])
         np.testing.assert_array_equal(opened.values, VALUES)
         assert hashlib.sha256(opened.commit()).hexdigest() == header.commitment_digest

@@ -20,7 +20,8 @@ def parse(
     adaptive: str | None = None,
     bound_l2_micro: int = 10_000_000,
 ) -> NormRules | None:
-    return parse_norms(MANIFEST, bound_l2_micro, tensors, norm, cosine, adaptive)
+    chosen = {"minimum_l2_micro": norm, "minimum_cosine_micro": cosine}
+    return parse_norms(MANIFEST, bound_l2_micro, tensors, chosen, adaptive)
 
 
 def test_without_an_option_there_are_no_rules() -> None:

@@ -14,13 +14,14 @@ from hypothesis.extra import numpy as hnp
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.limits import RoundNorms, TensorLimit
 from blockfl.protocol.norms import (
-    check_rules,
     compute_dot,
     compute_norms,
     compute_square,
     find_broken_tensors,
     is_cosine_at_least,
 )
+from blockfl.protocol.rule import require
+from blockfl.protocol.value_rules import VALUE_RULES, Candidate
 from reference.norms import judge_rules_naively, signed_square_of_cosine
 from support.refusal import code_of, refused
 
@@ -66,8 +67,21 @@ def rules_of(
     )
 
 
+def candidate(values: Values, rules: RoundNorms, weight: int, reference: Reference | None) -> Candidate:
+    """An update that no rule of every task refuses."""
+    return Candidate(
+        values=values,
+        weight=weight,
+        scale=0,
+        bound_l2_squared=2**64,
+        bound_linf=2**16,
+        limits=rules,
+        reference=reference,
+    )
+
+
 def check(values: Values, rules: RoundNorms, weight: int = 1, reference: Reference | None = None) -> None:
-    check_rules(values, compute_norms(values), weight, rules, reference)
+    require(VALUE_RULES, candidate(values, rules, weight, reference))
 
 
 def refusal(values: Values, rules: RoundNorms, reference: Reference | None = None) -> str:
@@ -130,13 +144,13 @@ def test_the_largest_update_of_the_largest_model_is_judged_exactly() -> None:
     assert (norms.l2_squared, norms.linf) == (exact, 32767)
     assert compute_square(reference) == size * (2**31 - 1) ** 2
     against = np.broadcast_to(np.int32(-(2**31) + 1), size)
-    check_rules(values, norms, 1, rules_of([(0, size, exact)], exact, 999_999), against)
+    check(values, rules_of([(0, size, exact)], exact, 999_999), reference=against)
     with refused(Code.NORM_TENSOR):
-        check_rules(values, norms, 1, rules_of([(0, size, exact - 1)]), None)
+        check(values, rules_of([(0, size, exact - 1)]), reference=None)
     with refused(Code.NORM_MINIMUM):
-        check_rules(values, norms, 1, rules_of(minimum=exact + 1), None)
+        check(values, rules_of(minimum=exact + 1), reference=None)
     with refused(Code.COSINE):
-        check_rules(values, norms, 1, rules_of(cosine=-999_999), reference)
+        check(values, rules_of(cosine=-999_999), reference=reference)
 
 
 # --- tensors
@@ -145,10 +159,10 @@ def test_the_largest_update_of_the_largest_model_is_judged_exactly() -> None:
 def test_a_tensor_s_bound_is_inclusive_and_grows_with_the_weight() -> None:
     values = ints(100, 3, 4, 100)
     check(values, rules_of([(1, 2, 25)]))
-    with refused(Code.NORM_TENSOR, "t1"):
+    with refused(Code.NORM_TENSOR, "tensor t1, bits 5"):
         check(values, rules_of([(1, 2, 24)]))
     check(2 * values, rules_of([(1, 2, 25)]), weight=2)
-    with refused(Code.NORM_TENSOR, f"is over {4 * 24}"):
+    with refused(Code.NORM_TENSOR):
         check(2 * values, rules_of([(1, 2, 24)]), weight=2)
 
 
@@ -171,13 +185,13 @@ def test_all_broken_tensors_are_found_and_the_first_is_named() -> None:
         ("t0", 25),
         ("t2", 50),
     ]
-    assert "tensor t0 " in refusal(values, rules_of([(0, 1, 24), (2, 2, 49)]))
+    assert "tensor t0," in refusal(values, rules_of([(0, 1, 24), (2, 2, 49)]))
 
 
 def test_the_text_about_a_tensor_tells_a_bit_length_only() -> None:
     """The exact norm of a one-element tensor is its value."""
     texts = {refusal(ints(value), rules_of([(0, 1, 9)])) for value in (182, 200, 255)}
-    assert texts == {"BFL419 the squared L2 norm of tensor t0 (16 bits) is over 9"}
+    assert texts == {"BFL419 the L2 norm of a tensor is over its bound (tensor t0, bits 16)"}
 
 
 # --- the least norm
@@ -185,16 +199,16 @@ def test_the_text_about_a_tensor_tells_a_bit_length_only() -> None:
 
 def test_the_least_norm_is_inclusive_and_grows_with_the_weight() -> None:
     check(ints(3, -4), rules_of(minimum=25))
-    with refused(Code.NORM_MINIMUM, "(5 bits) is under 26"):
+    with refused(Code.NORM_MINIMUM):
         check(ints(3, -4), rules_of(minimum=26))
     check(ints(6, 8), rules_of(minimum=25), weight=2)
-    with refused(Code.NORM_MINIMUM, f"is under {4 * 26}"):
+    with refused(Code.NORM_MINIMUM):
         check(ints(6, 8), rules_of(minimum=26), weight=2)
 
 
 def test_nothing_is_under_any_least_norm_but_none() -> None:
     check(ints(0), rules_of(minimum=0))
-    with refused(Code.NORM_MINIMUM, "(0 bits) is under 1"):
+    with refused(Code.NORM_MINIMUM):
         check(ints(0), rules_of(minimum=1))
 
 
@@ -252,12 +266,12 @@ def test_without_a_least_cosine_no_reference_is_needed_and_with_one_it_must_fit(
 @pytest.mark.parametrize(
     ("values", "reference", "words"),
     [
-        ((1, 0), (-3, 4), "between -6 and -5 tenths"),
-        ((1, 0), (-1, 0), "between -10 and -9 tenths"),
-        ((1, 0), (0, 1), "between 0 and 1 tenths"),
-        ((1, 0), (3, 4), "between 6 and 7 tenths"),
-        ((1, 0), (1000, 2), "between 9 and 10 tenths"),
-        ((0, 0), (3, 4), "between 0 and 1 tenths"),
+        ((1, 0), (-3, 4), "(tenths -6)"),
+        ((1, 0), (-1, 0), "(tenths -10)"),
+        ((1, 0), (0, 1), "(tenths 0)"),
+        ((1, 0), (3, 4), "(tenths 6)"),
+        ((1, 0), (1000, 2), "(tenths 9)"),
+        ((0, 0), (3, 4), "(tenths 0)"),
     ],
 )
 def test_the_text_about_a_cosine_tells_tenths(values: tuple[int, ...], reference: tuple[int, ...], words: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -16,17 +16,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from blockfl.fabric.identity.signing import Identity, Signer
-from blockfl.protocol import judging
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.judging import Judgement, judge_update, open_accepted
-from blockfl.protocol.norms import check_bounds, check_rules, check_statistics
+from blockfl.protocol.judging import Judgement, judge_update
+from blockfl.protocol.limits import NormRules
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Header, Round, SignedHeader, WrappedKey
-from blockfl.protocol.rules import JUDGING, NORMS, NOTHING, SUBMISSION, Rule
+from blockfl.protocol.rule import Rule
+from blockfl.protocol.rules import JUDGING, NOTHING, SUBMISSION
 from blockfl.protocol.seal import SealPlace, encode_public_key
 from blockfl.protocol.submission import check_header
 from blockfl.protocol.task import Task
+from blockfl.protocol.value_rules import CHOICES, NORMS, VALUE_RULES, Candidate
 from reference import seal as naive
 from support.contract import make_scenario, upload_chunk
 from support.federation import ALL_NORMS, COMMITTEE, make_certificate, make_federation
@@ -337,10 +338,32 @@ def test_the_table_of_judging_has_every_rule_in_the_order_in_which_it_is_broken_
 
 
 def test_the_table_of_judging_has_every_code_that_a_verdict_can_have() -> None:
-    steps = (open_accepted, check_bounds, check_statistics, check_rules, judging._check_commitment)
-    found = set().union(*(list_refusals(step) for step in steps))
-    assert found - set(judging._LOCAL_FAULTS) == {rule.code for rule in JUDGING[1:]}
-    assert list_refusals(judge_update) == {*judging._LOCAL_FAULTS, Code.NOT_ENROLLED}
+    faults = {Code.OPENING_KEY, Code.CHUNK_MISMATCH, Code.NOT_ENROLLED}
+    never = {Code.PAYLOAD_FORMAT}  # what was opened has the dtype that commitments are made of
+    assert list_refusals(judge_update) - never == faults
+    assert not faults & {rule.code for rule in JUDGING}
+
+
+def test_what_a_verdict_tells_follows_from_the_rule_and_is_no_error_s_text() -> None:
+    """Two members must endorse the same bytes, of whatever release each is."""
+    reasons = {way.__name__: judge(way).reason for _, way in WAYS}
+    expected = {"break_tensor": "tensor dense/kernel, bits 19", "break_cosine": "tenths -10"}
+    assert reasons == dict.fromkeys(reasons, "") | expected
+
+
+def test_rules_of_one_code_cost_the_same() -> None:
+    assert len({(rule.code, rule.penalty) for rule in JUDGING}) == len({rule.code for rule in JUDGING})
+
+
+def test_every_field_of_a_task_s_norm_rules_is_a_rule_s_or_the_bound_s() -> None:
+    assert {one.field for one in CHOICES} | {"tensors", "adaptive"} == set(NormRules.model_fields)
+
+
+def test_every_rule_about_values_is_explained_to_the_institution() -> None:
+    broken = replace(Candidate.of(ROUND, 3, VALUES, -VALUES.astype(np.int32)), bound_l2_squared=0, bound_linf=0)
+    texts = [rule.explain(broken) for rule in VALUE_RULES]
+    assert len(set(texts)) == len(texts)
+    assert all(text.endswith(tuple("abcdefghijklmnopqrstuvwxyz'")) and len(text) > 60 for text in texts)
 
 
 def test_an_update_that_breaks_no_rule_is_accepted() -> None:
@@ -364,7 +387,7 @@ def test_a_verdict_gives_the_first_rule_that_is_broken(number: int) -> None:
     [(rule, way) for rule, (_, way) in zip(JUDGING[1:], WAYS, strict=True)],
     ids=[way.__name__ for _, way in WAYS],
 )
-def test_a_verdict_tells_what_the_table_says_and_no_more(rule: Rule, way: Callable[[Case], None]) -> None:
+def test_a_verdict_tells_what_the_table_says_and_no_more(rule: Rule[Any], way: Callable[[Case], None]) -> None:
     judgement = judge(way)
     bits = (judgement.norm_l2_squared_bits, judgement.norm_linf_bits)
     exact = int(np.square(VALUES.astype(np.int64)).sum())

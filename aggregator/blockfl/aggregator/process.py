@@ -42,6 +42,7 @@ from blockfl.protocol.catalogue import (
 )
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.hpke import OpeningKey
+from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.records import Blob, Consortium, Progress, Round, Update
 from blockfl.protocol.settlement import compute_scoring_deadline
 from blockfl.protocol.task import Task
@@ -360,8 +361,8 @@ class Aggregator:
             _log.info("update of %s not judged: %s", organisation, error)
             return
         verdict = await self._ledger.read(UPDATE.key(round_.task, round_.round, organisation))
-        why = f" {verdict.code} {verdict.reason}" if verdict.code else ""
-        self._report(f"task {round_.task}, round {round_.round}: {organisation} {verdict.state}{why}")
+        said = describe_verdict(verdict) if verdict.code else verdict.state
+        self._report(f"task {round_.task}, round {round_.round}: {organisation} {said}")
 
     def _can_close(self, round_: Round, updates: dict[str, Update], outlook: _Outlook) -> bool:
         """Whether the contract would let the round close, so that no transaction is wasted on asking."""

@@ -11,7 +11,7 @@ from blockfl.protocol.aggregation import Sum, encode_sum
 from blockfl.protocol.catalogue import HEADER
 from blockfl.protocol.combination import combine, drive_async
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.judging import open_accepted
+from blockfl.protocol.judging import open_update
 from blockfl.protocol.opening import Opening
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Round, SignedHeader
@@ -62,4 +62,4 @@ async def compute_round_sum(
 
 
 def _open(signed: SignedHeader, chunks: list[bytes], organisation: str, key: OpeningKey) -> Opening:
-    return open_accepted(signed.header, chunks, organisation, key)
+    return open_update(signed.header, chunks, organisation, key)

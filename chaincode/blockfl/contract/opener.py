@@ -16,7 +16,7 @@ from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.combination import combine, compare, drive_async
 from blockfl.protocol.economics import KNOWN_SUMS
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.judging import Judgement, judge_update, open_accepted
+from blockfl.protocol.judging import Judgement, judge_update, open_update
 from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.norms import Reference
 from blockfl.protocol.payload import Values
@@ -58,7 +58,7 @@ class Opener:
 
         async def fetch(index: int) -> Values:
             header = (await state.read(HEADER.key(round_.task, round_.round, round_.accepted[index]))).header
-            return open_accepted(header, await fetch_sealed(state, header), self._organisation, key).values
+            return open_update(header, await fetch_sealed(state, header), self._organisation, key).values
 
         async with self._turn:
             count = len(round_.accepted)
@@ -85,7 +85,7 @@ class Opener:
                 return decode_values(await fetch_model(state, round_.task, sums[index]), dimension)
             organisation = round_.accepted[index - len(sums)]
             header = (await state.read(HEADER.key(round_.task, round_.round, organisation))).header
-            return open_accepted(header, await fetch_sealed(state, header), self._organisation, key).values
+            return open_update(header, await fetch_sealed(state, header), self._organisation, key).values
 
         async with self._turn:
             comparison = compare(dimension, len(sums) + len(round_.accepted), trained=manifest.trained)
@@ -104,7 +104,7 @@ class Opener:
 
 async def _fetch_reference(state: State, round_: Round, dimension: int) -> Reference | None:
     """Return the sum of the last published version, where the round compares updates with it."""
-    if round_.norms is None or round_.norms.minimum_cosine_micro is None:
+    if round_.norms is None or not round_.norms.needs_reference:
         return None
     model = await state.read(MODEL.key(round_.task, round_.base_version))
     if model.sum is None:

@@ -25,7 +25,7 @@ from blockfl.protocol.catalogue import (
     sealed_chunk_key,
 )
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.judging import judge_missing
+from blockfl.protocol.judging import judge_upload
 from blockfl.protocol.records import Blob, Metrics, Round, SignedHeader
 from blockfl.protocol.submission import (
     check_header,
@@ -148,20 +148,21 @@ class Rounds:
         round_ = await state.read(ROUND.key(task, number))
         rule.check_open(round_)
         header = (await state.read(HEADER.key(task, number, organisation))).header
-        missing = (await list_sealed_presence(state, header)).count(False)
+        presence = await list_sealed_presence(state, header)
+        missing = presence.count(False)
         if missing and state.now_ms <= round_.submit_deadline_ms:
             raise ProtocolError(
                 Code.UPLOAD_INCOMPLETE,
                 f"{missing} of {len(header.chunk_digests)} chunks of {organisation} are missing and may come until "
                 f"{round_.submit_deadline_ms}, the transaction's time is {state.now_ms}: judge later",
             )
-        judgement = judge_missing() if missing else await self._opener.judge(state, round_, header)
+        judgement = judge_upload(presence) or await self._opener.judge(state, round_, header)
         judged = judgement.apply(update, state.now_ms)
         await state.write(judged)
         if judgement.commitment:
             commitment = await state.read(COMMITMENT.key(task, number, organisation))
             await state.write(judgement.fill(commitment))
-        detail = f"{judged.code} {judged.reason}" if judged.code else judged.state
+        detail = f"{judged.code} {judged.reason}".rstrip() if judged.code else judged.state
         state.announce("UpdateJudged", task=task, number=number, organisation=organisation, detail=detail)
         return judged.encode()
 

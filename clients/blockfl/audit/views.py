@@ -22,9 +22,11 @@ from blockfl.protocol.catalogue import (
     VOTES,
     WITHDRAWALS,
 )
+from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, Update
 from blockfl.protocol.task import TaskSpec
+from blockfl.protocol.value_rules import CHOICES
 
 Row = dict[str, object]
 
@@ -89,10 +91,8 @@ def describe_norms(rules: NormRules | None) -> str:
     parts = []
     if rules.tensors:
         parts.append(f"{len(rules.tensors)} tensors bounded")
-    if rules.minimum_l2_micro:
-        parts.append(f"norm at least {rules.minimum_l2_micro / 10**6:g}")
-    if rules.minimum_cosine_micro is not None:
-        parts.append(f"cosine at least {rules.minimum_cosine_micro / 10**6:g}")
+    chosen = [(one, getattr(rules, one.field)) for one in CHOICES]
+    parts += [f"{one.words} {value / 10**6:g}" for one, value in chosen if value != one.off]
     if rules.adaptive:
         adaptive = rules.adaptive
         parts.append(
@@ -233,7 +233,7 @@ def _update_row(update: Update) -> Row:
         "organisation": update.organisation,
         "state": update.state,
         "code": update.code,
-        "reason": update.reason,
+        "reason": describe_verdict(update) if update.code else "",
         "norm_l2_squared_bits": update.norm_l2_squared_bits,
         "norm_linf_bits": update.norm_linf_bits,
         "submitted": format_time(update.submitted_at_ms),

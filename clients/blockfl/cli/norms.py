@@ -4,8 +4,11 @@
 Norms are in the model's own units. Patterns become one bound for each tensor that they match, the last one that does.
 """
 
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Final
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
@@ -14,11 +17,10 @@ from blockfl.cli.number import limits_of, make_limits, parse_micro, parse_number
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.value_rules import CHOICES, Choice
 
 _ADAPTIVE: Final = ("rounds", "factor", "floor")
 _BOUND: Final = limits_of(TensorBound, "bound_l2_micro")
-_MINIMUM: Final = limits_of(NormRules, "minimum_l2_micro")
-_COSINE: Final = make_limits("-0.999999", "0.999999")
 _FACTOR: Final = make_limits(1, 100)
 
 TensorBounds = Annotated[
@@ -27,17 +29,6 @@ TensorBounds = Annotated[
         "--tensor-bound",
         metavar="PATTERN=NORM",
         help="Largest L2 norm of each tensor whose name matches, such as 'dense/*=0.5'; repeatable, the last one wins.",
-    ),
-]
-MinimumNorm = Annotated[
-    str | None, typer.Option(help="Least L2 norm of an update, in weights: refuses updates of nothing.", metavar="NORM")
-]
-MinimumCosine = Annotated[
-    str | None,
-    typer.Option(
-        help="Least cosine to the last global update, between -1 and 1. As training converges honest updates turn in "
-        "all directions: -0.5 refuses only what takes the last step back.",
-        metavar="COSINE",
     ),
 ]
 Adaptive = Annotated[
@@ -52,12 +43,36 @@ Adaptive = Annotated[
 ]
 
 
+def with_choices(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in the place of its parameter ``chosen``, one option for each number that chooses a rule."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        command(chosen={one.field: given.pop(one.field) for one in CHOICES}, **given)
+
+    options = [
+        Parameter(
+            one.field,
+            Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[str | None, typer.Option(one.option, metavar=one.metavar, help=one.help)],
+        )
+        for one in CHOICES
+    ]
+    parameters: list[Parameter] = []
+    for one in signature(command).parameters.values():
+        parameters += options if one.name == "chosen" else [one]
+    # What typer reads a command's parameters from.
+    vars(run)["__signature__"] = Signature(parameters)
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
 def parse_norms(
     manifest: Manifest,
     bound_l2_micro: int,
     tensor_bounds: list[str] | None,
-    minimum_norm: str | None,
-    minimum_cosine: str | None,
+    chosen: Mapping[str, str | None],
     adaptive: str | None,
 ) -> NormRules | None:
     """Return the rules that options name, None where none does.
@@ -66,28 +81,29 @@ def parse_norms(
         manifest: The model's tensors.
         bound_l2_micro: The bound of a whole update.
         tensor_bounds: ``PATTERN=NORM`` each.
-        minimum_norm: A number.
-        minimum_cosine: A number.
+        chosen: By field of ``NormRules``, a number.
         adaptive: ``KEY=VALUE,KEY=VALUE``, perhaps empty.
 
     Raises:
         LedgerError: What an option says cannot be.
     """
-    if not tensor_bounds and minimum_norm is None and minimum_cosine is None and adaptive is None:
+    if not tensor_bounds and adaptive is None and all(text is None for text in chosen.values()):
         return None
+    numbers = {one.field: _parse_choice(one, chosen.get(one.field)) for one in CHOICES}
+    fields: dict[str, Any] = {
+        "tensors": _match(manifest, tensor_bounds or []),
+        "adaptive": None if adaptive is None else _parse_adaptive(adaptive, bound_l2_micro),
+    }
     try:
-        return NormRules(
-            tensors=_match(manifest, tensor_bounds or []),
-            minimum_l2_micro=0 if minimum_norm is None else parse_micro("--minimum-norm", minimum_norm, _MINIMUM),
-            minimum_cosine_micro=(
-                None if minimum_cosine is None else parse_micro("--minimum-cosine", minimum_cosine, _COSINE)
-            ),
-            adaptive=None if adaptive is None else _parse_adaptive(adaptive, bound_l2_micro),
-        )
+        return NormRules.model_validate(fields | numbers)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "norms"
         raise LedgerError(f"no such norm rules can be: {place}: {first['msg']}; got {first['input']!r:.80}") from error
+
+
+def _parse_choice(choice: Choice, text: str | None) -> int | None:
+    return choice.off if text is None else parse_micro(choice.option, text, limits_of(NormRules, choice.field))
 
 
 def _match(manifest: Manifest, bounds: list[str]) -> tuple[TensorBound, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import typer
 from pydantic import BaseModel
@@ -56,7 +56,11 @@ def make_limits(lowest: int | str, highest: int | str = MAX_INTEGER) -> Limits:
 
 def limits_of(record: type[BaseModel], field: str) -> Limits:
     """Return the limits that a record sets for one of its whole numbers; a ``…_micro`` one's in its own unit."""
-    found = {name: value for part in record.model_fields[field].metadata for name, value in _bounds(part)}
+    info = record.model_fields[field]
+    # Those of a number that may also be None stand one level deeper.
+    inner = [one for part in get_args(info.annotation) for one in getattr(part, "__metadata__", ())]
+    parts = [*info.metadata, *(part for one in inner for part in one.metadata)]
+    found = {name: value for part in parts for name, value in _bounds(part)}
     lowest, highest = found["ge"], found["le"] if "le" in found else found["lt"] - 1
     unit = Decimal(MICRO if field.endswith("_micro") else 1)
     return Limits(lowest=lowest / unit, highest=highest / unit)

@@ -3,10 +3,11 @@
 import asyncio
 import json as json_format
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import typer
@@ -39,6 +40,7 @@ app.command()(economics.overturn)
 
 
 @app.command()
+@norms.with_choices
 def create(
     task: Annotated[str, typer.Argument(help="The task's name: lower-case letters, digits and hyphens.")],
     profile: option.Profile,
@@ -58,8 +60,7 @@ def create(
         Decimal, real_option(limits_of(TaskSpec, "bound_l2_micro"), help="Largest L2 norm of an update, in weights.")
     ] = Decimal(10),
     tensor_bound: norms.TensorBounds = None,
-    minimum_norm: norms.MinimumNorm = None,
-    minimum_cosine: norms.MinimumCosine = None,
+    chosen: Mapping[str, str | None] = MappingProxyType({}),
     adaptive_bound: norms.Adaptive = None,
     weight_cap: Annotated[
         int | None,
@@ -118,7 +119,7 @@ def create(
     blob, chunks = split_blob(begun.content)
     manifest = begun.manifest
     bound_l2_micro = int(norm_bound * MICRO)
-    rules = norms.parse_norms(manifest, bound_l2_micro, tensor_bound, minimum_norm, minimum_cosine, adaptive_bound)
+    rules = norms.parse_norms(manifest, bound_l2_micro, tensor_bound, chosen, adaptive_bound)
     training = Training(epochs=epochs, batch_size=batch_size, learning_rate_micro=int(learning_rate * MICRO))
 
     def specify(consortium: Consortium) -> TaskSpec:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from blockfl.fabric.errors import FabricError
 from blockfl.institution.contribution import Contribution, compute_remaining_s
 from blockfl.institution.encoder import BoundedEncoder, UpdateEncoder
-from blockfl.institution.errors import OutboxError, SettingsError, TrainingError
+from blockfl.institution.errors import OutboxError, RejectionError, SettingsError, TrainingError
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.preparation import (
     check_manifest,
@@ -37,6 +37,7 @@ from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, PROGRESS, ROUND, TASK, UPDATE
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.records import Consortium, Participant, Progress, Round
 from blockfl.protocol.submission import compute_certificate_digest
 from blockfl.protocol.task import Task
@@ -283,15 +284,13 @@ class InstitutionAgent:
             await self._send(round_, parcel)
         except TimeoutError:
             self._skip(number, "the submit deadline passed before the update was ready")
-        except (TrainingError, OutboxError) as error:
+        except (TrainingError, RejectionError, OutboxError) as error:
             self._skip(number, str(error))
-        except ProtocolError as error:
-            if error.code in (Code.NORM_MINIMUM, Code.COSINE):
-                self._skip(number, f"the update would be rejected, so none is sent: {error}")
-                return
-            if error.code is not Code.NOT_FINITE:
+        except (ProtocolError, RefusedError) as error:
+            if error.code in _RETRIED_CODES:
                 raise
-            self._skip(number, f"training gave no usable model: {error}")
+            # Whatever the code, and be it one that this version does not know: a round is lost, the agent goes on.
+            self._skip(number, f"training gave no usable update: {error}")
 
     async def _find_obstacle(self, round_: Round, part: Participant | None) -> str | None:
         """Return why no update may be made for this round, None when one may."""
@@ -322,8 +321,7 @@ class InstitutionAgent:
             return
         text = "accepted"
         if organisation in round_.rejected:
-            update = await self._ledger.read(UPDATE.key(self._name, number, organisation))
-            text = f"rejected: {update.code} {update.reason}".rstrip()
+            text = describe_verdict(await self._ledger.read(UPDATE.key(self._name, number, organisation)))
         elif organisation in round_.absent:
             text = "absent: no update was submitted"
         elif organisation in round_.unjudged:

@@ -14,9 +14,9 @@ from typing import TypeVar
 import numpy as np
 
 from blockfl.institution.encoder import UpdateEncoder
-from blockfl.institution.errors import OutboxError, SettingsError, TrainingError
+from blockfl.institution.errors import OutboxError, RejectionError, SettingsError, TrainingError
 from blockfl.institution.frames import Train, TrainingProgress
-from blockfl.institution.obedience import check_obeyed
+from blockfl.institution.obedience import find_refusal
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.step import Report, Stage, Step
 from blockfl.institution.training import Training
@@ -83,8 +83,8 @@ class Contribution:
 
         Raises:
             TrainingError: Training failed twice.
-            ProtocolError: BFL307, training gave NaN or infinity; BFL420 or BFL421, the update is under the least norm
-                or cosine, which only other training could change.
+            RejectionError: The update breaks a rule, which only other training could change.
+            ProtocolError: BFL307, training gave NaN or infinity; or no update can be made of what it gave.
             TimeoutError: The submit deadline passed.
             OutboxError: The disk refused until then.
         """
@@ -92,7 +92,9 @@ class Contribution:
             trained = await self._train(task, round_, base)
             values = await asyncio.to_thread(self._encode, task, round_, part, base, trained)
             if self._obeys:
-                await check_obeyed(self._ledger, task, round_, part, values)
+                refusal = await find_refusal(self._ledger, task, round_, part, values)
+                if refusal:
+                    raise RejectionError(f"the update would be rejected, so none is sent: {refusal}")
         # What is begun and not kept is a lost round: an agent that is told to end keeps it first.
         work = asyncio.create_task(self._seal_and_keep(consortium, task, round_, values))
         try:

@@ -7,6 +7,7 @@ InstitutionError
 ├── WorkloadError      what the user brought cannot be used (within the training process)
 │   ├── ModelError
 │   └── DataError
+├── RejectionError     the committee would reject the update: sending it would be on record
 ├── OutboxError        a sealed update cannot be kept on the disk, or what is there is damaged
 └── DivergenceError    the model computed here is not the published one: do not go on
 """
@@ -44,6 +45,10 @@ class DataError(WorkloadError):
     """The data cannot be used."""
 
     reason = "data"
+
+
+class RejectionError(InstitutionError):
+    """The committee would reject the update that was made, for the institution alone in exact numbers."""
 
 
 class OutboxError(InstitutionError):

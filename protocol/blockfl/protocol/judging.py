@@ -1,38 +1,37 @@
-"""Judging an update: the rules that the committee's contract services apply to what only they can open.
+"""Judging an update: the committee's contract services apply the rules to what only they can open.
 
-Owns: the order of the rules and the verdict. A bad update is a value, not an error: rejected with a code,
-a text and coarse numbers that are the same for every member. An error means that this member could not judge.
+Owns: the verdict. A bad update is a value, not an error: it is rejected with a code, and with coarse numbers that are
+the same for every member. An error means that this member could not judge.
 
-    judgement = judge_update(header, round_, chunks, "regulator", opening_key)
+    judgement = judge_upload(presence) or judge_update(header, round_, chunks, "regulator", opening_key)
     update = judgement.apply(update, now_ms)
 
 Source: ``docs/protocol.md``, judging.
 """
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
-from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.norms import Norms, Reference, check_bounds, check_rules, check_statistics, compute_norms
-from blockfl.protocol.opening import Opening, derive_opening
-from blockfl.protocol.payload import ENCODINGS, Values
+from blockfl.protocol.norms import Norms, Reference
+from blockfl.protocol.opening import Opening
+from blockfl.protocol.payload import MAX_VALUE, Values
 from blockfl.protocol.records import Commitment, Header, Round, Update
-from blockfl.protocol.seal import SealPlace, open_update
-
-_LOCAL_FAULTS: Final = (Code.OPENING_KEY, Code.CHUNK_MISMATCH)
+from blockfl.protocol.rule import Breach, describe_breach, find_breach, require
+from blockfl.protocol.rules import COMMITMENT_RULES, SEAL_RULES, UPLOAD_RULES, Envelope
+from blockfl.protocol.value_rules import VALUE_RULES, Candidate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
     """A verdict: accepted, or rejected with a code; norms are told as bit lengths only, 0 when not known.
 
-    ``commitment`` is that of an accepted update, empty otherwise and in tasks that recompute.
+    ``reason`` is what the broken rule tells beside its code. ``commitment`` is that of an accepted update, empty
+    otherwise and in tasks that recompute.
     """
 
     accepted: bool
@@ -41,6 +40,18 @@ class Judgement:
     norm_l2_squared_bits: int
     norm_linf_bits: int
     commitment: bytes = b""
+
+    @classmethod
+    def of(cls, breach: Breach | None, norms: Norms | None, commitment: bytes = b"") -> "Judgement":
+        """Return the verdict on an update that breaks this rule, or none, whose norms are these if they are known."""
+        return cls(
+            accepted=breach is None,
+            code=breach.rule.code if breach else None,
+            reason=breach.reason if breach else "",
+            norm_l2_squared_bits=norms.l2_squared.bit_length() if norms else 0,
+            norm_linf_bits=norms.linf.bit_length() if norms else 0,
+            commitment=commitment,
+        )
 
     def apply(self, update: Update, now_ms: int) -> Update:
         """Return the update's record with this verdict; a judged one is returned as it is."""
@@ -60,6 +71,16 @@ class Judgement:
     def fill(self, commitment: Commitment) -> Commitment:
         """Return the commitment's record with what this verdict found."""
         return commitment.model_copy(update={"value": b64encode(self.commitment).decode()})
+
+
+def describe_verdict(update: Update) -> str:
+    """Return the verdict on a judged update in words; a code that this version does not know is told as it is."""
+    code = Code.of(update.code)
+    if code is None:
+        return f"{update.state} {update.code} {update.reason}".rstrip()
+    bits = f"Σx² {update.norm_l2_squared_bits} bits, max abs(x) {update.norm_linf_bits} bits"
+    told = [update.reason] * bool(update.reason) + [bits] * bool(update.norm_l2_squared_bits)
+    return f"{update.state}: {update.code} {describe_breach(code, ', '.join(told))}"
 
 
 def judge_values(values: Values, dimension: int, weight: int, bound_l2_squared: int, bound_linf: int) -> Norms:
@@ -82,9 +103,19 @@ def judge_values(values: Values, dimension: int, weight: int, bound_l2_squared: 
         raise ProtocolError(
             Code.PAYLOAD_FORMAT, f"expected int16 of shape ({dimension},), got {values.dtype} of {values.shape}"
         )
-    norms = compute_norms(values)
-    check_bounds(norms, weight, bound_l2_squared, bound_linf)
-    return norms
+    candidate = Candidate(
+        values=values, weight=weight, scale=0, bound_l2_squared=bound_l2_squared, bound_linf=bound_linf
+    )
+    if candidate.norms.linf > MAX_VALUE:
+        raise ProtocolError(Code.RANGE, f"expected values within ±{MAX_VALUE}, got -32768")
+    require(VALUE_RULES, candidate)
+    return candidate.norms
+
+
+def judge_upload(presence: Sequence[bool]) -> Judgement | None:
+    """Return the verdict on an update whose time to be uploaded is over, None if every chunk is there."""
+    breach = find_breach(UPLOAD_RULES, presence)
+    return Judgement.of(breach, None) if breach else None
 
 
 def judge_update(
@@ -115,62 +146,30 @@ def judge_update(
             Code.NOT_ENROLLED,
             f"the header of {header.organisation} is not one of round {round_.round} of {round_.task}",
         )
-    norms: Norms | None = None
-    try:
-        opening = open_accepted(header, chunks, organisation, private_key)
-        weights = opening.values[: round_.statistics.trained] if round_.statistics else opening.values
-        norms = compute_norms(weights)
-        check_bounds(norms, part.weight, int(round_.bound_l2_squared), round_.bound_linf)
-        if round_.statistics:
-            check_statistics(opening.values, part.weight, round_.statistics)
-        if round_.norms:
-            known = reference if reference is None else reference[: weights.size]
-            check_rules(weights, norms, part.weight, round_.norms, known)
-        commitment = _check_commitment(header, opening)
-    except ProtocolError as error:
-        if error.code in _LOCAL_FAULTS:
-            raise
-        return _reject(error, norms)
-    return Judgement(
-        accepted=True,
-        code=None,
-        reason="",
-        norm_l2_squared_bits=norms.l2_squared.bit_length(),
-        norm_linf_bits=norms.linf.bit_length(),
-        commitment=commitment,
-    )
+    envelope = Envelope(header, chunks, organisation, private_key)
+    breach = find_breach(SEAL_RULES, envelope)
+    if breach or envelope.opening is None:
+        return Judgement.of(breach, None)
+    candidate = Candidate.of(round_, part.weight, envelope.opening.values, reference)
+    breach = find_breach(VALUE_RULES, candidate) or find_breach(COMMITMENT_RULES, envelope)
+    return Judgement.of(breach, candidate.norms, b"" if breach else envelope.commitment)
 
 
-def judge_missing() -> Judgement:
-    """Return the verdict on an update whose chunks were not uploaded in time."""
-    return _reject(ProtocolError(Code.CHUNKS_MISSING, "chunks were not uploaded before the submit deadline"), None)
+def open_update(header: Header, chunks: Iterable[bytes], organisation: str, private_key: OpeningKey) -> Opening:
+    """Open a sealed update as one member of the committee: its values, and the randomness of its commitment.
 
-
-def open_accepted(header: Header, chunks: Iterable[bytes], organisation: str, private_key: OpeningKey) -> Opening:
-    """Return the values of an accepted update and the randomness of its commitment, as one member of the committee.
+    Args:
+        header: the signed header; its terms were checked when it was submitted.
+        chunks: the sealed chunks in order, taken one at a time.
+        organisation: the member that opens.
+        private_key: its opening key.
 
     Raises:
-        ProtocolError: as ``open_update`` and ``decode_payload``.
+        ProtocolError: the code of the first of ``SEAL_RULES`` that is broken, the same for every member. Or a fault of
+            this member: BFL119 (not a recipient, or another opening key), BFL304 (not the announced chunks).
     """
-    payload = open_update(header, chunks, organisation, private_key)
-    values, seed = ENCODINGS[header.encoding].decode_payload(payload, header.dimension)
-    return derive_opening(values, seed, SealPlace.of(header), header.payload_digest)
-
-
-def _check_commitment(header: Header, opening: Opening) -> bytes:
-    if header.commitment_digest is None:
-        return b""
-    commitment = opening.commit()
-    if compute_digest(commitment) != header.commitment_digest:
-        raise ProtocolError(Code.COMMITMENT, "the opened update does not have the commitment that was signed")
-    return commitment
-
-
-def _reject(error: ProtocolError, norms: Norms | None) -> Judgement:
-    return Judgement(
-        accepted=False,
-        code=error.code,
-        reason=str(error).removeprefix(f"{error.code.identifier} "),
-        norm_l2_squared_bits=norms.l2_squared.bit_length() if norms else 0,
-        norm_linf_bits=norms.linf.bit_length() if norms else 0,
-    )
+    envelope = Envelope(header, chunks, organisation, private_key)
+    require(SEAL_RULES, envelope)
+    if envelope.opening is None:
+        raise AssertionError("unreachable: the last rule says so")
+    return envelope.opening

@@ -12,6 +12,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from blockfl.protocol.canonical import Decimal, Natural, Positive, Record
+from blockfl.protocol.manifest import Manifest
 
 CHANGE_INTERVAL_MS = 10_000
 """How long an enrolment or an opening key stays before its owner may change it again: rounds cannot open while what
@@ -59,6 +60,33 @@ class NormRules(Record):
             raise ValueError("names no rule: leave the section out")
         return self
 
+    def freeze(self, manifest: Manifest, bound_l2_micro: int, scale: int, *, has_reference: bool) -> "RoundNorms":
+        """Return the rules as integers for weight 1.
+
+        Args:
+            manifest: Of the task.
+            bound_l2_micro: The bound B of the round.
+            scale: s of the round.
+            has_reference: Whether there is a last global update to compare with.
+        """
+        up, down = power_of_four(scale)
+        tensors = {tensor.name: tensor for tensor in manifest.tensors}
+        return RoundNorms(
+            bound_l2_micro=bound_l2_micro,
+            tensors=tuple(
+                TensorLimit(
+                    tensor=one.tensor,
+                    offset=tensors[one.tensor].offset,
+                    size=tensors[one.tensor].size,
+                    l2_squared=str(compute_l2_squared(one.bound_l2_micro, scale)),
+                )
+                for one in self.tensors
+            ),
+            minimum_l2_squared=str(-(-up * self.minimum_l2_micro**2 // (MICRO_SQUARED * down))),
+            minimum_cosine_micro=self.minimum_cosine_micro if has_reference else None,
+            typical_l2_micro=0,
+        )
+
 
 class TensorLimit(Record):
     """The integer bound of one tensor for weight 1: Σx² over its elements ≤ ω²·``l2_squared``."""
@@ -93,6 +121,11 @@ class RoundNorms(Record):
     minimum_l2_squared: Decimal
     minimum_cosine_micro: CosineMicro | None
     typical_l2_micro: Natural
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a rule compares updates with the last published sum."""
+        return self.minimum_cosine_micro is not None
 
 
 def compute_l2_squared(norm_l2_micro: int, scale: int) -> int:

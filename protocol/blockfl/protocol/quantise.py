@@ -1,7 +1,7 @@
 """From a trained delta to the integers that are sealed: clip, weight, round, until the norm rule holds.
 
-Owns: the float arithmetic on the institution's side. The norm rule is a rule on the integers, the same function that
-judges: rounding adds about d/4 to Σx², so the update is rounded, checked, shrunk, and rounded again.
+Owns: the float arithmetic on the institution's side. The norm rule is a rule on the integers: rounding adds about d/4
+to Σx², so the update is rounded, its norm computed as it is when judged, the update shrunk, and rounded again.
 
     values = quantise_update(delta, weight=3, scale=10, bound_l2_squared=b2, bound_linf=b, generator=generator)
 
@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.judging import judge_values
 from blockfl.protocol.limits import TensorLimit
-from blockfl.protocol.norms import find_broken_tensors
+from blockfl.protocol.norms import compute_norms, find_broken_tensors
 from blockfl.protocol.payload import MAX_VALUE, Values
 
 Delta = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -90,14 +89,9 @@ def quantise_update(
         values = _round(exact, generator)
         if _shrink_tensors(exact, values, weight, tensors, attempt):
             continue
-        try:
-            judge_values(values, len(values), weight, bound_l2_squared, bound_linf)
-        except ProtocolError as error:
-            if error.code is not Code.NORM_L2:
-                raise
-            exact *= _shrinkage(exact, values, limit_l2, attempt)
-        else:
+        if compute_norms(values).l2_squared <= weight**2 * bound_l2_squared:
             return values
+        exact *= _shrinkage(exact, values, limit_l2, attempt)
     raise ProtocolError(
         Code.NORM_L2, f"no rounding kept the norm under {bound_l2_squared} times {weight}² in {_ATTEMPTS} attempts"
     )

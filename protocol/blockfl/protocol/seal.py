@@ -35,7 +35,7 @@ from blockfl.protocol import hpke
 from blockfl.protocol.canonical import ChannelName, MspId, Name, Natural, Positive, Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.payload import ENCODINGS, SEED_BYTES
+from blockfl.protocol.payload import SEED_BYTES
 from blockfl.protocol.records import CHUNK_BYTES, Header, PublicKey, Recipient, WrappedKey
 
 TAG_BYTES: Final = 16
@@ -137,43 +137,11 @@ def seal(payload: bytes, seed: bytes, place: SealPlace, recipients: Sequence[Rec
     )
 
 
-def open_update(header: Header, chunks: Iterable[bytes], organisation: str, private_key: OpeningKey) -> bytearray:
-    """Open a sealed update as one member of the committee; every check that concerns the seal.
-
-    Args:
-        header: the signed header; its terms were checked when it was submitted.
-        chunks: the sealed chunks in order, taken one at a time.
-        organisation: the member that opens.
-        private_key: its opening key.
-
-    Returns:
-        The payload.
-
-    Raises:
-        ProtocolError: a verdict, the same for every member: BFL410 (a chunk's length or tag), BFL411 (key
-            commitment), BFL412 (a wrapped key), BFL413 (payload digest), BFL414 (payload length). Or a fault of this
-            member, no verdict: BFL119 (not a recipient, or another opening key), BFL304 (the bytes are not the
-            announced chunks).
-    """
-    if header.payload_bytes != ENCODINGS[header.encoding].compute_payload_bytes(header.dimension):
-        raise ProtocolError(
-            Code.PAYLOAD_FORMAT, f"{header.payload_bytes} bytes are not {header.dimension} values and the seed"
-        )
-    data_key = unwrap_data_key(header, organisation, private_key)
-    payload = _open_chunks(header, chunks, data_key)
-    if not hmac.compare_digest(compute_digest(payload), header.payload_digest):
-        raise ProtocolError(Code.PAYLOAD_DIGEST, "the opened payload does not have the digest that was signed")
-    expected = derive_data_key(bytes(payload[-SEED_BYTES:]), SealPlace.of(header), header.payload_digest)
-    if not hmac.compare_digest(expected, data_key):
-        raise ProtocolError(Code.WRAP_WRONG, "the wrapped key does not follow from the seed in the payload")
-    return payload
-
-
 def unwrap_data_key(header: Header, organisation: str, private_key: OpeningKey) -> bytes:
     """Return the data key, after repeating every member's wrap and the key commitment.
 
     Raises:
-        ProtocolError: BFL412, BFL411, or BFL119 as in ``open_update``.
+        ProtocolError: BFL412, BFL411, or BFL119 as in ``find_data_key``.
     """
     data_key = recover_data_key(header, organisation, private_key)
     _check_wraps(header, data_key)
@@ -181,11 +149,11 @@ def unwrap_data_key(header: Header, organisation: str, private_key: OpeningKey) 
     return data_key
 
 
-def recover_data_key(header: Header, organisation: str, private_key: OpeningKey) -> bytes:
-    """Return what a member's own wrap holds, without a look at the other wraps or the key commitment.
+def find_data_key(header: Header, organisation: str, private_key: OpeningKey) -> bytes | None:
+    """Return what a member's own wrap holds, None if that does not open.
 
     Raises:
-        ProtocolError: BFL412 if it does not open, BFL119 as in ``open_update``.
+        ProtocolError: BFL119, a fault of this member: the update is not sealed to it, or to another opening key.
     """
     own = next((one for one in header.wrapped_keys if one.organisation == organisation), None)
     if own is None or own.public_key != encode_public_key(private_key):
@@ -197,8 +165,60 @@ def recover_data_key(header: Header, organisation: str, private_key: OpeningKey)
     context = _wrap_context(SealPlace.of(header), own.organisation, own.public_key)
     try:
         return hpke.decrypt(bytes.fromhex(own.encapsulation), bytes.fromhex(own.ciphertext), private_key, context)
-    except hpke.HpkeError as error:
-        raise _wrap_error() from error
+    except hpke.HpkeError:
+        return None
+
+
+def recover_data_key(header: Header, organisation: str, private_key: OpeningKey) -> bytes:
+    """Return what a member's own wrap holds, without a look at the other wraps or the key commitment.
+
+    Raises:
+        ProtocolError: BFL412 if it does not open, BFL119 as in ``find_data_key``.
+    """
+    data_key = find_data_key(header, organisation, private_key)
+    if data_key is None:
+        raise _wrap_error()
+    return data_key
+
+
+def open_chunks(header: Header, chunks: Iterable[bytes], data_key: bytes) -> bytearray | None:
+    """Return the payload in an update's chunks, None if one does not have its length or does not open.
+
+    Args:
+        header: the signed header.
+        chunks: the sealed chunks in order, taken one at a time.
+        data_key: what the wraps hold.
+
+    Raises:
+        ProtocolError: BFL304, a fault of this member: these are not the announced chunks.
+    """
+    place = SealPlace.of(header)
+    count = len(header.chunk_digests)
+    if count != compute_chunk_count(header.payload_bytes):
+        return None
+    cipher = AESGCM(hpke.expand(data_key, _CHUNK_KEY, 32))
+    payload = bytearray(header.payload_bytes)
+    is_broken = False
+    received = 0
+    for index, chunk in enumerate(chunks):
+        if index >= count or hashlib.sha256(chunk).hexdigest() != header.chunk_digests[index]:
+            raise ProtocolError(
+                Code.CHUNK_MISMATCH, f"chunk {index} of {header.organisation} is not the announced one: fetch it again"
+            )
+        received += 1
+        start = index * PLAIN_CHUNK_BYTES
+        if is_broken or len(chunk) != compute_chunk_bytes(header.payload_bytes, index):
+            is_broken = True
+            continue
+        try:
+            payload[start : start + len(chunk) - TAG_BYTES] = cipher.decrypt(
+                _nonce(index), chunk, _chunk_context(place, index, count)
+            )
+        except InvalidTag:
+            is_broken = True
+    if received != count:
+        raise ProtocolError(Code.CHUNK_MISMATCH, f"expected {count} chunks, got {received}: fetch the others")
+    return None if is_broken else payload
 
 
 def open_wrap(header: Header, wrap: WrappedKey, ephemeral_key: X25519PrivateKey) -> bytes | None:
@@ -307,40 +327,6 @@ def check_public_key(public_key: str) -> None:
         ) from error
 
 
-def _open_chunks(header: Header, chunks: Iterable[bytes], data_key: bytes) -> bytearray:
-    place = SealPlace.of(header)
-    count = len(header.chunk_digests)
-    if count != compute_chunk_count(header.payload_bytes):
-        raise ProtocolError(Code.SEAL_BROKEN, f"{header.payload_bytes} bytes are not sealed into {count} chunks")
-    cipher = AESGCM(hpke.expand(data_key, _CHUNK_KEY, 32))
-    payload = bytearray(header.payload_bytes)
-    broken: str | None = None
-    received = 0
-    for index, chunk in enumerate(chunks):
-        if index >= count or hashlib.sha256(chunk).hexdigest() != header.chunk_digests[index]:
-            raise ProtocolError(
-                Code.CHUNK_MISMATCH, f"chunk {index} of {header.organisation} is not the announced one: fetch it again"
-            )
-        received += 1
-        if broken:
-            continue
-        if len(chunk) != compute_chunk_bytes(header.payload_bytes, index):
-            broken = f"chunk {index} does not have the length that follows from the payload's"
-            continue
-        start = index * PLAIN_CHUNK_BYTES
-        try:
-            payload[start : start + len(chunk) - TAG_BYTES] = cipher.decrypt(
-                _nonce(index), chunk, _chunk_context(place, index, count)
-            )
-        except InvalidTag:
-            broken = f"chunk {index} does not open with the committed key at this place"
-    if received != count:
-        raise ProtocolError(Code.CHUNK_MISMATCH, f"expected {count} chunks, got {received}: fetch the others")
-    if broken:
-        raise ProtocolError(Code.SEAL_BROKEN, broken)
-    return payload
-
-
 def _check_key_commitment(header: Header, data_key: bytes) -> None:
     if not hmac.compare_digest(commit_key(data_key), header.key_commitment):
         raise ProtocolError(Code.KEY_COMMITMENT, "the wrapped data key is not the one that the header commits to")
@@ -353,7 +339,6 @@ def _check_wraps(header: Header, data_key: bytes) -> None:
 
 
 def _wrap_error() -> ProtocolError:
-    # One text for whoever can open and whoever cannot: all members must write the same verdict.
     return ProtocolError(Code.WRAP_WRONG, "a wrapped key is not the one that the data key gives")
 
 

@@ -20,16 +20,10 @@ from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Economics, Outcome, Payment, Score, Settlement, Standing, Verdict
 from blockfl.protocol.records import Metrics, Model, Organisations, Participant, Round, Update, Vote
 from blockfl.protocol.reputation import compute_reputation, suspend
+from blockfl.protocol.rules import JUDGING
 from blockfl.protocol.task import TaskSpec
 
 _MAX_DEBT: Final = 5_000
-_NORM: Final = frozenset(
-    code.identifier for code in (Code.NORM_L2, Code.NORM_LINF, Code.NORM_TENSOR, Code.NORM_MINIMUM, Code.COSINE)
-)
-_LATE: Final = frozenset({Code.CHUNKS_MISSING.identifier})
-_SEAL: Final = frozenset(
-    code.identifier for code in (Code.SEAL_BROKEN, Code.KEY_COMMITMENT, Code.WRAP_WRONG, Code.PAYLOAD_DIGEST)
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,11 +214,18 @@ def _judge(policy: Economics, facts: Facts, part: Participant, standing: Standin
 
 
 def _find_share(policy: Economics, code: str) -> int:
-    if code in _NORM:
-        return policy.norm
-    if code in _SEAL:
-        return policy.seal
-    return policy.late if code in _LATE else policy.format
+    rule = next((rule for rule in JUDGING if rule.code.identifier == code), None)
+    if rule is None:
+        raise ProtocolError(Code.MALFORMED, f"expected the code of a rule about updates, got {code}")
+    match rule.penalty:
+        case "norm":
+            return policy.norm
+        case "seal":
+            return policy.seal
+        case "format":
+            return policy.format
+        case "late":
+            return policy.late
 
 
 def _settle(

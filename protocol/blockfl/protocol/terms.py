@@ -19,7 +19,6 @@ from blockfl.protocol.limits import (
     AdaptiveBound,
     RoundNorms,
     RoundStatistics,
-    TensorLimit,
     compute_l2_squared,
     power_of_four,
 )
@@ -152,23 +151,7 @@ def freeze_norms(spec: TaskSpec, bound_l2_micro: int, scale: int, *, has_referen
     """
     if spec.norms is None:
         return None
-    up, down = power_of_four(scale)
-    tensors = {tensor.name: tensor for tensor in spec.manifest.tensors}
-    return RoundNorms(
-        bound_l2_micro=bound_l2_micro,
-        tensors=tuple(
-            TensorLimit(
-                tensor=one.tensor,
-                offset=tensors[one.tensor].offset,
-                size=tensors[one.tensor].size,
-                l2_squared=str(compute_l2_squared(one.bound_l2_micro, scale)),
-            )
-            for one in spec.norms.tensors
-        ),
-        minimum_l2_squared=str(-(-up * spec.norms.minimum_l2_micro**2 // (MICRO_SQUARED * down))),
-        minimum_cosine_micro=spec.norms.minimum_cosine_micro if has_reference else None,
-        typical_l2_micro=0,
-    )
+    return spec.norms.freeze(spec.manifest, bound_l2_micro, scale, has_reference=has_reference)
 
 
 def freeze_statistics(spec: TaskSpec) -> RoundStatistics | None:
