@@ -11,6 +11,8 @@ import typer
 from blockfl.cli import option
 from blockfl.cli.output import Output
 from blockfl.fabric.channel.config import Address, ChannelConfig
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import (
     Administrator,
@@ -24,6 +26,7 @@ from blockfl.network.errors import NetworkError
 from blockfl.network.founding import load_member
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.port import parse_address
+from blockfl.protocol import catalogue
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -72,6 +75,8 @@ def remove(
     administrator = Administrator(ConnectionProfile.load(profile))
     config = _read(administrator)
     _propose(config, administrator.remove(config, organisation), output)
+    if warning := asyncio.run(_warn_of_removal(profile, organisation)):
+        Output(as_json=False).progress(warning)
 
 
 @app.command()
@@ -212,6 +217,22 @@ def _find_signatures(update: Path, named: Sequence[Path] | None) -> list[bytes]:
     return [
         _read_file(path) for path in named or sorted(update.parent.glob(f"{glob.escape(update.name)}.*{_SIGNATURE}"))
     ]
+
+
+async def _warn_of_removal(profile: Path, organisation: str) -> str:
+    """Return what the consortium loses with an organisation that has a duty in it; nothing if it has none."""
+    try:
+        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+            consortium = await ledger.read(catalogue.CONSORTIUM.key())
+    except LedgerError:
+        return ""  # There is no consortium yet.
+    if organisation not in consortium.committee:
+        return ""
+    left = len(consortium.committee) - 1
+    return (
+        f"warning: {organisation} is one of the committee's {left + 1}; {consortium.threshold} of the {left} left "
+        f"would have to agree on everything{': no round could be judged' if left < consortium.threshold else ''}"
+    )
 
 
 def _read_roots(signing: list[Path] | None, tls: list[Path] | None) -> tuple[list[bytes], list[bytes]]:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.errors import EndorseError, FabricError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import Administrator
@@ -24,6 +25,7 @@ from blockfl.network.volume import read_genesis
 
 Report = Callable[[str], None]
 _POLL_S = 0.1
+_ASKED_S = 5.0
 
 
 def extend(layout: Layout, description: Description, otherwise: str) -> Description:
@@ -98,7 +100,7 @@ async def _admit(newcomer: Host, administrators: Sequence[Administrator]) -> boo
     config = await first.read()
     membership = newcomer.provision().membership
     if newcomer.name in config.application_organisations:
-        if config.msps[membership.msp_id].tls_roots != tuple(pem.encode() for pem in membership.tls_roots):
+        if not set(config.msps[membership.msp_id].tls_roots) & {pem.encode() for pem in membership.tls_roots}:
             raise NetworkError(
                 f"{newcomer.layout.tls_roots} is not one that the channel knows: put the former keys of "
                 f"{newcomer.name} back"
@@ -107,6 +109,27 @@ async def _admit(newcomer: Host, administrators: Sequence[Administrator]) -> boo
     update = first.add(config, membership)
     await first.submit(config, update, [one.sign(update) for one in administrators])
     return True
+
+
+async def list_removed(founders: Sequence[Host], user: str = "admin") -> list[Host]:
+    """Return those founders whom the channel has put off since, by the newest configuration that a peer has.
+
+    Raises:
+        NetworkError: No peer can be asked.
+    """
+
+    async def read(host: Host) -> ChannelConfig | None:
+        try:
+            async with asyncio.timeout(_ASKED_S):
+                return await Administrator(ConnectionProfile.load(host.layout.profile(user))).read()
+        except (FabricError, TimeoutError):
+            return None
+
+    found = [config for config in await asyncio.gather(*map(read, founders)) if config is not None]
+    if not found:
+        raise NetworkError("no peer answers who is on the channel; their logs tell why")
+    newest = max(found, key=lambda config: config.sequence)
+    return [host for host in founders if host.name not in newest.application_organisations]
 
 
 async def wait_for_blocks(hosts: Sequence[Host], timeout_s: float, user: str = "admin") -> None:

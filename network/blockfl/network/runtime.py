@@ -9,7 +9,7 @@ from typing import Protocol
 
 from blockfl.fabric.client.registration import read_package_id
 from blockfl.fabric.errors import FabricError
-from blockfl.network.admission import admit, list_newcomers, wait_for_blocks
+from blockfl.network.admission import admit, list_newcomers, list_removed, wait_for_blocks
 from blockfl.network.certificates import tell_ends
 from blockfl.network.code_change import Agreement
 from blockfl.network.contract_service import code_name, service_endpoint, service_name, service_process
@@ -89,10 +89,10 @@ class ProcessRuntime:
         for host in self._hosts:
             check = partial(self._processes.require_running, service_name(host.organisation))
             wait_for_port(host.organisation.contract_address, _READY_S, check)
-        self._join(report)
+        members = self._join(report)
         report(f"{len(self._processes.names())} processes run")
         self._processes.start(keeper_process(self._directory))
-        asyncio.run(deploy(self._hosts, report, agreement, timeout_s))
+        asyncio.run(deploy(members, report, agreement, timeout_s))
 
     def status(self) -> list[ProcessStatus]:
         """As ``Runtime.status``."""
@@ -136,16 +136,23 @@ class ProcessRuntime:
         """Return what renews the certificates of these parts."""
         return Renewal(self._hosts, self._launcher, self._processes)
 
-    def _join(self, report: Report) -> None:
-        """Wait for the founders' nodes, let newcomers join the channel, and wait for theirs."""
+    def _join(self, report: Report) -> list[Host]:
+        """Wait for the founders' nodes, let newcomers join the channel, and wait for theirs; return who is a member."""
         newcomers = list_newcomers(self._hosts)
         founders = [one for one in self._hosts if one not in newcomers]
+        # The coordinator is a member if anybody is: whom the channel has put off is not waited for.
+        self._launcher.wait_until_ready(_READY_S, sorted(founders, key=_coordinates)[-1:])
+        for removed in asyncio.run(list_removed(founders)) if len(founders) > 1 else ():
+            founders.remove(removed)
+            report(f"{removed.name} is not on the channel any more: its part is left to itself")
         self._launcher.wait_until_ready(_READY_S, founders)
         if newcomers and founders:
             asyncio.run(admit(newcomers, founders, report))
         if newcomers:
             self._launcher.wait_until_ready(_READY_S, newcomers)
-        asyncio.run(wait_for_blocks(self._hosts, _READY_S))
+        members = [*founders, *newcomers]
+        asyncio.run(wait_for_blocks(members, _READY_S))
+        return members
 
     def _require_ports(self) -> None:
         wanted = [(address, name) for name, address in self._launcher.addresses() if not self._processes.find(name)]
@@ -156,3 +163,7 @@ class ProcessRuntime:
             for address in (host.organisation.contract_address, host.organisation.contract_operations_address)
         ]
         require_free_ports(wanted)
+
+
+def _coordinates(host: Host) -> bool:
+    return "coordinator" in host.organisation.roles
