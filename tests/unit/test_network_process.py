@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from blockfl.network.errors import NetworkError
-from blockfl.network.keeper import KEEPER, Keeper, keeper_process
+from blockfl.network.keeper import KEEPER, Keeper, keeper_process, rotate_log
 from blockfl.network.process import ProcessSpec, ProcessTable, require_unused
 from blockfl.network.status import process_status
+from support.disk import small_disk
 
 WAIT_S = 20.0
 SLEEPER = "import os, time; print('here', os.environ.get('GREETING'), flush=True); time.sleep(600)"
@@ -334,3 +335,27 @@ def test_the_keeper_as_a_process_keeps_and_ends_when_asked(tmp_path: Path, table
     assert table.stop([KEEPER]) == [KEEPER]
     kill(table, "one")
     assert table.state("one") == "crashed"
+
+
+def test_a_large_log_is_moved_aside_while_its_process_goes_on_writing(table: ProcessTable) -> None:
+    code = "import sys\nwhile line := sys.argv: print('x' * 99, flush=True); __import__('time').sleep(0.001)"
+    table.start(spec(code=code))
+    path = table.log("one")
+    for _ in range(5):
+        wait_until(lambda: path.stat().st_size > 2000)
+        assert rotate_log(path, limit_bytes=2000, kept=2)
+    wait_until(lambda: path.stat().st_size > 0)
+    assert not rotate_log(path, limit_bytes=1 << 30)
+    assert path.read_bytes()[:1] == b"x", "no hole where the file was cut"
+    kept = sorted(one.name for one in path.parent.glob("one.log.*"))
+    assert kept == ["one.log.1", "one.log.2"]
+    assert (path.parent / kept[0]).stat().st_size > 2000
+
+
+def test_a_log_on_a_full_disk_is_cut(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1 << 20):
+        path = tmp_path / "disk" / "one.log"
+        path.write_bytes(bytes(700_000))
+        assert rotate_log(path, limit_bytes=1000)
+        assert path.stat().st_size == 0
+        assert not path.with_name("one.log.1").exists()

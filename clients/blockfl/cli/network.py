@@ -9,6 +9,7 @@ import typer
 from blockfl.cli import network_certificates, network_check, network_config, network_contract, network_founding, option
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
+from blockfl.network.backup import restore as restore_backup
 from blockfl.network.certificates import list_complaints
 from blockfl.network.code_change import Agreement, CodeChange
 from blockfl.network.compose import render_compose, save_compose
@@ -120,6 +121,35 @@ def down(
     if not yes:
         typer.confirm(f"Delete the ledger, all keys and logs in {directory.resolve()}?", abort=True)
     part.down()
+
+
+@app.command()
+def backup(
+    output: Annotated[Path, typer.Argument(help="The file to write; it holds private keys.")],
+    directory: Directory = Path("network-data"),
+    with_ledger: Annotated[
+        bool, typer.Option("--with-ledger", help="The peers' ledgers, too; nothing may run meanwhile.")
+    ] = False,
+    json: option.Json = False,
+) -> None:
+    """Copy what nobody else has: keys, certificates, settings, outboxes; of the embedded node the ledger, too.
+
+    The directory of one organisation, or of a machine that has all of them.
+    """
+    told = Output(as_json=json)
+    made = open_part(directory).back_up(output, with_ledger=with_ledger)
+    told.result({"file": str(output), "files": len(made.files), "secret": list(made.secrets)})
+    told.line(f"{output}: {len(made.files)} files, of which others must not see {len(made.secrets)}; keep it as a key")
+
+
+@app.command()
+def restore(
+    archive: Annotated[Path, typer.Argument(help="A file that `blockfl network backup` wrote.")],
+    directory: Directory = Path("network-data"),
+) -> None:
+    """Put back what is missing of a backup; nothing that is there is changed. Then: `blockfl network up`."""
+    written = restore_backup(archive, directory)
+    Output(as_json=False).line(f"{len(written)} files restored to {directory}; next: blockfl network up -d {directory}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The keeper: starts again what ended on its own, so that nobody has to be there.
+"""The keeper: starts again what ended on its own, and rotates logs, so that nobody has to be there.
 
 One process per network, started last and stopped first. It restarts whatever was not stopped on purpose, each time a
 little later when a process keeps ending. It decides nothing else; when the keeper itself is gone everything goes on,
@@ -7,10 +7,13 @@ and the next ``blockfl network up`` starts it anew.
 
 import argparse
 import logging
+import os
+import shutil
 import signal
 import threading
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from blockfl.fabric.log import configure_log
@@ -22,6 +25,8 @@ _LOOK_S = 0.5
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _SETTLED_S = 60.0
+_LOG_BYTES = 16 << 20
+_KEPT_LOGS = 3
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +78,37 @@ class Keeper:
         """Look again and again until told to stop."""
         while not stop.wait(_LOOK_S):
             self.look(time.monotonic())
+            for name in self._processes.names():
+                rotate_log(self._processes.log(name))
+
+
+def rotate_log(path: Path, limit_bytes: int = _LOG_BYTES, kept: int = _KEPT_LOGS) -> bool:
+    """Move a log that has grown too large aside; its process, which appends, goes on at the beginning of the file.
+
+    What is written between the copy and the cut is lost: a few lines at most. On a full disk the log is cut all
+    the same.
+
+    Returns:
+        Whether it was moved.
+    """
+    try:
+        if path.stat().st_size <= limit_bytes:
+            return False
+        older = [path.with_name(f"{path.name}.{number}") for number in range(1, kept + 1)]
+        for source, target in reversed(list(pairwise(older))):
+            if source.exists():
+                source.replace(target)
+        try:
+            shutil.copyfile(path, older[0])
+            older[0].chmod(0o600)
+        except OSError as error:
+            older[0].unlink(missing_ok=True)
+            _log.error("%s is cut, not kept: %s", path, error)
+        os.truncate(path, 0)
+    except OSError as error:
+        _log.error("%s cannot be rotated: %s", path, error)
+        return False
+    return True
 
 
 def keeper_process(directory: Path) -> ProcessSpec:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from blockfl.network.admission import extend, write_description
+from blockfl.network.backup import Backup, back_up
 from blockfl.network.code_change import Agreement, agree_on_code
 from blockfl.network.description import Description, LedgerKind
 from blockfl.network.embedded import EmbeddedLauncher
@@ -60,6 +61,22 @@ class Part:
         """Stop everything; the ledger stays."""
         with self._exclusive():
             return self._runtime.stop()
+
+    def back_up(self, output: Path, *, with_ledger: bool = False) -> Backup:
+        """Write a copy of what nobody else has; with ledgers only while nothing runs.
+
+        Args:
+            output: The file.
+            with_ledger: Whether to take the peers' ledgers; that of the embedded node, the only one, always is.
+
+        Raises:
+            NetworkError: The network runs, or the file cannot be written.
+        """
+        has_ledger = with_ledger or self.ledger == "embedded"
+        with self._exclusive():
+            if has_ledger:  # it can be copied only while nothing writes it
+                require_unused(self.directory)
+            return back_up(self.directory, output, has_ledger=has_ledger)
 
     def down(self) -> None:
         """Stop everything and delete the directory.

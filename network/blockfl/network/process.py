@@ -212,7 +212,7 @@ def require_unused(directory: Path) -> None:
                 writers.append(f"{process.name()}, pid {process.pid}")
     if writers:
         raise NetworkError(
-            f"{directory} is in use by processes that no record here names: {'; '.join(writers)}; end them first"
+            f"{directory} is in use by {'; '.join(writers)}; end them first: blockfl network stop, if it started them"
         )
 
 
