@@ -52,19 +52,19 @@ class VerificationReport:
         return {"verified": True, **asdict(self)}
 
 
-async def verify_ledger(ledger: Ledger, genesis: Path, progress: Progress) -> VerificationReport:
+async def verify_ledger(ledger: Ledger, genesis_hash: bytes, progress: Progress) -> VerificationReport:
     """Verify everything up to the present height.
 
     Args:
         ledger: An identity of any organisation.
-        genesis: The organisation's own copy of the first block.
+        genesis_hash: Header hash of the first block, from where the auditor trusts it.
         progress: Told what is being verified.
 
     Raises:
         VerificationError: Something is not as it must be.
         LedgerError: The ledger cannot be read.
     """
-    chain = ChainProof(genesis_hash=read_anchor(genesis), namespace=ledger.profile.contract)
+    chain = ChainProof(genesis_hash=genesis_hash, namespace=ledger.profile.contract)
     height = await ledger.gateway.height()
     async with aclosing(ledger.gateway.blocks(0)) as blocks:  # type: ignore[type-var]
         async for block in blocks:

@@ -18,6 +18,7 @@ from blockfl.audit.errors import VerificationError
 from blockfl.audit.export import Export, export_evidence, find_fork
 from blockfl.audit.verification import read_anchor, verify_bundles, verify_ledger
 from blockfl.cli import option
+from blockfl.cli.founded import founded_hash
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.ledger.client import Ledger
@@ -143,6 +144,12 @@ def verify(
     genesis_hash: Annotated[
         str | None, typer.Option("--genesis-hash", help="Instead of a copy: the first block's header hash, as hex.")
     ] = None,
+    founding: Annotated[
+        Path | None, typer.Option(help="Instead of a copy: the founding file, all founders' signatures beside it.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="With --founding: a signing root that you trust, of any founder, PEM.")
+    ] = None,
     expect_hash: Annotated[
         str | None, typer.Option("--expect-hash", help="Header hash that the bundles' last block must have.")
     ] = None,
@@ -154,15 +161,19 @@ def verify(
     """Verify the whole ledger: chain, signatures, every transaction anew, records, every model version.
 
     With bundles (`blockfl audit export`) no network, peer or key is needed. You trust the first block: your own copy of
-    it, or its hash. Exit code 3 when something is not as it must be; 4 when everything is, but the peers of most
-    organisations have judged a transaction otherwise than this program, which goes by their code and names it.
+    it, its hash, or one founder's root, from which the founding file and so the first block follow. Exit code 3 when
+    something is not as it must be; 4 when everything is, but the peers of most organisations have judged a transaction
+    otherwise than this program, which goes by their code and names it.
     """
     output = Output(as_json=json)
+    if (founding is None) != (root is None):
+        raise LedgerError("--founding and --root belong together: the file, and the root of a founder that you trust")
+    founded = None if founding is None or root is None else founded_hash(founding, root)
     if bundles:
         report = asyncio.run(
             verify_bundles(
                 bundles,
-                _anchor(profile, genesis, genesis_hash),
+                founded or _anchor(profile, genesis, genesis_hash),
                 output.progress,
                 until=until,
                 expected_hash=None if expect_hash is None else _parse_hash(expect_hash).hex(),
@@ -173,7 +184,7 @@ def verify(
             raise LedgerError("--genesis-hash, --expect-hash and --until belong to bundles: name them, too")
         if profile is None:
             raise LedgerError("name evidence bundles, or a connection profile with --profile or in BLOCKFL_PROFILE")
-        anchor = _genesis(ConnectionProfile.load(profile), genesis)
+        anchor = founded or read_anchor(_genesis(ConnectionProfile.load(profile), genesis))
         report = _ask(profile, lambda ledger: verify_ledger(ledger, anchor, output.progress))
     output.result(report.as_dict())
     for number, step in enumerate(report.steps, start=1):
@@ -248,8 +259,8 @@ def _anchor(profile: Path | None, genesis: Path | None, genesis_hash: str | None
     if profile is not None:
         return read_anchor(_genesis(ConnectionProfile.load(profile), None))
     raise LedgerError(
-        "a bundle cannot vouch for itself: name your own copy of the first block with --genesis, or its hash with "
-        "--genesis-hash"
+        "a bundle cannot vouch for itself: name your own copy of the first block with --genesis, its hash with "
+        "--genesis-hash, or the founding file and a founder's root with --founding and --root"
     )
 
 
