@@ -74,6 +74,12 @@ class FederationProcesses:
 
     def down(self) -> None:
         """End everything."""
+        self.end_agents()
+        if self.network.exists():
+            self.blockfl("network", "down", "--directory", str(self.network), "--yes")
+
+    def end_agents(self) -> None:
+        """End institutions' agents and aggregators."""
         for child in self._children.values():
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
@@ -83,8 +89,6 @@ class FederationProcesses:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        if self.network.exists():
-            self.blockfl("network", "down", "--directory", str(self.network), "--yes")
 
     def kill_node(self, name: str) -> None:
         """kill -9 a process of the network, as its status names it."""

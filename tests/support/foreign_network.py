@@ -75,13 +75,13 @@ class ForeignNetwork:
         directory: Where everything of it lies.
         tools: Fabric's programs.
         organisations: How many have a peer.
-        peer_settings: Environment of every peer beyond what it needs to run.
+        peer_settings: Environment of each peer, by MSP id, beyond what it needs to run.
     """
 
     directory: Path
     tools: Path
     organisations: int
-    peer_settings: Mapping[str, str]
+    peer_settings: dict[str, Mapping[str, str]] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -109,6 +109,7 @@ class ForeignNetwork:
             self._join_orderer(number)
         for peer in self.peers:
             self._join_peer(peer)
+        self._wait_for_peers()
 
     def stop(self) -> None:
         for process in self.processes:
@@ -116,17 +117,21 @@ class ForeignNetwork:
         for process in self.processes:
             process.wait(timeout=30)
 
-    def restart_peers(self, settings: Mapping[str, str]) -> None:
-        """Stop the peers and start them with other settings, as an operator does."""
+    def restart_peers(self, settings: Mapping[str, Mapping[str, str]]) -> None:
+        """Stop the peers and start them with other settings for each MSP id, as their operators do."""
         running = self.processes[_ORDERERS:]
         del self.processes[_ORDERERS:]
         for process in running:
             process.terminate()
         for process in running:
             process.wait(timeout=30)
-        self.peer_settings = {**self.peer_settings, **settings}
+        for msp_id, changed in settings.items():
+            self.peer_settings[msp_id] = {**self.peer_settings.get(msp_id, {}), **changed}
         for peer in self.peers:
             self._start_peer(peer)
+        self._wait_for_peers()
+
+    def _wait_for_peers(self) -> None:
         for peer in self.peers:
             self._retry(partial(self._peer_command, peer, "channel", "getinfo", "-c", CHANNEL))
 
@@ -276,7 +281,7 @@ class ForeignNetwork:
             "CORE_PEER_TLS_KEY_FILE": str(files / "tls" / "server.key"),
             "CORE_VM_ENDPOINT": "",
             "CORE_CHAINCODE_EXTERNALBUILDERS": json.dumps([builder]),
-            **self.peer_settings,
+            **self.peer_settings.get(peer.msp_id, {}),
         }
         self._spawn(["peer", "node", "start"], settings, self.directory / f"{peer.msp_id}.log")
 
@@ -357,11 +362,9 @@ def _meta_policies() -> dict[str, Any]:
 
 
 @contextmanager
-def foreign_network(
-    directory: Path, organisations: int, peer_settings: Mapping[str, str] | None = None
-) -> Iterator[ForeignNetwork]:
+def foreign_network(directory: Path, organisations: int) -> Iterator[ForeignNetwork]:
     """Make one with Fabric's own tools, and stop it."""
-    network = ForeignNetwork(directory, require_tools(), organisations, peer_settings or {})
+    network = ForeignNetwork(directory, require_tools(), organisations)
     try:
         network.start()
         yield network

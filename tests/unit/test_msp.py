@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ssl
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockfl.fabric.channel.config import ChannelConfig, is_config_block
+from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, encode_element
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.identity.authority import Authority
 from blockfl.fabric.identity.msp import Msp, MspManager, msp_config
@@ -377,6 +379,28 @@ def test_a_revoked_intermediate_authority_is_refused() -> None:
 
     with pytest.raises(IdentityError, match="revoked: remove it"):
         Msp.from_config(_with(add))
+
+
+def with_high_s(pem: bytes) -> bytes:
+    """The same certificate with the other of the two signatures that each ECDSA signature has."""
+    certificate = x509.load_pem_x509_certificate(pem)
+    r, s = decode_dss_signature(certificate.signature)
+    signature = encode_dss_signature(r, max(s, CURVE_ORDERS["secp256r1"] - s))
+    ecdsa_with_sha256 = bytes.fromhex("300a06082a8648ce3d040302")
+    body = certificate.tbs_certificate_bytes + ecdsa_with_sha256 + encode_element(BIT_STRING, b"\0" + signature)
+    return ssl.DER_cert_to_PEM_cert(encode_element(SEQUENCE, body)).encode()
+
+
+def test_a_role_may_be_bound_to_a_root_of_which_cryptogen_made_a_signature_of_high_s() -> None:
+    root = with_high_s(ALPHA.signing.certificate_pem)
+    assert root != ALPHA.signing.certificate_pem
+
+    def bind(fabric: Any) -> None:
+        fabric.root_certs[0] = root
+        fabric.fabric_node_ous.peer_ou_identifier.certificate = root
+
+    msp = Msp.from_config(_with(bind))
+    msp.validate(_identity(_issue(units=("peer",))))
 
 
 def test_a_role_may_be_bound_to_an_authority() -> None:

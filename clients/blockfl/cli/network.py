@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from blockfl.cli import network_certificates, network_check, network_config, network_contract, network_founding, option
+from blockfl.cli import (
+    network_adoption,
+    network_certificates,
+    network_check,
+    network_config,
+    network_contract,
+    network_founding,
+    option,
+)
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.network.backup import restore as restore_backup
@@ -24,6 +32,7 @@ app.add_typer(
 )
 for _command in (
     network_check.check,
+    network_adoption.terms,
     network_founding.member,
     network_founding.found,
     network_founding.inspect,
@@ -33,6 +42,8 @@ for _command in (
     network_certificates.answer,
 ):
     app.command()(_command)
+
+app.command(name="adopt")(network_adoption.adopt_channel)
 
 Directory = Annotated[
     Path, typer.Option("--directory", "-d", envvar="BLOCKFL_NETWORK", help="The network's directory.")

@@ -78,7 +78,7 @@ class Host:
         Raises:
             NetworkError: The directory is another organisation's, or a file cannot be written.
         """
-        self._keep_description()
+        self.keep_description()
         provision_identities(self.organisation, self.layout)
         if self.layout.member.exists() and self.has_lost_ordering_key:
             return load_record(Member, self.layout.member, "a membership file")
@@ -188,7 +188,12 @@ class Host:
         """SHA-256 of the channel's first block: everybody has the same."""
         return compute_digest(self.layout.genesis.read_bytes())
 
-    def _keep_description(self) -> None:
+    def keep_description(self) -> None:
+        """Write how the organisation is described, or check that it is as before.
+
+        Raises:
+            NetworkError: The directory is another organisation's.
+        """
         if self.layout.host.exists():
             former = Host.open(self.layout.directory).organisation
             said, now = former.model_dump(), self.organisation.model_dump()

@@ -38,6 +38,22 @@ def provision_identities(organisation: Organisation, place: OrganisationLayout) 
         raise NetworkError(f"{error.filename}: cannot be written ({error.strerror})") from error
 
 
+def provision_contract_identities(organisation: Organisation, place: OrganisationLayout) -> None:
+    """Make what is missing of a contract service's TLS, with an authority of its own: the peer is not ours.
+
+    Raises:
+        NetworkError: A file cannot be written.
+    """
+    try:
+        name = organisation.name
+        tls = _authority(name, "contract TLS", place.tls_authority("certificate"), place.tls_authority("key"))
+        pair = [place.node("contract", file) for file in ("tls-certificate.pem", "tls-key.pem")]
+        _tls_pair(tls, f"contract.{name}", organisation.hosts, *pair)
+        provision_dialling(name, place)
+    except OSError as error:
+        raise NetworkError(f"{error.filename}: cannot be written ({error.strerror})") from error
+
+
 def describe_membership(organisation: Organisation, place: OrganisationLayout) -> Membership:
     """Return what the others must know of an organisation.
 

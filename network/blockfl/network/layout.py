@@ -15,6 +15,7 @@ opening-key               of a member of the committee
 data/                     what its nodes write
 builder/                  with which Fabric's peer takes the contract
 run/, logs/               processes
+adopted.json, peer.env    where the nodes are those of a channel that was there before
 
 A machine that has all organisations has their directories below ``organisations/``, and beside them
 ``consortium.yaml``, ``node/`` (the embedded node's ledger) and ``run/`` and ``logs/`` of all processes.
@@ -49,6 +50,21 @@ class OrganisationLayout:
     def genesis(self) -> Path:
         """The channel's first block."""
         return self.directory / "genesis.block"
+
+    @property
+    def adopted(self) -> Path:
+        """Says that the nodes are those of a channel that was there before."""
+        return self.directory / "adopted.json"
+
+    @property
+    def peer_environment(self) -> Path:
+        """What the peer of such a channel must be told."""
+        return self.directory / "peer.env"
+
+    @property
+    def peer_tls_roots(self) -> Path:
+        """The TLS roots of such a peer."""
+        return self.directory / "authority" / "peer-tls-certificate.pem"
 
     @property
     def consortium(self) -> Path:

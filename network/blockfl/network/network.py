@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from blockfl.network.admission import extend, write_description
+from blockfl.network.adoption import AdoptedPart
 from blockfl.network.backup import Backup, back_up
 from blockfl.network.code_change import Agreement, agree_on_code
 from blockfl.network.description import Description, LedgerKind
@@ -127,9 +128,10 @@ class HostPart(Part):
     def __init__(self, host: Host) -> None:
         self.host = host
         processes = ProcessTable(host.layout.directory)
+        self._adopted = AdoptedPart(host) if host.layout.adopted.exists() else None
         runtime = ProcessRuntime([host], host.layout.directory, LocalLauncher([host], processes), processes)
-        super().__init__(host.layout.directory, host.name, "local", runtime, [host])
-        self._processes = runtime
+        self._processes = runtime if self._adopted is None else self._adopted.runtime()
+        super().__init__(host.layout.directory, host.name, "local", self._processes, [host])
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -160,6 +162,9 @@ class HostPart(Part):
                 the others are not there in time.
         """
         with self._exclusive():
+            if self._adopted is not None:
+                self._adopted.up(report, agreement or Agreement(), timeout_s)
+                return
             self._processes.require()
             founded, agreed = self._adopt(founding), (agreement or Agreement()).remember()
             agree_on_code(self.host.layout.package, founded.terms.contract, agreed)

@@ -58,6 +58,13 @@ class Link:
         """Whether it may issue certificates."""
         return bool(self.certificate.extensions.is_ca)
 
+    def with_own_low_s(self) -> Link:
+        """The same root with its signature of low S, which is how a root is kept; others stay as they are.
+
+        Source: Hyperledger Fabric 3.1, msp/mspimpl.go, `sanitizeCert`: a root vouches for itself.
+        """
+        return self.with_low_s(self) if self.is_authority and is_signed_by(self, self) else self
+
     def with_low_s(self, parent: Link) -> Link:
         """The same certificate with its ECDSA signature in low S: so peers compare and hash certificates.
 

@@ -239,7 +239,7 @@ class Msp:
         name = entry.organizational_unit_identifier
         if not bound:
             return _Unit(name=name, certifiers=b"")
-        link = Link.of(read_certificate(entry.certificate, f"the unit {name!r} of {self.msp_id!r}"))
+        link = Link.of(read_certificate(entry.certificate, f"the unit {name!r} of {self.msp_id!r}")).with_own_low_s()
         chain = self._pool.unique_chain(link)
         chain = (link.with_low_s(chain[1] if len(chain) > 1 else link), *chain[1:])
         if chain[0].der not in self._authorities:
@@ -261,7 +261,7 @@ class Msp:
 
     def _assess(self, identity: Identity) -> _Standing:
         try:
-            link = Link.of(identity.decoded)
+            link = Link.of(identity.decoded).with_own_low_s()
             key = identity.public_key
             chain = self._pool.unique_chain(link)
             link = link.with_low_s(chain[1]) if len(chain) > 1 else link
