@@ -126,7 +126,7 @@ def test_both_parts_of_a_table_have_a_row(tmp_path: Path, fraction: float) -> No
         ("age,sick\n30,1\n", "1 rows: expected at least two"),
         ("age,ill\n30,1\n31,0\n", "no column 'sick'; there are: age, ill"),
         ("", "no column 'sick'; there are: none"),
-        ("age,sick\n30,1\nnan,0\ninf,1\n", "holds NaN or infinity"),
+        ("age,sick\n30,1\nnan,0\ninf,1\n", "line 3, column .age.: expected a number, got .nan."),
         ("sick\n1\n0\n1\n", r"no column beside the label"),
     ],
 )

@@ -16,6 +16,7 @@ import numpy as np
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import OutboxError, RejectionError, SettingsError, TrainingError
 from blockfl.institution.frames import Train, TrainingProgress
+from blockfl.institution.loss import list_losses
 from blockfl.institution.obedience import find_refusal
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.step import Report, Stage, Step
@@ -25,7 +26,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.transfer import upload_update
 from blockfl.protocol.catalogue import HEADER
-from blockfl.protocol.codes import Code
+from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.model import check_finite
 from blockfl.protocol.payload import SEED_BYTES, Values
 from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader
@@ -154,6 +155,7 @@ class Contribution:
             batch_size=terms.batch_size,
             learning_rate=terms.learning_rate_micro / 1e6 if terms.learning_rate_micro else None,
             seed=_derive_seed(self._seed, round_.round),
+            round=round_.round,
         )
 
         def on_progress(progress: TrainingProgress) -> None:
@@ -174,14 +176,23 @@ class Contribution:
                     raise
                 self._report(Step(stage="retry", round=round_.round, text=f"{error}\ntraining again"))
             else:
-                loss = "not finite" if trained.loss is None else f"{trained.loss:.4f}"
-                self._tell("train", round_, f"trained on {trained.samples} samples, loss {loss}", started)
+                if trained.loss is None:
+                    raise ProtocolError(
+                        Code.NOT_FINITE,
+                        f"the loss on {trained.samples} samples is not finite, so nothing is sent: lower the learning "
+                        "rate, scale the columns, or check the labels",
+                    )
+                self._tell("train", round_, f"trained on {trained.samples} samples, loss {trained.loss:.4f}", started)
                 return values
         raise AssertionError("unreachable")
 
     def _encode(self, task: Task, round_: Round, part: Participant, base: Vector, trained: Vector) -> Values:
         check_finite(task.spec.manifest, trained)
-        return self._encoder.encode(measure_change(task.spec.manifest, base, trained), round_, part.weight)
+        change = measure_change(task.spec.manifest, base, trained)
+        values = self._encoder.encode(change, round_, part.weight)
+        for text in list_losses(task.spec.manifest, change, round_, part.weight):
+            self._report(Step(stage="seal", round=round_.round, text=text))
+        return values
 
     def _seal(self, consortium: Consortium, task: Task, round_: Round, values: Values, seed: bytes) -> Draft:
         composed = compose_update(consortium, task, round_, self._ledger.organisation, values, seed)

@@ -6,6 +6,7 @@
 """
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ def _load_table(path: Path, label: str | None, test_fraction: float) -> Dataset:
         rows = csv.reader(file)
         try:
             header = next(rows, [])
+            _check_header(path, header)
             if label not in header:
                 raise DataError(f"{path}: no column {label!r}; there are: {', '.join(header) or 'none'}")
             values = np.array([_parse_row(path, rows.line_num, header, row) for row in rows if row], dtype=np.float64)
@@ -120,6 +122,16 @@ def _load_table(path: Path, label: str | None, test_fraction: float) -> Dataset:
     return Dataset(x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
 
 
+def _check_header(path: Path, header: list[str]) -> None:
+    for name in header:
+        if header.count(name) > 1:
+            places = " and ".join(str(number) for number, one in enumerate(header, start=1) if one == name)
+            raise DataError(
+                f"{path}: column {name!r} stands there {header.count(name)} times (columns {places}): rename or remove "
+                "all but one, or the model would learn from the wrong one"
+            )
+
+
 def _parse_row(path: Path, line: int, header: list[str], row: list[str]) -> list[float]:
     if len(row) != len(header):
         raise DataError(f"{path}, line {line}: {len(row)} cells, expected {len(header)}")
@@ -132,5 +144,10 @@ def _parse_row(path: Path, line: int, header: list[str], row: list[str]) -> list
                 f"{path}, line {line}, column {name!r}: expected a number, got {cell!r}; encode categories as numbers "
                 "and remove or impute missing values first"
             ) from None
+        if not math.isfinite(value):
+            raise DataError(
+                f"{path}, line {line}, column {name!r}: expected a number, got {cell!r}; remove or impute missing "
+                "values first"
+            )
         values.append(value)
     return values

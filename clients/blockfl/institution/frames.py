@@ -57,13 +57,14 @@ class Initial(Message):
 
 
 class Train(Message):
-    """Train from the values in the body. ``learning_rate`` None: the model's own."""
+    """Train from the values in the body. ``learning_rate`` None: the model's own, whose schedule goes on by round."""
 
     kind: Literal["train"] = "train"
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)] | None
     seed: Count | None
+    round: Annotated[int, Field(ge=1)] = 1
 
 
 class Evaluate(Message):

@@ -19,7 +19,8 @@ import keras
 import numpy as np
 
 from blockfl.institution.dataset import Dataset, load_dataset
-from blockfl.institution.errors import DataError, ModelError
+from blockfl.institution.errors import DataError, ModelError, WorkloadError
+from blockfl.institution.fit import Shifted, check_shapes
 from blockfl.institution.frames import (
     Begin,
     Description,
@@ -35,6 +36,7 @@ from blockfl.protocol.dtype import choose_dtype
 from blockfl.protocol.manifest import Kind
 
 _PROGRESS_INTERVAL_S = 0.5
+_TRIED = 32
 Pooling = Literal["mean", "root_mean_square", "institution"]
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
@@ -53,15 +55,52 @@ class Learner:
         self._weights = sorted(_list_weights(model), key=lambda weight: _ORDER[self._kinds[id(weight)]])
         self._size = sum(math.prod(weight.shape) for weight in self._weights)
         _check_compiled(model)
+        check_shapes(model, dataset)
         self._initial = self._read()
-        model.optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        self._schedule: Shifted | None = None
+        self._set_optimizer(None)
+        self._try()
+
+    def _set_optimizer(self, learning_rate: float | None) -> None:
+        """Begin with a fresh optimizer; a schedule goes on over the rounds, a rate of the task takes its place."""
+        model = self._model
+        config = model.optimizer.get_config()
+        rate = model.optimizer._learning_rate
+        self._schedule = None
+        if learning_rate is not None:
+            config["learning_rate"] = learning_rate
+        elif isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            self._schedule = Shifted(rate)
+            config["learning_rate"] = self._schedule
+        model.optimizer = type(model.optimizer).from_config(config)
         model.optimizer.build(model.trainable_variables)
+        model.train_function = None
         crossing = {id(weight) for weight in self._weights}
         self._state = [
             (variable, np.array(variable.numpy()))
             for variable in (*model.optimizer.variables, *model.variables)
             if id(variable) not in crossing
         ]
+
+    def _try(self) -> None:
+        """Evaluate a few rows, so that what does not fit is found before the institution enrols."""
+        if self._samples is None:
+            return
+        x, y = self._samples.x_train[:_TRIED], self._samples.y_train[:_TRIED]
+        try:
+            loss = self._model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+        except WorkloadError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"the model cannot be evaluated on these samples: inputs {x.shape}, labels {y.shape} "
+                f"({type(error).__name__}: {str(error)[:300]})"
+            ) from error
+        if not math.isfinite(loss):
+            raise DataError(
+                f"the loss of the initial model on the first {len(x)} samples is not finite: check the scale of the "
+                "columns and the labels"
+            )
 
     @classmethod
     def load(cls, begin: Begin) -> "Learner":
@@ -110,14 +149,13 @@ class Learner:
         """Train from the base values; return the outcome and the new values, shape (d,)."""
         self._reset(request.seed)
         self._write(base)
-        if request.learning_rate is not None:
-            try:
-                self._model.optimizer.learning_rate = request.learning_rate
-            except (TypeError, ValueError) as error:
-                raise ModelError(
-                    f"the task sets the learning rate to {request.learning_rate}, but the model's optimizer has a "
-                    "schedule: compile it with a plain number"
-                ) from error
+        if request.learning_rate is not None and self._schedule is not None:
+            self._set_optimizer(request.learning_rate)
+        elif request.learning_rate is not None:
+            self._model.optimizer.learning_rate = request.learning_rate
+        elif self._schedule is not None:
+            steps = request.epochs * math.ceil(len(self._dataset.x_train) / request.batch_size)
+            self._schedule.begun.assign(steps * (request.round - 1))
         history = self._model.fit(
             self._dataset.x_train,
             self._dataset.y_train,
@@ -275,8 +313,17 @@ def _run_code(path: Path, data: str | None) -> tuple[Any, Dataset | None]:
         raise DataError(
             f"{path}: load_data() returned something else than {{'train': (x, y), 'test': (x, y)}}"
         ) from error
+    _check_single(path, "input", x_train, x_test)
+    _check_single(path, "output", y_train, y_test)
     arrays = [np.asarray(part) for part in (x_train, y_train, x_test, y_test)]
     return model, Dataset(x_train=arrays[0], y_train=arrays[1], x_test=arrays[2], y_test=arrays[3])
+
+
+def _check_single(path: Path, what: str, *parts: object) -> None:
+    for part in parts:
+        several = isinstance(part, dict) or (isinstance(part, list | tuple) and any(np.ndim(one) for one in part))
+        if several:
+            raise DataError(f"{path}: several {what}s are not supported: give one array, got {type(part).__name__}")
 
 
 def _check_compiled(model: Any) -> None:

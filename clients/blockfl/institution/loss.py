@@ -1,0 +1,64 @@
+"""What an update loses on the way from training to the sealed integers, in words: nothing is shortened silently.
+
+for text in list_losses(spec.manifest, change, round_, part.weight):
+    print(text)
+"""
+
+from math import isqrt, ldexp
+
+import numpy as np
+
+from blockfl.institution.vector import Vector
+from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.records import Round
+from blockfl.protocol.statistics import REACH_BITS
+
+_NAMED = 4
+
+
+def list_losses(manifest: Manifest, change: Vector, round_: Round, weight: int) -> list[str]:
+    """Return what of a change does not arrive whole, in units of the model's weights.
+
+    Args:
+        manifest: Of the task.
+        change: As ``measure_change`` says, float32 of shape (d,).
+        round_: The round, with scale and bounds.
+        weight: The institution's weight in it.
+    """
+    texts = []
+    norm = _measure(change[: manifest.trained])
+    bound = ldexp(isqrt(int(round_.bound_l2_squared)), -round_.scale)
+    if norm > bound:
+        texts.append(
+            f"the update is shortened: its norm {norm:.4g} is over the bound {bound:.4g}, so {bound / norm:.0%} "
+            "of each change is sent; a higher --norm-bound, a lower learning rate or scaled inputs keep it whole"
+        )
+    for one in round_.norms.tensors if round_.norms else ():
+        own, limit = _measure(change[one.offset : one.offset + one.size]), isqrt(int(one.l2_squared))
+        if own > ldexp(limit, -round_.scale):
+            texts.append(f"tensor {one.tensor} is shortened from {own:.4g} to {ldexp(limit, -round_.scale):.4g}")
+    return texts + _list_lost(manifest, change, round_, weight)
+
+
+def _list_lost(manifest: Manifest, change: Vector, round_: Round, weight: int) -> list[str]:
+    texts, step, small = [], ldexp(1.0, -round_.scale) / weight, []
+    for tensor in manifest.tensors:
+        part = np.abs(change[tensor.offset : tensor.offset + tensor.size])
+        largest = float(part.max(initial=0.0))
+        if tensor.kind == "weight" and 0 < largest < step:
+            small.append(f"{tensor.name} (at most {largest:.2g})")
+        elif tensor.kind in ("statistic", "variance") and largest > 1 << REACH_BITS:
+            texts.append(
+                f"the statistic {tensor.name} moved too far for one round; the rest follows in the next rounds"
+            )
+    if small:
+        more = f" and {len(small) - _NAMED} more" if len(small) > _NAMED else ""
+        texts.append(
+            f"one step of rounding is {step:.2g}; every change is smaller in {', '.join(small[:_NAMED])}{more}: they "
+            "arrive on average only; a lower --norm-bound makes the step smaller"
+        )
+    return texts
+
+
+def _measure(values: Vector) -> float:
+    return float(np.linalg.norm(values.astype(np.float64)))

@@ -1,0 +1,124 @@
+"""Models and tables that do not fit are refused before enrolling, in words; those that do are trained whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+SCRIPT = """
+import json, sys, numpy as np, keras
+from keras import layers as L
+from blockfl.institution.dataset import Dataset
+from blockfl.institution.errors import WorkloadError
+from blockfl.institution.frames import Train
+from blockfl.institution.learner import Learner
+
+def make(metrics=("accuracy",), loss="binary_crossentropy", optimizer="sgd", units=1, inputs=3, batch=False):
+    keras.utils.set_random_seed(1)
+    parts = [keras.Input((inputs,))] + ([L.BatchNormalization(momentum=0.5)] if batch else []) + [L.Dense(4)]
+    model = keras.Sequential(parts + [L.Dense(units, activation="sigmoid")])
+    model.compile(optimizer, loss=loss, metrics=list(metrics))
+    return model
+
+def data(low=0, columns=3, classes=2):
+    generator = np.random.default_rng(0)
+    x = (generator.normal(size=(40, columns))).astype("float32")
+    y = generator.integers(low, low + classes, 40)
+    return Dataset(x_train=x[:30], y_train=y[:30], x_test=x[30:], y_test=y[30:])
+
+def refused(model, dataset):
+    try:
+        Learner(model, dataset, 1)
+    except WorkloadError as error:
+        return str(error)
+    return ""
+
+def two_inputs():
+    a, b = keras.Input((2,)), keras.Input((3,))
+    model = keras.Model([a, b], L.Dense(1)(L.concatenate([a, b])))
+    model.compile("sgd", "mse")
+    return model
+
+out = {}
+out["labels"] = refused(make(), data(low=1))
+out["classes"] = refused(make(loss="sparse_categorical_crossentropy", units=2), data(low=1))
+out["columns"] = refused(make(), data(columns=4))
+out["several"] = refused(two_inputs(), None)
+far = data()
+far = Dataset(x_train=far.x_train, y_train=far.y_train * 1e30, x_test=far.x_test, y_test=far.y_test * 1e30)
+out["infinite"] = refused(make(loss="mse", metrics=()), far)
+learner = Learner(make(metrics=[keras.metrics.AUC(name="auc"), keras.metrics.RootMeanSquaredError(name="rmse"),
+                                keras.metrics.MeanAbsoluteError(name="mae")]), data(), 1)
+found = learner.evaluate(learner.initial())
+out["accuracy"] = found.accuracy
+out["poolings"] = {one.name: one.pooling for one in found.others}
+
+decay = keras.optimizers.schedules.ExponentialDecay(0.1, decay_steps=1, decay_rate=0.5)
+learner = Learner(make(optimizer=keras.optimizers.SGD(decay), metrics=()), data(), 1)
+base = learner.initial()
+steps = []
+for number, rate in ((1, None), (2, None), (1, None), (2, 0.05), (2, 0.05)):
+    request = Train(epochs=1, batch_size=30, learning_rate=rate, seed=None, round=number)
+    steps.append(float(np.abs(learner.train(base, request, lambda told: None)[1] - base).max()))
+out["steps"] = steps
+print(json.dumps(out))
+"""
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, object]:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, timeout=280, text=True)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("labels", "the labels go from 1 to 2, but binary_crossentropy needs labels from 0 to 1"),
+        ("classes", "the labels go from 1 to 2, but the model has 2 classes: number them from 0 to 1"),
+        ("columns", "the model takes samples of shape (3,), the data have (4,)"),
+        ("several", "several inputs are not supported: give one array"),
+        ("infinite", "the loss of the initial model on the first 30 samples is not finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused_when_the_agent_starts(found: dict[str, object], case: str, words: str) -> None:
+    assert words in str(found[case])
+
+
+def test_a_model_without_accuracy_is_evaluated_by_what_it_measures(found: dict[str, object]) -> None:
+    assert found["accuracy"] is None
+    assert found["poolings"] == {"auc": "institution", "rmse": "root_mean_square", "mae": "mean"}
+
+
+def test_a_schedule_goes_on_over_the_rounds_and_a_rate_of_the_task_takes_its_place(found: dict[str, object]) -> None:
+    first, second, again, own, same = map(float, found["steps"])  # type: ignore[call-overload]
+    assert second == pytest.approx(first / 2, rel=1e-3)
+    assert again == first
+    assert own == same == pytest.approx(first / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("age,chol,sick,sick\n1,2,0,0\n2,3,1,1\n", "column 'sick' stands there 2 times (columns 3 and 4)"),
+        ("age,sick\n1,0\nnan,1\n3,1\n", "line 3, column 'age': expected a number, got 'nan'"),
+        ("age,sick\n1,0\n2,inf\n", "line 3, column 'sick': expected a number, got 'inf'"),
+    ],
+)
+def test_a_table_with_a_fault_is_refused_with_its_place(tmp_path: Path, text: str, words: str) -> None:
+    from blockfl.institution.dataset import load_dataset
+    from blockfl.institution.errors import DataError
+
+    table = tmp_path / "table.csv"
+    table.write_text(text)
+    with pytest.raises(DataError) as caught:
+        load_dataset(table, "sick", 0.5)
+    assert words in str(caught.value)
