@@ -352,3 +352,11 @@ def test_a_founding_file_with_other_terms_is_no_root_of_trust(
     write_founding(path, other, sign_all(hosts, founding))
     with pytest.raises(VerificationError, match="changed after the signature"):
         founded_hash(path, root)
+
+
+def test_a_channel_begins_on_ipv6_addresses_too(tmp_path: Path) -> None:
+    hosts = [Host(describe(name, host="0:0:0:0:0:0:0:1"), OrganisationLayout(tmp_path / name)) for name in NAMES]
+    founding = Founding.assemble(TERMS, [host.provision() for host in hosts])
+    config = verify_genesis_block(decode_block(founding.make_genesis()))
+    assert {one.host for one in config.consenters} == {"[::1]"}
+    assert config.orderer_organisations["hospital"].endpoints == ("[::1]:18033",)

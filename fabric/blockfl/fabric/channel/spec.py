@@ -226,7 +226,9 @@ def check_address(name: str, address: Address) -> None:
     Raises:
         ConfigError: it is not; the text has `name`.
     """
-    if not address.host or any(c.isspace() or c in "/:" for c in address.host) or not 1 <= address.port <= 65535:
+    is_ipv6 = re.fullmatch(r"\[[0-9a-f:.]+\]", address.host)
+    is_host = address.host and not any(c.isspace() or c in "/:" for c in address.host)
+    if not (is_ipv6 or is_host) or not 1 <= address.port <= 65535:
         raise ConfigError(f"expected an address as host:port of {name!r}, got {str(address)!r}")
 
 
@@ -289,7 +291,7 @@ def _check_host(consenter: Consenter) -> None:
     except x509.ExtensionNotFound:
         names = x509.SubjectAlternativeName([])
     hosts = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
-    if not any(_names_host(name, consenter.host) for name in hosts):
+    if not any(_names_host(name, consenter.host.strip("[]")) for name in hosts):
         raise ConfigError(
             f"expected a TLS certificate for the host {consenter.host!r} of an ordering node, got one for "
             f"{', '.join(hosts) or 'no host'}"

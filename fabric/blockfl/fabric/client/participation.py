@@ -121,7 +121,9 @@ class Participation:
 
     def _request(self, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> tuple[int, Any]:
         host, _, port = self.address.rpartition(":")
-        connection = http.client.HTTPSConnection(host, int(port), timeout=self.timeout_s, context=self._tls())
+        connection = http.client.HTTPSConnection(
+            host.strip("[]"), int(port), timeout=self.timeout_s, context=self._tls()
+        )
         try:
             connection.request(method, path, body, {} if kind is None else {"Content-Type": kind})
             answer = connection.getresponse()
