@@ -56,15 +56,14 @@ class Witness:
             PeerStopped: it gives none.
         """
         block = make(self.height, self.previous)
-        asked = len(self._source.asked)
+        before = self._source.refused
         await self._source.add(encode_block(block))
         committed = asyncio.ensure_future(self._read())
-        refused = asyncio.ensure_future(self._source.wait_asked(asked))
+        refused = asyncio.ensure_future(self._source.wait_refused(before))
         try:
             async with asyncio.timeout(_ANSWER_S):
                 await asyncio.wait((committed, refused), return_when=asyncio.FIRST_COMPLETED)
             if not committed.done():
-                await self._source.withdraw()
                 return REFUSED
             code = int(decode_metadata(committed.result()).filter[0])
         except (TimeoutError, FabricError, StopAsyncIteration) as error:
@@ -87,7 +86,7 @@ class Witness:
 async def witness(binaries: Path, directory: Path) -> AsyncIterator[Witness]:
     """A fresh peer on the corpus' channel, after the blocks before the first case."""
     alpha, delta = corpus_organisations()["alpha"], corpus_organisations()["delta"]
-    source, genesis = BlockSource(), corpus_genesis()
+    source, genesis = BlockSource(takes_back=True), corpus_genesis()
     await source.add(encode_block(genesis))
     await source.start(PORT, alpha.issue_tls("orderer1"), private_key_pem(fixed_key("orderer1.alpha")))
     signer, admin = delta.signer("peer0", "peer"), delta.signer("admin", "admin")
@@ -107,7 +106,7 @@ async def witness(binaries: Path, directory: Path) -> AsyncIterator[Witness]:
             async with peer.endpoint.open_channel() as channel:
                 asked = Witness(source, peer, aiter(read_blocks(channel, sign_seek(seek_from(1), CHANNEL, admin))))
                 async with asyncio.timeout(_ANSWER_S):
-                    await source.wait_asked(0)
+                    await source.wait_asked()
                 for envelope in set_up():
                     code = await asked.ask(partial(make_block, envelope))
                     assert code == 0, describe(code)

@@ -61,10 +61,13 @@ def issue_tls(organisation: Organisation) -> tuple[bytes, bytes]:
 class BlockSource:
     """The Deliver service of an ordering node that has exactly the blocks it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_back: bool = False) -> None:
+        """Serve blocks; when it takes back, the last one goes away if the peer asks for it again: it has refused it."""
         self.blocks: list[bytes] = []
-        self.asked: list[int] = []
-        """From which block on it was asked to deliver, each time."""
+        self.asked = 0
+        self.refused = 0
+        self._takes_back = takes_back
+        self._sent: set[int] = set()
         self._more = asyncio.Condition()
         self._server = grpc.aio.server()
 
@@ -73,15 +76,15 @@ class BlockSource:
             self.blocks.append(encoded)
             self._more.notify_all()
 
-    async def withdraw(self) -> None:
-        """Take the last block back, which nobody wanted."""
+    async def wait_asked(self) -> None:
+        """Wait until it has been asked for blocks."""
         async with self._more:
-            self.blocks.pop()
+            await self._more.wait_for(lambda: self.asked > 0)
 
-    async def wait_asked(self, count: int) -> None:
-        """Wait until it has been asked more than so many times."""
+    async def wait_refused(self, count: int) -> None:
+        """Wait until more than so many blocks have been refused."""
         async with self._more:
-            await self._more.wait_for(lambda: len(self.asked) > count)
+            await self._more.wait_for(lambda: self.refused > count)
 
     async def start(self, port: int, certificate: bytes, key: bytes) -> None:
         handler = grpc.stream_stream_rpc_method_handler(self._deliver)
@@ -98,12 +101,17 @@ class BlockSource:
             payload = common_pb2.Payload.FromString(common_pb2.Envelope.FromString(request).payload)
             number = ab_pb2.SeekInfo.FromString(payload.data).start.specified.number
             async with self._more:
-                self.asked.append(number)
+                self.asked += 1
+                if self._takes_back and number in self._sent and number == len(self.blocks) - 1:
+                    self.blocks.pop()
+                    self._sent.discard(number)
+                    self.refused += 1
                 self._more.notify_all()
             while True:
                 async with self._more:
                     while len(self.blocks) <= number:
                         await self._more.wait()
+                    self._sent.add(number)
                 block = common_pb2.Block.FromString(self.blocks[number])
                 yield ab_pb2.DeliverResponse(block=block).SerializeToString()
                 number += 1

@@ -142,11 +142,13 @@ def test_a_planted_difference_in_a_parser_is_noticed(
     assert fresh.msps is corpus_config().msps
     for memory in (fresh.msps._parsed, *(msp._remembered for msp in fresh.msps.values())):
         memory.cache_clear()
+    signing._read_pem.cache_clear()
     plant(monkeypatch)
     monkeypatch.setattr(corpus, "_SIGNATURES", SignatureCache())
     try:
         _, differences = replay(every=SOME)
     finally:
+        signing._read_pem.cache_clear()
         for memory in (fresh.msps._parsed, *(msp._remembered for msp in fresh.msps.values())):
             memory.cache_clear()
     assert differences

@@ -149,7 +149,7 @@ def test_members_who_are_too_few_are_said_to_be() -> None:
     [
         (Interest(namespaces={"app": True}), ("alpha", "beta"), "app", "that can endorse app are alpha, beta"),
         (Interest(namespaces={"app": True}), (), "app", "are none"),
-        (Interest(), NAMES, "nothing", "nothing is not defined on channel testchannel"),
+        (Interest(), NAMES, "nothing", "No metadata was found for chaincode nothing in channel testchannel"),
         (Interest(collections={("app", "gone"): True}), NAMES, "app", "no collection 'gone'"),
         (
             Interest(collections={("app", "_implicit_org_stranger"): True}),

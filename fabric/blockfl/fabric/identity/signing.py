@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -32,6 +32,7 @@ from blockfl.fabric.errors import IdentityError
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
+_REMEMBERED: Final = 4096
 # Orders of the curves that peers accept in certificates.
 CURVE_ORDERS: Final = {
     "secp224r1": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFF16A2E0B8F03E13DD29455C5C2A3D,
@@ -233,13 +234,19 @@ def read_certificate(pem: bytes, what: str = "the certificate") -> Certificate:
     Raises:
         IdentityError: peers refuse it.
     """
-    block = decode_pem(pem)
-    if block is None:
-        raise IdentityError(f"expected a certificate in PEM for {what}, got {len(pem)} bytes without one")
     try:
-        return Certificate.parse(block.content)
+        certificate = _read_pem(pem)
     except DerError as error:
         raise IdentityError(f"expected a certificate in PEM for {what}, cannot parse it: {error}") from error
+    if certificate is None:
+        raise IdentityError(f"expected a certificate in PEM for {what}, got {len(pem)} bytes without one")
+    return certificate
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _read_pem(pem: bytes) -> Certificate | None:
+    block = decode_pem(pem)
+    return None if block is None else Certificate.parse(block.content)
 
 
 def parse_certificate(pem: bytes, what: str = "the certificate") -> x509.Certificate:

@@ -245,6 +245,12 @@ class Admission:
 
     def _authenticate(self, serialized: bytes, signature: bytes, data: bytes | memoryview, channel: str) -> Identity:
         try:
+            organisation = self._config().msps.parse(serialized).msp_id
+        except IdentityError as error:
+            raise AccessDenied(
+                f"access denied: channel [{channel}] creator org unknown, creator is malformed: {error}"
+            ) from error
+        try:
             identity = self._config().msps.parse_and_validate(serialized)
             self._check_expiry(identity, channel)
             if isinstance(data, bytes):
@@ -252,7 +258,7 @@ class Admission:
             else:  # a proposal, perhaps of megabytes: nobody verifies it again
                 verify_signature(identity.public_key, signature, data)  # type: ignore[arg-type]
         except IdentityError as error:
-            raise AccessDenied(f"access denied: channel [{channel}]: {error}") from error
+            raise AccessDenied(f"access denied: channel [{channel}] creator org [{organisation}]: {error}") from error
         return identity
 
     def _check_expiry(self, identity: Identity, channel: str) -> None:

@@ -125,14 +125,14 @@ def _find_policies(chaincode: str, interest: Interest, config: ChannelConfig, st
 def _chaincode_policy(name: str, config: ChannelConfig, state: StateView) -> bytes:
     definition = read_definition(name, config, state)
     if definition is None:
-        raise BlockError(f"chaincode {name} is not defined on channel {config.channel_id}")
+        raise BlockError(f"No metadata was found for chaincode {name} in channel {config.channel_id}")
     return definition.policy
 
 
 def _collection_policy(namespace: str, collection: str, config: ChannelConfig, state: StateView) -> bytes:
     definition = read_definition(namespace, config, state)
     if definition is None:
-        raise BlockError(f"chaincode {namespace} is not defined on channel {config.channel_id}")
+        raise BlockError(f"No metadata was found for chaincode {namespace} in channel {config.channel_id}")
     return find_collection(definition, collection, config).policy or definition.policy
 
 
