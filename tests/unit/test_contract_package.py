@@ -81,6 +81,8 @@ def make_archive(files: dict[str, bytes]) -> bytes:
         make_archive({"metadata.json": b"[]"}),
         make_archive({"metadata.json": b'{"label": 1}'}),
     ],
+    # An archive tells when it was made, and every worker of a run has to know a test by the same name.
+    ids=["nothing", "text", "no tar", "cut off", "empty", "no JSON", "no object", "no label"],
 )
 def test_other_files_have_no_id(package: bytes) -> None:
     with pytest.raises(ConfigError, match="expected a"):
