@@ -287,3 +287,11 @@ def test_other_ports_for_a_network_that_exists_are_refused_with_what_to_do(tmp_p
 def test_a_task_that_cannot_be_is_refused_with_the_field_and_the_reason() -> None:
     with pytest.raises(LedgerError, match=r"no such task can be: batch_size: .*; got 0"), _naming_the_field():
         Training(epochs=1, batch_size=0, learning_rate_micro=0)
+
+
+def test_a_model_is_not_exported_under_the_name_of_another_format(tmp_path: Path) -> None:
+    output = tmp_path / "final.keras"
+    result = CliRunner().invoke(app, ["task", "export", "heart", "-p", "profile.json", "--output", str(output)])
+    assert result.exit_code == Exit.USAGE
+    assert "expected an --output named .safetensors" in result.stderr
+    assert not output.exists()

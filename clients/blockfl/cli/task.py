@@ -217,6 +217,9 @@ def export(
 ) -> None:
     """Write a version of the model, computed anew from the ledger, as a file with the model's tensors and no others."""
     told = Output(as_json=json)
+    if output.suffix != ".safetensors":
+        told.error(f"expected an --output named .safetensors, which is what is written, got {output.name}")
+        raise typer.Exit(Exit.USAGE)
 
     async def ask(directory: Path) -> tuple[int, str, bytes]:
         async with Ledger(ConnectionProfile.load(profile)) as ledger:
