@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import transaction_pb2
+from typer.testing import CliRunner, Result
 
 from blockfl.audit import chain as chain_module
+from blockfl.audit.bundle import BundleWriter
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import DisputedError, VerificationError
 from blockfl.audit.finding import is_majority
-from blockfl.fabric.channel.block import decode_metadata, header_hash, set_commit
+from blockfl.cli.main import app
+from blockfl.cli.output import Exit
+from blockfl.fabric.channel.block import decode_metadata, encode_block, header_hash, set_commit
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.validate import BlockValidation, follow_block, validate_block
 from blockfl.fabric.validate.envelope import InvalidTransaction
@@ -160,3 +166,50 @@ def test_codes_of_another_number_of_transactions_are_not_followed() -> None:
     with pytest.raises(BlockError, match="cannot be read") as caught:
         follow_block(unreadable, step.config, step.state, [0] * len(unreadable.data.data))
     assert isinstance(caught.value.__cause__, InvalidTransaction)
+
+
+def pack(path: Path, blocks: Sequence[bytes]) -> Path:
+    with BundleWriter(path) as writer:
+        for number, block in enumerate(blocks):
+            writer.add_block(number, block)
+        last = header_hash(recorded_blocks()[-1].header).hex()
+        writer.finish(channel="fed", contract="app", first_block=0, previous_hash="", last_hash=last)
+    return path
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return pack(tmp_path / "evidence.bundle", recorded_block_bytes())
+
+
+def run_verify(bundle: Path, witnesses: Mapping[str, Path]) -> Result:
+    command = ["audit", "verify", str(bundle), "--genesis-hash", header_hash(recorded_blocks()[0].header).hex()]
+    command += [word for name, path in witnesses.items() for word in ("--witness", f"{name}={path}")]
+    return CliRunner().invoke(app, command)
+
+
+def test_bundles_of_most_organisations_vouch_for_a_disputed_record_and_the_exit_code_says_so(
+    misjudging: int, bundle: Path
+) -> None:
+    done = run_verify(bundle, dict.fromkeys(MAJORITY, bundle))
+    assert done.exit_code == Exit.FINDINGS
+    assert "findings: 1" in done.stdout
+
+
+def test_without_enough_bundles_a_disputed_record_fails(misjudging: int, bundle: Path, tmp_path: Path) -> None:
+    blocks = list(recorded_block_bytes())
+    other = common_pb2.Block.FromString(blocks[misjudging])
+    set_commit(other, bytes(decode_metadata(other).filter), bytes(32))
+    blocks[misjudging] = encode_block(other)
+    differs = pack(tmp_path / "other.bundle", blocks)
+    for witnesses in (
+        {},
+        dict.fromkeys(MEMBERS[:2], bundle),
+        {**dict.fromkeys(MEMBERS[:2], bundle), MEMBERS[2]: differs},
+    ):
+        assert isinstance(run_verify(bundle, witnesses).exception, DisputedError)
+
+
+def test_a_witness_is_named_with_its_organisation(bundle: Path) -> None:
+    command = ["audit", "verify", str(bundle), "--genesis-hash", "0" * 64, "--witness", str(bundle)]
+    assert "expected --witness MSPID=BUNDLE" in str(CliRunner().invoke(app, command).exception)

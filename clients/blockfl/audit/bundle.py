@@ -211,16 +211,26 @@ class Bundle:
             VerificationError: One does not parse.
         """
         for number in self.manifest.numbers:
-            encoded = self._content(_block_name(number))
-            try:
-                yield decode_block(encoded)
-            except FabricError as error:
-                raise VerificationError(f"{self.path}: {error}", number) from error
+            yield self._block(number)
+
+    def block(self, number: int) -> Any | None:
+        """A block (common.Block) by its number, or None.
+
+        Raises:
+            VerificationError: It does not parse.
+        """
+        return self._block(number) if number in self.manifest.numbers else None
 
     def payload(self, digest: str) -> bytes | None:
         """A chunk by its digest, or None."""
         name = _PAYLOADS + digest
         return self._content(name) if name in self._places else None
+
+    def _block(self, number: int) -> Any:
+        try:
+            return decode_block(self._content(_block_name(number)))
+        except FabricError as error:
+            raise VerificationError(f"{self.path}: {error}", number) from error
 
     def _content(self, name: str) -> bytes:
         place = self._places[name]

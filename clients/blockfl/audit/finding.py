@@ -103,7 +103,7 @@ async def list_agreeing(config: ChannelConfig, signer: Signer, block: Any) -> li
     Returns:
         MSP ids of the organisations whose copy states the same header, codes and commit hash.
     """
-    wanted = _summary(block)
+    wanted = summarise_record(block)
     organisations = [one for one in config.application_organisations.values() if one.anchor_peers]
     answers = await asyncio.gather(
         *(_ask(config, signer, one.msp_id, one.anchor_peers[0], block.header.number) for one in organisations)
@@ -120,13 +120,14 @@ async def _ask(config: ChannelConfig, signer: Signer, msp_id: str, address: Addr
             blocks: AsyncIterator[Any] = read_blocks(channel, request)
             async with aclosing(blocks) as found:  # type: ignore[type-var]
                 async for block in found:
-                    return _summary(block)
+                    return summarise_record(block)
     except (FabricError, TimeoutError):
         return None
     return None
 
 
-def _summary(block: Any) -> tuple[bytes, bytes, bytes]:
+def summarise_record(block: Any) -> tuple[bytes, bytes, bytes]:
+    """Return what two copies of a block must have in common: header hash, codes and commit hash."""
     metadata = decode_metadata(block)
     return header_hash(block.header), metadata.filter, metadata.commit_hash
 

@@ -5,13 +5,14 @@ from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from blockfl.audit.bundle import Bundle, Evidence
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.credits import verify_settlements, verify_supply
 from blockfl.audit.errors import DisputedError, VerificationError
-from blockfl.audit.finding import Finding, list_agreeing
+from blockfl.audit.finding import Finding, list_agreeing, summarise_record
 from blockfl.audit.history import History
 from blockfl.audit.records import TaskProof, verify_models, verify_task
 from blockfl.fabric.identity.signing import Signer
@@ -82,6 +83,7 @@ async def verify_bundles(
     *,
     until: int | None = None,
     expected_hash: str | None = None,
+    witnesses: Mapping[str, Path] = MappingProxyType({}),
 ) -> VerificationReport:
     """Verify evidence without a network: the same proof as of a running ledger.
 
@@ -91,6 +93,7 @@ async def verify_bundles(
         progress: Told what is being verified.
         until: Number of the last block to look at; by default the last one that is there.
         expected_hash: Header hash, as hex, that this last block must have; without it nobody sees a chain cut short.
+        witnesses: By MSP id, an organisation's own bundle: what its peer has on record, where that is disputed.
 
     Raises:
         VerificationError: Something is not as it must be.
@@ -101,9 +104,10 @@ async def verify_bundles(
         if until is not None and until >= evidence.height:
             raise VerificationError(f"the evidence ends with block {evidence.height - 1}, before block {until}")
         height = evidence.height if until is None else until + 1
+        heard = {msp_id: opened.enter_context(Bundle.open(path)) for msp_id, path in witnesses.items()}
         chain = ChainProof(genesis_hash=genesis_hash, namespace=evidence.manifest.contract)
         for block in islice(evidence.blocks(), height):
-            chain.add(block)
+            _add_recorded(chain, block, heard, progress)
             _tell(chain, height, progress)
         if expected_hash is not None and chain.last_hash.hex() != expected_hash:
             raise VerificationError(
@@ -139,6 +143,19 @@ async def add_block(chain: ChainProof, block: Any, signer: Signer, progress: Pro
         assert chain.config is not None
         before = len(chain.findings)
         chain.add(block, await list_agreeing(chain.config, signer, block))
+        for finding in chain.findings[before:]:
+            progress(f"finding: {finding}")
+
+
+def _add_recorded(chain: ChainProof, block: Any, heard: Mapping[str, Bundle], progress: Progress) -> None:
+    """Verify the next block of a bundle; where its record is disputed, go by most organisations' own bundles."""
+    try:
+        chain.add(block)
+    except DisputedError:
+        copies = {msp_id: bundle.block(block.header.number) for msp_id, bundle in heard.items()}
+        wanted, before = summarise_record(block), len(chain.findings)
+        agreed = [msp_id for msp_id, copy in copies.items() if copy is not None and summarise_record(copy) == wanted]
+        chain.add(block, agreed)
         for finding in chain.findings[before:]:
             progress(f"finding: {finding}")
 

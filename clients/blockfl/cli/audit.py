@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -156,6 +156,10 @@ def verify(
     until: Annotated[
         int | None, whole_option(make_limits(0), "--until", help="Look no further than this block of the bundles.")
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(help="MSPID=BUNDLE: an organisation's own bundle, which says what its peer has on record."),
+    ] = None,
     json: option.Json = False,
 ) -> None:
     """Verify the whole ledger: chain, signatures, every transaction anew, records, every model version.
@@ -177,11 +181,12 @@ def verify(
                 output.progress,
                 until=until,
                 expected_hash=None if expect_hash is None else _parse_hash(expect_hash).hex(),
+                witnesses=_parse_witnesses(witness or ()),
             )
         )
     else:
-        if expect_hash is not None or until is not None or genesis_hash is not None:
-            raise LedgerError("--genesis-hash, --expect-hash and --until belong to bundles: name them, too")
+        if expect_hash is not None or until is not None or genesis_hash is not None or witness:
+            raise LedgerError("--genesis-hash, --expect-hash, --until and --witness belong to bundles: name them, too")
         if profile is None:
             raise LedgerError("name evidence bundles, or a connection profile with --profile or in BLOCKFL_PROFILE")
         anchor = founded or read_anchor(_genesis(ConnectionProfile.load(profile), genesis))
@@ -262,6 +267,16 @@ def _anchor(profile: Path | None, genesis: Path | None, genesis_hash: str | None
         "a bundle cannot vouch for itself: name your own copy of the first block with --genesis, its hash with "
         "--genesis-hash, or the founding file and a founder's root with --founding and --root"
     )
+
+
+def _parse_witnesses(texts: Sequence[str]) -> dict[str, Path]:
+    witnesses = {}
+    for text in texts:
+        msp_id, _, path = text.partition("=")
+        if not (msp_id and path) or msp_id in witnesses:
+            raise LedgerError(f"expected --witness MSPID=BUNDLE once for each organisation, got {text[:200]!r}")
+        witnesses[msp_id] = Path(path)
+    return witnesses
 
 
 def _parse_hash(text: str) -> bytes:
