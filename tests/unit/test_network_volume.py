@@ -98,9 +98,8 @@ def test_new_keys_with_an_old_channel_are_refused(hungary: OrganisationLayout) -
     for name in ("authority", "peer", "users"):
         shutil.rmtree(hungary.directory / name)
     provision_identities(HUNGARY, hungary)
-    with pytest.raises(
-        NetworkError, match=r"hungary/peer/certificate\.pem is not one that the channel knows: .*network down"
-    ):
+    refusal = r"hungary/authority/tls-certificate\.pem is not one that the channel knows: .*network down"
+    with pytest.raises(NetworkError, match=refusal):
         require_matching_keys(HUNGARY, hungary)
 
 
