@@ -48,9 +48,7 @@ def _list_lost(manifest: Manifest, change: Vector, round_: Round, weight: int) -
         if tensor.kind == "weight" and 0 < largest < step:
             small.append(f"{tensor.name} (at most {largest:.2g})")
         elif tensor.kind in ("statistic", "variance") and largest > 1 << REACH_BITS:
-            texts.append(
-                f"the statistic {tensor.name} moved too far for one round; the rest follows in the next rounds"
-            )
+            texts.append(f"the statistic {tensor.name} moved too far for one round; only a part of its move is sent")
     if small:
         more = f" and {len(small) - _NAMED} more" if len(small) > _NAMED else ""
         texts.append(
