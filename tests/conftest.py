@@ -1,5 +1,6 @@
 """Settings of all tests, and the ledgers that they run on."""
 
+import fcntl
 import signal
 from collections.abc import Generator
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from support.ledgers import LEDGERS, LedgerPlan
+from support.played_ledger import Played, find_played, play
 
 # A busy machine is no failure.
 settings.register_profile("blockfl", deadline=None)
@@ -60,6 +62,17 @@ def ledger_kind(request: pytest.FixtureRequest) -> str:
     if reason := LEDGERS[name]():
         pytest.fail(f"the {name} ledger was asked for and cannot run: {reason}", pytrace=False)
     return name
+
+
+@pytest.fixture(scope="session")
+def played(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Played:
+    """The evidence of a ledger with a history worth telling, played once for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base if worker_id == "master" else base.parent) / "played"
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return find_played(directory) or play(directory)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -92,7 +92,7 @@ def test_who_endorsed_the_last_verdicts_is_kept_and_who_is_missing_from_all_is_s
     monkeypatch.setattr(chain, "decode_transaction", lambda _: verdict)
     assert list_silent(("nobody", *endorsers), proof.judged) == ()
     for _ in range(2 * chain.LATEST_VERDICTS):
-        proof._count(b"", is_valid=True)
+        proof._note(0, b"", "VALID", "")
     assert list(proof.judged) == [endorsers] * chain.LATEST_VERDICTS
     assert list_silent(("nobody", *endorsers), proof.judged) == ("nobody",)
     assert list_silent(("alpha",), [frozenset({"beta"}), frozenset({"alpha", "beta"})]) == ()

@@ -1,12 +1,21 @@
 """What an auditor looks at of the credits: who earned what in each round and why, and who holds what now."""
 
-from blockfl.audit.views import Row, format_time
-from blockfl.ledger.client import Ledger
-from blockfl.protocol.catalogue import ACCOUNT, ALL_PROGRESS, RECEIPTS, REVERSALS, SETTLEMENTS, STANDINGS, TASK
+from blockfl.audit.entry import Row, format_time
+from blockfl.audit.views import Reader
+from blockfl.protocol.catalogue import (
+    ACCOUNT,
+    ALL_PROGRESS,
+    RECEIPTS,
+    REVERSALS,
+    SETTLEMENTS,
+    STANDINGS,
+    TASK,
+    find_key,
+)
 from blockfl.protocol.economics import TREASURY, Outcome, Receipt, Reversal, Settlement, Standing
 
 
-async def list_outcomes(ledger: Ledger, task: str) -> list[Row]:
+async def list_outcomes(ledger: Reader, task: str) -> list[Row]:
     """Return a row for each institution in each settled round, and one for each fee, fine and overturned penalty."""
     reversals = await ledger.read_all(REVERSALS.below(task))
     return [
@@ -16,7 +25,7 @@ async def list_outcomes(ledger: Ledger, task: str) -> list[Row]:
     ]
 
 
-async def list_receipts(ledger: Ledger) -> list[Row]:
+async def list_receipts(ledger: Reader) -> list[Row]:
     """Return all grants and transfers, oldest first."""
     return [
         _receipt(one) for one in sorted(await ledger.read_all(RECEIPTS.below()), key=lambda one: (one.at_ms, one.name))
@@ -25,6 +34,7 @@ async def list_receipts(ledger: Ledger) -> list[Row]:
 
 def _receipt(receipt: Receipt) -> Row:
     return {
+        "key": find_key(receipt),
         "at": format_time(receipt.at_ms),
         "name": receipt.name,
         "by": receipt.by,
@@ -36,6 +46,7 @@ def _receipt(receipt: Receipt) -> Row:
 
 def _given_back(reversal: Reversal) -> Row:
     return {
+        "key": find_key(reversal),
         "round": reversal.round,
         "organisation": reversal.organisation,
         "why": f"overturned by {', '.join(reversal.voters)}",
@@ -44,8 +55,10 @@ def _given_back(reversal: Reversal) -> Row:
 
 
 def _rows(settlement: Settlement) -> list[Row]:
+    key = find_key(settlement)
     rows: list[Row] = [
         {
+            "key": key,
             "round": settlement.round,
             "organisation": one.organisation,
             "why": _explain(settlement, one),
@@ -60,9 +73,8 @@ def _rows(settlement: Settlement) -> list[Row]:
     ]
     for payments, column in ((settlement.fees, "earned"), (settlement.fines, "paid")):
         for one in payments:
-            rows.append(
-                {"round": settlement.round, "organisation": one.organisation, "why": one.reason, column: one.amount}
-            )
+            paid: Row = {"round": settlement.round, "organisation": one.organisation, "why": one.reason}
+            rows.append({"key": key} | paid | {column: one.amount})
     return rows
 
 
@@ -72,7 +84,7 @@ def _explain(settlement: Settlement, outcome: Outcome) -> str:
     return f"{outcome.verdict} {outcome.code}".strip()
 
 
-async def summarise_task(ledger: Ledger, task: str) -> dict[str, object]:
+async def summarise_task(ledger: Reader, task: str) -> dict[str, object]:
     """Return policy, standings, accounts and settlements of a task."""
     policy = (await ledger.read(TASK.key(task))).spec.economics
     standings = await ledger.read_all(STANDINGS.below(task))
@@ -85,7 +97,7 @@ async def summarise_task(ledger: Ledger, task: str) -> dict[str, object]:
     }
 
 
-async def read_balance(ledger: Ledger, organisation: str) -> Row:
+async def read_balance(ledger: Reader, organisation: str) -> Row:
     """Return an organisation's free credits, and its stakes in every task."""
     stakes = {}
     for progress in await ledger.read_all(ALL_PROGRESS.below()):
@@ -95,7 +107,7 @@ async def read_balance(ledger: Ledger, organisation: str) -> Row:
     return {"organisation": organisation, "credits": await _free(ledger, organisation), "stakes": stakes}
 
 
-async def _free(ledger: Ledger, organisation: str) -> int:
+async def _free(ledger: Reader, organisation: str) -> int:
     return (await ledger.read(ACCOUNT.key(organisation))).credits
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from fabric_protos.peer import transaction_pb2
 
+from blockfl.audit.entry import Entry, read_entry
 from blockfl.audit.errors import DisputedError, VerificationError
 from blockfl.audit.finding import Finding, is_majority, list_findings
 from blockfl.fabric.channel.block import (
@@ -27,8 +28,7 @@ from blockfl.fabric.channel.block import (
 )
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.errors import BlockError, FabricError
-from blockfl.fabric.identity.signing import Identity
-from blockfl.fabric.transaction.envelope import decode_transaction, read_tx_id
+from blockfl.fabric.transaction.envelope import Transaction, decode_transaction, read_tx_id
 from blockfl.fabric.validate import BlockValidation, follow_block, validate_block
 from blockfl.fabric.validate.memory_state import MemoryState
 from blockfl.ledger.errors import LedgerError
@@ -65,6 +65,9 @@ class ChainProof:
     Attributes:
         genesis_hash: The pinned header hash of block 0; the anchor of all trust.
         namespace: The contract whose writes are kept for the proofs that follow.
+        entries: Every transaction, valid or not, in the chain's order.
+        identities: The serialised identities that have sent or endorsed a valid transaction, and where first.
+        configurations: The channel's configurations, each with the number of its block.
         findings: Transactions that are judged otherwise than most peers have recorded.
         endorsements: By function of that contract and organisation: how many valid transactions it has endorsed.
         judged: Who endorsed each of the last verdicts on updates, the latest last.
@@ -84,6 +87,9 @@ class ChainProof:
     last_hash: bytes = b""
     last_commit_hash: bytes = b""
     config: ChannelConfig | None = None
+    entries: list[Entry] = field(default_factory=list)
+    identities: dict[bytes, Position] = field(default_factory=dict)
+    configurations: list[tuple[int, ChannelConfig]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, block: Any, agreed: Sequence[str] = ()) -> None:
@@ -148,12 +154,15 @@ class ChainProof:
             if write.namespace == self.namespace and write.value is not None:
                 at = write.version
                 self.writes.append(Write(block_number=at[0], transaction=at[1], key=write.key, value=write.value))
-        for data, code in zip(block.data.data, validation.codes, strict=True):
-            self._count(data, is_valid=code == transaction_pb2.TxValidationCode.VALID)
+        for index, (data, code) in enumerate(zip(block.data.data, validation.codes, strict=True)):
+            self._note(index, data, _code_name(code), validation.reasons[index])
         self.codes.update(_code_name(code) for code in validation.codes)
         self.transactions += len(validation.codes)
         if validation.config is not None:
             self.config = validation.config
+        if number == 0 or validation.config is not None:
+            assert self.config is not None
+            self.configurations.append((number, self.config))
 
     def _validate(self, block: Any, recorded: Sequence[int]) -> BlockValidation:
         """Validate a block; a configuration that peers took, and that is refused here, counts as an invalid one."""
@@ -192,21 +201,29 @@ class ChainProof:
         self.findings += findings
         return followed
 
-    def _count(self, envelope: bytes, *, is_valid: bool) -> None:
-        """Note what a transaction called, how large it is, and who endorsed it."""
-        try:
-            transaction = decode_transaction(envelope)
-        except FabricError:
-            self.function_bytes["unreadable"] += len(envelope)
-            return
-        is_own = transaction.chaincode == self.namespace and bool(transaction.args)
-        function = transaction.args[0].decode(errors="replace") if is_own else transaction.chaincode or "configuration"
-        self.function_bytes[function] += len(envelope)
-        if is_own and is_valid:
-            endorsers = {Identity.parse(one.endorser).msp_id for one in transaction.endorsements}
-            self.endorsements.update((function, endorser) for endorser in endorsers)
-            if function == "JudgeUpdate":
-                self.judged.append(frozenset(endorsers))
+    def _note(self, index: int, envelope: bytes, code: str, reason: str) -> None:
+        """Keep what a transaction was; count what it called, how large it is, and who endorsed it."""
+        transaction = _decode(envelope)
+        entry = read_entry(
+            transaction,
+            block=self.blocks,
+            index=index,
+            code=code,
+            reason=reason,
+            contract=self.namespace,
+            size_bytes=len(envelope),
+        )
+        self.entries.append(entry)
+        if transaction is not None and entry.is_valid:
+            for identity in (transaction.creator, *(one.endorser for one in transaction.endorsements)):
+                self.identities.setdefault(identity, (self.blocks, index))
+        is_own = entry.kind == "contract" and bool(entry.function)
+        called = entry.function if is_own else entry.chaincode or "configuration"
+        self.function_bytes["unreadable" if transaction is None else called] += len(envelope)
+        if is_own and entry.is_valid:
+            self.endorsements.update((entry.function, endorser) for endorser in entry.signers)
+            if entry.function == "JudgeUpdate":
+                self.judged.append(frozenset(entry.signers))
 
     def _check_commit_hash(self, recorded: bytes, computed: bytes) -> None:
         if recorded != computed:
@@ -227,6 +244,13 @@ def pinned_hash(genesis: bytes) -> bytes:
         return header_hash(decode_block(genesis).header)
     except FabricError as error:
         raise LedgerError(f"the pinned first block cannot be read: {error}") from error
+
+
+def _decode(envelope: bytes) -> Transaction | None:
+    try:
+        return decode_transaction(envelope)
+    except FabricError:
+        return None
 
 
 def _code_name(code: int) -> str:

@@ -47,7 +47,7 @@ class History:
 
     def find(self, key: Key[R]) -> R | None:
         """Return a record, or None."""
-        writes = self._list_writes(key)
+        writes = self.list_writes(key)
         return _decode(key, writes[-1].value) if writes else None
 
     def get(self, key: Key[R]) -> R:
@@ -59,7 +59,7 @@ class History:
 
     def list_versions(self, key: Key[R]) -> list[R]:
         """Return a record as each transaction that wrote it left it, the oldest first."""
-        return [_decode(key, write.value) for write in self._list_writes(key)]
+        return [_decode(key, write.value) for write in self.list_writes(key)]
 
     def read_all(self, keys: Range[R]) -> list[R]:
         """Return all records of a range, in the order of their keys."""
@@ -68,15 +68,27 @@ class History:
     def list_keys(self, keys: Range[R]) -> list[Key[R]]:
         """Return the keys of a range that hold a record, ascending."""
         start, end = bisect_left(self._keys, keys.start), bisect_left(self._keys, keys.end)
-        return [Key(keys.of, key) for key in self._keys[start:end] if self._list_writes(key)]
+        return [Key(keys.of, key) for key in self._keys[start:end] if self.list_writes(key)]
+
+    def list_writes(self, key: str) -> list[Write]:
+        """Return each write of a record, the oldest first."""
+        writes = self._versions.get(key, [])
+        if self._end is None:
+            return writes
+        bisect = bisect_right if self._is_included else bisect_left
+        return writes[: bisect(writes, self._end, key=lambda write: write.position)]
+
+    def list_all_keys(self) -> list[str]:
+        """Return every key that holds a record, ascending."""
+        return [key for key in self._keys if self.list_writes(key)]
 
     def count_writes(self, key: str) -> int:
         """Return how often a record was written."""
-        return len(self._list_writes(key))
+        return len(self.list_writes(key))
 
     def is_older(self, key: str, other: str) -> bool:
         """Whether a key was first written by an earlier transaction than another one."""
-        mine, its = self._list_writes(key), self._list_writes(other)
+        mine, its = self.list_writes(key), self.list_writes(other)
         return bool(mine and its) and mine[0].position < its[0].position
 
     def certificate(self, task: str, organisation: str, digest: str) -> str:
@@ -92,19 +104,12 @@ class History:
         return None if hashed is None else hashed.value_hash.hex()
 
     def _until(self, key: str, *, is_included: bool) -> Self:
-        writes = self._list_writes(key)
+        writes = self.list_writes(key)
         if not writes:
             raise VerificationError(f"no record {key} on the ledger")
         view = copy(self)
         view._end, view._is_included = writes[0].position, is_included
         return view
-
-    def _list_writes(self, key: str) -> list[Write]:
-        writes = self._versions.get(key, [])
-        if self._end is None:
-            return writes
-        bisect = bisect_right if self._is_included else bisect_left
-        return writes[: bisect(writes, self._end, key=lambda write: write.position)]
 
 
 def _decode(key: Key[R], value: bytes) -> R:

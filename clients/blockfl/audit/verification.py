@@ -1,7 +1,7 @@
 """The whole proof: the chain, then every task's records, then every model."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, aclosing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -65,6 +65,11 @@ async def verify_ledger(ledger: Ledger, genesis_hash: bytes, progress: Progress)
         VerificationError: Something is not as it must be.
         LedgerError: The ledger cannot be read.
     """
+    return await _verify_content(ledger, await read_chain(ledger, genesis_hash, progress), progress)
+
+
+async def read_chain(ledger: Ledger, genesis_hash: bytes, progress: Progress) -> ChainProof:
+    """Verify a peer's chain up to its present height; arguments and errors as of `verify_ledger`."""
     chain = ChainProof(genesis_hash=genesis_hash, namespace=ledger.profile.contract)
     height = await ledger.gateway.height()
     async with aclosing(ledger.gateway.blocks(0)) as blocks:  # type: ignore[type-var]
@@ -73,7 +78,7 @@ async def verify_ledger(ledger: Ledger, genesis_hash: bytes, progress: Progress)
             _tell(chain, height, progress)
             if chain.blocks == height:
                 break
-    return await _verify_content(ledger, chain, progress)
+    return chain
 
 
 async def verify_bundles(
@@ -99,24 +104,56 @@ async def verify_bundles(
         VerificationError: Something is not as it must be.
         LedgerError: A file cannot be read.
     """
+    with open_evidence(paths, until=until, witnesses=witnesses) as opened:
+        chain = verify_chain(opened, genesis_hash, progress, expected_hash=expected_hash)
+        files = f"files: every byte of {len(paths)} bundle{'s' if len(paths) > 1 else ''} is as the manifest says"
+        return await _verify_content(opened.evidence, chain, progress, files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedEvidence:
+    """Bundles that are open.
+
+    Attributes:
+        evidence: They, read as one.
+        height: How many of its blocks count.
+        witnesses: By MSP id, an organisation's own bundle.
+    """
+
+    evidence: Evidence
+    height: int
+    witnesses: Mapping[str, Bundle]
+
+
+@contextmanager
+def open_evidence(
+    paths: Sequence[Path], *, until: int | None = None, witnesses: Mapping[str, Path] = MappingProxyType({})
+) -> Iterator[OpenedEvidence]:
+    """Open bundles and check every byte against their manifests; arguments and errors as of `verify_bundles`."""
     with ExitStack() as opened:
         evidence = Evidence([opened.enter_context(Bundle.open(path)) for path in paths])
         if until is not None and until >= evidence.height:
             raise VerificationError(f"the evidence ends with block {evidence.height - 1}, before block {until}")
         height = evidence.height if until is None else until + 1
         heard = {msp_id: opened.enter_context(Bundle.open(path)) for msp_id, path in witnesses.items()}
-        chain = ChainProof(genesis_hash=genesis_hash, namespace=evidence.manifest.contract)
-        for block in islice(evidence.blocks(), height):
-            _add_recorded(chain, block, heard, progress)
-            _tell(chain, height, progress)
-        if expected_hash is not None and chain.last_hash.hex() != expected_hash:
-            raise VerificationError(
-                f"expected a block with the hash {expected_hash}, got {chain.last_hash.hex()}: the evidence was cut "
-                "off, or tells of another chain",
-                height - 1,
-            )
-        files = f"files: every byte of {len(paths)} bundle{'s' if len(paths) > 1 else ''} is as the manifest says"
-        return await _verify_content(evidence, chain, progress, files)
+        yield OpenedEvidence(evidence=evidence, height=height, witnesses=heard)
+
+
+def verify_chain(
+    opened: OpenedEvidence, genesis_hash: bytes, progress: Progress, *, expected_hash: str | None = None
+) -> ChainProof:
+    """Verify the chain that bundles hold; arguments and errors as of `verify_bundles`."""
+    chain = ChainProof(genesis_hash=genesis_hash, namespace=opened.evidence.manifest.contract)
+    for block in islice(opened.evidence.blocks(), opened.height):
+        _add_recorded(chain, block, opened.witnesses, progress)
+        _tell(chain, opened.height, progress)
+    if expected_hash is not None and chain.last_hash.hex() != expected_hash:
+        raise VerificationError(
+            f"expected a block with the hash {expected_hash}, got {chain.last_hash.hex()}: the evidence was cut "
+            "off, or tells of another chain",
+            opened.height - 1,
+        )
+    return chain
 
 
 def read_anchor(genesis: Path) -> bytes:

@@ -1,15 +1,19 @@
 """What an auditor looks at: tasks, rounds, updates and models as rows.
 
-A row is a plain mapping of column to value, ready for a table or for JSON. Times are milliseconds since 1970 as the
-submitter of the transaction stated them, which peers accept only near their own clock.
+A row is a plain mapping of column to value, ready for a table or for JSON. Its ``key`` is that of the record it is
+about: in a verified ledger `book.Book.place` gives the transaction behind it. Times are as the submitter of the
+transaction stated them, which peers accept only near their own clock.
 """
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from math import isqrt
+from typing import Protocol, TypeVar
 
+from blockfl.audit.entry import Row, format_time
 from blockfl.audit.metrics import pool
-from blockfl.ledger.client import Ledger, is_unreadable
+from blockfl.ledger.client import is_unreadable
 from blockfl.ledger.errors import LedgerError, RefusedError
+from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import (
     AGGREGATE,
     ALL_PROGRESS,
@@ -21,23 +25,36 @@ from blockfl.protocol.catalogue import (
     UPDATES,
     VOTES,
     WITHDRAWALS,
+    find_key,
 )
 from blockfl.protocol.judging import describe_verdict
+from blockfl.protocol.key import Key, Range
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, Update
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.value_rules import CHOICES
 
-Row = dict[str, object]
+R = TypeVar("R", bound=Record)
 
 
-async def list_tasks(ledger: Ledger) -> list[Row]:
+class Reader(Protocol):
+    """Where records come from: a peer, or a verified ledger."""
+
+    async def read(self, key: Key[R]) -> R:
+        """Return one record; refused when there is none."""
+
+    async def read_all(self, keys: Range[R]) -> Sequence[R]:
+        """Return the records of a range, in the order of their keys."""
+
+
+async def list_tasks(ledger: Reader) -> list[Row]:
     """Return a row for each task; of one whose record cannot be read, where it stands and ``error``."""
     return [await _describe_task(ledger, progress) for progress in await ledger.read_all(ALL_PROGRESS.below())]
 
 
-async def _describe_task(ledger: Ledger, progress: Progress) -> Row:
+async def _describe_task(ledger: Reader, progress: Progress) -> Row:
     row: Row = {
+        "key": TASK.key(progress.task),
         "task": progress.task,
         "title": "",
         "round": progress.round,
@@ -102,10 +119,11 @@ def describe_norms(rules: NormRules | None) -> str:
     return ", ".join(parts)
 
 
-async def list_withdrawals(ledger: Ledger) -> list[Row]:
+async def list_withdrawals(ledger: Reader) -> list[Row]:
     """Return a row for each certificate that its organisation withdrew."""
     return [
         {
+            "key": find_key(one),
             "organisation": one.organisation,
             "certificate_digest": one.certificate_digest,
             "withdrawn": format_time(one.withdrawn_at_ms),
@@ -114,7 +132,7 @@ async def list_withdrawals(ledger: Ledger) -> list[Row]:
     ]
 
 
-async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
+async def list_rounds(ledger: Reader, task: str) -> list[Row]:
     """Return a row for each round: state, who was accepted, who voted for its model and who for another, seconds per
     step as the ledger's times give them.
     """
@@ -127,6 +145,7 @@ async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
         disputes = await ledger.read_all(DISPUTES.below(task, round_.round))
         rows.append(
             {
+                "key": find_key(round_),
                 "round": round_.round,
                 "state": round_.state,
                 "base_version": round_.base_version,
@@ -153,7 +172,7 @@ async def list_rounds(ledger: Ledger, task: str) -> list[Row]:
     return rows
 
 
-async def list_updates(ledger: Ledger, task: str, number: int | None) -> list[Row]:
+async def list_updates(ledger: Reader, task: str, number: int | None) -> list[Row]:
     """Return a row for each update of a round, or of every round."""
     numbers = [number] if number else [round_.round for round_ in await ledger.read_all(ROUNDS.below(task))]
     rows: list[Row] = []
@@ -165,7 +184,7 @@ async def list_updates(ledger: Ledger, task: str, number: int | None) -> list[Ro
     return rows
 
 
-async def list_models(ledger: Ledger, task: str) -> list[Row]:
+async def list_models(ledger: Reader, task: str) -> list[Row]:
     """Return a row for each version, with what the institutions reported of it."""
     rows: list[Row] = []
     for model in await ledger.read_all(MODELS.below(task)):
@@ -173,6 +192,7 @@ async def list_models(ledger: Ledger, task: str) -> list[Row]:
         pooled = pool(reports)
         rows.append(
             {
+                "key": find_key(model),
                 "version": model.version,
                 "round": model.round,
                 "digest": model.digest,
@@ -229,6 +249,7 @@ def _describe_dispute(dispute: Dispute) -> str:
 
 def _update_row(update: Update) -> Row:
     return {
+        "key": find_key(update),
         "round": update.round,
         "organisation": update.organisation,
         "state": update.state,
@@ -242,7 +263,7 @@ def _update_row(update: Update) -> Row:
     }
 
 
-async def _find_aggregate(ledger: Ledger, round_: Round) -> Aggregate | None:
+async def _find_aggregate(ledger: Reader, round_: Round) -> Aggregate | None:
     if round_.state == "open" or round_.failure == "too few accepted":
         return None
     try:
@@ -269,8 +290,3 @@ def _seconds(
             seconds[step] = max(0, at_ms - before) / 1000
             before = max(before, at_ms)
     return seconds
-
-
-def format_time(at_ms: int) -> str | None:
-    """Return a time of the ledger as ISO 8601 in UTC, None for 0."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds") if at_ms else None

@@ -1,7 +1,6 @@
 """``blockfl audit``: what happened, and the proof of it."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -10,7 +9,6 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from blockfl.audit import accounts, views
 from blockfl.audit.aggregate import check_aggregate as check_round
 from blockfl.audit.bundle import Bundle, Evidence
 from blockfl.audit.chain import ChainProof
@@ -18,92 +16,28 @@ from blockfl.audit.errors import VerificationError
 from blockfl.audit.export import Export, export_evidence, find_fork
 from blockfl.audit.verification import read_anchor, verify_bundles, verify_ledger
 from blockfl.cli import option
-from blockfl.cli.founded import founded_hash
+from blockfl.cli.anchor import (
+    Founding,
+    Genesis,
+    GenesisHash,
+    OptionalProfile,
+    Root,
+    find_genesis,
+    parse_hash,
+    read_trusted,
+)
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
+from blockfl.cli.query import add_questions
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 
 app = typer.Typer(no_args_is_help=True)
 
+add_questions(app)
+
 T = TypeVar("T")
-OptionalProfile = Annotated[
-    Path | None,
-    typer.Option("--profile", "-p", envvar="BLOCKFL_PROFILE", help="Connection profile of the identity that asks."),
-]
-TaskName = Annotated[str, typer.Option("--task", "-t", help="The task.")]
-
-
-@app.command()
-def tasks(profile: option.Profile, json: option.Json = False) -> None:
-    """List the tasks."""
-    rows = _ask(profile, views.list_tasks)
-    columns = ["task", "title", "round", "rounds", "version", "model_digest", "strategy", "norms", "institutions"]
-    Output(as_json=json).table("tasks", rows, columns)
-
-
-@app.command()
-def rounds(profile: option.Profile, task: TaskName, json: option.Json = False) -> None:
-    """List a task's rounds: state, who was accepted and rejected, who voted for the model and who for another."""
-    rows = _ask(profile, lambda ledger: views.list_rounds(ledger, task))
-    Output(as_json=json).table(
-        f"rounds of {task}",
-        rows,
-        [
-            "round",
-            "state",
-            "base_version",
-            "accepted",
-            "rejected",
-            "unjudged",
-            "absent",
-            "voted",
-            "outvoted",
-            "false_claims",
-            "failure",
-        ],
-    )
-
-
-@app.command()
-def updates(
-    profile: option.Profile,
-    task: TaskName,
-    number: Annotated[int | None, whole_option(make_limits(1), "--round", "-r", help="Only this round.")] = None,
-    json: option.Json = False,
-) -> None:
-    """List the updates of a task with their verdicts."""
-    rows = _ask(profile, lambda ledger: views.list_updates(ledger, task, number))
-    columns = ["round", "organisation", "state", "code", "reason", "norm_l2_squared_bits", "submitted", "judged"]
-    if any(row["disputes"] for row in rows):
-        columns.append("disputes")
-    Output(as_json=json).table(f"updates of {task}", rows, columns)
-
-
-@app.command()
-def withdrawals(profile: option.Profile, json: option.Json = False) -> None:
-    """List the certificates that their organisations withdrew."""
-    rows = _ask(profile, views.list_withdrawals)
-    Output(as_json=json).table("withdrawals", rows, ["organisation", "certificate_digest", "withdrawn"])
-
-
-@app.command()
-def models(profile: option.Profile, task: TaskName, json: option.Json = False) -> None:
-    """List a task's model versions and what the institutions reported of them."""
-    rows = _ask(profile, lambda ledger: views.list_models(ledger, task))
-    output = Output(as_json=json)
-    if not json:
-        rows = [row | {"metrics": views.describe_metrics(row["metrics"])} for row in rows]
-    columns = ["version", "round", "digest", "accepted", "metrics", "confirmed_by", "contested_by", "published"]
-    output.table(f"models of {task}", rows, columns)
-
-
-@app.command()
-def receipts(profile: option.Profile, json: option.Json = False) -> None:
-    """List all grants and transfers of credits."""
-    rows = _ask(profile, accounts.list_receipts)
-    Output(as_json=json).table("receipts", rows, ["at", "name", "by", "source", "target", "amount"])
 
 
 @app.command(name="check-aggregate")
@@ -138,18 +72,10 @@ def verify(
         list[Path] | None, typer.Argument(help="Evidence bundles, in any order: nothing else is asked then.")
     ] = None,
     profile: OptionalProfile = None,
-    genesis: Annotated[
-        Path | None, typer.Option(help="Your own copy of the channel's first block; default: the profile's.")
-    ] = None,
-    genesis_hash: Annotated[
-        str | None, typer.Option("--genesis-hash", help="Instead of a copy: the first block's header hash, as hex.")
-    ] = None,
-    founding: Annotated[
-        Path | None, typer.Option(help="Instead of a copy: the founding file, all founders' signatures beside it.")
-    ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="With --founding: a signing root that you trust, of any founder, PEM.")
-    ] = None,
+    genesis: Genesis = None,
+    genesis_hash: GenesisHash = None,
+    founding: Founding = None,
+    root: Root = None,
     expect_hash: Annotated[
         str | None, typer.Option("--expect-hash", help="Header hash that the bundles' last block must have.")
     ] = None,
@@ -170,17 +96,14 @@ def verify(
     otherwise than this program, which goes by their code and names it.
     """
     output = Output(as_json=json)
-    if (founding is None) != (root is None):
-        raise LedgerError("--founding and --root belong together: the file, and the root of a founder that you trust")
-    founded = None if founding is None or root is None else founded_hash(founding, root)
     if bundles:
         report = asyncio.run(
             verify_bundles(
                 bundles,
-                founded or _anchor(profile, genesis, genesis_hash),
+                read_trusted(profile, genesis, genesis_hash, founding, root),
                 output.progress,
                 until=until,
-                expected_hash=None if expect_hash is None else _parse_hash(expect_hash).hex(),
+                expected_hash=None if expect_hash is None else parse_hash(expect_hash).hex(),
                 witnesses=_parse_witnesses(witness or ()),
             )
         )
@@ -189,7 +112,7 @@ def verify(
             raise LedgerError("--genesis-hash, --expect-hash, --until and --witness belong to bundles: name them, too")
         if profile is None:
             raise LedgerError("name evidence bundles, or a connection profile with --profile or in BLOCKFL_PROFILE")
-        anchor = founded or read_anchor(_genesis(ConnectionProfile.load(profile), genesis))
+        anchor = read_trusted(profile, genesis, None, founding, root)
         report = _ask(profile, lambda ledger: verify_ledger(ledger, anchor, output.progress))
     output.result(report.as_dict())
     for number, step in enumerate(report.steps, start=1):
@@ -207,9 +130,7 @@ def verify(
 def export(
     path: Annotated[Path, typer.Argument(help="The bundle to write.")],
     profile: option.Profile,
-    genesis: Annotated[
-        Path | None, typer.Option(help="Your own copy of the channel's first block; default: the profile's.")
-    ] = None,
+    genesis: Genesis = None,
     since: Annotated[
         list[Path] | None,
         typer.Option(help="Earlier bundles that this one continues, and does not repeat; all of them."),
@@ -221,7 +142,7 @@ def export(
     Tell the last block's hash apart from the file, by telephone for example: it shows whether the end was cut off.
     """
     output = Output(as_json=json)
-    anchor = read_anchor(_genesis(ConnectionProfile.load(profile), genesis))
+    anchor = read_anchor(find_genesis(ConnectionProfile.load(profile), genesis))
 
     async def write(ledger: Ledger) -> Export:
         with ExitStack() as opened:
@@ -255,20 +176,6 @@ def compare(
     output.line(f"one chain: all {common} blocks that both bundles hold are the same")
 
 
-def _anchor(profile: Path | None, genesis: Path | None, genesis_hash: str | None) -> bytes:
-    """Return the first block's header hash, as the auditor named it."""
-    if genesis_hash is not None:
-        return _parse_hash(genesis_hash)
-    if genesis is not None:
-        return read_anchor(genesis)
-    if profile is not None:
-        return read_anchor(_genesis(ConnectionProfile.load(profile), None))
-    raise LedgerError(
-        "a bundle cannot vouch for itself: name your own copy of the first block with --genesis, its hash with "
-        "--genesis-hash, or the founding file and a founder's root with --founding and --root"
-    )
-
-
 def _parse_witnesses(texts: Sequence[str]) -> dict[str, Path]:
     witnesses = {}
     for text in texts:
@@ -277,20 +184,6 @@ def _parse_witnesses(texts: Sequence[str]) -> dict[str, Path]:
             raise LedgerError(f"expected --witness MSPID=BUNDLE once for each organisation, got {text[:200]!r}")
         witnesses[msp_id] = Path(path)
     return witnesses
-
-
-def _parse_hash(text: str) -> bytes:
-    if not re.fullmatch("[0-9a-fA-F]{64}", text):
-        raise LedgerError(f"expected a block's hash of 64 hex digits, got {text[:80]!r}")
-    return bytes.fromhex(text)
-
-
-def _genesis(profile: ConnectionProfile, given: Path | None) -> Path:
-    if given is not None:
-        return given
-    if profile.genesis is None:
-        raise LedgerError("the profile names no genesis block; pass your own copy with --genesis")
-    return Path(profile.genesis)
 
 
 def _ask(profile: Path, question: Callable[[Ledger], Awaitable[T]]) -> T:

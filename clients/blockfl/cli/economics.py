@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from blockfl.audit import accounts
-from blockfl.audit.views import Row
+from blockfl.audit.entry import Row
 from blockfl.cli import option
 from blockfl.cli.number import make_limits, whole_argument
 from blockfl.cli.output import Output

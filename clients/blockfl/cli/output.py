@@ -1,5 +1,6 @@
 """What commands print: tables and progress for people, JSON for machines, one line for an error."""
 
+import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from rich.text import Text
 from blockfl.fabric.log import make_printable
 
 _PIPE_WIDTH = 250
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Source: OWASP, CSV injection."""
 
 
 class Exit(IntEnum):
@@ -27,8 +30,9 @@ class Exit(IntEnum):
 class Output:
     """Standard output for results, standard error for progress and errors."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, as_csv: bool = False) -> None:
         self.as_json = as_json
+        self.as_csv = as_csv
         # Into a file or a pipe, rows stay whole.
         self._console = _make_console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         self._errors = _make_console(stderr=True)
@@ -39,9 +43,14 @@ class Output:
             sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
     def table(self, title: str, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
-        """Print rows: as a table, or as a JSON list."""
+        """Print rows: as a table, as a JSON list with every column, or as CSV with those of the table."""
         if self.as_json:
             self.result(list(rows))
+            return
+        if self.as_csv:
+            writer = csv.writer(sys.stdout)
+            writer.writerow(columns)
+            writer.writerows([_csv_cell(row.get(column)) for column in columns] for row in rows)
             return
         # Text, for a str in a table is markup whatever its console is told.
         table = Table(title=Text(make_printable(title)), title_justify="left")
@@ -70,9 +79,17 @@ def _make_console(*, width: int | None = None, stderr: bool = False) -> Console:
     return Console(soft_wrap=True, markup=False, emoji=False, highlight=False, width=width, stderr=stderr)
 
 
+def _csv_cell(value: object) -> str:
+    """A cell that no spreadsheet takes for a formula: names and titles are other people's words."""
+    text = _cell(value)
+    return f"'{text}" if text.startswith(_FORMULA) and not isinstance(value, int | float) else text
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return make_printable(", ".join(str(part) for part in value))
+        return make_printable(", ".join(_cell(part) for part in value))
+    if isinstance(value, dict):
+        return make_printable(" ".join(_cell(part) for part in value.values()))
     return make_printable(str(value))

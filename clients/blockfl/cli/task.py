@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from blockfl.audit import views
+from blockfl.audit.entry import Row
 from blockfl.cli import economics, norms, option, strategy, workload
 from blockfl.cli.number import MICRO, limits_of, make_limits, real_option, whole_option
 from blockfl.cli.output import Exit, Output
@@ -174,7 +175,7 @@ def create(
 def list_(profile: option.Profile, json: option.Json = False) -> None:
     """List the tasks."""
 
-    async def ask() -> list[views.Row]:
+    async def ask() -> list[Row]:
         async with Ledger(ConnectionProfile.load(profile)) as ledger:
             return await views.list_tasks(ledger)
 

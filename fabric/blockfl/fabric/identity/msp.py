@@ -136,6 +136,7 @@ class Msp:
             IdentityError: the configuration is not one that peers accept, or not one that this code supports.
         """
         self.msp_id: str = config.name
+        self.signing_roots: tuple[bytes, ...] = tuple(config.root_certs)
         self.tls_roots: tuple[bytes, ...] = tuple(config.tls_root_certs)
         self.tls_intermediates: tuple[bytes, ...] = tuple(config.tls_intermediate_certs)
         self._ed25519_allowed = ed25519_allowed
