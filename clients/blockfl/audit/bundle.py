@@ -279,6 +279,17 @@ class Evidence:
         for bundle in self._bundles:
             yield from bundle.blocks()
 
+    def block(self, number: int) -> Any:
+        """Return a block (common.Block) by its number.
+
+        Raises:
+            VerificationError: No bundle has it.
+        """
+        for bundle in self._bundles:
+            if number in bundle.manifest.numbers:
+                return bundle.block(number)
+        raise VerificationError(f"the evidence ends with block {self.height - 1}, before block {number}")
+
     async def read_model_chunk(self, task: str, digest: str) -> bytes:
         """Return a chunk of a model or sum, as a ledger's client does.
 

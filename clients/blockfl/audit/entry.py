@@ -47,6 +47,7 @@ class Entry:
         code: Its validity code.
         reason: Why it is invalid, in words; "" when it is valid.
         request: Of a lifecycle transaction, its serialised argument.
+        event: Name of the event that it announced; "" when it announced nothing.
         notice: What the contract says happened; None when it announced nothing.
         size_bytes: Of its envelope.
     """
@@ -63,6 +64,7 @@ class Entry:
     code: str
     reason: str = ""
     request: bytes = b""
+    event: str = ""
     notice: Notice | None = None
     size_bytes: int
 
@@ -107,6 +109,7 @@ def read_entry(
         code=code,
         reason=reason,
         request=transaction.args[1] if kind == "lifecycle" and len(transaction.args) > 1 else b"",
+        event=transaction.event.name if transaction.event else "",
         notice=_read_notice(transaction, contract),
         size_bytes=size_bytes,
     )
