@@ -65,6 +65,7 @@ COMMANDS = [
     ["audit", "models"],
     ["audit", "check-aggregate"],
     ["audit", "verify"],
+    ["audit", "serve"],
 ]
 
 

@@ -15,7 +15,7 @@ from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.export import Export, export_evidence, find_fork
 from blockfl.audit.verification import read_anchor, verify_bundles, verify_ledger
-from blockfl.cli import option
+from blockfl.cli import option, page
 from blockfl.cli.anchor import (
     Founding,
     Genesis,
@@ -36,6 +36,7 @@ from blockfl.ledger.profile import ConnectionProfile
 app = typer.Typer(no_args_is_help=True)
 
 add_questions(app)
+app.command()(page.serve)
 
 T = TypeVar("T")
 
