@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,6 @@ import numpy as np
 import pytest
 
 from blockfl.fabric.client.gateway import Endorsed
-from blockfl.ledger.client import Ledger
-from blockfl.ledger.endorsers import Endorsers
-from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
@@ -23,7 +19,7 @@ from blockfl.protocol.optimiser import Yogi
 from blockfl.protocol.records import Notice, Update
 from blockfl.protocol.version import decode_version
 from support.contract import refused
-from support.contract_network import ContractNetwork, contract_network
+from support.contract_network import ClientOfNetwork, ContractNetwork, contract_network
 from support.scenario import Scenario, make_spec
 from support.world import CONFLICT, Invalid
 
@@ -164,26 +160,6 @@ def meet_after(
         return result
 
     return endorse_and_meet
-
-
-class ClientOfNetwork(Ledger):
-    """The product's client on a network of the tests."""
-
-    def __init__(self, network: ContractNetwork, organisation: str) -> None:
-        self.profile = ConnectionProfile(
-            network=network.record.network,
-            channel=network.record.channel,
-            contract=network.name,
-            organisation=organisation,
-            endpoint="127.0.0.1:1",
-            tls_roots="roots.pem",
-            certificate="certificate.pem",
-            private_key="key.pem",
-        )
-        self.gateway = network.gateways[organisation]
-        self._endorsers = Endorsers(self.gateway, organisation)
-        self._consortium = None
-        self._jitter = random.Random(0)
 
 
 async def test_a_repeated_transaction_announces_nothing(running: Running) -> None:

@@ -7,6 +7,7 @@ malicious organisation's service could endorse, so what it does not achieve, nob
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -22,7 +23,9 @@ from blockfl.fabric.errors import CommitError, EndorseError, EvaluateError
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import Context
 from blockfl.fabric.transaction.envelope import Proposal, build_proposal
+from blockfl.ledger.client import Ledger
 from blockfl.ledger.endorsers import Endorsers
+from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import records
 from blockfl.protocol.task import TaskSpec
 from support.consortium import CHANNEL, AnyConsortium, any_consortium
@@ -154,6 +157,27 @@ class ContractNetwork:
         """Wait until a peer knows what has been done through others: peers of real Fabric commit one by one."""
         while await self.gateways[creator].peer_height(peer) < self._height:
             await asyncio.sleep(0.02)
+
+
+class ClientOfNetwork(Ledger):
+    """The product's client on a network of the tests."""
+
+    def __init__(self, network: ContractNetwork, organisation: str) -> None:
+        self.profile = ConnectionProfile(
+            network=network.record.network,
+            channel=network.record.channel,
+            contract=network.name,
+            organisation=organisation,
+            endpoint="127.0.0.1:1",
+            tls_roots="roots.pem",
+            certificate="certificate.pem",
+            private_key="key.pem",
+        )
+        self.gateway = network.gateways[organisation]
+        self.signer = self.gateway.signer
+        self._endorsers = Endorsers(self.gateway, organisation)
+        self._consortium = None
+        self._jitter = random.Random(0)
 
 
 def _contract_text(error: EndorseError | EvaluateError) -> str:
