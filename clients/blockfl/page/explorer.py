@@ -184,8 +184,10 @@ def _view_namespaces(book: Book, transaction: Transaction, entry: Entry) -> Iter
     if not transaction.results:
         return
     names = _PrivateNames(book, entry)
-    for one in decode_read_write_set(transaction.results).namespaces:
-        is_own = one.namespace == book.chain.namespace
+    own = book.chain.namespace
+    # The contract's own first: what the peer looked up of its definition says little.
+    for one in sorted(decode_read_write_set(transaction.results).namespaces, key=lambda one: one.namespace != own):
+        is_own = one.namespace == own
         yield NamespaceView(
             name=one.namespace,
             reads=tuple(_list_reads(one, is_own=is_own)),
