@@ -50,6 +50,12 @@ class Column:
     state: str
     parts: tuple[tuple[str, Part], ...]
 
+    @property
+    def stem(self) -> float:
+        """The y of the last row whose update is in the version; 0 when none is."""
+        rows = [index for index, (_, part) in enumerate(self.parts) if part == "accepted"]
+        return float(_TOP + _ROW * rows[-1]) if rows else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
