@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from blockfl.audit.bundle import Bundle, Evidence
 from blockfl.fabric.channel.block import header_hash
+from blockfl.fabric.errors import GatewayError
 from blockfl.page import contents
 from blockfl.page.access import Access
 from blockfl.page.application import PAGES, make_application
@@ -220,6 +221,22 @@ async def test_another_ledger_than_the_pinned_one_shows_nothing(played: Played) 
         assert "another ledger than the one you pinned" in (await get(app, access, "/")).body
         for path in ("/", "/credits", "/rejections", "/members", "/contracts", "/blocks"):
             assert (await get(app, access, path)).status == 200, path
+
+
+async def test_a_peer_that_cannot_be_reached_is_no_verdict_on_the_chain(played: Played) -> None:
+    class Silent(BundleSource):
+        async def height(self) -> int:
+            raise GatewayError("nobody answers")
+
+    with Bundle.open(played.bundle) as bundle:
+        watch = Watch(Silent(Evidence([bundle])), played.genesis_hash)
+        await watch.run()
+        assert watch.state == "lost"
+        access = Access.draw()
+        page = (await get(make_application(watch, access), access, "/")).body
+        assert "can no longer be read" in page
+        assert "nobody answers" in page
+        assert "Not as it must be" not in page
 
 
 BENT = (

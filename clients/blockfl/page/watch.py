@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from blockfl.audit.book import Book
 from blockfl.audit.chain import ChainProof
@@ -21,8 +21,7 @@ from blockfl.fabric.errors import FabricError
 from blockfl.ledger.errors import LedgerError
 from blockfl.page.source import Source
 
-State = Literal["verifying", "following", "complete", "failed"]
-_LOST: Final = "the blocks can no longer be read"
+State = Literal["verifying", "following", "complete", "failed", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +68,7 @@ class Watch:
         self.expected = 0
         self.failure = ""
         self._is_done = False
+        self._is_lost = False
         self._book: Book | None = None
         self._book_height = 0
         self._version = 0
@@ -83,7 +83,7 @@ class Watch:
     def state(self) -> State:
         """What it is doing."""
         if self.failure:
-            return "failed"
+            return "lost" if self._is_lost else "failed"
         if self._is_done:
             return "complete"
         return "following" if 0 < self.expected <= self.height else "verifying"
@@ -109,7 +109,7 @@ class Watch:
         except VerificationError as error:
             self.failure = str(error)
         except (LedgerError, FabricError) as error:
-            self.failure = f"{_LOST}: {error}"
+            self.failure, self._is_lost = str(error), True
         finally:
             self._wake()
 
