@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from blockfl.audit.bundle import Bundle, Evidence
 from blockfl.fabric.channel.block import header_hash
-from blockfl.fabric.errors import GatewayError
+from blockfl.ledger.errors import LedgerError
 from blockfl.page import contents
 from blockfl.page.access import Access
 from blockfl.page.application import PAGES, make_application
@@ -226,7 +226,7 @@ async def test_another_ledger_than_the_pinned_one_shows_nothing(played: Played) 
 async def test_a_peer_that_cannot_be_reached_is_no_verdict_on_the_chain(played: Played) -> None:
     class Silent(BundleSource):
         async def height(self) -> int:
-            raise GatewayError("nobody answers")
+            raise LedgerError("nobody answers")
 
     with Bundle.open(played.bundle) as bundle:
         watch = Watch(Silent(Evidence([bundle])), played.genesis_hash)
