@@ -24,9 +24,9 @@ from typing import Any, Final, Self
 
 import pytest
 
-_ANSWER_S: Final = 120
-_STARTING_S: Final = 60
-_WAIT_S: Final = 60
+_ANSWER_S: Final = 600
+_STARTING_S: Final = 300
+_WAIT_S: Final = 300
 _OPTIONS: Final = (
     "--headless=new",
     "--no-sandbox",
