@@ -122,7 +122,7 @@ def install_runtime() -> NodeRuntime:
     """Installs the packages of tests/node once; without Node.js the tests are skipped, except in CI."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        _give_up("Node.js or npm is missing: the tests with the official Node client, chaincode and axe-core need them")
+        _give_up("Node.js or npm is missing: the tests with the official Node client and chaincode need them")
     assert node is not None
     assert npm is not None
     lock = (SOURCES / "package-lock.json").read_bytes()
@@ -141,7 +141,7 @@ def _install(npm: str, home: Path) -> None:
         command = [npm, "ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
         done = subprocess.run(command, cwd=partial, capture_output=True, text=True)
         if done.returncode != 0:
-            _give_up(f"npm cannot install the packages of tests/node: {done.stderr.strip()}")
+            _give_up(f"npm cannot install the official packages: {done.stderr.strip()}")
         partial.rename(home)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
