@@ -76,8 +76,8 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endorsers, "_SECOND_THOUGHTS_S", (0.0, 0.0, 0.0))
     monkeypatch.setattr(endorsers, "_NO_PLAN_PAUSE_S", 0.0)
     monkeypatch.setattr(endorsers, "_POLL_S", 0.0)
-    monkeypatch.setattr(client, "_FETCHING_S", (0.0, 0.0))
-    monkeypatch.setattr(client, "_writes_anything", lambda _: True)
+    monkeypatch.setattr(client, "FETCHING_S", (0.0, 0.0))
+    monkeypatch.setattr(client, "writes_anything", lambda _: True)
 
 
 @pytest.fixture

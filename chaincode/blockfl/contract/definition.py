@@ -1,8 +1,8 @@
 """What the members of a channel approve about the contract: a function of the consortium, so that all approve the same.
 
-Policies, from the widest to the narrowest: the contract's own is a majority of organisations; ``models`` is endorsed
-by a majority and held by all; ``sealed`` is held by the committee and endorsed by its threshold. What the committee
-alone must decide has key-level policies, which the contract itself sets.
+Policies, from the widest to the narrowest: the contract's own is a majority of the organisations that run a peer;
+``models`` is endorsed by such a majority and read by all; ``sealed`` is held by the committee and endorsed by its
+threshold. What the committee alone must decide has key-level policies, which the contract itself sets.
 
     definition = contract_definition(consortium)
 """
@@ -17,7 +17,7 @@ from blockfl.protocol.records import Consortium
 VERSION: Final = "1"
 """Of the contract's behaviour; raised with every change to it."""
 ENDORSEMENT_POLICY: Final = "/Channel/Application/Endorsement"
-"""The channel's own: a majority of the organisations."""
+"""The channel's own: a majority of the organisations that run a peer."""
 SEALED_BLOCK_TO_LIVE: Final = 100_000
 """Sealed updates are purged after so many blocks: far more than a round has, also if somebody floods the channel."""
 
@@ -51,7 +51,7 @@ def contract_definition(consortium: Consortium, *, version: str = VERSION, seque
                 block_to_live=0,
                 member_only_read=True,
                 member_only_write=False,
-                endorsement_policy=signature_policy(len(members) // 2 + 1, members),
+                endorsement_policy=signature_policy(consortium.majority, consortium.endorsing),
             ),
         ),
     )

@@ -27,6 +27,7 @@ from blockfl.fabric.channel.block import (
     verify_genesis,
 )
 from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.endorsing import list_endorsing
 from blockfl.fabric.errors import BlockError, FabricError
 from blockfl.fabric.transaction.envelope import Transaction, decode_transaction, read_tx_id
 from blockfl.fabric.validate import BlockValidation, follow_block, validate_block
@@ -192,7 +193,7 @@ class ChainProof:
         if followed.commit_hash(self.last_commit_hash) != decode_metadata(block).commit_hash:
             raise VerificationError(f"{dispute}; nor does the commit hash go with the record", self.blocks)
         if not is_majority(agreed, self.config):
-            members = len(self.config.application_msp_ids)
+            members = len(list_endorsing(self.config))
             raise DisputedError(
                 f"{dispute}; the peers of {len(agreed)} of {members} organisations hold this record, expected more "
                 "than half: reach the others' peers, or take this ledger for a forged one",

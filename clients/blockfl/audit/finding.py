@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel.block import code_name, decode_metadata, header_hash
 from blockfl.fabric.channel.config import Address, ChannelConfig
+from blockfl.fabric.channel.endorsing import list_endorsing
 from blockfl.fabric.client.deliver import read_blocks, seek_from, sign_seek
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.encoding.protobuf import parse
@@ -62,8 +63,8 @@ class Finding:
 
 
 def is_majority(organisations: Sequence[str], config: ChannelConfig) -> bool:
-    """Whether these are more than half of the organisations that have peers on the channel."""
-    members = set(config.application_msp_ids)
+    """Whether these are more than half of the organisations that run a peer on the channel."""
+    members = set(list_endorsing(config))
     return 2 * len(members.intersection(organisations)) > len(members)
 
 

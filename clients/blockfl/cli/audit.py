@@ -29,6 +29,7 @@ from blockfl.cli.anchor import (
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.query import add_questions
+from blockfl.cli.reach import reach
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
@@ -189,7 +190,7 @@ def _parse_witnesses(texts: Sequence[str]) -> dict[str, Path]:
 
 def _ask(profile: Path, question: Callable[[Ledger], Awaitable[T]]) -> T:
     async def ask() -> T:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             return await question(ledger)
 
     return asyncio.run(ask())

@@ -12,9 +12,8 @@ from blockfl.audit.entry import Row
 from blockfl.cli import option
 from blockfl.cli.number import make_limits, whole_argument
 from blockfl.cli.output import Output
-from blockfl.ledger.client import Ledger
+from blockfl.cli.reach import reach
 from blockfl.ledger.errors import LedgerError
-from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.catalogue import REVERSALS
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Economics
 
@@ -65,7 +64,7 @@ def show_economics(
     """Show who earned and paid what in each round and why, and where everybody stands."""
 
     async def ask() -> dict[str, object]:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             return await accounts.summarise_task(ledger, task)
 
     summary = asyncio.run(ask())
@@ -93,7 +92,7 @@ def grant(
     """Create credits (coordinator)."""
 
     async def move() -> None:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             await ledger.grant(name, target, amount)
 
     asyncio.run(move())
@@ -109,7 +108,7 @@ def transfer(
     """Move credits of the organisation's own to another."""
 
     async def move() -> None:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             await ledger.transfer(name, target, amount)
 
     asyncio.run(move())
@@ -125,7 +124,7 @@ def overturn(
     """Vote to overturn a penalty: a majority of organisations gives it back (any member, not in its own case)."""
 
     async def vote() -> int | None:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             await ledger.overturn_penalty(task, number, organisation)
             reversals = await ledger.read_all(REVERSALS.below(task))
         found = [one for one in reversals if (one.round, one.organisation) == (number, organisation)]
@@ -143,7 +142,7 @@ def withdraw(task: Annotated[str, typer.Argument(help="The task.")], profile: op
     """Take the organisation's stake out of a task, between rounds; enrolling again locks it again."""
 
     async def move() -> None:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             await ledger.withdraw(task)
 
     asyncio.run(move())
@@ -158,7 +157,7 @@ def balance(
     """Show an organisation's free credits, and its stakes."""
 
     async def ask() -> Row:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             return await accounts.read_balance(ledger, organisation or ledger.organisation)
 
     found = asyncio.run(ask())

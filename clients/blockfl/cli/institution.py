@@ -16,6 +16,7 @@ from blockfl.cli import economics, option, workload
 from blockfl.cli.dispute import print_dispute
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Output
+from blockfl.cli.reach import reach
 from blockfl.cli.termination import make_reporter, run_until_terminated
 from blockfl.institution import dispute
 from blockfl.institution.agent import AgentSettings
@@ -23,9 +24,7 @@ from blockfl.institution.outbox import Outbox
 from blockfl.institution.run import OUTBOX, InstitutionSettings, run_institution
 from blockfl.institution.step import Step
 from blockfl.institution.training_limits import TrainingLimits
-from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
-from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.records import Dispute
 
@@ -103,7 +102,7 @@ def settle_wrap(
     """
 
     async def settle() -> Dispute:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             return await dispute.settle(ledger, Outbox(directory / OUTBOX), task, number, member)
 
     print_dispute(asyncio.run(settle()), as_json=json)
@@ -122,7 +121,7 @@ def withdraw_certificate(
     digest = read_certificate_digest(certificate)
 
     async def withdraw() -> str:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             await ledger.withdraw_certificate(digest)
             return ledger.organisation
 

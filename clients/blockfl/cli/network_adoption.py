@@ -27,6 +27,9 @@ def terms(
     threshold: Annotated[
         int, whole_option(make_limits(2, 1000), help="Committee members that must agree on a verdict.")
     ] = 2,
+    without_peer: Annotated[
+        list[str] | None, typer.Option(help="MSP id of an institution that runs no peer and endorses nothing.")
+    ] = None,
     output_file: Annotated[Path, typer.Option("--output", "-o", help="The file.")] = Path("consortium.json"),
 ) -> None:
     """Write the record of the consortium that all organisations of a running channel agree to; each gets the file."""
@@ -39,6 +42,7 @@ def terms(
             sequence=1,
             members=tuple(members),
             threshold=threshold,
+            without_peer=tuple(sorted(without_peer or ())),
         )
     except ValidationError as error:
         raise _explain(error) from error

@@ -10,8 +10,8 @@ import typer
 
 from blockfl.cli import option
 from blockfl.cli.output import Output
+from blockfl.cli.reach import reach
 from blockfl.fabric.channel.config import Address, ChannelConfig
-from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import (
@@ -222,7 +222,7 @@ def _find_signatures(update: Path, named: Sequence[Path] | None) -> list[bytes]:
 async def _warn_of_removal(profile: Path, organisation: str) -> str:
     """Return what the consortium loses with an organisation that has a duty in it; nothing if it has none."""
     try:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             consortium = await ledger.read(catalogue.CONSORTIUM.key())
     except LedgerError:
         return ""  # There is no consortium yet.

@@ -28,6 +28,7 @@ from blockfl.network.identities import write_file
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.member import Member, group
 from blockfl.network.organisation import LOOPBACK, Organisation, Ports
+from blockfl.protocol.records import Consortium
 
 HostDirectory = Annotated[
     Path, typer.Option("--directory", "-d", envvar="BLOCKFL_NETWORK", help="The organisation's own directory.")
@@ -45,9 +46,21 @@ def member(
     base_port: Annotated[int, whole_option(make_limits(1024, 65_529), help="First of its ten ports.")] = 17050,
     peer: Annotated[str, typer.Option("--peer-address", help="host:port that others dial, behind port mapping.")] = "",
     ordering_node: Annotated[str, typer.Option("--orderer-address", help="Likewise for its ordering node.")] = "",
+    no_peer: Annotated[
+        bool, typer.Option("--no-peer", help="It runs no peer and opens no port; of institutions only.")
+    ] = False,
+    gateway: Annotated[
+        list[str] | None,
+        typer.Option(help="Without a peer: an organisation whose gateway it uses; two or more, the first one first."),
+    ] = None,
     json: option.Json = False,
 ) -> None:
     """Make an organisation's keys on its own host, and the membership file that the others need."""
+    if bool(gateway) != no_peer:
+        raise NetworkError(
+            "--no-peer and --gateway belong together: an institution without a peer uses the gateways of two or more "
+            "other organisations"
+        )
     said = {
         "name": name,
         "msp_id": msp_id or name,
@@ -57,6 +70,7 @@ def member(
         "listen": listen,
         "peer": peer,
         "ordering_node": ordering_node,
+        "gateways": gateway or [],
         "ports": Ports.from_base(base_port),
     }
     try:
@@ -162,7 +176,8 @@ def _print_member(one: Member, output: Output) -> None:
     }
     output.result(content)
     output.line(f"{told.name} (MSP id {told.msp_id}): {', '.join(told.roles)}")
-    output.line(f"  peer {told.peer}" + (f", ordering node {told.orderer.address}" if told.orderer else ""))
+    peer = f"peer {told.peer}" if told.peer else "no peer: it uses the gateways of others, and endorses nothing"
+    output.line(f"  {peer}" + (f", ordering node {told.orderer.address}" if told.orderer else ""))
     for what, fingerprint in one.fingerprints().items():
         output.line(f"  {what} {fingerprint}")
 
@@ -180,13 +195,11 @@ def _print_founding(founding: Founding, signatures: list[FoundingSignature], out
         ]
         output.result({**terms.model_dump(), **digests, "members": members, "signed": signed})
         return
-    committee, peers = founding.consortium.committee, len(founding.members)
+    committee, consortium = founding.consortium.committee, founding.consortium
     ordering = [one.name for one in founding.memberships if one.orderer]
     output.line(f"network {terms.network}, channel {terms.channel}, contract {terms.contract}")
     output.line(f"  {terms.threshold} of {len(committee)} committee members judge: {', '.join(committee)}")
-    output.line(
-        f"  {peers // 2 + 1} of {peers} organisations endorse what everybody must agree on, and change the channel"
-    )
+    _print_majorities(consortium, output)
     output.line(f"  {terms.consensus} ordering by {len(ordering)} nodes: {', '.join(ordering)}")
     if terms.consensus == "BFT":
         output.line(f"  ordering nodes replace a leader that is silent for {terms.leader_timeout_s} s")
@@ -195,3 +208,18 @@ def _print_founding(founding: Founding, signatures: list[FoundingSignature], out
     for what, digest in digests.items():
         output.line(f"{what.replace('_', ' ')} {group(digest)}")
     output.line(f"signed by: {', '.join(signed) or 'nobody'}")
+
+
+def _print_majorities(consortium: Consortium, output: Output) -> None:
+    size = len(consortium.members)
+    if not consortium.without_peer:
+        output.line(
+            f"  {consortium.majority} of {size} organisations endorse what everybody must agree on, and change the "
+            "channel"
+        )
+        return
+    output.line(
+        f"  {consortium.majority} of the {len(consortium.endorsing)} organisations that run a peer endorse what "
+        f"everybody must agree on; {size // 2 + 1} of {size} change the channel"
+    )
+    output.line(f"  without a peer: {', '.join(consortium.without_peer)}")

@@ -18,6 +18,7 @@ from blockfl.audit.entry import Row
 from blockfl.cli import economics, norms, option, strategy, workload
 from blockfl.cli.number import MICRO, limits_of, make_limits, real_option, whole_option
 from blockfl.cli.output import Exit, Output
+from blockfl.cli.reach import reach
 from blockfl.institution.run import InitialModel, read_initial_model
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
@@ -176,7 +177,7 @@ def list_(profile: option.Profile, json: option.Json = False) -> None:
     """List the tasks."""
 
     async def ask() -> list[Row]:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             return await views.list_tasks(ledger)
 
     rows = asyncio.run(ask())
@@ -193,7 +194,7 @@ def show(
     output = Output(as_json=json)
 
     async def ask() -> dict[str, object]:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             record = await ledger.read(TASK.key(task))
             progress = await ledger.read(PROGRESS.key(task))
             enrolled = [enrolment.organisation for enrolment in await ledger.read_all(ENROLMENTS.below(task))]
@@ -223,7 +224,7 @@ def export(
         raise typer.Exit(Exit.USAGE)
 
     async def ask(directory: Path) -> tuple[int, str, bytes]:
-        async with Ledger(ConnectionProfile.load(profile)) as ledger:
+        async with reach(profile) as ledger:
             record = await ledger.read(TASK.key(task))
             wanted = (await ledger.read(PROGRESS.key(task))).version if version is None else version
             content = await obtain_model(

@@ -14,12 +14,12 @@ from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.outbox import Outbox
 from blockfl.institution.room import find_lack_of_room
-from blockfl.institution.step import Report, ignore_step
+from blockfl.institution.step import Report, Step, ignore_step
 from blockfl.institution.training import Training, TrainingProcess, Workload, make_manifest
 from blockfl.institution.training_limits import TrainingLimits
-from blockfl.ledger.client import Ledger
 from blockfl.ledger.metrics import tell_operations
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.ledger.remote import open_ledger
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.model import encode_model
@@ -78,7 +78,7 @@ async def run_institution(
         training = training or _make_training(settings, profile)
         try:
             async with (
-                Ledger(profile) as ledger,
+                open_ledger(profile, tell=lambda text: report(Step(stage="gateway", text=text))) as ledger,
                 tell_operations(settings.operations, ledger.signer, settings.directory) as metrics,
             ):
                 agent = InstitutionAgent(

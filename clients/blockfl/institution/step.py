@@ -6,7 +6,7 @@ from typing import Literal
 
 Stage = Literal[
     "start", "enrol", "wait", "fetch", "train", "seal", "submit", "upload", "verdict", "evaluate", "metrics", "skip",
-    "retry", "done",
+    "retry", "gateway", "done",
 ]  # fmt: skip
 
 

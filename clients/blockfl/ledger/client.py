@@ -17,10 +17,10 @@ from typing import Any, Self, TypeVar
 import rfc8785
 
 from blockfl.fabric.client.events import Checkpoint
-from blockfl.fabric.client.gateway import Committed, Gateway, Timeouts
+from blockfl.fabric.client.gateway import Committed, Endorsed, Gateway, Timeouts
 from blockfl.fabric.client.status import absent_organisations
 from blockfl.fabric.errors import CommitError, EndorseError, FabricError
-from blockfl.fabric.transaction.envelope import decode_transaction
+from blockfl.fabric.transaction.envelope import Proposal, decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from blockfl.ledger.endorsers import Endorsers, is_dissent
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, UnreadableError, translate
@@ -37,8 +37,8 @@ R = TypeVar("R", bound=Record)
 
 _CONFLICTS = frozenset({"MVCC_READ_CONFLICT", "PHANTOM_READ_CONFLICT"})
 _ATTEMPTS = 8
-# Peers look for missing private data every five seconds.
-_FETCHING_S = (0.2, 0.5, 1.0, 2.0, 4.0, 6.0)
+FETCHING_S = (0.2, 0.5, 1.0, 2.0, 4.0, 6.0)
+"""How long to wait each time for a chunk: peers look for missing private data every five seconds."""
 
 
 class Ledger:
@@ -125,9 +125,8 @@ class Ledger:
             ephemeral_key: 32 bytes; endorsers see it, the ledger does not.
         """
         consortium = await self._read_members()
-        names = [one.organisation for one in consortium.members]
-        majority = len(names) // 2 + 1
-        order = sorted(names, key=lambda one: one != organisation and one not in consortium.committee)
+        majority = consortium.majority
+        order = sorted(consortium.endorsing, key=lambda one: one != organisation and one not in consortium.committee)
         words = (task, str(number), organisation, member)
         while True:
             endorsers = tuple(order[:majority])
@@ -277,10 +276,10 @@ class Ledger:
         for attempt in range(_ATTEMPTS):
             try:
                 proposal = self.gateway.propose(self.profile.contract, function, *arguments, transient=transient)
-                endorsed = await self.gateway.endorse(proposal, organisations)
-                if not _writes_anything(endorsed.envelope):
+                endorsed = await self._endorse(proposal, organisations)
+                if not writes_anything(endorsed.envelope):
                     return Committed(payload=endorsed.payload, transaction_id="", block_number=-1)
-                return await self.gateway.commit(endorsed)
+                return await self._commit(endorsed)
             except EndorseError as error:
                 is_last = attempt == _ATTEMPTS - 1
                 if is_last or not await self._endorsers.is_worth_another_try(error, attempt):
@@ -293,6 +292,12 @@ class Ledger:
                 raise translate(error, function) from error
         raise AssertionError("unreachable")
 
+    async def _endorse(self, proposal: Proposal, organisations: Sequence[str]) -> Endorsed:
+        return await self.gateway.endorse(proposal, organisations)
+
+    async def _commit(self, endorsed: Endorsed) -> Committed:
+        return await self.gateway.commit(endorsed)
+
     async def _submit_as_committee(
         self, function: str, *arguments: str | bytes, transient: Mapping[str, bytes] | None = None
     ) -> Committed:
@@ -304,8 +309,10 @@ class Ledger:
     async def _submit_as_members(
         self, function: str, *arguments: str | bytes, transient: Mapping[str, bytes] | None = None
     ) -> Committed:
-        members = tuple(member.organisation for member in (await self._read_members()).members)
-        return await self._submit_to(members, len(members) // 2 + 1, function, *arguments, transient=transient)
+        consortium = await self._read_members()
+        return await self._submit_to(
+            consortium.endorsing, consortium.majority, function, *arguments, transient=transient
+        )
 
     async def _submit_to(
         self,
@@ -339,7 +346,7 @@ class Ledger:
 
     async def _read_private(self, function: str, *arguments: str) -> bytes:
         """Read private data at the own peer, which fetches what it has not endorsed some time after the block."""
-        for pause_s in _FETCHING_S:
+        for pause_s in FETCHING_S:
             try:
                 return await self.evaluate(function, *arguments, own_peer=True)
             except RefusedError as error:
@@ -349,7 +356,7 @@ class Ledger:
         return await self.evaluate(function, *arguments, own_peer=True)
 
 
-def _writes_anything(envelope: bytes) -> bool:
+def writes_anything(envelope: bytes) -> bool:
     """Whether a transaction changes anything of the contract's."""
     sets = decode_read_write_set(decode_transaction(envelope).results)
     return any(one.writes_anything for one in sets.namespaces)

@@ -74,7 +74,7 @@ class Administrator:
         Raises:
             ConfigError: It is there already, or not described as it must be.
         """
-        return _update(config, add_organisation(config, membership.spec()))
+        return _update(config, add_organisation(config, membership.spec(), has_peer=membership.peer is not None))
 
     def remove(self, config: ChannelConfig, organisation: str) -> bytes:
         """Return the update by which an organisation leaves the channel.

@@ -27,6 +27,7 @@ from blockfl.network.code_change import Agreement, agree_on_code
 from blockfl.network.contract_service import provision_service, service_process
 from blockfl.network.deployment import deploy
 from blockfl.network.errors import NetworkError
+from blockfl.network.guest import NoNodes
 from blockfl.network.host import Host
 from blockfl.network.identities import USERS, provision_contract_identities, write_file
 from blockfl.network.keeper import keeper_process
@@ -36,11 +37,11 @@ from blockfl.network.organisation import Organisation
 from blockfl.network.port import wait_for_port
 from blockfl.network.process import ProcessTable
 from blockfl.network.runtime import ProcessRuntime, Report
-from blockfl.network.status import ProcessStatus
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.records import Consortium
 
 _READY_S = 60.0
+_BANNER = "peers and ordering nodes belong to the channel that was there"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +83,13 @@ def adopt(
         raise NetworkError(
             f"{organisation.msp_id} is no member of the consortium; its members are {', '.join(sorted(roles))}"
         )
+    if organisation.msp_id in consortium.without_peer:
+        raise NetworkError(f"{organisation.msp_id} is a member without a peer, so there is no peer to take BlockFL on")
     host = Host(organisation.model_copy(update={"roles": roles[organisation.msp_id]}), place)
     host.keep_description()
     _write_profiles(host, access, consortium)
     config, genesis = asyncio.run(_read_channel(ConnectionProfile.load(place.profile("admin"))))
-    misfits = check_channel(config, [one.organisation for one in consortium.members])
+    misfits = check_channel(config, consortium.endorsing, [one.organisation for one in consortium.members])
     if fatal := [one for one in misfits if one.is_fatal]:
         told = "; ".join(f"{one.what}: expected {one.expected}, found {one.found}: {one.remedy}" for one in fatal)
         raise NetworkError(f"the channel {config.channel_id} does not fit: {told}")
@@ -140,30 +143,7 @@ class AdoptedPart:
 
     def runtime(self) -> ProcessRuntime:
         """Return what tells how the contract service is, and stops it."""
-        return ProcessRuntime([self._host], self._host.layout.directory, _NoNodes(), self._processes)
-
-
-class _NoNodes:
-    """The launcher of a part without nodes of its own."""
-
-    banner = "peers and ordering nodes belong to the channel that was there"
-
-    def require(self) -> None:
-        """Nothing is needed."""
-
-    def addresses(self) -> list[tuple[str, str]]:
-        """There are none."""
-        return []
-
-    def start(self) -> None:
-        """There is nothing to start."""
-
-    def wait_until_ready(self, timeout_s: float, hosts: object = None) -> None:
-        """There is nothing to wait for."""
-
-    def status(self) -> list[ProcessStatus]:
-        """There is nothing to tell."""
-        return []
+        return ProcessRuntime([self._host], self._host.layout.directory, NoNodes(_BANNER), self._processes)
 
 
 def _write_profiles(host: Host, access: PeerAccess, consortium: Consortium) -> None:

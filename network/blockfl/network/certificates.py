@@ -116,8 +116,9 @@ def list_pairs(host: Host) -> list[Pair]:
         pair("admin", users, "admin", signing, ()),
         pair("agent", place.user("agent", "x").parent, "client", signing, ()),
     ]
-    pairs.append(pair("contract", nodes("contract", "x").parent, None, tls, organisation.hosts))
-    for kind in ("peer", "orderer") if organisation.orderer else ("peer",):
+    if organisation.has_peer:
+        pairs.append(pair("contract", nodes("contract", "x").parent, None, tls, organisation.hosts))
+    for kind in [*(["peer"] if organisation.has_peer else []), *(["orderer"] if organisation.orderer else [])]:
         directory = nodes(kind, "x").parent
         pairs.append(pair(kind, directory, kind, signing, ()))
         pairs.append(pair(kind, directory, None, tls, organisation.hosts))

@@ -137,7 +137,10 @@ def _check_organisations(config: ChannelConfig, members: Sequence[str]) -> list[
 def _check_policy(config: ChannelConfig, path: str, endorsing: Sequence[str]) -> list[Misfit]:
     needed = len(endorsing) // 2 + 1
     expected = f"any {needed} of the {len(endorsing)} organisations that run a peer, and no fewer"
-    remedy = f"change {path} to MAJORITY Endorsement by a channel update that the administrators sign"
+    wanted = "MAJORITY Endorsement"
+    if set(config.application_msp_ids) - set(endorsing):
+        wanted = f"the signatures of {needed} of the peers of {', '.join(sorted(endorsing))}"
+    remedy = f"change {path} to {wanted} by a channel update that the administrators sign"
     try:
         policy = config.policies.get(path)
     except PolicyError as error:

@@ -1,7 +1,8 @@
 """The contract brought onto a running channel by one organisation: installed, approved, committed, registered.
 
-Every organisation does the same, each for itself, on one machine or on its own host. Whoever sees that a majority has
-approved commits, in an order of turns so that not all do so at once. What is done already is left as it is.
+Every organisation that runs a peer does the same, each for itself, on one machine or on its own host. Whoever sees
+that a majority has approved commits, in an order of turns so that not all do so at once. What is done already is left
+as it is.
 
 Example:
     await deploy([Host.open(directory)], print, timeout_s=600)
@@ -49,6 +50,7 @@ async def deploy(
         NetworkError: A step failed for good, or others did not do theirs in time.
     """
     say = _once(report)
+    hosts = [one for one in hosts if one.organisation.has_peer]
     deployments = [
         Deployment(ConnectionProfile.load(one.layout.profile(user)), one.load_consortium(), say) for one in hosts
     ]

@@ -79,6 +79,8 @@ class Description(Model):
             description = cls.model_validate(_with_ports(source.content))
             if ledger != "embedded":
                 description.check_orderers()
+            if ledger == "compose":
+                description.check_containers()
         except ValidationError as error:
             raise source.explain(error, cls) from error
         except Fault as fault:
@@ -90,6 +92,7 @@ class Description(Model):
         self._check_names()
         self._check_ports()
         self._check_roles()
+        self._check_gateways()
         if not self.orderers:
             raise Fault(("organisations",), "no organisation has `orderer: true`; at least one must order transactions")
         return self
@@ -105,6 +108,20 @@ class Description(Model):
         except NetworkError as error:
             last = max(index for index, one in enumerate(self.organisations) if one.orderer)
             raise Fault(("organisations", last, "orderer"), str(error)) from error
+
+    def check_containers(self) -> None:
+        """Check that everybody runs nodes that containers can be made for.
+
+        Raises:
+            Fault: An institution runs no peer.
+        """
+        for index, one in enumerate(self.organisations):
+            if not one.has_peer:
+                raise Fault(
+                    ("organisations", index, "gateways"),
+                    f"{one.name} runs no peer, and containers of one machine are made for peers: use another ledger, "
+                    "or give it a host of its own",
+                )
 
     def check_extends(self, former: Self) -> None:
         """Check that this description only adds organisations to a former one of the same network.
@@ -169,6 +186,22 @@ class Description(Model):
                     )
                 used[place] = here
 
+    def _check_gateways(self) -> None:
+        serving = {one.name for one in self.organisations if one.has_peer}
+        for index, one in enumerate(self.organisations):
+            if strangers := [name for name in one.gateways if name not in serving]:
+                raise Fault(
+                    ("organisations", index, "gateways"),
+                    f"{one.name} names gateways of organisations that run no peer here: {', '.join(strangers)}",
+                )
+        if len(serving) == len(self.organisations):
+            return
+        try:
+            _ = self.consortium
+        except ValidationError as error:
+            text = str(error.errors(include_url=False, include_input=False)[0]["msg"])
+            raise Fault(("organisations",), text.removeprefix("Value error, ")) from error
+
     def _check_roles(self) -> None:
         def having(role: Role) -> list[int]:
             return [index for index, one in enumerate(self.organisations) if role in one.roles]
@@ -206,6 +239,7 @@ class Description(Model):
                 for one in sorted(self.organisations, key=lambda one: one.msp_id)
             ),
             threshold=self.threshold,
+            without_peer=tuple(sorted(one.msp_id for one in self.organisations if not one.has_peer)),
         )
 
     def dump(self) -> str:

@@ -71,7 +71,7 @@ class EmbeddedLauncher:
 
     def addresses(self) -> list[tuple[str, str]]:
         """Return the processes' names and the addresses on which they listen."""
-        listens = [self._listen(host, host.organisation.ports.peer) for host in self._hosts]
+        listens = [self._listen(host, host.organisation.ports.peer) for host in self._with_peer()]
         listens.append(self._listen(self._orderer, self._orderer.organisation.ports.orderer))
         return [(NODE, address) for address in (*listens, self.operations)]
 
@@ -87,7 +87,7 @@ class EmbeddedLauncher:
         Raises:
             NetworkError: It ended, with its last log lines, or is not ready in time.
         """
-        wanted = {host.organisation.msp_id for host in (self._hosts if hosts is None else hosts)}
+        wanted = {host.organisation.msp_id for host in self._with_peer(hosts)}
         deadline = time.monotonic() + timeout_s
         told = False
         while not wanted <= set((status := self._query() or NodeStatus()).organisations):
@@ -118,6 +118,9 @@ class EmbeddedLauncher:
         finally:
             connection.close()
 
+    def _with_peer(self, hosts: Sequence[Host] | None = None) -> list[Host]:
+        return [host for host in (self._hosts if hosts is None else hosts) if host.organisation.has_peer]
+
     @property
     def _orderer(self) -> Host:
         return next(host for host in self._hosts if host.organisation.orderer)
@@ -136,7 +139,7 @@ class EmbeddedLauncher:
             "orderer": self._endpoint(first, "orderer", first.organisation.ports.orderer),
             "organisations": [
                 self._endpoint(one, "peer", one.organisation.ports.peer) | {"contract": self._contract(one)}
-                for one in self._hosts
+                for one in self._with_peer()
             ],
         }
 

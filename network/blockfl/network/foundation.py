@@ -36,7 +36,7 @@ def found(description: Description, layout: Layout, agreement: Agreement | None 
         NetworkError: A directory belongs to another network, keys were replaced, or a file cannot be written.
     """
     hosts = list_hosts(description, layout)
-    for host in hosts:
+    for host in (one for one in hosts if one.organisation.has_peer):
         agree_on_code(host.layout.package, description.contract, agreement or Agreement())
     members = [host.provision() for host in hosts]
     founding = next((founded for host in hosts if (founded := host.load_founding())), None)

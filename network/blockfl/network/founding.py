@@ -95,6 +95,7 @@ class Founding(Record):
             sequence=1,
             members=tuple(MemberRecord(organisation=one.msp_id, roles=one.roles) for one in self.memberships),
             threshold=terms.threshold,
+            without_peer=tuple(one.msp_id for one in self.memberships if one.peer is None),
         )
 
     def member(self, name: str) -> Member:
@@ -147,6 +148,7 @@ class Founding(Record):
     def spec(self) -> ChannelSpec:
         """Return the channel that follows from the file."""
         ordering = [one for one in self.memberships if one.orderer]
+        consortium = self.consortium
         return ChannelSpec(
             channel_id=self.terms.channel,
             application=tuple(one.spec() for one in self.memberships),
@@ -154,6 +156,7 @@ class Founding(Record):
             consensus="BFT" if self.terms.consensus == "BFT" else "etcdraft",
             consenters=tuple(one.consenter(number) for number, one in enumerate(ordering, start=1)),
             bft=BftOptions.with_leader_timeout(self.terms.leader_timeout_s),
+            endorsing=consortium.endorsing if consortium.without_peer else (),
         )
 
     def make_genesis(self) -> bytes:
@@ -177,7 +180,7 @@ class Founding(Record):
         self._require_distinct("the name", lambda one: [one.name])
         self._require_distinct("the MSP id", lambda one: [one.msp_id])
         self._require_distinct("the key of a root", _root_keys)
-        self._require_distinct("the address", lambda one: [one.peer, *([one.orderer.address] if one.orderer else [])])
+        self._require_distinct("the address", _addresses)
         self._require_distinct("the opening key", lambda one: [one.opening_key] if one.opening_key else [])
 
     def _require_distinct(self, what: str, values: Callable[[Membership], Sequence[str]]) -> None:
@@ -283,6 +286,10 @@ def signature_path(founding: Path, organisation: str) -> Path:
 
 def _is_signature(path: Path, founding: Path) -> bool:
     return path.name.startswith(f"{founding.name}.") and path.name.endswith(SIGNATURE_SUFFIX)
+
+
+def _addresses(membership: Membership) -> list[str]:
+    return [one for one in (membership.peer, membership.orderer and membership.orderer.address) if one]
 
 
 def _root_keys(membership: Membership) -> list[str]:

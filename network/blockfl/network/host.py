@@ -18,6 +18,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from blockfl.contract.release import read_release
+from blockfl.ledger.profile import ForeignGateway
 from blockfl.network.contract_service import provision_service
 from blockfl.network.errors import NetworkError
 from blockfl.network.founding import Founding, FoundingSignature, load_record, signature_path
@@ -100,6 +101,7 @@ class Host:
         """
         founding.verify()
         self._require_own(founding)
+        self._list_gateways(founding)
         return FoundingSignature.sign(founding, self.name, load_administrator(self.organisation, self.layout))
 
     def load_founding(self) -> Founding | None:
@@ -163,9 +165,14 @@ class Host:
         require_matching_keys(self.organisation, self.layout)
         provision_node_files(self.organisation, self.layout, founding)
         write_file(self.layout.consortium, consortium.encode())
-        provision_service(self.organisation, self.layout, consortium)
+        if self.organisation.has_peer:
+            provision_service(self.organisation, self.layout, consortium)
+        gateways = self._list_gateways(founding)
+        for name, _ in gateways:
+            write_file(self.layout.gateway_roots(name), "".join(founding.member(name).membership.tls_roots).encode())
         for user in USERS:
-            make_profile(consortium, self.organisation, user).save(self.layout.profile(user))
+            profile = make_profile(consortium, self.organisation, user, [gateway for _, gateway in gateways])
+            profile.save(self.layout.profile(user))
 
     def load_consortium(self) -> Consortium:
         """Return the record that the organisation agrees to: what was founded, or what came after it.
@@ -197,14 +204,29 @@ class Host:
         if self.layout.host.exists():
             former = Host.open(self.layout.directory).organisation
             said, now = former.model_dump(), self.organisation.model_dump()
-            if changed := [name for name in said if said[name] != now[name]]:
+            changed = [name for name in said if said[name] != now[name]]
+            # Whose gateways it uses is its own affair, and in no file that others have.
+            if changed and (changed != ["gateways"] or former.has_peer != self.organisation.has_peer):
                 raise NetworkError(
                     f"{self.layout.directory} holds {former.name} with another {', '.join(changed)} than now; it keeps "
                     "what its membership file says: name another directory, or say the same as before"
                 )
-            return
+            if not changed:
+                return
         content = json.dumps(self.organisation.model_dump(mode="json"), indent=2)
         write_file(self.layout.host, f"{content}\n".encode())
+
+    def _list_gateways(self, founding: Founding) -> list[tuple[str, ForeignGateway]]:
+        """Return the gateways that an organisation without a peer uses, each with its organisation's name."""
+        found = []
+        for name in self.organisation.gateways:
+            membership = founding.member(name).membership
+            if membership.peer is None:
+                raise NetworkError(f"{self.name} names the gateway of {name}, which runs no peer itself: name another")
+            roots = f"../{self.layout.gateway_roots(name).relative_to(self.layout.directory)}"
+            gateway = ForeignGateway(organisation=membership.msp_id, endpoint=membership.peer, tls_roots=roots)
+            found.append((name, gateway))
+        return found
 
     def _require_own(self, founding: Founding) -> None:
         said, own = founding.member(self.name).membership, describe_membership(self.organisation, self.layout)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.fabric.identity.authority import Authority
 from blockfl.fabric.identity.signing import Signer, create_private_key, private_key_pem
-from blockfl.ledger.profile import ConnectionProfile
+from blockfl.ledger.profile import ConnectionProfile, ForeignGateway
 from blockfl.network.errors import NetworkError
 from blockfl.network.founding import Founding
 from blockfl.network.layout import OrganisationLayout
@@ -76,7 +76,7 @@ def describe_membership(organisation: Organisation, place: OrganisationLayout) -
             roles=tuple(sorted(set(organisation.roles))),
             signing_roots=tuple(pem.decode() for pem in read_roots(place.signing_authority("certificate"))),
             tls_roots=tuple(pem.decode() for pem in read_roots(place.tls_authority("certificate"))),
-            peer=organisation.peer_address,
+            peer=organisation.peer_address if organisation.has_peer else None,
             orderer=orderer,
             opening_key=opening_key,
         )
@@ -115,13 +115,15 @@ def _provision(organisation: Organisation, place: OrganisationLayout) -> None:
     tls = _authority(name, "TLS", place.tls_authority("certificate"), place.tls_authority("key"))
     # The channel knows an ordering node by its key: once there is a channel, a lost one is not replaced in silence.
     orders = organisation.orderer and not (place.genesis.exists() and has_lost_key(place))
-    for kind in ("peer", "orderer") if orders else ("peer",):
+    kinds = [*(["peer"] if organisation.has_peer else []), *(["orderer"] if orders else [])]
+    for kind in kinds:
         pair = [place.node(kind, file) for file in ("certificate.pem", "key.pem")]
         _signing_pair(signing, f"{kind}.{name}", kind, *pair)
-    for kind in ("peer", "orderer", "contract") if orders else ("peer", "contract"):
+    for kind in [*kinds, "contract"] if organisation.has_peer else kinds:
         pair = [place.node(kind, file) for file in ("tls-certificate.pem", "tls-key.pem")]
         _tls_pair(tls, f"{kind}.{name}", organisation.hosts, *pair)
-    provision_dialling(name, place)
+    if organisation.has_peer:
+        provision_dialling(name, place)
     if organisation.orderer:
         _administration_pair(name, place)
     for user, unit in USERS.items():
@@ -216,7 +218,8 @@ def provision_node_files(organisation: Organisation, place: OrganisationLayout, 
     """
     roots = "".join(pem for one in founding.memberships if one.orderer for pem in one.tls_roots)
     try:
-        _membership(place, "peer")
+        if organisation.has_peer:
+            _membership(place, "peer")
         if organisation.orderer:
             _membership(place, "orderer")
             write_file(place.node("orderer", "cluster-roots.pem"), roots.encode())
@@ -246,19 +249,29 @@ def _membership(place: OrganisationLayout, kind: str) -> None:
     write_file(directory / "config.yaml", f"NodeOUs:\n  Enable: true\n{units}".encode())
 
 
-def make_profile(consortium: Consortium, organisation: Organisation, user: str) -> ConnectionProfile:
-    """Return the connection profile of an organisation's user, for its place among the organisation's files."""
+def make_profile(
+    consortium: Consortium, organisation: Organisation, user: str, gateways: Sequence[ForeignGateway] = ()
+) -> ConnectionProfile:
+    """Return the connection profile of an organisation's user, for its place among the organisation's files.
+
+    Args:
+        consortium: The record that it agrees to.
+        organisation: The organisation.
+        user: ``admin`` or ``agent``.
+        gateways: Whose gateways it uses, where it runs no peer.
+    """
     return ConnectionProfile(
         network=consortium.network,
         channel=consortium.channel,
         contract=consortium.contract,
         organisation=organisation.msp_id,
-        endpoint=organisation.own_peer_address,
-        tls_roots="../authority/tls-certificate.pem",
+        endpoint=organisation.own_peer_address if organisation.has_peer else "",
+        tls_roots="../authority/tls-certificate.pem" if organisation.has_peer else None,
         certificate=f"../users/{user}/certificate.pem",
         private_key=f"../users/{user}/key.pem",
         opening_key="../opening-key" if "committee" in organisation.roles and user == "agent" else None,
         genesis="../genesis.block",
+        gateways=tuple(gateways),
     )
 
 

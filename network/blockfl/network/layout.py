@@ -11,6 +11,7 @@ contract.tar.gz           the contract's package
 authority/                its certificates' authorities (private keys: 0600)
 peer/ orderer/ contract/  what these nodes read
 users/ profiles/          administrator and agent, and how they reach the peer
+gateways/                 of an organisation without a peer: TLS roots of those whose gateways it uses
 opening-key               of a member of the committee
 data/                     what its nodes write
 builder/                  with which Fabric's peer takes the contract
@@ -113,6 +114,10 @@ class OrganisationLayout:
     def tls_roots(self) -> Path:
         """The TLS roots of the organisation's own nodes."""
         return self.tls_authority("certificate")
+
+    def gateway_roots(self, name: str) -> Path:
+        """The TLS roots of another organisation whose gateway this one uses: it runs no peer."""
+        return self.directory / "gateways" / f"{name}.pem"
 
     @property
     def opening_key(self) -> Path:

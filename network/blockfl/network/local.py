@@ -110,7 +110,8 @@ class LocalLauncher:
                     if host.organisation.orderer and not host.has_lost_ordering_key:
                         group.create_task(ChannelNodes(host).join_orderer(timeout_s, check, explain))
                 for host in hosts:
-                    group.create_task(ChannelNodes(host).join_peer(timeout_s, check, explain))
+                    if host.organisation.has_peer:
+                        group.create_task(ChannelNodes(host).join_peer(timeout_s, check, explain))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
@@ -126,6 +127,8 @@ class LocalLauncher:
                 lost = _LOST_KEY.format(name=name) if host.has_lost_ordering_key else ""
                 rows.append(self._node_status(name, address, ChannelNodes(host).read_orderer_height, lost))
         for host in self._hosts:
+            if not host.organisation.has_peer:
+                continue
             read = ChannelNodes(host).read_peer_height
             rows.append(self._node_status(node_name("peer", host.name), host.organisation.peer_address, read))
         return list(await asyncio.gather(*rows))
@@ -149,6 +152,8 @@ def _describe(host: Host, network: str, peer_configuration: Path, orderer_config
     nodes = []
     if organisation.orderer:
         nodes.append(describe_orderer(organisation, _site("orderer", host, orderer_configuration)))
+    if not organisation.has_peer:
+        return nodes
     roots, certificate, key = (
         {"file": str(path.resolve())}
         for path in (

@@ -50,7 +50,7 @@ class Membership(Record):
         roles: Ascending.
         signing_roots: Certificates of the authorities that sign its members'.
         tls_roots: Likewise of its nodes' TLS certificates.
-        peer: ``host:port`` that others dial for its peer.
+        peer: ``host:port`` that others dial for its peer, None of an institution that runs none.
         orderer: Its ordering node, if it runs one.
         opening_key: Public key for which updates are sealed, of a member of the committee.
     """
@@ -60,7 +60,7 @@ class Membership(Record):
     roles: Annotated[tuple[Role, ...], Field(min_length=1)]
     signing_roots: Annotated[tuple[Pem, ...], Field(min_length=1, max_length=9)]
     tls_roots: Annotated[tuple[Pem, ...], Field(min_length=1, max_length=9)]
-    peer: str
+    peer: str | None
     orderer: OrderingNode | None
     opening_key: PublicKey | None
 
@@ -72,6 +72,8 @@ class Membership(Record):
             raise ValueError("expected each role once, ascending")
         if (self.opening_key is not None) != ("committee" in self.roles):
             raise ValueError("expected an opening key of a member of the committee, and of nobody else")
+        if self.peer is None and (self.roles != ("institution",) or self.orderer is not None):
+            raise ValueError("expected a peer of every organisation that is more than an institution")
         return self
 
     def spec(self) -> OrganisationSpec:
@@ -85,7 +87,7 @@ class Membership(Record):
             return OrganisationSpec(
                 name=self.name,
                 msp_config=msp_config(self.msp_id, roots, tls_roots),
-                anchor_peers=(_address(self.peer),),
+                anchor_peers=(_address(self.peer),) if self.peer else (),
                 orderer_endpoints=(_address(self.orderer.address),) if self.orderer else (),
             )
         except FabricError as error:
@@ -135,7 +137,8 @@ class Member(Record):
         """
         told = self.membership
         self.verify_administrator(self.administrator, self.signature, _DOMAIN + told.encode(), "the membership file")
-        parse_address(told.peer)
+        if told.peer is not None:
+            parse_address(told.peer)
         if told.orderer is not None:
             self._verify_orderer(told.orderer)
 

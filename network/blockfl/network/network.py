@@ -21,6 +21,7 @@ from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.errors import NetworkError
 from blockfl.network.foundation import found, list_hosts
 from blockfl.network.founding import Founding, load_founding, require_orderers
+from blockfl.network.guest import GuestRuntime
 from blockfl.network.host import Host
 from blockfl.network.launcher import Launcher
 from blockfl.network.layout import Layout, OrganisationLayout
@@ -127,10 +128,8 @@ class HostPart(Part):
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        processes = ProcessTable(host.layout.directory)
         self._adopted = AdoptedPart(host) if host.layout.adopted.exists() else None
-        runtime = ProcessRuntime([host], host.layout.directory, LocalLauncher([host], processes), processes)
-        self._processes = runtime if self._adopted is None else self._adopted.runtime()
+        self._processes = _make_part_runtime(host) if self._adopted is None else self._adopted.runtime()
         super().__init__(host.layout.directory, host.name, "local", self._processes, [host])
 
     @classmethod
@@ -167,7 +166,8 @@ class HostPart(Part):
                 return
             self._processes.require()
             founded, agreed = self._adopt(founding), (agreement or Agreement()).remember()
-            agree_on_code(self.host.layout.package, founded.terms.contract, agreed)
+            if self.host.organisation.has_peer:
+                agree_on_code(self.host.layout.package, founded.terms.contract, agreed)
             self.host.agree(founded, self.host.load_consortium())
             report(f"founding {founded.record_digest[:16]}…, first block {self.host.genesis_digest[:16]}…")
             self._processes.up(report, agreed, timeout_s)
@@ -299,6 +299,13 @@ class Network(Part):
         if ledger == "embedded":
             launcher = EmbeddedLauncher(hosts, self._layout, processes)
         return ProcessRuntime(hosts, self._layout.directory, launcher, processes)
+
+
+def _make_part_runtime(host: Host) -> ProcessRuntime:
+    if not host.organisation.has_peer:
+        return GuestRuntime(host)
+    processes = ProcessTable(host.layout.directory)
+    return ProcessRuntime([host], host.layout.directory, LocalLauncher([host], processes), processes)
 
 
 def open_part(directory: Path) -> "Network | HostPart":

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from blockfl.ledger.profile import MINIMUM_GATEWAYS
 from blockfl.network.errors import NetworkError
 from blockfl.network.port import format_address, normalise_host, parse_address
 from blockfl.protocol.canonical import MspId, Name
@@ -57,6 +58,8 @@ class Organisation(Model):
         listen: The address on which they listen; the host, unless it is given.
         peer: ``host:port`` that others dial for its peer, where that is not host and port.
         ordering_node: Likewise for its ordering node.
+        gateways: Of an institution that runs no peer and opens no port: the organisations, by name, through whose
+            gateways it reaches the ledger; the first that is there serves it.
     """
 
     name: Name
@@ -67,6 +70,7 @@ class Organisation(Model):
     listen: str = ""
     peer: str = ""
     ordering_node: str = ""
+    gateways: list[Name] = []
     ports: Ports
 
     @model_validator(mode="before")
@@ -97,6 +101,29 @@ class Organisation(Model):
     @classmethod
     def _check_address(cls, address: str) -> str:
         return format_address(*_valid(parse_address, address)) if address else address
+
+    @model_validator(mode="after")
+    def _check_gateways(self) -> Self:
+        if self.has_peer:
+            return self
+        if set(self.roles) != {"institution"}:
+            raise ValueError(
+                f"{self.name} runs no peer, and only an institution may: a member of the committee and the coordinator "
+                "endorse, so they need one"
+            )
+        if self.orderer:
+            raise ValueError(f"{self.name} opens no port, so it cannot run an ordering node")
+        if len(set(self.gateways)) < MINIMUM_GATEWAYS or self.name in self.gateways:
+            raise ValueError(
+                f"{self.name} runs no peer: expected the gateways of {MINIMUM_GATEWAYS} other organisations or more, "
+                f"got {', '.join(self.gateways)}; with one it stands still when that one is gone"
+            )
+        return self
+
+    @property
+    def has_peer(self) -> bool:
+        """Whether it runs a peer, and so a contract service."""
+        return not self.gateways
 
     @property
     def listen_host(self) -> str:

@@ -66,6 +66,7 @@ class ProcessRuntime:
 
     def __init__(self, hosts: Sequence[Host], directory: Path, launcher: Launcher, processes: ProcessTable) -> None:
         self._hosts = hosts
+        self._serving = [host for host in hosts if host.organisation.has_peer]
         self._directory = directory
         self._launcher = launcher
         self._processes = processes
@@ -84,9 +85,9 @@ class ProcessRuntime:
         """
         self._require_ports()
         report(self._launcher.banner)
-        self._processes.replace([service_process(host.organisation, host.layout) for host in self._hosts])
+        self._processes.replace([service_process(host.organisation, host.layout) for host in self._serving])
         self._launcher.start()
-        for host in self._hosts:
+        for host in self._serving:
             check = partial(self._processes.require_running, service_name(host.organisation))
             wait_for_port(host.organisation.contract_address, _READY_S, check)
         members = self._join(report)
@@ -102,7 +103,7 @@ class ProcessRuntime:
         return tell_ends(rows, self._hosts)
 
     async def _ask_services(self) -> list[ProcessStatus]:
-        return list(await asyncio.gather(*map(self._ask_service, self._hosts)))
+        return list(await asyncio.gather(*map(self._ask_service, self._serving)))
 
     async def _ask_service(self, host: Host) -> ProcessStatus:
         name, runs, error = service_name(host.organisation), "", ""
@@ -158,7 +159,7 @@ class ProcessRuntime:
         wanted = [(address, name) for name, address in self._launcher.addresses() if not self._processes.find(name)]
         wanted += [
             (address, service_name(host.organisation))
-            for host in self._hosts
+            for host in self._serving
             if not self._processes.find(service_name(host.organisation))
             for address in (host.organisation.contract_address, host.organisation.contract_operations_address)
         ]

@@ -125,7 +125,7 @@ class Upgrade:
             return await lifecycle.is_in_force(definition)
 
     async def read_approvals(self, definition: ChaincodeDefinition) -> dict[str, bool]:
-        """Return which organisations have approved exactly this definition, in force or the next.
+        """Return which organisations that run a peer have approved exactly this definition, in force or the next.
 
         Raises:
             FabricError: The peer refuses, or cannot be reached.
@@ -133,8 +133,10 @@ class Upgrade:
         async with self._open() as lifecycle:
             if await lifecycle.is_in_force(definition):
                 current = await lifecycle.query(definition.name)
-                return dict(current.approvals) if current else {}
-            return dict((await lifecycle.readiness(definition)).approvals)
+                approvals = dict(current.approvals) if current else {}
+            else:
+                approvals = dict((await lifecycle.readiness(definition)).approvals)
+        return {name: done for name, done in approvals.items() if name not in self._consortium.without_peer}
 
     async def commit(self, definition: ChaincodeDefinition) -> None:
         """Bring a definition into force that a majority of the organisations has approved.

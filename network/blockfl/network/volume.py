@@ -35,7 +35,9 @@ def require_matching_keys(organisation: Organisation, place: OrganisationLayout)
         raise NetworkError(_other_keys(place, authority))
     if len(read_roots(place.signing_authority("certificate"))) > 1:
         return
-    certificate = place.node("peer", "certificate.pem")
+    certificate = (
+        place.node("peer", "certificate.pem") if organisation.has_peer else place.user("agent", "certificate.pem")
+    )
     try:
         msp.validate(Identity(msp_id=organisation.msp_id, certificate_pem=certificate.read_bytes()))
     except FabricError as error:

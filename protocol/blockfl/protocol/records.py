@@ -57,6 +57,8 @@ class Consortium(Record):
     """Who takes part, and in which role. Key: ``consortium``.
 
     ``threshold`` is the number of committee members that must agree on what only the committee can judge.
+    ``without_peer`` are institutions that run no peer: they use the gateways of others, endorse nothing, and count in
+    no majority of endorsers.
     """
 
     network: Name
@@ -65,11 +67,22 @@ class Consortium(Record):
     sequence: Positive
     members: Annotated[tuple[Member, ...], FailFast()]
     threshold: Positive
+    without_peer: Organisations = ()
 
     @property
     def committee(self) -> Organisations:
         """The organisations whose contract services hold an opening key, ascending."""
         return self.having("committee")
+
+    @property
+    def endorsing(self) -> Organisations:
+        """The organisations that run a peer, ascending: a majority of them endorses what everybody must agree on."""
+        return tuple(one.organisation for one in self.members if one.organisation not in self.without_peer)
+
+    @property
+    def majority(self) -> int:
+        """How many of the organisations that run a peer are more than half."""
+        return len(self.endorsing) // 2 + 1
 
     def having(self, role: Role) -> Organisations:
         """Return the organisations with this role, ascending."""
@@ -87,7 +100,23 @@ class Consortium(Record):
             )
         if len(self.having("coordinator")) != 1:
             raise ValueError("exactly one organisation is the coordinator")
+        self._check_without_peer()
         return self
+
+    def _check_without_peer(self) -> None:
+        if not self.without_peer:
+            return
+        check_ascending(self.without_peer, "organisations without a peer")
+        roles = {member.organisation: member.roles for member in self.members}
+        for name in self.without_peer:
+            if roles.get(name) != ("institution",):
+                raise ValueError(f"{name} runs no peer: only a member that is an institution and nothing else may")
+        if self.majority <= self.threshold:
+            raise ValueError(
+                f"{len(self.endorsing)} organisations run a peer: expected so many that a majority of them "
+                f"({self.majority}) is more than the committee's threshold ({self.threshold}), which would otherwise "
+                "decide alone"
+            )
 
 
 class Blob(Record):

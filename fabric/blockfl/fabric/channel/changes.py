@@ -20,6 +20,7 @@ from fabric_protos.orderer import configuration_pb2 as orderer_pb2
 from fabric_protos.orderer.etcdraft import configuration_pb2 as etcdraft_pb2
 
 from blockfl.fabric.channel.config import APPLICATION, ORDERER, Address, BatchSettings, ChannelConfig, Consenter
+from blockfl.fabric.channel.endorsing import change_endorsing
 from blockfl.fabric.channel.genesis import verify_config
 from blockfl.fabric.channel.group import (
     add_signature_policy,
@@ -42,13 +43,16 @@ from blockfl.fabric.channel.spec import (
 from blockfl.fabric.errors import ConfigError
 
 
-def add_organisation(config: ChannelConfig, organisation: OrganisationSpec, *, orders: bool = False) -> Any:
-    """Let an organisation's peers join the channel.
+def add_organisation(
+    config: ChannelConfig, organisation: OrganisationSpec, *, orders: bool = False, has_peer: bool = True
+) -> Any:
+    """Let an organisation join the channel.
 
     Args:
         config: the configuration in force.
         organisation: the newcomer.
         orders: whether it becomes an ordering organisation instead; its nodes are `change_consenters`' matter.
+        has_peer: whether it runs a peer; without one it does not count among those that endorse.
 
     Raises:
         ConfigError: there is one of this name or MSP id, or it is not described as it must be.
@@ -62,6 +66,8 @@ def add_organisation(config: ChannelConfig, organisation: OrganisationSpec, *, o
 
     def change(group: Any) -> None:
         group.groups[kind].groups[organisation.name].CopyFrom(make(organisation))
+        if not orders:
+            change_endorsing(group, config, added=organisation.msp_id, has_peer=has_peer)
 
     return change_configuration(config, change)
 
@@ -87,6 +93,8 @@ def remove_organisation(config: ChannelConfig, name: str, *, orders: bool = Fals
 
     def change(group: Any) -> None:
         del group.groups[kind].groups[name]
+        if not orders:
+            change_endorsing(group, config, removed=found.msp_id, has_peer=True)
 
     return change_configuration(config, change)
 

@@ -23,6 +23,7 @@ from blockfl.fabric.identity.policy import (
     Role,
     identity_principal,
     implicit_meta_policy,
+    majority_policy,
     n_of_principals,
     signature_policy,
 )
@@ -85,15 +86,28 @@ def _application_group(spec: ChannelSpec) -> Any:
         add_value(group, "ACLs", peer_pb2.ACLs(acls=rules))
     add_value(group, "Capabilities", _capabilities(APPLICATION_CAPABILITY))
     _add_meta_policies(group)
-    _add_meta_policy(group, "Endorsement", "MAJORITY", "Endorsement")
-    _add_meta_policy(group, "LifecycleEndorsement", "MAJORITY", "Endorsement")
+    add_endorsing(group, spec.endorsing)
     for organisation in spec.application:
         group.groups[organisation.name].CopyFrom(application_organisation(organisation))
     return group
 
 
+def add_endorsing(group: Any, msp_ids: Sequence[str]) -> None:
+    """Say who endorses the contract's transactions and its definition.
+
+    Args:
+        group: of the applications (common.ConfigGroup).
+        msp_ids: the organisations of which more than half endorse; none: all of the channel.
+    """
+    for name in ("Endorsement", "LifecycleEndorsement"):
+        if msp_ids:
+            add_signature_policy(group, name, majority_policy(msp_ids))
+        else:
+            _add_meta_policy(group, name, "MAJORITY", "Endorsement")
+
+
 def application_organisation(organisation: OrganisationSpec) -> Any:
-    """The group of an organisation whose peers endorse (common.ConfigGroup)."""
+    """The group of an organisation of the channel (common.ConfigGroup)."""
     group = _organisation_group(organisation)
     if organisation.anchor_peers:
         peers = [peer_pb2.AnchorPeer(host=peer.host, port=peer.port) for peer in organisation.anchor_peers]

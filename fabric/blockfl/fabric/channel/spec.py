@@ -118,7 +118,7 @@ class ChannelSpec:
 
     Attributes:
         channel_id: its name.
-        application: the organisations whose peers endorse.
+        application: the channel's organisations.
         orderers: the organisations that run orderers; one may be in both, with the same membership.
         consensus: "BFT" (four or more consenters) or "etcdraft".
         consenters: the ordering nodes.
@@ -126,6 +126,7 @@ class ChannelSpec:
         bft: options of BFT.
         raft: options of raft.
         acls: policy of each resource.
+        endorsing: MSP ids of those that run a peer, where not all do; more than half of them endorse.
     """
 
     channel_id: str
@@ -137,6 +138,7 @@ class ChannelSpec:
     bft: BftOptions = BftOptions()
     raft: RaftOptions = RaftOptions()
     acls: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_ACLS))
+    endorsing: tuple[str, ...] = ()
 
 
 def check_spec(spec: ChannelSpec) -> None:
@@ -153,6 +155,8 @@ def check_spec(spec: ChannelSpec) -> None:
     check_organisations("application", spec.application)
     check_organisations("ordering", spec.orderers)
     _msps([*spec.application, *spec.orderers])
+    if strangers := set(spec.endorsing) - {one.msp_id for one in spec.application}:
+        raise ConfigError(f"expected organisations of the channel to endorse, got {', '.join(sorted(strangers))}")
     check_batch(spec.batch)
     check_consenters(spec.consensus, spec.consenters, spec.orderers)
     if spec.consensus == "BFT":

@@ -99,6 +99,15 @@ def signature_policy(n: int, msp_ids: Sequence[str], role: Role = "peer") -> Any
     return n_of_principals(n, [role_principal(msp_id, role) for msp_id in msp_ids])
 
 
+def majority_policy(msp_ids: Sequence[str]) -> Any:
+    """More than half of some organisations, by their peers.
+
+    Returns:
+        A common.SignaturePolicyEnvelope.
+    """
+    return signature_policy(len(msp_ids) // 2 + 1, sorted(msp_ids))
+
+
 def implicit_meta_policy(rule: MetaRule, sub_policy: str) -> Any:
     """A policy that any, all or a majority of the sub-groups' policies of that name must be satisfied.
 

@@ -68,7 +68,7 @@ class EndorsementRules:
             try:
                 definition = self.definition(namespace.namespace)
                 if identities is None:
-                    identities = self._endorsers(candidate)
+                    identities = list_endorsers(candidate, self._config, self._signatures)
                 _NamespaceCheck(self, namespace, definition, identities).run()
                 changed.update(_changed_policies(namespace))
             except InvalidTransaction as reason:
@@ -143,20 +143,20 @@ class EndorsementRules:
             )
         return definition
 
-    def _endorsers(self, candidate: Candidate) -> list[Identity]:
-        """The distinct endorsers whose signatures verify; the others do not count."""
-        found: dict[tuple[str, bytes], Identity] = {}
-        for endorsement in candidate.endorsements:
-            try:
-                identity = self._config.msps.parse(endorsement.endorser)
-                fingerprint = (identity.msp_id, self._config.msps.of(identity).identifier(identity))
-                if fingerprint not in found:
-                    message = candidate.signed_response + endorsement.endorser
-                    self._signatures.verify(identity, endorsement.signature, message)
-                    found[fingerprint] = identity
-            except IdentityError:
-                continue
-        return list(found.values())
+
+def list_endorsers(candidate: Candidate, config: ChannelConfig, signatures: SignatureCache) -> list[Identity]:
+    """The distinct endorsers of a transaction whose signatures verify; the others do not count."""
+    found: dict[tuple[str, bytes], Identity] = {}
+    for endorsement in candidate.endorsements:
+        try:
+            identity = config.msps.parse(endorsement.endorser)
+            fingerprint = (identity.msp_id, config.msps.of(identity).identifier(identity))
+            if fingerprint not in found:
+                signatures.verify(identity, endorsement.signature, candidate.signed_response + endorsement.endorser)
+                found[fingerprint] = identity
+        except IdentityError:
+            continue
+    return list(found.values())
 
 
 class _NamespaceCheck:
