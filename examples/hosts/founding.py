@@ -23,10 +23,11 @@ _UP_S = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Founder:
-    """What an organisation says of itself when it makes its part."""
+    """What an organisation says of itself when it makes its part; with ``gateways`` it runs no peer."""
 
     roles: Sequence[str]
     orders: bool = False
+    gateways: Sequence[str] = ()
 
 
 FOUNDERS: Mapping[str, Founder] = {
@@ -108,6 +109,8 @@ class HostConsortium:
             *(name, "network", "member", name, "-d", str(self.part(name)), *roles),
             *("--host", place.domain_name, "--listen", place.address),
             *(["--orderer"] if founder.orders else []),
+            *(["--no-peer"] if founder.gateways else []),
+            *(word for gateway in founder.gateways for word in ("--gateway", gateway)),
         )
 
     def _sign(self, name: str) -> None:

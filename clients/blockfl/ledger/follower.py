@@ -194,7 +194,7 @@ class Follower:
             waiting = self._outcomes.get(tx_id or "")
             if waiting is not None and not waiting.done():
                 waiting.set_result((code, validation.number))
-            if code == VALID and self._listeners:
+            if code == VALID and self._is_current and self._listeners:
                 self._tell_event(envelope, validation.number)
 
     def _tell_event(self, envelope: bytes, number: int) -> None:
