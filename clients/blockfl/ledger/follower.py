@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from blockfl.fabric.channel.block import decode_block
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.client.deliver import read_blocks, read_height, seek_from, seek_newest, sign_seek
 from blockfl.fabric.client.events import ChaincodeEvent
 from blockfl.fabric.errors import FabricError, GatewayError
@@ -81,6 +82,7 @@ class Follower:
         Raises:
             UnreachableError: No gateway gives anything that can be believed.
         """
+        self._raise_failure()
         while not self._is_current:
             self._raise_failure()
             async with self._grown:
@@ -89,6 +91,12 @@ class Follower:
                         await self._grown.wait()
             if not self._is_current and time.monotonic() - self._moved_s > _PATIENCE_S:
                 raise UnreachableError(f"no gateway gives the ledger: {self._gateways.last_reason or 'none answers'}")
+
+    async def wait_for_config(self, sequence: int) -> ChannelConfig:
+        """Return the channel's configuration once it has this sequence number, or a later one."""
+        async with self._grown:
+            await self._grown.wait_for(lambda: self.replica.config.sequence >= sequence)
+        return self.replica.config
 
     async def catch_up(self, way: Way) -> None:
         """Wait a while until the blocks are there that a gateway has now."""
@@ -152,9 +160,9 @@ class Follower:
                     task.cancel()
                 await asyncio.gather(reading, left, return_exceptions=True)
             if not reading.cancelled() and (error := reading.exception()) is not None:
-                if not isinstance(error, FabricError):
-                    raise error
-                self._gateways.leave(way, str(error), lied=not isinstance(error, GatewayError))
+                # Whatever a gateway brings about here: what cannot be read is no block of an honest one.
+                text = str(error) if isinstance(error, FabricError) else repr(error)
+                self._gateways.leave(way, text, lied=not isinstance(error, GatewayError))
             failures = 0 if self.replica.height > height else failures + 1
             if failures >= len(self._gateways.ways):
                 await asyncio.sleep(_PAUSE_S[min(failures // len(self._gateways.ways), len(_PAUSE_S)) - 1])

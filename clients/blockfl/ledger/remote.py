@@ -17,6 +17,7 @@ import grpc
 from fabric_protos.peer import transaction_pb2
 
 from blockfl.fabric.channel.block import code_name
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.client.events import Checkpoint
 from blockfl.fabric.client.gateway import Committed, Endorsed, Timeouts
 from blockfl.fabric.errors import BlockError, CommitError, CommitStatusError, EndorseError, EvaluateError, SubmitError
@@ -33,6 +34,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import records
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.catalogue import (
+    CONSORTIUM,
     HEADER,
     MODEL_COLLECTION,
     SEALED_COLLECTION,
@@ -114,6 +116,15 @@ class RemoteLedger(Ledger):
         await self._follower.wait_until_current()
         found = self._replica.state.range(self.profile.contract, keys.start, keys.end)
         return tuple(_decode(Key(keys.of, key), value.value) for key, value in found)
+
+    async def read_config(self, sequence: int = 0) -> ChannelConfig:
+        """Return the channel's configuration in force, as the verified chain has it, or wait for one.
+
+        Args:
+            sequence: Wait until the configuration has this sequence number, or a later one.
+        """
+        await self._follower.wait_until_current()
+        return await self._follower.wait_for_config(sequence)
 
     async def read_upload(self, task: str, number: int, organisation: str) -> tuple[bool, ...]:
         """Return for each chunk of an update whether its hash is on the verified chain."""
@@ -270,6 +281,9 @@ class RemoteLedger(Ledger):
             status=grpc.StatusCode.UNAVAILABLE,
             transaction_id=tx_id,
         )
+
+    async def _read_members(self) -> records.Consortium:
+        return await self.read(CONSORTIUM.key())
 
     # The verified chain
 

@@ -35,6 +35,7 @@ from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import ConfigError, IdentityError
 from blockfl.fabric.identity.authority import Authority
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.ledger.remote import RemoteLedger
 from blockfl.network.errors import NetworkError
 from blockfl.network.member import Membership
 
@@ -66,6 +67,10 @@ class Administrator:
         Raises:
             FabricError: The peer refuses, or cannot be reached.
         """
+        if self._profile.gateways:
+            # What an administrator looks at before signing is not taken from a foreign peer on trust.
+            async with RemoteLedger(self._profile) as ledger:
+                return await ledger.read_config(sequence)
         return await read_config(self._profile.make_endpoint(), self._profile.channel, self._signer, sequence=sequence)
 
     def add(self, config: ChannelConfig, membership: Membership) -> bytes:
