@@ -10,10 +10,9 @@ from blockfl.audit.verification import open_evidence
 from blockfl.cli.anchor import Founding, Genesis, GenesisHash, OptionalProfile, Root, read_trusted
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Output
+from blockfl.cli.reach import reach
 from blockfl.cli.termination import run_until_terminated
-from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
-from blockfl.ledger.profile import ConnectionProfile
 
 
 def serve(
@@ -58,5 +57,5 @@ async def _serve(bundles: list[Path] | None, profile: Path | None, anchor: bytes
         return
     if profile is None:
         raise LedgerError("name evidence bundles, or a connection profile with --profile or in BLOCKFL_PROFILE")
-    async with Ledger(ConnectionProfile.load(profile)) as ledger:
+    async with reach(profile) as ledger:
         await serve_page(Watch(LiveSource(ledger), anchor), port, announce)

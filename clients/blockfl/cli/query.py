@@ -20,9 +20,8 @@ from blockfl.cli import option
 from blockfl.cli.anchor import Founding, Genesis, GenesisHash, OptionalProfile, Root, read_trusted
 from blockfl.cli.number import make_limits, whole_argument, whole_option
 from blockfl.cli.output import Output
-from blockfl.ledger.client import Ledger
+from blockfl.cli.reach import reach
 from blockfl.ledger.errors import LedgerError
-from blockfl.ledger.profile import ConnectionProfile
 
 Bundles = Annotated[
     list[Path] | None,
@@ -59,10 +58,10 @@ def ask_book(
         return open_book(bundles, genesis_hash, output.progress)
     if profile is None:
         raise LedgerError("name evidence with --bundle, or a connection profile with --profile or in BLOCKFL_PROFILE")
-    connection = ConnectionProfile.load(profile)
+    place = profile
 
     async def read() -> Book:
-        async with Ledger(connection) as ledger:
+        async with reach(place) as ledger:
             return await read_book(ledger, genesis_hash, output.progress)
 
     return asyncio.run(read())
