@@ -26,6 +26,7 @@ INSTITUTIONS = ("cleveland", "hungary", GUEST)
 MEMBERS = {name: FOUNDERS[name] for name in (*COMMITTEE, "cleveland", "hungary")} | {
     GUEST: Founder(roles=["institution"], gateways=[FIRST, SECOND])
 }
+_OVER = re.compile(r"going on over the gateway of (\w+)")
 _PUBLISHED = re.compile(r"round (\d+): published")
 
 
@@ -88,6 +89,10 @@ class Guests:
             assert time.monotonic() < deadline, f"{name} does not see round {number} published:\n{logs}"
             time.sleep(0.2)
 
+    def find_gateway(self) -> str:
+        """The organisation whose gateway the agent uses: one that was behind for a moment may have been left."""
+        return ([FIRST, *_OVER.findall(self.log(GUEST).read_text(errors="replace"))])[-1]
+
     def query(self, name: str, *arguments: str) -> Any:
         return json.loads(self.consortium.blockfl(name, *arguments, *self.profile(name), "--json"))
 
@@ -114,12 +119,15 @@ def test_a_host_that_lets_nobody_in_has_every_part_of_the_consortium_but_nodes(g
     assert [row for row in found if row["is_fatal"]] == []
 
 
-def test_its_first_gateway_loses_its_power_in_the_middle_and_no_round_is_lost(guests: Guests) -> None:
-    guests.wait_for_round(2, SECOND)
-    guests.hosts.power_off(FIRST)
-    guests.wait_for_round(ROUNDS, SECOND)
-    said = guests.log(GUEST).read_text(errors="replace")
-    assert f"going on over the gateway of {SECOND}" in said, said[-3000:]
+def test_its_gateway_loses_its_power_in_the_middle_and_no_round_is_lost(guests: Guests) -> None:
+    guests.wait_for_round(2, "coordinator")
+    lost = guests.find_gateway()
+    left = SECOND if lost == FIRST else FIRST
+    before = len(guests.log(GUEST).read_text(errors="replace"))
+    guests.hosts.power_off(lost)
+    guests.wait_for_round(ROUNDS, left)
+    said = guests.log(GUEST).read_text(errors="replace")[before:]
+    assert f"going on over the gateway of {left}" in said, said[-3000:]
     rounds = guests.query("hungary", "audit", "rounds", "--task", TASK)
     assert [(row["round"], row["state"], row["accepted"]) for row in rounds] == [
         (number, "published", list(INSTITUTIONS)) for number in range(1, ROUNDS + 1)

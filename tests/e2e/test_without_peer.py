@@ -78,6 +78,7 @@ async def test_it_goes_on_over_its_second_gateway_with_no_round_lost(federation:
         federation.start_institutions(TASK, dimension=DIMENSION)
         await wait_for_submission(federation, 2)
         assert way.connections > 0
+        assert "going on over" not in federation.log(f"institution-{GUEST}-{TASK}")
         way.close()
         await asyncio.to_thread(federation.wait_for_institutions, TASK, WAIT_S)
     log = federation.log(f"institution-{GUEST}-{TASK}")

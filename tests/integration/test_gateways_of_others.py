@@ -220,10 +220,13 @@ async def test_a_refusal_that_the_contract_never_gave_does_not_count(stage: Stag
         return b""
 
     stage.liar.handle["Endorse"] = refuse
-    header = stage.scenario.sign((await stage.scenario.seal(GUEST))[0])
+    unsigned, chunks = await stage.scenario.seal(GUEST)
+    header = stage.scenario.sign(unsigned)
     async with stage.ledger() as ledger:
         await ledger.submit_update(header)
         assert await ledger.read(HEADER.key(stage.scenario.task, 1, GUEST)) == header
+        assert stage.said == []
+        await ledger.upload_chunk(stage.scenario.task, 1, 0, chunks[0])
         with pytest.raises(RefusedError) as refused:
             await ledger.open_round(stage.scenario.task, 2)
     assert refused.value.code is Code.NOT_COMMITTEE

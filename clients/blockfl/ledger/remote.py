@@ -47,6 +47,7 @@ from blockfl.protocol.key import Key, Range
 R = TypeVar("R", bound=Record)
 
 _VALID = int(transaction_pb2.VALID)
+_REFUSALS = 2
 
 
 def ignore_line(text: str) -> None:
@@ -80,6 +81,7 @@ class RemoteLedger(Ledger):
     ) -> None:
         super().__init__(profile, timeouts=timeouts)
         self._timeouts = timeouts or Timeouts()
+        self._refusals = 0
         self._gateways = Gateways(profile, self.signer, self._timeouts, tell, self._use)
         self._follower = Follower(profile, self.signer, self._gateways, silence_s=silence_s)
         self._use(self._gateways.current)
@@ -215,11 +217,18 @@ class RemoteLedger(Ledger):
                 self._gateways.leave(way, str(error), lied=True)
                 first = first or EndorseError(f"{way}: {error}", status=grpc.StatusCode.UNAVAILABLE)
                 continue
-            if way is not self._gateways.current:
-                self._gateways.leave(self._gateways.current, f"it refuses what {way} brings")
+            self._note_refusals(way)
             return endorsed
         assert first is not None
         raise first
+
+    def _note_refusals(self, way: Way) -> None:
+        """Leave a gateway that refuses again and again what another one brings; once, its peer may have been behind."""
+        current = self._gateways.current
+        self._refusals = 0 if way is current else self._refusals + 1
+        if self._refusals >= _REFUSALS:
+            self._refusals = 0
+            self._gateways.leave(current, f"it refuses what {way} brings")
 
     def _list_trusted(self, proposal: Proposal, consortium: records.Consortium) -> list[Way]:
         """Return the gateways that may see what a proposal holds: in the clear, all that is not sealed.
