@@ -18,7 +18,7 @@ from typing import Any
 from examples.heart import containers
 from examples.heart.hosts_stage import HostsStage, require_hosts
 from examples.heart.stage import COORDINATOR, PORTS, DemoError, Stage, find_free_ports
-from examples.heart.summary import plot_accuracy, print_rounds, write_page
+from examples.heart.summary import plot_accuracy, print_rounds
 
 COMMITTEE = ("coordinator", "regulator", "university")
 HOSPITALS = ("cleveland", "hungary", "longbeach", "switzerland")
@@ -51,7 +51,7 @@ def main() -> None:
     except DemoError as error:
         sys.exit(f"error: {error}")
     print_rounds(summary)
-    print(f"\nresult: {stage.directory / 'summary.html'}, {stage.directory / 'summary.json'}")
+    print(f"\nreport: {stage.directory / 'report.html'}; figures: {stage.directory / 'summary.json'}")
     print(f"evidence, which verifies anywhere with `blockfl audit verify`: {stage.evidence}")
     if not summary["audit"]["verified"] or len(set(summary["model_digests"].values())) != 1:
         sys.exit("error: the result is not what it should be")
@@ -103,9 +103,8 @@ def play(stage: Stage, arguments: argparse.Namespace) -> dict[str, Any]:
     stage.run([sys.executable, "-m", "examples.heart.baseline", "--seed", seed, *training, "--output", str(baselines)])
     summary = summarise(stage, arguments.ledger, json.loads(baselines.read_bytes()))
     (stage.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    plot = stage.directory / "accuracy.png"
-    plot_accuracy(summary, plot)
-    write_page(summary, plot, stage.directory / "summary.html")
+    plot_accuracy(summary, stage.directory / "accuracy.png")
+    stage.report(summary["audit"])
     return summary
 
 

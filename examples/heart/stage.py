@@ -89,6 +89,14 @@ class Stage:
         last_hash = self.query("audit", "export", bundle)["last_hash"]
         return self.query("audit", "verify", bundle, "--expect-hash", last_hash)
 
+    def report(self, audit: Any) -> Path:
+        """Write the report on the evidence, as an auditor who trusts the first block does; return its page."""
+        page = self.directory / "report.html"
+        trusted = ["--genesis-hash", audit["genesis_hash"], "--expect-hash", audit["last_block_hash"]]
+        command = ["audit", "report", str(self.evidence), *trusted, "--output", str(page)]
+        self.run([sys.executable, "-m", "blockfl.cli.main", *command])
+        return page
+
     def profile(self, organisation: str) -> str:
         """Return the path of an organisation's connection profile."""
         return str(self.network / "organisations" / organisation / "profiles" / "agent.json")

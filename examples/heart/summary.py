@@ -1,11 +1,9 @@
-"""The demo's result: a table in the terminal, a plot, and a self-contained page."""
+"""The demo's result: a table in the terminal, and a plot beside the baselines."""
 
-import base64
 import sys
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -80,10 +78,3 @@ def plot_accuracy(summary: dict[str, Any], path: Path) -> None:
     axes.legend(fontsize=8, loc="center right")
     figure.savefig(path, dpi=130)
     plt.close(figure)
-
-
-def write_page(summary: dict[str, Any], plot: Path, path: Path) -> None:
-    """Write the self-contained page: no script, nothing loaded from elsewhere."""
-    template = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_name("summary.html.j2").read_text())
-    image = base64.b64encode(plot.read_bytes()).decode()
-    path.write_text(template.render(summary=summary, steps=STEPS, plot=image))

@@ -39,6 +39,11 @@ class Played:
     genesis_hash: bytes
     last_hash: str
 
+    @property
+    def orderer(self) -> Path:
+        """Where the ordering node's certificate and key are, without their endings; the node is alpha's."""
+        return self.bundle.parent / "network" / "alpha" / "orderer"
+
 
 def play(directory: Path) -> Played:
     """Play the story in a directory of its own and export the evidence."""

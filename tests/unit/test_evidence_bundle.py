@@ -46,7 +46,7 @@ async def test_the_ledger_of_real_peers_verifies_from_the_file_alone(honest: Pat
     report = await verify(honest, expected_hash=LAST)
     assert report.blocks == len(recorded_blocks())
     assert report.last_block_hash == LAST
-    assert len(report.steps) == 9
+    assert len(report.steps) == 16
 
 
 async def test_it_looks_no_further_than_it_is_told(honest: Path) -> None:

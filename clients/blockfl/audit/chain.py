@@ -10,21 +10,24 @@ Example:
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fabric_protos.peer import transaction_pb2
 
 from blockfl.audit.entry import Entry, read_entry
-from blockfl.audit.errors import DisputedError, VerificationError
+from blockfl.audit.errors import DisputedError, Step, VerificationError, in_step
 from blockfl.audit.finding import Finding, is_majority, list_findings
 from blockfl.fabric.channel.block import (
     decode_block,
     decode_metadata,
     header_hash,
-    verify_block,
+    verify_block_signatures,
+    verify_data,
     verify_genesis,
+    verify_link,
 )
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.endorsing import list_endorsing
@@ -55,6 +58,15 @@ class Write:
 
 _VALID: Final = int(transaction_pb2.VALID)
 _REFUSED_CONFIG: Final = int(transaction_pb2.INVALID_CONFIG_TRANSACTION)
+_UNSIGNED: Final = frozenset(
+    (
+        transaction_pb2.BAD_CREATOR_SIGNATURE,
+        transaction_pb2.BAD_PROPOSAL_TXID,
+        transaction_pb2.ENDORSEMENT_POLICY_FAILURE,
+        transaction_pb2.INVALID_ENDORSER_TRANSACTION,
+    )
+)
+"""A signature is not what it should be, or too few have signed."""
 LATEST_VERDICTS: Final = 20
 """A committee member that is missing from so many verdicts in a row is named by the audit."""
 
@@ -105,51 +117,65 @@ class ChainProof:
             DisputedError: A transaction is judged otherwise than recorded, and not most organisations agree so far.
             VerificationError: Naming the block and what is wrong with it.
         """
-        number = self.blocks
-        try:
-            if number == 0:
-                self._begin(block)
-            else:
-                self._verify(block, agreed)
-        except FabricError as error:
-            raise VerificationError(str(error), number) from error
+        if self.blocks == 0:
+            self._begin(block)
+        else:
+            self._verify(block, agreed)
         self.last_hash = header_hash(block.header)
         self.blocks += 1
         self.block_bytes += block.ByteSize()
 
     def _begin(self, block: Any) -> None:
-        if header_hash(block.header) != self.genesis_hash:
-            raise VerificationError(
-                f"the first block is {header_hash(block.header).hex()}, expected {self.genesis_hash.hex()}: "
-                "this is another ledger than the one you pinned",
-                0,
-            )
-        verify_genesis(block)
-        self.config = ChannelConfig.from_block(block)
+        with self._in_step("first block"):
+            if header_hash(block.header) != self.genesis_hash:
+                raise VerificationError(
+                    f"the first block is {header_hash(block.header).hex()}, expected {self.genesis_hash.hex()}: "
+                    "this is another ledger than the one you pinned",
+                    0,
+                )
+            verify_genesis(block)
+            self.config = ChannelConfig.from_block(block)
         self._replay(block)
 
     def _verify(self, block: Any, agreed: Sequence[str]) -> None:
         if self.config is None:
             raise VerificationError("blocks must be added from the first one on")
-        verify_block(block, self.config, previous_hash=self.last_hash, number=self.blocks)
+        with self._in_step("chain"):
+            verify_link(self.last_hash, block, number=self.blocks)
+            verify_data(block)
+        with self._in_step("ordering nodes"):
+            verify_block_signatures(block, self.config)
         self._replay(block, agreed)
+
+    @contextmanager
+    def _in_step(self, step: Step) -> Iterator[None]:
+        """Turn an error into one that names this block and what was verified of it."""
+        with in_step(step):
+            try:
+                yield
+            except FabricError as error:
+                raise VerificationError(str(error), self.blocks) from error
 
     def _replay(self, block: Any, agreed: Sequence[str] = ()) -> None:
         """Validate the block's transactions anew and compare with what the node recorded."""
         if self.config is None:
             raise VerificationError("blocks must be added from the first one on")
         number = self.blocks
-        metadata = decode_metadata(block)
-        recorded = tuple(metadata.filter)
-        if len(recorded) != len(block.data.data):
-            raise VerificationError(
-                f"{len(recorded)} validity flags are recorded for {len(block.data.data)} transactions", number
-            )
-        validation = self._validate(block, recorded)
+        with self._in_step("codes"):
+            metadata = decode_metadata(block)
+            recorded = tuple(metadata.filter)
+            if len(recorded) != len(block.data.data):
+                raise VerificationError(
+                    f"{len(recorded)} validity flags are recorded for {len(block.data.data)} transactions", number
+                )
+        with self._in_step("configuration"):
+            validation = self._validate(block, recorded)
         if validation.codes != recorded:
-            validation = self._follow(block, validation, agreed)
+            with self._in_step(_name_step(validation.codes, recorded)):
+                validation = self._follow(block, validation, agreed)
         if number > 0:
-            self._check_commit_hash(metadata.commit_hash, validation.commit_hash(self.last_commit_hash))
+            with self._in_step("state"):
+                self._check_commit_hash(metadata.commit_hash, validation.commit_hash(self.last_commit_hash))
         self.state.apply(validation.updates, [tx_id for data in block.data.data if (tx_id := read_tx_id(data))])
         for write in sorted(validation.updates.public, key=lambda one: one.version):
             if write.namespace == self.namespace and write.value is not None:
@@ -189,15 +215,17 @@ class ChainProof:
         try:
             followed = follow_block(block, self.config, self.state, recorded)
         except FabricError as error:
-            raise VerificationError(f"{dispute}; {error}", self.blocks) from error
+            raise VerificationError(f"{dispute}; {error}", self.blocks, first.transaction) from error
         if followed.commit_hash(self.last_commit_hash) != decode_metadata(block).commit_hash:
-            raise VerificationError(f"{dispute}; nor does the commit hash go with the record", self.blocks)
+            message = f"{dispute}; nor does the commit hash go with the record"
+            raise VerificationError(message, self.blocks, first.transaction)
         if not is_majority(agreed, self.config):
             members = len(list_endorsing(self.config))
             raise DisputedError(
                 f"{dispute}; the peers of {len(agreed)} of {members} organisations hold this record, expected more "
                 "than half: reach the others' peers, or take this ledger for a forged one",
                 self.blocks,
+                first.transaction,
             )
         self.findings += findings
         return followed
@@ -245,6 +273,14 @@ def pinned_hash(genesis: bytes) -> bytes:
         return header_hash(decode_block(genesis).header)
     except FabricError as error:
         raise LedgerError(f"the pinned first block cannot be read: {error}") from error
+
+
+def _name_step(found: Sequence[int], recorded: Sequence[int]) -> Step:
+    """Return the step that the first transaction fails which is judged otherwise than recorded."""
+    first = next(one for one, said in zip(found, recorded, strict=True) if one != said)
+    if first == _REFUSED_CONFIG:
+        return "configuration"
+    return "endorsements" if first in _UNSIGNED else "codes"
 
 
 def _decode(envelope: bytes) -> Transaction | None:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from blockfl.audit.book import Book
 from blockfl.audit.entry import Entry, Row, place
-from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.config import ChannelConfig, describe_consensus
 from blockfl.fabric.channel.difference import describe_difference
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import FabricError
@@ -25,7 +25,6 @@ _REQUESTS: Final = {
     "ApproveChaincodeDefinitionForMyOrg": lifecycle_pb2.ApproveChaincodeDefinitionForMyOrgArgs,
     "CommitChaincodeDefinition": lifecycle_pb2.CommitChaincodeDefinitionArgs,
 }
-_CONSENSUS: Final = {"etcdraft": "raft", "BFT": "BFT"}
 
 
 def list_contracts(book: Book) -> list[Row]:
@@ -105,13 +104,6 @@ def list_members(book: Book) -> list[Row]:
     rows = [*_list_configurations(book), *_list_consortia(book), *_list_withdrawals(book)]
     rows.sort(key=lambda row: int(str(row["block"])))
     return rows + list(_list_certificates(book))
-
-
-def describe_consensus(config: ChannelConfig) -> str:
-    """Return a channel's ordering as the description names it: BFT or raft, and how many nodes."""
-    kind = _CONSENSUS.get(config.consensus_type, config.consensus_type)
-    count = len(config.consenters)
-    return f"{kind}, {count} ordering node{'' if count == 1 else 's'}"
 
 
 def _list_configurations(book: Book) -> Iterator[Row]:

@@ -23,6 +23,7 @@ from blockfl.protocol.catalogue import (
     SUPPLY,
     UPDATES,
     VOTES,
+    find_key,
 )
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.economics import (
@@ -46,7 +47,8 @@ def verify_supply(history: History) -> None:
     held = sum(one.credits for one in history.read_all(ACCOUNTS.below()))
     held += sum(one.stake for one in history.read_all(ALL_STANDINGS.below()))
     if not granted == receipts == held:
-        raise VerificationError(f"{receipts} credits were granted, {granted} are on record, {held} are there")
+        with history.about("credits", SUPPLY.key()):
+            raise VerificationError(f"{receipts} credits were granted, {granted} are on record, {held} are there")
 
 
 def verify_settlements(history: History, task: Task) -> int:
@@ -60,9 +62,11 @@ def verify_settlements(history: History, task: Task) -> int:
     """
     settlements = history.read_all(SETTLEMENTS.below(task.spec.task))
     for settlement in settlements:
-        _verify_settlement(history, task, settlement)
+        with history.about("settlements", find_key(settlement), 0):
+            _verify_settlement(history, task, settlement)
     for reversal in history.read_all(REVERSALS.below(task.spec.task)):
-        _verify_reversal(history, task, reversal)
+        with history.about("settlements", find_key(reversal)):
+            _verify_reversal(history, task, reversal)
     return len(settlements)
 
 

@@ -11,11 +11,12 @@ Example:
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
+from contextlib import AbstractContextManager
 from copy import copy
 from typing import Self, TypeVar
 
 from blockfl.audit.chain import ChainProof, Position, Write
-from blockfl.audit.errors import VerificationError
+from blockfl.audit.errors import Step, VerificationError, in_step
 from blockfl.fabric.transaction.rwset import hash_key
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import ENROLMENT
@@ -77,6 +78,12 @@ class History:
             return writes
         bisect = bisect_right if self._is_included else bisect_left
         return writes[: bisect(writes, self._end, key=lambda write: write.position)]
+
+    def about(self, step: Step, key: str, write: int = -1) -> AbstractContextManager[None]:
+        """Give an error that comes from within the step, this record, and the place of one of its writes."""
+        writes = self.list_writes(key)
+        at = write if -len(writes) <= write < len(writes) else -1
+        return in_step(step, key, writes[at].position if writes else None)
 
     def list_all_keys(self) -> list[str]:
         """Return every key that holds a record, ascending."""

@@ -5,6 +5,8 @@ digests of chunks are compared with the hashes that the ledger keeps of private 
 every version.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,6 +25,7 @@ from blockfl.protocol.catalogue import (
     MODEL,
     MODEL_COLLECTION,
     MODELS,
+    PROGRESS,
     ROUND,
     ROUNDS,
     SEALED_COLLECTION,
@@ -74,13 +77,17 @@ def verify_task(history: History, task: Task) -> TaskProof:
         raise VerificationError(f"task {name}: version 0 is not the task's initial model")
     updates = accepted = 0
     for round_ in rounds:
-        verify_opening(history, task, round_.round)
-        submitted = _list_updates(history, round_)
-        _verify_round(history, task, round_, submitted)
+        key = ROUND.key(name, round_.round)
+        with history.about("openings", key, 0):
+            verify_opening(history, task, round_.round)
+        with history.about("verdicts", key, 1):
+            submitted = _list_updates(history, round_)
+            _verify_round(history, task, round_, submitted)
         updates += len(submitted)
         accepted += len(round_.accepted)
-    _verify_versions(history, task, models, is_opened=bool(rounds))
-    verify_progress(history, name)
+    with history.about("versions", PROGRESS.key(name)):
+        _verify_versions(history, task, models, is_opened=bool(rounds))
+        verify_progress(history, name)
     return TaskProof(
         task=name,
         rounds=len(rounds),
@@ -116,8 +123,10 @@ def _verify_round(history: History, task: Task, round_: Round, updates: dict[str
             raise VerificationError(f"{where}: a header of {signed.header.organisation} has no record of its update")
     verify_close(history, task, round_, updates)
     for organisation, update in updates.items():
-        _verify_update(history, task, round_, organisation, update)
-    _verify_votes(history, round_, where)
+        with history.about("headers", HEADER.key(round_.task, round_.round, organisation)):
+            _verify_update(history, task, round_, organisation, update)
+    with history.about("versions", ROUND.key(round_.task, round_.round)):
+        _verify_votes(history, round_, where)
 
 
 def _verify_votes(history: History, round_: Round, where: str) -> None:
@@ -162,22 +171,28 @@ def _verify_update(history: History, task: Task, round_: Round, organisation: st
 def _verify_versions(history: History, task: Task, models: list[Model], *, is_opened: bool) -> None:
     name = task.spec.task
     for before, model in pairwise(models):
-        where = f"task {name}, version {model.version}"
-        round_ = history.get(ROUND.key(name, model.round))
-        aggregate = history.get(AGGREGATE.key(name, model.round))
-        if model.version != before.version + 1 or model.base_digest != before.digest:
-            raise VerificationError(f"{where}: does not follow from version {before.version}")
-        if round_.base_digest != before.digest or round_.state != "published":
-            raise VerificationError(f"{where}: round {model.round} was not built on version {before.version}")
-        if aggregate.state != "attested" or aggregate.sum != model.sum or model.sum is None:
-            raise VerificationError(f"{where}: its sum is not the one that the committee attested")
-        if not model.accepted == aggregate.accepted == round_.accepted:
-            raise VerificationError(f"{where}: round, sum and version name different accepted updates")
-        if not model.divisor == aggregate.divisor == round_.divisor or model.scale != round_.scale:
-            raise VerificationError(f"{where}: divisor or scale is not that of round {model.round}")
-        _verify_blob(history, name, model.sum, where)
+        with history.about("versions", MODEL.key(name, model.version)):
+            _verify_version(history, before, model)
     if is_opened:
         _verify_blob(history, name, task.spec.initial_model, f"task {name}, initial model")
+
+
+def _verify_version(history: History, before: Model, model: Model) -> None:
+    name = model.task
+    where = f"task {name}, version {model.version}"
+    round_ = history.get(ROUND.key(name, model.round))
+    aggregate = history.get(AGGREGATE.key(name, model.round))
+    if model.version != before.version + 1 or model.base_digest != before.digest:
+        raise VerificationError(f"{where}: does not follow from version {before.version}")
+    if round_.base_digest != before.digest or round_.state != "published":
+        raise VerificationError(f"{where}: round {model.round} was not built on version {before.version}")
+    if aggregate.state != "attested" or aggregate.sum != model.sum or model.sum is None:
+        raise VerificationError(f"{where}: its sum is not the one that the committee attested")
+    if not model.accepted == aggregate.accepted == round_.accepted:
+        raise VerificationError(f"{where}: round, sum and version name different accepted updates")
+    if not model.divisor == aggregate.divisor == round_.divisor or model.scale != round_.scale:
+        raise VerificationError(f"{where}: divisor or scale is not that of round {model.round}")
+    _verify_blob(history, name, model.sum, where)
 
 
 def _verify_blob(history: History, task: str, blob: Blob, where: str) -> None:
@@ -208,18 +223,33 @@ async def verify_models(source: ModelChunks, history: History, task: Task) -> st
     models = history.read_all(MODELS.below(name))
     if len(models) == 1 and _list_missing(history, name, initial):
         return None
-    try:
-        content = await fetch_blob(source, name, initial)
-        for model in models[1:]:
+    content = await _fetch(source, name, initial)
+    for model in models[1:]:
+        key = MODEL.key(name, model.version)
+        with history.about("sums", key):
             if model.sum is None:
                 raise VerificationError(f"task {name}, version {model.version}: no sum")
-            total = await fetch_blob(source, name, model.sum)
+            total = await _fetch(source, name, model.sum)
             if task.spec.is_committed:
-                verify_round_sum(total, task.spec.manifest.dimension, _list_evidence(history, model))
+                with _explaining():
+                    verify_round_sum(total, task.spec.manifest.dimension, _list_evidence(history, model))
+        with history.about("models", key), _explaining():
             content = derive_model(task.spec, content, total, model)
+    return compute_digest(content)
+
+
+async def _fetch(source: ModelChunks, task: str, blob: Blob) -> bytes:
+    with _explaining():
+        return await fetch_blob(source, task, blob)
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """Turn a broken rule of the protocol into a failed proof."""
+    try:
+        yield
     except ProtocolError as error:
         raise VerificationError(str(error)) from error
-    return compute_digest(content)
 
 
 def _list_evidence(history: History, model: Model) -> list[Evidence]:

@@ -11,15 +11,16 @@ from typing import Any
 from blockfl.audit.bundle import Bundle, Evidence
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.credits import verify_settlements, verify_supply
-from blockfl.audit.errors import DisputedError, VerificationError
+from blockfl.audit.errors import DisputedError, Step, VerificationError, in_step
 from blockfl.audit.finding import Finding, list_agreeing, summarise_record
 from blockfl.audit.history import History
 from blockfl.audit.records import TaskProof, verify_models, verify_task
+from blockfl.fabric.channel.config import describe_consensus
 from blockfl.fabric.identity.signing import Signer
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.transfer import ModelChunks
-from blockfl.protocol.catalogue import CONSORTIUM, TASKS
+from blockfl.protocol.catalogue import CONSORTIUM, SETTLEMENTS, TASK, TASKS
 from blockfl.protocol.task import Task
 
 Progress = Callable[[str], None]
@@ -106,8 +107,7 @@ async def verify_bundles(
     """
     with open_evidence(paths, until=until, witnesses=witnesses) as opened:
         chain = verify_chain(opened, genesis_hash, progress, expected_hash=expected_hash)
-        files = f"files: every byte of {len(paths)} bundle{'s' if len(paths) > 1 else ''} is as the manifest says"
-        return await _verify_content(opened.evidence, chain, progress, files)
+        return await verify_opened(opened, chain, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +118,18 @@ class OpenedEvidence:
         evidence: They, read as one.
         height: How many of its blocks count.
         witnesses: By MSP id, an organisation's own bundle.
+        files: How many bundles there are.
     """
 
+    files: int
     evidence: Evidence
     height: int
     witnesses: Mapping[str, Bundle]
+
+
+async def verify_opened(opened: OpenedEvidence, chain: ChainProof, progress: Progress) -> VerificationReport:
+    """Verify the records and models behind a chain that `verify_chain` verified; errors as of `verify_bundles`."""
+    return await _verify_content(opened.evidence, chain, progress, opened.files)
 
 
 @contextmanager
@@ -131,12 +138,13 @@ def open_evidence(
 ) -> Iterator[OpenedEvidence]:
     """Open bundles and check every byte against their manifests; arguments and errors as of `verify_bundles`."""
     with ExitStack() as opened:
-        evidence = Evidence([opened.enter_context(Bundle.open(path)) for path in paths])
-        if until is not None and until >= evidence.height:
-            raise VerificationError(f"the evidence ends with block {evidence.height - 1}, before block {until}")
-        height = evidence.height if until is None else until + 1
-        heard = {msp_id: opened.enter_context(Bundle.open(path)) for msp_id, path in witnesses.items()}
-        yield OpenedEvidence(evidence=evidence, height=height, witnesses=heard)
+        with in_step("files"):
+            evidence = Evidence([opened.enter_context(Bundle.open(path)) for path in paths])
+            if until is not None and until >= evidence.height:
+                raise VerificationError(f"the evidence ends with block {evidence.height - 1}, before block {until}")
+            height = evidence.height if until is None else until + 1
+            heard = {msp_id: opened.enter_context(Bundle.open(path)) for msp_id, path in witnesses.items()}
+        yield OpenedEvidence(files=len(paths), evidence=evidence, height=height, witnesses=heard)
 
 
 def verify_chain(
@@ -144,15 +152,16 @@ def verify_chain(
 ) -> ChainProof:
     """Verify the chain that bundles hold; arguments and errors as of `verify_bundles`."""
     chain = ChainProof(genesis_hash=genesis_hash, namespace=opened.evidence.manifest.contract)
-    for block in islice(opened.evidence.blocks(), opened.height):
-        _add_recorded(chain, block, opened.witnesses, progress)
-        _tell(chain, opened.height, progress)
-    if expected_hash is not None and chain.last_hash.hex() != expected_hash:
-        raise VerificationError(
-            f"expected a block with the hash {expected_hash}, got {chain.last_hash.hex()}: the evidence was cut "
-            "off, or tells of another chain",
-            opened.height - 1,
-        )
+    with in_step("chain"):
+        for block in islice(opened.evidence.blocks(), opened.height):
+            _add_recorded(chain, block, opened.witnesses, progress)
+            _tell(chain, opened.height, progress)
+        if expected_hash is not None and chain.last_hash.hex() != expected_hash:
+            raise VerificationError(
+                f"expected a block with the hash {expected_hash}, got {chain.last_hash.hex()}: the evidence was cut "
+                "off, or tells of another chain",
+                opened.height - 1,
+            )
     return chain
 
 
@@ -203,7 +212,7 @@ def _tell(chain: ChainProof, height: int, progress: Progress) -> None:
 
 
 async def _verify_content(
-    source: ModelChunks, chain: ChainProof, progress: Progress, *before: str
+    source: ModelChunks, chain: ChainProof, progress: Progress, bundles: int = 0
 ) -> VerificationReport:
     """Verify the records and models of a verified chain, and say what all of it proves."""
     history = History(chain)
@@ -223,28 +232,53 @@ async def _verify_content(
         genesis_hash=chain.genesis_hash.hex(),
         last_block_hash=chain.last_hash.hex(),
         tasks=proofs,
-        steps=(*before, *_list_steps(chain, proofs)),
+        steps=tuple(f"{step}: {words}" for step, words in _list_steps(chain, history, proofs, bundles).items()),
         findings=tuple(chain.findings),
     )
 
 
-def _list_steps(chain: ChainProof, proofs: Sequence[TaskProof]) -> list[str]:
-    """Say what was verified, in the order in which it was."""
-    versions = sum(proof.versions for proof in proofs)
-    return [
-        f"first block: it is the pinned one, {chain.genesis_hash.hex()[:16]}…",
-        f"chain: {chain.blocks} blocks follow from one another, each signed by enough ordering nodes",
-        f"configuration: every change up to sequence {chain.config.sequence if chain.config else 0} was authorised",
-        f"transactions: creators, endorsements and reads of {chain.transactions} validated anew, {_codes(chain)}",
-        "state: what follows from the blocks gives the commit hash of each",
-        f"records: openings, headers, verdicts and settlements of {len(proofs)} tasks follow from what was before",
-        f"models: sums and digests of {versions} versions recomputed",
-        "credits: nothing came from nowhere",
-    ]
+def _list_steps(chain: ChainProof, history: History, proofs: Sequence[TaskProof], bundles: int) -> dict[Step, str]:
+    """Say what was verified in each step, with figures."""
+    versions, updates = sum(proof.versions for proof in proofs), sum(proof.updates for proof in proofs)
+    rounds, accepted = sum(proof.rounds for proof in proofs), sum(proof.accepted for proof in proofs)
+    settled = sum(len(history.list_keys(SETTLEMENTS.below(proof.task))) for proof in proofs)
+    nodes = sorted({describe_consensus(config) for _, config in chain.configurations})
+    return {
+        "files": f"every byte of {_count(bundles, 'bundle')} is as its manifest says"
+        if bundles
+        else "none: a peer was asked",
+        "first block": f"it is the pinned one, {chain.genesis_hash.hex()[:16]}…",
+        "chain": f"{chain.blocks} blocks follow from one another, with the data that their headers name",
+        "ordering nodes": f"each block is signed by enough of them ({'; '.join(nodes)})",
+        "configuration": f"{_count(len(chain.configurations), 'configuration')}, each authorised by the one before",
+        "endorsements": f"creators, endorsements and reads of {chain.transactions} transactions, by the rules in force",
+        "codes": f"each transaction's validity is the recorded one, {_codes(chain)}",
+        "state": f"the state that follows gives the commit hash of each of {chain.blocks - 1} blocks",
+        "openings": f"{_count(rounds, 'round')} opened when they could, with what was on the ledger before",
+        "headers": f"{_count(updates, 'update')} signed with the certificates enrolled then, for their rounds' terms",
+        "verdicts": f"who is accepted ({accepted} updates), rejected, unjudged or absent follows from the verdicts",
+        "versions": f"{_count(versions, 'version')} voted for by the committee and built one upon the other",
+        "sums": f"{_describe_sums(history, proofs)}",
+        "models": f"{_count(versions, 'version')} computed again, equal to the published digests",
+        "settlements": f"{_count(settled, 'settlement')} computed again from public records",
+        "credits": "all that are held were granted",
+    }
+
+
+def _describe_sums(history: History, proofs: Sequence[TaskProof]) -> str:
+    tasks = [history.get(TASK.key(proof.task)).spec for proof in proofs]
+    proven = sum(proof.versions - 1 for proof, spec in zip(proofs, tasks, strict=True) if spec.is_committed)
+    taken = sum(proof.versions - 1 for proof, spec in zip(proofs, tasks, strict=True) if not spec.is_committed)
+    word = f"; {taken} are the committee's word, in tasks that recompute" if taken else ""
+    return f"{proven} are those of the accepted updates by their commitments{word}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _codes(chain: ChainProof) -> str:
-    return f"codes equal but for {len(chain.findings)} findings" if chain.findings else "codes equal"
+    return f"but for {_count(len(chain.findings), 'finding')}" if chain.findings else "without exception"
 
 
 async def verify_records(source: ModelChunks, history: History, progress: Progress) -> tuple[TaskProof, ...]:
@@ -259,21 +293,24 @@ async def verify_records(source: ModelChunks, history: History, progress: Progre
         VerificationError: After all tasks, with everything that is not as it must be.
         LedgerError: A model or sum cannot be read.
     """
-    proofs, faults, settlements = [], [], 0
+    proofs: list[TaskProof] = []
+    faults: list[VerificationError] = []
+    settlements = 0
     for key in history.list_keys(TASKS.below()):
         try:
-            task = history.get(key)
-            proofs.append(await _verify_task(source, history, task, progress))
-            settlements += verify_settlements(history, task)
+            with history.about("openings", key):
+                task = history.get(key)
+                proofs.append(await _verify_task(source, history, task, progress))
+                settlements += verify_settlements(history, task)
         except VerificationError as error:
-            faults.append(str(error))
+            faults.append(error)
             progress(f"not as it must be: {error}")
     try:
         verify_supply(history)
     except VerificationError as error:
-        faults.append(str(error))
+        faults.append(error)
     if faults:
-        raise VerificationError("; ".join(faults))
+        raise faults[0] if len(faults) == 1 else VerificationError("; ".join(map(str, faults)))
     if settlements:
         progress(f"credits: {settlements} settlements recomputed, nothing came from nowhere")
     return tuple(proofs)

@@ -1,6 +1,7 @@
 """``blockfl audit``: what happened, and the proof of it."""
 
 import asyncio
+import json as json_format
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -14,6 +15,8 @@ from blockfl.audit.bundle import Bundle, Evidence
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.export import Export, export_evidence, find_fork
+from blockfl.audit.pages import render_page, render_pdf
+from blockfl.audit.report import make_report
 from blockfl.audit.verification import read_anchor, verify_bundles, verify_ledger
 from blockfl.cli import option, page
 from blockfl.cli.anchor import (
@@ -39,6 +42,9 @@ app = typer.Typer(no_args_is_help=True)
 add_questions(app)
 app.command()(page.serve)
 
+ExpectHash = Annotated[
+    str | None, typer.Option("--expect-hash", help="Header hash that the bundles' last block must have.")
+]
 T = TypeVar("T")
 
 
@@ -78,9 +84,7 @@ def verify(
     genesis_hash: GenesisHash = None,
     founding: Founding = None,
     root: Root = None,
-    expect_hash: Annotated[
-        str | None, typer.Option("--expect-hash", help="Header hash that the bundles' last block must have.")
-    ] = None,
+    expect_hash: ExpectHash = None,
     until: Annotated[
         int | None, whole_option(make_limits(0), "--until", help="Look no further than this block of the bundles.")
     ] = None,
@@ -158,6 +162,43 @@ def export(
         f"{path}: blocks {done.first_block} to {done.last_block}, {done.payloads} payloads, {done.size_bytes} bytes"
     )
     output.line(f"last block's hash: {done.last_hash}")
+
+
+@app.command()
+def report(
+    bundles: Annotated[list[Path], typer.Argument(help="Evidence bundles: one, and those that it continues.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write; its JSON twin goes beside it.")],
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write it as PDF, too.")] = False,
+    profile: OptionalProfile = None,
+    genesis: Genesis = None,
+    genesis_hash: GenesisHash = None,
+    founding: Founding = None,
+    root: Root = None,
+    expect_hash: ExpectHash = None,
+) -> None:
+    """Verify evidence and write a report on it that a person can read: one page without scripts, and JSON.
+
+    A board reads the page; a machine reads the JSON, which says the same. Exit codes are those of `verify`.
+    """
+    told = Output(as_json=False)
+    if output.suffix != ".html":
+        raise LedgerError(f"expected an --output named .html, got {output.name}")
+    expected = None if expect_hash is None else parse_hash(expect_hash).hex()
+    anchor = read_trusted(profile, genesis, genesis_hash, founding, root)
+    made = asyncio.run(make_report(bundles, anchor, told.progress, expected_hash=expected))
+    page = render_page(made)
+    files = {".html": page.encode(), ".json": json_format.dumps(made, indent=2, sort_keys=True).encode() + b"\n"}
+    if pdf:
+        files[".pdf"] = render_pdf(page)
+    for suffix, content in files.items():
+        path = output.with_suffix(suffix)
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise LedgerError(f"{path}: cannot be written ({error.strerror})") from error
+        told.line(f"{path}: {len(content)} bytes")
+    if made["verification"]["findings"]:
+        raise typer.Exit(Exit.FINDINGS)
 
 
 @app.command()

@@ -268,6 +268,13 @@ class ChannelConfig:
         return next((consenter for consenter in self.consenters if consenter.id == identifier), None)
 
 
+def describe_consensus(config: ChannelConfig) -> str:
+    """A channel's ordering as descriptions name it: BFT or raft, and how many nodes."""
+    kind = "raft" if config.consensus_type == "etcdraft" else config.consensus_type
+    count = len(config.consenters)
+    return f"{kind}, {count} ordering node{'' if count == 1 else 's'}"
+
+
 def is_config_block(block: Any) -> bool:
     """Whether a block (common.Block) carries a configuration: one transaction of that type."""
     if len(block.data.data) != 1:

@@ -1,0 +1,83 @@
+"""The report as a page: one file of HTML without scripts, that loads nothing; and the same as PDF.
+
+Titles, reasons and names are other people's words: everything is escaped. The page forbids scripts and foreign content
+in its own policy, too.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from blockfl.audit.plot import draw_lines
+from blockfl.ledger.errors import LedgerError
+
+_TEMPLATE: Final = "report.html.j2"
+
+
+def render_page(report: Mapping[str, Any]) -> str:
+    """Return the page of a report, see `report.make_report`."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["cell"] = format_cell
+    source = resources.files("blockfl.audit").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    plots = {task["task"]: _draw(task) for task in report["tasks"]}
+    return environment.from_string(source).render(report=report, plots=plots)
+
+
+def render_pdf(page: str) -> bytes:
+    """Return a page as PDF; nothing is loaded, whatever the page says.
+
+    Raises:
+        LedgerError: What draws it is not installed.
+    """
+    try:
+        import weasyprint
+    except (ImportError, OSError) as error:
+        raise LedgerError(f"PDF needs WeasyPrint and Pango: install blockfl[pdf] ({error})") from error
+
+    def refuse(url: str, *_: object, **__: object) -> dict[str, Any]:
+        raise ValueError(f"a report loads nothing, got {url!r:.100}")
+
+    return bytes(weasyprint.HTML(string=page, url_fetcher=refuse).write_pdf())
+
+
+def format_cell(value: object) -> str:
+    """Return a value as a table's cell; the template escapes it."""
+    if value is None or isinstance(value, jinja2.Undefined):
+        return ""
+    if isinstance(value, Mapping):
+        return " ".join(format_cell(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return ", ".join(format_cell(part) for part in value)
+    return str(value)
+
+
+def _draw(task: Mapping[str, Any]) -> list[Markup]:
+    """Return plots of norms, accuracy and credits, those that there is anything to show of."""
+    norms: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in task["updates"]:
+        if row["norm_l2_squared_bits"]:
+            norms[row["organisation"]].append((row["round"], row["norm_l2_squared_bits"]))
+    accuracy = [(row["round"], row["accuracy"]) for row in task["models"] if row["accuracy"] is not None]
+    plots = [
+        draw_lines("Norms of updates", _sorted(norms), unit="bits of the sum of squares", whole=True),
+        draw_lines("Accuracy", {"all, weighted": accuracy} if accuracy else {}, unit="as the institutions reported it"),
+        draw_lines("Credits earned less paid", _sum_credits(task["credits"]), unit="since the first round", whole=True),
+    ]
+    return [plot for plot in plots if plot]
+
+
+def _sum_credits(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    totals: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in rows:
+        earlier = totals[row["organisation"]]
+        before = earlier[max(earlier)] if earlier else 0.0
+        earlier[row["round"]] = before + (row.get("earned") or 0) - (row.get("paid") or 0)
+    return _sorted({name: list(points.items()) for name, points in totals.items()})
+
+
+def _sorted(lines: Mapping[str, list[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
+    return {name: sorted(lines[name]) for name in sorted(lines)}
