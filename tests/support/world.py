@@ -246,6 +246,9 @@ class World:
         if not collection:
             self._cells[at] = Cell(value, self._height, self._cells[at].policy if at in self._cells else b"")
             return
+        if not value:  # no private value is empty: it is purged
+            self.expire(collection, key)
+            return
         self._cells[at] = Cell(hashlib.sha256(value).digest(), self._height)
         for name in self.members(collection):
             self._private.setdefault(name, {})[at] = Cell(value, self._height)
@@ -350,6 +353,10 @@ class _Run:
         if kind == MessageType.PUT_STATE:
             said = chaincode_shim_pb2.PutState.FromString(payload)
             self.simulation.writes[said.collection, said.key] = said.value
+            return b""
+        if kind == MessageType.PURGE_PRIVATE_DATA:
+            gone = chaincode_shim_pb2.PurgePrivateState.FromString(payload)
+            self.simulation.writes[gone.collection, gone.key] = b""
             return b""
         if kind == MessageType.PUT_STATE_METADATA:
             said = chaincode_shim_pb2.PutStateMetadata.FromString(payload)

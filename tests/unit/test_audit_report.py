@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from html.parser import HTMLParser
@@ -52,8 +53,10 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-async def report(played: Played) -> Any:
-    return await make_report([played.bundle], played.genesis_hash, lambda _: None, expected_hash=played.last_hash)
+def report(played: Played) -> Any:
+    return asyncio.run(
+        make_report([played.bundle], played.genesis_hash, lambda _: None, expected_hash=played.last_hash)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ VALID_ARGUMENTS: dict[str, list[bytes]] = {
     "ClaimWrap": [b"heart", b"1", b"alpha"],
     "SettleWrap": [b"heart", b"1", b"alpha", b"university"],
     "WithdrawCertificate": [b"ab" * 32],
+    "RequestErasure": [b"heart"],
+    "EraseUpdate": [b"heart", b"1", b"alpha"],
     "PublishModel": [b"heart", b"1", b"ab" * 32],
     "AbandonRound": [b"heart", b"1"],
     "Grant": [b"first", b"alpha", b"5"],

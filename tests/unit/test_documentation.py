@@ -189,6 +189,9 @@ async def play() -> Mapping[str, Observed]:
     await world.submit("university", "ClaimWrap", scenario.task, "1", "alpha")
     shown = {"ephemeral_key": scenario.ephemeral_key("alpha", "university")}
     await world.submit("regulator", "SettleWrap", scenario.task, "1", "alpha", "university", transient=shown)
+    await world.submit("alpha", "RequestErasure", scenario.task)
+    erased = (scenario.task, "1", "alpha")
+    await world.submit("university", "EraseUpdate", *erased, endorsers=world.consortium.committee)
     await world.submit("alpha", "WithdrawCertificate", "ab" * 32)
     successor = world.consortium.model_copy(update={"sequence": 2})
     for organisation in world.signers:
@@ -349,6 +352,8 @@ CALLS: Mapping[str, tuple[str, ...]] = {
     "JudgeUpdate": ("lungs", "1", "alpha"),
     "ClaimWrap": ("lungs", "1", "alpha"),
     "SettleWrap": ("lungs", "1", "alpha", "regulator"),
+    "RequestErasure": ("lungs",),
+    "EraseUpdate": ("lungs", "1", "alpha"),
     "CloseRound": ("lungs", "1"),
     "PublishModel": ("lungs", "1", "0" * 64),
     "AbandonRound": ("lungs", "1"),

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from blockfl.contract import appeals, disputes, query
+from blockfl.contract import appeals, disputes, erasure, query
 from blockfl.contract.argument import (
     Decoder,
     decode_amount,
@@ -139,6 +139,8 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
         "AbandonRound": Entry(rounds.abandon_round, (task, number)),
         "ReportMetrics": Entry(rounds.report_metrics, (Metrics.decode,)),
+        "RequestErasure": Entry(erasure.request_erasure, (task,)),
+        "EraseUpdate": Entry(erasure.erase_update, (task, number, decode_organisation)),
     } | _list_credits(Credits(rounds.opener))
 
 

@@ -12,17 +12,21 @@ from blockfl.audit.entry import Entry, Row, format_time, place
 from blockfl.protocol.catalogue import (
     EQUIVOCATION,
     EQUIVOCATIONS,
+    ERASURES,
     HEADER,
     MODELS,
     REVERSAL,
     ROUND,
     ROUNDS,
+    SEALED_COLLECTION,
     SETTLEMENT,
     UPDATE,
     UPDATES,
     find_key,
+    sealed_chunk_key,
 )
 from blockfl.protocol.judging import describe_verdict
+from blockfl.protocol.publication import find_version_without
 from blockfl.protocol.records import Model
 
 ACTS: Final = {
@@ -43,6 +47,8 @@ ACTS: Final = {
     "PublishModel": "voted for the model",
     "AbandonRound": "gave the round up",
     "ReportMetrics": "reported its metrics",
+    "RequestErasure": "asked for its updates to be erased",
+    "EraseUpdate": "had the sealed update of {organisation} erased",
     "Grant": "created credits for {organisation}",
     "Transfer": "transferred credits to {organisation}",
     "Withdraw": "took its stake back",
@@ -193,6 +199,43 @@ def list_rejections(book: Book, task: str | None = None) -> list[Row]:
                 why = f"signed two different updates: {proof.first_digest} and {proof.second.header.record_digest}"
                 rows.append(_rejection(book, name, round_.round, proof.organisation, "BFL408", why))
     return rows
+
+
+def list_erasures(book: Book, task: str | None = None) -> list[Row]:
+    """Return a row for each institution that asked for its updates to be erased: what is gone, what is still there."""
+    if task is not None:
+        book.check_task(task)
+    rows = []
+    for name in [task] if task is not None else book.list_tasks():
+        for erasure in book.history.read_all(ERASURES.below(name)):
+            gone, kept = _list_chunks(book, name, erasure.organisation, erasure.until_round)
+            versions = book.history.read_all(MODELS.below(name))
+            row: Row = {
+                "key": find_key(erasure),
+                "task": name,
+                "organisation": erasure.organisation,
+                "until_round": erasure.until_round,
+                "purged_rounds": gone,
+                "kept_rounds": kept,
+                "version_without": find_version_without(versions, erasure.organisation),
+            }
+            rows.append(row | book.place(find_key(erasure)))
+    return rows
+
+
+def _list_chunks(book: Book, task: str, organisation: str, until: int) -> tuple[list[int], list[int]]:
+    """Return the rounds of whose update no chunk is on the ledger any more, and those of which one is."""
+    gone: list[int] = []
+    kept: list[int] = []
+    for number in range(1, until + 1):
+        signed = book.history.find(HEADER.key(task, number, organisation))
+        if signed is not None:
+            keys = [
+                sealed_chunk_key(task, number, organisation, one) for one in range(len(signed.header.chunk_digests))
+            ]
+            is_there = any(book.history.private_hash(SEALED_COLLECTION, key) for key in keys)
+            (kept if is_there else gone).append(number)
+    return gone, kept
 
 
 def _rejection(book: Book, task: str, number: int, organisation: str, code: str, why: str) -> Row:

@@ -20,6 +20,7 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import (
     AGGREGATE,
     COMMITMENT,
+    ERASURES,
     HEADER,
     HEADERS,
     MODEL,
@@ -34,6 +35,7 @@ from blockfl.protocol.catalogue import (
     VOTE,
     VOTES,
     WITHDRAWAL,
+    find_key,
     model_chunk_key,
     sealed_chunk_key,
 )
@@ -85,6 +87,7 @@ def verify_task(history: History, task: Task) -> TaskProof:
             _verify_round(history, task, round_, submitted)
         updates += len(submitted)
         accepted += len(round_.accepted)
+    _verify_erasures(history, task)
     with history.about("versions", PROGRESS.key(name)):
         _verify_versions(history, task, models, is_opened=bool(rounds))
         verify_progress(history, name)
@@ -103,6 +106,19 @@ def verify_task(history: History, task: Task) -> TaskProof:
         ),
         model_digest=models[-1].digest,
     )
+
+
+def _verify_erasures(history: History, task: Task) -> None:
+    """Check that updates were given up for erasure by their institutions, and when their rounds were over."""
+    name = task.spec.task
+    for erasure in history.read_all(ERASURES.below(name)):
+        with history.about("verdicts", find_key(erasure)):
+            round_ = history.get(ROUND.key(name, erasure.until_round))
+            if erasure.organisation not in task.spec.institutions or round_.state not in ("published", "failed"):
+                raise VerificationError(
+                    f"task {name}: {erasure.organisation} could not have its updates up to round "
+                    f"{erasure.until_round} erased"
+                )
 
 
 def _list_updates(history: History, round_: Round) -> dict[str, Update]:

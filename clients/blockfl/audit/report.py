@@ -55,6 +55,7 @@ async def make_report(
         "trust": _describe_trust(book, is_end_known=expected_hash is not None),
         "tasks": [await _describe_task(book, name, rejections, contracts) for name in book.list_tasks()],
         "rejections": rejections,
+        "erasures": queries.list_erasures(book),
         "members": changes.list_members(book),
         "contracts": contracts,
         "timeline": [row for row in queries.list_transactions(book) if row["function"] not in _TEDIOUS],

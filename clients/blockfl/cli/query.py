@@ -216,6 +216,12 @@ def _rejections(book: Book, task: AnyTask = None) -> Answer:
     return Answer(title="rejections", rows=queries.list_rejections(book, task), columns=columns)
 
 
+def _erasures(book: Book, task: AnyTask = None) -> Answer:
+    """List the institutions that asked for their sealed updates to be erased: what is purged, what is still there."""
+    columns = ["task", "organisation", "until_round", "purged_rounds", "kept_rounds", "version_without"]
+    return Answer(title="erasures", rows=queries.list_erasures(book, task), columns=columns)
+
+
 def _contracts(book: Book) -> Answer:
     """List every definition of a contract: which code, who approved it, when it came into force."""
     columns = ["contract", "sequence", "state", "by", "version", "code_digest", "package", "approved_by"]
@@ -241,6 +247,7 @@ _QUESTIONS: dict[str, Callable[..., Answer]] = {
     "lineage": _lineage,
     "institution": _institution,
     "rejections": _rejections,
+    "erasures": _erasures,
     "contracts": _contracts,
     "members": _members,
 }

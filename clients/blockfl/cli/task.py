@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from blockfl.audit import views
 from blockfl.audit.entry import Row
-from blockfl.cli import economics, norms, option, strategy, workload
+from blockfl.cli import economics, erasure, norms, option, strategy, workload
 from blockfl.cli.number import MICRO, limits_of, make_limits, real_option, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.reach import reach
@@ -28,8 +28,9 @@ from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import upload_blob
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, PROGRESS, TASK
+from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, MODELS, PROGRESS, TASK
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
+from blockfl.protocol.publication import find_version_without
 from blockfl.protocol.records import Consortium
 from blockfl.protocol.task import MINIMUM_ACCEPTED, Deadlines, TaskSpec, Training
 from blockfl.protocol.version import decode_version
@@ -39,6 +40,7 @@ app = typer.Typer(no_args_is_help=True)
 app.command(name="economics")(economics.show_economics)
 app.command()(economics.grant)
 app.command()(economics.overturn)
+app.command()(erasure.erase)
 
 
 @app.command()
@@ -215,10 +217,16 @@ def export(
     output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     profile: option.Profile,
     version: Annotated[int | None, whole_option(make_limits(0), help="Which version; default: the last.")] = None,
+    without: Annotated[
+        str | None, typer.Option(help="The last version that holds nothing of this institution, to go on from.")
+    ] = None,
     json: option.Json = False,
 ) -> None:
     """Write a version of the model, computed anew from the ledger, as a file with the model's tensors and no others."""
     told = Output(as_json=json)
+    if version is not None and without is not None:
+        told.error("--version and --without both name a version: give one of them")
+        raise typer.Exit(Exit.USAGE)
     if output.suffix != ".safetensors":
         told.error(f"expected an --output named .safetensors, which is what is written, got {output.name}")
         raise typer.Exit(Exit.USAGE)
@@ -227,6 +235,11 @@ def export(
         async with reach(profile) as ledger:
             record = await ledger.read(TASK.key(task))
             wanted = (await ledger.read(PROGRESS.key(task))).version if version is None else version
+            if without is not None:
+                if without not in record.spec.institutions:
+                    names = ", ".join(record.spec.institutions)
+                    raise LedgerError(f"task {task} has no institution {without!r:.100}: its are {names}")
+                wanted = find_version_without(await ledger.read_all(MODELS.below(task)), without)
             content = await obtain_model(
                 ledger,
                 ModelStore(directory),

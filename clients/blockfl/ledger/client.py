@@ -160,6 +160,14 @@ class Ledger:
         """Report the organisation's own evaluation of a version (institution)."""
         return await self.submit("ReportMetrics", metrics.encode())
 
+    async def request_erasure(self, task: str) -> Committed:
+        """Ask, on record, for the organisation's own updates to be erased (institution)."""
+        return await self.submit("RequestErasure", task)
+
+    async def erase_update(self, task: str, number: int, organisation: str) -> Committed:
+        """Purge the sealed chunks of an update whose institution asked for it (that institution, or the committee)."""
+        return await self._submit_as_committee("EraseUpdate", task, str(number), organisation)
+
     # Credits
 
     async def grant(self, name: str, target: str, amount: int) -> Committed:

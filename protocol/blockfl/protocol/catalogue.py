@@ -33,6 +33,7 @@ from blockfl.protocol.records import (
     Dispute,
     Enrolment,
     Equivocation,
+    Erasure,
     Metrics,
     Model,
     Progress,
@@ -175,6 +176,14 @@ WITHDRAWAL = RecordType(
     parts=_of_certificate,
     holds="a certificate that its organisation withdrew, and when",
 )
+ERASURE = RecordType(
+    kind=Erasure,
+    prefix="erasure",
+    parts=_of_enrolment,
+    holds="up to which round an institution wants its sealed updates erased, and since when",
+    read="ReadErasure",
+    refusal="{organisation} has not asked for its updates of task {task} to be erased",
+)
 DISPUTE = RecordType(
     kind=Dispute,
     prefix="dispute",
@@ -296,6 +305,7 @@ ROUNDS = Listing(of=ROUND, parts=_of_task, read="ListRounds")
 HEADERS = Listing(of=HEADER, parts=_of_round)
 UPDATES = Listing(of=UPDATE, parts=_of_round, read="ListUpdates")
 WITHDRAWALS = Listing(of=WITHDRAWAL, parts=_single, read="ListWithdrawals")
+ERASURES = Listing(of=ERASURE, parts=_of_task, read="ListErasures")
 DISPUTES = Listing(of=DISPUTE, parts=_of_round, read="ListDisputes")
 EQUIVOCATIONS = Listing(of=EQUIVOCATION, parts=_of_round, read="ListEquivocations")
 VOTES = Listing(of=VOTE, parts=_of_round, read="ListVotes")

@@ -9,7 +9,7 @@ contract reads and writes.
 Source: ``docs/protocol.md``, one round.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import Aggregate, Model, Organisations, Progress, Round, Vote
@@ -143,3 +143,13 @@ def check_not_failed(round_: Round) -> None:
             Code.TOO_FEW_ACCEPTED,
             f"round {round_.round} of {round_.task} failed, it has no sum: open the next round",
         )
+
+
+def find_version_without(models: Sequence[Model], organisation: str) -> int:
+    """Return the last version of a model in which no update of an organisation has a part.
+
+    Args:
+        models: All versions, ascending from 0.
+        organisation: Its MSP id.
+    """
+    return next((one.version - 1 for one in models if organisation in one.accepted), models[-1].version)

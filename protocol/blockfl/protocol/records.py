@@ -330,6 +330,18 @@ class Withdrawal(Record):
     withdrawn_at_ms: Natural
 
 
+class Erasure(Record):
+    """That an institution wants its sealed updates of a task erased. Key: ``erasure/<task>/<organisation>``.
+
+    It covers the rounds up to ``until_round``, all of them over; asking again covers later ones, too.
+    """
+
+    task: Name
+    organisation: MspId
+    until_round: Positive
+    requested_at_ms: Natural
+
+
 class Dispute(Record):
     """A member's claim that it cannot open its wrap. Key: ``dispute/<task>/<round>/<organisation>/<member>``.
 
