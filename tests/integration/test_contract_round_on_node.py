@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blockfl.audit.book import open_book
+from blockfl.audit.queries import list_erasures
+from blockfl.audit.verification import verify_bundles
 from blockfl.fabric.client.gateway import Endorsed
 from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import compute_digest
@@ -20,6 +23,7 @@ from blockfl.protocol.records import Notice, Update
 from blockfl.protocol.version import decode_version
 from support.contract import refused
 from support.contract_network import ClientOfNetwork, ContractNetwork, contract_network
+from support.played_ledger import export
 from support.scenario import Scenario, make_spec
 from support.world import CONFLICT, Invalid
 
@@ -73,6 +77,34 @@ async def test_institutions_submit_upload_and_are_judged_all_at_once(running: Ru
     await scenario.attest(2)
     await scenario.publish(2, model)
     assert (await scenario.progress()).version == 2
+
+
+async def test_an_institution_s_sealed_updates_are_erased_at_every_peer_and_everything_still_verifies(
+    running: Running, tmp_path: Path
+) -> None:
+    scenario, network = running
+    await scenario.open()
+    await scenario.contribute()
+    await scenario.close()
+    await scenario.attest()
+    await scenario.publish(1, scenario.initial_model)
+    gone, kept = (catalogue.sealed_chunk_key("heart", 1, name, 0) for name in ("alpha", "beta"))
+    committee = network.record.committee
+
+    async def held(member: str, key: str) -> bool:
+        return bool(await network.evaluate(member, "Peek", "sealed", key))
+
+    assert all([await held(member, key) for member in committee for key in (gone, kept)])
+    await network.submit("alpha", "RequestErasure", "heart")
+    await network.submit("alpha", "EraseUpdate", "heart", "1", "alpha", endorsers=committee)
+    assert not any([await held(member, gone) for member in committee])
+    assert all([await held(member, kept) for member in committee])
+    played = await export(network, tmp_path / "erased.bundle")
+    report = await verify_bundles([played.bundle], played.genesis_hash, lambda _: None)
+    assert (report.tasks[0].accepted, report.tasks[0].versions) == (4, 2)
+    (row,) = list_erasures(open_book([played.bundle], played.genesis_hash, lambda _: None))
+    assert (row["organisation"], row["purged_rounds"], row["kept_rounds"]) == ("alpha", [1], [])
+    assert row["version_without"] == 0
 
 
 async def test_a_robust_rule_with_an_optimiser_outvotes_an_institution_that_flips_the_sign(

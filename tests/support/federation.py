@@ -28,6 +28,7 @@ from blockfl.protocol.records import (
     Consortium,
     Dispute,
     Enrolment,
+    Erasure,
     Header,
     Member,
     Metric,
@@ -227,6 +228,7 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "commitment": create_commitment(header),
         "equivocation": equivocation,
         "withdrawal": Withdrawal(organisation="alpha", certificate_digest="ab" * 32, withdrawn_at_ms=NOW_MS),
+        "erasure": Erasure(task="heart", organisation="alpha", until_round=1, requested_at_ms=NOW_MS),
         "dispute": Dispute(
             task="heart",
             round=1,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from blockfl.audit.entry import format_time
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import MAX_INTEGER, Record
@@ -149,7 +150,8 @@ FORGERIES: dict[str, tuple[Forgery, str]] = {
     **{
         f"another {name}": (
             set_fields(FIRST, **{name: 1_800_000_000_000 + after_ms + 1}),
-            f"{name} {1_800_000_000_000 + after_ms + 1} (expected {1_800_000_000_000 + after_ms})",
+            f"{name.removesuffix('_ms')} {format_time(1_800_000_000_000 + after_ms + 1)} "
+            f"(expected {format_time(1_800_000_000_000 + after_ms)})",
         )
         for name, after_ms in DEADLINES.items()
     },

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from blockfl.audit.entry import format_time
 from blockfl.protocol.limits import RoundNorms
 from blockfl.protocol.records import Round
 
@@ -19,6 +20,9 @@ def _describe(name: str, said: Any, made: Any) -> str:
         whose = {one for one in RoundNorms.model_fields if getattr(said, one) != getattr(made, one)}
     elif name == "norms":
         whose = set()
+    elif name.endswith("_ms"):
+        times = [format_time(one) or "never" for one in (said, made)]
+        return f"{name.removesuffix('_ms').removesuffix('_at')} {times[0]} (expected {times[1]})"
     else:
         return f"{name} {said!r} (expected {made!r})"
     return f"{name} ({', '.join(sorted(whose))})" if whose else name
