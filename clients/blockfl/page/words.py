@@ -47,6 +47,7 @@ KEYS: Final = {
     "update": "update of {organisation} in round {round} of {task}",
     "commitment": "commitment of {organisation} in round {round} of {task}",
     "withdrawal": "withdrawn certificate of {organisation}",
+    "erasure": "request of {organisation} to have its updates in {task} erased",
     "dispute": "claim of {member} about the update of {organisation} in round {round} of {task}",
     "equivocation": "equivocation of {organisation} in round {round} of {task}",
     "aggregate": "sum of round {round} of {task}",
