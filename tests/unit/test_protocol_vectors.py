@@ -68,6 +68,7 @@ KEYS = {
     "vote_key": "vote/{}/{:06}/{}",
     "dispute_key": "dispute/{}/{:06}/{}/{}",
     "withdrawal_key": "withdrawal/{}/{}",
+    "erasure_key": "erasure/{}/{}",
     "objection_key": "objection/{}/{:06}/{}/{}",
     "reversal_key": "reversal/{}/{:06}/{}",
 }

@@ -48,9 +48,10 @@ class VerificationError(Exception):
         if self.block is not None:
             at = "" if self.transaction is None else f", transaction {self.transaction}"
             parts.append(f"block {self.block}{at}")
-        if self.record:
+        message = str(self.args[0])
+        if self.record and not message.startswith("record "):
             parts.append(f"record {self.record}")
-        return ": ".join([*parts, str(self.args[0])])
+        return ": ".join([*parts, message])
 
 
 class DisputedError(VerificationError):
