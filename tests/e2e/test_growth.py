@@ -1,17 +1,25 @@
-"""An institution joins a consortium that has had rounds already, and takes part in the next ones."""
+"""An institution joins a consortium that has had rounds already, and takes part in the next ones.
+
+A simulation of the same task gives the same model, bit for bit.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 
 from blockfl.ledger.client import Ledger
+from blockfl.ledger.transfer import fetch_blob
 from blockfl.network.description import Description
 from blockfl.network.organisation import Organisation, Ports
 from blockfl.protocol import catalogue
+from blockfl.simulation.simulation import simulate
 from support.federation_processes import INSTITUTIONS, PORTS, FederationProcesses
 from support.port_range import find_free_base_port
+from support.simulated_site import NumpySite
+from support.training import NumpyTraining
 
 NEWCOMER = "zurich"
 DIMENSION, ROUNDS = 500, 2
@@ -37,6 +45,17 @@ def extended(federation: FederationProcesses) -> Description:
     return before.model_copy(update={"organisations": [*before.organisations, newcomer], "sequence": 2})
 
 
+async def simulate_task(ledger: Ledger, name: str) -> str:
+    """Return the digest of the last version that a simulation of the task makes, with the institutions' own seeds."""
+    spec = (await ledger.read(catalogue.TASK.key(name))).spec
+    seeds = {institution: number for number, institution in enumerate(INSTITUTIONS)}
+    sites = {one: NumpySite(NumpyTraining(spec.manifest, seed=seed)) for one, seed in seeds.items()}
+    samples = {one.organisation: one.samples for one in await ledger.read_all(catalogue.ENROLMENTS.below(name))}
+    initial = await fetch_blob(ledger, name, spec.initial_model)
+    results = await asyncio.to_thread(lambda: list(simulate(spec, initial, sites, samples, seeds=seeds)))
+    return results[-1].digest
+
+
 @pytest.mark.slow
 async def test_an_institution_that_joins_later_takes_part_in_rounds_and_the_ledger_verifies(
     federation: FederationProcesses,
@@ -55,6 +74,9 @@ async def test_an_institution_that_joins_later_takes_part_in_rounds_and_the_ledg
             rounds = await ledger.read_all(catalogue.ROUNDS.below(task))
             assert [round_.accepted for round_ in rounds] == [members] * ROUNDS
             assert {round_.state for round_ in rounds} == {"published"}
+        assert (await ledger.read(catalogue.MODEL.key("before", ROUNDS))).digest == await simulate_task(
+            ledger, "before"
+        )
         digests = {metrics.model_digest for metrics in await ledger.read_all(catalogue.REPORTS.below("after", ROUNDS))}
         assert digests == {(await ledger.read(catalogue.MODEL.key("after", ROUNDS))).digest}
     # A real peer fetches what its organisation may have by now from others; the embedded node does not (embedded.md).

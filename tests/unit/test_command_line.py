@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from blockfl.cli.economics import _draw, read_policy
 from blockfl.cli.main import app
 from blockfl.cli.output import Exit, Output
-from blockfl.cli.task import _naming_the_field
+from blockfl.cli.terms import naming_the_field
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.identity.signing import create_private_key, private_key_pem
@@ -286,7 +286,7 @@ def test_other_ports_for_a_network_that_exists_are_refused_with_what_to_do(tmp_p
 
 
 def test_a_task_that_cannot_be_is_refused_with_the_field_and_the_reason() -> None:
-    with pytest.raises(LedgerError, match=r"no such task can be: batch_size: .*; got 0"), _naming_the_field():
+    with pytest.raises(LedgerError, match=r"no such task can be: batch_size: .*; got 0"), naming_the_field():
         Training(epochs=1, batch_size=0, learning_rate_micro=0)
 
 

@@ -17,9 +17,9 @@ from blockfl.fabric.errors import EndorseError, ErrorDetail, EvaluateError
 from blockfl.institution.agent import AgentSettings
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.preparation import (
-    check_manifest,
     check_role,
     check_signer,
+    check_tensors,
     choose_samples,
     find_final_refusal,
 )
@@ -70,9 +70,9 @@ def test_an_organisation_without_the_role_is_refused(organisation: str, what: st
 def test_the_first_tensor_that_differs_is_named(arrays: dict[str, tuple[int, ...]], what: str) -> None:
     manifest = manifest_of({name: np.zeros(shape, np.float32) for name, shape in arrays.items()})
 
-    check_manifest(FEDERATION.task, FEDERATION.task.spec.manifest)
+    check_tensors(FEDERATION.task.spec, FEDERATION.task.spec.manifest)
     with pytest.raises(ProtocolError, match=f"BFL306 .*{what}"):
-        check_manifest(FEDERATION.task, manifest)
+        check_tensors(FEDERATION.task.spec, manifest)
 
 
 def test_samples_are_all_or_fewer() -> None:

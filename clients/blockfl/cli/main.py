@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blockfl.audit.errors import VerificationError
-from blockfl.cli import aggregator, audit, institution, network, task
+from blockfl.cli import aggregator, audit, institution, network, simulate, task
 from blockfl.cli.output import Exit, Output
 from blockfl.contract.release import read_release
 from blockfl.fabric.errors import FabricError
@@ -29,6 +29,7 @@ app.add_typer(task.app, name="task", help="Create federated tasks and look at th
 app.add_typer(institution.app, name="institution", help="Run the agent beside an institution's data.")
 app.add_typer(aggregator.app, name="aggregator", help="Run a committee member's process.")
 app.add_typer(audit.app, name="audit", help="Query the ledger and prove what happened.")
+app.command()(simulate.simulate)
 
 
 def _tell_version(wanted: bool) -> None:

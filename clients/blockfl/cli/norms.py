@@ -4,10 +4,8 @@
 Norms are in the model's own units. Patterns become one bound for each tensor that they match, the last one that does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from functools import wraps
-from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Final
 
 import typer
@@ -41,31 +39,6 @@ Adaptive = Annotated[
         f"{_FACTOR.words}, default 1.5; floor, a norm, default 0.01 of --norm-bound.",
     ),
 ]
-
-
-def with_choices(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in the place of its parameter ``chosen``, one option for each number that chooses a rule."""
-
-    @wraps(command)
-    def run(**given: Any) -> None:
-        command(chosen={one.field: given.pop(one.field) for one in CHOICES}, **given)
-
-    options = [
-        Parameter(
-            one.field,
-            Parameter.POSITIONAL_OR_KEYWORD,
-            default=None,
-            annotation=Annotated[str | None, typer.Option(one.option, metavar=one.metavar, help=one.help)],
-        )
-        for one in CHOICES
-    ]
-    parameters: list[Parameter] = []
-    for one in signature(command).parameters.values():
-        parameters += options if one.name == "chosen" else [one]
-    # What typer reads a command's parameters from.
-    vars(run)["__signature__"] = Signature(parameters)
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
-    return run
 
 
 def parse_norms(

@@ -3,22 +3,19 @@
 import asyncio
 import json as json_format
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from blockfl.audit import views
 from blockfl.audit.entry import Row
-from blockfl.cli import economics, erasure, norms, option, strategy, workload
-from blockfl.cli.number import MICRO, limits_of, make_limits, real_option, whole_option
+from blockfl.cli import economics, erasure, option, workload
+from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.reach import reach
+from blockfl.cli.terms import NO_TERMS, Terms, with_terms
 from blockfl.institution.run import InitialModel, read_initial_model
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
@@ -31,8 +28,7 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, MODELS, PROGRESS, TASK
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
 from blockfl.protocol.publication import find_version_without
-from blockfl.protocol.records import Consortium
-from blockfl.protocol.task import MINIMUM_ACCEPTED, Deadlines, TaskSpec, Training
+from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.version import decode_version
 
 _AMPLE_SUBMIT_S = 120
@@ -44,7 +40,7 @@ app.command()(erasure.erase)
 
 
 @app.command()
-@norms.with_choices
+@with_terms
 def create(
     task: Annotated[str, typer.Argument(help="The task's name: lower-case letters, digits and hyphens.")],
     profile: option.Profile,
@@ -56,56 +52,7 @@ def create(
         list[str] | None, typer.Option("--institution", help="Who may enrol; default: every institution.")
     ] = None,
     aggregator: Annotated[str | None, typer.Option(help="Who opens and sums; default: the coordinator.")] = None,
-    rounds: Annotated[int, whole_option(limits_of(TaskSpec, "rounds"), help="How many rounds it has.")] = 10,
-    minimum: Annotated[
-        int, whole_option(limits_of(TaskSpec, "minimum_accepted"), help="Updates a round needs.")
-    ] = MINIMUM_ACCEPTED,
-    norm_bound: Annotated[
-        Decimal, real_option(limits_of(TaskSpec, "bound_l2_micro"), help="Largest L2 norm of an update, in weights.")
-    ] = Decimal(10),
-    tensor_bound: norms.TensorBounds = None,
-    chosen: Mapping[str, str | None] = MappingProxyType({}),
-    adaptive_bound: norms.Adaptive = None,
-    weight_cap: Annotated[
-        int | None,
-        whole_option(
-            limits_of(TaskSpec, "weight_cap"), help="Largest weight of an institution; default: 16 with fedavg, else 1."
-        ),
-    ] = None,
-    samples_cap: Annotated[
-        int, whole_option(limits_of(TaskSpec, "samples_cap"), help="Most samples that count.")
-    ] = 1_000_000,
-    rule: strategy.Rule = "fedavg",
-    optimiser: strategy.ServerOptimiserOption = None,
-    check: Annotated[
-        Literal["commitment", "recompute"] | None,
-        typer.Option(
-            help="Who checks a sum: everybody by commitments, or the committee by opening updates again; "
-            "default: commitment with fedavg, else recompute."
-        ),
-    ] = None,
-    epochs: Annotated[int, whole_option(limits_of(Training, "epochs"), help="Local epochs per round.")] = 1,
-    batch_size: Annotated[int, whole_option(limits_of(Training, "batch_size"), help="Samples in a batch.")] = 32,
-    learning_rate: Annotated[
-        Decimal, real_option(limits_of(Training, "learning_rate_micro"), help="0: the model's own.")
-    ] = Decimal(0),
-    policy: Annotated[
-        str | None,
-        typer.Option("--economics", help="Moves credits: the word default, or a JSON file with a policy."),
-    ] = None,
-    submit_seconds: Annotated[
-        int, whole_option(limits_of(Deadlines, "submit_s"), help="Time to train and submit.")
-    ] = 3600,
-    judge_seconds: Annotated[
-        int, whole_option(limits_of(Deadlines, "judge_s"), help="Time to judge after that.")
-    ] = 600,
-    publish_seconds: Annotated[
-        int,
-        whole_option(
-            limits_of(Deadlines, "publish_s"),
-            help="Time to publish after that; a round without a model may then be abandoned.",
-        ),
-    ] = 3600,
+    terms: Terms = NO_TERMS,
     unconfined: workload.Unconfined = False,
     seed: workload.Seed = None,
     json: option.Json = False,
@@ -115,45 +62,21 @@ def create(
     if sum(given is not None for given in (model, code, initial)) != 1:
         output.error("name the initial model with exactly one of --model, --code and --initial")
         raise typer.Exit(Exit.USAGE)
-    credits = economics.read_policy(policy)
-    aggregation, server = strategy.parse_rule(rule, minimum), strategy.parse_optimiser(optimiser)
-    linear = aggregation.traits.is_linear
     connection = ConnectionProfile.load(profile)
     begun = _read_safetensors(initial) if initial else _read_keras(model, code, unconfined=unconfined, seed=seed)
     blob, chunks = split_blob(begun.content)
-    manifest = begun.manifest
-    bound_l2_micro = int(norm_bound * MICRO)
-    rules = norms.parse_norms(manifest, bound_l2_micro, tensor_bound, chosen, adaptive_bound)
-    training = Training(epochs=epochs, batch_size=batch_size, learning_rate_micro=int(learning_rate * MICRO))
-
-    def specify(consortium: Consortium) -> TaskSpec:
-        return TaskSpec(
-            task=task,
-            title=title or task,
-            manifest=manifest,
-            initial_model=blob,
-            encoding="int16",
-            aggregation=aggregation,
-            optimiser=server,
-            check=check or ("commitment" if linear else "recompute"),
-            aggregator=aggregator or consortium.having("coordinator")[0],
-            institutions=tuple(sorted(set(institutions))) if institutions else consortium.having("institution"),
-            rounds=rounds,
-            minimum_accepted=minimum,
-            bound_l2_micro=bound_l2_micro,
-            weight_cap=weight_cap or (16 if linear else 1),
-            samples_cap=samples_cap,
-            norms=rules,
-            economics=credits,
-            deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
-            training=training,
-        )
 
     async def put() -> TaskSpec:
         async with Ledger(connection) as ledger:
             consortium = await ledger.read(CONSORTIUM.key())
-            with _naming_the_field():
-                spec = specify(consortium)
+            spec = terms.specify(
+                task=task,
+                title=title or task,
+                manifest=begun.manifest,
+                initial_model=blob,
+                aggregator=aggregator or consortium.having("coordinator")[0],
+                institutions=tuple(institutions or consortium.having("institution")),
+            )
             await ledger.create_task(spec)
             await upload_blob(
                 ledger, task, blob, chunks, progress=lambda done, total: output.progress(f"chunk {done} of {total}")
@@ -162,12 +85,18 @@ def create(
 
     spec = asyncio.run(put())
     output.result(json_format.loads(spec.encode()))
+    _tell_created(output, spec)
+
+
+def _tell_created(output: Output, spec: TaskSpec) -> None:
+    manifest, deadlines = spec.manifest, spec.deadlines
     output.line(
-        f"task {task}: {manifest.dimension} parameters in {len(manifest.tensors)} tensors, {rounds} rounds, "
-        f"institutions {', '.join(spec.institutions)}, {views.describe_strategy(spec)}, initial model {blob.digest}, "
-        f"{submit_seconds} s to submit, {judge_seconds} s to judge, {publish_seconds} s to publish"
+        f"task {spec.task}: {manifest.dimension} parameters in {len(manifest.tensors)} tensors, {spec.rounds} rounds, "
+        f"institutions {', '.join(spec.institutions)}, {views.describe_strategy(spec)}, "
+        f"initial model {spec.initial_model.digest}, {deadlines.submit_s} s to submit, {deadlines.judge_s} s to judge, "
+        f"{deadlines.publish_s} s to publish"
     )
-    if submit_seconds < _AMPLE_SUBMIT_S:
+    if deadlines.submit_s < _AMPLE_SUBMIT_S:
         output.progress(
             "time to submit is short: a committee member that holds its opening of a round back can take a minute of "
             "it, until another opens the round (blockfl aggregator run --takeover)"
@@ -258,18 +187,6 @@ def export(
         raise LedgerError(f"{output}: the model cannot be written ({error.strerror})") from error
     told.result({"task": task, "version": number, "digest": digest, "file": str(output)})
     told.line(f"task {task}: version {number}, {digest} on the ledger, is in {output}")
-
-
-@contextmanager
-def _naming_the_field() -> Iterator[None]:
-    """Say which part of a task cannot be, instead of what a library thinks of it."""
-    try:
-        yield
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "task"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise LedgerError(f"no such task can be: {place}: {reason}; got {first['input']!r:.80}") from error
 
 
 def _read_safetensors(path: Path) -> InitialModel:

@@ -21,9 +21,9 @@ from blockfl.institution.encoder import BoundedEncoder, UpdateEncoder
 from blockfl.institution.errors import OutboxError, RejectionError, SettingsError, TrainingError
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.preparation import (
-    check_manifest,
     check_role,
     check_signer,
+    check_tensors,
     choose_samples,
     find_final_refusal,
 )
@@ -220,7 +220,7 @@ class InstitutionAgent:
         task = await self._ledger.read(TASK.key(self._name))
         check_role(self._consortium, task, self._ledger.organisation)
         description = await self._training.describe()
-        check_manifest(task, make_manifest(description))
+        check_tensors(task.spec, make_manifest(description))
         self._samples = choose_samples(self._settings.samples, description.train_samples)
         self._task = task
         text = f"{description.train_samples} samples to train, {description.test_samples} to test"

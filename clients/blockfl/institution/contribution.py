@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
+from blockfl.institution.draft import encode_trained, make_request
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import OutboxError, RejectionError, SettingsError, TrainingError
-from blockfl.institution.frames import Train, TrainingProgress
-from blockfl.institution.loss import list_losses
+from blockfl.institution.frames import TrainingProgress
 from blockfl.institution.obedience import find_refusal
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.step import Report, Stage, Step
@@ -27,10 +25,8 @@ from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.transfer import upload_update
 from blockfl.protocol.catalogue import HEADER
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.model import check_finite
 from blockfl.protocol.payload import SEED_BYTES, Values
 from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader
-from blockfl.protocol.statistics import measure_change
 from blockfl.protocol.submission import compose_update, sign_header
 from blockfl.protocol.task import Task
 
@@ -149,14 +145,7 @@ class Contribution:
             return None
 
     async def _train(self, task: Task, round_: Round, base: Vector) -> Vector:
-        terms = task.spec.training
-        request = Train(
-            epochs=terms.epochs,
-            batch_size=terms.batch_size,
-            learning_rate=terms.learning_rate_micro / 1e6 if terms.learning_rate_micro else None,
-            seed=_derive_seed(self._seed, round_.round),
-            round=round_.round,
-        )
+        request = make_request(task.spec, round_.round, self._seed)
 
         def on_progress(progress: TrainingProgress) -> None:
             text = f"epoch {progress.epoch} of {progress.epochs}"
@@ -187,10 +176,8 @@ class Contribution:
         raise AssertionError("unreachable")
 
     def _encode(self, task: Task, round_: Round, part: Participant, base: Vector, trained: Vector) -> Values:
-        check_finite(task.spec.manifest, trained)
-        change = measure_change(task.spec.manifest, base, trained)
-        values = self._encoder.encode(change, round_, part.weight)
-        for text in list_losses(task.spec.manifest, change, round_, part.weight):
+        values, losses = encode_trained(self._encoder, task.spec, round_, part.weight, base, trained)
+        for text in losses:
             self._report(Step(stage="seal", round=round_.round, text=text))
         return values
 
@@ -217,8 +204,3 @@ class Contribution:
 def compute_remaining_s(round_: Round) -> float:
     """Return the seconds until a round's submit deadline by this machine's clock, 0 when it has passed."""
     return max(round_.submit_deadline_ms / 1000 - time.time(), 0.0)
-
-
-def _derive_seed(seed: int | None, number: int) -> int | None:
-    """Return a seed of its own for every round."""
-    return None if seed is None else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])

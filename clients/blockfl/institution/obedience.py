@@ -33,7 +33,7 @@ async def find_refusal(ledger: Ledger, task: Task, round_: Round, part: Particip
         LedgerError: The last global update cannot be read.
     """
     candidate = Candidate.of(round_, part.weight, values, await _fetch_reference(ledger, task, round_))
-    return await asyncio.to_thread(_find_refusal, candidate)
+    return await asyncio.to_thread(explain_refusal, candidate)
 
 
 async def _fetch_reference(ledger: Ledger, task: Task, round_: Round) -> Reference | None:
@@ -45,7 +45,8 @@ async def _fetch_reference(ledger: Ledger, task: Task, round_: Round) -> Referen
     return decode_values(await fetch_blob(ledger, task.spec.task, model.sum), task.spec.manifest.dimension)
 
 
-def _find_refusal(candidate: Candidate) -> str | None:
+def explain_refusal(candidate: Candidate) -> str | None:
+    """Return the first rule that values break, in exact numbers for the institution alone; None if they break none."""
     for rule in VALUE_RULES:
         if rule.check(candidate) is not None:
             return f"{rule.code.identifier} {rule.explain(candidate)}"

@@ -9,7 +9,7 @@ from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.manifest import Manifest, Tensor
 from blockfl.protocol.records import Consortium
-from blockfl.protocol.task import Task
+from blockfl.protocol.task import Task, TaskSpec
 
 _FINAL_STATUSES = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 _FINAL_WORDS = ("access denied", "creator org unknown", "certificate has expired", "not a member")
@@ -51,13 +51,13 @@ def check_role(consortium: Consortium, task: Task, organisation: str) -> None:
         )
 
 
-def check_manifest(task: Task, manifest: Manifest) -> None:
+def check_tensors(spec: TaskSpec, manifest: Manifest) -> None:
     """Check that the local model has the task's tensors.
 
     Raises:
         ProtocolError: BFL306, naming the first difference.
     """
-    expected, got = task.spec.manifest.tensors, manifest.tensors
+    expected, got = spec.manifest.tensors, manifest.tensors
     if expected == got:
         return
     for index in range(max(len(expected), len(got))):
@@ -66,10 +66,10 @@ def check_manifest(task: Task, manifest: Manifest) -> None:
         if wanted != found:
             raise ProtocolError(
                 Code.MANIFEST_MISMATCH,
-                f"the model is not that of task {task.spec.task}: tensor {index + 1} is expected to be {wanted}, got "
+                f"the model is not that of task {spec.task}: tensor {index + 1} is expected to be {wanted}, got "
                 f"{found}; bring the model that the task was created with",
             )
-    raise ProtocolError(Code.MANIFEST_MISMATCH, f"the model is not that of task {task.spec.task}")
+    raise ProtocolError(Code.MANIFEST_MISMATCH, f"the model is not that of task {spec.task}")
 
 
 def _describe(tensor: Tensor) -> str:

@@ -1,0 +1,166 @@
+"""``blockfl simulate``: a whole task in one process, before a consortium is asked to run it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blockfl.cli import option, workload
+from blockfl.cli.output import Exit, Output
+from blockfl.cli.terms import NO_TERMS, Terms, with_terms
+from blockfl.institution.errors import SettingsError
+from blockfl.institution.run import read_initial_model
+from blockfl.protocol.blob import split_blob
+from blockfl.protocol.task import TaskSpec
+from blockfl.simulation.proposal import Proposal, propose_bound
+from blockfl.simulation.runner import run_simulation, write_summary
+from blockfl.simulation.worker import Order, Progress, RoundDone, SiteFile
+
+_INITIAL = "initial.safetensors"
+_MICRO = 10**6
+
+
+@with_terms
+def simulate(
+    site: Annotated[
+        list[str],
+        typer.Option(
+            "--site",
+            metavar="NAME=FILE",
+            help="An institution and its samples, as institution run --data takes them; one for each institution.",
+        ),
+    ],
+    model: workload.Model = None,
+    code: workload.Code = None,
+    label: workload.Label = None,
+    test_fraction: workload.TestFraction = Decimal("0.25"),
+    directory: Annotated[Path, typer.Option(help="Where models, log and summary.json go.")] = Path("simulation"),
+    terms: Terms = NO_TERMS,
+    seed: workload.Seed = None,
+    unconfined: workload.Unconfined = False,
+    json: option.Json = False,
+) -> None:
+    """Run a whole task in one process, without a ledger: for choosing a model, rules and the norm bound.
+
+    Training, rounding, rules and models are those of the network, bit for bit for equal seeds. Nothing is sealed,
+    signed or paid, and nobody is late.
+    """
+    output = Output(as_json=json)
+    data = parse_sites(site)
+    directory.mkdir(parents=True, exist_ok=True)
+    directory = directory.resolve()
+    bare = workload.make_workload(model, code, None, None, Decimal("0.25"))
+    output.progress("reading the model")
+    begun = asyncio.run(read_initial_model(bare, directory=directory / "scratch", confined=not unconfined, seed=seed))
+    (directory / _INITIAL).write_bytes(begun.content)
+    spec = terms.specify(
+        task="simulation",
+        title="simulation",
+        manifest=begun.manifest,
+        initial_model=split_blob(begun.content)[0],
+        aggregator="simulated-coordinator",
+        institutions=tuple(data),
+    )
+    order = Order(
+        spec=spec.encode().decode(),
+        initial_model=str(directory / _INITIAL),
+        model=_resolve(model),
+        code=_resolve(code),
+        sites=tuple(SiteFile(name=name, data=str(path)) for name, path in sorted(data.items())),
+        label=label,
+        test_fraction=float(test_fraction),
+        seed=seed,
+        scratch=str(directory),
+        confined=not unconfined,
+    )
+    rounds: list[RoundDone] = []
+    for told in run_simulation(order, directory):
+        if isinstance(told, Progress):
+            output.progress(told.text)
+        else:
+            rounds.append(told)
+            output.progress(describe_round(told))
+    _tell(output, spec, rounds, directory)
+
+
+def parse_sites(texts: Sequence[str]) -> dict[str, Path]:
+    """Return the file of each institution.
+
+    Raises:
+        SettingsError: An option is not NAME=FILE, a name is there twice, or a file is not there.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, separator, file = text.partition("=")
+        path = Path(file)
+        if not separator or not name or not file:
+            raise SettingsError(f"--site {text}: expected NAME=FILE, such as cleveland=cleveland.csv")
+        if name in found:
+            raise SettingsError(f"--site {text}: {name} is named twice")
+        if not path.exists():
+            raise SettingsError(f"--site {text}: {path}: no such file")
+        found[name] = path.resolve()
+    return found
+
+
+def describe_round(done: RoundDone) -> str:
+    """Return a round's result in one line."""
+    metrics = ", ".join(f"{one.name} {one.value:.4f}" for one in done.metrics)
+    if not done.number:
+        return f"version 0: {metrics}"
+    accepted = sum(one.state == "accepted" for one in done.brought)
+    lines = [f"round {done.number}: {accepted} of {len(done.brought)} updates accepted"]
+    lines[0] += f"; version {done.version}: {metrics}" if not done.failure else f"; failed: {done.failure}"
+    lines += [f"  {one.institution}: {text}" for one in done.brought for text in one.told]
+    return "\n".join(lines)
+
+
+def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], directory: Path) -> None:
+    bound = spec.bound_l2_micro / _MICRO
+    norms = [one.norm for done in rounds for one in done.brought if one.norm is not None]
+    proposal, last = propose_bound(norms, bound), rounds[-1]
+    summary = {
+        "rounds": [done.model_dump(exclude={"kind"}) for done in rounds],
+        "bound": asdict(proposal),
+        "model": last.file,
+        "digest": last.digest,
+    }
+    summary["summary"] = str(write_summary(directory, summary))
+    output.result(summary)
+    if not output.as_json:
+        output.table("versions", [_row(done) for done in rounds], _columns(rounds))
+    output.line(describe_bound(proposal, bound))
+    output.line(f"version {last.version}, {last.digest}, is in {last.file}")
+    if not last.version:
+        output.error("no round made a version: see what the institutions were told above")
+        raise typer.Exit(Exit.FAILED)
+
+
+def describe_bound(proposal: Proposal, bound: float) -> str:
+    """Return what was seen of the updates' norms, and what bound follows from it."""
+    if proposal.bound is None:
+        return "no update was made, so no norm bound can be proposed"
+    seen = (
+        f"largest norm of an update {proposal.largest:.4g}; {proposal.shortened} of {proposal.updates} updates were "
+        f"over the bound {bound:.4g}"
+    )
+    return f"{seen}; proposed: --norm-bound {proposal.bound:g}"
+
+
+def _row(done: RoundDone) -> dict[str, object]:
+    accepted = [one.institution for one in done.brought if one.state == "accepted"]
+    row: dict[str, object] = {"round": done.number, "version": done.version, "accepted": accepted}
+    return row | {one.name: f"{one.value:.4f}" for one in done.metrics}
+
+
+def _columns(rounds: Sequence[RoundDone]) -> list[str]:
+    names = {one.name: None for done in rounds for one in done.metrics}
+    return ["round", "version", *names, "accepted"]
+
+
+def _resolve(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())

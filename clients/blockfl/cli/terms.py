@@ -1,0 +1,230 @@
+"""The options that say how a task goes, the same for every command that has a task: rounds, rules, deadlines.
+
+``with_terms`` gives a command all of them, and hands it one object::
+
+    @app.command()
+    @terms.with_terms
+    def create(task: ..., profile: ..., terms: Terms = NO_TERMS) -> None:
+        spec = terms.specify(task=task, ...)
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+
+from blockfl.cli import economics, norms, strategy
+from blockfl.cli.number import MICRO, limits_of, real_option, whole_option
+from blockfl.ledger.errors import LedgerError
+from blockfl.protocol.combination import Aggregation
+from blockfl.protocol.economics import Economics
+from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.optimiser import Optimiser
+from blockfl.protocol.records import Blob
+from blockfl.protocol.task import MINIMUM_ACCEPTED, Deadlines, TaskSpec, Training
+from blockfl.protocol.value_rules import CHOICES
+
+Check = Literal["commitment", "recompute"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What the options say; ``specify`` makes a task's specification of it."""
+
+    rounds: int
+    minimum: int
+    bound_l2_micro: int
+    tensor_bounds: list[str] | None
+    chosen: Mapping[str, str | None]
+    adaptive_bound: str | None
+    weight_cap: int | None
+    samples_cap: int
+    aggregation: Aggregation
+    optimiser: Optimiser | None
+    check: Check | None
+    training: Training
+    credits: Economics | None
+    deadlines: Deadlines
+
+    def specify(
+        self,
+        *,
+        task: str,
+        title: str,
+        manifest: Manifest,
+        initial_model: Blob,
+        aggregator: str,
+        institutions: tuple[str, ...],
+    ) -> TaskSpec:
+        """Return the specification of a task on these terms.
+
+        Args:
+            task: Its name.
+            title: What it is for.
+            manifest: The model's tensors.
+            initial_model: Digest and length of version 0.
+            aggregator: The committee member that sums.
+            institutions: Who may enrol, in any order.
+
+        Raises:
+            LedgerError: No such task can be; the error names the part.
+        """
+        is_linear = self.aggregation.traits.is_linear
+        rules = norms.parse_norms(manifest, self.bound_l2_micro, self.tensor_bounds, self.chosen, self.adaptive_bound)
+        with naming_the_field():
+            return TaskSpec(
+                task=task,
+                title=title,
+                manifest=manifest,
+                initial_model=initial_model,
+                encoding="int16",
+                aggregation=self.aggregation,
+                optimiser=self.optimiser,
+                check=self.check or ("commitment" if is_linear else "recompute"),
+                aggregator=aggregator,
+                institutions=tuple(sorted(set(institutions))),
+                rounds=self.rounds,
+                minimum_accepted=self.minimum,
+                bound_l2_micro=self.bound_l2_micro,
+                weight_cap=self.weight_cap or (16 if is_linear else 1),
+                samples_cap=self.samples_cap,
+                norms=rules,
+                economics=self.credits,
+                deadlines=self.deadlines,
+                training=self.training,
+            )
+
+
+def parse_terms(
+    rounds: Annotated[int, whole_option(limits_of(TaskSpec, "rounds"), help="How many rounds it has.")] = 10,
+    minimum: Annotated[
+        int, whole_option(limits_of(TaskSpec, "minimum_accepted"), help="Updates a round needs.")
+    ] = MINIMUM_ACCEPTED,
+    norm_bound: Annotated[
+        Decimal, real_option(limits_of(TaskSpec, "bound_l2_micro"), help="Largest L2 norm of an update, in weights.")
+    ] = Decimal(10),
+    tensor_bound: norms.TensorBounds = None,
+    adaptive_bound: norms.Adaptive = None,
+    weight_cap: Annotated[
+        int | None,
+        whole_option(
+            limits_of(TaskSpec, "weight_cap"), help="Largest weight of an institution; default: 16 with fedavg, else 1."
+        ),
+    ] = None,
+    samples_cap: Annotated[
+        int, whole_option(limits_of(TaskSpec, "samples_cap"), help="Most samples that count.")
+    ] = 1_000_000,
+    rule: strategy.Rule = "fedavg",
+    optimiser: strategy.ServerOptimiserOption = None,
+    check: Annotated[
+        Check | None,
+        typer.Option(
+            help="Who checks a sum: everybody by commitments, or the committee by opening updates again; "
+            "default: commitment with fedavg, else recompute."
+        ),
+    ] = None,
+    epochs: Annotated[int, whole_option(limits_of(Training, "epochs"), help="Local epochs per round.")] = 1,
+    batch_size: Annotated[int, whole_option(limits_of(Training, "batch_size"), help="Samples in a batch.")] = 32,
+    learning_rate: Annotated[
+        Decimal, real_option(limits_of(Training, "learning_rate_micro"), help="0: the model's own.")
+    ] = Decimal(0),
+    policy: Annotated[
+        str | None,
+        typer.Option("--economics", help="Moves credits: the word default, or a JSON file with a policy."),
+    ] = None,
+    submit_seconds: Annotated[
+        int, whole_option(limits_of(Deadlines, "submit_s"), help="Time to train and submit.")
+    ] = 3600,
+    judge_seconds: Annotated[
+        int, whole_option(limits_of(Deadlines, "judge_s"), help="Time to judge after that.")
+    ] = 600,
+    publish_seconds: Annotated[
+        int,
+        whole_option(
+            limits_of(Deadlines, "publish_s"),
+            help="Time to publish after that; a round without a model may then be abandoned.",
+        ),
+    ] = 3600,
+    **chosen: str | None,
+) -> Terms:
+    """Return what the options say; ``chosen`` are the numbers that choose a rule about norms.
+
+    Raises:
+        LedgerError: An option says what cannot be.
+    """
+    return Terms(
+        rounds=rounds,
+        minimum=minimum,
+        bound_l2_micro=int(norm_bound * MICRO),
+        tensor_bounds=tensor_bound,
+        chosen=chosen,
+        adaptive_bound=adaptive_bound,
+        weight_cap=weight_cap,
+        samples_cap=samples_cap,
+        aggregation=strategy.parse_rule(rule, minimum),
+        optimiser=strategy.parse_optimiser(optimiser),
+        check=check,
+        training=Training(epochs=epochs, batch_size=batch_size, learning_rate_micro=int(learning_rate * MICRO)),
+        credits=economics.read_policy(policy),
+        deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
+    )
+
+
+def _list_options() -> list[Parameter]:
+    """Return one parameter for each option; what chooses a rule about norms stands with the other norms."""
+    choices = [
+        Parameter(
+            one.field,
+            Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[str | None, typer.Option(one.option, metavar=one.metavar, help=one.help)],
+        )
+        for one in CHOICES
+    ]
+    options: list[Parameter] = []
+    for one in signature(parse_terms).parameters.values():
+        if one.kind is not Parameter.VAR_KEYWORD:
+            options.append(one)
+        if one.name == "tensor_bound":
+            options += choices
+    return options
+
+
+NO_TERMS = parse_terms()
+"""A placeholder: ``with_terms`` puts the options in its place."""
+
+
+def with_terms(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in the place of its parameter ``terms``, the options of a task."""
+    options = _list_options()
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        terms = parse_terms(**{one.name: given.pop(one.name) for one in options})
+        command(terms=terms, **given)
+
+    parameters: list[Parameter] = []
+    for one in signature(command).parameters.values():
+        parameters += options if one.name == "terms" else [one]
+    # What typer reads a command's parameters from.
+    vars(run)["__signature__"] = Signature(parameters)
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
+@contextmanager
+def naming_the_field() -> Iterator[None]:
+    """Say which part of a task cannot be, instead of what a library thinks of it."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "task"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise LedgerError(f"no such task can be: {place}: {reason}; got {first['input']!r:.80}") from error

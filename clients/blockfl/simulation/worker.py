@@ -1,0 +1,188 @@
+"""The confined process of a simulation: ``python -m blockfl.simulation.worker``, started by ``blockfl simulate``.
+
+It reads one JSON document from standard input, and writes one JSON document a line on what was standard output: what it
+does, and each round. Model files go to its scratch directory. Whatever the user's code prints goes to standard error.
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from blockfl.institution.confinement import Reach, confine
+from blockfl.institution.errors import ConfinementError, WorkloadError
+from blockfl.protocol.codes import ProtocolError
+
+if TYPE_CHECKING:
+    from blockfl.simulation.simulation import Result
+
+# As in the agent's training process, what starts threads is imported once the process is confined.
+
+
+class Message(BaseModel):
+    """One JSON document."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SiteFile(Message):
+    """One institution and the file of its samples."""
+
+    name: str
+    data: str
+
+
+class Order(Message):
+    """What to simulate; ``model`` or ``code`` as for an institution, ``spec`` the task's specification in JSON."""
+
+    spec: str
+    initial_model: str
+    model: str | None
+    code: str | None
+    sites: tuple[SiteFile, ...]
+    label: str | None
+    test_fraction: float
+    seed: int | None
+    scratch: str
+    confined: bool
+
+
+class Progress(Message):
+    """What happens."""
+
+    kind: Literal["progress"] = "progress"
+    text: str
+
+
+class Brought(Message):
+    """What one institution brought (``simulation.Outcome``)."""
+
+    institution: str
+    state: str
+    told: tuple[str, ...]
+    norm: float | None
+    loss: float | None
+
+
+class Pooled(Message):
+    """A metric of one version over the institutions, and at each."""
+
+    name: str
+    value: float
+    by_institution: dict[str, float]
+
+
+class RoundDone(Message):
+    """A round's result (``simulation.Result``); the model is in ``file``."""
+
+    kind: Literal["round"] = "round"
+    number: int
+    version: int
+    digest: str
+    file: str
+    failure: str
+    brought: tuple[Brought, ...]
+    metrics: tuple[Pooled, ...]
+
+
+class Failed(Message):
+    """The simulation ended; nothing follows."""
+
+    kind: Literal["failed"] = "failed"
+    text: str
+
+
+Told = Progress | RoundDone | Failed
+TOLD: TypeAdapter[Told] = TypeAdapter(Annotated[Told, Field(discriminator="kind")])
+
+
+def main() -> int:
+    """Simulate one task; the exit code is 0 if it ran to its end."""
+    sink = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    order = Order.model_validate_json(sys.stdin.buffer.read())
+    try:
+        if order.confined:
+            paths = [order.initial_model, order.model, order.code, *(site.data for site in order.sites)]
+            readable = tuple(Path(path) for path in paths if path is not None)
+            confine(Reach(readable=readable, scratch=Path(order.scratch), private=()))
+        _run(order, sink)
+    except (ConfinementError, WorkloadError, ProtocolError, OSError) as error:
+        _tell(sink, Failed(text=str(error)))
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        _tell(sink, Failed(text=f"{type(error).__name__}: {error}"))
+        return 1
+    return 0
+
+
+def _run(order: Order, sink: IO[str]) -> None:
+    from blockfl.institution.frames import Begin
+    from blockfl.institution.learner import Learner
+    from blockfl.institution.preparation import check_tensors
+    from blockfl.institution.workload import make_manifest
+    from blockfl.protocol.task import TaskSpec
+    from blockfl.simulation.simulation import simulate
+
+    spec = TaskSpec.decode(order.spec.encode())
+    sites, samples = {}, {}
+    for site in order.sites:
+        _tell(sink, Progress(text=f"{site.name}: reading {site.data}"))
+        learner = Learner.load(
+            Begin(
+                confined=order.confined,
+                scratch=order.scratch,
+                readable=(),
+                private=(),
+                model=order.model,
+                code=order.code,
+                data=site.data,
+                label=order.label,
+                test_fraction=order.test_fraction,
+                seed=order.seed,
+            )
+        )
+        description = learner.describe()
+        check_tensors(spec, make_manifest(description))
+        sites[site.name], samples[site.name] = learner, description.train_samples
+    initial = Path(order.initial_model).read_bytes()
+    seeds = None if order.seed is None else dict.fromkeys(sites, order.seed)
+    results = simulate(spec, initial, sites, samples, seeds=seeds, report=lambda text: _tell(sink, Progress(text=text)))
+    for result in results:
+        file = Path(order.scratch) / f"version-{result.version}.safetensors"
+        file.write_bytes(result.content)
+        _tell(sink, _describe(result, file))
+
+
+def _describe(result: "Result", file: Path) -> RoundDone:
+    by_name: dict[str, dict[str, float]] = {}
+    for report in result.metrics:
+        for metric in report.values:
+            by_name.setdefault(metric.name, {})[report.organisation] = metric.value_micro / 1e6
+    return RoundDone(
+        number=result.number,
+        version=result.version,
+        digest=result.digest,
+        file=str(file),
+        failure=result.failure,
+        brought=tuple(
+            Brought(institution=name, state=one.state, told=one.told, norm=one.norm, loss=one.loss)
+            for name, one in result.outcomes.items()
+        ),
+        metrics=tuple(
+            Pooled(name=name, value=one["value"], by_institution=by_name[name]) for name, one in result.pooled.items()
+        ),
+    )
+
+
+def _tell(sink: IO[str], told: Told) -> None:
+    sink.write(told.model_dump_json() + "\n")
+    sink.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""A simulated task: the network's own rules on what each institution brings, and what it proposes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from blockfl.institution.errors import SettingsError
+from blockfl.institution.frames import Train, Trained
+from blockfl.institution.vector import Vector
+from blockfl.protocol.blob import split_blob
+from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.combination import FEDAVG, Median
+from blockfl.protocol.limits import NormRules
+from blockfl.protocol.model import decode_model, encode_model, manifest_of
+from blockfl.protocol.task import Deadlines, TaskSpec, Training
+from blockfl.simulation.proposal import propose_bound
+from blockfl.simulation.simulation import Result, simulate
+from support.simulated_site import NumpySite
+from support.training import NumpyTraining
+
+SITES = ("north", "south", "west")
+MANIFEST = manifest_of({"weights": np.zeros(40, np.float32)})
+INITIAL = encode_model(MANIFEST, np.zeros(40, np.float32))
+
+
+def make_spec(**changes: object) -> TaskSpec:
+    fields: dict[str, object] = {
+        "task": "simulated",
+        "title": "simulated",
+        "manifest": MANIFEST,
+        "initial_model": split_blob(INITIAL)[0],
+        "encoding": "int16",
+        "aggregation": FEDAVG,
+        "check": "recompute",
+        "aggregator": "coordinator",
+        "institutions": SITES,
+        "rounds": 3,
+        "minimum_accepted": 3,
+        "bound_l2_micro": 10**7,
+        "weight_cap": 1,
+        "samples_cap": 1000,
+        "deadlines": Deadlines(submit_s=60, judge_s=60, publish_s=60),
+        "training": Training(epochs=1, batch_size=32, learning_rate_micro=0),
+    }
+    return TaskSpec.model_validate(fields | changes)
+
+
+def make_sites() -> dict[str, NumpySite]:
+    return {name: NumpySite(NumpyTraining(MANIFEST, seed=number)) for number, name in enumerate(SITES)}
+
+
+def run(spec: TaskSpec, sites: Mapping[str, NumpySite] | None = None, seed: int = 5) -> list[Result]:
+    samples = dict.fromkeys(spec.institutions, 100)
+    return list(simulate(spec, INITIAL, sites or make_sites(), samples, seeds=dict.fromkeys(spec.institutions, seed)))
+
+
+class Diverging(NumpySite):
+    """Brings what no institution may send."""
+
+    def train(self, base: Vector, request: Train, report: object) -> tuple[Trained, Vector]:
+        return Trained(samples=100, loss=0.5), np.full_like(base, np.nan)
+
+
+def test_each_round_moves_the_model_to_the_mean_of_what_the_institutions_want() -> None:
+    sites, results = make_sites(), run(make_spec(rounds=12))
+    assert [(one.number, one.version, one.failure) for one in results] == [(n, n, "") for n in range(13)]
+    target = np.mean([site.training.target for site in sites.values()], axis=0)
+    found = decode_model(MANIFEST, results[-1].content)
+    assert np.abs(found - target).max() < 0.02 + 0.75**12 * np.abs(target).max()
+    losses = [one.pooled["loss"]["value"] for one in results]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_equal_seeds_give_equal_models_and_other_seeds_round_otherwise() -> None:
+    first, again, other = run(make_spec()), run(make_spec()), run(make_spec(), seed=6)
+    assert [one.digest for one in first] == [one.digest for one in again]
+    assert first[0].digest == other[0].digest
+    assert first[-1].digest != other[-1].digest
+
+
+def test_an_update_over_the_bound_is_shortened_and_told() -> None:
+    results = run(make_spec(bound_l2_micro=10_000))
+    for outcome in results[1].outcomes.values():
+        assert outcome.state == "accepted"
+        assert outcome.norm is not None
+        assert outcome.norm > 0.01
+        assert outcome.told[0].startswith("the update is shortened")
+    moved = np.linalg.norm(decode_model(MANIFEST, results[1].content))
+    assert moved <= 0.01
+
+
+def test_an_institution_that_is_not_finite_brings_nothing_and_the_others_go_on() -> None:
+    names = (*SITES, "x-ray")
+    sites = make_sites() | {"x-ray": Diverging(NumpyTraining(MANIFEST))}
+    results = run(make_spec(institutions=names), sites)
+    assert results[-1].version == 3
+    assert results[1].outcomes["x-ray"].state == "nothing"
+    assert "BFL307" in results[1].outcomes["x-ray"].told[0]
+
+
+def test_a_round_with_too_few_updates_fails_and_the_next_begins_from_the_same_version() -> None:
+    sites = make_sites() | {"west": Diverging(NumpyTraining(MANIFEST))}
+    results = run(make_spec(), sites)
+    assert {one.failure for one in results[1:]} == {"too few accepted"}
+    assert {one.digest for one in results} == {results[0].digest}
+
+
+def test_an_update_that_breaks_a_rule_is_not_sent() -> None:
+    strict = NormRules(tensors=(), minimum_l2_micro=4_000_000, minimum_cosine_micro=None, adaptive=None)
+    results = run(make_spec(norms=strict))
+    assert {one.state for one in results[1].outcomes.values()} == {"nothing"}
+    assert "BFL4" in results[1].outcomes["north"].told[-1]
+
+
+def test_the_median_is_the_median() -> None:
+    sites, results = make_sites(), run(make_spec(aggregation=Median()))
+    wanted = np.median([0.25 * site.training.target for site in sites.values()], axis=0)
+    assert np.abs(decode_model(MANIFEST, results[1].content) - wanted).max() < 1e-3
+
+
+def test_a_model_of_another_task_is_refused() -> None:
+    other = encode_model(manifest_of({"other": np.zeros(3, np.float32)}), np.zeros(3, np.float32))
+    with pytest.raises(ProtocolError, match="BFL306"):
+        list(simulate(make_spec(), other, make_sites(), dict.fromkeys(SITES, 100)))
+
+
+@pytest.mark.parametrize(
+    ("norms", "bound"), [((0.126, 0.1), 0.2), ((1.0, 4.0), 7.0), ((7.0,), 15.0), ((70.0,), 150.0), ((), None)]
+)
+def test_the_proposed_bound_has_room_for_half_as_much_again(norms: tuple[float, ...], bound: float | None) -> None:
+    proposal = propose_bound(norms, 2.0)
+    assert proposal.bound == (None if bound is None else pytest.approx(bound))
+    assert proposal.shortened == sum(norm > 2.0 for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("sites", "words"),
+    [
+        (["north"], "expected NAME=FILE"),
+        (["north=/nowhere.csv"], "no such file"),
+        (["north={file}", "north={file}"], "named twice"),
+    ],
+)
+def test_sites_that_cannot_be_are_refused(sites: list[str], words: str) -> None:
+    from blockfl.cli.simulate import parse_sites
+
+    with pytest.raises(SettingsError, match=words):
+        parse_sites([text.format(file=__file__) for text in sites])
