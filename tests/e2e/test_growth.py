@@ -65,6 +65,9 @@ async def test_an_institution_that_joins_later_takes_part_in_rounds_and_the_ledg
     federation.wait_for_institutions("before")
     federation.extend(extended(federation))
     assert federation.institutions == (*INSTITUTIONS, NEWCOMER)
+    async with Ledger(federation.profile(INSTITUTIONS[0])) as ledger:
+        published = await ledger.read(catalogue.MODEL.key("before", ROUNDS))
+        assert published.digest == await simulate_task(ledger, "before")
     # The aggregators went on; what they see of the consortium is the ledger's.
     federation.create_task("after", dimension=DIMENSION, rounds=ROUNDS)
     federation.start_institutions("after", dimension=DIMENSION)
@@ -74,9 +77,6 @@ async def test_an_institution_that_joins_later_takes_part_in_rounds_and_the_ledg
             rounds = await ledger.read_all(catalogue.ROUNDS.below(task))
             assert [round_.accepted for round_ in rounds] == [members] * ROUNDS
             assert {round_.state for round_ in rounds} == {"published"}
-        assert (await ledger.read(catalogue.MODEL.key("before", ROUNDS))).digest == await simulate_task(
-            ledger, "before"
-        )
         digests = {metrics.model_digest for metrics in await ledger.read_all(catalogue.REPORTS.below("after", ROUNDS))}
         assert digests == {(await ledger.read(catalogue.MODEL.key("after", ROUNDS))).digest}
     # A real peer fetches what its organisation may have by now from others; the embedded node does not (embedded.md).
