@@ -78,7 +78,7 @@ parity: $(STAMP) ## Judge every recorded case again (result in build/parity); IN
 	PYTHONPATH=tests $(BIN)/python -m support.corpus $(addprefix --inputs ,$(INPUTS))
 
 corpus: $(STAMP) ## Record the corpus anew: what a real peer (FABRIC_BIN) says of every case
-	PYTHONPATH=tests $(BIN)/python -m support.corpus_recorder
+	PYTHONPATH=tests $(BIN)/python -m support.corpus_recorder $(KIND)
 
 mutation: $(STAMP) ## Change the rules one by one, and see a test fail for each; MODULE="judging terms" some, RULES=1 whole rules only
 	PYTHONPATH=tests $(BIN)/python -m support.mutation $(if $(RULES),--rules) $(MODULE)

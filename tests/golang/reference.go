@@ -14,8 +14,10 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -106,16 +108,39 @@ func readCertificate(content []byte) string {
 		len(c.UnhandledCriticalExtensions), signed, c.Signature, c.RawIssuer, c.RawSubject)
 }
 
+// What Fabric unmarshals the authority key identifier of a revocation list into.
+type authorityKey struct {
+	KeyIdentifier             []byte  `asn1:"optional,tag:0"`
+	AuthorityCertIssuer       []byte  `asn1:"optional,tag:1"`
+	AuthorityCertSerialNumber big.Int `asn1:"optional,tag:2"`
+}
+
 func readRevocationList(content []byte) string {
 	list, err := x509.ParseCRL(content) //nolint:staticcheck // Fabric uses it
 	if err != nil {
 		return "refused"
 	}
-	serials := []string{}
+	numbers := map[string]*big.Int{}
 	for _, revoked := range list.TBSCertList.RevokedCertificates {
-		serials = append(serials, revoked.SerialNumber.String())
+		numbers[revoked.SerialNumber.String()] = revoked.SerialNumber
 	}
-	return fmt.Sprintf("%s %s %x", list.SignatureAlgorithm.Algorithm, strings.Join(serials, ","), list.SignatureValue.RightAlign())
+	sorted := slices.SortedFunc(maps.Values(numbers), func(a, b *big.Int) int { return a.Cmp(b) })
+	serials := []string{}
+	for _, number := range sorted {
+		serials = append(serials, number.String())
+	}
+	key := "none"
+	for _, extension := range list.TBSCertList.Extensions {
+		if extension.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 35}) {
+			found := authorityKey{}
+			if _, err := asn1.Unmarshal(extension.Value, &found); err == nil {
+				key = hex.EncodeToString(found.KeyIdentifier)
+			}
+			break
+		}
+	}
+	return fmt.Sprintf("%s %x %s %s %x %x", list.SignatureAlgorithm.Algorithm, list.SignatureAlgorithm.Parameters.FullBytes,
+		strings.Join(serials, ","), key, list.SignatureValue.RightAlign(), []byte(list.TBSCertList.Raw))
 }
 
 func readSignature(content []byte) string {

@@ -11,7 +11,7 @@ import hashlib
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,10 @@ from typing import Any, Final
 from blockfl.fabric.channel.block import build_block, code_name, verify_data
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.validate import SignatureCache, validate_block
-from support.corpus_cases import COUNTS, make_case, set_up
+from support import corpus_blocks, corpus_cases, corpus_configurations
+from support.corpus_blocks import encode_block_case, judge_block
+from support.corpus_cases import make_case, set_up
+from support.corpus_configurations import judge_configuration, make_configuration
 from support.corpus_world import corpus_config, corpus_genesis
 from support.go_comparison import MAKERS, count_differences
 from support.scratch_ledger import ScratchLedger
@@ -56,10 +59,15 @@ class Difference:
     found: int
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.number}: the peer says {describe(self.recorded)}, we say {describe(self.found)}"
+        recorded, found = describe(self.recorded, self.kind), describe(self.found, self.kind)
+        return f"{self.kind} {self.number}: the peer says {recorded}, we say {found}"
 
 
-def describe(code: int) -> str:
+def describe(code: int, kind: str = "") -> str:
+    if kind in corpus_configurations.COUNTS and code != REFUSED and code != STOPPED:
+        return f"taken, with answers {code:07b}"
+    if kind in corpus_blocks.COUNTS and code == TAKEN:
+        return "taken"
     return {REFUSED: "refused", STOPPED: "nothing any more"}.get(code) or code_name(code)
 
 
@@ -68,9 +76,27 @@ def digest_of(case: bytes) -> bytes:
     return hashlib.sha256(case).digest()[:_DIGEST_BYTES]
 
 
-def list_cases() -> Iterator[tuple[str, int]]:
-    """Every case's kind and number, in the order of the recording."""
-    return ((kind, number) for kind, count in COUNTS.items() for number in range(count))
+def all_counts() -> dict[str, int]:
+    """How many cases there are of each kind, in the order of the recording."""
+    return corpus_cases.COUNTS | corpus_configurations.COUNTS | corpus_blocks.COUNTS
+
+
+def make(kind: str, number: int) -> bytes:
+    """A case's bytes: a transaction, the first block of a channel, or another block."""
+    return _family(kind)[0](kind, number)
+
+
+def judge_case(kind: str, case: bytes) -> int:
+    """The code that we give to a case."""
+    return _family(kind)[1](case)
+
+
+def _family(kind: str) -> tuple[Callable[[str, int], bytes], Callable[[bytes], int]]:
+    if kind in corpus_configurations.COUNTS:
+        return make_configuration, judge_configuration
+    if kind in corpus_blocks.COUNTS:
+        return encode_block_case, judge_block
+    return make_case, judge
 
 
 def write_verdicts(verdicts: list[Verdict], fabric: str) -> None:
@@ -78,8 +104,8 @@ def write_verdicts(verdicts: list[Verdict], fabric: str) -> None:
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     packed = b"".join(bytes((one.code,)) + one.digest for one in verdicts)
     (DIRECTORY / "verdicts.bin.gz").write_bytes(gzip.compress(packed, 9, mtime=0))
-    counted = {kind: sum(1 for one in verdicts if one.kind == kind) for kind in COUNTS}
-    codes = Counter(describe(one.code) for one in verdicts)
+    counted = {kind: sum(1 for one in verdicts if one.kind == kind) for kind in all_counts()}
+    codes = Counter(describe(one.code, one.kind) for one in verdicts)
     about = {"fabric": fabric, "cases": counted, "codes": dict(sorted(codes.items()))}
     (DIRECTORY / "about.json").write_text(json.dumps(about, indent=1) + "\n")
 
@@ -111,7 +137,7 @@ _SIGNATURES: Final = SignatureCache()
 
 
 def judge(envelope: bytes) -> int:
-    """The code that we give to a case."""
+    """The code that we give to a transaction."""
     ledger = base_ledger()
     try:
         block: Any = build_block(ledger.height, b"", [envelope])
@@ -122,23 +148,21 @@ def judge(envelope: bytes) -> int:
     return code
 
 
-def replay(every: int = 1) -> tuple[int, list[Difference]]:
-    """Judge the recorded cases, or every so many of them.
+def replay(kinds: Collection[str] | None = None, every: int = 1) -> Iterator[Difference | None]:
+    """Judge the recorded cases of these kinds, or every so many of them.
 
-    Returns:
-        How many, and those that we judge otherwise.
+    Yields:
+        For each: None, or that we judge it otherwise.
     """
-    cases, differences = 0, []
-    for verdict in recorded_verdicts()[::every]:
-        case = make_case(verdict.kind, verdict.number)
+    for verdict in [one for one in recorded_verdicts() if kinds is None or one.kind in kinds][::every]:
+        case = make(verdict.kind, verdict.number)
         assert digest_of(case) == verdict.digest, "the cases are others than those recorded: make corpus"
-        cases += 1
-        if verdict.code == STOPPED:
-            continue
-        found = judge(case)
-        if found != verdict.code:
-            differences.append(Difference(kind=verdict.kind, number=verdict.number, recorded=verdict.code, found=found))
-    return cases, differences
+        found = verdict.code if verdict.code == STOPPED else judge_case(verdict.kind, case)
+        yield (
+            None
+            if found == verdict.code
+            else Difference(kind=verdict.kind, number=verdict.number, recorded=verdict.code, found=found)
+        )
 
 
 def main() -> None:
@@ -146,10 +170,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--inputs", type=int, default=0, help="how many inputs of each kind to compare with Go")
     inputs: int = parser.parse_args().inputs
-    cases, differences = replay()
+    answers = list(replay())
+    cases, differences = len(answers), [one for one in answers if one is not None]
     for difference in differences:
         print(difference)
-    summary = {"cases": cases, "differences": len(differences)}
+    summary: dict[str, int] = {"cases": cases, "differences": len(differences)}
     if inputs:
         compared = {kind: count_differences(kind, inputs, seed=secrets.randbits(64)) for kind in MAKERS}
         summary |= {"cases": cases + inputs * len(compared), "differences": len(differences) + sum(compared.values())}

@@ -1,6 +1,6 @@
 """Recording the corpus: every case, alone in a block, given to a real Fabric peer, and its code read back.
 
-FABRIC_BIN=… PYTHONPATH=tests python -m support.corpus_recorder
+FABRIC_BIN=… PYTHONPATH=tests python -m support.corpus_recorder [KIND…]
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,33 +21,44 @@ from blockfl.fabric.client.deliver import read_blocks, seek_from, sign_seek
 from blockfl.fabric.client.endorser import Endorser
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import private_key_pem
-from support.corpus import REFUSED, STOPPED, Verdict, describe, digest_of, list_cases, write_verdicts
-from support.corpus_cases import make_case, set_up
-from support.corpus_world import CHANNEL, PORT, corpus_genesis, corpus_organisations, make_block
-from support.real_peer import BlockSource, PeerIdentity, RunningPeer, running_peer, wait_for
+from blockfl.fabric.transaction.envelope import VALID
+from support import corpus_blocks, corpus_cases, corpus_configurations
+from support.configuration_recorder import MOST_CONFIGURATIONS, configuration_witness
+from support.corpus import (
+    REFUSED,
+    STOPPED,
+    Verdict,
+    all_counts,
+    describe,
+    digest_of,
+    make,
+    recorded_verdicts,
+    write_verdicts,
+)
+from support.corpus_cases import set_up
+from support.corpus_world import CHANNEL, PORT, corpus_genesis, corpus_organisations, corpus_peer, make_block
+from support.real_peer import BlockSource, PeerStopped, running_peer, wait_for
 from support.rich_certificates import fixed_key
 
 _ANSWER_S: Final = 15.0
 _PROGRESS: Final = 500
-
-
-class PeerStopped(Exception):
-    """The peer ended, or does not answer any more."""
+Case = tuple[str, int]
+Ask = Callable[[str, int], Awaitable[int]]
+OpenWitness = Callable[[Path], AbstractAsyncContextManager[Ask]]
 
 
 class Witness:
     """A running peer that says what it makes of one block after the other."""
 
-    def __init__(self, source: BlockSource, peer: RunningPeer, committed: AsyncIterator[Any]) -> None:
+    def __init__(self, source: BlockSource, committed: AsyncIterator[Any], genesis_hash: bytes) -> None:
         self._source = source
-        self._peer = peer
         self._committed = committed
         self._waiting: asyncio.Future[Any] | None = None
-        self.previous = header_hash(corpus_genesis().header)
+        self.previous = genesis_hash
         self.height = 1
 
     async def ask(self, make: Callable[[int, bytes], Any]) -> int:
-        """The code of a block's only transaction, or `REFUSED` when the peer does not take the block.
+        """The code of a block's first transaction, or `REFUSED` when the peer does not take the block.
 
         Args:
             make: makes the next block from its number and the hash of the block before.
@@ -83,61 +94,101 @@ class Witness:
 
 
 @asynccontextmanager
-async def witness(binaries: Path, directory: Path) -> AsyncIterator[Witness]:
-    """A fresh peer on the corpus' channel, after the blocks before the first case."""
+async def witness(binaries: Path, directory: Path, genesis: Any, channel: str) -> AsyncIterator[Witness]:
+    """A fresh peer on a channel whose ordering node is played."""
     alpha, delta = corpus_organisations()["alpha"], corpus_organisations()["delta"]
-    source, genesis = BlockSource(takes_back=True), corpus_genesis()
+    source = BlockSource(takes_back=True)
     await source.add(encode_block(genesis))
     await source.start(PORT, alpha.issue_tls("orderer1"), private_key_pem(fixed_key("orderer1.alpha")))
-    signer, admin = delta.signer("peer0", "peer"), delta.signer("admin", "admin")
-    identity = PeerIdentity(
-        authority=delta.authority_pem,
-        tls_authority=delta.tls_authority_pem,
-        certificate=signer.identity.certificate_pem,
-        key=private_key_pem(signer.private_key),
-        tls_certificate=delta.issue_tls("peer0"),
-        tls_key=private_key_pem(fixed_key("peer0.delta")),
-    )
+    admin = delta.signer("admin", "admin")
     try:
-        async with running_peer(binaries, directory, identity) as peer:
+        async with running_peer(binaries, directory, corpus_peer()) as peer:
             async with Endorser(peer.endpoint, admin) as endorser:
                 await wait_for(endorser, peer.process)
                 await endorser.query("", "cscc", "JoinChain", encode_block(genesis))
-            async with peer.endpoint.open_channel() as channel:
-                asked = Witness(source, peer, aiter(read_blocks(channel, sign_seek(seek_from(1), CHANNEL, admin))))
+            async with peer.endpoint.open_channel() as opened:
+                blocks = aiter(read_blocks(opened, sign_seek(seek_from(1), channel, admin)))
+                asked = Witness(source, blocks, header_hash(genesis.header))
                 async with asyncio.timeout(_ANSWER_S):
                     await source.wait_asked()
-                for envelope in set_up():
-                    code = await asked.ask(partial(make_block, envelope))
-                    assert code == 0, describe(code)
                 yield asked
     finally:
         await source.stop()
 
 
-async def record(binaries: Path, cases: Iterator[tuple[str, int]]) -> list[Verdict]:
-    """Ask a peer about every case; a peer that stops is replaced by a fresh one."""
+async def record(cases: Iterator[Case], open_witness: OpenWitness, most: int | None = None) -> list[Verdict]:
+    """Ask about every case; a peer that stops, or that has been asked enough, is replaced by a fresh one."""
     verdicts: list[Verdict] = []
     waiting = next(cases, None)
     while waiting is not None:
         with TemporaryDirectory(prefix="corpus-") as directory:
             try:
-                async with witness(binaries, Path(directory)) as asked:
-                    while waiting is not None:
+                async with open_witness(Path(directory)) as ask:
+                    asked = 0
+                    while waiting is not None and (most is None or asked < most):
                         kind, number = waiting
-                        case = make_case(kind, number)
-                        verdict = Verdict(kind, number, STOPPED, digest_of(case))
-                        verdicts.append(verdict)
-                        verdicts[-1] = Verdict(
-                            kind, number, await asked.ask(partial(make_block, case)), digest_of(case)
-                        )
+                        digest = digest_of(make(kind, number))
+                        verdicts.append(Verdict(kind, number, STOPPED, digest))
+                        verdicts[-1] = Verdict(kind, number, await ask(kind, number), digest)
                         waiting = next(cases, None)
+                        asked += 1
                         if len(verdicts) % _PROGRESS == 0:
                             print(f"{len(verdicts)} cases", flush=True)
             except PeerStopped as stopped:
                 print(f"{waiting}: the peer stopped at {stopped}", flush=True)
                 waiting = next(cases, None)
     return verdicts
+
+
+@asynccontextmanager
+async def ask_about_transactions(binaries: Path, directory: Path) -> AsyncIterator[Ask]:
+    async with witness(binaries, directory, corpus_genesis(), CHANNEL) as asked:
+        for envelope in set_up():
+            code = await asked.ask(partial(make_block, envelope))
+            assert code == VALID, describe(code)
+
+        async def ask(kind: str, number: int) -> int:
+            return await asked.ask(partial(make_block, make(kind, number)))
+
+        yield ask
+
+
+@asynccontextmanager
+async def ask_about_configurations(binaries: Path, directory: Path) -> AsyncIterator[Ask]:
+    async with configuration_witness(binaries, directory) as asked:
+        yield asked.ask
+
+
+@asynccontextmanager
+async def ask_about_blocks(binaries: Path, directory: Path) -> AsyncIterator[Ask]:
+    channel = corpus_blocks.CHANNEL
+    async with witness(binaries, directory, corpus_blocks.blocks_genesis(), channel) as asked:
+
+        async def ask(kind: str, number: int) -> int:
+            code = await asked.ask(partial(corpus_blocks.make_block_case, kind, number))
+            if code == REFUSED:  # so that the peer does not wait longer and longer before it asks again
+                assert await asked.ask(corpus_blocks.make_plain_block) != REFUSED
+                return REFUSED
+            return corpus_blocks.TAKEN
+
+        yield ask
+
+
+_WITNESSES: Final = (
+    (corpus_blocks.COUNTS, ask_about_blocks, None),
+    (corpus_cases.COUNTS, ask_about_transactions, None),
+    (corpus_configurations.COUNTS, ask_about_configurations, MOST_CONFIGURATIONS),
+)
+
+
+async def record_all(binaries: Path, kinds: set[str]) -> list[Verdict]:
+    """Ask about every case of these kinds; the others keep their codes."""
+    found = [one for one in recorded_verdicts() if one.kind not in kinds] if kinds < set(all_counts()) else []
+    for counts, open_witness, most in _WITNESSES:
+        cases = ((kind, number) for kind, count in counts.items() if kind in kinds for number in range(count))
+        found += await record(cases, partial(open_witness, binaries), most)
+    order = list(all_counts())
+    return sorted(found, key=lambda one: (order.index(one.kind), one.number))
 
 
 def main() -> None:
@@ -148,7 +199,8 @@ def main() -> None:
     binaries = Path(directory)
     said = subprocess.run([binaries / "peer", "version"], capture_output=True, text=True, check=True).stdout
     version = next(line.split()[-1] for line in said.splitlines() if "Version" in line)
-    write_verdicts(asyncio.run(record(binaries, list_cases())), version)
+    kinds = set(sys.argv[1:]) or set(all_counts())
+    write_verdicts(asyncio.run(record_all(binaries, kinds)), version)
 
 
 if __name__ == "__main__":

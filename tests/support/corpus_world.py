@@ -14,13 +14,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from fabric_protos.common import common_pb2
 
-from blockfl.fabric.channel.block import build_block, sign_block
+from blockfl.fabric.channel.block import build_block, encode_last_config, sign_block
 from blockfl.fabric.channel.config import Address, ChannelConfig, Consenter
 from blockfl.fabric.channel.genesis import build_genesis_block
+from blockfl.fabric.channel.group import encode
 from blockfl.fabric.channel.spec import ChannelSpec, OrganisationSpec
-from blockfl.fabric.identity.msp import msp_config
-from blockfl.fabric.identity.signing import Identity, Signer, low_s
+from blockfl.fabric.encoding.wire import encode_bytes
+from blockfl.fabric.identity.membership import msp_config
+from blockfl.fabric.identity.signing import Identity, Signer, low_s, private_key_pem
+from support.real_peer import PeerIdentity
 from support.rich_certificates import END, START, add_every_extension, fixed_key
 from support.scratch_ledger import NAMES
 
@@ -97,6 +101,11 @@ def corpus_organisations() -> Mapping[str, FixedOrganisation]:
 @cache
 def corpus_genesis(port: int = PORT, channel: str = CHANNEL) -> Any:
     """Block 0 of a raft channel whose only ordering node is alpha's."""
+    return build_genesis_block(corpus_spec(port, channel))
+
+
+def corpus_spec(port: int = PORT, channel: str = CHANNEL) -> ChannelSpec:
+    """A raft channel whose only ordering node is alpha's."""
     alpha = corpus_organisations()["alpha"]
     tls = alpha.issue_tls("orderer1")
     consenter = Consenter(
@@ -108,14 +117,39 @@ def corpus_genesis(port: int = PORT, channel: str = CHANNEL) -> Any:
         client_tls_certificate=tls,
         server_tls_certificate=tls,
     )
-    return build_genesis_block(
-        ChannelSpec(
-            channel_id=channel,
-            application=tuple(one.spec() for one in corpus_organisations().values()),
-            orderers=(alpha.spec(port),),
-            consensus="etcdraft",
-            consenters=(consenter,),
-        )
+    return ChannelSpec(
+        channel_id=channel,
+        application=tuple(one.spec() for one in corpus_organisations().values()),
+        orderers=(alpha.spec(port),),
+        consensus="etcdraft",
+        consenters=(consenter,),
+    )
+
+
+def first_block(channel: str, group: bytes) -> Any:
+    """A block 0 with a configuration (an encoded common.ConfigGroup), whatever it is."""
+    header = common_pb2.ChannelHeader(type=common_pb2.CONFIG, version=1, channel_id=channel)
+    signature_header = common_pb2.SignatureHeader(nonce=_NONCE)
+    payload = common_pb2.Payload(
+        header=common_pb2.Header(channel_header=encode(header), signature_header=encode(signature_header)),
+        data=encode_bytes(1, encode_bytes(2, group)),
+    )
+    block = build_block(0, b"", [encode(common_pb2.Envelope(payload=encode(payload)))])
+    block.metadata.metadata[common_pb2.LAST_CONFIG] = encode_last_config(0)
+    return block
+
+
+def corpus_peer() -> PeerIdentity:
+    """Delta's peer."""
+    delta = corpus_organisations()["delta"]
+    signer = delta.signer("peer0", "peer")
+    return PeerIdentity(
+        authority=delta.authority_pem,
+        tls_authority=delta.tls_authority_pem,
+        certificate=signer.identity.certificate_pem,
+        key=private_key_pem(signer.private_key),
+        tls_certificate=delta.issue_tls("peer0"),
+        tls_key=private_key_pem(fixed_key("peer0.delta")),
     )
 
 

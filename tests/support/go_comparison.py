@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from random import Random
 from typing import Final
@@ -12,7 +13,7 @@ from support import go_readings
 from support.der_mutation import mutate_der
 from support.golang import Kind, ask_go
 from support.pem_mutation import mutate_pem
-from support.rich_certificates import rich_certificates
+from support.rich_certificates import rich_certificates, rich_revocation_lists
 
 _BATCH: Final = 10_000
 
@@ -32,9 +33,18 @@ def make_certificate(random: Random) -> bytes:
     return mutate_der(random, random.choice(rich_certificates()), random.choice((1, 1, 1, 2, 3)))
 
 
+def make_revocation_list(random: Random) -> bytes:
+    changed = mutate_der(random, random.choice(rich_revocation_lists()), random.choice((1, 1, 1, 2, 3)))
+    if random.random() < 0.8:
+        return changed
+    lines = b"\n".join((b"-----BEGIN X509 CRL-----", base64.encodebytes(changed).strip(), b"-----END X509 CRL-----"))
+    return lines if random.random() < 0.5 else b" " * random.randrange(2) + lines + b"\nmore"
+
+
 MAKERS: Final[dict[Kind, tuple[Callable[[Random], bytes], Callable[[bytes], str]]]] = {
     "pem": (mutate_pem, go_readings.read_pem),
     "certificate": (make_certificate, go_readings.read_certificate),
+    "revocation list": (make_revocation_list, go_readings.read_revocations),
     "signature": (make_signature, go_readings.read_signature),
     "varint": (make_varint, go_readings.read_unsigned),
 }

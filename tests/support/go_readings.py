@@ -9,6 +9,7 @@ from blockfl.fabric.encoding.certificate import Certificate
 from blockfl.fabric.encoding.der import DerError
 from blockfl.fabric.encoding.pem import decode_pem
 from blockfl.fabric.encoding.protobuf import read_varint
+from blockfl.fabric.encoding.revocation_list import RevocationList
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.identity.signing import parse_ecdsa_signature
 from support.golang import REFUSED
@@ -65,3 +66,17 @@ def read_unsigned(content: bytes) -> str:
     except DecodeError:
         return REFUSED
     return f"{value} {size}"
+
+
+def read_revocations(content: bytes) -> str:
+    try:
+        one = RevocationList.parse(content)
+    except DerError:
+        return REFUSED
+    try:
+        key = one.read_authority_key().hex()
+    except DerError:
+        key = "none"
+    name = ".".join(map(str, one.algorithm.identifier))
+    serials = ",".join(map(str, sorted(set(one.serial_numbers))))
+    return f"{name} {one.algorithm.parameters.hex()} {serials} {key} {one.signature.hex()} {one.to_be_signed.hex()}"

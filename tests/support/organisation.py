@@ -8,7 +8,8 @@ from typing import Any
 from blockfl.fabric.channel.config import Address, Consenter
 from blockfl.fabric.channel.spec import ChannelSpec, Consensus, OrganisationSpec
 from blockfl.fabric.identity.authority import Authority, Unit
-from blockfl.fabric.identity.msp import Msp, msp_config
+from blockfl.fabric.identity.membership import msp_config
+from blockfl.fabric.identity.msp import Msp
 from blockfl.fabric.identity.signing import Identity, PrivateKey, Signer, create_private_key
 
 

@@ -58,6 +58,10 @@ def issue_tls(organisation: Organisation) -> tuple[bytes, bytes]:
     return certificate, private_key_pem(key)
 
 
+class PeerStopped(Exception):
+    """A peer ended, or does not answer any more."""
+
+
 class BlockSource:
     """The Deliver service of an ordering node that has exactly the blocks it is given."""
 

@@ -16,6 +16,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID, Object
 START, END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2049, 12, 31, tzinfo=UTC)
 
 
+@cache
 def fixed_key(name: str) -> ec.EllipticCurvePrivateKey:
     """The same private key for a name, always."""
     return ec.derive_private_key(int.from_bytes(hashlib.sha256(name.encode()).digest(), "big") >> 8, ec.SECP256R1())
@@ -34,6 +35,29 @@ def rich_certificates() -> tuple[bytes, ...]:
     plain = _builder("plain", fixed_key("plain").public_key())
     other = _builder("other", ed25519.Ed25519PrivateKey.from_private_bytes(b"o" * 32).public_key())
     return tuple(_sign(one) for one in (everything, authority, plain, other))
+
+
+@cache
+def rich_revocation_lists() -> tuple[bytes, ...]:
+    """A list of three certificates with every extension, and one of nobody; DER."""
+    issuer = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, "ca"),
+            x509.NameAttribute(NameOID.COUNTRY_NAME, "CH"),
+            x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@b.example"),
+        ]
+    )
+    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer).last_update(START).next_update(END)
+    builder = builder.add_extension(x509.AuthorityKeyIdentifier(b"a" * 20, None, None), critical=False)
+    empty = builder.sign(fixed_key("ca"), hashes.SHA256(), ecdsa_deterministic=True)
+    for number in (1, 0x1234567890, (1 << 159) - 1):
+        revoked = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(START)
+        builder = builder.add_revoked_certificate(
+            revoked.add_extension(x509.CRLReason(x509.ReasonFlags.key_compromise), critical=number == 1).build()
+        )
+    full = builder.add_extension(x509.CRLNumber(7), critical=False)
+    signed = full.sign(fixed_key("ca"), hashes.SHA256(), ecdsa_deterministic=True)
+    return tuple(one.public_bytes(Encoding.DER) for one in (signed, empty))
 
 
 def add_every_extension(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:

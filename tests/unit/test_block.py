@@ -294,8 +294,8 @@ def test_entries_that_nobody_signs_do_not_matter_as_to_peers(entry: bytes) -> No
     assert decode_metadata(block).last_config == 5
 
 
-@pytest.mark.parametrize("count", [0, 2, 4, 6])
-def test_a_block_has_five_metadata_entries(count: int) -> None:
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_a_block_has_at_least_five_metadata_entries(count: int) -> None:
     block = bft_block()
     del block.metadata.metadata[:]
     block.metadata.metadata.extend([b""] * count)

@@ -22,7 +22,7 @@ from blockfl.fabric.channel.config import BatchSettings, ChannelConfig
 from blockfl.fabric.channel.difference import describe_difference, list_revoked, read_membership
 from blockfl.fabric.channel.update import compute_update, preview_update, sign_update
 from blockfl.fabric.errors import ConfigError
-from blockfl.fabric.identity.msp import msp_config
+from blockfl.fabric.identity.membership import msp_config
 from support.config_updates import admin
 from support.organisation import make_organisation
 from support.scratch_ledger import genesis_config, organisations

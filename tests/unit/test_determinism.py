@@ -84,8 +84,12 @@ def test_of_modules_that_are_not_looked_at_only_those_names_are_used_that_were_p
 @pytest.mark.parametrize(
     ("source", "guarded", "name"),
     [
-        ("from blockfl.fabric.identity.msp import MspManager", "blockfl.fabric.identity.msp", "MspManager"),
-        ("from blockfl.fabric.identity.policy import MspManager", "blockfl.fabric.identity.msp", "MspManager"),
+        (
+            "from blockfl.fabric.identity.msp_manager import MspManager",
+            "blockfl.fabric.identity.msp_manager",
+            "MspManager",
+        ),
+        ("from blockfl.fabric.identity.policy import MspManager", "blockfl.fabric.identity.msp_manager", "MspManager"),
         (
             "from blockfl.fabric.identity.policy import evaluate_signature_policy as f",
             "blockfl.fabric.identity.policy",

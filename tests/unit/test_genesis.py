@@ -26,7 +26,7 @@ from blockfl.fabric.channel.duration import parse_duration
 from blockfl.fabric.channel.genesis import build_genesis_block, verify_genesis_block
 from blockfl.fabric.channel.spec import BftOptions, ChannelSpec, RaftOptions
 from blockfl.fabric.errors import ConfigError
-from blockfl.fabric.identity.msp import msp_config
+from blockfl.fabric.identity.membership import msp_config
 from blockfl.fabric.identity.policy import SignedData, signature_policy
 from blockfl.network.founding import LEADER_TIMEOUTS_S
 from support.organisation import channel_spec, make_organisation

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import ssl
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,9 +23,11 @@ from blockfl.fabric.channel.config import ChannelConfig, is_config_block
 from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, encode_element
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.identity.authority import Authority
-from blockfl.fabric.identity.msp import Msp, MspManager, msp_config
+from blockfl.fabric.identity.membership import msp_config
+from blockfl.fabric.identity.msp import Msp
+from blockfl.fabric.identity.msp_manager import MspManager
 from blockfl.fabric.identity.policy import identity_principal, role_principal
-from blockfl.fabric.identity.signing import CURVE_ORDERS, Identity, create_private_key, verify_signature
+from blockfl.fabric.identity.signing import CURVE_ORDERS, Identity, create_private_key, low_s, verify_signature
 from support.organisation import make_organisation
 from support.recording import recorded_blocks, recorded_json
 
@@ -46,6 +49,7 @@ def _issue(
     path_length: int | None = None,
     key: ec.EllipticCurvePrivateKey | None = None,
     start: datetime | None = None,
+    common_name: str = "odd",
 ) -> bytes:
     """A certificate as no sensible authority issues it."""
     public = (key or create_private_key()).public_key()
@@ -53,7 +57,7 @@ def _issue(
     name = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit) for unit in units]
     builder = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([*name, x509.NameAttribute(NameOID.COMMON_NAME, "odd")]))
+        .subject_name(x509.Name([*name, x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
         .issuer_name(authority.certificate.subject)
         .public_key(public)
         .serial_number(x509.random_serial_number())
@@ -447,17 +451,23 @@ def _foreign_unit_certificate(fabric: Any) -> None:
 
 
 def _other_hash(fabric: Any) -> None:
-    fabric.crypto_config.signature_hash_family = "SHA3"
+    fabric.crypto_config.identity_identifier_hash_function = "MD5"
 
 
 def _no_name(fabric: Any) -> None:
     fabric.name = ""
 
 
-def _name_constraints(fabric: Any) -> None:
-    constraints = x509.NameConstraints(permitted_subtrees=[x509.DNSName("alpha.example")], excluded_subtrees=None)
-    pem = _issue(units=(), ca=True, extensions=((constraints, True),))
-    fabric.intermediate_certs.append(pem)
+def _leaf_as_tls_root(fabric: Any) -> None:
+    fabric.tls_root_certs[0] = ALPHA.signer("anna").identity.certificate_pem
+
+
+def _garbage_tls_root(fabric: Any) -> None:
+    fabric.tls_intermediate_certs.append(b"garbage")
+
+
+def _signer_without_key(fabric: Any) -> None:
+    fabric.signing_identity.public_signer = ALPHA.signer("anna").identity.certificate_pem
 
 
 @pytest.mark.parametrize(
@@ -467,14 +477,52 @@ def _name_constraints(fabric: Any) -> None:
         (_leaf_as_root, "not marked as one"),
         (_garbage_root, "PEM"),
         (_foreign_unit_certificate, "no chain"),
-        (_other_hash, "SHA3"),
+        (_other_hash, "MD5"),
         (_no_name, "with an id"),
-        (_name_constraints, "name constraints"),
+        (_leaf_as_tls_root, "not marked as one"),
+        (_garbage_tls_root, "PEM"),
+        (_signer_without_key, "signing identity"),
     ],
 )
 def test_a_configuration_that_peers_refuse_is_refused(change: Any, message: str) -> None:
     with pytest.raises(IdentityError, match=message):
         Msp.from_config(_with(change))
+
+
+def test_signatures_hash_with_what_the_membership_says() -> None:
+    anna = ALPHA.signer("anna")
+    key = anna.private_key
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    signatures = {
+        "SHA2": low_s(key.sign(b"message", ec.ECDSA(hashes.SHA256()))),
+        "SHA3": low_s(key.sign(b"message", ec.ECDSA(hashes.SHA3_256()))),
+    }
+    for family, good in (("SHA2", {"SHA2"}), ("SHA3", {"SHA3"}), ("SHA9", set())):
+
+        def change(fabric: Any, family: str = family) -> None:
+            fabric.crypto_config.signature_hash_family = family
+
+        identity = MspManager({"alpha": Msp.from_config(_with(change))}).parse_and_validate(anna.identity.serialized)
+        verified = set()
+        for name, signature in signatures.items():
+            with suppress(IdentityError):
+                identity.verify(signature, b"message")
+                verified.add(name)
+        assert verified == good, family
+
+
+def test_below_an_authority_with_name_constraints_a_common_name_must_not_be_a_hosts() -> None:
+    constraints = x509.NameConstraints(permitted_subtrees=[x509.DNSName("alpha.example")], excluded_subtrees=None)
+    key = create_private_key()
+    pem = _issue(units=(), ca=True, key=key, extensions=((constraints, True),))
+    middle = Authority(certificate=x509.load_pem_x509_certificate(pem), key=key)
+    msp = Msp.from_config(_with(lambda fabric: fabric.intermediate_certs.append(pem)))
+    msp.validate(_identity(_issue(middle, common_name="not a host")))
+    with pytest.raises(IdentityError, match="could be a host's"):
+        msp.validate(_identity(_issue(middle, common_name="host-1.example")))
+    outside = x509.SubjectAlternativeName([x509.DNSName("beta.example")])
+    with pytest.raises(IdentityError, match="does not allow"):
+        msp.validate(_identity(_issue(middle, common_name="not a host", extensions=((outside, False),))))
 
 
 def test_other_kinds_of_providers_are_refused_by_name() -> None:

@@ -19,7 +19,7 @@ from fabric_protos.peer import transaction_pb2
 
 from blockfl.audit.entry import Entry, read_entry
 from blockfl.audit.errors import DisputedError, Step, VerificationError, in_step
-from blockfl.audit.finding import Finding, is_majority, list_findings
+from blockfl.audit.finding import Finding, is_majority, list_findings, list_unjudged
 from blockfl.fabric.channel.block import (
     decode_block,
     decode_metadata,
@@ -134,7 +134,7 @@ class ChainProof:
                     0,
                 )
             verify_genesis(block)
-            self.config = ChannelConfig.from_block(block)
+            self.config = ChannelConfig.from_block(block, lenient=True)
         self._replay(block)
 
     def _verify(self, block: Any, agreed: Sequence[str]) -> None:
@@ -170,7 +170,8 @@ class ChainProof:
                 )
         with self._in_step("configuration"):
             validation = self._validate(block, recorded)
-        if validation.codes != recorded:
+        is_disputed = validation.codes != recorded
+        if is_disputed:
             with self._in_step(_name_step(validation.codes, recorded)):
                 validation = self._follow(block, validation, agreed)
         if number > 0:
@@ -186,6 +187,9 @@ class ChainProof:
         self.codes.update(_code_name(code) for code in validation.codes)
         self.transactions += len(validation.codes)
         if validation.config is not None:
+            before = self.config.unjudged if number > 0 else ()
+            if not is_disputed:
+                self.findings += list_unjudged(block, before, validation.config.unjudged)
             self.config = validation.config
         if number == 0 or validation.config is not None:
             assert self.config is not None

@@ -18,11 +18,13 @@ from google.protobuf.message import DecodeError
 from blockfl.fabric.channel.block import code_name, decode_metadata, header_hash
 from blockfl.fabric.channel.config import Address, ChannelConfig
 from blockfl.fabric.channel.endorsing import list_endorsing
+from blockfl.fabric.channel.organisations import UnjudgedPart
 from blockfl.fabric.client.deliver import read_blocks, seek_from, sign_seek
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.transaction.envelope import VALID
 from blockfl.fabric.validate import BlockValidation
 from blockfl.fabric.validate.envelope import read_candidate
 
@@ -58,7 +60,8 @@ class Finding:
         return (
             f"block {self.block}, transaction {self.transaction}: recorded as {self.recorded}, but validating it anew "
             f"gives {self.found}{why}; sent by {self.sender or 'nobody known'}, endorsed by "
-            f"{', '.join(self.endorsers) or 'nobody known'}; the record is that of {', '.join(self.agreed)}"
+            f"{', '.join(self.endorsers) or 'nobody known'}; the record is that of "
+            f"{', '.join(self.agreed) or 'the node that was asked'}"
         )
 
 
@@ -89,6 +92,25 @@ def list_findings(
                 )
             )
     return findings
+
+
+def list_unjudged(block: Any, before: Sequence[UnjudgedPart], after: Sequence[UnjudgedPart]) -> list[Finding]:
+    """Name every part of a new configuration that cannot be used here, and that was not there before."""
+    sender, _ = _read_involved(block.data.data[0])
+    return [
+        Finding(
+            block=block.header.number,
+            transaction=0,
+            recorded=code_name(VALID),
+            found="a configuration of which a part cannot be used",
+            reason=f"{part}; nobody has rights by it here",
+            sender=sender,
+            endorsers=(),
+            agreed=(),
+        )
+        for part in after
+        if part not in before
+    ]
 
 
 async def list_agreeing(config: ChannelConfig, signer: Signer, block: Any) -> list[str]:

@@ -19,7 +19,8 @@ from pydantic import Field, StringConstraints, model_validator
 from blockfl.fabric.channel.config import Address, Consenter
 from blockfl.fabric.channel.spec import OrganisationSpec
 from blockfl.fabric.errors import FabricError, IdentityError
-from blockfl.fabric.identity.msp import Msp, msp_config
+from blockfl.fabric.identity.membership import msp_config
+from blockfl.fabric.identity.msp import Msp
 from blockfl.fabric.identity.signing import Identity, Signer, parse_certificate, verify_signature
 from blockfl.network.errors import NetworkError
 from blockfl.network.port import format_address, parse_address

@@ -61,15 +61,15 @@ class Metadata:
 
     Attributes:
         value: the bytes that ordering nodes sign together with the header.
-        last_config: number of the newest configuration block up to this one.
+        last_config: number of the newest configuration block up to this one; None when the bytes do not say.
         consenter_metadata: the ordering protocol's own.
         signatures: of the ordering nodes.
         filter: one validation code for each transaction; empty before validation.
-        commit_hash: what chains the results of validation; empty before validation and in block 0.
+        commit_hash: what chains the results of validation; empty in block 0, and where no message stands.
     """
 
     value: bytes
-    last_config: int
+    last_config: int | None
     consenter_metadata: bytes
     signatures: tuple[BlockSignature, ...]
     filter: bytes
@@ -134,26 +134,23 @@ def decode_block(encoded: bytes) -> Any:
 
 
 def decode_metadata(block: Any) -> Metadata:
-    """Decode a block's metadata. LAST_CONFIG and ORDERER are left alone: nobody signs them, peers go by what is signed.
+    """Decode a block's metadata. ORDERER is left alone: nobody signs it, peers go by what is signed.
 
     Raises:
-        BlockError: an entry is missing or does not parse.
+        BlockError: an entry is missing or does not parse; what ordering nodes signed may be no message at all.
     """
     number = block.header.number
-    entries = block.metadata.metadata
-    if len(entries) != METADATA_ENTRIES:
-        raise BlockError(f"block {number}: expected {METADATA_ENTRIES} metadata entries, got {len(entries)}")
+    entries = _read_entries(block)
     message = _parse(common_pb2.Metadata, entries[_SIGNATURES], f"block {number}: SIGNATURES metadata")
     signatures = tuple(_decode_signature(entry, number) for entry in message.signatures)
-    ordering = _parse(common_pb2.OrdererBlockMetadata, message.value, f"block {number}: orderer block metadata")
-    commit = _parse(common_pb2.Metadata, entries[_COMMIT_HASH], f"block {number}: COMMIT_HASH metadata")
+    last_config, consenter_metadata = _read_signed(message.value, entries[_LAST_CONFIG])
     return Metadata(
         value=message.value,
-        last_config=ordering.last_config.index,
-        consenter_metadata=ordering.consenter_metadata,
+        last_config=last_config,
+        consenter_metadata=consenter_metadata,
         signatures=signatures,
         filter=entries[_TRANSACTIONS_FILTER],
-        commit_hash=commit.value,
+        commit_hash=_read_commit_hash(entries[_COMMIT_HASH]),
     )
 
 
@@ -345,9 +342,7 @@ def verify_commit(block: Any, codes: bytes, commit_hash: bytes) -> None:
         BlockError: they state something else.
     """
     number = block.header.number
-    entries = block.metadata.metadata
-    if len(entries) != METADATA_ENTRIES:
-        raise BlockError(f"block {number}: expected {METADATA_ENTRIES} metadata entries, got {len(entries)}")
+    entries = _read_entries(block)
     recorded = entries[_TRANSACTIONS_FILTER]
     if len(recorded) != len(codes):
         raise BlockError(f"block {number}: expected {len(codes)} validation codes, got {len(recorded)}")
@@ -372,21 +367,48 @@ def code_name(code: int) -> str:
         return f"code {code}"
 
 
+def _read_entries(block: Any) -> Sequence[bytes]:
+    entries: Sequence[bytes] = block.metadata.metadata
+    if len(entries) < METADATA_ENTRIES:
+        raise BlockError(
+            f"block {block.header.number}: expected {METADATA_ENTRIES} metadata entries, got {len(entries)}"
+        )
+    return entries
+
+
+def _read_signed(value: bytes, last_config: bytes) -> tuple[int | None, bytes]:
+    """The last configuration's number and the ordering protocol's own, from what is signed or, of old, beside it."""
+    try:
+        if not value:
+            stated = parse(common_pb2.Metadata, last_config).value
+            return int(parse(common_pb2.LastConfig, stated).index), b""
+        ordering = parse(common_pb2.OrdererBlockMetadata, value)
+    except DecodeError:
+        return None, b""
+    return int(ordering.last_config.index), bytes(ordering.consenter_metadata)
+
+
+def _read_commit_hash(entry: bytes) -> bytes:
+    """Peers write over what an ordering node left there, be it a message or not."""
+    try:
+        return bytes(parse(common_pb2.Metadata, entry).value)
+    except DecodeError:
+        return b""
+
+
 def _encode_commit_hash(commit_hash: bytes) -> bytes:
     return bytes(common_pb2.Metadata(value=commit_hash).SerializeToString())
 
 
 def _signed_by(metadata: Metadata, der: bytes, config: ChannelConfig) -> list[Identity]:
-    """The distinct ordering nodes whose signatures are good."""
-    consenters = {consenter.id: consenter for consenter in reversed(config.consenters)}
+    """The distinct ordering nodes whose signatures are good; a number that is not listed is nobody."""
     signed = []
     for signature in metadata.signatures:
+        identity = signature.creator
+        if signature.identifier is not None:
+            identity = config.numbered_nodes.get(signature.identifier, b"")
         data = metadata.value + signature.header + der
-        if signature.identifier is None:
-            signed.append(SignedData(identity=signature.creator, signature=signature.signature, data=data))
-        elif signature.identifier in consenters:
-            identity = consenters[signature.identifier].identity.serialized
-            signed.append(SignedData(identity=identity, signature=signature.signature, data=data))
+        signed.append(SignedData(identity=identity, signature=signature.signature, data=data))
     return signing_identities(signed, config.msps)
 
 

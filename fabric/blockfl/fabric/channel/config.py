@@ -2,30 +2,40 @@
 
 Owns what the other modules ask a configuration for: organisations, policies, orderers, batch settings, access rules.
 Refuses what peers refuse (other hash functions, global orderer addresses, unknown keys and capabilities, two
-definitions of one organisation), and Idemix, SHA-3 and capabilities before V1_4_3 as unsupported.
+definitions of one organisation), and capabilities before V1_4_3 as unsupported. One that stands on a channel is read
+leniently: where one organisation's part cannot be used, nobody has that part's rights, and all others go on.
 
-    config = ChannelConfig.from_block(block)
+    config = ChannelConfig.from_block(block, lenient=True)
     config.policies.evaluate(config.acl_policy("peer/Propose"), signed)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Self
 
 from fabric_protos.common import common_pb2, configtx_pb2, configuration_pb2
-from fabric_protos.msp import msp_config_pb2
 from fabric_protos.orderer import configuration_pb2 as orderer_pb2
 from fabric_protos.orderer.etcdraft import configuration_pb2 as etcdraft_pb2
 from fabric_protos.peer import configuration_pb2 as peer_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel.duration import parse_duration
+from blockfl.fabric.channel.element import check_names
+from blockfl.fabric.channel.organisations import (
+    APPLICATION_ORGANISATION_VALUES,
+    ORDERER_ORGANISATION_VALUES,
+    Organisations,
+    UnjudgedPart,
+    decode_value,
+    read_values,
+    require_value,
+)
 from blockfl.fabric.encoding.protobuf import parse
-from blockfl.fabric.errors import ConfigError, IdentityError, PolicyError
-from blockfl.fabric.identity.msp import Msp, MspManager
+from blockfl.fabric.errors import ConfigError
+from blockfl.fabric.identity.msp_manager import MspManager
 from blockfl.fabric.identity.policy import PolicyManager
 from blockfl.fabric.identity.signing import Identity
 
@@ -77,14 +87,10 @@ _ORDERER_VALUES: Final = {
     "Orderers": configuration_pb2.Orderers,
 }
 _APPLICATION_VALUES: Final = {"ACLs": peer_pb2.ACLs, "Capabilities": configuration_pb2.Capabilities}
-_ORDERER_ORGANISATION_VALUES: Final = {
-    "MSP": msp_config_pb2.MSPConfig,
-    "Endpoints": configuration_pb2.OrdererAddresses,
-}
-_APPLICATION_ORGANISATION_VALUES: Final = {"MSP": msp_config_pb2.MSPConfig, "AnchorPeers": peer_pb2.AnchorPeers}
+_HASHING_ALGORITHMS: Final = ("SHA256", "SHA3_256")
+"""Whichever it names, nodes of this release hash with SHA-256."""
 _CHANNEL_CAPABILITIES: Final = {"V1_4_3", "V2_0", "V3_0"}
 _APPLICATION_CAPABILITIES: Final = {"V2_0", "V2_5"}
-_ORDERER_CAPABILITIES: Final = {"V1_4_2", "V2_0"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +158,12 @@ class BatchSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChannelConfig:
-    """One version of a channel's configuration; `config` is the common.Config it was read from."""
+    """One version of a channel's configuration; `config` is the common.Config it was read from.
+
+    Attributes:
+        numbered_nodes: serialised identities of ordering nodes that may sign blocks by their number (capability V3_0).
+        unjudged: parts that cannot be used, so that nobody has their rights.
+    """
 
     channel_id: str
     sequence: int
@@ -169,10 +180,16 @@ class ChannelConfig:
     consenters: tuple[Consenter, ...]
     batch: BatchSettings
     acls: Mapping[str, str]
+    numbered_nodes: Mapping[int, bytes] = field(default_factory=dict)
+    unjudged: tuple[UnjudgedPart, ...] = ()
 
     @classmethod
-    def from_block(cls, block: Any) -> Self:
+    def from_block(cls, block: Any, *, lenient: bool = False) -> Self:
         """Read a configuration block (common.Block).
+
+        Args:
+            block: the block.
+            lenient: see `from_config`.
 
         Raises:
             ConfigError: it is none, or its configuration is refused.
@@ -182,69 +199,93 @@ class ChannelConfig:
                 f"expected a configuration block with one transaction, got block {block.header.number} "
                 f"with {len(block.data.data)}"
             )
-        return cls.from_envelope(block.data.data[0])
+        return cls.from_envelope(block.data.data[0], lenient=lenient)
 
     @classmethod
-    def from_envelope(cls, encoded: bytes) -> Self:
+    def from_envelope(cls, encoded: bytes, *, lenient: bool = False) -> Self:
         """Read a configuration transaction (a serialised common.Envelope).
 
+        Args:
+            encoded: the transaction.
+            lenient: see `from_config`.
+
         Raises:
             ConfigError: it is none, or its configuration is refused.
         """
-        envelope = _decode(common_pb2.Envelope, encoded, "an envelope")
-        payload = _decode(common_pb2.Payload, envelope.payload, "a payload")
-        header = _decode(common_pb2.ChannelHeader, payload.header.channel_header, "a channel header")
+        envelope = decode_value(common_pb2.Envelope, encoded, "an envelope")
+        payload = decode_value(common_pb2.Payload, envelope.payload, "a payload")
+        header = decode_value(common_pb2.ChannelHeader, payload.header.channel_header, "a channel header")
         if header.type != common_pb2.CONFIG:
             raise ConfigError(f"expected a configuration transaction (type {common_pb2.CONFIG}), got {header.type}")
-        return cls.from_config_envelope(payload.data, header.channel_id)
+        return cls.from_config_envelope(payload.data, header.channel_id, lenient=lenient)
 
     @classmethod
-    def from_config_envelope(cls, encoded: bytes, channel_id: str) -> Self:
+    def from_config_envelope(cls, encoded: bytes, channel_id: str, *, lenient: bool = False) -> Self:
         """Read a serialised common.ConfigEnvelope.
+
+        Args:
+            encoded: the configuration.
+            channel_id: the channel.
+            lenient: see `from_config`.
 
         Raises:
             ConfigError: it is none, or its configuration is refused.
         """
-        return cls.from_config(_decode(configtx_pb2.ConfigEnvelope, encoded, "a configuration").config, channel_id)
+        envelope = decode_value(configtx_pb2.ConfigEnvelope, encoded, "a configuration")
+        return cls.from_config(envelope.config, channel_id, lenient=lenient)
 
     @classmethod
-    def from_config(cls, config: Any, channel_id: str) -> Self:
+    def from_config(cls, config: Any, channel_id: str, *, lenient: bool = False) -> Self:
         """Read a common.Config.
+
+        Args:
+            config: the configuration.
+            channel_id: the channel.
+            lenient: whether a membership or policy that is refused ends up in `unjudged` instead: for what stands on
+                a channel, where peers took it.
 
         Raises:
             ConfigError: the configuration is refused; the text says why.
         """
         group = config.channel_group
+        check_names(group)
         if set(group.groups) != {APPLICATION, ORDERER}:
             got = ", ".join(sorted(group.groups)) or "none"
             raise ConfigError(f"expected the groups {APPLICATION} and {ORDERER}, got {got}")
-        values = _values(group, _CHANNEL_VALUES, "Channel")
+        values = read_values(group, _CHANNEL_VALUES, "Channel")
         capabilities = _capabilities(values, _CHANNEL_CAPABILITIES, "channel")
         _check_channel(values, capabilities)
         orderer_group, application_group = group.groups[ORDERER], group.groups[APPLICATION]
-        orderer = _values(orderer_group, _ORDERER_VALUES, ORDERER)
-        application = _values(application_group, _APPLICATION_VALUES, APPLICATION)
-        try:
-            msps = _msps(group, ed25519_allowed="V3_0" in capabilities)
-            policies = PolicyManager(group, msps)
-        except (IdentityError, PolicyError) as error:
-            raise ConfigError(f"the configuration of {channel_id!r} is refused: {error}") from error
+        orderer = read_values(orderer_group, _ORDERER_VALUES, ORDERER)
+        application = read_values(application_group, _APPLICATION_VALUES, APPLICATION)
+        organisations = Organisations(is_v3="V3_0" in capabilities)
+        organisations.add_group(APPLICATION, application_group, APPLICATION_ORGANISATION_VALUES)
+        organisations.add_group(ORDERER, orderer_group, ORDERER_ORGANISATION_VALUES)
+        policies = PolicyManager(group, organisations.msps)
+        unjudged = (
+            *organisations.unjudged,
+            *(UnjudgedPart(what=f"the policy {path}", why=why) for path, why in policies.malformed.items()),
+        )
+        if not lenient and (refused := next((part for part in unjudged if part.is_refused), None)):
+            raise ConfigError(f"the configuration of {channel_id!r} is refused: {refused}")
         return cls(
             channel_id=channel_id,
             sequence=config.sequence,
             config=config,
-            msps=msps,
+            msps=organisations.msps,
             policies=policies,
             capabilities=capabilities,
             application_capabilities=_capabilities(application, _APPLICATION_CAPABILITIES, "application"),
-            orderer_capabilities=_capabilities(orderer, _ORDERER_CAPABILITIES, "orderer"),
-            application_organisations=_application_organisations(application_group),
-            orderer_organisations=_orderer_organisations(orderer_group, capabilities),
-            consensus_type=_required(orderer, "ConsensusType", ORDERER).type,
+            orderer_capabilities=frozenset(require_value(orderer, "Capabilities", ORDERER).capabilities),
+            application_organisations=_application_organisations(application_group, organisations.ids),
+            orderer_organisations=_orderer_organisations(orderer_group, organisations.ids, capabilities),
+            consensus_type=require_value(orderer, "ConsensusType", ORDERER).type,
             consensus_metadata=bytes(orderer["ConsensusType"].metadata),
             consenters=_consenters(orderer),
             batch=_batch(orderer),
             acls=_acls(application),
+            numbered_nodes=_numbered_nodes(orderer) if "V3_0" in capabilities else {},
+            unjudged=unjudged,
         )
 
     @property
@@ -287,25 +328,6 @@ def is_config_block(block: Any) -> bool:
     return bool(header.type == common_pb2.CONFIG)
 
 
-def _decode(kind: Any, encoded: bytes, what: str) -> Any:
-    try:
-        return parse(kind, encoded)
-    except DecodeError as error:
-        raise ConfigError(f"expected {what}, got {len(encoded)} bytes that are none") from error
-
-
-def _values(group: Any, known: Mapping[str, Any], where: str) -> dict[str, Any]:
-    if unknown := set(group.values) - set(known):
-        raise ConfigError(f"expected the values {', '.join(known)} in {where}, got {', '.join(sorted(unknown))}")
-    return {key: _decode(known[key], entry.value, f"{key} in {where}") for key, entry in group.values.items()}
-
-
-def _required(values: Mapping[str, Any], key: str, where: str) -> Any:
-    if key not in values:
-        raise ConfigError(f"expected the value {key} in {where}, got none")
-    return values[key]
-
-
 def _capabilities(values: Mapping[str, Any], known: set[str], where: str) -> frozenset[str]:
     stated = frozenset(values["Capabilities"].capabilities) if "Capabilities" in values else frozenset()
     if not stated or stated - known:
@@ -316,67 +338,49 @@ def _capabilities(values: Mapping[str, Any], known: set[str], where: str) -> fro
 
 
 def _check_channel(values: Mapping[str, Any], capabilities: frozenset[str]) -> None:
-    algorithm = _required(values, "HashingAlgorithm", "Channel").name
-    if algorithm != "SHA256":
-        raise ConfigError(f"expected the hashing algorithm SHA256, got {algorithm!r}")
-    width = _required(values, "BlockDataHashingStructure", "Channel").width
+    algorithm = require_value(values, "HashingAlgorithm", "Channel").name
+    if algorithm not in _HASHING_ALGORITHMS:
+        raise ConfigError(f"expected one of {', '.join(_HASHING_ALGORITHMS)} as hashing algorithm, got {algorithm!r}")
+    width = require_value(values, "BlockDataHashingStructure", "Channel").width
     if width != HASHING_WIDTH:
         raise ConfigError(f"expected a block data hashing width of {HASHING_WIDTH:#x}, got {width:#x}")
     if "V3_0" in capabilities and "OrdererAddresses" in values and values["OrdererAddresses"].addresses:
         raise ConfigError("expected orderer addresses per organisation, got global ones")
 
 
-def _msps(group: Any, *, ed25519_allowed: bool) -> MspManager:
-    msps: dict[str, Msp] = {}
-    encoded: dict[str, bytes] = {}
-    for kind, known in (
-        (APPLICATION, _APPLICATION_ORGANISATION_VALUES),
-        (ORDERER, _ORDERER_ORGANISATION_VALUES),
-    ):
-        for name, organisation in group.groups[kind].groups.items():
-            if organisation.groups:
-                raise ConfigError(f"expected no groups inside the organisation {name!r}")
-            config = _required(_values(organisation, known, name), "MSP", name)
-            msp = Msp.from_config(config, ed25519_allowed=ed25519_allowed)
-            if encoded.setdefault(msp.msp_id, config.config) != config.config:
-                raise ConfigError(f"expected one definition of the MSP {msp.msp_id!r}, got two different ones")
-            msps.setdefault(msp.msp_id, msp)
-    return MspManager(msps)
-
-
-def _msp_id(group: Any) -> str:
-    config = parse(msp_config_pb2.MSPConfig, group.values["MSP"].value)
-    return str(parse(msp_config_pb2.FabricMSPConfig, config.config).name)
-
-
-def _application_organisations(group: Any) -> Mapping[str, ApplicationOrganisation]:
+def _application_organisations(group: Any, ids: Mapping[tuple[str, str], str]) -> Mapping[str, ApplicationOrganisation]:
     organisations = {}
     for name, child in sorted(group.groups.items()):
-        values = _values(child, _APPLICATION_ORGANISATION_VALUES, name)
+        values = read_values(child, APPLICATION_ORGANISATION_VALUES, name)
         anchors = values["AnchorPeers"].anchor_peers if "AnchorPeers" in values else ()
         organisations[name] = ApplicationOrganisation(
             name=name,
-            msp_id=_msp_id(child),
+            msp_id=ids[APPLICATION, name],
             anchor_peers=tuple(Address(host=peer.host, port=peer.port) for peer in anchors),
         )
     return MappingProxyType(organisations)
 
 
-def _orderer_organisations(group: Any, capabilities: frozenset[str]) -> Mapping[str, OrdererOrganisation]:
+def _orderer_organisations(
+    group: Any, ids: Mapping[tuple[str, str], str], capabilities: frozenset[str]
+) -> Mapping[str, OrdererOrganisation]:
     organisations = {}
     for name, child in sorted(group.groups.items()):
-        values = _values(child, _ORDERER_ORGANISATION_VALUES, name)
+        values = read_values(child, ORDERER_ORGANISATION_VALUES, name)
         endpoints = tuple(values["Endpoints"].addresses) if "Endpoints" in values else ()
         if not endpoints and "V3_0" in capabilities:
             raise ConfigError(f"expected the endpoints of the ordering organisation {name!r}, got none")
-        organisations[name] = OrdererOrganisation(name=name, msp_id=_msp_id(child), endpoints=endpoints)
+        organisations[name] = OrdererOrganisation(name=name, msp_id=ids[ORDERER, name], endpoints=endpoints)
     return MappingProxyType(organisations)
 
 
 def _consenters(orderer: Mapping[str, Any]) -> tuple[Consenter, ...]:
-    consensus = _required(orderer, "ConsensusType", ORDERER)
+    consensus = require_value(orderer, "ConsensusType", ORDERER)
     if consensus.type == "etcdraft":
-        metadata = _decode(etcdraft_pb2.ConfigMetadata, consensus.metadata, "raft metadata")
+        try:
+            metadata = parse(etcdraft_pb2.ConfigMetadata, consensus.metadata)
+        except DecodeError:  # peers do not look into it
+            return ()
         return tuple(
             Consenter(
                 id=number,
@@ -404,9 +408,17 @@ def _consenters(orderer: Mapping[str, Any]) -> tuple[Consenter, ...]:
     )
 
 
+def _numbered_nodes(orderer: Mapping[str, Any]) -> Mapping[int, bytes]:
+    mapping = orderer["Orderers"].consenter_mapping if "Orderers" in orderer else ()
+    nodes: dict[int, bytes] = {}
+    for node in mapping:
+        nodes.setdefault(node.id, Identity(msp_id=node.msp_id, certificate_pem=node.identity).serialized)
+    return MappingProxyType(nodes)
+
+
 def _batch(orderer: Mapping[str, Any]) -> BatchSettings:
-    size = _required(orderer, "BatchSize", ORDERER)
-    timeout_s = parse_duration(_required(orderer, "BatchTimeout", ORDERER).timeout)
+    size = require_value(orderer, "BatchSize", ORDERER)
+    timeout_s = parse_duration(require_value(orderer, "BatchTimeout", ORDERER).timeout)
     settings = BatchSettings(
         max_message_count=size.max_message_count,
         absolute_max_bytes=size.absolute_max_bytes,

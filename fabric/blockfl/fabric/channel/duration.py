@@ -34,13 +34,14 @@ def parse_duration(text: str) -> float:
     body = text[1:] if text[:1] in ("-", "+") else text
     if body == "0":
         return 0.0
-    position, total = 0, Fraction(0)
+    position, total_ns = 0, 0
     while match := _PART.match(body, position):
-        total += Fraction(match[1] if not match[1].endswith(".") else match[1] + "0") * _UNITS[match[2]]
+        number = Fraction(match[1] if not match[1].endswith(".") else match[1] + "0")
+        total_ns += int(number * _UNITS[match[2]] * 10**9)
         position = match.end()
-    if not body or position != len(body):
+    if not body or position != len(body) or not -(1 << 63) <= sign * total_ns < 1 << 63:
         raise ConfigError(f"expected a duration such as 500ms or 3m0s, got {text!r}")
-    return float(sign * total)
+    return sign * total_ns / 10**9
 
 
 def format_duration(milliseconds: int) -> str:

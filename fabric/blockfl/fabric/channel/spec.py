@@ -23,7 +23,8 @@ from google.protobuf.message import DecodeError
 from blockfl.fabric.channel.config import DEFAULT_ACLS, Address, BatchSettings, Consenter
 from blockfl.fabric.errors import ConfigError, IdentityError
 from blockfl.fabric.identity.chain import Link, Pool
-from blockfl.fabric.identity.msp import Msp, MspManager
+from blockfl.fabric.identity.msp import Msp
+from blockfl.fabric.identity.msp_manager import MspManager
 from blockfl.fabric.identity.signing import parse_certificate, read_certificate
 
 Consensus = Literal["BFT", "etcdraft"]

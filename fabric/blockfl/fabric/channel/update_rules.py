@@ -6,7 +6,6 @@ alone cannot change a channel.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,7 @@ from fabric_protos.common import common_pb2, configtx_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.element import is_name
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import BlockError, ConfigError, PolicyError
 from blockfl.fabric.identity.policy import SignedData, signing_identities
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from blockfl.fabric.identity.policy import Policy
 
 _ROOT: Final = ("Channel",)
-_NAME: Final = re.compile(r"[a-zA-Z0-9.-]{1,249}")
 # Channels of old had elements without a modification policy; where this element exists they get a default.
 _ORDERER_CAPABILITIES: Final = ("value", ("Channel", "Orderer", "Capabilities"))
 _DEFAULT_MOD_POLICY: Final = "Admins"
@@ -114,9 +113,12 @@ def _lead_to(current: ChannelConfig, last_update: Any) -> Any:
 
 def _accept(current: ChannelConfig, config: Any) -> ChannelConfig:
     try:
-        new = type(current).from_config(config, current.channel_id)
+        new = type(current).from_config(config, current.channel_id, lenient=True)
     except ConfigError as error:
         raise BlockError(f"the new configuration is not acceptable: {error}") from error
+    refused = next((part for part in new.unjudged if part.is_refused and part not in current.unjudged), None)
+    if refused is not None:
+        raise BlockError(f"the new configuration is not acceptable: {refused}")
     _check_same_organisations(current, new)
     return new
 
@@ -201,7 +203,7 @@ def _msp_ids(
 
 
 def _elements(kind: str, path: tuple[str, ...], item: Any) -> Iterator[tuple[Element, Any]]:
-    if not _is_name(path[-1]):
+    if not is_name(path[-1]):
         raise BlockError(f"expected letters, digits, dots and hyphens as a name in a configuration, got {path[-1]!r}")
     yield (kind, path), item
     if kind != "group":
@@ -215,7 +217,7 @@ def _elements(kind: str, path: tuple[str, ...], item: Any) -> Iterator[tuple[Ele
 
 
 def _check_mod_policy(element: Element, mod_policy: str) -> None:
-    if not all(_is_name(part) for part in mod_policy.removeprefix("/").split("/")):
+    if not all(is_name(part) for part in mod_policy.removeprefix("/").split("/")):
         raise BlockError(
             f"the configuration update leaves {_name(element)} without a modification policy: expected the name of "
             f"a policy, got {mod_policy!r}"
@@ -249,10 +251,6 @@ def _assemble(path: tuple[str, ...], elements: dict[Element, Any]) -> Any:
         for item in (group, *group.values.values(), *group.policies.values()):
             item.mod_policy = item.mod_policy or _DEFAULT_MOD_POLICY
     return group
-
-
-def _is_name(text: str) -> bool:
-    return bool(_NAME.fullmatch(text)) and text not in (".", "..")
 
 
 def _name(element: Element) -> str:

@@ -22,7 +22,7 @@ from blockfl.fabric.channel.block import decode_metadata
 from blockfl.fabric.channel.config import ChannelConfig, is_config_block
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.status import gateway_error, malformed_answer
-from blockfl.fabric.errors import GatewayError
+from blockfl.fabric.errors import BlockError, GatewayError
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.transaction.envelope import sign_envelope
 
@@ -145,11 +145,16 @@ async def read_config(
         number = 0
         async with aclosing(read_blocks(channel, request(seek_newest()), method=method)) as blocks:
             async for block in blocks:
-                number = decode_metadata(block).last_config
+                stated = decode_metadata(block).last_config
+                if stated is None:
+                    raise BlockError(f"block {block.header.number} does not say where the configuration is")
+                number = stated
         async with aclosing(read_blocks(channel, request(seek_from(number)), method=method)) as blocks:
             async for block in blocks:
-                if is_config_block(block) and (config := ChannelConfig.from_block(block)).sequence >= sequence:
-                    return config
+                if is_config_block(block):
+                    config = ChannelConfig.from_block(block, lenient=True)
+                    if config.sequence >= sequence:
+                        return config
     raise GatewayError("cannot read the configuration: the node sent none", status=grpc.StatusCode.UNAVAILABLE)
 
 

@@ -20,6 +20,7 @@ _TIME: Final = {
     UTC_TIME: re.compile(rb"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?(Z|[+-]\d{4})"),
     GENERALIZED_TIME: re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(Z|[+-]\d{4})"),
 }
+_FRACTION: Final = re.compile(rb"(\d{14})\.\d{0,8}[1-9](Z|[+-]\d{4})")
 _LEAP_CYCLE_S: Final = 146_097 * 86_400
 
 
@@ -78,72 +79,98 @@ class Reader:
 
     def read_integer(self, tag: int = INTEGER) -> int:
         """An integer of any size, in its shortest form."""
-        content = self.read(tag)
-        if not content:
-            raise DerError("an integer is empty")
-        if len(content) > 1 and (
-            (content[0] == 0 and not content[1] & 0x80) or (content[0] == 0xFF and content[1] & 0x80)
-        ):
-            raise DerError("an integer is not in its shortest form")
-        return int.from_bytes(content, "big", signed=True)
+        return decode_integer(self.read(tag))
 
     def read_int64(self, tag: int = INTEGER) -> int:
         """A signed integer of 64 bits."""
-        value = self.read_integer(tag)
-        if not -(1 << 63) <= value < 1 << 63:
-            raise DerError("an integer does not fit 64 bits")
-        return value
+        return decode_int64(self.read(tag))
 
     def read_boolean(self) -> bool:
         """A boolean: 0 or 255."""
-        content = self.read(BOOLEAN)
-        if content not in (b"\x00", b"\xff"):
-            raise DerError("a boolean is neither 0 nor 255")
-        return content == b"\xff"
+        return decode_boolean(self.read(BOOLEAN))
 
     def read_bits(self) -> tuple[bytes, int]:
         """A bit string: its bytes, and how many bits of the last one are padding, which is 0."""
-        content = self.read(BIT_STRING)
-        if not content:
-            raise DerError("a bit string is empty")
-        padding, bits = content[0], content[1:]
-        if padding > 7 or (padding and not bits) or (bits and bits[-1] & (1 << padding) - 1):
-            raise DerError("a bit string has bad padding")
-        return bits, padding
+        return decode_bits(self.read(BIT_STRING))
 
     def read_object_identifier(self) -> tuple[int, ...]:
         """An object identifier whose components fit 31 bits."""
-        content = self.read(OBJECT_IDENTIFIER)
-        if not content or content[-1] & 0x80:
-            raise DerError("an object identifier is cut off")
-        components: list[int] = []
-        value, is_first = 0, True
-        for byte in content:
-            if is_first and byte == 0x80:
-                raise DerError("an object identifier's component is not in its shortest form")
-            value = value << 7 | byte & 0x7F
-            is_first = False
-            if value >= _MAX_COMPONENT:
-                raise DerError("an object identifier's component is too large")
-            if not byte & 0x80:
-                components.append(value)
-                value, is_first = 0, True
-        first = min(components[0] // 40, 2)
-        return (first, components[0] - 40 * first, *components[1:])
+        return decode_object_identifier(self.read(OBJECT_IDENTIFIER))
 
     def read_time(self) -> int:
         """A time of either kind, in seconds since 1970."""
         tag = self.peek()
         if tag not in _TIME:
             raise DerError("expected a time")
-        match = _TIME[tag].fullmatch(self.read(tag))
-        if match is None:
-            raise DerError("a time is malformed")
-        *numbers, zone = match.groups()
-        year, month, day, hour, minute, second = (int(one or 0) for one in numbers)
-        if tag == UTC_TIME:
-            year += 1900 if year >= 50 else 2000
-        return _seconds(year, month, day, hour, minute, second) - _offset_s(zone)
+        return decode_time(tag, self.read(tag))
+
+
+def decode_integer(content: bytes) -> int:
+    """An integer of any size, in its shortest form."""
+    if not content:
+        raise DerError("an integer is empty")
+    if len(content) > 1 and ((content[0] == 0 and not content[1] & 0x80) or (content[0] == 0xFF and content[1] & 0x80)):
+        raise DerError("an integer is not in its shortest form")
+    return int.from_bytes(content, "big", signed=True)
+
+
+def decode_int64(content: bytes) -> int:
+    """A signed integer of 64 bits."""
+    value = decode_integer(content)
+    if not -(1 << 63) <= value < 1 << 63:
+        raise DerError("an integer does not fit 64 bits")
+    return value
+
+
+def decode_boolean(content: bytes) -> bool:
+    """A boolean: 0 or 255."""
+    if content not in (b"\x00", b"\xff"):
+        raise DerError("a boolean is neither 0 nor 255")
+    return content == b"\xff"
+
+
+def decode_bits(content: bytes) -> tuple[bytes, int]:
+    """A bit string: its bytes, and how many bits of the last one are padding, which is 0."""
+    if not content:
+        raise DerError("a bit string is empty")
+    padding, bits = content[0], content[1:]
+    if padding > 7 or (padding and not bits) or (bits and bits[-1] & (1 << padding) - 1):
+        raise DerError("a bit string has bad padding")
+    return bits, padding
+
+
+def decode_object_identifier(content: bytes) -> tuple[int, ...]:
+    """An object identifier whose components fit 31 bits."""
+    if not content or content[-1] & 0x80:
+        raise DerError("an object identifier is cut off")
+    components: list[int] = []
+    value, is_first = 0, True
+    for byte in content:
+        if is_first and byte == 0x80:
+            raise DerError("an object identifier's component is not in its shortest form")
+        value = value << 7 | byte & 0x7F
+        is_first = False
+        if value >= _MAX_COMPONENT:
+            raise DerError("an object identifier's component is too large")
+        if not byte & 0x80:
+            components.append(value)
+            value, is_first = 0, True
+    first = min(components[0] // 40, 2)
+    return (first, components[0] - 40 * first, *components[1:])
+
+
+def decode_time(tag: int, content: bytes, *, is_fraction_allowed: bool = False) -> int:
+    """A time of either kind, in seconds since 1970; fractions of seconds, where they are allowed, are dropped."""
+    if tag == GENERALIZED_TIME and is_fraction_allowed:
+        content = _FRACTION.sub(rb"\1\2", content)
+    match = _TIME[tag].fullmatch(content)
+    if match is None:
+        raise DerError("a time is malformed")
+    *numbers, zone = match.groups()
+    year, month, day, hour, minute, second = (int(one or 0) for one in numbers)
+    if tag == UTC_TIME:
+        year += 1900 if year >= 50 else 2000
+    return _seconds(year, month, day, hour, minute, second) - _offset_s(zone)
 
 
 def right_align(bits: bytes, padding: int) -> bytes:

@@ -40,6 +40,8 @@ class Extensions:
     Attributes:
         key_usage: bits, the first use as the lowest.
         purposes: object identifiers of the extended key usage.
+        has_alternative_names: whether the extension is there, whatever it holds.
+        has_name_constraints: whether that extension is there, whatever it holds.
         unhandled: critical extensions that nobody understands.
     """
 
@@ -50,7 +52,8 @@ class Extensions:
     subject_key: bytes | None = None
     authority_key: bytes | None = None
     alternative_names: bytes | None = None
-    is_constrained: bool = False
+    has_alternative_names: bool = False
+    has_name_constraints: bool = False
     policies: tuple[bytes, ...] = ()
     mappings: tuple[tuple[bytes, bytes], ...] = ()
     explicit_policy: int | None = None
@@ -68,6 +71,7 @@ class Extensions:
         said: dict[str, Any] = {}
         unhandled = []
         for extension in found:
+            said |= _PRESENCE.get(extension.identifier, {})
             reader = _READERS.get(extension.identifier)
             understood = None if reader is None else reader(extension)
             if understood is not None:
@@ -129,7 +133,7 @@ def _alternative_names(extension: Extension) -> Mapping[str, Any] | None:
 
 def _name_constraints(extension: Extension) -> Mapping[str, Any] | None:
     is_understood = check_name_constraints(extension.content)
-    return {"is_constrained": True} if is_understood or not extension.is_critical else None
+    return {} if is_understood or not extension.is_critical else None
 
 
 def _distribution_points(extension: Extension) -> Mapping[str, Any]:
@@ -220,6 +224,10 @@ def _check_long_identifier(content: bytes) -> None:
         is_first = not byte & 0x80
 
 
+_PRESENCE: Final[Mapping[tuple[int, ...], Mapping[str, bool]]] = {
+    (*_EXTENSION, _ALTERNATIVE_NAME): {"has_alternative_names": True},
+    (*_EXTENSION, 30): {"has_name_constraints": True},
+}
 _READERS: Final[Mapping[tuple[int, ...], Callable[[Extension], Mapping[str, Any] | None]]] = {
     (*_EXTENSION, 14): _subject_key,
     (*_EXTENSION, 15): _key_usage,

@@ -10,8 +10,9 @@ from blockfl.fabric.encoding import der
 from blockfl.fabric.encoding.der import DerError, Reader
 
 _UNIT: Final = (2, 5, 4, 11)
+_COMMON_NAME: Final = (2, 5, 4, 3)
 _LABELS: Final[dict[tuple[int, ...], str]] = {
-    (2, 5, 4, 3): "CN",
+    _COMMON_NAME: "CN",
     (2, 5, 4, 6): "C",
     (2, 5, 4, 7): "L",
     (2, 5, 4, 8): "ST",
@@ -19,6 +20,7 @@ _LABELS: Final[dict[tuple[int, ...], str]] = {
     _UNIT: "OU",
 }
 _UTF8, _NUMERIC, _PRINTABLE, _T61, _IA5, _BMP = 0x0C, 0x12, 0x13, 0x14, 0x16, 0x1E
+TEXT_TAGS: Final = frozenset((_UTF8, _NUMERIC, _PRINTABLE, _T61, _IA5, _BMP))
 _NUMERIC_TEXT: Final = re.compile(rb"[0-9 ]*")
 _PRINTABLE_TEXT: Final = re.compile(rb"[A-Za-z0-9'()+,\-./ :=?*&]*")
 
@@ -30,6 +32,11 @@ def read_units(name: bytes) -> tuple[str, ...]:
         DerError: it is malformed.
     """
     return tuple([text for identifier, text in _read_attributes(name) if identifier == _UNIT])
+
+
+def read_common_name(name: bytes) -> str:
+    """The last common name in a whole name; empty when there is none."""
+    return ([""] + [text for identifier, text in _read_attributes(name) if identifier == _COMMON_NAME])[-1]
 
 
 def describe_name(name: bytes) -> str:
@@ -47,10 +54,15 @@ def _read_attributes(name: bytes) -> Iterator[tuple[tuple[int, ...], str]]:
         attributes = Reader(sets.read(der.SET))
         while attributes:
             attribute = Reader(attributes.read(der.SEQUENCE))
-            yield attribute.read_object_identifier(), _read_text(*attribute.read_any())
+            yield attribute.read_object_identifier(), read_text(*attribute.read_any())
 
 
-def _read_text(tag: int, content: bytes) -> str:
+def read_text(tag: int, content: bytes) -> str:
+    """A text of the kind that its tag says.
+
+    Raises:
+        DerError: it is none.
+    """
     try:
         if tag == _UTF8:
             return content.decode()

@@ -32,10 +32,12 @@ class PublicKeyInfo:
 
     Attributes:
         is_known: whether the algorithm is one of those that Go knows.
+        is_importable: whether Fabric's crypto provider takes it: ECDSA, Ed25519, or RSA, which only authorities use.
         key: the key, if it is of a kind that signs on a Fabric network.
     """
 
     is_known: bool
+    is_importable: bool
     key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | None
 
 
@@ -46,17 +48,17 @@ def read_public_key(algorithm: tuple[int, ...], parameters: bytes, content: byte
         DerError: it is malformed.
     """
     if algorithm == _ECDSA:
-        return PublicKeyInfo(is_known=True, key=_read_ecdsa(parameters, content))
+        return PublicKeyInfo(is_known=True, is_importable=True, key=_read_ecdsa(parameters, content))
     if algorithm in (_ED25519, _X25519):
         if parameters or len(content) != _KEY_SIZE_BYTES:
             raise DerError("a key on curve 25519 is malformed")
         own = ed25519.Ed25519PublicKey.from_public_bytes(content) if algorithm == _ED25519 else None
-        return PublicKeyInfo(is_known=True, key=own)
+        return PublicKeyInfo(is_known=True, is_importable=own is not None, key=own)
     if algorithm == _RSA:
         _check_rsa(parameters, content)
     elif algorithm == _DSA:
         _check_dsa(parameters, content)
-    return PublicKeyInfo(is_known=algorithm in (_RSA, _DSA), key=None)
+    return PublicKeyInfo(is_known=algorithm in (_RSA, _DSA), is_importable=algorithm == _RSA, key=None)
 
 
 def _read_ecdsa(parameters: bytes, content: bytes) -> ec.EllipticCurvePublicKey:

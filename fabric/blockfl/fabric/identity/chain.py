@@ -10,30 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from blockfl.fabric.encoding.certificate import Certificate
-from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, DerError, Reader, encode_element
+from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, DerError, encode_element
 from blockfl.fabric.encoding.extension import KEY_CERT_SIGN
 from blockfl.fabric.encoding.name import describe_name
 from blockfl.fabric.errors import IdentityError
+from blockfl.fabric.identity.authority_signature import authority_signed
 from blockfl.fabric.identity.certificate_policy import policies_hold
+from blockfl.fabric.identity.name_constraint import common_name_allowed, constraints_hold
 from blockfl.fabric.identity.signing import low_s
-
-_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
-    "SHA256": hashes.SHA256(),
-    "SHA384": hashes.SHA384(),
-    "SHA512": hashes.SHA512(),
-}
-_RSA_HASHES: Final[dict[tuple[int, ...], hashes.HashAlgorithm]] = {
-    (1, 2, 840, 113549, 1, 1, 11): hashes.SHA256(),
-    (1, 2, 840, 113549, 1, 1, 12): hashes.SHA384(),
-    (1, 2, 840, 113549, 1, 1, 13): hashes.SHA512(),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +46,18 @@ class Link:
         """Whether it may issue certificates."""
         return bool(self.certificate.extensions.is_ca)
 
+    @property
+    def is_self_signed(self) -> bool:
+        """Whether it is an authority that vouches for itself."""
+        usage = self.certificate.extensions.key_usage
+        return self.is_authority and (not usage or bool(usage & KEY_CERT_SIGN)) and is_signed_by(self, self)
+
     def with_own_low_s(self) -> Link:
         """The same root with its signature of low S, which is how a root is kept; others stay as they are.
 
         Source: Hyperledger Fabric 3.1, msp/mspimpl.go, `sanitizeCert`: a root vouches for itself.
         """
-        return self.with_low_s(self) if self.is_authority and is_signed_by(self, self) else self
+        return self.with_low_s(self) if self.is_self_signed else self
 
     def with_low_s(self, parent: Link) -> Link:
         """The same certificate with its ECDSA signature in low S: so peers compare and hash certificates.
@@ -113,6 +107,9 @@ class Pool:
         if not chains:
             why = "; ".join(dict.fromkeys(faults)) or f"its issuer {_issuer(link)} is no authority of this organisation"
             raise IdentityError(f"the certificate {link.name} has no chain to a root: {why}")
+        chains = [chain for chain in chains if constraints_hold([part.certificate for part in chain])]
+        if not chains:
+            raise IdentityError(f"the certificate {link.name} has names that an authority above it does not allow")
         chains = [chain for chain in chains if policies_hold([part.certificate for part in chain])]
         if not chains:
             raise IdentityError(f"the certificate {link.name} demands policies that its chain does not have")
@@ -126,6 +123,11 @@ class Pool:
             raise IdentityError(
                 f"the certificate {link.name} has {len(served)} chains to a root, expected one: remove what is "
                 "redundant from the organisation's authorities"
+            )
+        if not common_name_allowed([part.certificate for part in served[0]]):
+            raise IdentityError(
+                f"an authority above the certificate {link.name} has name constraints, and its common name could be a "
+                "host's: give it alternative names"
             )
         return served[0]
 
@@ -142,48 +144,15 @@ class Pool:
                     yield from self._extend((*chain, parent), at_s, faults)
 
 
-def chain_identifier(authorities: Chain) -> bytes:
-    """The identifier of a certification path: SHA-256 over its authorities' certificates, lowest first."""
-    return hashlib.sha256(b"".join(link.der for link in authorities)).digest()
+def chain_identifier(authorities: Chain, function: str) -> bytes:
+    """The identifier of a certification path: a hash over its authorities' certificates, lowest first."""
+    return hashlib.new(function, b"".join(link.der for link in authorities)).digest()
 
 
 def is_signed_by(link: Link, parent: Link) -> bool:
     """Whether the parent's key made the certificate's signature, with an algorithm that is still accepted."""
-    certificate, key = link.certificate, parent.certificate.public_key.key
-    try:
-        if isinstance(key, ed25519.Ed25519PublicKey):
-            if not certificate.algorithm.is_ed25519:
-                return False
-            key.verify(certificate.signature, certificate.to_be_signed)
-        elif isinstance(key, ec.EllipticCurvePublicKey):
-            algorithm = _HASHES.get(certificate.algorithm.ecdsa_hash or "")
-            if algorithm is None:
-                return False
-            signature = _strict_signature(certificate.signature)
-            key.verify(signature, certificate.to_be_signed, ec.ECDSA(algorithm))
-        else:
-            _verify_rsa(certificate, parent.certificate)
-    except (InvalidSignature, DerError, ValueError, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-def _strict_signature(encoded: bytes) -> bytes:
-    """An ECDSA signature of a certificate, in which nothing may trail, unlike in signatures of transactions."""
-    outer = Reader(encoded)
-    body = Reader(outer.read(SEQUENCE))
-    r, s = body.read_integer(), body.read_integer()
-    if outer or body or min(r, s) < 0:
-        raise DerError("expected R and S of an ECDSA signature, got more or others")
-    return utils.encode_dss_signature(r, s)
-
-
-def _verify_rsa(certificate: Certificate, parent: Certificate) -> None:
-    key = serialization.load_der_public_key(parent.key_info)
-    algorithm = _RSA_HASHES.get(certificate.algorithm.identifier)
-    if not isinstance(key, rsa.RSAPublicKey) or algorithm is None:
-        raise UnsupportedAlgorithm("expected a signature with RSA and SHA-2")
-    key.verify(certificate.signature, certificate.to_be_signed, padding.PKCS1v15(), algorithm)
+    one = link.certificate
+    return authority_signed(one.algorithm, one.signature, one.to_be_signed, parent.certificate)
 
 
 def _is_in(parent: Link, chain: Chain) -> bool:

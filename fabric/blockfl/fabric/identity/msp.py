@@ -2,73 +2,49 @@
 
 Owns validation of identities against a channel's MSP configuration as peers do it under capability V2_0 or later:
 chain, revocation lists, exactly one node OU. Expiry is not looked at here (a ledger stays valid when certificates
-expire; see `identity.check_not_expired`). Refuses Idemix, SHA-3 and authorities with name constraints by name.
+expire; see `identity.check_not_expired`). Refuses Idemix by name.
 
-    msps = MspManager({"alpha": Msp.from_config(msp_config("alpha", [root_pem], [tls_root_pem]))})
-    identity = msps.parse_and_validate(creator)
+    msp = Msp.from_config(msp_config("alpha", [root_pem], [tls_root_pem]))
+    msp.validate(identity)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Self
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import Encoding
 from fabric_protos.msp import msp_config_pb2, msp_principal_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.encoding.certificate import Certificate
+from blockfl.fabric.encoding.der import DerError
+from blockfl.fabric.encoding.pem import decode_pem
 from blockfl.fabric.encoding.protobuf import parse
+from blockfl.fabric.encoding.revocation_list import RevocationList
 from blockfl.fabric.errors import IdentityError
+from blockfl.fabric.identity.authority_signature import revocations_signed
 from blockfl.fabric.identity.chain import Chain, Link, Pool, chain_identifier
-from blockfl.fabric.identity.signing import Identity, read_certificate
+from blockfl.fabric.identity.membership import FABRIC_TYPE, IDEMIX_TYPE, ROLES
+from blockfl.fabric.identity.signing import (
+    SHA3_256,
+    SHA256,
+    Identity,
+    is_ecdsa_key,
+    parse_ecdsa_signature,
+    read_certificate,
+)
 
 _REMEMBERED: Final = 4096
-_NODE_UNITS: Final = ("client", "peer", "admin", "orderer")
-_FABRIC_TYPE: Final = 0
-
-
-def msp_config(
-    msp_id: str,
-    roots: Sequence[bytes],
-    tls_roots: Sequence[bytes],
-    *,
-    admins: Sequence[bytes] = (),
-    crls: Sequence[bytes] = (),
-) -> Any:
-    """Describe an organisation's membership, with node OUs (client, peer, admin, orderer) enabled.
-
-    Args:
-        msp_id: the organisation's id in every identity.
-        roots: PEM certificates of the authorities that sign its members' certificates.
-        tls_roots: PEM certificates of the authorities of its TLS endpoints.
-        admins: PEM certificates that are administrators whatever their OU; usually none.
-        crls: PEM revocation lists.
-
-    Returns:
-        An msp.MSPConfig.
-    """
-    units = {
-        f"{unit}_ou_identifier": msp_config_pb2.FabricOUIdentifier(organizational_unit_identifier=unit)
-        for unit in _NODE_UNITS
-    }
-    fabric = msp_config_pb2.FabricMSPConfig(
-        name=msp_id,
-        root_certs=roots,
-        tls_root_certs=tls_roots,
-        admins=admins,
-        revocation_list=crls,
-        crypto_config=msp_config_pb2.FabricCryptoConfig(
-            signature_hash_family="SHA2", identity_identifier_hash_function="SHA256"
-        ),
-        fabric_node_ous=msp_config_pb2.FabricNodeOUs(enable=True, **units),
-    )
-    return msp_config_pb2.MSPConfig(type=_FABRIC_TYPE, config=fabric.SerializeToString())
+_IDENTIFIER_HASHES: Final = {
+    "SHA256": "sha256",
+    "SHA384": "sha384",
+    "SHA3_256": "sha3_256",
+    "SHA3_384": "sha3_384",
+}
+_SIGNATURE_HASHES: Final = {"SHA2": SHA256, "SHA3": SHA3_256}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,37 +65,29 @@ class _Standing:
     units: tuple[_Unit, ...]
 
 
-class _RevocationList:
-    """A CRL: peers take one that names no issuing key as a reason to trust nobody."""
+class _Revocations:
+    """A revocation list: peers take one that names no issuing key as a reason to trust nobody."""
 
     def __init__(self, encoded: bytes) -> None:
         try:
-            pem = encoded.startswith(b"-----BEGIN X509 CRL")
-            self._crl = x509.load_pem_x509_crl(encoded) if pem else x509.load_der_x509_crl(encoded)
-            if not self._crl.public_bytes(Encoding.DER).endswith(b"\x00" + self._crl.signature):
-                raise ValueError("its signature is not a whole number of bytes")
-            self._serials = frozenset(entry.serial_number for entry in self._crl)
-            extension = self._crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
-            self._authority = extension.value.key_identifier
-        except x509.ExtensionNotFound:
-            self._authority = None
-        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+            self._list = RevocationList.parse(encoded)
+            self._serial_numbers = set(self._list.serial_numbers)
+            if self._list.algorithm.ecdsa_hash is not None:
+                parse_ecdsa_signature(self._list.signature)
+        except (DerError, IdentityError) as error:
             raise IdentityError(f"expected a certificate revocation list, cannot parse it: {error}") from error
 
     def revokes(self, certificate: Certificate, issuer: Link) -> bool:
         """Whether the issuer has revoked the certificate with this list."""
-        if self._authority is None:
-            raise IdentityError("a revocation list has no authority key identifier: have it made again")
-        if (
-            self._authority != issuer.certificate.extensions.subject_key
-            or certificate.serial_number not in self._serials
-        ):
-            return False
-        key = issuer.certificate.public_key.key
         try:
-            return key is not None and self._crl.is_signature_valid(key)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            return False
+            authority = self._list.read_authority_key()
+        except DerError as error:
+            raise IdentityError(f"{error}: have it made again") from error
+        return (
+            authority == issuer.certificate.extensions.subject_key
+            and certificate.serial_number in self._serial_numbers
+            and revocations_signed(self._list, issuer.certificate)
+        )
 
 
 class Msp:
@@ -140,24 +108,29 @@ class Msp:
         self.tls_roots: tuple[bytes, ...] = tuple(config.tls_root_certs)
         self.tls_intermediates: tuple[bytes, ...] = tuple(config.tls_intermediate_certs)
         self._ed25519_allowed = ed25519_allowed
-        _check_hashes(config, self.msp_id)
+        self._set_up_hashes(config)
         self._set_up_authorities(config)
-        self._lists = tuple(_RevocationList(encoded) for encoded in config.revocation_list)
-        self._check_intermediates()
+        self._lists = tuple(_Revocations(encoded) for encoded in config.revocation_list)
+        self._check_not_revoked(self._paths)
+        self._check_tls_authorities(config)
         self._set_up_units(config)
         self._remembered = lru_cache(maxsize=_REMEMBERED)(self._assess)
         self._satisfied = lru_cache(maxsize=_REMEMBERED)(self._compute_satisfies)
+        self._check_signer(config)
         self._set_up_admins(config)
 
     @classmethod
     def from_config(cls, config: Any, *, ed25519_allowed: bool = True) -> Self:
         """Set a provider up from a msp.MSPConfig, as `msp_config` makes it or a configuration block holds it.
 
+        Idemix is refused, though peers take it on channels without the capability V3_0: see `UnjudgedMsp`.
+
         Raises:
             IdentityError: see the constructor.
         """
-        if config.type != _FABRIC_TYPE:
-            raise IdentityError(f"expected an MSP of type 0 (X.509), got type {config.type}: Idemix is not supported")
+        if config.type != FABRIC_TYPE:
+            kind = ", which is Idemix" if config.type == IDEMIX_TYPE else ""
+            raise IdentityError(f"expected an MSP of type {FABRIC_TYPE} (X.509), got type {config.type}{kind}")
         try:
             fabric = parse(msp_config_pb2.FabricMSPConfig, config.config)
         except DecodeError as error:
@@ -204,6 +177,17 @@ class Msp:
         """Whether an identity is what a principal (msp.MSPPrincipal) asks for; malformed principals are nobody."""
         return self._satisfied(identity, principal.principal_classification, bytes(principal.principal))
 
+    def _set_up_hashes(self, config: Any) -> None:
+        family = config.crypto_config.signature_hash_family or "SHA2"
+        function = config.crypto_config.identity_identifier_hash_function or "SHA256"
+        if function not in _IDENTIFIER_HASHES:
+            raise IdentityError(
+                f"expected one of {', '.join(_IDENTIFIER_HASHES)} to identify members of {self.msp_id!r} with, "
+                f"got {function!r}"
+            )
+        self._identifier_hash = _IDENTIFIER_HASHES[function]
+        self.signature_hash = _SIGNATURE_HASHES.get(family, "")
+
     def _set_up_authorities(self, config: Any) -> None:
         if not config.root_certs:
             raise IdentityError(f"expected at least one root certificate for {self.msp_id!r}, got none")
@@ -212,6 +196,9 @@ class Msp:
         intermediates = [Link.of(read_certificate(pem, what)) for pem in config.intermediate_certs]
         for link in (*roots, *intermediates):
             _check_authority(link)
+        for link in roots:
+            if link.certificate.algorithm.ecdsa_hash is not None and not link.is_self_signed:
+                raise IdentityError(f"the root {link.name} of {self.msp_id!r} does not vouch for itself")
         raw = Pool(roots, intermediates)
         # A root that stands among the intermediate authorities, too, has no other above it.
         sanitised = [link.with_low_s(raw.unique_chain(link)[:2][-1]) for link in intermediates]
@@ -221,15 +208,34 @@ class Msp:
         self._inner = frozenset(parent.der for path in self._paths for parent in path[1:])
         self._authorities = {*(path[0].der for path in self._paths), *(link.with_low_s(link).der for link in roots)}
 
-    def _check_intermediates(self) -> None:
-        for path in self._paths:
+    def _check_not_revoked(self, paths: Iterable[Chain]) -> None:
+        for path in paths:
             if len(path) > 1 and any(one.revokes(path[0].certificate, path[1]) for one in self._lists):
                 raise IdentityError(f"the authority {path[0].name} of {self.msp_id!r} has been revoked: remove it")
+
+    def _check_tls_authorities(self, config: Any) -> None:
+        what = f"the TLS authorities of {self.msp_id!r}"
+        roots = [Link.of(read_certificate(pem, what)) for pem in config.tls_root_certs]
+        intermediates = [Link.of(read_certificate(pem, what)) for pem in config.tls_intermediate_certs]
+        for link in (*roots, *intermediates):
+            _check_authority(link)
+        pool = Pool(roots, intermediates)
+        self._check_not_revoked(pool.unique_chain(link) for link in (*roots, *intermediates))
+
+    def _check_signer(self, config: Any) -> None:
+        """A private key may stand in a configuration; only whether it can be read matters to others than its owner."""
+        if not config.HasField("signing_identity"):
+            return
+        signer = config.signing_identity
+        self.identifier(Identity(msp_id=self.msp_id, certificate_pem=signer.public_signer))
+        key = decode_pem(signer.private_signer.key_material)
+        if key is None or not is_ecdsa_key(key.content):
+            raise IdentityError(f"the signing identity of {self.msp_id!r} has no ECDSA key that can be read")
 
     def _set_up_units(self, config: Any) -> None:
         node_units = config.fabric_node_ous
         self._node_units: dict[str, _Unit] = {}
-        for role in _NODE_UNITS:
+        for role in ROLES:
             if node_units.HasField(f"{role}_ou_identifier"):
                 entry = getattr(node_units, f"{role}_ou_identifier")
                 self._node_units[role] = self._unit(entry, bound=bool(entry.certificate))
@@ -245,7 +251,7 @@ class Msp:
         chain = (link.with_low_s(chain[1] if len(chain) > 1 else link), *chain[1:])
         if chain[0].der not in self._authorities:
             raise IdentityError(f"the unit {name!r} of {self.msp_id!r} names a certificate that is no authority of it")
-        return _Unit(name=name, certifiers=chain_identifier(chain))
+        return _Unit(name=name, certifiers=chain_identifier(chain, self._identifier_hash))
 
     def _set_up_admins(self, config: Any) -> None:
         admins = [Identity(msp_id=self.msp_id, certificate_pem=pem) for pem in config.admins]
@@ -263,14 +269,19 @@ class Msp:
     def _assess(self, identity: Identity) -> _Standing:
         try:
             link = Link.of(identity.decoded).with_own_low_s()
-            key = identity.public_key
+            if not link.certificate.public_key.is_importable:
+                raise IdentityError("expected a certificate with an ECDSA, Ed25519 or RSA key, got another kind")
+            key = link.certificate.public_key.key
             chain = self._pool.unique_chain(link)
             link = link.with_low_s(chain[1]) if len(chain) > 1 else link
         except IdentityError as error:
             return _Standing(der=b"", unknown=str(error), invalid=None, units=())
-        path = chain_identifier(chain[1:])
-        units = tuple(_Unit(name=name, certifiers=path) for name in link.certificate.units)
+        path = chain_identifier(chain[1:], self._identifier_hash)
+        is_leaf = not link.is_authority and len(chain) > 1 and chain[1].der not in self._inner
+        units = tuple(_Unit(name=name, certifiers=path) for name in link.certificate.units) if is_leaf else ()
         try:
+            if key is None:
+                raise IdentityError("only authorities may have RSA keys")
             if isinstance(key, ed25519.Ed25519PublicKey) and not self._ed25519_allowed:
                 raise IdentityError("Ed25519 needs the channel capability V3_0")
             self._check_chain(link, chain)
@@ -368,81 +379,8 @@ class Msp:
         return unit in self._remembered(identity).units
 
 
-class MspManager(Mapping[str, Msp]):
-    """The organisations of a channel by MSP id."""
-
-    def __init__(self, msps: Mapping[str, Msp]) -> None:
-        self._msps = dict(msps)
-        self._parsed = lru_cache(maxsize=_REMEMBERED)(Identity.parse)
-
-    def __getitem__(self, msp_id: str) -> Msp:
-        return self._msps[msp_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._msps)
-
-    def __len__(self) -> int:
-        return len(self._msps)
-
-    def of(self, identity: Identity) -> Msp:
-        """The provider of the organisation that an identity claims.
-
-        Raises:
-            IdentityError: the channel has no such organisation.
-        """
-        msp = self._msps.get(identity.msp_id)
-        if msp is None:
-            raise IdentityError(
-                f"the organisation {identity.msp_id!r} is not defined on the channel, expected one of "
-                f"{', '.join(sorted(self._msps))}"
-            )
-        return msp
-
-    def parse(self, serialized: bytes) -> Identity:
-        """Read an identity whose certificate has a chain to its organisation; it may still be revoked.
-
-        Raises:
-            IdentityError: it is malformed or unknown on the channel.
-        """
-        identity = self._parsed(serialized)
-        self.of(identity).identifier(identity)
-        return identity
-
-    def parse_and_validate(self, serialized: bytes) -> Identity:
-        """Read an identity and check that it is valid on the channel.
-
-        Raises:
-            IdentityError: it is malformed, unknown, revoked, or has not exactly one role.
-        """
-        identity = self._parsed(serialized)
-        self.of(identity).validate(identity)
-        return identity
-
-    def validate(self, identity: Identity) -> None:
-        """Check that an identity is valid on the channel.
-
-        Raises:
-            IdentityError: it is not.
-        """
-        self.of(identity).validate(identity)
-
-    def satisfies(self, identity: Identity, principal: Any) -> bool:
-        """Whether an identity is what a principal asks for."""
-        msp = self._msps.get(identity.msp_id)
-        return msp is not None and msp.satisfies(identity, principal)
-
-
-def _check_hashes(config: Any, msp_id: str) -> None:
-    family = config.crypto_config.signature_hash_family or "SHA2"
-    function = config.crypto_config.identity_identifier_hash_function or "SHA256"
-    if (family, function) != ("SHA2", "SHA256"):
-        raise IdentityError(f"expected SHA2 and SHA256 as hashes of {msp_id!r}, got {family} and {function}")
-
-
 def _check_authority(link: Link) -> None:
     if not link.is_authority:
         raise IdentityError(f"the certificate {link.name} is listed as an authority, but is not marked as one")
     if link.certificate.extensions.subject_key is None:
         raise IdentityError(f"the authority {link.name} has no subject key identifier: have it made again")
-    if link.certificate.extensions.is_constrained:
-        raise IdentityError(f"the authority {link.name} has name constraints, which are not supported")

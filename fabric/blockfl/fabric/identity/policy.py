@@ -22,9 +22,9 @@ from google.protobuf.message import DecodeError
 
 from blockfl.fabric.encoding.protobuf import parse, rule_of
 from blockfl.fabric.errors import IdentityError, PolicyError
-from blockfl.fabric.identity.msp import MspManager
+from blockfl.fabric.identity.msp_manager import MspManager
 from blockfl.fabric.identity.rule import compile_rule, is_satisfied
-from blockfl.fabric.identity.signing import Identity, verify_signature
+from blockfl.fabric.identity.signing import Identity
 
 Role = Literal["member", "admin", "client", "peer", "orderer"]
 MetaRule = Literal["ANY", "ALL", "MAJORITY"]
@@ -154,12 +154,16 @@ class ImplicitMeta:
     parts: tuple[Policy | None, ...]
 
     def satisfied_by(self, identities: Sequence[Identity], msps: MspManager) -> bool:
-        """Whether these distinct identities satisfy enough sub-policies; one may count for several."""
+        """Whether these distinct identities satisfy enough sub-policies; one may count for several.
+
+        With an unknown rule the threshold is 0, and peers let pass only those who satisfy no sub-policy at all.
+        """
         remaining = self.threshold
         for part in self.parts:
-            if remaining == 0:
-                return True
-            remaining -= part is not None and part.satisfied_by(identities, msps)
+            if part is not None and part.satisfied_by(identities, msps):
+                remaining -= 1
+                if remaining == 0:
+                    return True
         return remaining == 0
 
 
@@ -185,24 +189,33 @@ def signing_identities(signed: Sequence[SignedData], msps: MspManager) -> list[I
             identity = msps.parse(item.identity)
             key = (identity.msp_id, msps.of(identity).identifier(identity))
             if key not in found:
-                verify_signature(identity.public_key, item.signature, item.data)
+                identity.verify(item.signature, item.data)
                 found[key] = identity
         except IdentityError:
             continue
     return list(found.values())
 
 
+class Unsatisfiable:
+    """A policy that cannot be read: nobody satisfies it."""
+
+    def satisfied_by(self, identities: Sequence[Identity], msps: MspManager) -> bool:  # noqa: ARG002
+        """Nobody is enough."""
+        return False
+
+
 class PolicyManager:
-    """All policies of a channel's configuration, by path: "/Channel/Application/Endorsement"."""
+    """All policies of a channel's configuration, by path: "/Channel/Application/Endorsement".
+
+    Attributes:
+        malformed: paths of those that peers refuse, and why; here nobody satisfies them.
+    """
 
     def __init__(self, channel_group: Any, msps: MspManager) -> None:
-        """Compile the policies of a common.ConfigGroup.
-
-        Raises:
-            PolicyError: one is malformed; the text names it.
-        """
+        """Compile the policies of a common.ConfigGroup."""
         self._msps = msps
         self._policies: dict[str, Policy] = {}
+        self.malformed: dict[str, str] = {}
         self._add(f"/{ROOT}", channel_group)
 
     def __contains__(self, path: str) -> bool:
@@ -268,13 +281,18 @@ class PolicyManager:
                 return SignaturePolicy(_versioned(policy.value))
             if policy.type == policies_pb2.Policy.IMPLICIT_META:
                 meta = _decode(policies_pb2.ImplicitMetaPolicy, policy.value, "an implicit meta policy")
-                paths = [f"{path}/{child}/{meta.sub_policy}" for child in sorted(group.groups)]
-                return ImplicitMeta(
-                    _threshold(meta.rule, len(paths)), tuple(self._policies.get(part) for part in paths)
-                )
+                parts = [self._below(f"{path}/{child}", meta.sub_policy) for child in sorted(group.groups)]
+                return ImplicitMeta(_threshold(meta.rule, len(parts)), tuple(parts))
             raise PolicyError(f"expected a signature or implicit meta policy, got type {policy.type}")
         except PolicyError as error:
-            raise PolicyError(f"the policy {path}/{name} is malformed: {error}") from error
+            self.malformed[f"{path}/{name}"] = str(error)
+            return Unsatisfiable()
+
+    def _below(self, group: str, name: str) -> Policy | None:
+        """A group's policy by its name, which peers also take with the group's whole path in front."""
+        if name.startswith("/"):
+            name = name[len(group) + 1 :] if name.startswith(group) else ""
+        return self._policies.get(f"{group}/{name}")
 
 
 def endorsing_sets(policy: Policy, candidates: Mapping[str, Identity], msps: MspManager) -> list[tuple[str, ...]]:
@@ -308,7 +326,7 @@ def _threshold(rule: int, parts: int) -> int:
         return parts
     if rule == rules.MAJORITY:
         return parts // 2 + 1
-    raise PolicyError(f"expected ANY, ALL or MAJORITY, got rule {rule}")
+    return 0  # peers take a rule that they do not know: see `ImplicitMeta`
 
 
 def _versioned(encoded: bytes) -> Any:

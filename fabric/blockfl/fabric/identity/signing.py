@@ -33,6 +33,9 @@ PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 _REMEMBERED: Final = 4096
+SHA256: Final = "SHA256"
+SHA3_256: Final = "SHA3_256"
+_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {SHA256: hashes.SHA256(), SHA3_256: hashes.SHA3_256()}
 # Orders of the curves that peers accept in certificates.
 CURVE_ORDERS: Final = {
     "secp224r1": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFF16A2E0B8F03E13DD29455C5C2A3D,
@@ -52,6 +55,8 @@ class Identity:
 
     msp_id: str
     certificate_pem: bytes
+    signature_hash: str = SHA256
+    """What its ECDSA signatures hash with; its organisation's membership says so, "" stands for nothing known."""
 
     @classmethod
     def parse(cls, serialized: bytes) -> Self:
@@ -106,6 +111,14 @@ class Identity:
             raise IdentityError("expected a certificate with an ECDSA (P-256) or Ed25519 key, got another kind")
         return key
 
+    def verify(self, signature: bytes, message: bytes) -> None:
+        """Verify a signature of this identity as peers do.
+
+        Raises:
+            IdentityError: see `verify_signature`.
+        """
+        verify_signature(self.public_key, signature, message, self.signature_hash)
+
 
 @dataclass(frozen=True)
 class Signer:
@@ -142,13 +155,16 @@ class Signer:
         return low_s(self.private_key.sign(message, ec.ECDSA(hashes.SHA256())), self.private_key.curve.name)
 
 
-def verify_signature(signed_by: x509.Certificate | PublicKey, signature: bytes, message: bytes) -> None:
+def verify_signature(
+    signed_by: x509.Certificate | PublicKey, signature: bytes, message: bytes, signature_hash: str = SHA256
+) -> None:
     """Verify a signature as peers do.
 
     Args:
         signed_by: certificate or public key of the one who is said to have signed.
         signature: ECDSA in DER with S in the lower half, or 64 bytes of Ed25519.
         message: what was signed.
+        signature_hash: what ECDSA hashes with, `SHA256` or `SHA3_256`.
 
     Raises:
         IdentityError: the signature is malformed, has a high S, or is not one over this message.
@@ -158,13 +174,15 @@ def verify_signature(signed_by: x509.Certificate | PublicKey, signature: bytes, 
         if isinstance(key, ed25519.Ed25519PublicKey):
             key.verify(signature, message)
             return
+        if signature_hash not in _HASHES:
+            raise IdentityError("the organisation's membership names a family of hashes that nobody knows")
         r, s = parse_ecdsa_signature(signature)
         if s > CURVE_ORDERS[key.curve.name] >> 1:
             raise IdentityError(
                 "expected a signature with S in the lower half of the curve's order, got one in the upper "
                 "half: sign with low S"
             )
-        key.verify(utils.encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
+        key.verify(utils.encode_dss_signature(r, s), message, ec.ECDSA(_HASHES[signature_hash]))
     except InvalidSignature as error:
         raise IdentityError(
             f"the signature over {len(message)} bytes does not verify: the bytes were changed, or another "
@@ -290,6 +308,15 @@ def parse_private_key(pem: bytes, what: str = "the private key") -> PrivateKey:
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in CURVE_ORDERS:
         return key
     raise IdentityError(f"expected an ECDSA (P-256) or Ed25519 private key in {what}, got another kind")
+
+
+def is_ecdsa_key(der: bytes) -> bool:
+    """Whether bytes are an unencrypted ECDSA private key that Fabric's crypto provider takes."""
+    try:
+        key = serialization.load_der_private_key(der, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return isinstance(key, ec.EllipticCurvePrivateKey)
 
 
 def load_private_key(path: Path) -> PrivateKey:

@@ -189,7 +189,7 @@ class _BlockCheck:
 
     def _follow_config(self, candidate: Candidate) -> None:
         try:
-            self._new_config = ChannelConfig.from_config_envelope(candidate.data, self._config.channel_id)
+            self._new_config = ChannelConfig.from_config_envelope(candidate.data, self._config.channel_id, lenient=True)
         except ConfigError as error:
             raise BlockError(f"block {self._number}: {error}") from error
 
@@ -201,7 +201,7 @@ class _BlockCheck:
 
     def _genesis(self) -> BlockValidation:
         try:
-            new = ChannelConfig.from_envelope(self._envelopes[0])
+            new = ChannelConfig.from_envelope(self._envelopes[0], lenient=True)
         except (ConfigError, IndexError) as error:
             raise BlockError(f"block 0 does not hold a configuration: {error}") from error
         self._new_config = new

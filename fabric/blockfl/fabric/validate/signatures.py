@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
-from blockfl.fabric.identity.signing import Identity, verify_signature
+from blockfl.fabric.identity.signing import Identity
 
 _CAPACITY: Final = 65_536
 
@@ -36,7 +36,7 @@ class SignatureCache:
             if fingerprint in self._known:
                 self._known.move_to_end(fingerprint)
                 return
-        verify_signature(identity.public_key, signature, message)
+        identity.verify(signature, message)
         self._remember(fingerprint)
 
     def remember(self, identity: Identity, signature: bytes, message: bytes) -> None:
@@ -53,5 +53,6 @@ class SignatureCache:
 def _fingerprint(identity: Identity, signature: bytes, message: bytes) -> bytes:
     digest = hashlib.sha256(hashlib.sha256(message).digest())
     digest.update(hashlib.sha256(identity.serialized).digest())
+    digest.update(hashlib.sha256(identity.signature_hash.encode()).digest())
     digest.update(signature)
     return digest.digest()

@@ -19,7 +19,7 @@ from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.embedded.endorsing.proposal import SignedProposal
 from blockfl.fabric.errors import ConfigError, FabricError, IdentityError, PolicyError
 from blockfl.fabric.identity.policy import evaluate_signature_policy, role_principal
-from blockfl.fabric.identity.signing import Identity, check_not_expired, verify_signature
+from blockfl.fabric.identity.signing import Identity, check_not_expired
 from blockfl.fabric.validate import SignatureCache
 
 _ORDERED: Final = (common_pb2.ENDORSER_TRANSACTION, common_pb2.CONFIG_UPDATE)
@@ -256,7 +256,7 @@ class Admission:
             if isinstance(data, bytes):
                 self._signatures.verify(identity, signature, data)
             else:  # a proposal, perhaps of megabytes: nobody verifies it again
-                verify_signature(identity.public_key, signature, data)  # type: ignore[arg-type]
+                identity.verify(signature, data)  # type: ignore[arg-type]
         except IdentityError as error:
             raise AccessDenied(f"access denied: channel [{channel}] creator org [{organisation}]: {error}") from error
         return identity

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from blockfl.fabric.embedded.endorsing.simulator import SimulationError
 from blockfl.fabric.errors import IdentityError, PolicyError
-from blockfl.fabric.identity.msp import MspManager
+from blockfl.fabric.identity.msp_manager import MspManager
 from blockfl.fabric.identity.policy import SignaturePolicy
 
 _NAME = re.compile(r"[a-zA-Z0-9]+([-_][a-zA-Z0-9]+)*")
