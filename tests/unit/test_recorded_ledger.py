@@ -22,7 +22,6 @@ from blockfl.fabric.channel.block import (
     verify_genesis,
 )
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.identity import signing
 from blockfl.fabric.transaction.envelope import decode_transaction
 from blockfl.fabric.transaction.rwset import (
     decode_metadata as decode_entries,
@@ -35,6 +34,7 @@ from blockfl.fabric.transaction.rwset import (
     hash_key,
     hash_private_write_set,
 )
+from blockfl.fabric.validate import signatures as signature_module
 from support.recording import recorded_block_bytes, recorded_json
 from support.replay import Step, replayed
 
@@ -216,7 +216,9 @@ def test_the_hashes_of_private_writes_are_those_on_the_public_ledger() -> None:
 def test_validating_again_with_remembered_signatures_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     replayed()
     verified: list[bytes] = []
-    monkeypatch.setattr(signing, "verify_signature", lambda key, signature, *_: verified.append(signature))
+    monkeypatch.setattr(
+        signature_module, "verify_signature", lambda key, signature, message: verified.append(signature)
+    )
     step = replayed().steps[11]
     step.verify(step.encoded)
     assert not verified

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
-from blockfl.fabric.identity.signing import Identity
+from blockfl.fabric.identity.signing import SHA256, Identity, verify_signature
 
 _CAPACITY: Final = 65_536
 
@@ -36,7 +36,10 @@ class SignatureCache:
             if fingerprint in self._known:
                 self._known.move_to_end(fingerprint)
                 return
-        identity.verify(signature, message)
+        if identity.signature_hash == SHA256:
+            verify_signature(identity.public_key, signature, message)
+        else:
+            identity.verify(signature, message)
         self._remember(fingerprint)
 
     def remember(self, identity: Identity, signature: bytes, message: bytes) -> None:
