@@ -233,7 +233,10 @@ PLANTED: Final[Mapping[str, Planted]] = {
         ),
         kinds=("policy",),
     ),
-    "policies: principals": Planted(plant=_parse_by(_canonical_only, "identity.msp"), kinds=("policy",)),
+    "policies: principals": Planted(
+        plant=_replace(msp.Msp, "_satisfies_role", lambda self, identity, wanted: wanted.msp_identifier == self.msp_id),
+        kinds=("policy",),
+    ),
     "configurations: values": Planted(
         plant=_replace(
             config_module,
