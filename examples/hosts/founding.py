@@ -8,7 +8,7 @@ Example:
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ class HostConsortium:
     def found(self) -> None:
         """Make every organisation's keys on its host, and have all sign one founding file."""
         first, *others = self.founders
-        self._each(self._make_part)
+        self.each(self.founders, self.make_part)
         members = [
             self.hosts.hand_over(name, self.part(name) / "member.json", first, f"members/{name}.json")
             for name in self.founders
@@ -82,7 +82,7 @@ class HostConsortium:
         self.blockfl(first, "network", "found", *map(str, members), "--output", str(founding), "--network", "heart")
         for name in others:
             self.hosts.hand_over(first, founding, name, _FOUNDING)
-        self._each(self._sign)
+        self.each(self.founders, self._sign)
         for name in self.founders:
             signature = f"{_FOUNDING}.{name}.signature"
             for other in self.founders:
@@ -96,14 +96,15 @@ class HostConsortium:
             self.bring_part_up(name)
             report(f"{name} is up")
 
-        self._each(bring_up)
+        self.each(self.founders, bring_up)
 
     def bring_part_up(self, name: str) -> None:
         """Have one host bring its part up."""
         self.blockfl(name, "network", "up", "-d", str(self.part(name)), "--founding", str(self.founding(name)))
 
-    def _make_part(self, name: str) -> None:
-        founder, place = self.founders[name], self.hosts[name].place
+    def make_part(self, name: str, founder: Founder | None = None) -> None:
+        """Have an organisation make its keys and its membership file; a newcomer says what it is."""
+        founder, place = founder or self.founders[name], self.hosts[name].place
         roles = [word for role in founder.roles for word in ("--role", role)]
         self.blockfl(
             *(name, "network", "member", name, "-d", str(self.part(name)), *roles),
@@ -118,9 +119,11 @@ class HostConsortium:
         self.blockfl(name, "network", "inspect", founding)
         self.blockfl(name, "network", "sign", founding, "-d", str(self.part(name)), "--yes")
 
-    def _each(self, work: Callable[[str], None]) -> None:
-        with ThreadPoolExecutor(len(self.founders)) as pool:
-            list(pool.map(work, self.founders))
+    @staticmethod
+    def each(names: Iterable[str], work: Callable[[str], None]) -> None:
+        """Have something done on several hosts at once."""
+        with ThreadPoolExecutor(32) as pool:
+            list(pool.map(work, names))
 
 
 def blockfl(*arguments: str) -> list[str]:

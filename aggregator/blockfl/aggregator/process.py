@@ -155,6 +155,8 @@ class Aggregator:
             _log.debug("block %d: %s %s", event.block_number, event.name, event.notice.detail)
             if event.name == "TaskCreated":
                 self._names = None
+            if event.name == "ConsortiumRegistered":
+                self._consortium = None
             if event.name not in _OF_NO_CONSEQUENCE:
                 self._woken.set()
 

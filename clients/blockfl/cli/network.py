@@ -1,5 +1,6 @@
 """``blockfl network``: a consortium's network on this machine."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ from blockfl.network.compose import render_compose, save_compose
 from blockfl.network.description import Description, LedgerKind, default_description
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.network import HostPart, Network, Part, open_part
+from blockfl.network.snapshot import pack_snapshot, take_snapshot
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(network_config.app, name="config", help="Look at the channel's configuration and change it.")
@@ -54,7 +56,11 @@ Directory = Annotated[
 def up(
     directory: Directory = Path("network-data"),
     consortium: Annotated[
-        Path | None, typer.Option(help="Description of the consortium; default: four hospitals, three neutral ones.")
+        Path | None,
+        typer.Option(
+            help="Description of the consortium; default: four hospitals, three neutral ones. Of an organisation's own "
+            "directory: the record of the members that it agrees to (blockfl network terms)."
+        ),
     ] = None,
     ledger: Annotated[LedgerKind, typer.Option(help="Which ledger runs it.")] = "embedded",
     base_port: Annotated[
@@ -72,17 +78,21 @@ def up(
     timeout: Annotated[
         int, whole_option(make_limits(1, 10_000_000), help="Seconds to wait for the other organisations' hosts.")
     ] = 86_400,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(help="Of an organisation's own directory: join a peer without a ledger from a snapshot."),
+    ] = None,
     json: option.Json = False,
 ) -> None:
     """Bring up the network, or one organisation's part; what runs goes on. Another contract code is asked about."""
     output = Output(as_json=json)
     agreement = Agreement(upgrade=upgrade, downgrade=downgrade, ask=_ask)
     if founding is not None or OrganisationLayout(directory).host.exists():
-        if consortium is not None or base_port is not None:
-            output.error("--consortium and --base-port belong to a machine with all organisations, not to one's part")
+        if base_port is not None:
+            output.error("--base-port belongs to a machine with all organisations, not to one's part")
             raise typer.Exit(Exit.USAGE)
         part = HostPart.open(directory)
-        part.up(output.progress, agreement, founding, timeout)
+        part.up(output.progress, agreement, founding, consortium, timeout, snapshot)
         if not _print_status(part, output):
             raise typer.Exit(Exit.FAILED)
         return
@@ -161,6 +171,19 @@ def restore(
     """Put back what is missing of a backup; nothing that is there is changed. Then: `blockfl network up`."""
     written = restore_backup(archive, directory)
     Output(as_json=False).line(f"{len(written)} files restored to {directory}; next: blockfl network up -d {directory}")
+
+
+@app.command()
+def snapshot(
+    output: Annotated[Path, typer.Argument(help="The file to write, for another organisation.")],
+    directory: Directory = Path("network-data"),
+    timeout: Annotated[int, whole_option(make_limits(1, 1_000_000), help="Seconds to wait for the peer.")] = 600,
+) -> None:
+    """Have the organisation's peer write what its ledger holds now, without private data, for a peer that joins."""
+    told, host = Output(as_json=False), HostPart.open(directory).host
+    taken = asyncio.run(take_snapshot(host, told.progress, timeout))
+    told.line(f"{output}: {pack_snapshot(taken, output)}")
+    told.progress(f"for the other organisation: blockfl network up --snapshot {output.name}")
 
 
 @app.command()

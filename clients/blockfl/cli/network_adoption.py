@@ -13,45 +13,63 @@ from blockfl.network.adoption import PeerAccess, adopt
 from blockfl.network.errors import NetworkError
 from blockfl.network.founding import load_record
 from blockfl.network.identities import write_file
+from blockfl.network.membership import describe_members, succeed
 from blockfl.network.organisation import LOOPBACK, Organisation, Ports
 from blockfl.protocol.records import Consortium, Member
 
 
 def terms(
     member: Annotated[
-        list[str], typer.Option(help="MSPID=ROLE,ROLE of each organisation: coordinator, committee, institution.")
-    ],
-    network: Annotated[str, typer.Option(help="Name of the network; part of everything that is signed.")],
-    channel: Annotated[str, typer.Option(help="The channel that is there.")],
+        list[str] | None,
+        typer.Option(help="MSPID=ROLE,ROLE of each organisation: coordinator, committee, institution."),
+    ] = None,
+    network: Annotated[str, typer.Option(help="Name of the network; part of everything that is signed.")] = "",
+    channel: Annotated[str, typer.Option(help="The channel that is there.")] = "",
     contract: Annotated[str, typer.Option(help="The contract's name on it.")] = "blockfl",
     threshold: Annotated[
-        int, whole_option(make_limits(2, 1000), help="Committee members that must agree on a verdict.")
-    ] = 2,
+        int | None,
+        whole_option(
+            make_limits(2, 1000), help="Committee members that must agree on a verdict; default: as now, or 2."
+        ),
+    ] = None,
     without_peer: Annotated[
         list[str] | None, typer.Option(help="MSP id of an institution that runs no peer and endorses nothing.")
     ] = None,
+    after: Annotated[
+        Path | None, typer.Option(help="The record that counts now: name only members that are new or change roles.")
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="MSP id of a member that leaves; with --after.")] = None,
     output_file: Annotated[Path, typer.Option("--output", "-o", help="The file.")] = Path("consortium.json"),
 ) -> None:
     """Write the record of the consortium that all organisations of a running channel agree to; each gets the file."""
+    output = Output(as_json=False)
     try:
-        members = [_parse_member(text) for text in sorted(member)]
-        consortium = Consortium(
-            network=network,
-            channel=channel,
-            contract=contract,
-            sequence=1,
-            members=tuple(members),
-            threshold=threshold,
-            without_peer=tuple(sorted(without_peer or ())),
-        )
+        members = [_parse_member(text) for text in member or ()]
+        if after is not None:
+            former = load_record(Consortium, after, "the consortium's record")
+            consortium = succeed(former, members, remove or (), threshold, without_peer or ())
+        else:
+            consortium = Consortium(
+                network=network,
+                channel=channel,
+                contract=contract,
+                sequence=1,
+                members=tuple(sorted(members, key=lambda one: one.organisation)),
+                threshold=threshold or 2,
+                without_peer=tuple(sorted(without_peer or ())),
+            )
     except ValidationError as error:
         raise _explain(error) from error
     if output_file.exists():
         raise NetworkError(f"{output_file} exists already; name another file, or remove it")
     write_file(output_file, consortium.encode())
-    output = Output(as_json=False)
+    for line in describe_members(former, consortium) if after is not None else ():
+        output.line(line)
     output.line(f"{output_file}: {consortium.record_digest}")
-    output.progress("give every organisation this file; it agrees by approving the contract: blockfl network adopt")
+    output.progress(
+        "give every organisation this file; it agrees by approving the contract: blockfl network "
+        + ("up --consortium" if after is not None else "adopt")
+    )
 
 
 def adopt_channel(

@@ -187,7 +187,14 @@ def sign(
 
 
 @app.command()
-def submit(update: Update, profile: option.Profile, signatures: Signatures = None) -> None:
+def submit(
+    update: Update,
+    profile: option.Profile,
+    signatures: Signatures = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where ordering stands still until nodes of the update have begun.")
+    ] = False,
+) -> None:
     """Put an update into force, with the signatures of enough administrators."""
     administrator = Administrator(ConnectionProfile.load(profile))
     content, found = _read_file(update), _find_signatures(update, signatures)
@@ -196,7 +203,7 @@ def submit(update: Update, profile: option.Profile, signatures: Signatures = Non
     async def change() -> ChannelConfig:
         config = await administrator.read()
         describe_update(config, content)
-        return await administrator.submit(config, content, found)
+        return await administrator.submit(config, content, found, force=force)
 
     output.progress(f"configuration {asyncio.run(change()).sequence} is in force")
 

@@ -242,6 +242,8 @@ class Ledger:
         """
         async with self.gateway.events(self.profile.contract, start_block=start_block, checkpoint=checkpoint) as stream:
             async for event in stream:
+                if event.name == "ConsortiumRegistered":
+                    self._consortium = None  # endorsers are chosen from the record that counts now
                 yield Event(
                     name=event.name,
                     notice=records.Notice.decode(event.payload),

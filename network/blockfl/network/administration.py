@@ -17,7 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blockfl.fabric.channel.changes import add_organisation, remove_organisation, revoke_certificates
+from blockfl.fabric.channel.changes import (
+    add_organisation,
+    change_consenters,
+    remove_organisation,
+    revoke_certificates,
+)
 from blockfl.fabric.channel.config import Address, ChannelConfig
 from blockfl.fabric.channel.difference import describe_difference, list_revoked, read_membership
 from blockfl.fabric.channel.renewal import add_roots, remove_roots, renew_consenter
@@ -31,13 +36,20 @@ from blockfl.fabric.channel.update import (
 )
 from blockfl.fabric.client.broadcast import broadcast
 from blockfl.fabric.client.deliver import read_config
-from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import ConfigError, IdentityError
 from blockfl.fabric.identity.authority import Authority
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.remote import RemoteLedger
 from blockfl.network.errors import NetworkError
 from blockfl.network.member import Membership
+from blockfl.network.ordering import (
+    address_of,
+    describe_tolerance,
+    find_silent,
+    list_beginning,
+    orderer_endpoints,
+    require_quorum,
+)
 
 _IN_FORCE_S = 60.0
 
@@ -74,24 +86,38 @@ class Administrator:
         return await read_config(self._profile.make_endpoint(), self._profile.channel, self._signer, sequence=sequence)
 
     def add(self, config: ChannelConfig, membership: Membership) -> bytes:
-        """Return the update by which an organisation joins the channel.
+        """Return the update by which an organisation joins the channel, with its ordering node if it has one.
 
         Raises:
             ConfigError: It is there already, or not described as it must be.
         """
-        return _update(config, add_organisation(config, membership.spec(), has_peer=membership.peer is not None))
+        spec = membership.spec()
+        wanted = add_organisation(config, spec, has_peer=membership.peer is not None)
+        if membership.orderer is not None:
+            wanted = add_organisation(_read(config, wanted), spec, orders=True)
+            consenter = membership.consenter(max(one.id for one in config.consenters) + 1)
+            wanted = change_consenters(_read(config, wanted), [*config.consenters, consenter])
+        return _update(config, wanted)
 
     def remove(self, config: ChannelConfig, organisation: str) -> bytes:
-        """Return the update by which an organisation leaves the channel.
+        """Return the update by which an organisation leaves the channel, with its ordering nodes.
 
         Raises:
-            ConfigError: It is not there, is the last one, or runs an ordering node.
+            ConfigError: It is not there, is the last one, or too few ordering nodes would be left.
         """
-        if organisation in config.orderer_organisations:
-            raise ConfigError(
-                f"{organisation} runs an ordering node: others have to take its place in the consensus first"
-            )
-        return _update(config, remove_organisation(config, organisation))
+        wanted = remove_organisation(config, organisation)
+        if (orders := config.orderer_organisations.get(organisation)) is not None:
+            own = {*orders.endpoints}
+            left = [one for one in config.consenters if one.msp_id != orders.msp_id and address_of(one) not in own]
+            try:
+                wanted = change_consenters(_read(config, wanted), left)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{organisation} runs an ordering node, and the {len(left)} left would not do: {error}; let "
+                    "another organisation with an ordering node join first"
+                ) from error
+            wanted = remove_organisation(_read(config, wanted), organisation, orders=True)
+        return _update(config, wanted)
 
     def revoke(self, config: ChannelConfig, certificates: Sequence[bytes], authority: Authority) -> bytes:
         """Return the update that revokes certificates of the organisation, besides those revoked before.
@@ -149,23 +175,30 @@ class Administrator:
         """
         return sign_update(update, self._signer)
 
-    async def submit(self, config: ChannelConfig, update: bytes, signatures: Sequence[bytes]) -> ChannelConfig:
+    async def submit(
+        self, config: ChannelConfig, update: bytes, signatures: Sequence[bytes], *, force: bool = False
+    ) -> ChannelConfig:
         """Send an update to the ordering nodes and wait until the organisation's peer has it in force.
 
         Args:
             config: The configuration in force.
             update: What the administrators signed.
             signatures: Theirs.
+            force: Whether ordering may stand still until the ordering nodes have begun that the update brings.
 
         Returns:
             The new configuration.
 
         Raises:
-            ConfigError: Signatures are missing, or it starts from another configuration.
+            ConfigError: Signatures are missing, it starts from another configuration, or ordering would stand still
+                because too many ordering nodes do not answer.
             NetworkError: The ordering nodes took it, and the peer does not have it in time.
             SubmitError: No ordering node takes it.
         """
         verify_update(config, update, signatures)
+        wanted = preview_update(config, update)
+        if list_beginning(config, wanted) and not force:
+            require_quorum(config, wanted, await find_silent(config, self._signer))
         await broadcast(orderer_endpoints(config), build_update_envelope(update, signatures, self._signer))
         try:
             async with asyncio.timeout(_IN_FORCE_S):
@@ -184,7 +217,9 @@ def describe_update(config: ChannelConfig, update: bytes) -> tuple[str, ...]:
         ConfigError: It starts from another configuration, or leads to one that nodes refuse.
     """
     try:
-        return describe_difference(config, preview_update(config, update))
+        wanted = preview_update(config, update)
+        warning = describe_tolerance(config, wanted)
+        return (*describe_difference(config, wanted), *([warning] if warning else []))
     except ConfigError as error:
         raise ConfigError(
             f"{error}; the configuration in force has the sequence number {config.sequence}: either the update is part "
@@ -199,15 +234,6 @@ def list_signatories(update: bytes, signatures: Sequence[bytes]) -> list[str]:
         ConfigError: One is over something else.
     """
     return sorted({read_signature(signature, update).msp_id for signature in signatures})
-
-
-def orderer_endpoints(config: ChannelConfig) -> list[Endpoint]:
-    """Return the ordering nodes that a configuration names, with the authorities of their TLS certificates."""
-    return [
-        Endpoint(address=address, tls_roots_pem=b"".join(config.msps[organisation.msp_id].tls_roots))
-        for organisation in config.orderer_organisations.values()
-        for address in organisation.endpoints
-    ]
 
 
 def describe_config(config: ChannelConfig) -> list[dict[str, object]]:
@@ -240,6 +266,10 @@ def write_new(path: Path, content: bytes) -> None:
         raise NetworkError(f"{path} exists already; name another file, or remove it") from error
     except OSError as error:
         raise NetworkError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _read(config: ChannelConfig, wanted: Any) -> ChannelConfig:
+    return ChannelConfig.from_config(wanted, config.channel_id)
 
 
 def _update(config: ChannelConfig, wanted: Any) -> bytes:

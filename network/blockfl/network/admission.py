@@ -10,15 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 
 from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.client.deliver import ORDERER_DELIVER, read_config
 from blockfl.fabric.errors import EndorseError, FabricError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import Administrator
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
 from blockfl.network.host import Host
-from blockfl.network.identities import write_file
+from blockfl.network.identities import load_administrator, read_roots, write_file
 from blockfl.network.layout import Layout
 from blockfl.network.node import node_name
+from blockfl.network.ordering import orderer_endpoints
 from blockfl.network.participation import ChannelNodes
 from blockfl.network.source import Fault
 from blockfl.network.volume import read_genesis
@@ -26,6 +28,7 @@ from blockfl.network.volume import read_genesis
 Report = Callable[[str], None]
 _POLL_S = 0.1
 _ASKED_S = 5.0
+_STRANGER_S = 1.0
 
 
 def extend(layout: Layout, description: Description, otherwise: str) -> Description:
@@ -100,15 +103,55 @@ async def _admit(newcomer: Host, administrators: Sequence[Administrator]) -> boo
     config = await first.read()
     membership = newcomer.provision().membership
     if newcomer.name in config.application_organisations:
-        if not set(config.msps[membership.msp_id].tls_roots) & {pem.encode() for pem in membership.tls_roots}:
-            raise NetworkError(
-                f"{newcomer.layout.tls_roots} is not one that the channel knows: put the former keys of "
-                f"{newcomer.name} back"
-            )
+        _require_known(newcomer, config)
         return False
     update = first.add(config, membership)
     await first.submit(config, update, [one.sign(update) for one in administrators])
     return True
+
+
+async def wait_for_admission(host: Host, report: Report, timeout_s: float) -> None:
+    """Wait until the members have put an organisation onto the channel: then ordering nodes give it blocks.
+
+    Args:
+        host: The organisation's part.
+        report: Told that it is waited for.
+        timeout_s: How long.
+
+    Raises:
+        NetworkError: They have not in time, or have put other keys onto it.
+    """
+    deadline, told = time.monotonic() + timeout_s, False
+    while (config := await _read_as_stranger(host)) is None:
+        if not told:
+            report(f"waiting until the members have put {host.name} onto the channel with {host.layout.member}")
+            told = True
+        if time.monotonic() > deadline:
+            raise NetworkError(f"{host.name} is not on the channel after {timeout_s:.0f} s: say the same again to wait")
+        await asyncio.sleep(_STRANGER_S)
+    _require_known(host, config)
+
+
+async def _read_as_stranger(host: Host) -> ChannelConfig | None:
+    """Return the configuration in force, from a founder's ordering node; None: none tells it to this organisation."""
+    signer, channel = load_administrator(host.organisation, host.layout), host.load_consortium().channel
+    for endpoint in orderer_endpoints(read_genesis(host.layout)):
+        try:
+            async with asyncio.timeout(_ASKED_S):
+                config = await read_config(endpoint, channel, signer, method=ORDERER_DELIVER)
+        except (FabricError, TimeoutError):
+            continue
+        return config if host.name in config.application_organisations else None
+    return None
+
+
+def _require_known(host: Host, config: ChannelConfig) -> None:
+    """Check that the channel knows an organisation's present authorities."""
+    roots = read_roots(host.layout.tls_roots)
+    if not set(config.msps[host.organisation.msp_id].tls_roots) & set(roots):
+        raise NetworkError(
+            f"{host.layout.tls_roots} is not one that the channel knows: put the former keys of {host.name} back"
+        )
 
 
 async def list_removed(founders: Sequence[Host], user: str = "admin") -> list[Host]:

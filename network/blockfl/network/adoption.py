@@ -14,6 +14,7 @@ import json
 import secrets
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from blockfl.fabric.channel.block import encode_block, verify_genesis
@@ -24,7 +25,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import Administrator
 from blockfl.network.channel_check import check_channel
 from blockfl.network.code_change import Agreement, agree_on_code
-from blockfl.network.contract_service import provision_service, service_process
+from blockfl.network.contract_service import provision_service
 from blockfl.network.deployment import deploy
 from blockfl.network.errors import NetworkError
 from blockfl.network.guest import NoNodes
@@ -34,13 +35,11 @@ from blockfl.network.keeper import keeper_process
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.node import ADOPTED_PEER_SETTINGS, make_connection
 from blockfl.network.organisation import Organisation
-from blockfl.network.port import wait_for_port
 from blockfl.network.process import ProcessTable
 from blockfl.network.runtime import ProcessRuntime, Report
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.records import Consortium
 
-_READY_S = 60.0
 _BANNER = "peers and ordering nodes belong to the channel that was there"
 
 
@@ -128,14 +127,10 @@ class AdoptedPart:
         host, agreed = self._host, agreement.remember()
         consortium = host.load_consortium()
         agree_on_code(host.layout.package, consortium.contract, agreed)
-        provision_service(host.organisation, host.layout, consortium)
-        service = service_process(host.organisation, host.layout)
-        self._processes.replace([service])
-        wait_for_port(
-            host.organisation.contract_address, _READY_S, lambda: self._processes.require_running(service.name)
-        )
+        runtime = self.runtime()
+        runtime.start_services()
         self._processes.start(keeper_process(host.layout.directory))
-        asyncio.run(deploy([host], report, agreed, timeout_s))
+        asyncio.run(deploy([host], report, agreed, timeout_s, serve=partial(runtime.serve, [host])))
         report(
             f"{host.name} takes part in the network {consortium.network} on channel {consortium.channel}; its "
             f"connection profiles: {host.layout.profile('agent').parent}"

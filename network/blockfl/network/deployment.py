@@ -34,8 +34,17 @@ _TURN_S = 3.0
 """How long an organisation leaves a step to the one before it."""
 
 
+def _do_nothing() -> None:
+    pass
+
+
 async def deploy(
-    hosts: Sequence[Host], report: Report, agreement: Agreement, timeout_s: float, user: str = "admin"
+    hosts: Sequence[Host],
+    report: Report,
+    agreement: Agreement,
+    timeout_s: float,
+    user: str = "admin",
+    serve: Callable[[], None] = _do_nothing,
 ) -> None:
     """Bring the contract up for the organisations that are here: one, or all of one machine.
 
@@ -45,6 +54,7 @@ async def deploy(
         agreement: Which code may take the place of the one in force.
         timeout_s: How long to wait for the others.
         user: Whose connection profiles are used, and so which addresses.
+        serve: Has the contract services begin anew with what is in force now; until then they serve what was before.
 
     Raises:
         NetworkError: A step failed for good, or others did not do theirs in time.
@@ -60,11 +70,12 @@ async def deploy(
             agree_on_succession(one.layout.package, one.load_consortium().contract, in_force, agreement)
     sequence = max(await asyncio.gather(*(one.plan(timeout_s) for one in deployments)))
 
-    async def bring_up(deployment: Deployment) -> None:
-        definition = await deployment.approve(timeout_s, sequence)
-        await deployment.complete(definition, timeout_s)
+    async def bring_into_force(deployment: Deployment) -> None:
+        await deployment.commit(await deployment.approve(timeout_s, sequence), timeout_s)
 
-    await asyncio.gather(*map(bring_up, deployments))
+    await asyncio.gather(*map(bring_into_force, deployments))
+    await asyncio.to_thread(serve)
+    await asyncio.gather(*(one.register(timeout_s) for one in deployments))
 
 
 class Deployment:
@@ -114,14 +125,22 @@ class Deployment:
             lambda: self._upgrade.approve(sequence), timeout_s, "the contract could not be approved"
         )
 
-    async def complete(self, definition: ChaincodeDefinition, timeout_s: float) -> None:
-        """Wait until the definition is in force and the consortium registered; do both when it is this one's turn.
+    async def commit(self, definition: ChaincodeDefinition, timeout_s: float) -> None:
+        """Wait until the definition is in force; commit it when it is this one's turn.
 
         Raises:
-            NetworkError: Too few approve in time, or the others agreed to another record.
+            NetworkError: Too few approve in time.
         """
         await self._repeat(lambda: self._commit(definition), timeout_s, "the contract could not be committed")
-        await self._repeat(self._register, timeout_s, "the consortium could not be registered")
+
+    async def register(self, timeout_s: float) -> None:
+        """Wait until the consortium is registered; between two rounds, register it when it is this one's turn.
+
+        Raises:
+            NetworkError: The others agreed to another record, or do not agree to this one in time.
+        """
+        begun = time.monotonic()
+        await self._repeat(lambda: self._register(begun), timeout_s, "the consortium could not be registered")
 
     async def _commit(self, definition: ChaincodeDefinition) -> None:
         if await self._upgrade.is_in_force(definition):
@@ -139,8 +158,7 @@ class Deployment:
             await asyncio.sleep(_POLL_S)
         self._report(f"contract {definition.name}: definition {definition.sequence} is in force")
 
-    async def _register(self) -> None:
-        begun = time.monotonic()
+    async def _register(self, begun: float) -> None:
         members = [self._consortium.having("coordinator")[0], *(one.organisation for one in self._consortium.members)]
         async with Ledger(self._profile) as ledger:
             while not await self._is_registered(ledger):
@@ -161,28 +179,31 @@ class Deployment:
                 return False
             raise
 
+    def _is_final(self, error: FabricError | LedgerError) -> bool:
+        """Whether waiting does not help: founders have agreed to something else; a change may reach them later."""
+        return (
+            self._consortium.sequence == 1
+            and isinstance(error, LedgerError)
+            and is_refused_with(error, Code.CONSORTIUM_MISMATCH)
+        )
+
     async def _repeat(self, step: Callable[[], Awaitable[T]], timeout_s: float, failure: str) -> T:
         """Repeat a step until it succeeds: others may not be there yet, or overtake it."""
-        deadline = time.monotonic() + timeout_s
+        deadline, reason = time.monotonic() + timeout_s, ""
         while True:
             try:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                     return await step()
             except TimeoutError as error:
                 raise NetworkError(
-                    f"{failure} within {timeout_s:.0f} s; run the command again to go on waiting"
+                    f"{failure} within {timeout_s:.0f} s{reason}; run the command again to go on waiting"
                 ) from error
             except (FabricError, LedgerError) as error:
-                if _is_final(error) or time.monotonic() > deadline:
+                if self._is_final(error) or time.monotonic() > deadline:
                     raise NetworkError(f"{failure}: {error}") from error
-                self._report(f"waiting: {str(error).splitlines()[0][:300]}")
+                reason = f": {str(error).splitlines()[0][:300]}"
+                self._report(f"waiting{reason}")
             await asyncio.sleep(_POLL_S)
-
-
-def _is_final(error: FabricError | LedgerError) -> bool:
-    """Whether waiting does not help: the others agreed to something else, or have to close a round first."""
-    final = (Code.CONSORTIUM_MISMATCH, Code.TASK_BUSY)
-    return isinstance(error, LedgerError) and is_refused_with(error, *final)
 
 
 def _once(report: Report) -> Report:

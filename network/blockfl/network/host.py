@@ -19,7 +19,6 @@ from pydantic import ValidationError
 
 from blockfl.contract.release import read_release
 from blockfl.ledger.profile import ForeignGateway
-from blockfl.network.contract_service import provision_service
 from blockfl.network.errors import NetworkError
 from blockfl.network.founding import Founding, FoundingSignature, load_record, signature_path
 from blockfl.network.identities import (
@@ -157,7 +156,7 @@ class Host:
         write_file(self.layout.genesis, genesis)
 
     def agree(self, founding: Founding, consortium: Consortium) -> None:
-        """Write what the organisation's processes read: the record that it agrees to, settings, profiles.
+        """Write what the organisation's nodes and users read, and the record that it agrees to.
 
         Raises:
             NetworkError: Its keys are not those that the channel knows, or a file cannot be written.
@@ -165,8 +164,6 @@ class Host:
         require_matching_keys(self.organisation, self.layout)
         provision_node_files(self.organisation, self.layout, founding)
         write_file(self.layout.consortium, consortium.encode())
-        if self.organisation.has_peer:
-            provision_service(self.organisation, self.layout, consortium)
         gateways = self._list_gateways(founding)
         for name, _ in gateways:
             write_file(self.layout.gateway_roots(name), "".join(founding.member(name).membership.tls_roots).encode())

@@ -216,8 +216,10 @@ def provision_node_files(organisation: Organisation, place: OrganisationLayout, 
     Raises:
         NetworkError: A file cannot be read or written.
     """
-    roots = "".join(pem for one in founding.memberships if one.orderer for pem in one.tls_roots)
+    founders = [pem for one in founding.memberships if one.orderer for pem in one.tls_roots]
     try:
+        # An ordering node learns other organisations' authorities from the channel; who joined later brings its own.
+        roots = "".join(dict.fromkeys([*founders, *(pem.decode() for pem in read_roots(place.tls_roots))]))
         if organisation.has_peer:
             _membership(place, "peer")
         if organisation.orderer:

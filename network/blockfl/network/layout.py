@@ -86,6 +86,11 @@ class OrganisationLayout:
         """What a ``peer``, ``orderer``, ``agent`` or ``aggregator`` writes."""
         return self.directory / "data" / kind
 
+    @property
+    def snapshot(self) -> Path:
+        """From which the peer joins the channel, where that is not its first block."""
+        return self.data("peer") / "snapshots" / "joined"
+
     def signing_authority(self, suffix: str) -> Path:
         """The signing authority's ``certificate`` or ``key``."""
         return self.directory / "authority" / f"signing-{suffix}.pem"

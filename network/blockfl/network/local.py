@@ -6,6 +6,7 @@ The programs are the operator's (``FABRIC_BIN`` or PATH); everything they need i
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from blockfl.fabric.errors import FabricError
@@ -22,6 +23,7 @@ from blockfl.network.node import (
     node_name,
     require_files,
 )
+from blockfl.network.ordering import list_behind
 from blockfl.network.participation import ChannelNodes
 from blockfl.network.process import ProcessSpec, ProcessTable
 from blockfl.network.status import ProcessStatus, process_status
@@ -131,7 +133,7 @@ class LocalLauncher:
                 continue
             read = ChannelNodes(host).read_peer_height
             rows.append(self._node_status(node_name("peer", host.name), host.organisation.peer_address, read))
-        return list(await asyncio.gather(*rows))
+        return _tell_behind(await asyncio.gather(*rows))
 
     async def _node_status(
         self, name: str, address: str, read_height: Callable[[], Awaitable[int | None]], error: str = ""
@@ -144,6 +146,21 @@ class LocalLauncher:
             except FabricError as failure:
                 error = str(failure).splitlines()[0]
         return process_status(self._processes, name, address, height=height, error=error)
+
+
+def _tell_behind(rows: Sequence[ProcessStatus]) -> list[ProcessStatus]:
+    """Say of an ordering node that it has stayed behind: it runs and answers, and takes no part."""
+    heights = {row.name: row.height or 0 for row in rows if not row.error and row.state == "running"}
+    newest = max(heights.values(), default=0)
+    behind = [name for name in list_behind(heights) if name.startswith(f"{node_name('orderer', '')}")]
+    return [
+        replace(
+            row, error=f"has {row.height} of {newest} blocks: if it stays behind, end its process, and it begins anew"
+        )
+        if row.name in behind
+        else row
+        for row in rows
+    ]
 
 
 def _describe(host: Host, network: str, peer_configuration: Path, orderer_configuration: Path) -> list[Node]:

@@ -20,18 +20,22 @@ from blockfl.network.description import Description, LedgerKind
 from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.errors import NetworkError
 from blockfl.network.foundation import found, list_hosts
-from blockfl.network.founding import Founding, load_founding, require_orderers
+from blockfl.network.founding import Founding, load_founding, load_record, require_orderers
 from blockfl.network.guest import GuestRuntime
 from blockfl.network.host import Host
+from blockfl.network.identities import write_file
 from blockfl.network.launcher import Launcher
 from blockfl.network.layout import Layout, OrganisationLayout
 from blockfl.network.local import LocalLauncher
+from blockfl.network.membership import describe_members, require_roles, require_successor
 from blockfl.network.process import ProcessTable, require_unused
 from blockfl.network.project import ComposeProject
 from blockfl.network.renewal import Renewal
 from blockfl.network.runtime import ProcessRuntime, Report, Runtime
+from blockfl.network.snapshot import unpack_snapshot
 from blockfl.network.state import NetworkState
 from blockfl.network.status import ProcessStatus
+from blockfl.protocol.records import Consortium
 
 _PATIENCE_S = 86_400.0
 _OTHERWISE = "use another directory, or take it down first"
@@ -146,7 +150,9 @@ class HostPart(Part):
         report: Report,
         agreement: Agreement | None = None,
         founding: Path | None = None,
+        consortium: Path | None = None,
         timeout_s: float = _PATIENCE_S,
+        snapshot: Path | None = None,
     ) -> None:
         """Start this organisation's part, wait for the others', and bring the contract up with them.
 
@@ -154,21 +160,29 @@ class HostPart(Part):
             report: Told what is done and who is waited for.
             agreement: Which code of the contract may take the place of the network's; by default none.
             founding: The founding file, all founders' signatures beside it; the first time only.
+            consortium: The record of the members that the organisation agrees to from now on; by default as before.
             timeout_s: How long to wait for the others.
+            snapshot: From which a peer without a ledger joins the channel, where that is not its first block.
 
         Raises:
             NetworkError: The founding file is not what this organisation agreed to, a port is taken, a process ends, or
                 the others are not there in time.
         """
+        record = None if consortium is None else load_record(Consortium, consortium, "the consortium's record")
         with self._exclusive():
             if self._adopted is not None:
+                if record is not None:
+                    write_file(self.host.layout.consortium, self._agree_on_members(record, report).encode())
                 self._adopted.up(report, agreement or Agreement(), timeout_s)
                 return
             self._processes.require()
-            founded, agreed = self._adopt(founding), (agreement or Agreement()).remember()
+            founded, agreed = self._adopt(founding, record), (agreement or Agreement()).remember()
             if self.host.organisation.has_peer:
                 agree_on_code(self.host.layout.package, founded.terms.contract, agreed)
-            self.host.agree(founded, self.host.load_consortium())
+            self.host.agree(founded, self._agree_on_members(record, report))
+            if snapshot is not None:
+                digest = unpack_snapshot(snapshot, self.host.layout)
+                report(f"snapshot {digest}: compare it with what another organisation's peer writes of the same block")
             report(f"founding {founded.record_digest[:16]}…, first block {self.host.genesis_digest[:16]}…")
             self._processes.up(report, agreed, timeout_s)
             report(
@@ -176,10 +190,26 @@ class HostPart(Part):
                 f"{self.host.layout.profile('agent').parent}"
             )
 
-    def _adopt(self, path: Path | None) -> Founding:
+    def _agree_on_members(self, record: Consortium | None, report: Report) -> Consortium:
+        former = self.host.load_consortium()
+        if record is not None:
+            require_successor(former, record)
+            for line in describe_members(former, record):
+                report(f"members: {line}")
+        agreed = record or former
+        require_roles(agreed, self.host.organisation.msp_id, self.host.organisation.roles)
+        return agreed
+
+    def _adopt(self, path: Path | None, record: Consortium | None) -> Founding:
         if path is not None:
             founding, signatures = load_founding(path)
-            self.host.adopt(founding, signatures)
+            joins = self.name not in [one.name for one in founding.memberships]
+            if joins and record is None:
+                raise NetworkError(
+                    f"{self.name} is none of the founders ({', '.join(one.name for one in founding.memberships)}): to "
+                    "join what they have founded, name the record of the members that it is in: --consortium FILE"
+                )
+            self.host.adopt(founding, signatures, joins=joins)
             return founding
         founded = self.host.load_founding()
         if founded is None:

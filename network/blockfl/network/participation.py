@@ -62,12 +62,17 @@ class ChannelNodes:
 
         Args and errors are those of ``join_orderer``.
         """
-        channel, block = self._profile.channel, self._place.genesis.read_bytes()
+        channel, block, snapshot = self._profile.channel, self._place.genesis.read_bytes(), self._place.snapshot
 
         async def join() -> bool:
             async with self._peer() as peer:
                 if channel not in await peer.channels():
-                    await peer.join(block)
+                    if not snapshot.exists():
+                        await peer.join(block)
+                    elif not await peer.is_joining():
+                        await peer.join_by_snapshot(snapshot.resolve())
+                    else:
+                        return False
                 return await peer.height(channel) > 0
 
         await _wait(node_name("peer", self._organisation.name), join, timeout_s, check, explain)

@@ -9,10 +9,18 @@ from typing import Protocol
 
 from blockfl.fabric.client.registration import read_package_id
 from blockfl.fabric.errors import FabricError
-from blockfl.network.admission import admit, list_newcomers, list_removed, wait_for_blocks
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.admission import admit, list_newcomers, list_removed, wait_for_admission, wait_for_blocks
 from blockfl.network.certificates import tell_ends
 from blockfl.network.code_change import Agreement
-from blockfl.network.contract_service import code_name, service_endpoint, service_name, service_process
+from blockfl.network.contract_service import (
+    code_name,
+    provision_service,
+    service_endpoint,
+    service_name,
+    service_process,
+)
 from blockfl.network.deployment import deploy
 from blockfl.network.errors import NetworkError
 from blockfl.network.host import Host
@@ -22,9 +30,11 @@ from blockfl.network.port import require_free_ports, wait_for_port
 from blockfl.network.process import ProcessTable
 from blockfl.network.renewal import Renewal
 from blockfl.network.status import ProcessStatus, process_status
+from blockfl.network.upgrade import read_definition
 
 Report = Callable[[str], None]
 _READY_S = 180.0
+_ASKED_S = 5.0
 
 
 class Runtime(Protocol):
@@ -85,15 +95,26 @@ class ProcessRuntime:
         """
         self._require_ports()
         report(self._launcher.banner)
-        self._processes.replace([service_process(host.organisation, host.layout) for host in self._serving])
+        self.start_services()
         self._launcher.start()
-        for host in self._serving:
-            check = partial(self._processes.require_running, service_name(host.organisation))
-            wait_for_port(host.organisation.contract_address, _READY_S, check)
-        members = self._join(report)
+        members = self._join(report, timeout_s)
         report(f"{len(self._processes.names())} processes run")
         self._processes.start(keeper_process(self._directory))
-        asyncio.run(deploy(members, report, agreement, timeout_s))
+        asyncio.run(deploy(members, report, agreement, timeout_s, serve=partial(self.serve, members)))
+
+    def start_services(self) -> None:
+        """Start contract services that do not run; one that runs goes on with what is in force until another is."""
+        self.serve([host for host in self._serving if not self._processes.find(service_name(host.organisation))])
+
+    def serve(self, hosts: Sequence[Host]) -> None:
+        """Have contract services serve this code and the record that their organisations agree to."""
+        hosts = [host for host in hosts if host in self._serving]
+        for host in hosts:
+            provision_service(host.organisation, host.layout, host.load_consortium())
+        self._processes.replace([service_process(host.organisation, host.layout) for host in hosts])
+        for host in hosts:
+            check = partial(self._processes.require_running, service_name(host.organisation))
+            wait_for_port(host.organisation.contract_address, _READY_S, check)
 
     def status(self) -> list[ProcessStatus]:
         """As ``Runtime.status``."""
@@ -110,6 +131,7 @@ class ProcessRuntime:
         if self._processes.find(name) is not None:
             try:
                 runs = code_name(await read_package_id(service_endpoint(host.organisation, host.layout)))
+                error = await _find_discord(host, runs)
             except (FabricError, NetworkError) as failure:
                 error = str(failure).splitlines()[0]
         row = process_status(self._processes, name, host.organisation.contract_address, error=error)
@@ -137,12 +159,14 @@ class ProcessRuntime:
         """Return what renews the certificates of these parts."""
         return Renewal(self._hosts, self._launcher, self._processes)
 
-    def _join(self, report: Report) -> list[Host]:
+    def _join(self, report: Report, timeout_s: float) -> list[Host]:
         """Wait for the founders' nodes, let newcomers join the channel, and wait for theirs; return who is a member."""
         newcomers = list_newcomers(self._hosts)
         founders = [one for one in self._hosts if one not in newcomers]
+        for newcomer in newcomers if not founders else ():
+            asyncio.run(wait_for_admission(newcomer, report, timeout_s))
         # The coordinator is a member if anybody is: whom the channel has put off is not waited for.
-        self._launcher.wait_until_ready(_READY_S, sorted(founders, key=_coordinates)[-1:])
+        self._launcher.wait_until_ready(_READY_S if founders else timeout_s, sorted(founders, key=_coordinates)[-1:])
         for removed in asyncio.run(list_removed(founders)) if len(founders) > 1 else ():
             founders.remove(removed)
             report(f"{removed.name} is not on the channel any more: its part is left to itself")
@@ -150,7 +174,8 @@ class ProcessRuntime:
         if newcomers and founders:
             asyncio.run(admit(newcomers, founders, report))
         if newcomers:
-            self._launcher.wait_until_ready(_READY_S, newcomers)
+            # Those who join alone fetch every block first, however many there are.
+            self._launcher.wait_until_ready(_READY_S if founders else timeout_s, newcomers)
         members = [*founders, *newcomers]
         asyncio.run(wait_for_blocks(members, _READY_S))
         return members
@@ -164,6 +189,21 @@ class ProcessRuntime:
             for address in (host.organisation.contract_address, host.organisation.contract_operations_address)
         ]
         require_free_ports(wanted)
+
+
+async def _find_discord(host: Host, runs: str) -> str:
+    """Return that other code is in force than an organisation's contract service serves; nothing if not, or unknown."""
+    try:
+        async with asyncio.timeout(_ASKED_S):
+            current = await read_definition(ConnectionProfile.load(host.layout.profile("admin")))
+    except (FabricError, LedgerError, TimeoutError):
+        return ""  # the peer's own row tells
+    if current is None or current.version == runs:
+        return ""
+    return (
+        f"{current.version} is in force: its peer endorses nothing until this organisation upgrades, too: network up "
+        f"--upgrade {current.version}"
+    )
 
 
 def _coordinates(host: Host) -> bool:

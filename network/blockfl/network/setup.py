@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from blockfl.network.admission import admit, extend, list_newcomers, wait_for_blocks, write_description
 from blockfl.network.code_change import Agreement
 from blockfl.network.compose import CONNECTION, CONTAINER
+from blockfl.network.contract_service import provision_service
 from blockfl.network.deployment import deploy
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
@@ -54,6 +55,7 @@ def provision(directory: Path, description: Description, project: str, agreement
     _keep_description(layout, description)
     hosts = found(description.in_containers(), layout, agreement)
     for host, outside in zip(hosts, description.organisations, strict=True):
+        provision_service(host.organisation, host.layout, description.consortium)
         _provision_profiles(host, outside, description.consortium)
         _provision_volumes(host)
     try:

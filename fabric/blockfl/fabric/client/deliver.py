@@ -105,19 +105,20 @@ async def read_blocks(
         call.cancel()
 
 
-async def read_height(channel: grpc.aio.Channel, request: bytes) -> int:
-    """Ask a peer for the number of blocks it holds.
+async def read_height(channel: grpc.aio.Channel, request: bytes, *, method: str = PEER_DELIVER) -> int:
+    """Ask a node for the number of blocks it holds.
 
     Args:
-        channel: to the peer.
+        channel: to the node.
         request: a signed `seek_newest`.
+        method: `PEER_DELIVER`, or `ORDERER_DELIVER` when the node is one that orders.
 
     Raises:
         GatewayError: the peer refuses, or the connection broke.
     """
-    async for block in read_blocks(channel, request):
+    async for block in read_blocks(channel, request, method=method):
         return int(block.header.number) + 1
-    raise GatewayError("cannot read the newest block: the peer sent none", status=grpc.StatusCode.UNAVAILABLE)
+    raise GatewayError("cannot read the newest block: the node sent none", status=grpc.StatusCode.UNAVAILABLE)
 
 
 async def read_config(

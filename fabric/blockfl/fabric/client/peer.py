@@ -8,6 +8,7 @@ async with Peer(endpoint, admin) as peer:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final, Self
 
 from fabric_protos.common import ledger_pb2
@@ -70,6 +71,24 @@ class Peer:
         """
         verify_genesis_block(decode_block(block))
         await self._endorser.query("", _CONFIGURATION, "JoinChain", block)
+
+    async def join_by_snapshot(self, directory: Path) -> None:
+        """Have the peer join a channel from a snapshot, as it can read it; it answers before it has joined.
+
+        Raises:
+            EndorseError: the peer refuses, e.g. because a file is not as the snapshot says, or cannot be reached.
+        """
+        await self._endorser.query("", _CONFIGURATION, "JoinChainBySnapshot", str(directory))
+
+    async def is_joining(self) -> bool:
+        """Whether the peer is joining a channel from a snapshot at this moment.
+
+        Raises:
+            EndorseError: the peer refuses or cannot be reached.
+            NodeError: its answer does not parse.
+        """
+        payload = await self._endorser.query("", _CONFIGURATION, "JoinBySnapshotStatus")
+        return bool(self._parse(query_pb2.JoinBySnapshotStatus, payload).in_progress)
 
     async def height(self, channel: str, *, clock_offset_s: int = 0) -> int:
         """Return how many blocks of a channel the peer has committed.
