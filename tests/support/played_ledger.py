@@ -90,8 +90,8 @@ async def tell_story(scenario: Scenario, network: ContractNetwork) -> None:
     for name in ("alpha", "beta", "coordinator", "delta"):
         await network.submit(name, "OverturnPenalty", "heart", "2", "gamma")
     await network.submit("delta", "RequestErasure", "heart")
-    for number in ("1", "2"):
-        await network.submit("delta", "EraseUpdate", "heart", number, "delta", endorsers=network.record.committee)
+    for erased in ("1", "2"):
+        await network.submit("delta", "EraseUpdate", "heart", erased, "delta", endorsers=network.record.committee)
     await network.submit("delta", "WithdrawCertificate", CERTIFICATE)
 
 

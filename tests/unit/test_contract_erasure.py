@@ -32,7 +32,7 @@ async def erase(
 ) -> list[str]:
     endorsers = endorsers or world.consortium.committee
     done = await world.submit(caller, "EraseUpdate", "heart", number, organisation, endorsers=endorsers)
-    return done.written  # type: ignore[no-any-return]
+    return done.written
 
 
 async def test_a_request_is_written_and_announced_once() -> None:

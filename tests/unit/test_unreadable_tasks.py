@@ -112,7 +112,10 @@ async def test_the_audit_names_everything_that_is_wrong_in_several_tasks(hub: Wo
     ledger, key = hub.ledger("alpha"), catalogue.MODEL.key(TASK, 1)
     model = await ledger.read(catalogue.MODEL.key(TASK, 1))
     hub.world.force("", key, model.model_copy(update={"scale": -7}).encode())
-    with pytest.raises(VerificationError, match=r"record task/evil: .*; task heart, version 1: divisor or scale"):
+    with pytest.raises(
+        VerificationError,
+        match=r"record task/evil: .*; step 12, versions: block .*: task heart, version 1: divisor or scale",
+    ):
         await verify_records(ledger, history_of(hub), lambda line: None)
 
 
