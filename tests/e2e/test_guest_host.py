@@ -91,7 +91,8 @@ class Guests:
 
     def find_gateway(self) -> str:
         """The organisation whose gateway the agent uses: one that was behind for a moment may have been left."""
-        return ([FIRST, *_OVER.findall(self.log(GUEST).read_text(errors="replace"))])[-1]
+        changes: list[str] = _OVER.findall(self.log(GUEST).read_text(errors="replace"))
+        return [FIRST, *changes][-1]
 
     def query(self, name: str, *arguments: str) -> Any:
         return json.loads(self.consortium.blockfl(name, *arguments, *self.profile(name), "--json"))

@@ -30,6 +30,7 @@ def write(directory: Path, content: object) -> Path:
 def test_paths_count_from_the_profiles_own_directory(tmp_path: Path) -> None:
     profile = ConnectionProfile.load(write(tmp_path, GOOD))
     assert Path(profile.certificate) == tmp_path / "profiles" / "certificate.pem"
+    assert profile.tls_roots is not None
     assert Path(profile.tls_roots).resolve() == tmp_path / "tls.pem"
 
 
