@@ -2,6 +2,7 @@
 "use strict";
 
 const REFRESH_MS = 500;
+const ANSWER_MS = 30000;
 const news = document.getElementById("news");
 let isPaused = false;
 let isWaiting = false;
@@ -14,6 +15,8 @@ function fetchPage(address) {
     request.open("GET", address);
     request.responseType = "document";
     request.onload = () => (request.response ? resolve(request.response) : reject(new Error("no page")));
+    request.timeout = ANSWER_MS;
+    request.ontimeout = () => reject(new Error("no answer in time"));
     request.onerror = () => reject(new Error("no answer"));
     request.send();
   });
@@ -83,11 +86,12 @@ function addPause() {
 
 function listen() {
   const source = new EventSource(document.body.dataset.events);
-  let height = null;
+  let shown = document.body.dataset.shown;
   source.onmessage = (message) => {
     const told = JSON.parse(message.data);
-    const isNew = height !== null && (told.height !== height || told.news.length > 0);
-    height = told.height;
+    // The first message tells what happened between this page and its stream, too.
+    const isNew = `${told.height} ${told.state}` !== shown;
+    shown = `${told.height} ${told.state}`;
     if (isPaused) return;
     if (told.news.length > 0) news.textContent = told.news.join(". ");
     if (isNew) refresh();
