@@ -7,6 +7,7 @@ channels that the node does not have; each with a text that says which.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from blockfl.fabric.identity.policy import evaluate_signature_policy, role_princ
 from blockfl.fabric.identity.signing import Identity, check_not_expired
 from blockfl.fabric.validate import SignatureCache
 
+_LOG = logging.getLogger(__name__)
 _ORDERED: Final = (common_pb2.ENDORSER_TRANSACTION, common_pb2.CONFIG_UPDATE)
 
 
@@ -247,8 +249,9 @@ class Admission:
         try:
             organisation = self._config().msps.parse(serialized).msp_id
         except IdentityError as error:
+            _LOG.warning("a creator is refused: %s", error)
             raise AccessDenied(
-                f"access denied: channel [{channel}] creator org unknown, creator is malformed: {error}"
+                f"access denied: channel [{channel}] creator org unknown, creator is malformed"
             ) from error
         try:
             identity = self._config().msps.parse_and_validate(serialized)
@@ -258,7 +261,8 @@ class Admission:
             else:  # a proposal, perhaps of megabytes: nobody verifies it again
                 identity.verify(signature, data)  # type: ignore[arg-type]
         except IdentityError as error:
-            raise AccessDenied(f"access denied: channel [{channel}] creator org [{organisation}]: {error}") from error
+            _LOG.warning("a creator of %s is refused: %s", organisation, error)
+            raise AccessDenied(f"access denied: channel [{channel}] creator org [{organisation}]") from error
         return identity
 
     def _check_expiry(self, identity: Identity, channel: str) -> None:
