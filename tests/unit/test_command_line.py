@@ -57,12 +57,18 @@ COMMANDS = [
     ["task", "list"],
     ["task", "show"],
     ["task", "export"],
+    ["task", "erase"],
     ["institution", "run"],
     ["aggregator", "run"],
     ["audit", "tasks"],
     ["audit", "rounds"],
     ["audit", "updates"],
     ["audit", "models"],
+    *(
+        ["audit", name]
+        for name in ("credits", "receipts", "withdrawals", "transactions", "history", "lineage", "institution")
+    ),
+    *(["audit", name] for name in ("rejections", "erasures", "contracts", "members", "export", "report", "compare")),
     ["audit", "check-aggregate"],
     ["audit", "verify"],
     ["audit", "serve"],
