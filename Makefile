@@ -85,7 +85,7 @@ mutation: $(STAMP) ## Change the rules one by one, and see a test fail for each;
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 lock: $(STAMP) ## Write requirements/*.txt anew
-	$(LOCK) --extra tensorflow --extra compose --extra examples --extra page --extra pdf --extra dev pyproject.toml -o requirements/all.txt
+	$(LOCK) --extra tensorflow --extra compose --extra pkcs11 --extra examples --extra page --extra pdf --extra dev pyproject.toml -o requirements/all.txt
 	$(LOCK) --constraint requirements/all.txt pyproject.toml -o requirements/service.txt
 	$(LOCK) --constraint requirements/all.txt --extra tensorflow pyproject.toml -o requirements/training.txt
 	$(LOCK) --constraint requirements/all.txt --extra fuzz pyproject.toml -o requirements/fuzz.txt

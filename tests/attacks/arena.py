@@ -166,6 +166,7 @@ class Arena:
         home = self._directory / "profiles" / organisation
         home.mkdir(parents=True, exist_ok=True)
         signer = self.network.gateways[organisation].signer
+        assert isinstance(signer, Signer)
         endpoint = self.network.network.endpoint(organisation)
         (home / "roots.pem").write_bytes(endpoint.tls_roots_pem)
         (home / "certificate.pem").write_bytes(signer.identity.certificate_pem)

@@ -26,7 +26,7 @@ from blockfl.fabric.client.broadcast import _read_answer
 from blockfl.fabric.client.deliver import _decode_answer
 from blockfl.fabric.client.endorser import Endorser
 from blockfl.fabric.client.endpoint import Endpoint
-from blockfl.fabric.client.events import _decode_events
+from blockfl.fabric.client.events import decode_events
 from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import Lifecycle
 from blockfl.fabric.client.peer import Peer
@@ -88,8 +88,7 @@ class ToldGateway(Gateway):
     """A client that asks nobody, about one proposal that was made before."""
 
     def __init__(self, content: bytes) -> None:
-        super().__init__(endpoint(), client(), "fed")
-        self._channel = Told(content)  # type: ignore[assignment]
+        super().__init__(endpoint(), client(), "fed", connection=Told(content))  # type: ignore[arg-type]
 
     def propose(self, chaincode: str, function: str, *args: str | bytes, transient: Any = None) -> Proposal:
         """The proposal that was made before."""
@@ -278,7 +277,7 @@ def statuses() -> Sequence[bytes]:
 
 
 def events(content: bytes) -> None:
-    assert len({one.block_number for one in _decode_events(content)}) <= 1
+    assert len({one.block_number for one in decode_events(content)}) <= 1
 
 
 def event_responses() -> Sequence[bytes]:

@@ -25,7 +25,7 @@ from blockfl.fabric.channel.difference import describe_difference
 from blockfl.fabric.channel.spec import OrganisationSpec, check_organisations
 from blockfl.fabric.client.broadcast import _read_answer
 from blockfl.fabric.client.deliver import _decode_answer
-from blockfl.fabric.client.events import FileCheckpoint, Patience, _decode_events
+from blockfl.fabric.client.events import FileCheckpoint, Patience, decode_events
 from blockfl.fabric.client.participation import _decode_answer as _decode_participation
 from blockfl.fabric.embedded.endorsing.lifecycle_state import Parameters
 from blockfl.fabric.embedded.endorsing.simulator import SimulationError
@@ -73,7 +73,7 @@ def test_a_block_that_does_not_parse_ends_the_stream_for_good() -> None:
 
 def test_events_that_do_not_parse_end_the_stream_for_good() -> None:
     with pytest.raises(GatewayError, match="cannot read events: the answer does not parse") as refused:
-        _decode_events(GARBAGE)
+        decode_events(GARBAGE)
     assert refused.value.status is grpc.StatusCode.DATA_LOSS
     with pytest.raises(GatewayError):
         drive(Patience("events").wait(refused.value))

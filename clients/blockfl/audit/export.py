@@ -52,7 +52,7 @@ async def export_evidence(
     if first >= height:
         raise LedgerError(f"there is nothing to export: the earlier bundles reach block {first - 1}, the last one")
     with BundleWriter(path) as writer:
-        async with aclosing(ledger.gateway.blocks(first)) as blocks:  # type: ignore[type-var]
+        async with aclosing(ledger.gateway.blocks(first)) as blocks:
             async for block in blocks:
                 _check_continuity(block, chain, first)
                 await add_block(chain, block, ledger.signer, progress)

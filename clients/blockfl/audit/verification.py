@@ -73,7 +73,7 @@ async def read_chain(ledger: Ledger, genesis_hash: bytes, progress: Progress) ->
     """Verify a peer's chain up to its present height; arguments and errors as of `verify_ledger`."""
     chain = ChainProof(genesis_hash=genesis_hash, namespace=ledger.profile.contract)
     height = await ledger.gateway.height()
-    async with aclosing(ledger.gateway.blocks(0)) as blocks:  # type: ignore[type-var]
+    async with aclosing(ledger.gateway.blocks(0)) as blocks:
         async for block in blocks:
             await add_block(chain, block, ledger.signer, progress)
             _tell(chain, height, progress)

@@ -171,7 +171,7 @@ async def _read_channel(profile: ConnectionProfile) -> tuple[ChannelConfig, byte
     config = await Administrator(profile).read()
     async with (
         Gateway(profile.make_endpoint(), profile.load_signer(), profile.channel) as gateway,
-        aclosing(gateway.blocks(0)) as blocks,  # type: ignore[type-var]
+        aclosing(gateway.blocks(0)) as blocks,
     ):
         block = await anext(blocks)
     try:

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.update_rules import preview_config, propose_config
 from blockfl.fabric.errors import BlockError, ConfigError, IdentityError
-from blockfl.fabric.identity.signing import Identity, Signer, verify_signature
+from blockfl.fabric.identity.signing import Identity, MessageSigner, verify_signature
 from blockfl.fabric.transaction.envelope import sign_envelope
 
 _NONCE_SIZE_BYTES: Final = 24
@@ -50,7 +50,7 @@ def compute_update(current: Any, wanted: Any, channel_id: str) -> bytes:
     return _encode(configtx_pb2.ConfigUpdate(channel_id=channel_id, read_set=read, write_set=written))
 
 
-def sign_update(update: bytes, signer: Signer) -> bytes:
+def sign_update(update: bytes, signer: MessageSigner) -> bytes:
     """Sign an update as an administrator.
 
     Args:
@@ -152,7 +152,7 @@ def preview_update(config: ChannelConfig, update: bytes) -> ChannelConfig:
         raise ConfigError(str(error)) from error
 
 
-def build_update_envelope(update: bytes, signatures: Sequence[bytes], signer: Signer) -> bytes:
+def build_update_envelope(update: bytes, signatures: Sequence[bytes], signer: MessageSigner) -> bytes:
     """Put an update and its administrators' signatures into an envelope for the ordering nodes.
 
     Args:
@@ -204,7 +204,7 @@ def _update_payload(update: bytes, signatures: Sequence[bytes], signature_header
     return _encode(common_pb2.Payload(header=header, data=_encode(content)))
 
 
-def _signature_header(signer: Signer) -> bytes:
+def _signature_header(signer: MessageSigner) -> bytes:
     header = common_pb2.SignatureHeader(creator=signer.identity.serialized, nonce=os.urandom(_NONCE_SIZE_BYTES))
     return _encode(header)
 

@@ -23,13 +23,17 @@ from blockfl.fabric.channel.config import ChannelConfig, is_config_block
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.status import gateway_error, malformed_answer
 from blockfl.fabric.errors import BlockError, GatewayError
-from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.identity.signing import Identity, MessageSigner
 from blockfl.fabric.transaction.envelope import sign_envelope
 
 PEER_DELIVER: Final = "/protos.Deliver/Deliver"
+PEER_DELIVER_FILTERED: Final = "/protos.Deliver/DeliverFiltered"
+PEER_DELIVER_PRIVATE: Final = "/protos.Deliver/DeliverWithPrivateData"
 ORDERER_DELIVER: Final = "/orderer.AtomicBroadcast/Deliver"
 
 _END: Final = 2**64 - 1
+# What each method answers with: a field of protos.DeliverResponse.
+_ANSWERS: Final = {PEER_DELIVER_FILTERED: "filtered_block", PEER_DELIVER_PRIVATE: "block_and_private_data"}
 _STATUS_CODES: Final = {
     common_pb2.BAD_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
     common_pb2.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
@@ -45,13 +49,21 @@ def seek_from(number: int) -> Any:
     )
 
 
+def seek_next() -> Any:
+    """All blocks from the next one on, without end (orderer.SeekInfo)."""
+    return _seek(
+        ab_pb2.SeekPosition(next_commit=ab_pb2.SeekNextCommit()),
+        ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=_END)),
+    )
+
+
 def seek_newest() -> Any:
     """The newest block only (orderer.SeekInfo)."""
     newest = ab_pb2.SeekPosition(newest=ab_pb2.SeekNewest())
     return _seek(newest, newest)
 
 
-def sign_seek(seek: Any, channel: str, signer: Signer, tls_certificate_hash: bytes = b"") -> bytes:
+def sign_seek(seek: Any, channel: str, signer: MessageSigner, tls_certificate_hash: bytes = b"") -> bytes:
     """Put a request for blocks into an envelope.
 
     Args:
@@ -63,17 +75,21 @@ def sign_seek(seek: Any, channel: str, signer: Signer, tls_certificate_hash: byt
     Returns:
         A serialised common.Envelope; good for minutes only, nodes refuse old ones.
     """
+    return sign_envelope(build_seek_payload(seek, channel, signer.identity, tls_certificate_hash), signer)
+
+
+def build_seek_payload(seek: Any, channel: str, identity: Identity, tls_certificate_hash: bytes = b"") -> bytes:
+    """Make a request for blocks (serialised common.Payload) that is still to be signed; the rest as `sign_seek`."""
     now_ns = time.time_ns()
     channel_header = common_pb2.ChannelHeader(
         type=common_pb2.DELIVER_SEEK_INFO, channel_id=channel, tls_cert_hash=tls_certificate_hash
     )
     channel_header.timestamp.seconds, channel_header.timestamp.nanos = divmod(now_ns, 1_000_000_000)
-    signature_header = common_pb2.SignatureHeader(creator=signer.identity.serialized, nonce=os.urandom(24))
+    signature_header = common_pb2.SignatureHeader(creator=identity.serialized, nonce=os.urandom(24))
     header = common_pb2.Header(
         channel_header=channel_header.SerializeToString(), signature_header=signature_header.SerializeToString()
     )
-    payload = common_pb2.Payload(header=header, data=seek.SerializeToString())
-    return sign_envelope(payload.SerializeToString(), signer)
+    return bytes(common_pb2.Payload(header=header, data=seek.SerializeToString()).SerializeToString())
 
 
 async def read_blocks(
@@ -89,16 +105,29 @@ async def read_blocks(
     Raises:
         GatewayError: the node refuses, answers what is no block, or the connection broke.
     """
+    async with aclosing(read_answers(channel, request, method=method)) as blocks:
+        async for block in blocks:
+            yield block
+
+
+async def read_answers(
+    channel: grpc.aio.Channel, request: bytes, *, method: str, timeout_s: float | None = None
+) -> AsyncGenerator[Any, None]:
+    """As `read_blocks`, for every method of the service.
+
+    Returns:
+        common.Block, protos.FilteredBlock or protos.BlockAndPrivateData, as the method has it.
+    """
     # Untyped: the type stubs want serialisers, and without them gRPC hands over the bytes.
     untyped: Any = channel
-    call = untyped.stream_stream(method)()
+    call = untyped.stream_stream(method)(timeout=timeout_s)
     try:
         await call.write(request)
         while isinstance(answer := await call.read(), bytes):
-            block = _decode_answer(answer)
-            if block is None:
+            found = _decode_answer(answer, _ANSWERS.get(method, "block"))
+            if found is None:
                 return
-            yield block
+            yield found
     except grpc.aio.AioRpcError as error:
         raise gateway_error(GatewayError, "cannot read blocks", error) from error
     finally:
@@ -116,13 +145,14 @@ async def read_height(channel: grpc.aio.Channel, request: bytes, *, method: str 
     Raises:
         GatewayError: the peer refuses, or the connection broke.
     """
-    async for block in read_blocks(channel, request, method=method):
-        return int(block.header.number) + 1
+    async with aclosing(read_answers(channel, request, method=method)) as blocks:
+        async for block in blocks:
+            return block_number(block) + 1
     raise GatewayError("cannot read the newest block: the node sent none", status=grpc.StatusCode.UNAVAILABLE)
 
 
 async def read_config(
-    endpoint: Endpoint, channel_id: str, signer: Signer, *, sequence: int = 0, method: str = PEER_DELIVER
+    endpoint: Endpoint, channel_id: str, signer: MessageSigner, *, sequence: int = 0, method: str = PEER_DELIVER
 ) -> ChannelConfig:
     """Ask a node for the channel's configuration, or wait until it is there.
 
@@ -163,15 +193,26 @@ def _seek(start: Any, stop: Any) -> Any:
     return ab_pb2.SeekInfo(start=start, stop=stop, behavior=ab_pb2.SeekInfo.BLOCK_UNTIL_READY)
 
 
-def _decode_answer(answer: bytes) -> Any | None:
+def block_number(answer: Any) -> int:
+    """The number of a block, whichever of the three kinds it is."""
+    match answer:
+        case common_pb2.Block():
+            return int(answer.header.number)
+        case events_pb2.FilteredBlock():
+            return int(answer.number)
+        case _:
+            return int(answer.block.header.number)
+
+
+def _decode_answer(answer: bytes, kind: str = "block") -> Any | None:
     """The block in an answer, None at the end of what was asked for."""
     try:
         response = events_pb2.DeliverResponse.FromString(answer)
     except DecodeError as error:
         node = "a peer or an ordering node of Fabric"
         raise malformed_answer(GatewayError, "cannot read blocks", node, grpc.StatusCode.DATA_LOSS) from error
-    if response.WhichOneof("Type") == "block":
-        return response.block
+    if response.WhichOneof("Type") == kind:
+        return getattr(response, kind)
     if response.status == common_pb2.SUCCESS:
         return None
     raise _refusal(response.status)

@@ -20,7 +20,7 @@ from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.status import gateway_error, malformed_answer
 from blockfl.fabric.encoding.wire import encode_bytes
 from blockfl.fabric.errors import EndorseError, ErrorDetail, FabricError
-from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.identity.signing import MessageSigner
 from blockfl.fabric.transaction.envelope import Proposal, build_proposal
 
 _PROCESS_PROPOSAL: Final = "/protos.Endorser/ProcessProposal"
@@ -35,7 +35,7 @@ class Endorser:
         timeout_s: how long one call may take, in seconds.
     """
 
-    def __init__(self, endpoint: Endpoint, signer: Signer, *, timeout_s: float = 60.0) -> None:
+    def __init__(self, endpoint: Endpoint, signer: MessageSigner, *, timeout_s: float = 60.0) -> None:
         self.endpoint = endpoint
         self.signer = signer
         self._timeout_s = timeout_s

@@ -10,8 +10,9 @@ import asyncio
 import json
 import logging
 import os
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import grpc.aio
 from fabric_protos.gateway import gateway_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.client.deliver import block_number
 from blockfl.fabric.client.status import malformed_answer
 from blockfl.fabric.errors import ConfigError, GatewayError
 
@@ -53,6 +55,11 @@ class ChaincodeEvent:
     payload: bytes
     transaction_id: str
     block_number: int
+
+    @property
+    def position(self) -> Position:
+        """The place right after it, for a checkpoint that is stored by hand."""
+        return Position(block_number=self.block_number, transaction_id=self.transaction_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,19 +140,31 @@ class FileCheckpoint:
 
 
 class Patience:
-    """How long to wait before the next attempt: longer after each failure, short again after a success."""
+    """How long to wait before the next attempt: longer after each failure, short again after a success.
 
-    def __init__(self, what: str) -> None:
+    Args:
+        what: is interrupted, for the log.
+        timeout_s: how long all attempts may take together, in seconds; None: for ever.
+    """
+
+    def __init__(self, what: str, timeout_s: float | None = None) -> None:
         self._what = what
         self._pause_s = _FIRST_PAUSE_S
+        self._end_s = None if timeout_s is None else time.monotonic() + timeout_s
+
+    @property
+    def left_s(self) -> float | None:
+        """How much of the time is left, in seconds; None: any."""
+        return None if self._end_s is None else max(0.0, self._end_s - time.monotonic())
 
     def succeeded(self) -> None:
         """Begin with short pauses again."""
         self._pause_s = _FIRST_PAUSE_S
 
     async def wait(self, error: GatewayError) -> None:
-        """Pause, or raise the error if another attempt would end the same."""
-        if error.status in _FINAL:
+        """Pause, or raise the error if another attempt would end the same or come too late."""
+        left_s = self.left_s
+        if error.status in _FINAL or (left_s is not None and left_s <= self._pause_s):
             raise error
         if self._pause_s == _FIRST_PAUSE_S:
             _LOG.warning("%s: interrupted, connecting again: %s", self._what, error)
@@ -153,7 +172,8 @@ class Patience:
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
-OpenEvents = Callable[[Position], AsyncIterator[Any]]
+OpenEvents = Callable[[Position, float | None], AsyncIterator[Any]]
+"""Opens a stream that begins at a position and may take so many seconds."""
 ReadHeight = Callable[[], Awaitable[int]]
 
 
@@ -171,6 +191,7 @@ class EventStream(AsyncIterator[ChaincodeEvent]):
         *,
         start_block: int | None = None,
         checkpoint: Checkpoint | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         self._open = open_events
         self._read_height = read_height
@@ -180,7 +201,8 @@ class EventStream(AsyncIterator[ChaincodeEvent]):
         self._unconfirmed: Position | None = None
         self._events: deque[ChaincodeEvent] = deque()
         self._responses: AsyncIterator[Any] | None = None
-        self._patience = Patience("chaincode events")
+        self._timeout_s = timeout_s
+        self._patience: Patience | None = None
 
     async def __aenter__(self) -> Self:
         """Fix the place where the stream begins."""
@@ -196,16 +218,16 @@ class EventStream(AsyncIterator[ChaincodeEvent]):
         Raises:
             GatewayError: the gateway refuses for good.
         """
-        await self._begin()
+        patience = await self._begin()
         await self._confirm()
         while not self._events:
             try:
-                await self._fetch()
+                await self._fetch(patience)
             except GatewayError as error:
                 await self._hang_up()
-                await self._patience.wait(error)
+                await patience.wait(error)
         event = self._events.popleft()
-        self._position = Position(block_number=event.block_number, transaction_id=event.transaction_id)
+        self._position = event.position
         self._unconfirmed = self._position
         return event
 
@@ -214,9 +236,12 @@ class EventStream(AsyncIterator[ChaincodeEvent]):
         self._events.clear()
         await self._hang_up()
 
-    async def _begin(self) -> None:
+    async def _begin(self) -> Patience:
+        """Fix where the stream begins, and when it ends, with the first call."""
+        if self._patience is None:
+            self._patience = Patience("chaincode events", self._timeout_s)
         if self._position is not None:
-            return
+            return self._patience
         recorded = await asyncio.to_thread(self._checkpoint.load) if self._checkpoint else None
         while recorded is None:
             try:
@@ -225,16 +250,17 @@ class EventStream(AsyncIterator[ChaincodeEvent]):
             except GatewayError as error:
                 await self._patience.wait(error)
         self._position = recorded
+        return self._patience
 
     async def _confirm(self) -> None:
         if self._unconfirmed is not None and self._checkpoint is not None:
             await asyncio.to_thread(self._checkpoint.store, self._unconfirmed)
         self._unconfirmed = None
 
-    async def _fetch(self) -> None:
+    async def _fetch(self, patience: Patience) -> None:
         assert self._position is not None
         if self._responses is None:
-            self._responses = self._open(self._position)
+            self._responses = self._open(self._position, patience.left_s)
         try:
             response = await anext(self._responses)
         except asyncio.CancelledError:
@@ -243,8 +269,8 @@ class EventStream(AsyncIterator[ChaincodeEvent]):
             raise
         except StopAsyncIteration as error:
             raise GatewayError("the gateway ended the stream of events", status=grpc.StatusCode.UNAVAILABLE) from error
-        self._patience.succeeded()
-        self._events.extend(_decode_events(response))
+        patience.succeeded()
+        self._events.extend(decode_events(response))
 
     async def _hang_up(self) -> None:
         responses, self._responses = self._responses, None
@@ -253,28 +279,36 @@ class EventStream(AsyncIterator[ChaincodeEvent]):
 
 
 async def follow_blocks(
-    read_from: Callable[[int], AsyncIterator[Any]], start: int, *, checkpoint: Checkpoint | None = None
-) -> AsyncIterator[Any]:
+    read_from: Callable[[int, float | None], AsyncIterator[Any]],
+    read_height: ReadHeight,
+    *,
+    start_block: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    timeout_s: float | None = None,
+) -> AsyncGenerator[Any, None]:
     """Yield blocks in order and without end, across broken connections.
 
     Args:
-        read_from: opens a stream of blocks (common.Block) that begins at a number.
-        start: number of the first block, unless the checkpoint knows better.
+        read_from: opens a stream of blocks, of any kind, that begins at a number and may take so many seconds.
+        read_height: tells where to begin when neither start nor checkpoint does.
+        start_block: number of the first block, unless the checkpoint knows better; None: the next one.
         checkpoint: remembers the next block; a block counts as handled when the next one is asked for.
+        timeout_s: how long all may take together, in seconds; None: for ever.
 
     Raises:
-        GatewayError: the peer refuses for good, or leaves a block out.
+        GatewayError: the peer refuses for good, or leaves a block out, or the time is over.
     """
     recorded = await asyncio.to_thread(checkpoint.load) if checkpoint else None
-    number = recorded.block_number if recorded else start
-    patience = Patience("blocks")
+    number = recorded.block_number if recorded else start_block
+    patience = Patience("blocks", timeout_s)
     while True:
         try:
-            async with aclosing(read_from(number)) as blocks:  # type: ignore[type-var]
+            number = await read_height() if number is None else number
+            async with aclosing(read_from(number, patience.left_s)) as blocks:  # type: ignore[type-var]
                 async for block in blocks:
-                    if block.header.number != number:
+                    if block_number(block) != number:
                         raise GatewayError(
-                            f"expected block {number}, got block {block.header.number}",
+                            f"expected block {number}, got block {block_number(block)}",
                             status=grpc.StatusCode.INVALID_ARGUMENT,
                         )
                     patience.succeeded()
@@ -287,7 +321,12 @@ async def follow_blocks(
             await patience.wait(error)
 
 
-def _decode_events(response: bytes) -> list[ChaincodeEvent]:
+def decode_events(response: bytes) -> list[ChaincodeEvent]:
+    """Read a gateway.ChaincodeEventsResponse.
+
+    Raises:
+        GatewayError: it does not parse, and asking again would not help.
+    """
     try:
         message = gateway_pb2.ChaincodeEventsResponse.FromString(response)
     except DecodeError as error:

@@ -20,7 +20,7 @@ from blockfl.fabric.channel.genesis import verify_genesis_block
 from blockfl.fabric.client.endorser import Endorser
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import NodeError
-from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.identity.signing import MessageSigner
 
 _CONFIGURATION: Final = "cscc"
 _QUERIES: Final = "qscc"
@@ -35,7 +35,7 @@ class Peer:
         timeout_s: how long one call may take, in seconds.
     """
 
-    def __init__(self, endpoint: Endpoint, signer: Signer, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, endpoint: Endpoint, signer: MessageSigner, *, timeout_s: float = 30.0) -> None:
         self._endorser = Endorser(endpoint, signer, timeout_s=timeout_s)
         self._address = endpoint.address
 

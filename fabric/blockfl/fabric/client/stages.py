@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from fabric_protos.peer import transaction_pb2
 
@@ -11,17 +11,25 @@ from blockfl.fabric.client.events import ChaincodeEvent
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """How long to wait for each stage, in seconds; `commit_s` counts anew each time a transaction is sent again."""
+    """How long each kind of call may take, in seconds; `commit_s` counts anew each time a transaction is sent again.
+
+    A stream of events or blocks may take for ever (None) unless told otherwise; its time includes reconnecting.
+    """
 
     evaluate_s: float = 30.0
     endorse_s: float = 30.0
     submit_s: float = 10.0
     commit_s: float = 20.0
+    events_s: float | None = None
+    blocks_s: float | None = None
+    filtered_blocks_s: float | None = None
+    private_blocks_s: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("evaluate_s", "endorse_s", "submit_s", "commit_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"expected {name} to be more than 0 seconds, got {getattr(self, name)}")
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is not None and not value > 0:
+                raise ValueError(f"expected {one.name} to be more than 0 seconds, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

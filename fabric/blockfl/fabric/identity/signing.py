@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -118,6 +118,19 @@ class Identity:
             IdentityError: see `verify_signature`.
         """
         verify_signature(self.public_key, signature, message, self.signature_hash)
+
+
+class MessageSigner(Protocol):
+    """An identity whose signatures are there at once: a `Signer` has the key itself, others ask a token for each."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who signs."""
+        ...
+
+    def sign(self, message: bytes, /) -> bytes:
+        """Sign a message: ECDSA over its SHA-256 (DER, low S), or Ed25519 over the message itself."""
+        ...
 
 
 @dataclass(frozen=True)

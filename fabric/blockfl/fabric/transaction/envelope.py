@@ -15,7 +15,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from google.protobuf.message import DecodeError
 
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.identity.signing import Identity, MessageSigner
 
 NONCE_SIZE_BYTES: Final = 24
 VALID: Final = int(transaction_pb2.VALID)
@@ -154,7 +154,7 @@ def build_proposal(
     channel: str,
     chaincode: str,
     args: Sequence[bytes],
-    signer: Signer,
+    signer: MessageSigner,
     transient: Mapping[str, bytes] | None = None,
     *,
     timestamp_ms: int | None = None,
@@ -171,9 +171,24 @@ def build_proposal(
         timestamp_ms: milliseconds since the epoch; now by default.
         nonce: random by default.
     """
+    draft = draft_proposal(channel, chaincode, args, signer.identity, transient, timestamp_ms=timestamp_ms, nonce=nonce)
+    return replace(draft, signature=signer.sign(draft.proposal_bytes))
+
+
+def draft_proposal(
+    channel: str,
+    chaincode: str,
+    args: Sequence[bytes],
+    identity: Identity,
+    transient: Mapping[str, bytes] | None = None,
+    *,
+    timestamp_ms: int | None = None,
+    nonce: bytes | None = None,
+) -> Proposal:
+    """Make a proposal that is still to be signed; the arguments are those of `build_proposal`."""
     nonce = os.urandom(NONCE_SIZE_BYTES) if nonce is None else nonce
     timestamp_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-    creator = signer.identity.serialized
+    creator = identity.serialized
     tx_id = compute_tx_id(nonce, creator)
     chaincode_id = chaincode_pb2.ChaincodeID(name=chaincode)
     channel_header = common_pb2.ChannelHeader(
@@ -207,7 +222,6 @@ def build_proposal(
         nonce=nonce,
         timestamp_ms=timestamp_ms,
         proposal_bytes=proposal_bytes,
-        signature=signer.sign(proposal_bytes),
     )
 
 
@@ -318,7 +332,7 @@ def encode_event(event: Event) -> bytes:
     )
 
 
-def endorse(response_payload: bytes, signer: Signer) -> Endorsement:
+def endorse(response_payload: bytes, signer: MessageSigner) -> Endorsement:
     """Sign a response payload as an endorser."""
     endorser = signer.identity.serialized
     return Endorsement(endorser=endorser, signature=signer.sign(response_payload + endorser))
@@ -384,9 +398,14 @@ def assemble_payload(proposal: Proposal, response_payload: bytes, endorsements: 
     return _serialize(common_pb2.Payload(header=header, data=_serialize(transaction)))
 
 
-def sign_envelope(payload: bytes, signer: Signer) -> bytes:
+def sign_envelope(payload: bytes, signer: MessageSigner) -> bytes:
     """The serialised `common.Envelope` of a payload, signed by its creator."""
-    return _serialize(common_pb2.Envelope(payload=payload, signature=signer.sign(payload)))
+    return encode_envelope(payload, signer.sign(payload))
+
+
+def encode_envelope(payload: bytes, signature: bytes) -> bytes:
+    """The serialised `common.Envelope` of a payload and its creator's signature."""
+    return _serialize(common_pb2.Envelope(payload=payload, signature=signature))
 
 
 def decode_transaction(envelope: bytes) -> Transaction:

@@ -1,0 +1,177 @@
+"""One identity's connection to one peer: calls with deadlines, signatures, errors of ours.
+
+Owns the gRPC channel (its own, or one that several clients share) and who signs. What is called is for the modules
+above.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from blockfl.fabric.client.deliver import build_seek_payload, read_answers
+from blockfl.fabric.client.endpoint import Endpoint
+from blockfl.fabric.client.stages import Timeouts
+from blockfl.fabric.client.status import gateway_error
+from blockfl.fabric.errors import FabricError, GatewayError, IdentityError
+from blockfl.fabric.identity.callback import RemoteSigner
+from blockfl.fabric.identity.signing import Identity, MessageSigner, Signer
+from blockfl.fabric.transaction.envelope import encode_envelope
+
+AnySigner = MessageSigner | RemoteSigner | Identity
+"""Who signs: at once; when asked; or, with an identity alone, somebody elsewhere (`signable`)."""
+
+_SERVICE: Final = "/gateway.Gateway/"
+_FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 2.0
+_NO_PEERS_YET: Final = "no combination of peers can be derived"
+
+
+class Connection:
+    """Calls of one peer's Gateway and Deliver services as one identity.
+
+    Args:
+        endpoint: the peer.
+        signer: who asks.
+        timeouts: how long each kind of call may take.
+        shared: a channel of the caller's to use; it is neither opened nor closed here.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, signer: AnySigner, timeouts: Timeouts, shared: grpc.aio.Channel | None
+    ) -> None:
+        self.endpoint = endpoint
+        self.signer = signer
+        self.timeouts = timeouts
+        self._shared = shared
+        self._channel = shared
+
+    @property
+    def identity(self) -> Identity:
+        """Who asks."""
+        return self.signer if isinstance(self.signer, Identity) else self.signer.identity
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The open channel.
+
+        Raises:
+            FabricError: it is not open.
+        """
+        if self._channel is None:
+            raise FabricError("the gateway is not open: use it inside `async with`")
+        return self._channel
+
+    def open(self) -> None:
+        """Open the channel; the first call connects."""
+        if self._channel is None:
+            self._channel = self.endpoint.open_channel()
+
+    async def close(self) -> None:
+        """Close the channel; calls that run are cancelled. One that is shared stays open."""
+        channel, self._channel = self._channel, self._shared
+        if channel is not None and channel is not self._shared:
+            await channel.close(None)
+
+    async def sign(self, message: bytes) -> bytes:
+        """Sign a message, or have it signed.
+
+        Raises:
+            IdentityError: there is no signer.
+        """
+        match self.signer:
+            case Identity(msp_id=msp_id):
+                raise IdentityError(
+                    f"expected a signer for {msp_id}, got an identity alone: sign offline (bytes out, signature in), "
+                    "or give the gateway a signer"
+                )
+            case Signer() as local:
+                return local.sign(message)
+            case RemoteSigner() as remote:
+                return await remote.request_signature(message)
+            case other:
+                return other.sign(message)
+
+    async def call(
+        self, kind: type[GatewayError], what: str, method: str, request: bytes, timeout_s: float, transaction_id: str
+    ) -> bytes:
+        """Call a method of the Gateway service once.
+
+        Raises:
+            GatewayError: of this kind; the call failed, or took too long.
+        """
+        # Untyped: the type stubs want serialisers, and without them gRPC takes and gives bytes.
+        channel: Any = self.channel
+        try:
+            answer: bytes = await channel.unary_unary(_SERVICE + method)(request, timeout=timeout_s)
+            return answer
+        except grpc.aio.AioRpcError as error:
+            raise gateway_error(kind, what, error, transaction_id) from error
+
+    async def try_again(self, call: Callable[[], Coroutine[Any, Any, bytes]], retries: int) -> bytes:
+        """Make a call that orders nothing, again while the peer cannot be reached or is only just back."""
+        for attempt in range(retries):
+            try:
+                return await call()
+            except GatewayError as error:
+                if not self._may_pass(error):
+                    raise
+            await pause(attempt)
+        return await call()
+
+    async def read_events(
+        self, signed_request: bytes, what: str, timeout_s: float | None
+    ) -> AsyncGenerator[bytes, None]:
+        """Read the answers to a request for chaincode events until the connection ends.
+
+        Raises:
+            GatewayError: the peer refuses, or the connection broke.
+        """
+        channel: Any = self.channel
+        call = channel.unary_stream(_SERVICE + "ChaincodeEvents")(signed_request, timeout=timeout_s)
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise gateway_error(GatewayError, what, error) from error
+        finally:
+            call.cancel()
+
+    async def seek(
+        self, seek: Any, channel_id: str, method: str, timeout_s: float | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """Sign a request for blocks, and read the answers.
+
+        Raises:
+            GatewayError: the peer refuses, or the connection broke.
+        """
+        envelope = await self.sign_seek(seek, channel_id)
+        async with aclosing(read_answers(self.channel, envelope, method=method, timeout_s=timeout_s)) as answers:
+            async for one in answers:
+                yield one
+
+    async def sign_seek(self, seek: Any, channel_id: str) -> bytes:
+        """Make a request for blocks (serialised common.Envelope) and sign it."""
+        payload = self.build_seek(seek, channel_id)
+        return encode_envelope(payload, await self.sign(payload))
+
+    def build_seek(self, seek: Any, channel_id: str) -> bytes:
+        """Make a request for blocks (common.Payload) that is still to be signed."""
+        return build_seek_payload(seek, channel_id, self.identity, self.endpoint.client_certificate_hash)
+
+    def _may_pass(self, error: GatewayError) -> bool:
+        if error.status == grpc.StatusCode.UNAVAILABLE:
+            # Over a connection that stands it is the gateway's own answer: it lacks the endorsers asked for.
+            return self.channel.get_state() != grpc.ChannelConnectivity.READY
+        # A peer that was restarted does not know the others yet.
+        return error.status == grpc.StatusCode.FAILED_PRECONDITION and _NO_PEERS_YET in str(error)
+
+
+async def pause(attempt: int) -> None:
+    """Wait before the next attempt: longer after each."""
+    await asyncio.sleep(min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
