@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import CollectionSpec
+from blockfl.fabric.client.signable import FILTERED_BLOCKS
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.identity.signing import private_key_pem
 from support.consortium import CHANNEL, CONTRACT, AnyConsortium, any_consortium
 from support.node_runtime import NodeRuntime
-from support.operations_contract import operations_contract
+from support.operations_contract import encode_operations, operations_contract
 from support.stories import settle
 
 pytestmark = [pytest.mark.node, pytest.mark.asyncio(loop_scope="module")]
@@ -49,7 +52,7 @@ async def height_of(network: AnyConsortium) -> int:
         return await gateway.height()
 
 
-async def run(runtime: NodeRuntime, network: AnyConsortium, scenario: str, directory: Path) -> Any:
+async def run(runtime: NodeRuntime, network: AnyConsortium, scenario: str, directory: Path, **more: str) -> Any:
     signer = network.signer("alpha")
     settings = {
         "address": network.endpoint("alpha").address,
@@ -59,6 +62,7 @@ async def run(runtime: NodeRuntime, network: AnyConsortium, scenario: str, direc
         "privateKey": private_key_pem(signer.private_key).decode(),
         "channel": CHANNEL,
         "chaincode": CONTRACT,
+        **more,
     }
     return await runtime.run_scenario(settings, scenario, directory)
 
@@ -128,3 +132,38 @@ async def test_errors_have_the_codes_and_details_of_a_real_peer(
 async def test_many_transactions_at_once(node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path) -> None:
     seen = await run(node_runtime, network, "parallel", tmp_path)
     assert seen == {"results": ["[null]"] * 16, "count": 16}
+
+
+async def test_filtered_blocks_show_codes_and_the_names_of_events(
+    node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path
+) -> None:
+    seen = await run(node_runtime, network, "filtered", tmp_path)
+    event = [CONTRACT, "lost", ""]
+    assert seen == [
+        [{"code": 0, "type": 3, "mine": 0, "events": [event]}],
+        [{"code": 11, "type": 3, "mine": 1, "events": [event]}],
+    ]
+
+
+async def test_requests_pass_between_our_client_and_the_official_one(
+    node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path
+) -> None:
+    identity, signer = network.signer("alpha").identity, network.signer("alpha")
+    async with Gateway(network.endpoint("alpha"), identity, CHANNEL) as gateway:
+        made = gateway.new_proposal(
+            CONTRACT, "Run", encode_operations(["put", "handed", "over"], ["emit", "handed", "over"])
+        )
+        seen = await run(node_runtime, network, "handover", tmp_path, proposal=made.to_bytes().hex())
+        assert (seen["id"], seen["result"]) == (made.transaction_id, "[null,null]")
+        commit = gateway.commit_from(bytes.fromhex(seen["commit"]))
+        status = await commit.signed(signer.sign(commit.message)).read_status()
+        assert (status.is_valid, status.transaction_id) == (True, made.transaction_id)
+        events = gateway.events_from(bytes.fromhex(seen["events"]))
+        async with aclosing(events.signed(signer.sign(events.message)).read()) as answers:
+            async for event in answers:
+                if event.transaction_id == made.transaction_id:
+                    break
+        assert event.name == "handed"
+        blocks = gateway.blocks_from(bytes.fromhex(seen["blocks"]), FILTERED_BLOCKS)
+        async with aclosing(blocks.signed(signer.sign(blocks.message)).read()) as answers:
+            assert (await anext(answers)).number == 0

@@ -9,8 +9,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from blockfl.fabric.client.events import EventStream, FileCheckpoint, MemoryCheckpoint, Position
+from blockfl.fabric.client.events import FileCheckpoint, MemoryCheckpoint, Position
 from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.streams import EventStream
 from blockfl.fabric.errors import ConfigError, GatewayError
 from support.organisation import make_organisation
 from support.scripted_peer import Fault, ScriptedPeer, scripted_peer

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from fabric_protos.common import common_pb2
 from fabric_protos.peer import transaction_pb2
 
 from blockfl.fabric.client.gateway import Gateway, Timeouts
@@ -21,6 +26,7 @@ from blockfl.fabric.errors import (
     IdentityError,
     SubmitError,
 )
+from blockfl.fabric.identity.signing import create_private_key, private_key_pem
 from support.organisation import make_organisation
 from support.scripted_peer import Fault, LedgerBlock, ScriptedPeer, scripted_peer
 
@@ -44,6 +50,22 @@ async def test_evaluate_passes_arguments_and_transient_data_and_returns_the_resu
         result = await gateway.evaluate("app", "Get", "key", b"\xff", transient={"chunk": chunk})
     assert result == b"Get|key|\xff|" + chunk
     assert peer.calls == ["Evaluate"]
+
+
+async def test_a_contract_of_several_parts_is_called_by_part_and_function(peer: ScriptedPeer) -> None:
+    async with connect(peer) as gateway:
+        assert await gateway.evaluate("app", "assets:Get", "key") == b"assets:Get|key"
+    assert (peer.proposals[0].chaincode, peer.proposals[0].args) == ("app", (b"assets:Get", b"key"))
+
+
+async def test_requests_for_blocks_are_bound_to_the_clients_tls_certificate(peer: ScriptedPeer) -> None:
+    key = create_private_key()
+    certificate = peer.organisation.tls.issue(key.public_key(), common_name="client", unit=None, tls=True)
+    endpoint = replace(peer.endpoint, client_certificate=certificate, client_key=private_key_pem(key))
+    request = Gateway(endpoint, peer.organisation.signer("agent"), "fed").new_blocks()
+    header = common_pb2.Payload.FromString(request.message).header.channel_header
+    der = x509.load_pem_x509_certificate(certificate).public_bytes(serialization.Encoding.DER)
+    assert common_pb2.ChannelHeader.FromString(header).tls_cert_hash == hashlib.sha256(der).digest()
 
 
 async def test_organisations_are_passed_to_the_gateway(peer: ScriptedPeer) -> None:

@@ -126,7 +126,7 @@ async def test_a_signer_signs_what_is_not_signed_yet(peer: ScriptedPeer, signer:
         commit = await transaction.submit()
         assert (await commit.read_status()).block_number == 1
         sent = await gateway.submit_async("app", "Put", "key")
-        assert sent.result == b"result of Put"
+        assert (sent.result, gateway.identity) == (b"result of Put", signer.identity)
         assert (await sent.read_status()).block_number == 2
 
 

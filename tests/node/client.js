@@ -196,6 +196,101 @@ const scenarios = {
     };
   },
 
+  // What a client is told, word for word, when something is wrong.
+  async words(contract, network, client) {
+    const refuse = run(['refuse', 'BFL104 round 7 is closed']);
+    const elsewhere = open(client).getNetwork('elsewhere');
+    const nothing = network.getContract('nothing');
+    const foreign = elsewhere.getContract(settings.chaincode);
+    const online = gateway.connect({ client, identity, hash: gateway.hash.sha256 });
+    const remote = online.getNetwork(settings.channel).getContract(settings.chaincode);
+    const wrong = await sign(Buffer.alloc(32));
+    const propose = () => remote.newProposal('Run', { arguments: [run(['put', 'words', '1'])] });
+    const forgedProposal = () => online.newSignedProposal(propose().getBytes(), wrong);
+    const signedProposal = async () => {
+      const made = propose();
+      return online.newSignedProposal(made.getBytes(), await sign(made.getDigest()));
+    };
+    const forgedTransaction = async () => online.newSignedTransaction((await (await signedProposal()).endorse()).getBytes(), wrong);
+    const first = async (iterable) => JSON.stringify(await take(await iterable, 1, () => 'one'));
+    const forged = (request, rebuild) => rebuild.call(online, request.getBytes(), wrong).getEvents();
+    const submitted = await (await contract.newProposal('Run', { arguments: [run(['put', 'words', '0'])] }).endorse()).submit();
+    await submitted.getStatus();
+    const onlineNetwork = online.getNetwork(settings.channel);
+    return {
+      'no signer': await caught(() => propose().evaluate()),
+      'the contract refuses, evaluated': await caught(() => contract.evaluateTransaction('Run', refuse)),
+      'the contract refuses, endorsed': await caught(() => contract.submitTransaction('Run', refuse)),
+      'named organisations refuse': await caught(() =>
+        contract.submit('Run', { arguments: [refuse], endorsingOrganizations: ['beta', 'gamma'] })),
+      'no such function': await caught(() => contract.evaluateTransaction('Nothing')),
+      'no arguments': await caught(() => contract.submitTransaction('Run')),
+      'no such chaincode, evaluated': await caught(() => nothing.evaluateTransaction('Run', '[]')),
+      'no such chaincode, endorsed': await caught(() => nothing.submitTransaction('Run', '[]')),
+      'no such chaincode, named organisation': await caught(() =>
+        nothing.submit('Run', { arguments: ['[]'], endorsingOrganizations: ['beta'] })),
+      'no such organisation, evaluated': await caught(() =>
+        contract.evaluate('Run', { arguments: ['[]'], endorsingOrganizations: ['nobody'] })),
+      'no such organisation, endorsed': await caught(() =>
+        contract.submit('Run', { arguments: ['[]'], endorsingOrganizations: ['nobody'] })),
+      'another channel, evaluated': await caught(() => foreign.evaluateTransaction('Run', '[]')),
+      'another channel, endorsed': await caught(() => foreign.submitTransaction('Run', '[]')),
+      'another channel, events': await caught(() => first(elsewhere.getChaincodeEvents(settings.chaincode))),
+      'another channel, blocks': await caught(() => first(elsewhere.getBlockEvents({ startBlock: BigInt(0) }))),
+      'a wrong signature, evaluated': await caught(() => forgedProposal().evaluate()),
+      'a wrong signature, endorsed': await caught(() => forgedProposal().endorse()),
+      'a wrong signature, submitted': await caught(async () => (await forgedTransaction()).submit()),
+      'a wrong signature, commit status': await caught(() =>
+        online.newSignedCommit(submitted.getBytes(), wrong).getStatus()),
+      'a wrong signature, events': await caught(() =>
+        first(forged(onlineNetwork.newChaincodeEventsRequest(settings.chaincode), online.newSignedChaincodeEventsRequest))),
+      'a wrong signature, blocks': await caught(() =>
+        first(forged(onlineNetwork.newBlockEventsRequest({ startBlock: BigInt(0) }), online.newSignedBlockEventsRequest))),
+      'a wrong signature, filtered blocks': await caught(() =>
+        first(forged(onlineNetwork.newFilteredBlockEventsRequest({ startBlock: BigInt(0) }), online.newSignedFilteredBlockEventsRequest))),
+    };
+  },
+
+  // What filtered blocks show of a block with an event, and of one whose transaction is invalid.
+  async filtered(contract, network) {
+    const read = run(['get', 'warm'], ['put', 'warm', '1'], ['emit', 'lost', 'payload']);
+    const first = await contract.newProposal('Run', { arguments: [read] }).endorse();
+    const second = await contract.newProposal('Run', { arguments: [read] }).endorse();
+    const { blockNumber } = await (await first.submit()).getStatus();
+    await (await second.submit()).getStatus();
+    return take(await network.getFilteredBlockEvents({ startBlock: blockNumber }), 2, (block) =>
+      block.getFilteredTransactionsList().map((one) => ({
+        code: one.getTxValidationCode(),
+        type: one.getType(),
+        mine: [first.getTransactionId(), second.getTransactionId()].indexOf(one.getTxid()),
+        events: (one.getTransactionActions()?.getChaincodeActionsList() ?? []).map((action) => [
+          action.getChaincodeEvent().getChaincodeId(),
+          action.getChaincodeEvent().getEventName(),
+          text(action.getChaincodeEvent().getPayload_asU8()),
+        ]),
+      })));
+  },
+
+  // A proposal that the Python client made goes on here, and its outcome is asked for there.
+  async handover(contract, network, client) {
+    const online = gateway.connect({ client, identity, hash: gateway.hash.sha256 });
+    const unsigned = online.newProposal(Buffer.from(settings.proposal, 'hex'));
+    const proposal = online.newSignedProposal(unsigned.getBytes(), await sign(unsigned.getDigest()));
+    const endorsed = await proposal.endorse();
+    const transaction = online.newSignedTransaction(endorsed.getBytes(), await sign(endorsed.getDigest()));
+    const submitted = await transaction.submit();
+    const events = network.newChaincodeEventsRequest(settings.chaincode, { startBlock: BigInt(0) });
+    const blocks = network.newFilteredBlockEventsRequest({ startBlock: BigInt(0) });
+    const hex = (bytes) => Buffer.from(bytes).toString('hex');
+    return {
+      id: transaction.getTransactionId(),
+      result: text(transaction.getResult()),
+      commit: hex(submitted.getBytes()),
+      events: hex(events.getBytes()),
+      blocks: hex(blocks.getBytes()),
+    };
+  },
+
   async parallel(contract) {
     const results = await Promise.all(
       Array.from({ length: 16 }, (_, index) =>

@@ -1,4 +1,4 @@
-"""A whole consortium in one process: the embedded node and a contract service per organisation, over mutual TLS.
+"""Networks for tests: the embedded node's, or real Fabric's, the same to a test.
 
 async with consortium(tmp_path, organisations=("alpha", "beta"), handler=contract) as network:
     async with network.gateway("alpha") as gateway:
@@ -7,146 +7,26 @@ async with consortium(tmp_path, organisations=("alpha", "beta"), handler=contrac
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from blockfl.fabric.channel.genesis import build_genesis_block
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.gateway import Gateway
-from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec, Lifecycle, package_contract, package_id
-from blockfl.fabric.embedded.node import EmbeddedNode
-from blockfl.fabric.embedded.settings import ContractSettings, EndpointSettings, NodeSettings, OrganisationSettings
-from blockfl.fabric.identity.signing import Signer, create_private_key, private_key_pem
-from blockfl.fabric.shim import Contract, ContractServer, ServerTls
-from blockfl.fabric.transaction.package import MUTUAL_TLS_CONNECTION
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec, Lifecycle
+from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.shim import Contract, ContractServer
+from blockfl.fabric.testing.network import Network as Consortium
+from blockfl.fabric.testing.network import Role, embedded_network
 from support.local_consortium import local_consortium
-from support.organisation import Organisation, channel_spec, make_organisation
+from support.organisation import Organisation
+
+__all__ = ["CHANNEL", "CONTRACT", "FOUR", "AnyConsortium", "Consortium", "any_consortium", "consortium"]
 
 CHANNEL = "testchannel"
 CONTRACT = "app"
 FOUR = ("alpha", "beta", "gamma", "delta")
-
-Role = Literal["client", "admin", "peer"]
-
-
-@dataclass
-class Consortium:
-    """A running network.
-
-    Attributes:
-        node: The embedded node; None while it is stopped.
-        organisations: By name.
-        servers: Running contract services by organisation.
-        handlers: What each organisation's contract service runs.
-        package: The installed chaincode package.
-    """
-
-    directory: Path
-    organisations: dict[str, Organisation]
-    handlers: dict[str, Contract]
-    package: bytes
-    node: EmbeddedNode | None = None
-    servers: dict[str, ContractServer] = field(default_factory=dict)
-    settings: NodeSettings | None = None
-    _tls: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
-
-    @property
-    def running(self) -> EmbeddedNode:
-        assert self.node is not None, "the node is stopped"
-        return self.node
-
-    def signer(self, organisation: str, role: Role = "client", name: str = "") -> Signer:
-        return self.organisations[organisation].signer(name or role, role)
-
-    def endpoint(self, organisation: str) -> Endpoint:
-        return Endpoint(
-            address=self.running.addresses[organisation],
-            tls_roots_pem=self.organisations[organisation].tls.certificate_pem,
-        )
-
-    def orderer_endpoint(self) -> Endpoint:
-        first = next(iter(self.organisations.values()))
-        return Endpoint(address=self.running.orderer_address, tls_roots_pem=first.tls.certificate_pem)
-
-    def orderer_endpoints(self) -> list[Endpoint]:
-        return [self.orderer_endpoint()]
-
-    def gateway(self, organisation: str, role: Role = "client", name: str = "") -> Gateway:
-        """A client of the organisation's endpoint; to be used in `async with`."""
-        return Gateway(self.endpoint(organisation), self.signer(organisation, role, name), CHANNEL)
-
-    @asynccontextmanager
-    async def lifecycle(self, organisation: str) -> AsyncIterator[Lifecycle]:
-        async with self.gateway(organisation, "admin") as gateway, Lifecycle(gateway) as lifecycle:
-            yield lifecycle
-
-    async def start_node(self) -> None:
-        """Starts the node, for the first time or again at the same addresses."""
-        assert self.settings is not None
-        self.node = EmbeddedNode(self.settings)
-        await self.node.start()
-        addresses = self.node.addresses
-        # The next start listens where clients expect it.
-        self.settings = self.settings.model_copy(
-            update={
-                "organisations": tuple(
-                    one.model_copy(update={"listen": addresses.get(one.msp_id, one.listen)})
-                    for one in self.settings.organisations
-                ),
-                "orderer": self.settings.orderer.model_copy(update={"listen": self.node.orderer_address}),
-            }
-        )
-
-    async def stop_node(self) -> None:
-        if self.node is not None:
-            node, self.node = self.node, None
-            await node.stop(grace_s=0.2)
-
-    async def start_service(self, organisation: str, package: str | None = None) -> None:
-        """Starts an organisation's contract service, at the same address as before."""
-        certificate, key = self._tls[organisation]
-        tls = ServerTls(
-            certificate=certificate,
-            private_key=key,
-            client_roots=self.organisations[organisation].tls.certificate_pem,
-        )
-        address = (self.directory / organisation / "service.address").read_text()
-        server = ContractServer(self.handlers[organisation], package or package_id(self.package), address, tls)
-        await server.start()
-        self.servers[organisation] = server
-        (self.directory / organisation / "service.address").write_text(server.address)
-
-    async def stop_service(self, organisation: str) -> None:
-        await self.servers.pop(organisation).stop(0.2)
-
-    async def invite(self, name: str, handler: Contract) -> Organisation:
-        """Makes another organisation with a contract service, and settings that have it; not on the channel yet."""
-        assert self.settings is not None
-        organisation = self.organisations[name] = make_organisation(name)
-        self.handlers[name] = handler
-        _write_organisation(self, organisation)
-        await self.start_service(name)
-        added = OrganisationSettings(**_endpoint(self.directory / name, name, "peer"))
-        self.settings = self.settings.model_copy(update={"organisations": (*self.settings.organisations, added)})
-        self.settings = _with_services(self)
-        return organisation
-
-    async def deploy(self, definition: ChaincodeDefinition, packages: Mapping[str, bytes] | None = None) -> None:
-        """Installs, approves by every organisation and commits; `packages` of organisations that have their own."""
-
-        async def approve(organisation: str) -> None:
-            async with self.lifecycle(organisation) as lifecycle:
-                installed = await lifecycle.install((packages or {}).get(organisation, self.package))
-                await lifecycle.approve(definition, installed)
-
-        await asyncio.gather(*(approve(name) for name in self.organisations))
-        first, *others = self.organisations
-        async with self.lifecycle(first) as lifecycle:
-            await lifecycle.commit(definition, [self.endpoint(name) for name in others])
 
 
 class AnyConsortium(Protocol):
@@ -206,128 +86,10 @@ async def consortium(
     handler: Contract | None = None,
     handlers: Mapping[str, Contract] | None = None,
     organisations: Sequence[str] = FOUR,
-    collections: Sequence[CollectionSpec] = (),
-    definition: ChaincodeDefinition | None = None,
-    name: str = CONTRACT,
-    deploy: bool = True,
-    **settings: Any,
+    **options: Any,
 ) -> AsyncIterator[Consortium]:
-    """Brings a consortium up and takes it down.
-
-    Args:
-        directory: For the node's files and everybody's keys.
-        handler: The contract that every organisation's service runs.
-        handlers: Contracts by organisation, where they differ.
-        organisations: MSP ids; the first one also orders.
-        collections: Private data collections of the contract.
-        definition: The whole definition, instead of `name` and `collections`.
-        name: The contract's name.
-        deploy: Whether to install, approve and commit the definition.
-        settings: Further settings of the node.
-    """
-    network = _prepare(directory, organisations, handler, dict(handlers or {}), settings)
-    try:
-        for organisation in network.handlers:
-            await network.start_service(organisation)
-        network.settings = _with_services(network)
-        await network.start_node()
-        if deploy:
-            wanted = definition or ChaincodeDefinition(name=name, version="1.0", collections=tuple(collections))
-            await network.deploy(wanted)
+    """The embedded node's network, as `embedded_network` brings it up, of four organisations."""
+    async with embedded_network(
+        directory, handler, contracts=handlers, organisations=organisations, channel=CHANNEL, **options
+    ) as network:
         yield network
-    finally:
-        await network.stop_node()
-        await asyncio.gather(*(network.stop_service(one) for one in list(network.servers)))
-
-
-def _prepare(
-    directory: Path,
-    names: Sequence[str],
-    handler: Contract | None,
-    handlers: dict[str, Contract],
-    settings: dict[str, Any],
-) -> Consortium:
-    organisations = {name: make_organisation(name) for name in names}
-    spec = channel_spec(*organisations.values(), channel_id=CHANNEL)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "genesis.block").write_bytes(build_genesis_block(spec).SerializeToString())
-    if handler is not None:
-        handlers = {name: handlers.get(name, handler) for name in names}
-    network = Consortium(
-        directory=directory,
-        organisations=organisations,
-        handlers=handlers,
-        package=package_contract("app_1.0", MUTUAL_TLS_CONNECTION),
-    )
-    for organisation in organisations.values():
-        _write_organisation(network, organisation)
-    first = organisations[names[0]]
-    _write_signer(directory / names[0] / "orderer", first.signer("orderer1", "orderer"))
-    network.settings = NodeSettings(
-        directory=directory / "node",
-        channel=CHANNEL,
-        genesis=directory / "genesis.block",
-        orderer=EndpointSettings(**_endpoint(directory / names[0], names[0], "orderer")),
-        organisations=tuple(OrganisationSettings(**_endpoint(directory / name, name, "peer")) for name in names),
-        **settings,
-    )
-    return network
-
-
-def _write_organisation(network: Consortium, organisation: Organisation) -> None:
-    name = organisation.name
-    home = network.directory / name
-    home.mkdir()
-    _write_signer(home / "peer", organisation.signer(f"peer0.{name}", "peer"))
-    _write_tls(home / "tls", organisation, f"peer0.{name}")
-    _write_tls(home / "contract-client", organisation, f"contract-client.{name}")
-    network._tls[name] = _issue_tls(organisation, f"contract.{name}")
-    (home / "tls-roots.pem").write_bytes(organisation.tls.certificate_pem)
-    (home / "service.address").write_text("127.0.0.1:0")
-
-
-def _endpoint(home: Path, name: str, role: str) -> dict[str, Any]:
-    return {
-        "msp_id": name,
-        "listen": "127.0.0.1:0",
-        "certificate": home / f"{role}.pem",
-        "private_key": home / f"{role}.key",
-        "tls_certificate": home / "tls.pem",
-        "tls_private_key": home / "tls.key",
-    }
-
-
-def _with_services(network: Consortium) -> NodeSettings:
-    assert network.settings is not None
-    organisations = []
-    for organisation in network.settings.organisations:
-        home = network.directory / organisation.msp_id
-        contract = ContractSettings(
-            address=network.servers[organisation.msp_id].address
-            if organisation.msp_id in network.servers
-            else "127.0.0.1:9",
-            tls_roots=home / "tls-roots.pem",
-            client_certificate=home / "contract-client.pem",
-            client_key=home / "contract-client.key",
-        )
-        organisations.append(organisation.model_copy(update={"contract": contract}))
-    return network.settings.model_copy(update={"organisations": tuple(organisations)})
-
-
-def _issue_tls(organisation: Organisation, common_name: str) -> tuple[bytes, bytes]:
-    key = create_private_key()
-    certificate = organisation.tls.issue(
-        key.public_key(), common_name=common_name, unit=None, hosts=("127.0.0.1", "localhost"), tls=True
-    )
-    return certificate, private_key_pem(key)
-
-
-def _write_tls(path: Path, organisation: Organisation, common_name: str) -> None:
-    certificate, key = _issue_tls(organisation, common_name)
-    path.with_suffix(".pem").write_bytes(certificate)
-    path.with_suffix(".key").write_bytes(key)
-
-
-def _write_signer(path: Path, signer: Signer) -> None:
-    path.with_suffix(".pem").write_bytes(signer.identity.certificate_pem)
-    path.with_suffix(".key").write_bytes(private_key_pem(signer.private_key))

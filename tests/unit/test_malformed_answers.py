@@ -25,8 +25,9 @@ from blockfl.fabric.channel.difference import describe_difference
 from blockfl.fabric.channel.spec import OrganisationSpec, check_organisations
 from blockfl.fabric.client.broadcast import _read_answer
 from blockfl.fabric.client.deliver import _decode_answer
-from blockfl.fabric.client.events import FileCheckpoint, Patience, decode_events
+from blockfl.fabric.client.events import FileCheckpoint, decode_events
 from blockfl.fabric.client.participation import _decode_answer as _decode_participation
+from blockfl.fabric.client.streams import Patience
 from blockfl.fabric.embedded.endorsing.lifecycle_state import Parameters
 from blockfl.fabric.embedded.endorsing.simulator import SimulationError
 from blockfl.fabric.embedded.ordering.reconfiguration import build_config_transaction

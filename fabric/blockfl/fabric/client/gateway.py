@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import grpc.aio
 from fabric_protos.common import ledger_pb2
@@ -27,10 +27,11 @@ from blockfl.fabric.client import calls, signable
 from blockfl.fabric.client.connection import AnySigner, Connection
 from blockfl.fabric.client.deliver import read_height, seek_from, seek_newest, seek_next
 from blockfl.fabric.client.endpoint import Endpoint
-from blockfl.fabric.client.events import Checkpoint, EventStream, Position, follow_blocks
+from blockfl.fabric.client.events import Checkpoint, Position
 from blockfl.fabric.client.outcome import settle
 from blockfl.fabric.client.signable import BLOCKS, FILTERED_BLOCKS, PRIVATE_BLOCKS
 from blockfl.fabric.client.stages import Committed, Endorsed, Status, Timeouts
+from blockfl.fabric.client.streams import BlockStream, EventStream
 from blockfl.fabric.errors import CommitError, EvaluateError, IdentityError
 from blockfl.fabric.identity.signing import Identity, MessageSigner, Signer
 from blockfl.fabric.transaction.envelope import Proposal, draft_proposal, encode_envelope
@@ -294,11 +295,18 @@ class Gateway:
                     yield answer
 
         limit_s = self.timeouts.events_s if timeout_s is None else timeout_s
-        return EventStream(open_events, self.height, start_block=start_block, checkpoint=checkpoint, timeout_s=limit_s)
+        return EventStream(
+            "chaincode events",
+            open_events,
+            self.height,
+            start_block=start_block,
+            checkpoint=checkpoint,
+            timeout_s=limit_s,
+        )
 
     def blocks(
         self, start: int | None = 0, *, checkpoint: Checkpoint | None = None, timeout_s: float | None = None
-    ) -> AsyncGenerator[Any, None]:
+    ) -> BlockStream:
         """Blocks (common.Block) from a number on, without end and across broken connections.
 
         Args:
@@ -310,13 +318,13 @@ class Gateway:
 
     def filtered_blocks(
         self, start: int | None = None, *, checkpoint: Checkpoint | None = None, timeout_s: float | None = None
-    ) -> AsyncGenerator[Any, None]:
+    ) -> BlockStream:
         """Blocks without payloads (protos.FilteredBlock): ids, codes, names of events; the rest as `blocks`."""
         return self._follow(FILTERED_BLOCKS, start, checkpoint, timeout_s)
 
     def private_blocks(
         self, start: int | None = None, *, checkpoint: Checkpoint | None = None, timeout_s: float | None = None
-    ) -> AsyncGenerator[Any, None]:
+    ) -> BlockStream:
         """Blocks with the private data that the peer may show (protos.BlockAndPrivateData); the rest as `blocks`."""
         return self._follow(PRIVATE_BLOCKS, start, checkpoint, timeout_s)
 
@@ -422,9 +430,12 @@ class Gateway:
 
     def _follow(
         self, kind: str, start: int | None, checkpoint: Checkpoint | None, timeout_s: float | None
-    ) -> AsyncGenerator[Any, None]:
-        return follow_blocks(
-            lambda number, left_s: self._connection.seek(seek_from(number), self.channel, kind, left_s),
+    ) -> BlockStream:
+        return BlockStream(
+            "blocks",
+            lambda position, left_s: self._connection.seek(
+                seek_from(position.block_number), self.channel, kind, left_s
+            ),
             lambda: self._height(kind),
             start_block=start,
             checkpoint=checkpoint,

@@ -1,0 +1,580 @@
+"""What the official Gateway clients promise in the scenarios that they share, in our words and with our client.
+
+Each test names the feature that it is a scenario of; `docs/fabric/features.md` links to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from blockfl.fabric.client.deliver import block_number
+from blockfl.fabric.client.events import Checkpoint, FileCheckpoint, MemoryCheckpoint
+from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec
+from blockfl.fabric.client.streams import BlockStream
+from blockfl.fabric.errors import CommitError, EndorseError, EvaluateError, GatewayError, IdentityError
+from blockfl.fabric.identity.pkcs11 import Pkcs11Signer
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.transaction.envelope import read_tx_id
+from support.consortium import CHANNEL, AnyConsortium, any_consortium
+from support.local_consortium import LocalConsortium
+from support.scenario_contract import scenario_contract
+from support.stories import settle
+from support.token import software_token
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ORGANISATIONS = ("alpha", "beta", "gamma")
+BASIC = ChaincodeDefinition(name="basic", version="1.0", endorsement_policy=signature_policy(2, ("alpha", "beta")))
+STRICT = ChaincodeDefinition(name="strict", version="1.0", endorsement_policy=signature_policy(3, ORGANISATIONS))
+PRIVATE = ChaincodeDefinition(
+    name="private",
+    version="1.0",
+    endorsement_policy=signature_policy(1, ORGANISATIONS),
+    collections=(
+        CollectionSpec(name="shared", members=("alpha", "gamma"), member_only_write=True),
+        CollectionSpec(name="alphas", members=("alpha",), endorsement_policy=signature_policy(1, ("alpha",))),
+        CollectionSpec(
+            name="gammas",
+            members=("gamma",),
+            member_only_read=False,
+            endorsement_policy=signature_policy(1, ("gamma",)),
+        ),
+    ),
+)
+BLOCK_KINDS = ("blocks", "filtered_blocks", "private_blocks")
+SOON_S = 30
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> AsyncIterator[AnyConsortium]:
+    found: list[AnyConsortium] = []
+
+    def crash(organisation: str) -> Callable[[], Awaitable[None]]:
+        return lambda: found[0].stop_service(organisation)
+
+    async with any_consortium(
+        ledger_kind,
+        tmp_path_factory.mktemp("network"),
+        organisations=ORGANISATIONS,
+        handlers={name: scenario_contract(name, crash(name)) for name in ORGANISATIONS},
+        deploy=False,
+    ) as network:
+        found.append(network)
+        for definition in (BASIC, STRICT, PRIVATE):
+            await network.deploy(definition)
+        yield network
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def network(running: AnyConsortium) -> AnyConsortium:
+    """The network, when every peer has what the test before has left."""
+    await settle(running, ORGANISATIONS)
+    return running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(network: AnyConsortium) -> AsyncIterator[Gateway]:
+    async with network.gateway("alpha") as one:
+        yield one
+
+
+# Transaction invocation
+
+
+async def test_transactions_evaluate_with_a_result(gateway: Gateway) -> None:
+    assert await gateway.evaluate("basic", "Echo", "conga") == b"conga"
+
+
+async def test_transactions_submit_with_a_result(gateway: Gateway) -> None:
+    assert (await gateway.submit("basic", "Echo", "conga")).payload == b"conga"
+
+
+async def test_transactions_update_the_ledger(gateway: Gateway) -> None:
+    await gateway.submit("basic", "Put", "update", "ledger")
+    assert await gateway.evaluate("basic", "Get", "update") == b"ledger"
+
+
+async def test_transactions_pass_transient_data(gateway: Gateway) -> None:
+    data = {"key1": b"value1", "key2": b"value2"}
+    answer = await gateway.evaluate("basic", "EchoTransient", transient=data)
+    assert json.loads(answer) == {"key1": "value1", "key2": "value2"}
+
+
+async def test_transactions_evaluated_with_an_error(gateway: Gateway) -> None:
+    with pytest.raises(EvaluateError, match="chaincode response 500, nothing doing") as caught:
+        await gateway.evaluate("basic", "Fail", "nothing doing")
+    assert caught.value.status is grpc.StatusCode.UNKNOWN
+
+
+async def test_transactions_submitted_with_an_error(network: AnyConsortium, gateway: Gateway) -> None:
+    with pytest.raises(EndorseError, match="failed to endorse transaction, see attached details") as caught:
+        await gateway.submit("basic", "Fail", "nothing doing")
+    assert caught.value.status is grpc.StatusCode.ABORTED
+    assert said(network, caught.value) == {"alpha": "chaincode response 500, nothing doing"}
+
+
+# Specify endorsing organisations, with a key in a file and with one in a token
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=["file", "token"])
+async def keyed(network: AnyConsortium, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Gateway]:
+    if request.param == "file":
+        async with network.gateway("alpha") as one:
+            yield one
+        return
+    with software_token(tmp_path) as token:
+        identity = token.make_identity(network.organisations["alpha"], "operator")
+        with Pkcs11Signer.open(identity, library=token.library, token=token.label, pin=token.pin) as signer:
+            async with Gateway(network.endpoint("alpha"), signer, CHANNEL) as one:
+                yield one
+
+
+@pytest.mark.parametrize("organisation", ORGANISATIONS)
+async def test_endorsement_by_one_organisation(keyed: Gateway, organisation: str) -> None:
+    committed = await keyed.submit("private", "Organisation", organisations=(organisation,))
+    assert committed.payload == organisation.encode()
+
+
+async def test_endorsement_by_two_organisations(keyed: Gateway) -> None:
+    data = {"alpha": b"value1", "gamma": b"value2"}
+    committed = await keyed.submit("private", "CheckTransient", transient=data, organisations=("alpha", "gamma"))
+    assert committed.payload == b"success"
+
+
+@pytest.mark.parametrize("organisation", ["alpha", "beta"])
+async def test_endorsement_evaluated_at_one_organisation(keyed: Gateway, organisation: str) -> None:
+    answer = await keyed.evaluate("private", "Organisation", organisations=(organisation,))
+    assert answer == organisation.encode()
+
+
+# Off-line signing
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def keyless(network: AnyConsortium) -> AsyncIterator[Gateway]:
+    async with Gateway(network.endpoint("alpha"), network.signer("alpha").identity, CHANNEL) as one:
+        yield one
+
+
+async def test_offline_signing_is_needed_to_evaluate(keyless: Gateway) -> None:
+    with pytest.raises(IdentityError, match="expected a signer for alpha"):
+        await keyless.evaluate("basic", "Echo", "conga")
+
+
+async def test_offline_signing_evaluates(network: AnyConsortium, keyless: Gateway) -> None:
+    proposal = keyless.new_proposal("basic", "Echo", "conga")
+    assert await sign(network.signer("alpha"), proposal).evaluate() == b"conga"
+
+
+async def test_offline_signing_is_needed_to_submit(keyless: Gateway) -> None:
+    with pytest.raises(IdentityError, match="expected a signer for alpha"):
+        await keyless.submit("basic", "Echo", "conga")
+
+
+async def test_offline_signing_submits(network: AnyConsortium, keyless: Gateway) -> None:
+    signer = network.signer("alpha")
+    transaction = await sign(signer, keyless.new_proposal("basic", "Echo", "conga")).endorse()
+    commit = await sign(signer, transaction).submit()
+    status = await sign(signer, commit).read_status()
+    assert (status.is_valid, commit.result) == (True, b"conga")
+
+
+def sign(signer: Signer, request: Any) -> Any:
+    return request.signed(signer.sign(request.message))
+
+
+# Chaincode events
+
+
+async def test_chaincode_events_are_received(gateway: Gateway) -> None:
+    async with gateway.events("basic") as events:
+        await gateway.submit("basic", "Emit", "foo", "bar")
+        assert await next_event(events) == ("foo", b"bar")
+
+
+async def test_chaincode_events_are_replayed(gateway: Gateway) -> None:
+    committed = await gateway.submit("basic", "Emit", "event", "replay")
+    async with gateway.events("basic", start_block=committed.block_number) as events:
+        assert await next_event(events) == ("event", b"replay")
+
+
+async def test_chaincode_events_go_on_after_closing(gateway: Gateway) -> None:
+    for payload in ("one", "two"):
+        async with gateway.events("basic") as events:
+            await gateway.submit("basic", "Emit", "restart", payload)
+            assert await next_event(events) == ("restart", payload.encode())
+
+
+async def test_chaincode_events_of_one_listener_end_without_the_others(gateway: Gateway) -> None:
+    async with gateway.events("basic") as staying:
+        async with gateway.events("basic") as leaving:
+            await gateway.submit("basic", "Emit", "close", "before")
+            assert await next_event(staying) == await next_event(leaving) == ("close", b"before")
+        await gateway.submit("basic", "Emit", "close", "after")
+        assert await next_event(staying) == ("close", b"after")
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+async def test_chaincode_events_continue_at_a_checkpoint(gateway: Gateway, kind: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(kind, tmp_path)
+    async with gateway.events("basic", checkpoint=checkpoint) as events:
+        await gateway.submit("basic", "Emit", "checkpoint", "one")
+        event = await asyncio.wait_for(anext(events), SOON_S)
+        assert event.payload == b"one"
+        checkpoint.store(event.position)
+    await gateway.submit("basic", "Emit", "checkpoint", "two")
+    async with gateway.events("basic", checkpoint=make_checkpoint(kind, tmp_path, checkpoint)) as events:
+        assert await next_event(events) == ("checkpoint", b"two")
+
+
+async def next_event(events: Any) -> tuple[str, bytes]:
+    event = await asyncio.wait_for(anext(events), SOON_S)
+    return event.name, event.payload
+
+
+def make_checkpoint(kind: str, directory: Path, before: Checkpoint | None = None) -> Checkpoint:
+    """A checkpoint; after a restart, which only the file's position survives, the same place."""
+    if kind == "file":
+        return FileCheckpoint(directory / "checkpoint.json")
+    return before or MemoryCheckpoint()
+
+
+# Block events
+
+
+@pytest.mark.parametrize("kind", BLOCK_KINDS)
+async def test_block_events_are_received(gateway: Gateway, kind: str) -> None:
+    async with listen(gateway, kind) as blocks:
+        committed = await gateway.submit("basic", "Echo", "block")
+        assert committed.transaction_id in await next_block(blocks)
+
+
+@pytest.mark.parametrize("kind", BLOCK_KINDS)
+async def test_block_events_are_replayed(gateway: Gateway, kind: str) -> None:
+    committed = await gateway.submit("basic", "Echo", "block")
+    async with listen(gateway, kind, committed.block_number) as blocks:
+        assert committed.transaction_id in await next_block(blocks)
+
+
+@pytest.mark.parametrize("kind", BLOCK_KINDS)
+async def test_block_events_go_on_after_closing(gateway: Gateway, kind: str) -> None:
+    for _ in range(2):
+        async with listen(gateway, kind) as blocks:
+            committed = await gateway.submit("basic", "Echo", "block")
+            assert committed.transaction_id in await next_block(blocks)
+
+
+@pytest.mark.parametrize("kind", BLOCK_KINDS)
+async def test_block_events_of_one_listener_end_without_the_others(gateway: Gateway, kind: str) -> None:
+    async with listen(gateway, kind) as staying:
+        async with listen(gateway, kind) as leaving:
+            committed = await gateway.submit("basic", "Echo", "block")
+            assert committed.transaction_id in await next_block(staying)
+            assert committed.transaction_id in await next_block(leaving)
+        committed = await gateway.submit("basic", "Echo", "block")
+        assert committed.transaction_id in await next_block(staying)
+
+
+@pytest.mark.parametrize("checkpoint_kind", ["memory", "file"])
+@pytest.mark.parametrize("kind", BLOCK_KINDS)
+async def test_block_events_continue_at_a_checkpoint(
+    gateway: Gateway, kind: str, checkpoint_kind: str, tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint(checkpoint_kind, tmp_path)
+    async with listen(gateway, kind, checkpoint=checkpoint) as blocks:
+        first = await gateway.submit("basic", "Echo", "block")
+        assert first.transaction_id in await next_block(blocks)
+        # Asking for the next block says that this one is handled.
+        waiting = asyncio.ensure_future(anext(blocks))
+        second = await gateway.submit("basic", "Echo", "block")
+        assert second.transaction_id in list_transactions(await asyncio.wait_for(waiting, SOON_S))
+    again = make_checkpoint(checkpoint_kind, tmp_path, checkpoint)
+    async with listen(gateway, kind, checkpoint=again) as blocks:
+        assert second.transaction_id in await next_block(blocks)
+
+
+async def test_block_events_with_private_data_show_it_to_members(network: AnyConsortium) -> None:
+    data = {"collection": b"alphas", "key": b"k", "value": b"for members"}
+    async with network.gateway("alpha") as gateway:
+        committed = await gateway.submit("private", "PutPrivate", transient=data, organisations=("alpha",))
+    await settle(network, ORGANISATIONS)
+    shown = {}
+    for name in ("alpha", "beta"):
+        async with network.gateway(name) as gateway, gateway.private_blocks(committed.block_number) as blocks:
+            answer = await asyncio.wait_for(anext(blocks), SOON_S)
+        assert block_number(answer) == committed.block_number
+        shown[name] = [
+            (one.collection_name, b"for members" in one.rwset)
+            for private in answer.private_data_map.values()
+            for space in private.ns_pvt_rwset
+            for one in space.collection_pvt_rwset
+        ]
+    assert shown == {"alpha": [("alphas", True)], "beta": []}
+
+
+async def test_filtered_block_events_name_events_and_hide_their_payload(gateway: Gateway) -> None:
+    committed = await gateway.submit("basic", "Emit", "secret", "payload")
+    async with gateway.filtered_blocks(committed.block_number) as blocks:
+        block = await asyncio.wait_for(anext(blocks), SOON_S)
+    assert block.channel_id == CHANNEL
+    [one] = block.filtered_transactions
+    [action] = one.transaction_actions.chaincode_actions
+    assert (one.txid, one.tx_validation_code) == (committed.transaction_id, 0)
+    assert (action.chaincode_event.event_name, action.chaincode_event.payload) == ("secret", b"")
+
+
+def listen(gateway: Gateway, kind: str, start: int | None = None, checkpoint: Checkpoint | None = None) -> BlockStream:
+    stream: BlockStream = getattr(gateway, kind)(start, checkpoint=checkpoint)
+    return stream
+
+
+async def next_block(blocks: BlockStream) -> list[str]:
+    return list_transactions(await asyncio.wait_for(anext(blocks), SOON_S))
+
+
+def list_transactions(answer: Any) -> list[str]:
+    """The ids of the transactions in a block of any kind."""
+    if hasattr(answer, "filtered_transactions"):
+        return [one.txid for one in answer.filtered_transactions]
+    block = answer if hasattr(answer, "data") else answer.block
+    return [read_tx_id(one) or "" for one in block.data.data]
+
+
+# Private data collections
+
+
+async def put_private(network: AnyConsortium, by: str, collection: str, key: str, *endorsers: str) -> None:
+    data = {"collection": collection.encode(), "key": key.encode(), "value": f"value of {key}".encode()}
+    async with network.gateway(by) as gateway:
+        await gateway.submit("private", "PutPrivate", transient=data, organisations=endorsers)
+    await settle(network, ORGANISATIONS)
+
+
+async def get_private(network: AnyConsortium, by: str, collection: str, key: str, at: str) -> bytes:
+    async with network.gateway(by) as gateway:
+        return await gateway.evaluate("private", "GetPrivate", collection, key, organisations=(at,))
+
+
+async def test_private_data_is_read_by_its_member(network: AnyConsortium) -> None:
+    await put_private(network, "alpha", "alphas", "k101", "alpha")
+    assert await get_private(network, "alpha", "alphas", "k101", at="alpha") == b"value of k101"
+
+
+async def test_private_data_is_not_at_another_organisations_peer(network: AnyConsortium) -> None:
+    await put_private(network, "alpha", "alphas", "k102", "alpha")
+    with pytest.raises(EvaluateError):
+        await get_private(network, "alpha", "alphas", "k102", at="beta")
+
+
+async def test_private_data_may_be_written_by_who_may_not_read_it(network: AnyConsortium) -> None:
+    await put_private(network, "beta", "alphas", "k103", "alpha")
+    with pytest.raises(EvaluateError):
+        await get_private(network, "beta", "alphas", "k103", at="alpha")
+
+
+async def test_private_data_of_another_writer_is_read_by_its_member(network: AnyConsortium) -> None:
+    await put_private(network, "beta", "alphas", "k104", "alpha")
+    assert await get_private(network, "alpha", "alphas", "k104", at="alpha") == b"value of k104"
+
+
+async def test_private_data_that_members_share_is_not_read_by_others(network: AnyConsortium) -> None:
+    await put_private(network, "alpha", "shared", "k106", "alpha")
+    with pytest.raises(EvaluateError):
+        await get_private(network, "beta", "shared", "k106", at="alpha")
+
+
+async def test_private_data_that_members_share_is_not_written_by_others(network: AnyConsortium) -> None:
+    with pytest.raises(EndorseError):
+        await put_private(network, "beta", "shared", "k107", "alpha")
+
+
+async def test_private_data_is_endorsed_by_the_gateways_own_member(network: AnyConsortium) -> None:
+    await put_private(network, "alpha", "shared", "k108")
+    assert await get_private(network, "alpha", "shared", "k108", at="alpha") == b"value of k108"
+
+
+async def test_private_data_is_endorsed_by_whom_the_collections_demand(network: AnyConsortium) -> None:
+    await put_private(network, "alpha", "shared,gammas", "k109")
+    assert await get_private(network, "alpha", "shared", "k109", at="alpha") == b"value of k109"
+    assert await get_private(network, "alpha", "gammas", "k109", at="gamma") == b"value of k109"
+    with pytest.raises(EvaluateError):
+        await get_private(network, "alpha", "gammas", "k109", at="alpha")
+
+
+# State-based endorsement
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def key(network: AnyConsortium, request: pytest.FixtureRequest) -> str:
+    """A key that only alpha may change."""
+    name = f"key of {request.node.originalname}"
+    await write(network, "Put", name, "at first")
+    await write(network, "Protect", name, "alpha")
+    return name
+
+
+async def write(network: AnyConsortium, function: str, *args: str, endorsers: Sequence[str] = ()) -> None:
+    async with network.gateway("alpha") as gateway:
+        await gateway.submit("private", function, *args, organisations=endorsers)
+    await settle(network, ORGANISATIONS)
+
+
+async def read(network: AnyConsortium, key: str) -> bytes:
+    async with network.gateway("alpha") as gateway:
+        return await gateway.evaluate("private", "Get", key)
+
+
+async def test_state_based_endorsement_by_the_keys_organisation(network: AnyConsortium, key: str) -> None:
+    await write(network, "Put", key, "changed", endorsers=("alpha",))
+    assert await read(network, key) == b"changed"
+
+
+async def test_state_based_endorsement_by_another_organisation_alone(network: AnyConsortium, key: str) -> None:
+    with pytest.raises(CommitError, match="ENDORSEMENT_POLICY_FAILURE"):
+        await write(network, "Put", key, "changed", endorsers=("beta",))
+    assert await read(network, key) == b"at first"
+
+
+@pytest.mark.parametrize("organisations", [("alpha", "gamma"), ("beta", "gamma")], ids="-".join)
+async def test_state_based_endorsement_is_found_by_the_gateway(
+    network: AnyConsortium, key: str, organisations: tuple[str, ...]
+) -> None:
+    await write(network, "Protect", key, *organisations)
+    await write(network, "Put", key, "changed")
+    assert await read(network, key) == b"changed"
+
+
+async def test_state_based_endorsement_by_the_wrong_organisations(network: AnyConsortium, key: str) -> None:
+    await write(network, "Protect", key, "alpha", "gamma")
+    with pytest.raises(CommitError, match="ENDORSEMENT_POLICY_FAILURE") as caught:
+        await write(network, "Put", key, "changed", endorsers=("alpha", "beta"))
+    assert (caught.value.code, len(caught.value.transaction_id)) == (10, 64)
+    assert await read(network, key) == b"at first"
+
+
+# Errors
+
+
+def said(network: AnyConsortium, error: GatewayError) -> dict[str, str]:
+    """What each organisation's peer answered; its address is the peer's own."""
+    for detail in error.details:
+        assert detail.address == network.endpoint(detail.msp_id).address
+    return {detail.msp_id: detail.message for detail in error.details}
+
+
+async def test_errors_of_wrong_arguments(gateway: Gateway) -> None:
+    text = "evaluate call to endorser returned error: chaincode response 500, expected 1 argument, got 0"
+    with pytest.raises(EvaluateError, match=text) as caught:
+        await gateway.evaluate("strict", "Exists")
+    assert caught.value.status is grpc.StatusCode.UNKNOWN
+
+
+async def test_errors_of_an_unknown_chaincode(gateway: Gateway) -> None:
+    text = (
+        "no combination of peers can be derived which satisfy the endorsement policy: No metadata was found for "
+        f"chaincode nonexistent in channel {CHANNEL}"
+    )
+    with pytest.raises(EndorseError, match=text) as caught:
+        await gateway.submit("nonexistent", "Exists", retries=0)
+    assert caught.value.status is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_errors_of_an_unknown_function(network: AnyConsortium, gateway: Gateway) -> None:
+    with pytest.raises(EndorseError, match="failed to endorse transaction, see attached details") as caught:
+        await gateway.submit("strict", "Nonexistent")
+    assert caught.value.status is grpc.StatusCode.ABORTED
+    assert said(network, caught.value) == {"alpha": "chaincode response 500, there is no function Nonexistent"}
+
+
+async def test_errors_of_a_signature_of_another_organisation(network: AnyConsortium, keyless: Gateway) -> None:
+    proposal = keyless.new_proposal("strict", "Exists", "123")
+    denied = f"error validating proposal: access denied: channel [{CHANNEL}] creator org [alpha]"
+    with pytest.raises(EvaluateError) as caught:
+        await sign(network.signer("gamma"), proposal).evaluate()
+    assert f"evaluate call to endorser returned error: {denied}" in str(caught.value)
+    assert caught.value.status is grpc.StatusCode.FAILED_PRECONDITION
+    assert said(network, caught.value) == {"alpha": denied}
+
+
+async def test_errors_of_one_organisation_that_does_not_evaluate(gateway: Gateway) -> None:
+    text = "evaluate call to endorser returned error: chaincode response 500, alpha does not endorse this"
+    with pytest.raises(EvaluateError, match=text) as caught:
+        await gateway.evaluate("strict", "RefuseAt", '["alpha"]')
+    assert caught.value.status is grpc.StatusCode.UNKNOWN
+
+
+@pytest.mark.parametrize("refusing", [("gamma",), ("beta", "gamma")], ids="-".join)
+async def test_errors_of_organisations_that_do_not_endorse(
+    network: AnyConsortium, gateway: Gateway, refusing: tuple[str, ...]
+) -> None:
+    with pytest.raises(EndorseError, match="failed to collect enough transaction endorsements") as caught:
+        await gateway.submit("strict", "RefuseAt", json.dumps(refusing))
+    assert caught.value.status is grpc.StatusCode.ABORTED
+    assert said(network, caught.value) == {
+        name: f"chaincode response 500, {name} does not endorse this" for name in refusing
+    }
+
+
+async def test_errors_of_results_that_differ(network: AnyConsortium, gateway: Gateway) -> None:
+    with pytest.raises(EndorseError, match="failed to collect enough transaction endorsements") as caught:
+        await gateway.submit("strict", "Organisation")
+    assert caught.value.status is grpc.StatusCode.ABORTED
+    assert said(network, caught.value) == dict.fromkeys(("beta", "gamma"), "ProposalResponsePayloads do not match")
+
+
+async def test_errors_of_contract_services_that_end(network: AnyConsortium, gateway: Gateway) -> None:
+    try:
+        with pytest.raises(EvaluateError, match="failed to evaluate transaction, see attached details") as caught:
+            await gateway.evaluate("strict", "Crash", retries=0)
+        assert caught.value.status is grpc.StatusCode.ABORTED
+        told = said(network, caught.value)
+        assert told.keys() == {*ORGANISATIONS}
+        assert all("chaincode stream terminated" in text for text in told.values())
+    finally:
+        for name in ORGANISATIONS:
+            if name not in network.servers:
+                await network.start_service(name)
+    async with asyncio.timeout(SOON_S):
+        while not await echoes(gateway):
+            await asyncio.sleep(0.2)
+
+
+async def echoes(gateway: Gateway) -> bool:
+    """Whether every organisation endorses again."""
+    try:
+        return (await gateway.submit("strict", "Echo", "back")).payload == b"back"
+    except GatewayError:
+        return False
+
+
+# Discovery
+
+
+async def test_discovery_finds_enough_endorsers(gateway: Gateway) -> None:
+    assert (await gateway.submit("strict", "Echo", "conga")).payload == b"conga"
+
+
+async def test_discovery_without_enough_endorsers(network: AnyConsortium, gateway: Gateway) -> None:
+    """The last test: a peer that was away takes time to be found again."""
+    if isinstance(network, LocalConsortium):
+        await asyncio.to_thread(network.processes.stop, ["peer-gamma"])
+    else:
+        await network.stop_service("gamma")
+    try:
+        with pytest.raises(EndorseError):
+            await gateway.submit("strict", "Echo", "conga", retries=0)
+    finally:
+        if isinstance(network, LocalConsortium):
+            await network.start_node()
+        else:
+            await network.start_service("gamma")
