@@ -17,8 +17,8 @@ GUARDS: Final = {
     "read access": r"does not have read access",
     "TLS": r"[Hh]andshake|tls|TLS|CERTIFICATE_REQUIRED|Socket closed|UNAVAILABLE.*failed to connect",
     "administrators only": r"(?i)access denied.*(admin|lifecycle)|BAD_REQUEST|expected an administrator",
-    "channel": r"(?i)channel '?\S*'? not found|no metadata was found for chaincode \S+ in channel",
-    "access": r"access denied|identity expired|FORBIDDEN",
+    "channel": r"(?i)channel '?\S*'? not found|last config for channel|no metadata was found for \S+ \S+ in channel",
+    "access": r"access denied|identity expired|FORBIDDEN|failed evaluating policy",
     "unlike answers": r"ProposalResponsePayloads do not match",
     "duplicate": r"duplicate transaction|request already processed",
 }

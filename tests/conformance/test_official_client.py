@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -17,12 +19,15 @@ from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.identity.signing import private_key_pem
 from support.consortium import CHANNEL, CONTRACT, AnyConsortium, any_consortium
 from support.node_runtime import NodeRuntime
+from support.observation import mask
 from support.operations_contract import encode_operations, operations_contract
 from support.stories import settle
 
 pytestmark = [pytest.mark.node, pytest.mark.asyncio(loop_scope="module")]
 
 ORGANISATIONS = ("alpha", "beta", "gamma")
+# What the official client was told by a real peer; RECORD_WORDS=1 and --ledger local write it anew.
+WORDS = Path(__file__).parents[1] / "recordings" / "official_client.json"
 SHARED = CollectionSpec(
     name="shared", members=("alpha", "beta"), endorsement_policy=signature_policy(2, ("alpha", "beta"))
 )
@@ -132,6 +137,18 @@ async def test_errors_have_the_codes_and_details_of_a_real_peer(
 async def test_many_transactions_at_once(node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path) -> None:
     seen = await run(node_runtime, network, "parallel", tmp_path)
     assert seen == {"results": ["[null]"] * 16, "count": 16}
+
+
+async def test_what_goes_wrong_is_told_in_a_real_peers_words(
+    node_runtime: NodeRuntime, network: AnyConsortium, tmp_path: Path
+) -> None:
+    seen = json.loads(mask(json.dumps(await run(node_runtime, network, "words", tmp_path))))
+    for answer in seen.values():
+        # Those who are asked at once answer in any order.
+        answer.get("details", []).sort(key=lambda detail: detail["mspId"])
+    if os.environ.get("RECORD_WORDS"):
+        WORDS.write_text(json.dumps(seen, indent=1, sort_keys=True) + "\n")
+    assert seen == json.loads(WORDS.read_text())
 
 
 async def test_filtered_blocks_show_codes_and_the_names_of_events(

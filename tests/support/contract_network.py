@@ -174,7 +174,7 @@ class ClientOfNetwork(Ledger):
             private_key="key.pem",
         )
         self.gateway = network.gateways[organisation]
-        self.signer = self.gateway.signer
+        self.signer = network.network.signer(organisation)
         self._endorsers = Endorsers(self.gateway, organisation)
         self._consortium = None
         self._jitter = random.Random(0)

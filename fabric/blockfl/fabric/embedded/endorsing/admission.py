@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.embedded.endorsing.proposal import SignedProposal
 from blockfl.fabric.errors import ConfigError, FabricError, IdentityError, PolicyError
-from blockfl.fabric.identity.policy import evaluate_signature_policy, role_principal
+from blockfl.fabric.identity.policy import ImplicitMeta, evaluate_signature_policy, role_principal
 from blockfl.fabric.identity.signing import Identity, check_not_expired
 from blockfl.fabric.validate import SignatureCache
 
@@ -141,10 +141,21 @@ class Admission:
         Raises:
             Refused: The request is not let in.
         """
-        self.check_channel(channel)
-        creator = self._authenticate(identity, signature, data, channel)
-        self.check_access(creator, resource)
-        return creator
+        if channel != self._config().channel_id:
+            raise UnknownChannel(f"Failed to get policy manager for channel [{channel}]")
+        signers: list[Identity] = []
+        try:
+            signers.append(self._authenticate(identity, signature, data, channel))
+            self.check_access(signers[0], resource)
+        except Unauthorized:
+            raise
+        except AccessDenied as error:
+            path = self._config().acl_policy(resource)
+            raise AccessDenied(
+                f"failed evaluating policy on signed data during check policy [{path}]: "
+                f"[{self._describe_failure(path, signers)}]"
+            ) from error
+        return signers[0]
 
     def admit_seek(self, envelope: Any, tls_hash: bytes, resource: str | None) -> tuple[Identity, Any]:
         """Checks a request for blocks.
@@ -204,10 +215,16 @@ class Admission:
                 "expected an ENDORSER_TRANSACTION (type 3) or a CONFIG_UPDATE (type 2), which are what the embedded "
                 f"node orders, got type {channel_header.type}"
             )
-        creator = self._authenticate(
-            signature_header.creator, envelope.signature, envelope.payload, channel_header.channel_id
-        )
-        self.check_policy(creator, "/Channel/Writers")
+        signers: list[Identity] = []
+        try:
+            creator, channel = signature_header.creator, channel_header.channel_id
+            signers.append(self._authenticate(creator, envelope.signature, envelope.payload, channel))
+            self.check_policy(signers[0], "/Channel/Writers")
+        except Unauthorized:
+            raise
+        except AccessDenied as error:
+            failure = self._describe_failure("/Channel/Writers", signers)
+            raise AccessDenied(f"{failure}: permission denied") from error
         return str(channel_header.tx_id)
 
     def check_policy(self, creator: Identity, path: str) -> None:
@@ -218,6 +235,18 @@ class Admission:
         """
         if not self._config().policies.satisfied_by(path, [creator]):
             raise AccessDenied(f"implicit policy evaluation failed: {_describe(creator)} does not satisfy {path}")
+
+    def _describe_failure(self, path: str, signers: Sequence[Identity]) -> str:
+        """Returns why a policy is not satisfied by those who have signed, in a peer's words."""
+        config = self._config()
+        policy = config.policies.get(path) if path in config.policies else None
+        if not isinstance(policy, ImplicitMeta):
+            return "signature set did not satisfy policy"
+        satisfied = sum(part is not None and part.satisfied_by(signers, config.msps) for part in policy.parts)
+        return (
+            f"implicit policy evaluation failed - {satisfied} sub-policies were satisfied, but this policy requires "
+            f"{policy.threshold} of the '{path.rpartition('/')[2]}' sub-policies to be satisfied"
+        )
 
     def check_channel(self, channel: str, *, empty_allowed: bool = False) -> None:
         """Checks that a request is for the node's channel.

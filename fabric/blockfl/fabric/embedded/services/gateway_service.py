@@ -237,7 +237,11 @@ class GatewayService:
         try:
             return self._admission.admit_proposal(proposal, self._own.organisation)
         except UnknownChannel as error:
-            raise RpcError(_Code.FAILED_PRECONDITION, str(error)) from error
+            text = (
+                "no combination of peers can be derived which satisfy the endorsement policy: No metadata was found "
+                f"for chaincode {proposal.chaincode} in channel {proposal.channel}"
+            )
+            raise RpcError(_Code.FAILED_PRECONDITION, text) from error
         except (Refused, BlockError) as error:
             text = f"error validating proposal: {error}"
             raise RpcError(code, message.format(text), [self._detail(self._own, text)]) from error
@@ -247,7 +251,11 @@ class GatewayService:
         try:
             return self._admit(proposal, _Code.FAILED_PRECONDITION, "evaluate call to endorser returned error: {}")
         except RpcError as error:
-            if isinstance(error.__cause__, Unauthorized | UnknownChannel):
+            if isinstance(error.__cause__, UnknownChannel):
+                name = proposal.channel
+                text = f"failed to get config for channel [{name}]: could not get last config for channel {name}"
+                raise RpcError(_Code.UNAVAILABLE, text) from error
+            if isinstance(error.__cause__, Unauthorized):
                 raise RpcError(_Code.UNAVAILABLE, str(error), error.details) from error
             raise
 
