@@ -83,6 +83,25 @@ def krum(updates: Sequence[Update], byzantine: int, wanted: int) -> list[int]:
     return add([updates[one] for one in choose_krum(updates, byzantine, wanted)])
 
 
+def trust(updates: Sequence[Update], reference: Update, power: int) -> list[int]:
+    """Return count times the mean of the updates as long as the reference, of those whose cosine to it is positive."""
+    length = sum(value**2 for value in reference)
+    weights, scaled = [], []
+    for update in updates:
+        norm = sum(value**2 for value in update)
+        dot = sum(a * b for a, b in zip(update, reference, strict=True))
+        cosine = isqrt(dot**2 * 2**40 // (norm * length)) if dot > 0 else 0
+        weights.append(cosine if power else int(cosine > 0))
+        ratio = Fraction(isqrt(length * 2**60 // norm) if norm else 0, 2**30)
+        scaled.append([max(-32767, min(32767, int(value * ratio))) for value in update])
+    if not sum(weights):
+        return [0] * len(reference)
+    share = Fraction(len(updates), sum(weights))
+    return [
+        int(share * sum(w * x for w, x in zip(weights, values, strict=True))) for values in zip(*scaled, strict=True)
+    ]
+
+
 NAIVE: Final[Mapping[str, Callable[[Mapping[str, int], Sequence[Update], int], list[int]]]] = {
     "fedavg": lambda _, updates, __: add(updates),
     "median": lambda _, updates, __: take_median(updates),
@@ -90,10 +109,15 @@ NAIVE: Final[Mapping[str, Callable[[Mapping[str, int], Sequence[Update], int], l
     "krum": lambda rule, updates, _: krum(updates, rule["byzantine"], 1),
     "multi_krum": lambda rule, updates, _: krum(updates, rule["byzantine"], rule["selected"]),
     "norm_clipped_mean": lambda rule, updates, scale: clip(updates, rule["clip_l2_micro"], scale),
+    "trusted_mean": lambda _, updates, scale: clip(updates, 0, scale),
 }
-"""X by a rule's name: of its parameters, the updates and the scale."""
+"""X by a rule's name: of its parameters, the updates and the scale; without a referee's update."""
 
 
-def combine_naively(rule: Mapping[str, Any], updates: Sequence[Update], scale: int) -> list[int]:
+def combine_naively(
+    rule: Mapping[str, Any], updates: Sequence[Update], scale: int, reference: Update | None = None
+) -> list[int]:
     """Return X for a rule's record, as JSON has it."""
+    if reference is not None:
+        return trust(updates, reference, rule["power"])
     return NAIVE[rule["rule"]](rule, updates, scale)

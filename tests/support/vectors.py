@@ -156,7 +156,7 @@ def derive_norm_terms(given: Document) -> Document:
         adaptive=None,
     )
     spec = make_federation().task.spec.model_copy(update={"manifest": manifest, "norms": rules})
-    frozen = freeze_norms(spec, given["bound_l2_micro"], given["scale"], has_reference=given["has_reference"])
+    frozen = freeze_norms(spec, given["bound_l2_micro"], given["scale"], has_last_sum=given["has_last_sum"])
     assert frozen is not None
     return frozen.model_dump(mode="json")
 
@@ -192,7 +192,7 @@ def derive_verdict(given: Document) -> Document:
         if "norms" in given:
             fields = {"bound_l2_micro": 1, "typical_l2_micro": 0} | given["norms"]
             rules = RoundNorms.model_validate_json(json.dumps(fields))
-            reference = np.array(given["reference"], dtype=np.int32)
+            last_sum = np.array(given["last_sum"], dtype=np.int32)
             require(
                 VALUE_RULES,
                 Candidate(
@@ -202,7 +202,7 @@ def derive_verdict(given: Document) -> Document:
                     bound_l2_squared=bounds[0],
                     bound_linf=bounds[1],
                     limits=rules,
-                    reference=reference,
+                    last_sum=last_sum,
                 ),
             )
 

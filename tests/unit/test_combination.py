@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from blockfl.protocol import combination
+from blockfl.protocol import combination, combining
 from blockfl.protocol.codes import Code
 from blockfl.protocol.combination import (
     FEDAVG,
@@ -24,12 +24,12 @@ from blockfl.protocol.combination import (
     MultiKrum,
     NormClippedMean,
     TrimmedMean,
-    clip,
+    TrustedMean,
     combine,
     compare,
     drive,
-    select_nearest,
 )
+from blockfl.protocol.combining import REFERENCE, clip, select_nearest
 from blockfl.protocol.limits import compute_l2_squared
 from blockfl.protocol.scoring import Gram, compute_gram
 from reference.combination import NAIVE, choose_krum, combine_naively
@@ -46,6 +46,7 @@ RULES: dict[str, Aggregation] = {
     "multi-krum": MultiKrum(byzantine=1, selected=4),
     "mean clipped to the median norm": NormClippedMean(clip_l2_micro=0),
     "mean clipped to a norm": NormClippedMean(clip_l2_micro=500_000),
+    "trusted mean without a referee": TrustedMean(power=0),
 }
 """All of them are defined for seven updates and more."""
 
@@ -96,7 +97,7 @@ def test_a_rule_that_compares_updates_says_so_and_is_for_so_many_values(
         multiplied.append(len(vectors))
         return compute_gram(vectors)
 
-    monkeypatch.setattr(combination, "compute_gram", multiply)
+    monkeypatch.setattr(combining, "compute_gram", multiply)
 
     def fetch(index: int) -> Updates:
         asked.append(index)
@@ -326,3 +327,60 @@ def test_updates_that_krum_does_not_choose_are_not_opened_again() -> None:
 
     drive(combine(Krum(byzantine=1), 2, 7, 10), fetch)
     assert asked == [0, 1, 2, 3, 4, 5, 6, 2]
+
+
+# --- the trusted mean
+
+
+def run_trusted(power: int, updates: Updates, reference: Updates, trained: int | None = None) -> list[int]:
+    count, dimension = updates.shape
+    combination_ = combine(TrustedMean(power=power), dimension, count, 10, trained=trained, has_reference=True)
+    x = drive(combination_, lambda index: reference if index == REFERENCE else updates[index])
+    assert x.dtype == np.int32
+    return [int(value) for value in x]
+
+
+@given(
+    st.integers(0, 1),
+    make_updates(1).flatmap(lambda one: st.tuples(st.just(one), hnp.arrays(np.int16, one.shape[1], elements=FEW))),
+)
+def test_the_trusted_mean_is_that_of_its_naive_reference(power: int, pair: tuple[Updates, Updates]) -> None:
+    updates, reference = pair
+    rule = {"rule": "trusted_mean", "power": power}
+    x = run_trusted(power, updates, reference)
+    assert x == combine_naively(rule, updates.tolist(), 10, reference.tolist())
+    assert max(map(abs, x)) <= 32767 * TrustedMean(power=power).traits.divisor(len(updates))
+
+
+@pytest.mark.parametrize("power", [0, 1])
+def test_only_what_agrees_with_the_referee_counts_and_not_for_its_length(power: int) -> None:
+    reference = np.array([30, 40], dtype=np.int16)
+    updates = np.array([[3000, 4000], [-3000, -4000], [0, 0], [40, -30]], dtype=np.int16)
+    assert run_trusted(power, updates, reference) == [120, 160]
+    assert run_trusted(power, -updates[:1], reference) == [0, 0]
+    assert run_trusted(power, updates, reference * np.int16(0)) == [0, 0]
+
+
+def test_the_cosine_is_a_weight_with_power_1_only() -> None:
+    """Cosines of 1 and 0.6 to the reference."""
+    updates, reference = np.array([[500, 0], [300, 400]], dtype=np.int16), np.array([100, 0], dtype=np.int16)
+    assert run_trusted(0, updates, reference) == [160, 79]
+    assert run_trusted(1, updates, reference) == [169, 59]
+
+
+def test_statistics_count_as_they_are_where_the_weights_agree() -> None:
+    updates, reference = np.array([[10, 7], [-10, 7], [1, 1]], dtype=np.int16), np.array([20, -9], dtype=np.int16)
+    assert run_trusted(0, updates, reference, trained=1) == [60, 12]
+
+
+def test_the_trusted_mean_of_large_updates_takes_little_memory() -> None:
+    dimension, count = 2**21, 8
+    values = np.full(dimension, 5, dtype=np.int16)
+    tracemalloc.start()
+    try:
+        drive(combine(TrustedMean(power=1), dimension, count, 10, has_reference=True), lambda _: values.copy())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The weighted sum as int64 and X; an update with its scaled copy.
+    assert peak < (8 + 4 + 3 * 2) * dimension + 2**22

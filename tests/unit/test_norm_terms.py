@@ -135,7 +135,7 @@ def test_tensors_are_bounded_from_below_and_the_least_norm_from_above(
         minimum_cosine_micro=-5,
         adaptive=None,
     )
-    frozen = freeze_norms(SPEC.model_copy(update={"norms": norms}), 77, scale, has_reference=True)
+    frozen = freeze_norms(SPEC.model_copy(update={"norms": norms}), 77, scale, has_last_sum=True)
     assert frozen is not None
     power = Fraction(4) ** scale
     assert [(one.tensor, one.offset, one.size, int(one.l2_squared)) for one in frozen.tensors] == [
@@ -147,14 +147,14 @@ def test_tensors_are_bounded_from_below_and_the_least_norm_from_above(
 
 
 def test_without_a_global_update_there_is_no_least_cosine() -> None:
-    frozen = freeze_norms(SPEC.model_copy(update={"norms": ALL_NORMS}), 1, 0, has_reference=False)
+    frozen = freeze_norms(SPEC.model_copy(update={"norms": ALL_NORMS}), 1, 0, has_last_sum=False)
     assert frozen is not None
     assert frozen.minimum_cosine_micro is None
     assert ALL_NORMS.minimum_cosine_micro is not None
 
 
 def test_a_task_without_norm_rules_freezes_none() -> None:
-    assert freeze_norms(make_federation().task.spec, 1, 0, has_reference=True) is None
+    assert freeze_norms(make_federation().task.spec, 1, 0, has_last_sum=True) is None
 
 
 # --- in a round
@@ -185,7 +185,7 @@ def judged(bits: dict[str, int]) -> dict[str, Update]:
 def test_a_round_opens_with_the_rules_of_its_task() -> None:
     round_ = reopen()
     assert round_ == FEDERATION.round
-    assert round_.norms == freeze_norms(SPEC, 1_000_000, round_.scale, has_reference=False)
+    assert round_.norms == freeze_norms(SPEC, 1_000_000, round_.scale, has_last_sum=False)
     assert Round.decode(round_.encode()) == round_
 
 
@@ -198,7 +198,7 @@ def test_bounds_and_scale_of_a_round_follow_its_adaptive_bound() -> None:
         bounds.linf,
     )
     assert round_.scale > FEDERATION.round.scale
-    assert round_.norms == freeze_norms(SPEC, 300_000, round_.scale, has_reference=True)
+    assert round_.norms == freeze_norms(SPEC, 300_000, round_.scale, has_last_sum=True)
 
 
 def test_rounds_without_norm_rules_say_nothing_to_an_adaptive_bound() -> None:

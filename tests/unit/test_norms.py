@@ -26,7 +26,7 @@ from reference.norms import judge_rules_naively, signed_square_of_cosine
 from support.refusal import code_of, refused
 
 Values = npt.NDArray[np.int16]
-Reference = npt.NDArray[np.int32]
+Integers = npt.NDArray[np.int32]
 BLOCK = 2**16
 
 
@@ -37,10 +37,10 @@ def arrays(size: int, *, wide: bool) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[Values, Reference, list[tuple[int, int, int]], int, int, int | None]:
-    """An update, a reference, tensors with bounds near what they have, a weight, a least norm and a least cosine."""
+def cases(draw: st.DrawFn) -> tuple[Values, Integers, list[tuple[int, int, int]], int, int, int | None]:
+    """An update, a last sum, tensors with bounds near what they have, a weight, a least norm and a least cosine."""
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
-    values, reference = draw(arrays(sum(sizes), wide=False)), draw(arrays(sum(sizes), wide=True))
+    values, last_sum = draw(arrays(sum(sizes), wide=False)), draw(arrays(sum(sizes), wide=True))
     weight = draw(st.integers(1, 3))
     tensors, offset = [], 0
     for size in sizes:
@@ -49,7 +49,7 @@ def cases(draw: st.DrawFn) -> tuple[Values, Reference, list[tuple[int, int, int]
         offset += size
     minimum = max(0, sum(int(one) ** 2 for one in values) // weight**2 + draw(st.integers(-1, 1)))
     cosine = draw(st.one_of(st.none(), st.sampled_from([0, -1, 1]), st.integers(-999_999, 999_999)))
-    return values, reference, draw(st.sampled_from([tensors, tensors[1:], []])), weight, minimum, cosine
+    return values, last_sum, draw(st.sampled_from([tensors, tensors[1:], []])), weight, minimum, cosine
 
 
 def rules_of(
@@ -67,7 +67,7 @@ def rules_of(
     )
 
 
-def candidate(values: Values, rules: RoundNorms, weight: int, reference: Reference | None) -> Candidate:
+def candidate(values: Values, rules: RoundNorms, weight: int, last_sum: Integers | None) -> Candidate:
     """An update that no rule of every task refuses."""
     return Candidate(
         values=values,
@@ -76,17 +76,17 @@ def candidate(values: Values, rules: RoundNorms, weight: int, reference: Referen
         bound_l2_squared=2**64,
         bound_linf=2**16,
         limits=rules,
-        reference=reference,
+        last_sum=last_sum,
     )
 
 
-def check(values: Values, rules: RoundNorms, weight: int = 1, reference: Reference | None = None) -> None:
-    require(VALUE_RULES, candidate(values, rules, weight, reference))
+def check(values: Values, rules: RoundNorms, weight: int = 1, last_sum: Integers | None = None) -> None:
+    require(VALUE_RULES, candidate(values, rules, weight, last_sum))
 
 
-def refusal(values: Values, rules: RoundNorms, reference: Reference | None = None) -> str:
+def refusal(values: Values, rules: RoundNorms, last_sum: Integers | None = None) -> str:
     with pytest.raises(ProtocolError) as caught:
-        check(values, rules, reference=reference)
+        check(values, rules, last_sum=last_sum)
     return str(caught.value)
 
 
@@ -94,17 +94,17 @@ def ints(*values: int) -> Values:
     return np.array(values, dtype=np.int16)
 
 
-def wide(*values: int) -> Reference:
+def wide(*values: int) -> Integers:
     return np.array(values, dtype=np.int32)
 
 
 @given(cases())
 def test_the_rules_are_those_of_the_naive_reference(
-    case: tuple[Values, Reference, list[tuple[int, int, int]], int, int, int | None],
+    case: tuple[Values, Integers, list[tuple[int, int, int]], int, int, int | None],
 ) -> None:
-    values, reference, tensors, weight, minimum, cosine = case
-    code = code_of(lambda: check(values, rules_of(tensors, minimum, cosine), weight, reference))
-    expected = judge_rules_naively(values.tolist(), weight, tensors, minimum, cosine, reference.tolist())
+    values, last_sum, tensors, weight, minimum, cosine = case
+    code = code_of(lambda: check(values, rules_of(tensors, minimum, cosine), weight, last_sum))
+    expected = judge_rules_naively(values.tolist(), weight, tensors, minimum, cosine, last_sum.tolist())
     assert (code.identifier if code else None) == expected
 
 
@@ -113,13 +113,13 @@ def test_the_rules_are_those_of_the_naive_reference(
 
 @given(st.integers(1, 40).flatmap(lambda size: st.tuples(arrays(size, wide=False), arrays(size, wide=True))))
 @example((ints(-32768, -32768), wide(-(2**31), -(2**31))))
-def test_dot_products_and_squares_are_exact(pair: tuple[Values, Reference]) -> None:
-    values, reference = pair
-    assert compute_dot(values, reference) == sum(
-        one * other for one, other in zip(values.tolist(), reference.tolist(), strict=True)
+def test_dot_products_and_squares_are_exact(pair: tuple[Values, Integers]) -> None:
+    values, last_sum = pair
+    assert compute_dot(values, last_sum) == sum(
+        one * other for one, other in zip(values.tolist(), last_sum.tolist(), strict=True)
     )
     assert compute_dot(values, values) == sum(one * one for one in values.tolist())
-    assert compute_square(reference) == sum(one * one for one in reference.tolist())
+    assert compute_square(last_sum) == sum(one * one for one in last_sum.tolist())
 
 
 @pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
@@ -128,29 +128,29 @@ def test_dot_products_and_squares_are_exact(pair: tuple[Values, Reference]) -> N
 )
 def test_the_largest_numbers_are_exact_over_many_blocks(size: int, low: int, high: int) -> None:
     """2^46 times 2^17 elements leaves int64, and so does a single square of 2^62 twice."""
-    values, reference = np.full(size, low, dtype=np.int16), np.full(size, high, dtype=np.int32)
-    assert compute_dot(values, reference) == size * low * high
+    values, last_sum = np.full(size, low, dtype=np.int16), np.full(size, high, dtype=np.int32)
+    assert compute_dot(values, last_sum) == size * low * high
     assert compute_dot(values, values) == size * low * low
-    assert compute_square(reference) == size * high * high
+    assert compute_square(last_sum) == size * high * high
 
 
 def test_the_largest_update_of_the_largest_model_is_judged_exactly() -> None:
     """2^26 times −32767, in every rule; views keep the test small."""
     size = 2**26
     values = np.broadcast_to(np.int16(-32767), size)
-    reference = np.broadcast_to(np.int32(2**31 - 1), size)
+    last_sum = np.broadcast_to(np.int32(2**31 - 1), size)
     exact = size * 32767**2
     norms = compute_norms(values)
     assert (norms.l2_squared, norms.linf) == (exact, 32767)
-    assert compute_square(reference) == size * (2**31 - 1) ** 2
+    assert compute_square(last_sum) == size * (2**31 - 1) ** 2
     against = np.broadcast_to(np.int32(-(2**31) + 1), size)
-    check(values, rules_of([(0, size, exact)], exact, 999_999), reference=against)
+    check(values, rules_of([(0, size, exact)], exact, 999_999), last_sum=against)
     with refused(Code.NORM_TENSOR):
-        check(values, rules_of([(0, size, exact - 1)]), reference=None)
+        check(values, rules_of([(0, size, exact - 1)]), last_sum=None)
     with refused(Code.NORM_MINIMUM):
-        check(values, rules_of(minimum=exact + 1), reference=None)
+        check(values, rules_of(minimum=exact + 1), last_sum=None)
     with refused(Code.COSINE):
-        check(values, rules_of(cosine=-999_999), reference=reference)
+        check(values, rules_of(cosine=-999_999), last_sum=last_sum)
 
 
 # --- tensors
@@ -216,7 +216,7 @@ def test_nothing_is_under_any_least_norm_but_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "reference", "cosine", "good"),
+    ("values", "last_sum", "cosine", "good"),
     [
         ((3, 4), (3, 4), 999_999, True),
         ((3, 4), (6, 8), 999_999, True),
@@ -235,9 +235,9 @@ def test_nothing_is_under_any_least_norm_but_none() -> None:
     ],
 )
 def test_the_least_cosine_is_inclusive_on_both_sides_of_nought(
-    values: tuple[int, ...], reference: tuple[int, ...], cosine: int, good: bool
+    values: tuple[int, ...], last_sum: tuple[int, ...], cosine: int, good: bool
 ) -> None:
-    code = code_of(lambda: check(ints(*values), rules_of(cosine=cosine), reference=wide(*reference)))
+    code = code_of(lambda: check(ints(*values), rules_of(cosine=cosine), last_sum=wide(*last_sum)))
     assert code is (None if good else Code.COSINE)
 
 
@@ -248,23 +248,23 @@ def test_the_weight_does_not_change_a_cosine() -> None:
 
 @pytest.mark.parametrize(("cosine", "good"), [(-1, True), (0, True), (1, False)])
 def test_the_cosine_of_nothing_is_nought(cosine: int, good: bool) -> None:
-    code = code_of(lambda: check(ints(0, 0), rules_of(cosine=cosine), reference=wide(1, 2)))
+    code = code_of(lambda: check(ints(0, 0), rules_of(cosine=cosine), last_sum=wide(1, 2)))
     assert code is (None if good else Code.COSINE)
 
 
 def test_a_global_update_of_nothing_asks_for_no_direction() -> None:
-    check(ints(1, 2), rules_of(cosine=999_999), reference=wide(0, 0))
+    check(ints(1, 2), rules_of(cosine=999_999), last_sum=wide(0, 0))
 
 
 def test_without_a_least_cosine_no_reference_is_needed_and_with_one_it_must_fit() -> None:
     check(ints(1, 2), rules_of())
-    for reference in (None, wide(1), wide(1, 2, 3)):
+    for last_sum in (None, wide(1), wide(1, 2, 3)):
         with pytest.raises(ValueError, match="last published sum"):
-            check(ints(1, 2), rules_of(cosine=-1), reference=reference)
+            check(ints(1, 2), rules_of(cosine=-1), last_sum=last_sum)
 
 
 @pytest.mark.parametrize(
-    ("values", "reference", "words"),
+    ("values", "last_sum", "words"),
     [
         ((1, 0), (-3, 4), "(tenths -6)"),
         ((1, 0), (-1, 0), "(tenths -10)"),
@@ -274,27 +274,27 @@ def test_without_a_least_cosine_no_reference_is_needed_and_with_one_it_must_fit(
         ((0, 0), (3, 4), "(tenths 0)"),
     ],
 )
-def test_the_text_about_a_cosine_tells_tenths(values: tuple[int, ...], reference: tuple[int, ...], words: str) -> None:
-    assert words in refusal(ints(*values), rules_of(cosine=999_999), wide(*reference))
+def test_the_text_about_a_cosine_tells_tenths(values: tuple[int, ...], last_sum: tuple[int, ...], words: str) -> None:
+    assert words in refusal(ints(*values), rules_of(cosine=999_999), wide(*last_sum))
 
 
 @given(
     st.integers(1, 5).flatmap(lambda size: st.tuples(arrays(size, wide=False), arrays(size, wide=True))),
     st.integers(-(10**6), 10**6),
 )
-def test_cosines_compare_as_fractions_do(pair: tuple[Values, Reference], cosine_micro: int) -> None:
-    values, reference = (one.tolist() for one in pair)
-    dot = sum(one * other for one, other in zip(values, reference, strict=True))
-    squares = [sum(one * one for one in vector) for vector in (values, reference)]
-    expected = signed_square_of_cosine(values, reference) * 10**12 >= cosine_micro * abs(cosine_micro)
+def test_cosines_compare_as_fractions_do(pair: tuple[Values, Integers], cosine_micro: int) -> None:
+    values, last_sum = (one.tolist() for one in pair)
+    dot = sum(one * other for one, other in zip(values, last_sum, strict=True))
+    squares = [sum(one * one for one in vector) for vector in (values, last_sum)]
+    expected = signed_square_of_cosine(values, last_sum) * 10**12 >= cosine_micro * abs(cosine_micro)
     assert is_cosine_at_least(dot, squares[0], squares[1], cosine_micro) is expected
 
 
 def test_rules_are_checked_in_their_order() -> None:
     """One update that breaks everything is told the first."""
     rules = rules_of([(0, 1, 0)], minimum=100, cosine=1)
-    assert code_of(lambda: check(ints(1, 0), rules, reference=wide(-1, 0))) is Code.NORM_TENSOR
+    assert code_of(lambda: check(ints(1, 0), rules, last_sum=wide(-1, 0))) is Code.NORM_TENSOR
     rules = rules_of([(0, 1, 1)], minimum=100, cosine=1)
-    assert code_of(lambda: check(ints(1, 0), rules, reference=wide(-1, 0))) is Code.NORM_MINIMUM
+    assert code_of(lambda: check(ints(1, 0), rules, last_sum=wide(-1, 0))) is Code.NORM_MINIMUM
     rules = rules_of([(0, 1, 1)], minimum=1, cosine=1)
-    assert code_of(lambda: check(ints(1, 0), rules, reference=wide(-1, 0))) is Code.COSINE
+    assert code_of(lambda: check(ints(1, 0), rules, last_sum=wide(-1, 0))) is Code.COSINE

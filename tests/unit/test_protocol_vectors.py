@@ -160,7 +160,7 @@ def norm_terms_naively(given: Document) -> Document:
         "bound_l2_micro": given["bound_l2_micro"],
         "tensors": tensors,
         "minimum_l2_squared": str(ceil(power * Fraction(given["minimum_l2_micro"], 10**6) ** 2)),
-        "minimum_cosine_micro": given["minimum_cosine_micro"] if given["has_reference"] else None,
+        "minimum_cosine_micro": given["minimum_cosine_micro"] if given["has_last_sum"] else None,
         "typical_l2_micro": 0,
     }
 
@@ -198,7 +198,7 @@ def verdict_naively(given: Document) -> Document:
             [(one["offset"], one["size"], int(one["l2_squared"])) for one in rules["tensors"]],
             int(rules["minimum_l2_squared"]),
             rules["minimum_cosine_micro"],
-            given["reference"],
+            given["last_sum"],
         )
     return {"code": code or ""}
 

@@ -223,7 +223,7 @@ class Case:
     header: dict[str, Any] = field(default_factory=dict)
     round_: dict[str, Any] = field(default_factory=dict)
     norms: dict[str, Any] = field(default_factory=dict)
-    reference: npt.NDArray[np.int32] = field(default_factory=lambda: VALUES.astype(np.int32))
+    last_sum: npt.NDArray[np.int32] = field(default_factory=lambda: VALUES.astype(np.int32))
     wrong_wrap: int | None = None
 
 
@@ -273,7 +273,7 @@ def break_least_norm(case: Case) -> None:
 
 
 def break_cosine(case: Case) -> None:
-    case.reference = -case.reference
+    case.last_sum = -case.last_sum
 
 
 def break_commitment(case: Case) -> None:
@@ -306,7 +306,7 @@ def judge(*ways: Callable[[Case], None]) -> Judgement:
     assert ROUND.norms is not None
     round_ = ROUND.model_copy(update={**case.round_, "norms": ROUND.norms.model_copy(update=case.norms)})
     found = {
-        judge_update(header, round_, chunks, one, FEDERATION.opening_keys[one], case.reference) for one in COMMITTEE
+        judge_update(header, round_, chunks, one, FEDERATION.opening_keys[one], case.last_sum) for one in COMMITTEE
     }
     assert len(found) == 1
     return found.pop()

@@ -56,6 +56,8 @@ _IDLE_S = 5.0
 _RETRY_S = 0.5
 _RETRY_LIMIT_S = 15.0
 _CLOCK_MARGIN_MS = 1000
+_NOT_YET = (Code.UPLOAD_INCOMPLETE, Code.CHUNK_UNAVAILABLE, Code.ROUND_CLOSED, Code.REFERENCE_PENDING)
+"""Why an update is not judged at a moment."""
 _OF_NO_CONSEQUENCE = frozenset({"MetricsReported", "ModelProposed", "EquivocationRecorded"})
 
 
@@ -317,7 +319,7 @@ class Aggregator:
 
     async def _are_enrolled(self, task: Task, outlook: _Outlook) -> bool:
         enrolled = len(await self._ledger.read_all(ENROLMENTS.below(task.spec.task)))
-        if enrolled == len(task.spec.institutions):
+        if enrolled == len(task.spec.contributors):
             return True
         if enrolled < task.spec.minimum_accepted:
             return False
@@ -332,7 +334,7 @@ class Aggregator:
         patience_s = self._settings.judge_patience_s
         updates = {update.organisation: update for update in await self._ledger.read_all(UPDATES.below(name, number))}
         for organisation, update in updates.items():
-            if update.state != "submitted":
+            if update.state != "submitted" or self._waits_for_reference(round_, updates, organisation, outlook):
                 continue
             duty = f"judge/{name}/{number}/{organisation}"
             if not self._is_due(consortium, duty, outlook, patience_s, None):
@@ -348,9 +350,20 @@ class Aggregator:
             await self._close(round_)
             outlook.wake_s = 0.0
 
+    def _waits_for_reference(
+        self, round_: Round, updates: dict[str, Update], organisation: str, outlook: _Outlook
+    ) -> bool:
+        """Whether an update is compared with the referee's, and that may still come or is not judged."""
+        referee = round_.referee.organisation if round_.referee else organisation
+        if referee == organisation:
+            return False
+        if referee in updates:
+            return updates[referee].state == "submitted"
+        return not self._is_past(round_.get_submit_deadline_ms(referee), outlook)
+
     async def _can_be_judged(self, round_: Round, update: Update, outlook: _Outlook) -> bool:
         """Whether all chunks are there, or the time for them is over."""
-        if self._is_past(round_.submit_deadline_ms, outlook):
+        if self._is_past(round_.get_submit_deadline_ms(update.organisation), outlook):
             return True
         return all(await self._ledger.read_upload(round_.task, round_.round, update.organisation))
 
@@ -358,7 +371,7 @@ class Aggregator:
         try:
             await self._ledger.judge_update(round_.task, round_.round, organisation)
         except LedgerError as error:
-            if not is_refused_with(error, Code.UPLOAD_INCOMPLETE, Code.CHUNK_UNAVAILABLE, Code.ROUND_CLOSED):
+            if not is_refused_with(error, *_NOT_YET):
                 raise
             _log.info("update of %s not judged: %s", organisation, error)
             return
@@ -369,9 +382,9 @@ class Aggregator:
     def _can_close(self, round_: Round, updates: dict[str, Update], outlook: _Outlook) -> bool:
         """Whether the contract would let the round close, so that no transaction is wasted on asking."""
         submitted = [update for update in updates.values() if update.state == "submitted"]
-        if not submitted and len(updates) == len(round_.participants):
-            return True
-        if not submitted and self._is_past(round_.submit_deadline_ms, outlook):
+        missing = [one for one in round_.contributors if one not in updates]
+        last_ms = max([round_.get_submit_deadline_ms(one) for one in missing], default=0)
+        if not submitted and self._is_past(last_ms, outlook):
             return True
         return self._is_past(round_.judge_deadline_ms, outlook)
 

@@ -48,11 +48,18 @@ async def compute_round_sum(
         return opening
 
     async def fetch_values(index: int) -> Values:
-        return (await fetch(round_.accepted[index])).values
+        return (await fetch(round_.get_contributor(index))).values
 
     if not spec.is_committed:
         dimension, trained = spec.manifest.dimension, spec.manifest.trained
-        combination = combine(spec.aggregation, dimension, len(round_.accepted), round_.scale, trained=trained)
+        combination = combine(
+            spec.aggregation,
+            dimension,
+            len(round_.accepted),
+            round_.scale,
+            trained=trained,
+            has_reference=round_.has_reference,
+        )
         return encode_sum(await drive_async(combination, fetch_values))
     total = Sum(spec.manifest.dimension, committed=True)
     for organisation in round_.accepted:

@@ -58,6 +58,16 @@ def require_institution(consortium: Consortium, spec: TaskSpec, caller: str) -> 
         )
 
 
+def require_contributor(consortium: Consortium, spec: TaskSpec, caller: str) -> None:
+    """Check that the caller is an institution of the task, or a committee member that referees it.
+
+    Raises:
+        ProtocolError: BFL203.
+    """
+    if caller not in spec.referees or caller not in consortium.committee:
+        require_institution(consortium, spec, caller)
+
+
 def describe_certificate(identity: Identity) -> tuple[str, str]:
     """Return the creator's certificate as PEM, and the digest of its DER.
 

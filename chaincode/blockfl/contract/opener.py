@@ -14,11 +14,12 @@ from blockfl.protocol.blob import compute_blob
 from blockfl.protocol.catalogue import HEADER, MODEL
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.combination import combine, compare, drive_async
+from blockfl.protocol.combining import REFERENCE
 from blockfl.protocol.economics import KNOWN_SUMS
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.judging import Judgement, judge_update, open_update
 from blockfl.protocol.manifest import Manifest
-from blockfl.protocol.norms import Reference
+from blockfl.protocol.norms import Integers
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Blob, Header, Round
 from blockfl.protocol.scoring import Vector, compute_points, decode_values
@@ -34,17 +35,23 @@ class Opener:
         # However many transactions come at once, one of them opens updates: memory is bounded by what one needs.
         self._turn = asyncio.Lock()
 
-    async def judge(self, state: State, round_: Round, header: Header) -> Judgement:
-        """Open an update and apply every rule to it.
+    async def judge(self, state: State, round_: Round, header: Header, *, is_compared: bool) -> Judgement:
+        """Open an update and apply every rule to it, and open the referee's before where the two are compared.
 
         Raises:
             ProtocolError: BFL119, BFL116 or BFL304: this member cannot judge.
         """
         key = self._require_key(round_)
         async with self._turn:
-            reference = await _fetch_reference(state, round_, header.dimension)
+            last_sum = await _fetch_last_sum(state, round_, header.dimension)
+            reference = await self._open(state, round_, REFERENCE, key) if is_compared else None
             chunks = await fetch_sealed(state, header)
-            return judge_update(header, round_, chunks, self._organisation, key, reference)
+            return judge_update(header, round_, chunks, self._organisation, key, last_sum, reference)
+
+    async def _open(self, state: State, round_: Round, index: int, key: OpeningKey) -> Values:
+        """Return the values of an accepted update by its index, or of the referee's."""
+        header = (await state.read(HEADER.key(round_.task, round_.round, round_.get_contributor(index)))).header
+        return open_update(header, await fetch_sealed(state, header), self._organisation, key).values
 
     async def compute_sum(self, state: State, round_: Round, spec: TaskSpec) -> Blob:
         """Open the accepted updates again, one after the other, and return what the task's rule makes of them.
@@ -57,13 +64,17 @@ class Opener:
         key = self._require_key(round_)
 
         async def fetch(index: int) -> Values:
-            header = (await state.read(HEADER.key(round_.task, round_.round, round_.accepted[index]))).header
-            return open_update(header, await fetch_sealed(state, header), self._organisation, key).values
+            return await self._open(state, round_, index, key)
 
         async with self._turn:
             count = len(round_.accepted)
             combination = combine(
-                spec.aggregation, spec.manifest.dimension, count, round_.scale, trained=spec.manifest.trained
+                spec.aggregation,
+                spec.manifest.dimension,
+                count,
+                round_.scale,
+                trained=spec.manifest.trained,
+                has_reference=round_.has_reference,
             )
             return compute_blob(encode_sum(await drive_async(combination, fetch)))
 
@@ -102,9 +113,9 @@ class Opener:
         return self._key
 
 
-async def _fetch_reference(state: State, round_: Round, dimension: int) -> Reference | None:
+async def _fetch_last_sum(state: State, round_: Round, dimension: int) -> Integers | None:
     """Return the sum of the last published version, where the round compares updates with it."""
-    if round_.norms is None or not round_.norms.needs_reference:
+    if round_.norms is None or not round_.norms.needs_last_sum:
         return None
     model = await state.read(MODEL.key(round_.task, round_.base_version))
     if model.sum is None:

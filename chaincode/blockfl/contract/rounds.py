@@ -1,6 +1,6 @@
 """Transactions of a round, from its opening to what institutions say about the model that it made."""
 
-from blockfl.contract.authority import describe_certificate, require_committee, require_institution
+from blockfl.contract.authority import describe_certificate, require_committee, require_contributor
 from blockfl.contract.certificates import require_valid, select_valid
 from blockfl.contract.chunk import check_chunk, is_present, list_sealed_presence, require_model
 from blockfl.contract.opener import Opener
@@ -26,7 +26,8 @@ from blockfl.protocol.catalogue import (
 )
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import judge_upload
-from blockfl.protocol.records import Blob, Metrics, Round, SignedHeader
+from blockfl.protocol.records import Blob, Metrics, Round, SignedHeader, Update
+from blockfl.protocol.referee import check_reference
 from blockfl.protocol.submission import (
     check_header,
     create_commitment,
@@ -87,8 +88,8 @@ class Rounds:
         if first == signed:
             return (await state.read(UPDATE.key(task, number, state.caller))).encode()
         consortium = await state.read(CONSORTIUM.key())
-        require_institution(consortium, record.spec, state.caller)
-        rule.check_accepting(round_, state.now_ms)
+        require_contributor(consortium, record.spec, state.caller)
+        rule.check_accepting(round_, state.caller, state.now_ms)
         await require_valid(state, state.caller, header.certificate_digest)
         check_header(header, consortium, record, round_)
         verify_header_signature(signed, describe_certificate(state.context.creator)[0])
@@ -134,29 +135,31 @@ class Rounds:
         key = sealed_chunk_key(task, number, state.caller, index)
         if await is_present(state, SEALED_COLLECTION, key, header.chunk_digests[index]):
             return b""
-        rule.check_accepting(await state.read(ROUND.key(task, number)), state.now_ms)
+        rule.check_accepting(await state.read(ROUND.key(task, number)), state.caller, state.now_ms)
         await state.context.put_private(SEALED_COLLECTION, key, chunk)
         state.announce("ChunkUploaded", task=task, number=number, organisation=state.caller, detail=str(index))
         return b""
 
     async def judge_update(self, state: State, task: str, number: int, organisation: str) -> bytes:
-        """Write the committee's verdict on an update."""
+        """Write the committee's verdict on an update; the referee's is judged first, and is the others' reference."""
         require_committee(await state.read(CONSORTIUM.key()), state.caller)
         update = await state.read(UPDATE.key(task, number, organisation))
         if update.state != "submitted":
             return update.encode()
         round_ = await state.read(ROUND.key(task, number))
         rule.check_open(round_)
+        is_compared = check_reference(round_, await self._find_reference(state, round_), organisation, state.now_ms)
         header = (await state.read(HEADER.key(task, number, organisation))).header
         presence = await list_sealed_presence(state, header)
         missing = presence.count(False)
-        if missing and state.now_ms <= round_.submit_deadline_ms:
+        deadline_ms = round_.get_submit_deadline_ms(organisation)
+        if missing and state.now_ms <= deadline_ms:
             raise ProtocolError(
                 Code.UPLOAD_INCOMPLETE,
                 f"{missing} of {len(header.chunk_digests)} chunks of {organisation} are missing and may come until "
-                f"{round_.submit_deadline_ms}, the transaction's time is {state.now_ms}: judge later",
+                f"{deadline_ms}, the transaction's time is {state.now_ms}: judge later",
             )
-        judgement = judge_upload(presence) or await self._opener.judge(state, round_, header)
+        judgement = judge_upload(presence) or await self._opener.judge(state, round_, header, is_compared=is_compared)
         judged = judgement.apply(update, state.now_ms)
         await state.write(judged)
         if judgement.commitment:
@@ -165,6 +168,11 @@ class Rounds:
         detail = f"{judged.code} {judged.reason}".rstrip() if judged.code else judged.state
         state.announce("UpdateJudged", task=task, number=number, organisation=organisation, detail=detail)
         return judged.encode()
+
+    async def _find_reference(self, state: State, round_: Round) -> Update | None:
+        if round_.referee is None:
+            return None
+        return await state.find(UPDATE.key(round_.task, round_.round, round_.referee.organisation))
 
     async def close_round(self, state: State, task: str, number: int) -> bytes:
         """Close a round: freezes who was accepted, and creates the record that the committee will attest."""
@@ -283,7 +291,7 @@ class Rounds:
                 Code.MALFORMED, f"expected reported_at_ms 0, the contract sets it; got {metrics.reported_at_ms}"
             )
         spec = (await state.read(TASK.key(metrics.task))).spec
-        require_institution(await state.read(CONSORTIUM.key()), spec, state.caller)
+        require_contributor(await state.read(CONSORTIUM.key()), spec, state.caller)
         model = await state.read(MODEL.key(metrics.task, metrics.version))
         earlier = await state.find(METRICS.key(metrics.task, metrics.version, state.caller))
         if earlier and earlier.model_copy(update={"reported_at_ms": 0}) != metrics:

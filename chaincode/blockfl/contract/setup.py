@@ -3,8 +3,8 @@
 from blockfl.contract.authority import (
     describe_certificate,
     require_committee,
+    require_contributor,
     require_coordinator,
-    require_institution,
     require_member,
 )
 from blockfl.contract.chunk import check_chunk, is_present
@@ -127,9 +127,12 @@ class Setup:
         return number
 
     async def enrol(self, state: State, task: str, samples: int) -> bytes:
-        """Enrol an institution with its samples and the certificate that will sign its updates."""
+        """Enrol an institution, or a referee, with its samples and the certificate that will sign its updates.
+
+        A referee has no stake: it is paid and fined as a committee member.
+        """
         spec = (await state.read(TASK.key(task))).spec
-        require_institution(await state.read(CONSORTIUM.key()), spec, state.caller)
+        require_contributor(await state.read(CONSORTIUM.key()), spec, state.caller)
         certificate, certificate_digest = describe_certificate(state.context.creator)
         previous = await state.find(ENROLMENT.key(task, state.caller))
         repeated = False
@@ -141,7 +144,7 @@ class Setup:
                 await self._require_no_open_round(state, task)
             what = f"the enrolment of {state.caller} in {task}"
             rule.check_change(what, previous.enrolled_at_ms, state.now_ms)
-        if spec.economics and not repeated:
+        if spec.economics and not repeated and state.caller not in spec.referees:
             if previous:
                 await require_settled(state, task, Code.STAKE_BOUND)
             await fill_stake(state, spec.economics, spec, samples, is_enrolled=False)
@@ -160,8 +163,10 @@ class Setup:
     async def _refill_stake(self, state: State, spec: TaskSpec, samples: int) -> bool:
         """Fill the stake up between rounds; while one is under way, an enrolment stands as it is."""
         number = (await state.read(PROGRESS.key(spec.task))).round
-        if not spec.economics or (
-            number and not await is_settled(state, await state.read(ROUND.key(spec.task, number)))
+        if (
+            not spec.economics
+            or state.caller in spec.referees
+            or (number and not await is_settled(state, await state.read(ROUND.key(spec.task, number))))
         ):
             return False
         return await fill_stake(state, spec.economics, spec, samples, is_enrolled=True)

@@ -87,14 +87,14 @@ class State:
         return [one for one in found if one is not None]
 
     async def find_updates(self, round_: Round) -> dict[str, Update]:
-        """Return the updates of the participants that have submitted one, ascending."""
-        keys = [UPDATE.key(round_.task, round_.round, one.organisation) for one in round_.participants]
+        """Return the updates of the participants that have submitted one, ascending, and the referee's."""
+        keys = [UPDATE.key(round_.task, round_.round, one) for one in round_.contributors]
         found = [await self.find(key) for key in keys]
         return {one.organisation: one for one in found if one is not None}
 
     async def find_equivocators(self, round_: Round) -> Organisations:
-        """Return the participants that have signed two different headers, ascending."""
-        keys = [EQUIVOCATION.key(round_.task, round_.round, one.organisation) for one in round_.participants]
+        """Return the participants that have signed two different headers, ascending, and the referee if it has."""
+        keys = [EQUIVOCATION.key(round_.task, round_.round, one) for one in round_.contributors]
         found = [await self.find(key) for key in keys]
         return tuple(one.organisation for one in found if one is not None)
 

@@ -105,11 +105,11 @@ def _list_valid(past: History, spec: TaskSpec, consortium: Consortium) -> list[E
 
 
 def _list_eligible(past: History, spec: TaskSpec, enrolments: list[Enrolment], number: int) -> list[Enrolment]:
-    """Return the enrolments of those that had a stake and were not suspended."""
+    """Return the enrolments of those that had a stake and were not suspended, and of referees, who need none."""
     found = [past.find(STANDING.key(spec.task, one.organisation)) for one in enrolments]
     standings = {one.organisation: one for one in found if one}
     eligible = list_eligible(standings, number, spec.minimum_accepted)
-    return [one for one in enrolments if one.organisation in eligible]
+    return [one for one in enrolments if one.organisation in (*eligible, *spec.referees)]
 
 
 def _require_settled(past: History, previous: Round | None) -> None:

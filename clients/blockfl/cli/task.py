@@ -28,6 +28,8 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, MODELS, PROGRESS, TASK
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model
 from blockfl.protocol.publication import find_version_without
+from blockfl.protocol.records import IfAbsent
+from blockfl.protocol.referee import Referee
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.version import decode_version
 
@@ -52,6 +54,19 @@ def create(
         list[str] | None, typer.Option("--institution", help="Who may enrol; default: every institution.")
     ] = None,
     aggregator: Annotated[str | None, typer.Option(help="Who opens and sums; default: the coordinator.")] = None,
+    referees: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--referee",
+            help="The committee member whose own update the others are compared with; repeatable, several take turns.",
+        ),
+    ] = None,
+    referee_absent: Annotated[
+        IfAbsent,
+        typer.Option(
+            help="Without the referee's update: wait until judging ends, go on without one, or fail the round."
+        ),
+    ] = "wait",
     terms: Terms = NO_TERMS,
     unconfined: workload.Unconfined = False,
     seed: workload.Seed = None,
@@ -62,6 +77,7 @@ def create(
     if sum(given is not None for given in (model, code, initial)) != 1:
         output.error("name the initial model with exactly one of --model, --code and --initial")
         raise typer.Exit(Exit.USAGE)
+    referee = Referee(organisations=tuple(sorted(set(referees))), if_absent=referee_absent) if referees else None
     connection = ConnectionProfile.load(profile)
     begun = _read_safetensors(initial) if initial else _read_keras(model, code, unconfined=unconfined, seed=seed)
     blob, chunks = split_blob(begun.content)
@@ -75,7 +91,8 @@ def create(
                 manifest=begun.manifest,
                 initial_model=blob,
                 aggregator=aggregator or consortium.having("coordinator")[0],
-                institutions=tuple(institutions or consortium.having("institution")),
+                institutions=tuple(institutions or {*consortium.having("institution")} - {*(referees or ())}),
+                referee=referee,
             )
             await ledger.create_task(spec)
             await upload_blob(

@@ -27,6 +27,7 @@ from blockfl.protocol.economics import Economics
 from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.records import Blob
+from blockfl.protocol.referee import Referee
 from blockfl.protocol.task import MINIMUM_ACCEPTED, Deadlines, TaskSpec, Training
 from blockfl.protocol.value_rules import CHOICES
 
@@ -61,6 +62,7 @@ class Terms:
         initial_model: Blob,
         aggregator: str,
         institutions: tuple[str, ...],
+        referee: Referee | None = None,
     ) -> TaskSpec:
         """Return the specification of a task on these terms.
 
@@ -71,6 +73,7 @@ class Terms:
             initial_model: Digest and length of version 0.
             aggregator: The committee member that sums.
             institutions: Who may enrol, in any order.
+            referee: The committee members whose own updates the others are compared with.
 
         Raises:
             LedgerError: No such task can be; the error names the part.
@@ -88,6 +91,7 @@ class Terms:
                 optimiser=self.optimiser,
                 check=self.check or ("commitment" if is_linear else "recompute"),
                 aggregator=aggregator,
+                referee=referee,
                 institutions=tuple(sorted(set(institutions))),
                 rounds=self.rounds,
                 minimum_accepted=self.minimum,

@@ -302,7 +302,7 @@ class InstitutionAgent:
             return "enrolled with another certificate; enrolling with the present one before the next round"
         if self._outbox.read_state(self._name, number) == "begun":
             return "an update was begun and lost in a crash; a second one would be equivocation"
-        if not compute_remaining_s(round_):
+        if not compute_remaining_s(round_, self._ledger.organisation):
             return "its submit deadline has passed, by this machine's clock"
         if await self._contribution.find_header(round_) is not None:
             return (
@@ -320,7 +320,10 @@ class InstitutionAgent:
         if (number, "verdict") in self._told:
             return
         text = "accepted"
-        if organisation in round_.rejected:
+        referee = round_.referee
+        if referee and referee.organisation == organisation:
+            text = f"the reference, {referee.reference}"
+        elif organisation in round_.rejected:
             text = describe_verdict(await self._ledger.read(UPDATE.key(self._name, number, organisation)))
         elif organisation in round_.absent:
             text = "absent: no update was submitted"

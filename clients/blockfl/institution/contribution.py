@@ -85,7 +85,7 @@ class Contribution:
             TimeoutError: The submit deadline passed.
             OutboxError: The disk refused until then.
         """
-        async with asyncio.timeout(compute_remaining_s(round_)):
+        async with asyncio.timeout(compute_remaining_s(round_, self._ledger.organisation)):
             trained = await self._train(task, round_, base)
             values = await asyncio.to_thread(self._encode, task, round_, part, base, trained)
             if self._obeys:
@@ -192,7 +192,7 @@ class Contribution:
             try:
                 return await asyncio.to_thread(write)
             except OutboxError as error:
-                if not compute_remaining_s(round_):
+                if not compute_remaining_s(round_, self._ledger.organisation):
                     raise
                 self._report(Step(stage="retry", round=round_.round, text=f"{error}; trying again"))
                 await asyncio.sleep(_DISK_RETRY_S)
@@ -201,6 +201,6 @@ class Contribution:
         self._report(Step(stage=stage, round=round_.round, text=text, seconds=time.monotonic() - started))
 
 
-def compute_remaining_s(round_: Round) -> float:
-    """Return the seconds until a round's submit deadline by this machine's clock, 0 when it has passed."""
-    return max(round_.submit_deadline_ms / 1000 - time.time(), 0.0)
+def compute_remaining_s(round_: Round, organisation: str) -> float:
+    """Return the seconds until an organisation's submit deadline by this machine's clock, 0 when it has passed."""
+    return max(round_.get_submit_deadline_ms(organisation) / 1000 - time.time(), 0.0)

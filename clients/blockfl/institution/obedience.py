@@ -11,7 +11,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol.catalogue import MODEL
-from blockfl.protocol.norms import Reference
+from blockfl.protocol.norms import Integers
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Participant, Round
 from blockfl.protocol.scoring import decode_values
@@ -32,12 +32,12 @@ async def find_refusal(ledger: Ledger, task: Task, round_: Round, part: Particip
     Raises:
         LedgerError: The last global update cannot be read.
     """
-    candidate = Candidate.of(round_, part.weight, values, await _fetch_reference(ledger, task, round_))
+    candidate = Candidate.of(round_, part.weight, values, await _fetch_last_sum(ledger, task, round_))
     return await asyncio.to_thread(explain_refusal, candidate)
 
 
-async def _fetch_reference(ledger: Ledger, task: Task, round_: Round) -> Reference | None:
-    if round_.norms is None or not round_.norms.needs_reference:
+async def _fetch_last_sum(ledger: Ledger, task: Task, round_: Round) -> Integers | None:
+    if round_.norms is None or not round_.norms.needs_last_sum:
         return None
     model = await ledger.read(MODEL.key(task.spec.task, round_.base_version))
     if model.sum is None:

@@ -25,7 +25,7 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.combination import combine, drive
 from blockfl.protocol.judging import Judgement
-from blockfl.protocol.norms import Reference
+from blockfl.protocol.norms import Integers
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import (
     CommitteeKey,
@@ -149,7 +149,7 @@ class _Simulation:
         self._task, self._progress, _ = create_task(spec, _COMMITTEE[0], 0)
         self._enrolments = [_enrol(spec, name, samples[name]) for name in spec.institutions]
         self._content = initial_model
-        self._reference: Reference | None = None
+        self._last_sum: Integers | None = None
         self._rounds: list[Round] = []
         self._now_ms = 0
 
@@ -189,8 +189,8 @@ class _Simulation:
         except (WorkloadError, ProtocolError) as error:
             return Outcome(state="nothing", told=(str(error),)), None, None
         norm = float(np.linalg.norm(measure_change(spec.manifest, base, found)[: spec.manifest.trained].astype(float)))
-        reference = self._reference if round_.norms and round_.norms.needs_reference else None
-        candidate = Candidate.of(round_, part.weight, values, reference)
+        last_sum = self._last_sum if round_.norms and round_.norms.needs_last_sum else None
+        candidate = Candidate.of(round_, part.weight, values, last_sum)
         refusal = explain_refusal(candidate)
         if refusal is not None:
             outcome = Outcome(state="nothing", told=(*told, refusal), norm=norm, loss=trained.loss)
@@ -230,7 +230,7 @@ class _Simulation:
         )
         total = drive(combination, lambda index: updates[index])
         version = apply_round(spec, decode_version(spec, self._content), total, round_.scale, round_.divisor)
-        self._content, self._reference = encode_version(spec, version), total
+        self._content, self._last_sum = encode_version(spec, version), total
 
     def _evaluate(self, version: int) -> tuple[Metrics, ...]:
         model, digest = decode_version(self._spec, self._content).model, compute_digest(self._content)

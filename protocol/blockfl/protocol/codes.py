@@ -38,6 +38,7 @@ class Code(Enum):
     TASK_BUSY = ("BFL118", "not while a round is open")
     OPENING_KEY = ("BFL119", "this organisation's opening key is not one that the update is sealed to")
     CHANGED_LATELY = ("BFL120", "it was changed less than ten seconds ago")
+    REFERENCE_PENDING = ("BFL121", "the referee's update is not judged yet, and every other is compared with it")
 
     # 2xx: who may do what
     NOT_COORDINATOR = ("BFL201", "only the coordinator may do this")
@@ -82,6 +83,7 @@ class Code(Enum):
     NORM_MINIMUM = ("BFL420", "the update's L2 norm is under the least one")
     COSINE = ("BFL421", "the update's cosine to the last global update is under the least one")
     EPHEMERAL_KEY = ("BFL422", "the key shown does not settle who can open the wrap")
+    REFERENCE_COSINE = ("BFL423", "the update's cosine to the referee's update is under the least one")
 
     # 5xx: aggregation and publication
     SUM_MISMATCH = ("BFL501", "the sum is not that of the accepted updates")

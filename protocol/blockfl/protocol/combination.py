@@ -1,9 +1,9 @@
 """The aggregation rules: what each makes of a round's updates, one vector X of integers, and what X is divided by.
 
-Owns: fedavg, median, trimmed mean, Krum, multi-Krum and norm-clipped mean. Each is one class; its ``Traits`` are all
-that the rest of BlockFL asks of a rule. Integers alone. A rule asks for updates one at a time, for some more than once,
-so that memory stays bounded: the caller opens an update, hands its values over and forgets them. At most
-``MATRIX_BYTES`` of several updates' coordinates are kept at once.
+Owns: fedavg, median, trimmed mean, Krum, multi-Krum, norm-clipped mean and trusted mean. Each is one class; its
+``Traits`` are all that the rest of BlockFL asks of a rule. Integers alone. A rule asks for updates one at a time, for
+some more than once, so that memory stays bounded: the caller opens an update, hands its values over and forgets them.
+At most ``MATRIX_BYTES`` of several updates' coordinates are kept at once.
 
     rule = TrimmedMean(trim=2)
     rule.traits.least_updates         # 5
@@ -12,26 +12,31 @@ so that memory stays bounded: the caller opens an update, hands its values over 
 
 Ties are broken by the order of the organisations. |X| ≤ 32767 · divisor for every rule of weight 1, so X fits int32.
 
-Source: ``docs/protocol.md``, aggregation; Yin et al. 2018 (median, trimmed mean); Blanchard et al. 2017 (Krum).
+Source: ``docs/protocol.md``, aggregation; Yin et al. 2018 (median, trimmed mean); Blanchard et al. 2017 (Krum);
+Cao et al. 2021 (FLTrust, trusted mean).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
-from math import isqrt
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from typing import Annotated, Final, Literal, TypeVar, get_args
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from blockfl.protocol.aggregation import Sum, Total
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.limits import compute_l2_squared
-from blockfl.protocol.norms import compute_norms
-from blockfl.protocol.payload import MAX_VALUE, Values
-from blockfl.protocol.scoring import Gram, Vector, compute_gram
+from blockfl.protocol.combining import (
+    Batch,
+    Combination,
+    add_up,
+    combine_clipped,
+    combine_nearest,
+    combine_sorted,
+    combine_trusted,
+    multiply,
+)
+from blockfl.protocol.scoring import Gram, Vector
 
 MATRIX_BYTES: Final = 2**26
 """The most bytes of coordinates of several updates that are kept at once: 64 MiB, 3 million coordinates of 11."""
@@ -45,38 +50,12 @@ MAX_PRODUCTS: Final = 2**34
 the squared number of vectors, times the dimension."""
 MAX_COMPARED_UPDATES: Final = 1000
 """The most institutions of a task with a rule that multiplies updates with each other."""
-_RATIO_BITS = 30
-_VALUES: Final = np.dtype(np.int16)
-_SORTED = 2**14
-_BLOCK = 2**16
 
-Combination = Generator[int, Values, Total]
-"""Yields the index of the update that it wants next, is sent its values, and returns X, int32 of shape (d,)."""
 Comparison = Generator[int, Vector, Gram]
 """Yields the index of the vector that it wants next, is sent its values, and returns all dot products."""
 Tolerated = Annotated[int, Field(ge=0, le=10_000)]
-_Matrix = npt.NDArray[np.signedinteger[Any]]
 _Asked = TypeVar("_Asked")
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """The accepted updates of a round, as a rule sees them.
-
-    Attributes:
-        dimension: d.
-        trained: So many of the values, the first ones, are trained weights. Norms and distances are theirs.
-        count: How many they are, in ascending order of their organisations.
-        scale: s of the round.
-        width: So many coordinates of all updates may be kept at once.
-    """
-
-    dimension: int
-    trained: int
-    count: int
-    scale: int
-    width: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +71,7 @@ class Traits:
             which is their number if the rule is not linear.
         combine: The combination of at least ``least_updates`` updates.
         clip_l2_micro: The norm that the rule shortens updates to, 0 if it does not or the updates say it themselves.
+        needs_referee: Whether the rule compares updates with a referee's.
     """
 
     is_linear: bool
@@ -100,6 +80,7 @@ class Traits:
     divisor: Callable[[int], int]
     combine: Callable[[Batch], Combination]
     clip_l2_micro: int
+    needs_referee: bool = False
 
 
 class AggregationRule(Record, ABC):
@@ -174,7 +155,7 @@ class FedAvg(AggregationRule):
             looks_at="one update",
             least_updates=1,
             divisor=lambda weight: weight,
-            combine=lambda batch: _add(range(batch.count), batch.dimension),
+            combine=lambda batch: add_up(range(batch.count), batch.dimension),
             clip_l2_micro=0,
         )
 
@@ -197,7 +178,7 @@ class Median(AggregationRule):
             looks_at="coordinates of all",
             least_updates=1,
             divisor=lambda _: 2,
-            combine=lambda batch: _combine_sorted(batch, (batch.count - 1) // 2, batch.count // 2, 2),
+            combine=lambda batch: combine_sorted(batch, (batch.count - 1) // 2, batch.count // 2, 2),
             clip_l2_micro=0,
         )
 
@@ -223,7 +204,7 @@ class TrimmedMean(AggregationRule):
             looks_at="coordinates of all",
             least_updates=2 * self.trim + 1,
             divisor=lambda count: count - 2 * self.trim,
-            combine=lambda batch: _combine_sorted(batch, self.trim, batch.count - 1 - self.trim, 1),
+            combine=lambda batch: combine_sorted(batch, self.trim, batch.count - 1 - self.trim, 1),
             clip_l2_micro=0,
         )
 
@@ -247,7 +228,7 @@ class Krum(AggregationRule):
             looks_at="products of all",
             least_updates=2 * self.byzantine + 3,
             divisor=lambda _: 1,
-            combine=lambda batch: _combine_nearest(batch, self.byzantine, 1),
+            combine=lambda batch: combine_nearest(batch, self.byzantine, 1),
             clip_l2_micro=0,
         )
 
@@ -279,7 +260,7 @@ class MultiKrum(AggregationRule):
             looks_at="products of all",
             least_updates=max(2 * self.byzantine + 3, self.selected + self.byzantine + 2),
             divisor=lambda _: self.selected,
-            combine=lambda batch: _combine_nearest(batch, self.byzantine, self.selected),
+            combine=lambda batch: combine_nearest(batch, self.byzantine, self.selected),
             clip_l2_micro=0,
         )
 
@@ -305,12 +286,49 @@ class NormClippedMean(AggregationRule):
             looks_at="one update",
             least_updates=1,
             divisor=lambda count: count,
-            combine=lambda batch: _combine_clipped(batch, self.clip_l2_micro),
+            combine=lambda batch: combine_clipped(batch, self.clip_l2_micro),
             clip_l2_micro=self.clip_l2_micro,
         )
 
 
-Aggregation = Annotated[FedAvg | Median | TrimmedMean | Krum | MultiKrum | NormClippedMean, Field(discriminator="rule")]
+class TrustedMean(AggregationRule):
+    """The mean of the updates whose cosine to the referee's is positive, each as long as the referee's.
+
+    Without the referee's update, where the task goes on without one, it is the norm-clipped mean.
+    """
+
+    rule: Literal["trusted_mean"] = "trusted_mean"
+    power: Annotated[
+        int, Field(ge=0, le=1, description="1 weights each update by its cosine, as FLTrust does; default 0, all alike")
+    ]
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], _minimum: int, /) -> Mapping[str, int]:
+        """Alike: a cosine as weight is what an attacker chooses."""
+        return {"power": 0}
+
+    @property
+    def traits(self) -> Traits:
+        """As many values as there are updates: a weighted mean, times their number."""
+        return Traits(
+            is_linear=False,
+            looks_at="one update",
+            least_updates=1,
+            divisor=lambda count: count,
+            combine=lambda batch: (
+                combine_trusted(batch, self.power) if batch.has_reference else combine_clipped(batch, 0)
+            ),
+            clip_l2_micro=0,
+            needs_referee=True,
+        )
+
+    def _combine(self, batch: Batch) -> Combination:
+        return combine_trusted(batch, self.power) if batch.has_reference else combine_clipped(batch, 0)
+
+
+Aggregation = Annotated[
+    FedAvg | Median | TrimmedMean | Krum | MultiKrum | NormClippedMean | TrustedMean, Field(discriminator="rule")
+]
 RULES: Final[Mapping[str, type[AggregationRule]]] = {
     one.model_fields["rule"].default: one for one in get_args(get_args(Aggregation)[0])
 }
@@ -325,6 +343,7 @@ def combine(
     scale: int,
     *,
     trained: int | None = None,
+    has_reference: bool = False,
     matrix_bytes: int = MATRIX_BYTES,
 ) -> Combination:
     """Return the combination of ``count`` accepted updates.
@@ -335,6 +354,7 @@ def combine(
         count: number of accepted updates, in ascending order of their organisations.
         scale: s of the round.
         trained: how many of the values, the first ones, are trained weights; None: all. Norms and distances are theirs.
+        has_reference: whether the referee's update can be asked for, as the index ``REFERENCE``.
         matrix_bytes: the memory that may be taken for coordinates of several updates.
 
     Raises:
@@ -346,7 +366,10 @@ def combine(
         raise ProtocolError(Code.TOO_FEW_ACCEPTED, f"the rule {rule.rule} needs {least} updates, {count} were accepted")
     width = max(1, min(dimension, matrix_bytes // (2 * count)))
     weights = dimension if trained is None else trained
-    return rule.traits.combine(Batch(dimension=dimension, trained=weights, count=count, scale=scale, width=width))
+    batch = Batch(
+        dimension=dimension, trained=weights, count=count, scale=scale, width=width, has_reference=has_reference
+    )
+    return rule.traits.combine(batch)
 
 
 def compare(dimension: int, count: int, *, trained: int | None = None, matrix_bytes: int = MATRIX_BYTES) -> Comparison:
@@ -362,7 +385,7 @@ def compare(dimension: int, count: int, *, trained: int | None = None, matrix_by
         ProtocolError: when driven, BFL414 for another shape or dtype.
     """
     width = max(1, min(dimension, matrix_bytes // (4 * count)))
-    return _multiply(dimension, count, width, np.dtype(np.int32), dimension if trained is None else trained)
+    return multiply(dimension, count, width, np.dtype(np.int32), dimension if trained is None else trained)
 
 
 def drive(combination: Generator[int, _Asked, _Result], fetch: Callable[[int], _Asked]) -> _Result:
@@ -389,116 +412,3 @@ async def drive_async(
     except StopIteration as end:
         x = end.value
     return x
-
-
-def _add(indices: range | list[int], dimension: int) -> Combination:
-    total = Sum(dimension)
-    for index in indices:
-        total.add((yield index))
-    return total.values
-
-
-def _combine_sorted(batch: Batch, first: int, last: int, parts: int) -> Combination:
-    """Add up the values of each coordinate from the ``first`` to the ``last`` in ascending order.
-
-    With two parts, of one value or two: a single one counts twice, so that the divisor is 2 in any case.
-    """
-    dimension, width = batch.dimension, batch.width
-    x = np.empty(dimension, dtype=np.int32)
-    for start in range(0, dimension, width):
-        matrix = yield from _gather(dimension, batch.count, start, min(start + width, dimension), _VALUES)
-        for begin in range(0, matrix.shape[1], _SORTED):
-            part = matrix[:, begin : begin + _SORTED].T.copy()
-            part.sort(axis=1)
-            sums = part[:, first : last + 1].sum(axis=1, dtype=np.int32)
-            x[start + begin : start + begin + len(sums)] = sums * (parts if first == last else 1)
-        # Before the next one is gathered: there is memory for one.
-        del matrix
-    return x
-
-
-def _combine_nearest(batch: Batch, byzantine: int, selected: int) -> Combination:
-    products = yield from _multiply(batch.dimension, batch.count, batch.width, _VALUES, batch.trained)
-    return (yield from _add(sorted(select_nearest(products, byzantine, selected)), batch.dimension))
-
-
-def _multiply(dimension: int, count: int, width: int, kind: np.dtype[Any], weights: int) -> Generator[int, Any, Gram]:
-    """Return all dot products of the first coordinates; so many of all vectors are kept at once, as the kind."""
-    products: list[list[int]] = [[0] * count for _ in range(count)]
-    for start in range(0, weights, width):
-        matrix = yield from _gather(dimension, count, start, min(start + width, weights), kind)
-        for i, row in enumerate(compute_gram(list(matrix))):
-            for j, product in enumerate(row):
-                products[i][j] += product
-        # Before the next one is gathered: there is memory for one.
-        del matrix
-    return tuple(tuple(row) for row in products)
-
-
-def select_nearest(gram: Gram, byzantine: int, selected: int) -> list[int]:
-    """Return the indices of the updates with the smallest Krum scores, best first; the first of equals wins.
-
-    The score is the sum of the squared distances to the n − f − 2 nearest others.
-
-    Args:
-        gram: exact dot products of the updates.
-        byzantine: f.
-        selected: how many are wanted.
-    """
-    count = len(gram)
-    scores = []
-    for i in range(count):
-        distances = sorted(gram[i][i] + gram[j][j] - 2 * gram[i][j] for j in range(count) if j != i)
-        scores.append((sum(distances[: count - byzantine - 2]), i))
-    return [index for _, index in sorted(scores)[:selected]]
-
-
-def _combine_clipped(batch: Batch, clip_l2_micro: int) -> Combination:
-    threshold = compute_l2_squared(clip_l2_micro, batch.scale)
-    if not clip_l2_micro:
-        norms = []
-        for index in range(batch.count):
-            values = _check(batch.dimension, (yield index))
-            norms.append(compute_norms(values[: batch.trained]).l2_squared)
-        threshold = sorted(norms)[(batch.count - 1) // 2]
-    total = Sum(batch.dimension)
-    for index in range(batch.count):
-        values = _check(batch.dimension, (yield index))
-        total.add(np.concatenate([clip(values[: batch.trained], threshold), values[batch.trained :]]))
-    return total.values
-
-
-def clip(values: Values, l2_squared: int) -> Values:
-    """Return an update, shortened if its squared L2 norm is over ``l2_squared``; then it no longer is.
-
-    Each value becomes x·p ÷ 2^30, cut towards zero, where p = ⌊√(l2_squared · 2^60 ÷ Σx²)⌋.
-    """
-    norm = compute_norms(values).l2_squared
-    if norm <= l2_squared:
-        return values
-    ratio = isqrt((l2_squared << 2 * _RATIO_BITS) // norm)
-    clipped = np.empty_like(values)
-    for start in range(0, values.size, _BLOCK):
-        part = values[start : start + _BLOCK].astype(np.int64)
-        clipped[start : start + _BLOCK] = np.sign(part) * (np.abs(part) * ratio >> _RATIO_BITS)
-    return clipped
-
-
-def _gather(
-    dimension: int, count: int, start: int, stop: int, kind: np.dtype[Any]
-) -> Generator[int, npt.NDArray[Any], _Matrix]:
-    """Ask for every vector; return the coordinates from start to stop of all, of shape (count, stop − start)."""
-    matrix = np.empty((count, stop - start), dtype=kind)
-    for index in range(count):
-        matrix[index] = _check(dimension, (yield index), kind)[start:stop]
-    return matrix
-
-
-def _check(dimension: int, values: npt.NDArray[Any], kind: np.dtype[Any] = _VALUES) -> npt.NDArray[Any]:
-    if values.dtype not in (_VALUES, kind) or values.shape != (dimension,):
-        raise ProtocolError(
-            Code.PAYLOAD_FORMAT, f"expected {kind} of shape ({dimension},), got {values.dtype} of {values.shape}"
-        )
-    if values.dtype == _VALUES and int(values.min(initial=0)) < -MAX_VALUE:
-        raise ProtocolError(Code.RANGE, f"expected values within ±{MAX_VALUE}, got -32768")
-    return values

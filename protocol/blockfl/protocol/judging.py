@@ -17,11 +17,11 @@ import numpy as np
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.norms import Norms, Reference
+from blockfl.protocol.norms import Integers, Norms
 from blockfl.protocol.opening import Opening
 from blockfl.protocol.payload import MAX_VALUE, Values
 from blockfl.protocol.records import Commitment, Header, Round, Update
-from blockfl.protocol.rule import Breach, describe_breach, find_breach, require
+from blockfl.protocol.rule import Breach, Told, describe_breach, find_breach, require, spell
 from blockfl.protocol.rules import COMMITMENT_RULES, SEAL_RULES, UPLOAD_RULES, Envelope
 from blockfl.protocol.value_rules import VALUE_RULES, Candidate
 
@@ -30,7 +30,8 @@ from blockfl.protocol.value_rules import VALUE_RULES, Candidate
 class Judgement:
     """A verdict: accepted, or rejected with a code; norms are told as bit lengths only, 0 when not known.
 
-    ``reason`` is what the broken rule tells beside its code. ``commitment`` is that of an accepted update, empty
+    ``reason`` is what the broken rule tells beside its code, and of an accepted update the tenths over which its cosine
+    to the reference lies. ``commitment`` is that of an accepted update, empty
     otherwise and in tasks that recompute.
     """
 
@@ -42,12 +43,15 @@ class Judgement:
     commitment: bytes = b""
 
     @classmethod
-    def of(cls, breach: Breach | None, norms: Norms | None, commitment: bytes = b"") -> "Judgement":
-        """Return the verdict on an update that breaks this rule, or none, whose norms are these if they are known."""
+    def of(cls, breach: Breach | None, norms: Norms | None, commitment: bytes = b"", told: Told = ()) -> "Judgement":
+        """Return the verdict on an update that breaks this rule, or none, whose norms are these if they are known.
+
+        What is ``told`` of an accepted update is said in the same form as a breach.
+        """
         return cls(
             accepted=breach is None,
             code=breach.rule.code if breach else None,
-            reason=breach.reason if breach else "",
+            reason=breach.reason if breach else spell(told),
             norm_l2_squared_bits=norms.l2_squared.bit_length() if norms else 0,
             norm_linf_bits=norms.linf.bit_length() if norms else 0,
             commitment=commitment,
@@ -77,7 +81,7 @@ def describe_verdict(update: Update) -> str:
     """Return the verdict on a judged update in words; a code that this version does not know is told as it is."""
     code = Code.of(update.code)
     if code is None:
-        return f"{update.state} {update.code} {update.reason}".rstrip()
+        return " ".join(filter(None, (update.state, update.code, update.reason)))
     bits = f"Σx² {update.norm_l2_squared_bits} bits, max abs(x) {update.norm_linf_bits} bits"
     told = [update.reason] * bool(update.reason) + [bits] * bool(update.norm_l2_squared_bits)
     return f"{update.state}: {update.code} {describe_breach(code, ', '.join(told))}"
@@ -124,7 +128,8 @@ def judge_update(
     chunks: Iterable[bytes],
     organisation: str,
     private_key: OpeningKey,
-    reference: Reference | None = None,
+    last_sum: Integers | None = None,
+    reference: Integers | None = None,
 ) -> Judgement:
     """Judge a submitted update as one member of the committee.
 
@@ -134,7 +139,8 @@ def judge_update(
         chunks: the sealed chunks in order.
         organisation: the member that judges.
         private_key: its opening key.
-        reference: the last published sum, where the round asks for a cosine to it.
+        last_sum: the last published sum, where the round asks for a cosine to it.
+        reference: the update of the round's referee, where that was accepted and this is another's.
 
     Raises:
         ProtocolError: this member cannot judge: BFL119 (its key is not one that the update is sealed to), BFL304 (these
@@ -150,9 +156,9 @@ def judge_update(
     breach = find_breach(SEAL_RULES, envelope)
     if breach or envelope.opening is None:
         return Judgement.of(breach, None)
-    candidate = Candidate.of(round_, part.weight, envelope.opening.values, reference)
+    candidate = Candidate.of(round_, part.weight, envelope.opening.values, last_sum, reference)
     breach = find_breach(VALUE_RULES, candidate) or find_breach(COMMITMENT_RULES, envelope)
-    return Judgement.of(breach, candidate.norms, b"" if breach else envelope.commitment)
+    return Judgement.of(breach, candidate.norms, b"" if breach else envelope.commitment, candidate.tell_agreement())
 
 
 def open_update(header: Header, chunks: Iterable[bytes], organisation: str, private_key: OpeningKey) -> Opening:

@@ -21,6 +21,7 @@ MAX_TENSOR_BOUNDS = 512
 MICRO_SQUARED = 10**12
 BoundMicro = Annotated[int, Field(ge=1, le=10**15)]
 CosineMicro = Annotated[int, Field(ge=-999_999, le=999_999)]
+ReferenceCosine = Annotated[CosineMicro | None, Field(exclude_if=lambda cosine: cosine is None)]
 TensorName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -46,28 +47,34 @@ class NormRules(Record):
     """The norm rules of a task beside its bound.
 
     ``tensors`` stand in the manifest's order. ``minimum_l2_micro`` is the least L2 norm of an update, 0: none.
-    ``minimum_cosine_micro`` is the least cosine to the last global update in millionths, null: none.
+    ``minimum_cosine_micro`` is the least cosine to the last global update in millionths, null: none;
+    ``minimum_reference_cosine_micro`` the least one to the referee's update.
     """
 
     tensors: Annotated[tuple[TensorBound, ...], Field(max_length=MAX_TENSOR_BOUNDS)]
     minimum_l2_micro: Annotated[int, Field(ge=0, le=10**15)]
     minimum_cosine_micro: CosineMicro | None
+    minimum_reference_cosine_micro: ReferenceCosine = None
     adaptive: AdaptiveBound | None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.tensors and not self.minimum_l2_micro and self.minimum_cosine_micro is None and not self.adaptive:
+        cosines = self.minimum_cosine_micro, self.minimum_reference_cosine_micro
+        if not self.tensors and not self.minimum_l2_micro and cosines == (None, None) and not self.adaptive:
             raise ValueError("names no rule: leave the section out")
         return self
 
-    def freeze(self, manifest: Manifest, bound_l2_micro: int, scale: int, *, has_reference: bool) -> "RoundNorms":
+    def freeze(
+        self, manifest: Manifest, bound_l2_micro: int, scale: int, *, has_last_sum: bool, has_referee: bool
+    ) -> "RoundNorms":
         """Return the rules as integers for weight 1.
 
         Args:
             manifest: Of the task.
             bound_l2_micro: The bound B of the round.
             scale: s of the round.
-            has_reference: Whether there is a last global update to compare with.
+            has_last_sum: Whether there is a last global update to compare with.
+            has_referee: Whether the round has a referee.
         """
         up, down = power_of_four(scale)
         tensors = {tensor.name: tensor for tensor in manifest.tensors}
@@ -83,7 +90,8 @@ class NormRules(Record):
                 for one in self.tensors
             ),
             minimum_l2_squared=str(-(-up * self.minimum_l2_micro**2 // (MICRO_SQUARED * down))),
-            minimum_cosine_micro=self.minimum_cosine_micro if has_reference else None,
+            minimum_cosine_micro=self.minimum_cosine_micro if has_last_sum else None,
+            minimum_reference_cosine_micro=self.minimum_reference_cosine_micro if has_referee else None,
             typical_l2_micro=0,
         )
 
@@ -120,10 +128,11 @@ class RoundNorms(Record):
     tensors: tuple[TensorLimit, ...]
     minimum_l2_squared: Decimal
     minimum_cosine_micro: CosineMicro | None
+    minimum_reference_cosine_micro: ReferenceCosine = None
     typical_l2_micro: Natural
 
     @property
-    def needs_reference(self) -> bool:
+    def needs_last_sum(self) -> bool:
         """Whether a rule compares updates with the last published sum."""
         return self.minimum_cosine_micro is not None
 

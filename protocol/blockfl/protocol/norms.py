@@ -16,8 +16,8 @@ import numpy.typing as npt
 from blockfl.protocol.limits import TensorLimit
 from blockfl.protocol.payload import Values
 
-Reference = npt.NDArray[np.signedinteger[Any]]
-"""The last published sum of updates, int32 of shape (d,)."""
+Integers = npt.NDArray[np.signedinteger[Any]]
+"""Integers of shape (d,): an update, or a sum of updates."""
 
 _BLOCK: Final = 2**16
 _LIMB: Final = 2**16
@@ -38,7 +38,7 @@ def compute_norms(values: Values) -> Norms:
     return Norms(l2_squared=compute_dot(values, values), linf=linf)
 
 
-def compute_dot(first: npt.NDArray[np.int16], second: Reference) -> int:
+def compute_dot(first: npt.NDArray[np.int16], second: Integers) -> int:
     """Return the exact dot product of int16 values with int16 or int32 ones, both of shape (d,)."""
     # A block's sum is within 2^15 · 2^31 · 2^16 = 2^62.
     return sum(
@@ -47,7 +47,7 @@ def compute_dot(first: npt.NDArray[np.int16], second: Reference) -> int:
     )
 
 
-def compute_square(values: Reference) -> int:
+def compute_square(values: Integers) -> int:
     """Return the exact Σx² of int32 values of shape (d,)."""
     total = 0
     for start in range(0, values.size, _BLOCK):
@@ -66,6 +66,15 @@ def find_broken_tensors(values: Values, weight: int, limits: Sequence[TensorLimi
         if l2_squared > weight**2 * int(limit.l2_squared):
             found.append((limit, l2_squared))
     return found
+
+
+def find_tenths(dot: int, first_squared: int, second_squared: int) -> int:
+    """Return the largest n from −10 to 9 with a cosine of at least n tenths: all that a verdict tells of a cosine.
+
+    Args: as ``is_cosine_at_least``.
+    """
+    tenths = range(9, -11, -1)
+    return next(n for n in tenths if is_cosine_at_least(dot, first_squared, second_squared, n * 10**5))
 
 
 def is_cosine_at_least(dot: int, first_squared: int, second_squared: int, cosine_micro: int) -> bool:

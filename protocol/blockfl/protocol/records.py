@@ -26,6 +26,7 @@ MAX_METRICS = 64
 
 Organisations = Annotated[tuple[MspId, ...], FailFast()]
 Role = Literal["committee", "coordinator", "institution"]
+IfAbsent = Literal["wait", "go_on", "fail"]
 Text = Annotated[str, StringConstraints(max_length=500)]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Certificate = Annotated[str, StringConstraints(max_length=8192, pattern=r"^-----BEGIN CERTIFICATE-----\n")]
@@ -173,6 +174,16 @@ class Participant(Record):
     certificate_digest: Digest
 
 
+class RoundReferee(Participant):
+    """The committee member that referees a round: its update is the reference, compared with and never summed.
+
+    ``if_absent`` is the task's policy. ``reference`` is empty while the round is open, and then what became of it.
+    """
+
+    if_absent: IfAbsent
+    reference: Literal["", "accepted", "rejected", "unjudged", "absent"]
+
+
 class Recipient(Record):
     """A committee member to whose key updates of a round are sealed."""
 
@@ -186,7 +197,7 @@ class Round(Record):
     ``bound_l2_squared`` and ``bound_linf`` are the integer bounds for weight 1: an update of weight ω keeps
     Σx² ≤ ω²·bound_l2_squared and |x| ≤ min(32767, ω·bound_linf), where x = ω·δ·2^scale rounded. ``norms`` are the
     task's further norm rules as they hold in this round; ``statistics`` where an update's values are not trained
-    weights, so that norms count the values before them only.
+    weights, so that norms count the values before them only; ``referee`` is no participant.
     After closing: ``accepted``, ``rejected``, ``unjudged`` and ``absent`` partition the participants. ``failure`` says
     why a round failed, and is empty otherwise. ``divisor`` turns the round's sum into the mean; 0 without a sum.
     """
@@ -194,7 +205,7 @@ class Round(Record):
     task: Name
     round: Positive
     state: Literal["open", "closed", "published", "failed"]
-    failure: Literal["", "too few accepted", "abandoned"]
+    failure: Literal["", "too few accepted", "no reference", "abandoned"]
     base_version: Natural
     base_digest: Digest
     committee: Annotated[tuple[Recipient, ...], FailFast()]
@@ -205,6 +216,7 @@ class Round(Record):
     bound_linf: Natural
     norms: Annotated[RoundNorms | None, Field(exclude_if=lambda norms: norms is None)] = None
     statistics: Annotated[RoundStatistics | None, Field(exclude_if=lambda statistics: statistics is None)] = None
+    referee: Annotated[RoundReferee | None, Field(exclude_if=lambda referee: referee is None)] = None
     opened_at_ms: Natural
     submit_deadline_ms: Natural
     judge_deadline_ms: Natural
@@ -217,8 +229,29 @@ class Round(Record):
     divisor: Natural
 
     def participant(self, organisation: str) -> Participant | None:
-        """Return this organisation's part, or None."""
-        return next((one for one in self.participants if one.organisation == organisation), None)
+        """Return this organisation's part, the referee's too, or None."""
+        referee = (self.referee,) if self.referee else ()
+        return next((one for one in (*self.participants, *referee) if one.organisation == organisation), None)
+
+    @property
+    def contributors(self) -> Organisations:
+        """Everybody who may submit an update: the participants, and the referee after them."""
+        referee = (self.referee.organisation,) if self.referee else ()
+        return (*(one.organisation for one in self.participants), *referee)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the closed round has an accepted update of its referee."""
+        return self.referee is not None and self.referee.reference == "accepted"
+
+    def get_contributor(self, index: int) -> str:
+        """Return the organisation of an accepted update by its index, of the referee for a negative one."""
+        return self.referee.organisation if index < 0 and self.referee else self.accepted[index]
+
+    def get_submit_deadline_ms(self, organisation: str) -> int:
+        """Return until when an organisation may submit; a task may have rounds wait longer for their referee."""
+        is_awaited = self.referee and self.referee.organisation == organisation and self.referee.if_absent == "wait"
+        return self.judge_deadline_ms if is_awaited else self.submit_deadline_ms
 
 
 class WrappedKey(Record):

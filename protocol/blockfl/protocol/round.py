@@ -30,6 +30,7 @@ from blockfl.protocol.records import (
     Round,
     Update,
 )
+from blockfl.protocol.referee import choose_referee, is_reference_missed, is_reference_pending, settle_reference
 from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.terms import (
     choose_bound,
@@ -45,8 +46,8 @@ def check_spec(spec: TaskSpec, consortium: Consortium) -> None:
     """Check what a task's proposal says about the consortium.
 
     Raises:
-        ProtocolError: BFL203 if one of its institutions has not that role, BFL202 if its aggregator is not in the
-            committee.
+        ProtocolError: BFL203 if one of its institutions has not that role, BFL202 if its aggregator or a referee is
+            not in the committee.
     """
     for organisation in spec.institutions:
         if organisation not in consortium.having("institution"):
@@ -55,11 +56,13 @@ def check_spec(spec: TaskSpec, consortium: Consortium) -> None:
                 f"{organisation} is not an institution of the consortium: choose among "
                 f"{', '.join(consortium.having('institution'))}",
             )
-    if spec.aggregator not in consortium.committee:
-        raise ProtocolError(
-            Code.NOT_COMMITTEE,
-            f"the aggregator {spec.aggregator} is not in the committee: choose among {', '.join(consortium.committee)}",
-        )
+    duties = (("aggregator", spec.aggregator), *(("referee", one) for one in spec.referees))
+    for duty, organisation in duties:
+        if organisation not in consortium.committee:
+            raise ProtocolError(
+                Code.NOT_COMMITTEE,
+                f"the {duty} {organisation} is not in the committee: choose among {', '.join(consortium.committee)}",
+            )
 
 
 def create_task(spec: TaskSpec, creator: str, now_ms: int) -> tuple[Task, Progress, Model]:
@@ -84,8 +87,9 @@ def create_task(spec: TaskSpec, creator: str, now_ms: int) -> tuple[Task, Progre
 
 
 def list_candidates(spec: TaskSpec, consortium: Consortium) -> Organisations:
-    """Return the task's institutions that are institutions of the consortium now, ascending: others sit out."""
-    return tuple(one for one in spec.institutions if one in consortium.having("institution"))
+    """Return who may contribute now, ascending: institutions of the consortium, referees in its committee."""
+    institutions = [one for one in spec.institutions if one in consortium.having("institution")]
+    return tuple(sorted({*institutions, *({*spec.referees} & {*consortium.committee})}))
 
 
 def open_round(
@@ -107,7 +111,7 @@ def open_round(
         previous: the record of round ``progress.round``, None if that is 0.
         consortium: its committee and threshold hold for the round.
         keys: the opening keys that are registered.
-        enrolments: of this task.
+        enrolments: of this task, the referees' among them.
         number: of the round to open.
         now_ms: the transaction's time.
         earlier: the rounds of the last published versions, as many as an adaptive bound looks back.
@@ -116,8 +120,9 @@ def open_round(
         ProtocolError: BFL105 (not its turn), BFL108 (all rounds were had), BFL107 (the previous is still open or waits
             for its model), BFL109 (too few enrolled), BFL110 (too few opening keys).
     """
-    spec = task.spec
+    spec, enrolments = task.spec, list(enrolments)
     _check_turn(spec, progress, previous, number)
+    referee = choose_referee(spec.referee, enrolments, number)
     participants, committee = _list_participants(spec, enrolments), _list_recipients(consortium, keys)
     weight_max = max(one.weight for one in participants)
     bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
@@ -137,8 +142,11 @@ def open_round(
         scale=bounds.scale,
         bound_l2_squared=str(bounds.l2_squared),
         bound_linf=bounds.linf,
-        norms=freeze_norms(spec, bound_l2_micro, bounds.scale, has_reference=progress.version > 0),
+        norms=freeze_norms(
+            spec, bound_l2_micro, bounds.scale, has_last_sum=progress.version > 0, has_referee=referee is not None
+        ),
         statistics=freeze_statistics(spec),
+        referee=referee,
         opened_at_ms=now_ms,
         submit_deadline_ms=submit_deadline_ms,
         judge_deadline_ms=judge_deadline_ms,
@@ -205,17 +213,18 @@ def check_change(what: str, changed_at_ms: int, now_ms: int) -> None:
         )
 
 
-def check_accepting(round_: Round, now_ms: int) -> None:
-    """Check that the round still takes headers and chunks: it is open, and now ≤ the submit deadline.
+def check_accepting(round_: Round, organisation: str, now_ms: int) -> None:
+    """Check that the round still takes an organisation's header and chunks: it is open, and now ≤ the submit deadline.
 
     Raises:
         ProtocolError: BFL104.
     """
     check_open(round_)
-    if now_ms > round_.submit_deadline_ms:
+    deadline_ms = round_.get_submit_deadline_ms(organisation)
+    if now_ms > deadline_ms:
         raise ProtocolError(
             Code.ROUND_CLOSED,
-            f"round {round_.round} of {round_.task} took updates until {round_.submit_deadline_ms}, "
+            f"round {round_.round} of {round_.task} took updates until {deadline_ms}, "
             f"the transaction's time is {now_ms}: take part in the next",
         )
 
@@ -250,11 +259,11 @@ def close_round(
     now_ms: int,
     aggregation: AggregationRule = FEDAVG,
 ) -> Round:
-    """Return the round closed, or failed if too few updates were accepted.
+    """Return the round closed, or failed if too few updates were accepted or the reference that it needs is missing.
 
     Args:
         round_: the open round.
-        updates: the updates that were submitted, by organisation.
+        updates: the updates that were submitted, by organisation, the referee's too.
         equivocators: organisations that signed two different headers; they are never accepted.
         minimum_accepted: of the task, never below what its rule needs.
         now_ms: the transaction's time.
@@ -269,6 +278,9 @@ def close_round(
     undecided = [name for name in names if _is_undecided(name, updates, equivocators)]
     absent = [name for name in names if name not in updates and name not in equivocators]
     waiting = undecided + (absent if now_ms < round_.submit_deadline_ms else [])
+    referee = settle_reference(round_, updates, equivocators)
+    if referee and is_reference_pending(round_, updates.get(referee.organisation), now_ms):
+        waiting.append(referee.organisation)
     if waiting and now_ms < round_.judge_deadline_ms:
         raise ProtocolError(
             Code.ROUND_NOT_READY,
@@ -280,13 +292,14 @@ def close_round(
         name for name in names if name in updates and updates[name].state == "accepted" and name not in equivocators
     )
     weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
-    is_closed = len(accepted) >= minimum_accepted
+    is_missed = is_reference_missed(referee)
+    is_closed = len(accepted) >= minimum_accepted and not is_missed
     # Whoever closes late leaves as much time to publish as whoever closes in time.
     delay_ms = max(0, now_ms - round_.judge_deadline_ms)
     return round_.model_copy(
         update={
             "state": "closed" if is_closed else "failed",
-            "failure": "" if is_closed else "too few accepted",
+            "failure": "" if is_closed else "no reference" if is_missed else "too few accepted",
             "publish_deadline_ms": round_.publish_deadline_ms + delay_ms,
             "closed_at_ms": now_ms,
             "accepted": accepted,
@@ -295,6 +308,7 @@ def close_round(
             "absent": tuple(absent),
             "divisor": aggregation.traits.divisor(weight) if is_closed else 0,
             "norms": _with_typical(round_, updates, accepted),
+            "referee": referee,
         }
     )
 

@@ -49,7 +49,12 @@ class Breach(NamedTuple):
     @property
     def reason(self) -> str:
         """What a verdict tells, in one spelling: ``tensor dense/kernel, bits 16``."""
-        return ", ".join(f"{name} {value}" for name, value in self.told)
+        return spell(self.told)
+
+
+def spell(told: Told) -> str:
+    """Return what a verdict tells as text."""
+    return ", ".join(f"{name} {value}" for name, value in told)
 
 
 def find_breach(rules: Iterable[Rule[Evidence]], evidence: Evidence) -> Breach | None:

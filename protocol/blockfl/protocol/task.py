@@ -17,6 +17,7 @@ from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS, Manifest
 from blockfl.protocol.optimiser import Optimiser, name_state_tensor
 from blockfl.protocol.payload import EncodingName
 from blockfl.protocol.records import Blob, Organisations, Text, check_ascending
+from blockfl.protocol.referee import Referee
 
 MINIMUM_ACCEPTED = 3
 """Below three accepted updates the sum would expose an individual one."""
@@ -79,7 +80,8 @@ class TaskSpec(Record):
     ``bound_l2_micro`` is the bound B on an update's L2 norm in millionths; ``weight_cap`` the largest integer weight;
     ``samples_cap`` the most samples that count; ``norms`` are further rules about norms. ``check`` says who checks a
     sum: with ``commitment`` every organisation against the accepted updates' commitments, with ``recompute`` the
-    committee, which opens these updates again.
+    committee, which opens these updates again. ``referee`` names committee members whose own updates the others are
+    compared with.
     Rules other than fedavg are recomputed, and every update has weight 1.
     """
 
@@ -92,6 +94,7 @@ class TaskSpec(Record):
     optimiser: Annotated[Optimiser | None, Field(exclude_if=lambda optimiser: optimiser is None)] = None
     check: Literal["commitment", "recompute"]
     aggregator: MspId
+    referee: Annotated[Referee | None, Field(exclude_if=lambda referee: referee is None)] = None
     institutions: Annotated[Organisations, Field(min_length=MINIMUM_ACCEPTED)]
     rounds: Annotated[int, Field(ge=1, le=100_000)]
     minimum_accepted: Annotated[int, Field(ge=MINIMUM_ACCEPTED, le=10_000)]
@@ -108,6 +111,16 @@ class TaskSpec(Record):
         """Whether updates come with commitments."""
         return self.check == "commitment"
 
+    @property
+    def referees(self) -> Organisations:
+        """The committee members that referee in turn, ascending."""
+        return self.referee.organisations if self.referee else ()
+
+    @property
+    def contributors(self) -> Organisations:
+        """Everybody who may enrol: institutions and referees."""
+        return (*self.institutions, *self.referees)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_ascending(self.institutions, "institutions")
@@ -121,6 +134,7 @@ class TaskSpec(Record):
                 f"minimum_accepted {self.minimum_accepted} is more than {len(self.institutions)} institutions"
             )
         self._check_rule()
+        self._check_referee()
         if self.economics:
             self._check_scores()
         if self.optimiser:
@@ -162,6 +176,17 @@ class TaskSpec(Record):
                 f"{self.minimum_accepted}: tolerate fewer, or accept more"
             )
         rule.check_task(len(self.institutions), self.manifest.dimension, self.bound_l2_micro)
+
+    def _check_referee(self) -> None:
+        both = sorted({*self.institutions} & {*self.referees})
+        if both:
+            raise ValueError(f"{both[0]} cannot be an institution of the task and its referee")
+        if self.referee:
+            return
+        if self.aggregation.traits.needs_referee:
+            raise ValueError(f"the rule {self.aggregation.rule} compares updates with a referee's: name a referee")
+        if self.norms and self.norms.minimum_reference_cosine_micro is not None:
+            raise ValueError("norms: a least cosine to the referee's update needs a referee: name one")
 
     def _check_optimiser(self, optimiser: Optimiser) -> None:
         taken = {name_state_tensor(one) for one in optimiser.state} & {one.name for one in self.manifest.tensors}

@@ -140,18 +140,21 @@ def compute_median(values: Sequence[int]) -> int:
     return sorted(values)[(len(values) - 1) // 2]
 
 
-def freeze_norms(spec: TaskSpec, bound_l2_micro: int, scale: int, *, has_reference: bool) -> RoundNorms | None:
+def freeze_norms(
+    spec: TaskSpec, bound_l2_micro: int, scale: int, *, has_last_sum: bool, has_referee: bool = False
+) -> RoundNorms | None:
     """Return the norm rules of a round as integers for weight 1, None when the task has none.
 
     Args:
         spec: of the task.
         bound_l2_micro: the bound B of the round.
         scale: s of the round.
-        has_reference: whether there is a last global update to compare with.
+        has_last_sum: whether there is a last global update to compare with.
+        has_referee: whether the round has a referee.
     """
     if spec.norms is None:
         return None
-    return spec.norms.freeze(spec.manifest, bound_l2_micro, scale, has_reference=has_reference)
+    return spec.norms.freeze(spec.manifest, bound_l2_micro, scale, has_last_sum=has_last_sum, has_referee=has_referee)
 
 
 def freeze_statistics(spec: TaskSpec) -> RoundStatistics | None:

@@ -4,7 +4,7 @@ Owns: every such rule, with its check, what it costs, how a task chooses it, and
 it tells bit lengths and tenths, never an exact number, for the exact norm of a one-element tensor *is* its value.
 A new rule that a task chooses by a number needs a code (``codes``), a field (``limits``) and an object here.
 
-    candidate = Candidate.of(round_, part.weight, values, reference)
+    candidate = Candidate.of(round_, part.weight, values, last_sum)
     breach = find_breach(VALUE_RULES, candidate)
 
 Source: ``docs/protocol.md``, norm rules and judging.
@@ -19,12 +19,13 @@ from typing import Final, Self
 from blockfl.protocol.codes import Code
 from blockfl.protocol.limits import MICRO_SQUARED, RoundNorms, RoundStatistics, power_of_four
 from blockfl.protocol.norms import (
+    Integers,
     Norms,
-    Reference,
     compute_dot,
     compute_norms,
     compute_square,
     find_broken_tensors,
+    find_tenths,
     is_cosine_at_least,
 )
 from blockfl.protocol.payload import Values
@@ -46,7 +47,8 @@ class Candidate:
         bound_linf: of the round, for weight 1.
         limits: what the round froze of its task's further norm rules.
         statistics: where the round's statistics and frozen weights stand.
-        reference: the last published sum, shape (d,); None where the round compares with none.
+        last_sum: the last published sum, shape (d,); None where the round compares with none.
+        reference: the referee's update, shape (d,); None where there is none, or nobody may see it.
     """
 
     values: Values
@@ -56,10 +58,18 @@ class Candidate:
     bound_linf: int
     limits: RoundNorms | None = None
     statistics: RoundStatistics | None = None
-    reference: Reference | None = None
+    last_sum: Integers | None = None
+    reference: Integers | None = None
 
     @classmethod
-    def of(cls, round_: Round, weight: int, values: Values, reference: Reference | None) -> Self:
+    def of(
+        cls,
+        round_: Round,
+        weight: int,
+        values: Values,
+        last_sum: Integers | None,
+        reference: Integers | None = None,
+    ) -> Self:
         """Return values of this weight for a round."""
         return cls(
             values=values,
@@ -69,6 +79,7 @@ class Candidate:
             bound_linf=round_.bound_linf,
             limits=round_.norms,
             statistics=round_.statistics,
+            last_sum=last_sum,
             reference=reference,
         )
 
@@ -84,19 +95,34 @@ class Candidate:
 
     @cached_property
     def dot(self) -> int:
-        """The dot product of the trained weights with the reference."""
+        """The dot product of the trained weights with the last published sum."""
         return compute_dot(self.trained, self.direction)
 
     @property
-    def direction(self) -> Reference:
-        """The reference's trained weights.
+    def direction(self) -> Integers:
+        """The last published sum, of the trained weights.
 
         Raises:
-            ValueError: There is no reference of this shape.
+            ValueError: There is no sum of this shape.
         """
-        if self.reference is None or self.reference.shape != self.values.shape:
+        if self.last_sum is None or self.last_sum.shape != self.values.shape:
             raise ValueError("expected the last published sum, of the update's shape: the round asks for a cosine")
-        return self.reference[: self.trained.size]
+        return self.last_sum[: self.trained.size]
+
+    @cached_property
+    def agreement(self) -> tuple[int, int] | None:
+        """The dot product of the trained weights with the reference, and the reference's Σx²; None without one."""
+        if self.reference is None:
+            return None
+        reference = self.reference[: self.trained.size]
+        return compute_dot(self.trained, reference), compute_square(reference)
+
+    def tell_agreement(self) -> Told:
+        """Return the tenths over which the cosine to the reference lies; nothing without a reference."""
+        if self.agreement is None:
+            return ()
+        dot, squared = self.agreement
+        return (("tenths", find_tenths(dot, self.norms.l2_squared, squared)),)
 
     def describe_norm(self, l2_squared: int) -> str:
         """Return Σx² of integers of this weight as an L2 norm in the model's own units."""
@@ -210,10 +236,7 @@ def _check_cosine(one: Candidate) -> Told | None:
     # Updates that cancelled out have no direction to compare with.
     if not squared or is_cosine_at_least(one.dot, one.norms.l2_squared, squared, one.limits.minimum_cosine_micro):
         return None
-    tenths = range(9, -11, -1)
-    return tell(
-        True, tenths=next(n for n in tenths if is_cosine_at_least(one.dot, one.norms.l2_squared, squared, n * 10**5))
-    )
+    return tell(True, tenths=find_tenths(one.dot, one.norms.l2_squared, squared))
 
 
 def _explain_cosine(one: Candidate) -> str:
@@ -225,6 +248,24 @@ def _explain_cosine(one: Candidate) -> str:
         f"{_describe_micro(least or 0)}: this institution's data pull another way; compare labels and preprocessing "
         "with the others'"
     )
+
+
+def _check_reference_cosine(one: Candidate) -> Told | None:
+    least = one.limits.minimum_reference_cosine_micro if one.limits else None
+    agreement = one.agreement
+    # A reference of nothing has no direction to compare with.
+    if least is None or agreement is None or not agreement[1] or is_cosine_at_least(*_order(one, agreement), least):
+        return None
+    return one.tell_agreement()
+
+
+def _order(one: Candidate, agreement: tuple[int, int]) -> tuple[int, int, int]:
+    dot, squared = agreement
+    return dot, one.norms.l2_squared, squared
+
+
+def _explain_reference_cosine(_one: Candidate) -> str:
+    return "the referee's update points another way; only the committee can see it"
 
 
 def _describe_micro(micro: int) -> str:
@@ -293,6 +334,24 @@ VALUE_RULES: Final = (
             help="Least cosine to the last global update, between -1 and 1. As training converges honest updates turn "
             "in all directions: -0.5 refuses only what takes the last step back.",
             words="cosine at least",
+        ),
+    ),
+    ValueRule(
+        code=Code.REFERENCE_COSINE,
+        condition="10^6·(x·r) ≥ `minimum_reference_cosine_micro`·‖x‖·‖r‖ for the referee's accepted update r, where "
+        "the task asks for it",
+        tells=f"{NORMS}; the tenths over which the cosine lies",
+        penalty="norm",
+        check=_check_reference_cosine,
+        explain=_explain_reference_cosine,
+        chosen_by=Choice(
+            field="minimum_reference_cosine_micro",
+            off=None,
+            option="--minimum-reference-cosine",
+            metavar="COSINE",
+            help="Least cosine to the referee's update, between -1 and 1. It is dear: as training converges "
+            "honest cosines come near 0, and 0.2 rejects most honest updates; the rule trusted_mean keeps more.",
+            words="cosine to the referee at least",
         ),
     ),
 )
