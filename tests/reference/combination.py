@@ -97,9 +97,8 @@ def trust(updates: Sequence[Update], reference: Update, power: int) -> list[int]
     if not sum(weights):
         return [0] * len(reference)
     share = Fraction(len(updates), sum(weights))
-    return [
-        int(share * sum(w * x for w, x in zip(weights, values, strict=True))) for values in zip(*scaled, strict=True)
-    ]
+    columns = zip(*scaled, strict=True)
+    return [int(share * sum(w * x for w, x in zip(weights, values, strict=True))) for values in columns]
 
 
 NAIVE: Final[Mapping[str, Callable[[Mapping[str, int], Sequence[Update], int], list[int]]]] = {
