@@ -1,8 +1,9 @@
 """What each behaviour earns: 200 rounds on the real scoring, settlement and aggregation code.
 
-Five institutions train a small model; the first four are honest (small, middle, large data), the fifth plays one
-behaviour in each run. So the figures compare what one institution gets for honesty with what it gets for anything
-else while the others stay honest: whether honesty is the best reply. Writes ``build/economics/summary.json`` and plots.
+Five institutions train a small model under the trusted mean, with a referee that has rows of its own; the first four
+are honest (small, middle, large data), the fifth plays one behaviour in each run. So the figures compare what one
+institution gets for honesty with what it gets for anything else while the others stay honest: whether honesty is the
+best reply. Writes ``build/economics/summary.json`` and plots.
 """
 
 import argparse
@@ -16,18 +17,20 @@ import numpy as np
 import numpy.typing as npt
 
 from blockfl.protocol.account import compute_required_stake, create_standing, lock
-from blockfl.protocol.aggregation import Sum, apply_sum
+from blockfl.protocol.aggregation import apply_sum
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.combination import FEDAVG
+from blockfl.protocol.combination import TrustedMean, combine, drive
+from blockfl.protocol.combining import REFERENCE
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS, TREASURY, Account, Credit, Score, Standing
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.manifest import Manifest, Tensor
 from blockfl.protocol.payload import INT16, Values
 from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.records import Blob, Model, Participant, Round, Update
+from blockfl.protocol.referee import Referee
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
-from blockfl.protocol.scoring import Gram, compute_gram, compute_points
+from blockfl.protocol.scoring import Gram, compute_gram, compute_points, weigh_points
 from blockfl.protocol.settlement import Facts, list_payments, settle_round
 from blockfl.protocol.task import Deadlines, TaskSpec, Training
 from blockfl.protocol.terms import compute_bounds, compute_weights
@@ -36,11 +39,17 @@ FEATURES, CLASSES = 30, 10
 DIMENSION = FEATURES * CLASSES
 BOUND_L2 = 2.0
 LIMIT = 32767
+REFEREE_SAMPLES = 200
 SAMPLES = {"large": 600, "middle": 200, "other": 200, "player": 200, "small": 40}
 BEHAVIOURS = (
     *("honest", "zero", "noise", "copy", "copy_noise", "stale_copy", "poisoner", "poisoner_scaled"),
-    *("equivocator", "no_show", "overdeclared"),
+    *("equivocator", "no_show", "overdeclared", "label_flip", "colluders", "copy_referee", "copy_referee_noise"),
 )
+OPEN = {
+    "overdeclared": "earns what honesty earns and no more; under the trusted mean it has no more weight either",
+}
+"""Behaviours that earn more than ``LIMIT_SHARE`` of honesty, and what bounds their harm."""
+LIMIT_SHARE = 0.2
 DECLARED = {"overdeclared": 600}
 TREASURY_START, ACCOUNT_START = 10_000_000, 50_000
 Array = npt.NDArray[np.float64]
@@ -121,13 +130,14 @@ def make_spec(rounds: int, samples: Mapping[str, int]) -> TaskSpec:
         "manifest": Manifest(tensors=(Tensor(name="w", dtype="float32", shape=(DIMENSION,), offset=0),)),
         "initial_model": Blob(digest="0" * 64, size_bytes=1, chunks=("0" * 64,)),
         "encoding": "int16",
-        "aggregation": FEDAVG,
+        "aggregation": TrustedMean(power=0),
         "aggregator": "coordinator",
+        "referee": Referee(organisations=("university",), if_absent="wait"),
         "institutions": tuple(sorted(samples)),
         "rounds": rounds,
         "minimum_accepted": 3,
         "bound_l2_micro": round(BOUND_L2 * 10**6),
-        "weight_cap": 16,
+        "weight_cap": 1,
         "samples_cap": 10**6,
         "deadlines": Deadlines(submit_s=60, judge_s=60, publish_s=60),
         "training": Training(epochs=1, batch_size=32, learning_rate_micro=0),
@@ -169,8 +179,9 @@ def open_round(ledger: Ledger, number: int, samples: Mapping[str, int]) -> Round
     )  # fmt: skip
 
 
-def behave(behaviour: str, honest: Array, ledger: Ledger, rng: np.random.Generator) -> Array | None:
+def behave(behaviour: str, scene: "Scene", ledger: Ledger, rng: np.random.Generator) -> Array | None:
     """Return the delta that a behaviour sends in place of the honest one, None for nothing."""
+    honest = scene.honest
     size = float(np.linalg.norm(honest))
     noise = rng.normal(0, size / np.sqrt(DIMENSION), DIMENSION)
     previous = ledger.deltas[-1] if ledger.deltas else np.zeros(DIMENSION)
@@ -183,8 +194,22 @@ def behave(behaviour: str, honest: Array, ledger: Ledger, rng: np.random.Generat
         "stale_copy": stale,
         "poisoner": -honest,
         "no_show": None,
+        "label_flip": scene.flipped,
+        "colluders": scene.agreed * size,
+        "copy_referee": scene.reference,
+        "copy_referee_noise": scene.reference + 0.3 * noise,
     }
     return deltas.get(behaviour, honest)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a player has before it: its honest delta, one from exchanged labels, the referee's, and agreed noise."""
+
+    honest: Array
+    flipped: Array
+    reference: Array
+    agreed: Array
 
 
 def encode(delta: Array, round_: Round, weight: int, behaviour: str, rng: np.random.Generator) -> Values:
@@ -215,6 +240,8 @@ def simulate(behaviour: str, rounds: int, seed: int) -> Run:
     truth = rng.normal(0, 1, (FEATURES, CLASSES))
     data = {name: Data.draw(count, truth, rng) for name, count in SAMPLES.items()}
     test = Data.draw(2000, truth, rng)
+    referee = Data.draw(REFEREE_SAMPLES, truth, rng)
+    liar = Data(data["player"].x, (data["player"].y + 1) % CLASSES)
     samples = SAMPLES | {"player": DECLARED.get(behaviour, SAMPLES["player"])}
     ledger = make_ledger(make_spec(rounds, samples), samples)
     start = ledger.total
@@ -224,16 +251,22 @@ def simulate(behaviour: str, rounds: int, seed: int) -> Run:
         round_ = open_round(ledger, number, samples)
         submitted: dict[str, Values] = {}
         updates: dict[str, Update] = {}
+        learnt = referee.train(ledger.base, rng)
+        flipped = liar.train(ledger.base, rng) if behaviour == "label_flip" else np.zeros(DIMENSION)
+        agreed = rng.normal(0, 1 / np.sqrt(DIMENSION), DIMENSION)
         for part in round_.participants:
             name = part.organisation
-            played = behaviour if name == "player" else "honest"
-            delta = behave(played, data[name].train(ledger.base, rng), ledger, rng)
+            plays = name == "player" or (behaviour == "colluders" and name == "other")
+            played = behaviour if plays else "honest"
+            scene = Scene(data[name].train(ledger.base, rng), flipped, learnt, agreed)
+            delta = behave(played, scene, ledger, rng)
             if delta is not None:
                 submitted[name] = encode(delta, round_, part.weight, played, rng)
                 updates[name] = judge(submitted[name], round_, part)
         cheats = behaviour == "equivocator" and number % 20 == 0 and "player" in submitted
-        round_ = close_round(round_, updates, ("player",) if cheats else (), 3, 1)
-        play_out(ledger, run, round_, submitted, updates, ("player",) if cheats else ())
+        round_ = close_round(round_, updates, ("player",) if cheats else (), 3, 1, ledger.spec.aggregation)
+        reference = encode(learnt, round_, 1, "honest", rng)
+        play_out(ledger, run, round_, submitted, reference, updates, ("player",) if cheats else ())
         run.conserved = run.conserved and ledger.total == start
         for name in samples:
             run.balances[name].append(ledger.accounts[name] + ledger.standings[name].stake)
@@ -243,19 +276,20 @@ def simulate(behaviour: str, rounds: int, seed: int) -> Run:
 
 
 def play_out(
-    ledger: Ledger, run: Run, round_: Round, submitted: Mapping[str, Values], updates: Mapping[str, Update],
-    equivocators: tuple[str, ...],
+    ledger: Ledger, run: Run, round_: Round, submitted: Mapping[str, Values], reference: Values,
+    updates: Mapping[str, Update], equivocators: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Aggregate, score and settle a closed round."""
     if round_.state == "failed":
         return
-    total = Sum(DIMENSION)
-    for name in round_.accepted:
-        total.add(submitted[name])
+    accepted = [submitted[name] for name in round_.accepted]
+    combination = combine(ledger.spec.aggregation, DIMENSION, len(accepted), round_.scale, has_reference=True)
+    total = drive(combination, lambda index: reference if index == REFERENCE else accepted[index])
     known = ledger.sums[-KNOWN_SUMS:]
-    gram = compute_gram([*known, *(submitted[name] for name in round_.accepted)])
-    points = compute_points(gram, len(known), DIMENSION)
-    for name, values in zip(round_.accepted, zip(points, *compare(gram, len(known)), strict=True), strict=True):
+    gram = compute_gram([*known, reference, *accepted])
+    shared = compute_points(gram, len(known) + 1, DIMENSION)
+    points = weigh_points(shared, gram, len(known))
+    for name, values in zip(round_.accepted, zip(points, *compare(gram, len(known) + 1), strict=True), strict=True):
         if name == "player":
             for kind, value in zip(("points", "cosine_with_sum", "explained"), values, strict=True):
                 run.scores[kind].append(value)
@@ -289,8 +323,8 @@ def play_out(
         ledger.standings[outcome.organisation] = outcome.standing
         run.rewards[outcome.organisation] += outcome.reward
     before = ledger.base
-    ledger.base = apply_sum(before, total.values, round_.scale, round_.divisor)
-    ledger.sums.append(total.values.copy())
+    ledger.base = apply_sum(before, total, round_.scale, round_.divisor)
+    ledger.sums.append(total)
     ledger.deltas.append(ledger.base.astype(np.float64) - before)
 
 
@@ -314,6 +348,11 @@ def summarise(runs: Mapping[str, Run], rounds: int) -> dict[str, object]:
     return {
         "conserved": all(run.conserved for run in runs.values()),
         "rounds": rounds,
+        "open": {
+            name: OPEN.get(name, "not expected")
+            for name, reward in rewards.items()
+            if name != "honest" and reward > LIMIT_SHARE * rewards["honest"]
+        },
         "reward_per_round": rewards,
         "share_of_honest": {name: round(reward / rewards["honest"], 4) for name, reward in rewards.items()},
         "net_per_round": {

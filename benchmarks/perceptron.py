@@ -36,10 +36,16 @@ class Sites:
         self._x = np.stack([np.pad(one.x, ((0, most - len(one.y)), (0, 0))) for one in rows]).astype(np.float64)
         self._y = np.stack([np.pad(one.y, (0, most - len(one.y))) for one in rows]).astype(np.float64)
 
-    def train(self, model: Array, epochs: int, generator: np.random.Generator) -> Doubles:
-        """Return what each institution learns: trained − model, float64 of shape (institutions, DIMENSION)."""
+    def train(self, model: Array | Doubles, epochs: int, generator: np.random.Generator) -> Doubles:
+        """Return what each institution learns: trained − model, float64 of shape (institutions, DIMENSION).
+
+        Args:
+            model: One model of shape (DIMENSION,), or one for each institution.
+            epochs: How often each sees its rows.
+            generator: Draws the batches.
+        """
         count, most = self._y.shape
-        weights = np.repeat(model[None].astype(np.float64), count, axis=0)
+        weights = np.array(np.broadcast_to(model, (count, DIMENSION)), dtype=np.float64)
         every = np.arange(count)[:, None]
         for _ in range(epochs):
             # Rows that fill up come last, and count nothing.

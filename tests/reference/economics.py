@@ -50,6 +50,19 @@ def points(known: Sequence[Sequence[int]], updates: Sequence[Sequence[int]]) -> 
     return result
 
 
+def weigh(points: Sequence[int], updates: Sequence[Sequence[int]], reference: Sequence[int]) -> list[int]:
+    """Return points times the cosine to a reference: of at least 0 in thousandths, with the sign of the product."""
+    made = []
+    for one, update in zip(points, updates, strict=True):
+        product = sum(x * y for x, y in zip(update, reference, strict=True))
+        squares = sum(x * x for x in update) * sum(x * x for x in reference)
+        cosine = 0
+        while squares and Fraction((cosine + 1) ** 2, 10**6) <= Fraction(product**2, squares):
+            cosine += 1
+        made.append(floor(Fraction(one * cosine, 1000)) if product > 0 else -floor(Fraction(abs(one) * cosine, 1000)))
+    return made
+
+
 def points_of_gram(gram: Sequence[Sequence[int]], known: int, dimension: int) -> list[int]:
     """Return the points of each update from dot products: one whole elimination for each."""
     start = [[Fraction(value) for value in row] for row in gram]
@@ -126,14 +139,13 @@ def settle(
         free[facts.model.summed_by] += policy.aggregator_fee
         treasury -= policy.aggregator_fee
     pool = min(policy.pool, treasury)
-    cap = facts.spec.samples_cap
-    everything = sum(min(cap, one.samples) for one in facts.round_.participants)
+    count = len(facts.round_.participants)
     for part in facts.round_.participants:
         name = part.organisation
         if name in facts.round_.accepted and name not in facts.equivocators:
             found = {one.organisation: one.points for one in facts.score.credits}.get(name, 0)
             paid = max(0, found - standings[name].debt)
-            reward = floor(Fraction(pool * min(cap, part.samples) * paid, 1000 * everything))
+            reward = floor(Fraction(pool * paid, 1000 * count))
             free[name] += reward
             treasury -= reward
     return free, stakes, treasury

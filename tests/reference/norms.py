@@ -25,7 +25,9 @@ def judge_rules_naively(
     tensors: Sequence[tuple[int, int, int]],
     minimum_l2_squared: int,
     minimum_cosine_micro: int | None,
-    reference: Sequence[int],
+    last_sum: Sequence[int],
+    minimum_reference_cosine_micro: int | None = None,
+    reference: Sequence[int] = (),
 ) -> str | None:
     """Return the identifier of the first optional rule that is broken, or None.
 
@@ -36,11 +38,19 @@ def judge_rules_naively(
             return "BFL419"
     if sum(value * value for value in values) < weight * weight * minimum_l2_squared:
         return "BFL420"
-    if minimum_cosine_micro is not None and any(reference):
-        least = Fraction(minimum_cosine_micro, 10**6)
-        if signed_square_of_cosine(values, reference) < least * abs(least):
-            return "BFL421"
+    if is_cosine_under(values, last_sum, minimum_cosine_micro):
+        return "BFL421"
+    if is_cosine_under(values, reference, minimum_reference_cosine_micro):
+        return "BFL423"
     return None
+
+
+def is_cosine_under(values: Sequence[int], other: Sequence[int], least_micro: int | None) -> bool:
+    """Whether a cosine is under a least one; nothing has a cosine to zeros."""
+    if least_micro is None or not any(other):
+        return False
+    least = Fraction(least_micro, 10**6)
+    return signed_square_of_cosine(values, other) < least * abs(least)
 
 
 def signed_square_of_cosine(first: Sequence[int], second: Sequence[int]) -> Fraction:

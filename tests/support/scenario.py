@@ -33,6 +33,7 @@ from blockfl.protocol.records import (
     SignedHeader,
     Update,
 )
+from blockfl.protocol.referee import Referee
 from blockfl.protocol.seal import SealPlace, derive_data_key, encode_public_key
 from blockfl.protocol.submission import compose_place, compose_update, sign_header
 from blockfl.protocol.task import Deadlines, Task, TaskSpec, Training
@@ -71,6 +72,7 @@ def make_spec(
     check: Literal["commitment", "recompute"] = "commitment",
     aggregation: Aggregation = FEDAVG,
     optimiser: Optimiser | None = None,
+    referee: Referee | None = None,
 ) -> tuple[TaskSpec, bytes]:
     """Return a task's proposal and its initial model; a rule that is no sum has weights and check as it must."""
     if aggregation != FEDAVG:
@@ -88,6 +90,7 @@ def make_spec(
         optimiser=optimiser,
         check=check,
         aggregator="coordinator",
+        referee=referee,
         institutions=institutions,
         rounds=rounds,
         minimum_accepted=minimum_accepted,
@@ -148,8 +151,8 @@ class Scenario:
         return blob
 
     async def enrol(self, *institutions: str) -> None:
-        """Enrol institutions, all of the task's if none is named."""
-        for name in institutions or self.spec.institutions:
+        """Enrol institutions, all of the task's and its referees if none is named."""
+        for name in institutions or self.spec.contributors:
             await self.ledger.submit(name, "Enrol", self.task, str(SAMPLES.get(name, 50)))
 
     async def prepare(self) -> None:
@@ -245,7 +248,10 @@ class Scenario:
         if self.spec.aggregation == FEDAVG:
             return (await self.sum(number, round_.accepted)).encode()
         updates = [self.sealed[number, name][2].tolist() for name in round_.accepted]
-        return np.array(combine_naively(self.spec.aggregation.model_dump(), updates, round_.scale), "<i4").tobytes()
+        referee = round_.referee.organisation if round_.referee and round_.has_reference else None
+        reference = self.sealed[number, referee][2].tolist() if referee else None
+        rule = self.spec.aggregation.model_dump()
+        return np.array(combine_naively(rule, updates, round_.scale, reference), "<i4").tobytes()
 
     async def sum(self, number: int, organisations: Sequence[str]) -> Sum:
         """Return the sum of these organisations' updates."""

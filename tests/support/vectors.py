@@ -22,6 +22,7 @@ from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.combination import Aggregation, combine, drive
+from blockfl.protocol.combining import REFERENCE
 from blockfl.protocol.commitment import add_commitments, compute_commitment, expand_randomness, verify_sum
 from blockfl.protocol.dispute import claim_wrap, settle_claim
 from blockfl.protocol.judging import judge_values
@@ -193,6 +194,7 @@ def derive_verdict(given: Document) -> Document:
             fields = {"bound_l2_micro": 1, "typical_l2_micro": 0} | given["norms"]
             rules = RoundNorms.model_validate_json(json.dumps(fields))
             last_sum = np.array(given["last_sum"], dtype=np.int32)
+            reference = np.array(given["reference"], dtype=np.int16) if "reference" in given else None
             require(
                 VALUE_RULES,
                 Candidate(
@@ -203,6 +205,7 @@ def derive_verdict(given: Document) -> Document:
                     bound_linf=bounds[1],
                     limits=rules,
                     last_sum=last_sum,
+                    reference=reference,
                 ),
             )
 
@@ -260,10 +263,12 @@ def derive_aggregation(given: Document) -> Document:
 
 
 def derive_combination(given: Document) -> Document:
-    """Updates and a rule → X and its divisor."""
+    """Updates, a rule and perhaps a referee's update → X and its divisor."""
     updates = np.array(given["updates"], dtype=np.int16)
     rule: Aggregation = TypeAdapter(Aggregation).validate_python(given["aggregation"])
-    x = drive(combine(rule, updates.shape[1], len(updates), given["scale"]), lambda index: updates[index])
+    reference = np.array(given["reference"], dtype=np.int16) if "reference" in given else None
+    combination = combine(rule, updates.shape[1], len(updates), given["scale"], has_reference=reference is not None)
+    x = drive(combination, lambda index: reference if index == REFERENCE and reference is not None else updates[index])
     return {"x": x.tolist(), "divisor": rule.traits.divisor(len(updates))}
 
 

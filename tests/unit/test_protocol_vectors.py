@@ -199,6 +199,8 @@ def verdict_naively(given: Document) -> Document:
             int(rules["minimum_l2_squared"]),
             rules["minimum_cosine_micro"],
             given["last_sum"],
+            rules.get("minimum_reference_cosine_micro"),
+            given.get("reference", ()),
         )
     return {"code": code or ""}
 
@@ -257,9 +259,10 @@ def combination_naively(given: Document) -> Document:
         "trimmed_mean": count - 2 * parameters.get("trim", 0),
         "krum": 1,
         "norm_clipped_mean": count,
+        "trusted_mean": count,
     }
     return {
-        "x": combine_naively(parameters, given["updates"], given["scale"]),
+        "x": combine_naively(parameters, given["updates"], given["scale"], given.get("reference")),
         "divisor": divisors.get(parameters["rule"], parameters.get("selected")),
     }
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from blockfl.protocol.scoring import compute_gram, compute_points
+from blockfl.protocol.scoring import compute_gram, compute_points, weigh_points
 from reference import economics as reference
 
 small = st.integers(-5, 5)
@@ -114,3 +114,32 @@ class TestFreeRiders:
             self.points(np.random.default_rng(seed).integers(-300, 301, 400).astype(np.int16)) for seed in range(2, 40)
         ]
         assert abs(sum(made)) < 5 * len(made)
+
+
+# --- with a referee
+
+
+def judge(known: list[list[int]], reference_: list[int], updates: list[list[int]]) -> tuple[int, ...]:
+    gram = compute_gram([np.array(one, dtype=np.int32) for one in (*known, reference_, *updates)])
+    return weigh_points(compute_points(gram, len(known) + 1, len(reference_)), gram, len(known))
+
+
+@given(rounds())
+@settings(max_examples=100, deadline=None)
+def test_points_with_a_referee_are_those_of_the_reference(made: tuple[list[list[int]], list[list[int]]]) -> None:
+    known, (referee, *updates) = made
+    shared = reference.points([*known, referee], updates)
+    assert list(judge(known, referee, updates)) == reference.weigh(shared, updates, referee)
+
+
+def test_who_goes_against_the_referee_or_copies_it_earns_nothing_and_length_earns_no_more() -> None:
+    rng = np.random.default_rng(5)
+    shared, far = rng.integers(-3000, 3000, 400), rng.integers(-9000, 9000, 400)
+    referee, *honest = [(shared + far // 9 + rng.integers(-900, 900, 400)).tolist() for _ in range(4)]
+    flipped, copied = (-np.array(honest[0])).tolist(), referee
+    points = judge([far.tolist()], referee, [*honest, copied, flipped])
+    assert min(points[:3]) > 150
+    assert points[3] == 0
+    assert points[4] < -600
+    doubled = judge([far.tolist()], referee, [(2 * np.array(honest[0])).tolist(), *honest[1:], copied, flipped])
+    assert doubled[0] == points[0]

@@ -207,7 +207,11 @@ async def test_an_auditor_s_check_of_a_header_is_answered_by_the_first_rule_that
 FEDERATION = make_federation(shape=(62,), weight_cap=4, norms=ALL_NORMS)
 assert FEDERATION.round.norms is not None
 ROUND = FEDERATION.round.model_copy(
-    update={"norms": FEDERATION.round.norms.model_copy(update={"minimum_cosine_micro": -500_000})}
+    update={
+        "norms": FEDERATION.round.norms.model_copy(
+            update={"minimum_cosine_micro": -500_000, "minimum_reference_cosine_micro": -500_000}
+        )
+    }
 )
 VALUES = np.arange(FEDERATION.dimension, dtype=np.int16) * np.int16(2)
 SEED = bytes(range(32))
@@ -224,6 +228,7 @@ class Case:
     round_: dict[str, Any] = field(default_factory=dict)
     norms: dict[str, Any] = field(default_factory=dict)
     last_sum: npt.NDArray[np.int32] = field(default_factory=lambda: VALUES.astype(np.int32))
+    reference: npt.NDArray[np.int16] = field(default_factory=lambda: VALUES.copy())
     wrong_wrap: int | None = None
 
 
@@ -276,6 +281,10 @@ def break_cosine(case: Case) -> None:
     case.last_sum = -case.last_sum
 
 
+def break_reference_cosine(case: Case) -> None:
+    case.reference = -case.reference
+
+
 def break_commitment(case: Case) -> None:
     case.header["commitment_digest"] = "0" * 64
 
@@ -293,6 +302,7 @@ WAYS: tuple[tuple[Code, Callable[[Case], None]], ...] = (
     (Code.NORM_TENSOR, break_tensor),
     (Code.NORM_MINIMUM, break_least_norm),
     (Code.COSINE, break_cosine),
+    (Code.REFERENCE_COSINE, break_reference_cosine),
     (Code.COMMITMENT, break_commitment),
 )
 
@@ -306,7 +316,8 @@ def judge(*ways: Callable[[Case], None]) -> Judgement:
     assert ROUND.norms is not None
     round_ = ROUND.model_copy(update={**case.round_, "norms": ROUND.norms.model_copy(update=case.norms)})
     found = {
-        judge_update(header, round_, chunks, one, FEDERATION.opening_keys[one], case.last_sum) for one in COMMITTEE
+        judge_update(header, round_, chunks, one, FEDERATION.opening_keys[one], case.last_sum, case.reference)
+        for one in COMMITTEE
     }
     assert len(found) == 1
     return found.pop()
@@ -347,7 +358,11 @@ def test_the_table_of_judging_has_every_code_that_a_verdict_can_have() -> None:
 def test_what_a_verdict_tells_follows_from_the_rule_and_is_no_error_s_text() -> None:
     """Two members must endorse the same bytes, of whatever release each is."""
     reasons = {way.__name__: judge(way).reason for _, way in WAYS}
-    expected = {"break_tensor": "tensor dense/kernel, bits 19", "break_cosine": "tenths -10"}
+    expected = {
+        "break_tensor": "tensor dense/kernel, bits 19",
+        "break_cosine": "tenths -10",
+        "break_reference_cosine": "tenths -10",
+    }
     assert reasons == dict.fromkeys(reasons, "") | expected
 
 

@@ -22,7 +22,7 @@ from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.norms import Integers
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Blob, Header, Round
-from blockfl.protocol.scoring import Vector, compute_points, decode_values
+from blockfl.protocol.scoring import Vector, compute_points, decode_values, weigh_points
 from blockfl.protocol.task import TaskSpec
 
 
@@ -81,8 +81,8 @@ class Opener:
     async def compute_points(self, state: State, round_: Round, manifest: Manifest) -> tuple[int, ...]:
         """Open the accepted updates again, one after the other, and return the points of each, in their order.
 
-        Their trained weights are compared with each other and with the last public sums; a bounded part of all is
-        kept at once.
+        Their trained weights are compared with each other, with the last public sums, and with the referee's update if
+        there is one; a bounded part of all is kept at once.
 
         Raises:
             ProtocolError: BFL119, BFL116 or BFL304: this member cannot say.
@@ -90,17 +90,18 @@ class Opener:
         key, dimension = self._require_key(round_), manifest.dimension
         models = await state.find_latest_models(round_.task, round_.base_version, KNOWN_SUMS)
         sums = [model.sum for model in models if model.sum]
+        known = len(sums) + int(round_.has_reference)
 
         async def fetch(index: int) -> Vector:
             if index < len(sums):
                 return decode_values(await fetch_model(state, round_.task, sums[index]), dimension)
-            organisation = round_.accepted[index - len(sums)]
-            header = (await state.read(HEADER.key(round_.task, round_.round, organisation))).header
-            return open_update(header, await fetch_sealed(state, header), self._organisation, key).values
+            return await self._open(state, round_, index - known, key)
 
         async with self._turn:
-            comparison = compare(dimension, len(sums) + len(round_.accepted), trained=manifest.trained)
-            return compute_points(await drive_async(comparison, fetch), len(sums), manifest.trained)
+            comparison = compare(dimension, known + len(round_.accepted), trained=manifest.trained)
+            gram = await drive_async(comparison, fetch)
+            points = compute_points(gram, known, manifest.trained)
+            return weigh_points(points, gram, len(sums)) if round_.has_reference else points
 
     def _require_key(self, round_: Round) -> OpeningKey:
         # Whether it is the round's key shows when the first update is opened.

@@ -135,8 +135,8 @@ ROUND = RecordType(
     kind=Round,
     prefix="round",
     parts=_of_round,
-    holds="state, base model, committee keys, participants with samples and weight ω, scale, bounds, threshold, "
-    "deadlines; after the close who was accepted, rejected, unjudged, absent; why it failed",
+    holds="state, base model, committee keys, participants with samples and weight ω, the referee, scale, bounds, "
+    "threshold, deadlines; after the close who was accepted, rejected, unjudged, absent; why it failed",
     read="ReadRound",
     missing=Code.ROUND_UNKNOWN,
     refusal="there is no round {round} of task {task}",

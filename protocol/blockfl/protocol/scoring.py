@@ -12,12 +12,16 @@ With D = d − rank of the known, p = rank of the others and R² the explained s
     points = ⌊1000·(1 − (1 − R²)·D/(D − p))⌋,
 
 the adjusted R², whose mean is 0 for noise. It does not see an update's sign, nor that two updates were agreed upon.
+In a round with a referee it is therefore multiplied by the cosine to the referee's update, which counts as known:
+
+    points = weigh_points(compute_points(gram, known + 1, dimension=d), gram, reference=known)
 
 Source: ``docs/economics.md``, the score.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any, Self
 
 import numpy as np
@@ -79,6 +83,25 @@ def compute_points(gram: Gram, known: int, dimension: int) -> tuple[int, ...]:
     start = _Residuals.create(gram).split(range(known), range(known, len(gram)))[1]
     free = dimension - start.rank
     return tuple(_score(start, index, rest, free) for index, rest in enumerate(_leave_one_out(start)))
+
+
+def weigh_points(points: tuple[int, ...], gram: Gram, reference: int) -> tuple[int, ...]:
+    """Return points times the cosine to the referee's update; below 0 for an update against it, whatever it shares.
+
+    To first order an update lowers the referee's loss as its product with the reference says. The cosine is taken of
+    this product so that neither length nor weight pays. Rounding is towards less.
+
+    Args:
+        points: of each update, in thousandths.
+        gram: dot products of known vectors, the reference the last of them, and of the updates after them.
+        reference: the reference's index.
+    """
+    weighed = []
+    for index, one in enumerate(points, len(gram) - len(points)):
+        dot, squares = gram[index][reference], gram[index][index] * gram[reference][reference]
+        cosine = isqrt(10**6 * dot**2 // squares) if squares else 0
+        weighed.append(one * cosine // 1000 if dot > 0 else -(abs(one) * cosine // 1000))
+    return tuple(weighed)
 
 
 def _score(start: "_Residuals", index: int, rest: "_Residuals", free: int) -> int:

@@ -1,6 +1,6 @@
 """What a round pays and what it costs, from public records only.
 
-An institution is paid pool · its capped samples · its points, over 1000 · the capped samples of all participants:
+An institution is paid pool · its points, over 1000 · the number of participants: what it declares earns nothing, and
 nobody's share grows when others are rejected. Whatever is not paid, remainders of divisions included, stays in the
 treasury. Penalties are thousandths of the required stake, rounded down, and never more than the stake that is left.
 A round that the committee has not scored in time is settled without points: nobody is paid for an update or for
@@ -234,9 +234,7 @@ def _settle(
     policy = require_economics(facts.spec)
     points = next((one.points for one in facts.score.credits if one.organisation == part.organisation), 0)
     paid = points - before.debt if verdict == "accepted" else 0
-    weight = min(part.samples, facts.spec.samples_cap)
-    everything = sum(min(one.samples, facts.spec.samples_cap) for one in _parts(facts))
-    reward = pool * weight * max(0, paid) // (1000 * everything)
+    reward = pool * max(0, paid) // (1000 * len(_parts(facts)))
     reputation = compute_reputation(policy, before.reputation, verdict, paid=paid > 0)
     if verdict == "accepted" and facts.score.state != "scored":
         reputation = before.reputation  # what the committee did not do says nothing of the institution

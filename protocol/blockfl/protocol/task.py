@@ -150,17 +150,18 @@ class TaskSpec(Record):
                 f"scores are for up to {MAX_SCORED_INSTITUTIONS} institutions, got {count}: "
                 "choose fewer, or no economics"
             )
-        compared = (count + KNOWN_SUMS) * dimension
+        known = KNOWN_SUMS + len(self.referees[:1])
+        compared = (count + known) * dimension
         if compared > MAX_COMPARED_VALUES:
             raise ValueError(
                 f"scoring compares up to {MAX_COMPARED_VALUES} values, {count} institutions and "
-                f"{KNOWN_SUMS} earlier sums make {compared}: choose a smaller model, or no economics"
+                f"{known} known vectors make {compared}: choose a smaller model, or no economics"
             )
-        products = (count + KNOWN_SUMS) * compared
+        products = (count + known) * compared
         if products > MAX_PRODUCTS:
             raise ValueError(
                 f"scoring multiplies up to {MAX_PRODUCTS} pairs of values, {count} institutions and "
-                f"{KNOWN_SUMS} earlier sums make {products}: choose fewer institutions, "
+                f"{known} known vectors make {products}: choose fewer institutions, "
                 "a smaller model, or no economics"
             )
 
