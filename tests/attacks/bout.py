@@ -113,11 +113,16 @@ class Bout:
         assert part is not None
         return part.weight
 
-    async def open(self, *, ends_soon: bool = False, ahead_s: int = 0) -> Round:
-        """Open the round; one that ends soon can be closed without everybody by a clock that goes ahead."""
+    async def open(self, *, ends_soon: bool = False, ahead_s: int = 0, refereed: bool = True) -> Round:
+        """Open the round; one that ends soon can be closed without everybody by a clock that goes ahead.
+
+        Its referee contributes at once, unless told otherwise: nobody else is judged before.
+        """
         self._backdated = ends_soon
         with self.network.clock("coordinator", BACK_S if ends_soon else ahead_s):
             self._round = await self.scenario.open(self.number)
+        if self._round.referee and refereed:
+            await self.contribute(self._round.referee.organisation)
         return self._round
 
     def forsake(self) -> None:
@@ -209,6 +214,11 @@ class Bout:
         await self.scenario.upload(ATTACKER, self.number)
         return await self.judge()
 
+    async def contribute_as(self, organisation: str, values: Values) -> None:
+        """Seal these values for an organisation and send them."""
+        await self.scenario.submit(organisation, self.number, values)
+        await self.scenario.upload(organisation, self.number)
+
     async def read_equivocation(self) -> Outcome:
         """Return what the ledger says of the attacker's second header."""
         (proof,) = await self.list(Equivocation, "ListEquivocations")
@@ -245,6 +255,12 @@ class Bout:
         """Return an institution's enrolled certificate."""
         return self.scenario.signers[organisation].identity.certificate_pem.decode()
 
+    def measure_step(self) -> float:
+        """Return how far the finished round's model is from the one before."""
+        manifest = self.scenario.spec.manifest
+        base, model = (decode_model(manifest, one).astype(np.float64) for one in (self.base, self._site.model))
+        return float(np.linalg.norm(model - base))
+
     def measure_influence(self) -> float:
         """Return how far the finished round's model is from the honest mean, 1 being the farthest honest update."""
         weights = {one.organisation: one.weight for one in self.round.participants if one.organisation != ATTACKER}
@@ -267,6 +283,14 @@ class Bout:
                 clocks.enter_context(self.network.clock(name, BACK_S))
             await asyncio.gather(*(self._contribute(name) for name in organisations))
 
+    async def send_unjudged(self, *organisations: str) -> None:
+        """Have institutions submit and upload in a round that ends soon; nobody can be judged yet."""
+        with ExitStack() as clocks:
+            for name in organisations:
+                clocks.enter_context(self.network.clock(name, BACK_S))
+            for name in organisations:
+                await self.contribute_as(name, self.learnt(name))
+
     async def wait_for_deadline(self) -> None:
         """Wait until the round takes no more updates by the true time."""
         left_ms = self.round.submit_deadline_ms + 1 - time.time_ns() // 1_000_000
@@ -281,8 +305,11 @@ class Bout:
                 await asyncio.sleep(0.05)
 
     async def close(self) -> Round:
-        """Have everybody who is left contribute, and close the round."""
+        """Have everybody who is left contribute, an awaited referee first, and close the round."""
         updates = await self.list_updates()
+        referee = self.round.referee
+        if referee and referee.if_absent == "wait" and referee.organisation not in updates:
+            await self.contribute(referee.organisation)
         honest = [one.organisation for one in self.round.participants if one.organisation not in self.excluded]
         waiting = [name for name in honest if name not in updates or updates[name].state == "submitted"]
         await self.contribute(*waiting)
@@ -366,7 +393,9 @@ class Bout:
         updates = [self.scenario.sealed[self.number, name][2].tolist() for name in expected]
         weight = sum(one.weight for one in self.round.participants if one.organisation in expected)
         rule = self.scenario.spec.aggregation.model_dump()
-        total = combine_naively(rule, updates, round_.scale)
+        referee = round_.referee.organisation if round_.referee and round_.has_reference else None
+        reference = self.scenario.sealed[self.number, referee][2].tolist() if referee else None
+        total = combine_naively(rule, updates, round_.scale, reference)
         base = decode_model(manifest, self._site.model)
         divisor = count_naively(rule, weight)
         vector = np.array(apply_naively(base.tolist(), total, round_.scale, divisor), dtype=np.float32)

@@ -52,6 +52,7 @@ Attacker = Literal["outsider", "institution", "committee member", "two committee
 
 AREAS: Final = {
     "updates": "What an update says",
+    "reference": "The referee's update",
     "seals": "How an update is sealed and signed",
     "timing": "When something is sent",
     "committee": "Verdicts, and members that do not work",

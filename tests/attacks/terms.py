@@ -14,9 +14,11 @@ from blockfl.protocol.combination import (
     MultiKrum,
     NormClippedMean,
     TrimmedMean,
+    TrustedMean,
 )
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Economics
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
+from blockfl.protocol.referee import Referee
 from blockfl.protocol.task import Deadlines, TaskSpec
 from support.federation import INSTITUTIONS
 from support.scenario import make_spec
@@ -40,6 +42,7 @@ class Terms:
         institutions: who may take part.
         economics: of a task that moves credits.
         norms: further rules about norms.
+        referee: whose update the others are compared with.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Terms:
     institutions: tuple[str, ...] = INSTITUTIONS
     economics: Economics | None = None
     norms: NormRules | None = None
+    referee: Referee | None = None
 
     def make_spec(self, task: str) -> tuple[TaskSpec, bytes]:
         """Return a task's specification, and its initial model."""
@@ -68,6 +72,7 @@ class Terms:
             "minimum_accepted": max(spec.minimum_accepted, self.aggregation.traits.least_updates),
             "economics": self.economics,
             "norms": self.norms,
+            "referee": self.referee,
         }
         return TaskSpec.model_validate({**dict(spec), **changes}), model
 
@@ -122,3 +127,29 @@ ROBUST: Final = {
     ),
 }
 """Rules that are no sums, by their names."""
+ROBUST["the trusted mean"] = Terms(
+    name="trusted",
+    check="recompute",
+    aggregation=TrustedMean(power=0),
+    referee=Referee(organisations=("university",), if_absent="wait"),
+)
+WITHOUT_REFEREE: Final = Terms(
+    name="unrefereed",
+    check="recompute",
+    submit_s=30,
+    aggregation=TrustedMean(power=0),
+    referee=Referee(organisations=("university",), if_absent="go_on"),
+)
+"""That goes on without its referee."""
+LEAST_COSINE: Final = Terms(
+    name="least-cosine",
+    norms=NormRules(
+        tensors=(),
+        minimum_l2_micro=0,
+        minimum_cosine_micro=None,
+        minimum_reference_cosine_micro=0,
+        adaptive=None,
+    ),
+    referee=Referee(organisations=("university",), if_absent="wait"),
+)
+"""That asks for a least cosine to the referee's update."""
