@@ -114,10 +114,10 @@ def draw_rows(split: int, count: int, source: str) -> Rows:
 def attack(name: str, scene: Scene, reference: Doubles) -> Doubles:
     """Return what the attackers send, within the bound."""
     if name in ADAPTIVE:
-        unit, mean = reference / max(np.linalg.norm(reference), 1e-12), scene.honest.mean(axis=0)
+        unit, mean = reference / max(float(np.linalg.norm(reference)), 1e-12), scene.honest.mean(axis=0)
         against = mean - (mean @ unit) * unit
         cosine = ADAPTIVE[name]
-        one = cosine * unit - np.sqrt(1 - cosine**2) * against / max(np.linalg.norm(against), 1e-12)
+        one = cosine * unit - np.sqrt(1 - cosine**2) * against / max(float(np.linalg.norm(against)), 1e-12)
         sent = np.repeat(one[None] * scene.bound_l2, len(scene.own), axis=0)
     else:
         sent = ATTACKS[name](scene)
