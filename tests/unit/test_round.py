@@ -195,16 +195,16 @@ def test_a_round_needs_the_threshold_of_opening_keys_of_the_committee() -> None:
 
 
 def test_updates_are_taken_until_the_submit_deadline() -> None:
-    check_accepting(ROUND, ROUND.submit_deadline_ms)
+    check_accepting(ROUND, "alpha", ROUND.submit_deadline_ms)
     with refused(Code.ROUND_CLOSED, str(ROUND.submit_deadline_ms)):
-        check_accepting(ROUND, ROUND.submit_deadline_ms + 1)
+        check_accepting(ROUND, "alpha", ROUND.submit_deadline_ms + 1)
 
 
 @pytest.mark.parametrize("state", ["closed", "published", "failed"])
 def test_a_round_that_is_not_open_takes_nothing(state: str) -> None:
     round_ = ROUND.model_copy(update={"state": state})
     with refused(Code.ROUND_CLOSED, state):
-        check_accepting(round_, NOW_MS)
+        check_accepting(round_, "alpha", NOW_MS)
     with refused(Code.ROUND_CLOSED, state):
         check_open(round_)
     with refused(Code.ROUND_CLOSED, state):
