@@ -46,7 +46,7 @@ BEHAVIOURS = (
     *("equivocator", "no_show", "overdeclared", "label_flip", "colluders", "copy_referee", "copy_referee_noise"),
 )
 OPEN = {
-    "equivocator": "keeps what it earned honestly before; the first time takes the whole stake and its part in the task",
+    "equivocator": "keeps what it earned honestly before; the first time takes the stake and its part in the task",
     "overdeclared": "earns what honesty earns and no more; under the trusted mean it has no more weight either",
 }
 """Behaviours that earn more than ``LIMIT_SHARE`` of honesty, and what bounds their harm."""

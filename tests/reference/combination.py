@@ -117,6 +117,6 @@ def combine_naively(
     rule: Mapping[str, Any], updates: Sequence[Update], scale: int, reference: Update | None = None
 ) -> list[int]:
     """Return X for a rule's record, as JSON has it."""
-    if reference is not None:
+    if reference is not None and rule["rule"] == "trusted_mean":
         return trust(updates, reference, rule["power"])
     return NAIVE[rule["rule"]](rule, updates, scale)
