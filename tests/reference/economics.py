@@ -108,7 +108,7 @@ def settle(
         elif name in facts.round_.rejected:
             code = facts.updates[name].code
             share = policy.format
-            if code in ("BFL416", "BFL417", "BFL419", "BFL420", "BFL421"):
+            if code in ("BFL416", "BFL417", "BFL419", "BFL420", "BFL421", "BFL423"):
                 share = policy.norm
             if code in ("BFL410", "BFL411", "BFL412", "BFL413"):
                 share = policy.seal

@@ -102,7 +102,7 @@ ALL = dict.fromkeys(INSTITUTIONS, "accepted")
 CODES = sorted({rule.code.identifier for rule in JUDGING})
 VERDICTS = st.sampled_from(["accepted", "absent", "equivocated", "unjudged", *CODES])
 SHARES = {
-    **dict.fromkeys(("BFL416", "BFL417", "BFL419", "BFL420", "BFL421"), POLICY.norm),
+    **dict.fromkeys(("BFL416", "BFL417", "BFL419", "BFL420", "BFL421", "BFL423"), POLICY.norm),
     **dict.fromkeys(("BFL410", "BFL411", "BFL412", "BFL413"), POLICY.seal),
     **dict.fromkeys(("BFL414", "BFL415", "BFL418"), POLICY.format),
     "BFL409": POLICY.late,
@@ -177,7 +177,7 @@ def test_points_below_chance_are_made_up_for_before_anything_is_paid() -> None:
     facts = make_facts(ALL, {"delta": -200})
     assert settle(facts).outcomes[2].standing.debt == 200
     later = settle(make_facts(ALL, {"delta": 300}), debt=200).outcomes[2]
-    assert (later.standing.debt, later.reward) == (0, 10_000 * 85 * 100 // (1000 * 486))
+    assert (later.standing.debt, later.reward) == (0, 10_000 * 100 // (1000 * 4))
 
 
 def test_nobodys_share_grows_when_another_is_rejected() -> None:
@@ -186,9 +186,16 @@ def test_nobodys_share_grows_when_another_is_rejected() -> None:
 
 
 def test_remainders_and_what_is_not_paid_stay_in_the_treasury() -> None:
-    made = settle(make_facts(ALL))
-    assert made.treasury == 100_000 - 500 - sum(one.reward for one in made.outcomes)
-    assert 4995 < sum(one.reward for one in made.outcomes) < 5000
+    made = settle(make_facts(ALL), treasury=6_001)
+    assert [one.reward for one in made.outcomes] == [687] * 4
+    assert made.treasury == 6_001 - 500 - 4 * 687
+
+
+def test_declared_samples_earn_nothing() -> None:
+    rewards = {one.organisation: one.reward for one in settle(make_facts(ALL)).outcomes}
+    samples = {one.organisation: one.samples for one in FEDERATION.round.participants}
+    assert len(set(samples.values())) > 1
+    assert set(rewards.values()) == {1250}
 
 
 def test_an_empty_treasury_pays_nobody() -> None:
