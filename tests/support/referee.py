@@ -46,8 +46,10 @@ class Referee:
         return await self.ledger.read(catalogue.ROUND.key(self.task, number))
 
     async def settle(self, number: int) -> Round:
-        """Judge what is there, close, and publish unless the round failed."""
-        for update in await self.ledger.read_all(catalogue.UPDATES.below(self.task, number)):
+        """Judge what is there, a task's referee first, close, and publish unless the round failed."""
+        updates = await self.ledger.read_all(catalogue.UPDATES.below(self.task, number))
+        referees = (await self.ledger.read(catalogue.TASK.key(self.task))).spec.referees
+        for update in sorted(updates, key=lambda one: one.organisation not in referees):
             if update.state == "submitted":
                 await self.ledger.judge_update(self.task, number, update.organisation)
         await self.ledger.close_round(self.task, number)
