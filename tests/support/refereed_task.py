@@ -25,7 +25,7 @@ class RefereedTask(Scenario):
 
     async def contradict(self, organisation: str, number: int = 1) -> None:
         """Send the opposite of what was learnt, many times as long."""
-        await self.submit(organisation, number, (-30 * self.values(organisation, number)).astype(np.int16))
+        await self.submit(organisation, number, (-8 * self.values(organisation, number)).astype(np.int16))
         await self.upload(organisation, number)
 
 
