@@ -90,6 +90,8 @@ def describe_strategy(spec: TaskSpec) -> str:
     parts = [_describe(spec.aggregation.rule, spec.aggregation.model_dump(exclude={"rule"})), spec.check]
     if spec.optimiser:
         parts.append(_describe(spec.optimiser.method, spec.optimiser.model_dump(exclude={"method"})))
+    if spec.referee:
+        parts.append(f"referee {' and '.join(spec.referees)} or {spec.referee.if_absent.replace('_', ' ')}")
     return ", ".join(parts)
 
 
@@ -157,6 +159,9 @@ async def list_rounds(ledger: Reader, task: str) -> list[Row]:
                 ],
                 "unjudged": list(round_.unjudged),
                 "absent": list(round_.absent),
+                "referee": f"{referee.organisation} {referee.reference}".rstrip()
+                if (referee := round_.referee)
+                else "",
                 "norms": _norms(round_),
                 "claims": [_describe_dispute(one) for one in disputes],
                 "false_claims": sorted({one.member for one in disputes if one.state == "refuted"}),
