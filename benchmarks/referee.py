@@ -25,7 +25,7 @@ from examples.heart.hospitals import load_all
 
 from benchmarks.attacks import ATTACKS, Scene
 from benchmarks.perceptron import Doubles, Rows, Sites, compute_accuracy, create_model
-from benchmarks.robustness import BOUND_L2, EPOCHS, INSTITUTIONS, LAYOUTS, ROUNDS, split_rows
+from benchmarks.robustness import BOUND_L2, EPOCHS, INSTITUTIONS, LAYOUTS, ROUNDS, draw_referee_rows, split_rows
 
 Counted = npt.NDArray[np.bool_]
 Rule = Callable[[Doubles, Doubles, Doubles], tuple[Doubles, Counted]]
@@ -102,15 +102,6 @@ class Splits:
         return self._sites.train(starts, EPOCHS, generator).reshape(len(models), self._each, -1)
 
 
-def draw_rows(split: int, count: int, source: str) -> Rows:
-    """Return the referee's rows: of all hospitals' training rows, or of one hospital's."""
-    hospitals = load_all(split)
-    parts = list(hospitals.values()) if source == "all" else [hospitals[source]]
-    x, y = np.concatenate([one.x_train for one in parts]), np.concatenate([one.y_train for one in parts])
-    chosen = np.random.default_rng([split, 7]).permutation(len(y))[:count]
-    return Rows(x[chosen], y[chosen])
-
-
 def attack(name: str, scene: Scene, reference: Doubles) -> Doubles:
     """Return what the attackers send, within the bound."""
     if name in ADAPTIVE:
@@ -132,7 +123,7 @@ def measure(case: Case) -> dict[str, Any]:
     poisoned = [sorted(one[: case.poisoned].tolist()) for one in order]
     honest = [sorted(one[case.poisoned :].tolist()) for one in order]
     everybody = Splits([list(one) for one in rows])
-    referees = Splits([[draw_rows(split, case.rows, case.source)] for split in range(case.splits)])
+    referees = Splits([[draw_referee_rows(split, case.rows, case.source)] for split in range(case.splits)])
     liars = Splits([[Rows(one[i].x, 1 - one[i].y) for i in bad] for one, bad in zip(rows, poisoned, strict=True)])
     starts = [create_model(np.random.default_rng([split, 3, 0])) for split in range(case.splits)]
     models: Doubles = np.stack(starts).astype(np.float64)

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -33,12 +33,14 @@ from blockfl.protocol.combination import (
     MultiKrum,
     NormClippedMean,
     TrimmedMean,
+    TrustedMean,
     combine,
     drive,
 )
+from blockfl.protocol.combining import REFERENCE
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
-from blockfl.protocol.payload import INT16
+from blockfl.protocol.payload import INT16, Values
 from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.terms import compute_bounds, compute_weights
 from blockfl.protocol.version import Version, apply_step
@@ -48,6 +50,8 @@ ROUNDS, EPOCHS = 40, 2
 BOUND_L2 = 1.0
 WEIGHT_CAP = 16
 TARGET_POINTS = 2.0
+REFEREE_ROWS = 120
+"""Of all training rows, at random; only rules with a referee learn from them a second time."""
 PARTS: Final = {"cleveland": 4, "hungary": 4, "longbeach": 2, "switzerland": 1}
 Strategy = tuple[Aggregation, Optimiser | None]
 ADAM = Adam(learning_rate_micro=10_000, beta1_micro=900_000, beta2_micro=990_000, tau_micro=1_000)
@@ -58,6 +62,8 @@ STRATEGIES: Final[dict[str, Strategy]] = {
     "krum, f 4": (Krum(byzantine=4), None),
     "multi_krum, f 4, m 5": (MultiKrum(byzantine=4, selected=5), None),
     "norm_clipped_mean": (NormClippedMean(clip_l2_micro=0), None),
+    "trusted_mean": (TrustedMean(power=0), None),
+    "trusted_mean, power 1": (TrustedMean(power=1), None),
     "median, adam": (Median(), ADAM),
     "trimmed_mean, trim 4, adam": (TrimmedMean(trim=4), ADAM),
     "multi_krum, f 4, m 5, adam": (MultiKrum(byzantine=4, selected=5), ADAM),
@@ -104,6 +110,15 @@ def split_rows(layout: str, split: int) -> tuple[list[Rows], Rows]:
     return rows, test
 
 
+def draw_referee_rows(split: int, count: int, source: str = "all") -> Rows:
+    """Return the referee's rows: of all hospitals' training rows, or of one hospital's."""
+    hospitals = load_all(split)
+    parts = list(hospitals.values()) if source == "all" else [hospitals[source]]
+    x, y = np.concatenate([one.x_train for one in parts]), np.concatenate([one.y_train for one in parts])
+    chosen = np.random.default_rng([split, 7]).permutation(len(y))[:count]
+    return Rows(x[chosen], y[chosen])
+
+
 class Federation:
     """Eleven institutions, of which four send what an attack says."""
 
@@ -120,7 +135,8 @@ class Federation:
         names = [f"site-{one:02}" for one in range(INSTITUTIONS)]
         self.weights = list(compute_weights(dict(zip(names, self.sites.samples, strict=True)), 10**6, cap).values())
         self.bounds = compute_bounds(round(BOUND_L2 * 10**6), max(self.weights), DIMENSION, encoding=INT16)
-        self.generators = [np.random.default_rng([case.split, 3, use]) for use in range(4)]
+        self.referee = Sites([draw_referee_rows(case.split, REFEREE_ROWS)]) if self.rule.traits.needs_referee else None
+        self.generators = [np.random.default_rng([case.split, 3, use]) for use in range(5)]
         self.version = Version(model=create_model(self.generators[0]))
 
     def run_round(self) -> None:
@@ -128,15 +144,27 @@ class Federation:
         learnt = self.sites.train(self.version.model, EPOCHS, self.generators[1])
         if self.attack is not stay_honest:
             learnt[self.poisoned] = self.attack(self._look(learnt))
+        reference = self._refer()
         updates = []
         for weight, delta in zip(self.weights, learnt, strict=True):
             bounds = self.bounds
             values = quantise_update(delta, weight, bounds.scale, bounds.l2_squared, bounds.linf, self.generators[2])
             judge_values(values, DIMENSION, weight, bounds.l2_squared, bounds.linf)
             updates.append(values)
-        total = drive(combine(self.rule, DIMENSION, INSTITUTIONS, self.bounds.scale), lambda index: updates[index])
+        has_reference = reference is not None
+        combination = combine(self.rule, DIMENSION, INSTITUTIONS, self.bounds.scale, has_reference=has_reference)
+        sent = updates if reference is None else {**dict(enumerate(updates)), REFERENCE: reference}
+        total = drive(combination, lambda index: sent[index])
         divisor = self.rule.traits.divisor(sum(self.weights))
         self.version = apply_step(self.optimiser, self.version, total, self.bounds.scale, divisor)
+
+    def _refer(self) -> Values | None:
+        """Return the referee's update, where the rule compares with one."""
+        if self.referee is None:
+            return None
+        learnt = self.referee.train(self.version.model, EPOCHS, self.generators[4])[0]
+        bounds = self.bounds
+        return quantise_update(learnt, 1, bounds.scale, bounds.l2_squared, bounds.linf, self.generators[4])
 
     def _look(self, learnt: Doubles) -> Scene:
         liars = (
@@ -161,14 +189,14 @@ def measure(case: Case) -> tuple[Case, list[float]]:
     return case, accuracies
 
 
-def list_cases(splits: int) -> Iterator[Case]:
-    """Return every training: all strategies under all attacks, and the optimisers without one."""
+def list_cases(splits: int, chosen: Sequence[str]) -> Iterator[Case]:
+    """Return every training: the chosen strategies under all attacks, and, if all are, the optimisers without one."""
     for split in range(splits):
         for layout in LAYOUTS:
-            for strategy in STRATEGIES:
+            for strategy in chosen:
                 for attack in ATTACKS:
                     yield Case(layout=layout, strategy=strategy, attack=attack, split=split)
-            for strategy in OPTIMISERS:
+            for strategy in OPTIMISERS if len(chosen) == len(STRATEGIES) else ():
                 yield Case(layout=layout, strategy=strategy, attack="none", split=split)
 
 
@@ -193,6 +221,7 @@ def compute_losses(measured: Measured, layout: str) -> dict[str, dict[str, float
             attack: float(100 * (clean - np.mean(collect(measured, layout, strategy, attack)))) for attack in ATTACKS
         }
         for strategy in STRATEGIES
+        if collect(measured, layout, strategy, "none")
     }
 
 
@@ -200,7 +229,7 @@ def write_table(measured: Measured, layout: str) -> list[str]:
     """Return the rows of a Markdown table: accuracy, bold where it is within the target."""
     losses = compute_losses(measured, layout)
     lines = [f"| {layout} | {' | '.join(ATTACKS)} |", f"|---|{'---|' * len(ATTACKS)}"]
-    for strategy in STRATEGIES:
+    for strategy in losses:
         cells = []
         for attack in ATTACKS:
             text = f"{np.mean(collect(measured, layout, strategy, attack)):.3f}"
@@ -224,12 +253,14 @@ def main() -> None:
     """Run everything, print the tables and write them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--splits", type=int, default=8)
+    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=list(STRATEGIES), help="only these")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--directory", type=Path, default=Path("build/robustness"))
     arguments = parser.parse_args()
     started = time.monotonic()
     measured: dict[Case, list[float]] = {}
-    cases = list(list_cases(arguments.splits))
+    chosen = ["fedavg", *(one for one in arguments.strategy if one != "fedavg")]
+    cases = list(list_cases(arguments.splits, chosen))
     with ProcessPoolExecutor(arguments.processes) as pool:
         for case, accuracies in pool.map(measure, cases, chunksize=4):
             measured[case] = accuracies
@@ -240,7 +271,8 @@ def main() -> None:
     for layout in LAYOUTS:
         losses[layout] = compute_losses(measured, layout)
         lines += [*write_table(measured, layout), ""]
-    lines += [*write_optimisers(measured), ""]
+    if len(chosen) == len(STRATEGIES):
+        lines += [*write_optimisers(measured), ""]
     arguments.directory.mkdir(parents=True, exist_ok=True)
     (arguments.directory / "table.md").write_text("\n".join(lines))
     summary = {
@@ -252,6 +284,9 @@ def main() -> None:
         "splits": arguments.splits,
         "target_points": TARGET_POINTS,
         "points_lost": losses,
+        "worst_loss": {
+            layout: {strategy: max(row.values()) for strategy, row in rows.items()} for layout, rows in losses.items()
+        },
         "runs": [
             {**vars(case), "accuracy": accuracies[-1], "accuracies": accuracies}
             for case, accuracies in measured.items()
