@@ -131,7 +131,7 @@ def make_spec(rounds: int, samples: Mapping[str, int]) -> TaskSpec:
         "manifest": Manifest(tensors=(Tensor(name="w", dtype="float32", shape=(DIMENSION,), offset=0),)),
         "initial_model": Blob(digest="0" * 64, size_bytes=1, chunks=("0" * 64,)),
         "encoding": "int16",
-        "aggregation": TrustedMean(power=0),
+        "aggregation": TrustedMean(by_cosine=0),
         "aggregator": "coordinator",
         "referee": Referee(organisations=("university",), if_absent="wait"),
         "institutions": tuple(sorted(samples)),

@@ -69,7 +69,7 @@ RULES: Final[dict[str, Rule]] = {
     "referee alone": follow,
     "fedavg": average,
     "trusted_mean": partial(trust, power=0),
-    "trusted_mean, power 1": partial(trust, power=1),
+    "trusted_mean, by cosine": partial(trust, power=1),
     "least cosine 0.2, then the mean": partial(require, least=0.2),
 }
 ADAPTIVE: Final = {f"adaptive, cosine {cosine}": cosine for cosine in COSINES}

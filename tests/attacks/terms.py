@@ -130,14 +130,14 @@ ROBUST: Final = {
 ROBUST["the trusted mean"] = Terms(
     name="trusted",
     check="recompute",
-    aggregation=TrustedMean(power=0),
+    aggregation=TrustedMean(by_cosine=0),
     referee=Referee(organisations=("university",), if_absent="wait"),
 )
 WITHOUT_REFEREE: Final = Terms(
     name="unrefereed",
     check="recompute",
     submit_s=30,
-    aggregation=TrustedMean(power=0),
+    aggregation=TrustedMean(by_cosine=0),
     referee=Referee(organisations=("university",), if_absent="go_on"),
 )
 """That goes on without its referee."""

@@ -83,7 +83,7 @@ def krum(updates: Sequence[Update], byzantine: int, wanted: int) -> list[int]:
     return add([updates[one] for one in choose_krum(updates, byzantine, wanted)])
 
 
-def trust(updates: Sequence[Update], reference: Update, power: int) -> list[int]:
+def trust(updates: Sequence[Update], reference: Update, by_cosine: int) -> list[int]:
     """Return count times the mean of the updates as long as the reference, of those whose cosine to it is positive."""
     length = sum(value**2 for value in reference)
     weights, scaled = [], []
@@ -91,7 +91,7 @@ def trust(updates: Sequence[Update], reference: Update, power: int) -> list[int]
         norm = sum(value**2 for value in update)
         dot = sum(a * b for a, b in zip(update, reference, strict=True))
         cosine = isqrt(dot**2 * 2**40 // (norm * length)) if dot > 0 else 0
-        weights.append(cosine if power else int(cosine > 0))
+        weights.append(cosine if by_cosine else int(cosine > 0))
         ratio = Fraction(isqrt(length * 2**60 // norm) if norm else 0, 2**30)
         scaled.append([max(-32767, min(32767, int(value * ratio))) for value in update])
     if not sum(weights):
@@ -118,5 +118,5 @@ def combine_naively(
 ) -> list[int]:
     """Return X for a rule's record, as JSON has it."""
     if reference is not None and rule["rule"] == "trusted_mean":
-        return trust(updates, reference, rule["power"])
+        return trust(updates, reference, rule["by_cosine"])
     return NAIVE[rule["rule"]](rule, updates, scale)

@@ -36,6 +36,7 @@ from blockfl.protocol.records import (
     Notice,
     Progress,
     Round,
+    RoundReferee,
     SignedHeader,
     Vote,
     Withdrawal,
@@ -221,6 +222,18 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "round with norms": strict.round,
         "round with statistics": federation.round.model_copy(
             update={"statistics": RoundStatistics(trained=10, moving=2, limit=8192)}
+        ),
+        "round with a referee": federation.round.model_copy(
+            update={
+                "referee": RoundReferee(
+                    organisation="university",
+                    samples=120,
+                    weight=1,
+                    certificate_digest="ab" * 32,
+                    if_absent="wait",
+                    reference="accepted",
+                )
+            }
         ),
         "header": header,
         "signed header": signed,

@@ -35,7 +35,7 @@ def make_refereed_spec(
     """Return a task with trusted mean, or with a least cosine to the reference."""
     referee = Referee(organisations=referees or (REFEREE,), if_absent=if_absent)
     if least_micro is None:
-        return make_spec(aggregation=TrustedMean(power=0), referee=referee)
+        return make_spec(aggregation=TrustedMean(by_cosine=0), referee=referee)
     spec, model = make_spec(referee=referee)
     rules = NormRules(
         tensors=(),

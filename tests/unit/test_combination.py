@@ -46,7 +46,7 @@ RULES: dict[str, Aggregation] = {
     "multi-krum": MultiKrum(byzantine=1, selected=4),
     "mean clipped to the median norm": NormClippedMean(clip_l2_micro=0),
     "mean clipped to a norm": NormClippedMean(clip_l2_micro=500_000),
-    "trusted mean without a referee": TrustedMean(power=0),
+    "trusted mean without a referee": TrustedMean(by_cosine=0),
 }
 """All of them are defined for seven updates and more."""
 
@@ -332,37 +332,37 @@ def test_updates_that_krum_does_not_choose_are_not_opened_again() -> None:
 # --- the trusted mean
 
 
-def run_trusted(power: int, updates: Updates, reference: Updates, trained: int | None = None) -> list[int]:
+def run_trusted(by_cosine: int, updates: Updates, reference: Updates, trained: int | None = None) -> list[int]:
     count, dimension = updates.shape
-    combination_ = combine(TrustedMean(power=power), dimension, count, 10, trained=trained, has_reference=True)
+    combination_ = combine(TrustedMean(by_cosine=by_cosine), dimension, count, 10, trained=trained, has_reference=True)
     x = drive(combination_, lambda index: reference if index == REFERENCE else updates[index])
     assert x.dtype == np.int32
     return [int(value) for value in x]
 
 
 @given(st.integers(0, 1), make_updates(2))
-def test_the_trusted_mean_is_that_of_its_naive_reference(power: int, vectors: Updates) -> None:
+def test_the_trusted_mean_is_that_of_its_naive_reference(by_cosine: int, vectors: Updates) -> None:
     reference, updates = vectors[0], vectors[1:]
-    rule = {"rule": "trusted_mean", "power": power}
-    x = run_trusted(power, updates, reference)
+    rule = {"rule": "trusted_mean", "by_cosine": by_cosine}
+    x = run_trusted(by_cosine, updates, reference)
     assert x == combine_naively(rule, updates.tolist(), 10, reference.tolist())
-    assert max(map(abs, x)) <= 32767 * TrustedMean(power=power).traits.divisor(len(updates))
+    assert max(map(abs, x)) <= 32767 * TrustedMean(by_cosine=by_cosine).traits.divisor(len(updates))
 
 
-@pytest.mark.parametrize("power", [0, 1])
-def test_only_what_agrees_with_the_referee_counts_and_not_for_its_length(power: int) -> None:
+@pytest.mark.parametrize("by_cosine", [0, 1])
+def test_only_what_agrees_with_the_referee_counts_and_not_for_its_length(by_cosine: int) -> None:
     reference = np.array([30, 40], dtype=np.int16)
     updates = np.array([[3000, 4000], [-3000, -4000], [0, 0], [40, -30]], dtype=np.int16)
-    assert run_trusted(power, updates, reference) == [120, 160]
-    assert run_trusted(power, -updates[:1], reference) == [0, 0]
-    assert run_trusted(power, updates, reference * np.int16(0)) == [0, 0]
+    assert run_trusted(by_cosine, updates, reference) == [116, 156]
+    assert run_trusted(by_cosine, -updates[:1], reference) == [0, 0]
+    assert run_trusted(by_cosine, updates, reference * np.int16(0)) == [0, 0]
 
 
-def test_the_cosine_is_a_weight_with_power_1_only() -> None:
+def test_the_cosine_is_a_weight_only_where_the_task_says_so() -> None:
     """Cosines of 1 and 0.6 to the reference."""
     updates, reference = np.array([[500, 0], [300, 400]], dtype=np.int16), np.array([100, 0], dtype=np.int16)
-    assert run_trusted(0, updates, reference) == [160, 79]
-    assert run_trusted(1, updates, reference) == [169, 59]
+    assert run_trusted(0, updates, reference) == [158, 79]
+    assert run_trusted(1, updates, reference) == [168, 59]
 
 
 def test_statistics_count_as_they_are_where_the_weights_agree() -> None:
@@ -375,7 +375,7 @@ def test_the_trusted_mean_of_large_updates_takes_little_memory() -> None:
     values = np.full(dimension, 5, dtype=np.int16)
     tracemalloc.start()
     try:
-        drive(combine(TrustedMean(power=1), dimension, count, 10, has_reference=True), lambda _: values.copy())
+        drive(combine(TrustedMean(by_cosine=1), dimension, count, 10, has_reference=True), lambda _: values.copy())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

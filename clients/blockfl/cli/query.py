@@ -124,10 +124,11 @@ def _rounds(book: Book, task: TaskName) -> Answer:
     """List a task's rounds: state, who was accepted and rejected, who voted for the model and who for another."""
     book.check_task(task)
     columns = ["round", "state", "base_version", "accepted", "rejected", "unjudged", "absent", "voted", "outvoted"]
+    rows = book.locate(asyncio.run(views.list_rounds(book, task)))
     return Answer(
         title=f"rounds of {task}",
-        rows=book.locate(asyncio.run(views.list_rounds(book, task))),
-        columns=[*columns, "false_claims", "failure"],
+        rows=rows,
+        columns=[*columns, *(["referee"] if any(row["referee"] for row in rows) else []), "false_claims", "failure"],
     )
 
 

@@ -298,14 +298,14 @@ class TrustedMean(AggregationRule):
     """
 
     rule: Literal["trusted_mean"] = "trusted_mean"
-    power: Annotated[
+    by_cosine: Annotated[
         int, Field(ge=0, le=1, description="1 weights each update by its cosine, as FLTrust does; default 0, all alike")
     ]
 
     @classmethod
     def fill_in(cls, _given: Mapping[str, int], _minimum: int, /) -> Mapping[str, int]:
         """Alike: a cosine as weight is what an attacker chooses."""
-        return {"power": 0}
+        return {"by_cosine": 0}
 
     @property
     def traits(self) -> Traits:
@@ -316,14 +316,14 @@ class TrustedMean(AggregationRule):
             least_updates=1,
             divisor=lambda count: count,
             combine=lambda batch: (
-                combine_trusted(batch, self.power) if batch.has_reference else combine_clipped(batch, 0)
+                combine_trusted(batch, self.by_cosine) if batch.has_reference else combine_clipped(batch, 0)
             ),
             clip_l2_micro=0,
             needs_referee=True,
         )
 
     def _combine(self, batch: Batch) -> Combination:
-        return combine_trusted(batch, self.power) if batch.has_reference else combine_clipped(batch, 0)
+        return combine_trusted(batch, self.by_cosine) if batch.has_reference else combine_clipped(batch, 0)
 
 
 Aggregation = Annotated[

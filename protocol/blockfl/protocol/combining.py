@@ -134,10 +134,10 @@ def combine_clipped(batch: Batch, clip_l2_micro: int) -> Combination:
     return total.values
 
 
-def combine_trusted(batch: Batch, power: int) -> Combination:
+def combine_trusted(batch: Batch, by_cosine: int) -> Combination:
     """Return count · Σ tᵢ·x̂ᵢ ÷ Σ tᵢ cut towards zero, 0 if no cosine is positive; x̂ᵢ is xᵢ as long as the reference.
 
-    With power 0 each tᵢ is the same, with power 1 it is the cosine, where that is positive; otherwise 0. Lengths and
+    With ``by_cosine`` 0 each tᵢ is the same, with 1 it is the cosine, where that is positive; otherwise 0. Lengths and
     cosines are of the trained weights; the other values are weighted as they are.
     """
     reference = check_values(batch.dimension, (yield REFERENCE))[: batch.trained]
@@ -147,7 +147,7 @@ def combine_trusted(batch: Batch, power: int) -> Combination:
         values = check_values(batch.dimension, (yield index))[: batch.trained]
         norms.append(compute_dot(values, values))
         trust = compute_trust(compute_dot(values, reference), norms[-1], length)
-        trusts.append(trust if power else min(trust, 1))
+        trusts.append(trust if by_cosine else min(trust, 1))
     del reference
     total = np.zeros(batch.dimension, dtype=np.int64)
     for index, (trust, norm) in enumerate(zip(trusts, norms, strict=True)):
