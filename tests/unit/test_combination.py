@@ -16,6 +16,7 @@ from blockfl.protocol import combination, combining
 from blockfl.protocol.codes import Code
 from blockfl.protocol.combination import (
     FEDAVG,
+    MATRIX_BYTES,
     MAX_COMPARED_VALUES,
     Aggregation,
     AggregationRule,
@@ -56,9 +57,9 @@ def make_updates(least: int = 1, most: int = 9) -> st.SearchStrategy[Updates]:
     return hnp.arrays(np.int16, shapes, elements=FEW)
 
 
-def run(rule: Aggregation, updates: Updates, scale: int = 10, **limit: int) -> list[int]:
+def run(rule: Aggregation, updates: Updates, scale: int = 10, matrix_bytes: int = MATRIX_BYTES) -> list[int]:
     count, dimension = updates.shape
-    x = drive(combine(rule, dimension, count, scale, **limit), lambda index: updates[index])
+    x = drive(combine(rule, dimension, count, scale, matrix_bytes=matrix_bytes), lambda index: updates[index])
     assert x.dtype == np.int32
     assert x.shape == (dimension,)
     return [int(value) for value in x]
