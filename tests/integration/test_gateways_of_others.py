@@ -136,14 +136,20 @@ async def test_an_honest_gateway_serves_reads_transactions_and_events(stage: Sta
     assert "Submit" in stage.liar.calls
 
 
-@pytest.mark.parametrize("lie", [flip_a_byte, forge_the_header, flip_a_code, invent_a_hash, drop_the_signatures])
-async def test_a_block_that_was_altered_is_found_and_the_next_gateway_goes_on(
-    stage: Stage, lie: Callable[[Any], Any]
-) -> None:
-    stage.liar.alter_block = lambda block: lie(block) if block.header.number == 3 else block
-    async with stage.ledger() as ledger:
-        assert await ledger.read(ROUND.key(stage.scenario.task, 1)) == await stage.scenario.round()
-    assert stage.told("regulator", "is not believed any more", "block 3", "going on over the gateway of university")
+async def test_a_block_that_was_altered_is_found_and_the_next_gateway_goes_on(stage: Stage) -> None:
+    expected = await stage.scenario.round()
+    for lie in (flip_a_byte, forge_the_header, flip_a_code, invent_a_hash, drop_the_signatures):
+
+        def alter(block: Any, lie: Callable[[Any], Any] = lie) -> Any:
+            return lie(block) if block.header.number == 3 else block
+
+        stage.liar.alter_block = alter
+        async with stage.ledger() as ledger:
+            assert await ledger.read(ROUND.key(stage.scenario.task, 1)) == expected
+        found = stage.told(
+            "regulator", "is not believed any more", "block 3", "going on over the gateway of university"
+        )
+        assert found, f"{lie.__name__} was not found: {stage.said}"
 
 
 async def test_a_block_that_others_signed_is_found(stage: Stage) -> None:
