@@ -5,12 +5,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -53,8 +55,32 @@ func answer(kind byte, content []byte) string {
 		return readSignature(content)
 	case 'v':
 		return readVarint(content)
+	case 'j':
+		return respell(content)
 	}
 	return "unknown kind"
+}
+
+// What a state database of the kind CouchDB gives back of a value, as Fabric writes it and reads it again.
+func respell(content []byte) string {
+	written := make(map[string]interface{})
+	if json.Unmarshal(content, &written) != nil || written == nil {
+		return hex.EncodeToString(content)
+	}
+	for name := range written {
+		if strings.HasPrefix(name, "_") || name == "~version" {
+			return "refused"
+		}
+	}
+	stored, _ := json.Marshal(written)
+	read := make(map[string]interface{})
+	decoder := json.NewDecoder(bytes.NewReader(stored))
+	decoder.UseNumber()
+	if decoder.Decode(&read) != nil {
+		return "refused"
+	}
+	given, _ := json.Marshal(read)
+	return hex.EncodeToString(given)
 }
 
 func readPem(content []byte) string {

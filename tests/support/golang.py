@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final, Literal
 
-Kind = Literal["pem", "certificate", "revocation list", "signature", "varint"]
+Kind = Literal["pem", "certificate", "revocation list", "signature", "varint", "state"]
 
 REFUSED: Final = "refused"
 _SOURCE: Final = Path(__file__).parents[1] / "golang" / "reference.go"
@@ -20,6 +20,7 @@ _KINDS: Final[dict[Kind, bytes]] = {
     "revocation list": b"l",
     "signature": b"s",
     "varint": b"v",
+    "state": b"j",
 }
 
 

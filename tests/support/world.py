@@ -8,7 +8,7 @@ which records a transaction wrote. Identities are not verified: that is the node
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +120,8 @@ class World:
         self.settings: dict[str, ContractSettings] = {}
         for number, member in enumerate(self.consortium.members):
             self.add_organisation(member.organisation, number)
+        self.respell: dict[str, Callable[[bytes], bytes]] = {}
+        """By organisation: how its peer's state database gives values back; by default as they were written."""
         self._cells: dict[Place, Cell] = {}
         self._private: dict[str, dict[Place, Cell]] = {}
         self._height = 0
@@ -372,7 +374,7 @@ class _Run:
     def _read(self, collection: str, key: str) -> bytes:
         cell = self._world.cell((collection, key))
         self.simulation.reads[collection, key] = cell.version if cell else None
-        return cell.value if cell else b""
+        return self._respell(cell.value) if cell else b""
 
     def _read_private(self, collection: str, key: str) -> bytes:
         if self._world.is_member_only_read(collection) and self._creator not in self._world.members(collection):
@@ -382,14 +384,19 @@ class _Run:
         held = self._world.held(self._peer, (collection, key))
         if announced and (held is None or held.version != self._world.version((collection, key))):
             raise LedgerRefusal("private data matching public hash version is not available")
-        return held.value if held else b""
+        return self._respell(held.value) if held else b""
+
+    def _respell(self, value: bytes) -> bytes:
+        respell = self._world.respell.get(self._peer)
+        return respell(value) if respell else value
 
     def _range(self, start: str, end: str) -> bytes:
         found = self._world.scan(start, end)
         self.simulation.ranges.append((start, end, found))
         rows: list[Any] = []
         for key, _ in found:
-            entry = kv_query_result_pb2.KV(namespace="blockfl", key=key, value=self._world.get(key))
+            value = self._respell(self._world.get(key) or b"")
+            entry = kv_query_result_pb2.KV(namespace="blockfl", key=key, value=value)
             rows.append(chaincode_shim_pb2.QueryResultBytes(resultBytes=entry.SerializeToString()))
         return bytes(chaincode_shim_pb2.QueryResponse(results=rows, has_more=False).SerializeToString())
 

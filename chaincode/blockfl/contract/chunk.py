@@ -4,6 +4,7 @@ The ledger holds each chunk's SHA-256, so presence is public; the bytes are only
 handed over chunk by chunk and let go at once: a contract service stays small whatever the update's size.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterator
 
@@ -15,18 +16,32 @@ from blockfl.protocol.catalogue import MODEL_COLLECTION, SEALED_COLLECTION, mode
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import CHUNK_BYTES, Blob, Header
 
+_SPACE = b" \t\r\n"
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
 
 def check_chunk(chunk: bytes, digest: str) -> None:
     """Check a chunk against its announced digest.
 
     Raises:
-        ProtocolError: BFL305 for a wrong size, BFL304 for another digest.
+        ProtocolError: BFL305 for a wrong size, BFL304 for another digest, BFL301 for text.
     """
     if not 1 <= len(chunk) <= CHUNK_BYTES:
         raise ProtocolError(Code.CHUNK_SIZE, f"expected a chunk of 1 to {CHUNK_BYTES} bytes, got {len(chunk)}")
+    if may_be_object(chunk):
+        raise ProtocolError(Code.MALFORMED, "expected bytes of a model or an update, got what may be a JSON object")
     got = compute_digest(chunk)
     if got != digest:
         raise ProtocolError(Code.CHUNK_MISMATCH, f"expected the chunk {digest}, got {got}: send the announced one")
+
+
+def may_be_object(chunk: bytes) -> bool:
+    """Whether a state database might take a chunk for a JSON object, and give it back in another spelling.
+
+    Of ciphertext and of tensors that is never so: they have control characters, which JSON does not allow.
+    """
+    bare = chunk.strip(_SPACE)
+    return bare[:1] == b"{" and bare[-1:] == b"}" and not _CONTROL.search(bare)
 
 
 async def is_present(state: State, collection: str, key: str, digest: str) -> bool:

@@ -1,4 +1,8 @@
-"""The ledger as the contract sees it: records by key, typed. Reads never see the transaction's own writes."""
+"""The ledger as the contract sees it: records by key, typed. Reads never see the transaction's own writes.
+
+Peers may keep their state in databases of two kinds. CouchDB gives JSON back in another spelling, so what is read is
+restored rather than compared with its canonical bytes: peers of both kinds endorse alike.
+"""
 
 from typing import TypeVar
 
@@ -54,7 +58,7 @@ class State:
     async def find(self, key: Key[R]) -> R | None:
         """Return the record of a key, or None."""
         data = await self.context.get_state(key)
-        return None if data is None else key.of.kind.decode(data)
+        return None if data is None else key.of.kind.restore(data)
 
     async def read(self, key: Key[R]) -> R:
         """Return the record of a key.
@@ -110,13 +114,14 @@ class State:
 
     async def list_encoded(self, keys: Range[R]) -> bytes:
         """Return all records of a range, in the order of their keys, as one JSON array; for reads only."""
-        return encode_list([value async for _, value in self.context.range(keys.start, keys.end)])
+        kind = keys.of.kind
+        return encode_list([kind.restore(one).encode() async for _, one in self.context.range(keys.start, keys.end)])
 
     async def has_open_round(self) -> bool:
         """Whether any task has an open round."""
         keys = ALL_PROGRESS.below()
         async for _, value in self.context.range(keys.start, keys.end):
-            progress = Progress.decode(value)
+            progress = Progress.restore(value)
             if progress.round and (await self.read(ROUND.key(progress.task, progress.round))).state == "open":
                 return True
         return False

@@ -58,6 +58,21 @@ class Record(BaseModel):
         Raises:
             ProtocolError: BFL301, naming the field, when the bytes are anything else.
         """
+        record = cls.restore(data)
+        if record.encode() != data:
+            raise ProtocolError(Code.MALFORMED, f"{cls.__name__}: not in canonical form (RFC 8785)")
+        return record
+
+    @classmethod
+    def restore(cls, data: bytes) -> Self:
+        """Return the record that a ledger's state gives back, perhaps in another spelling than it was written in.
+
+        A state database of the kind CouchDB takes JSON apart and gives it back with other escapes and another order of
+        names. Its meaning is the same, so ``encode`` gives the written bytes again.
+
+        Raises:
+            ProtocolError: BFL301, naming the field, when the bytes are no such record.
+        """
         names = data.count(b'":')
         if len(data) > MAX_RECORD_BYTES or names > MAX_RECORD_NAMES:
             raise ProtocolError(
@@ -66,12 +81,9 @@ class Record(BaseModel):
                 f"got {len(data)} with {names}",
             )
         try:
-            record = cls.model_validate_json(data)
+            return cls.model_validate_json(data)
         except ValidationError as error:
             raise ProtocolError(Code.MALFORMED, f"{cls.__name__}: {_describe(error)}") from error
-        if record.encode() != data:
-            raise ProtocolError(Code.MALFORMED, f"{cls.__name__}: not in canonical form (RFC 8785)")
-        return record
 
 
 def _describe(error: ValidationError) -> str:
