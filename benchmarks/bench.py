@@ -53,7 +53,7 @@ def report(ledger: str, results: list[rounds.Result]) -> None:
         if result.dimension == 10**6 and ledger == "embedded":
             ratio = result.seconds / rounds.FLOWER_1M_S
             print(f"  limit {LIMITS['round_1m_s']} s; {ratio:.1f} x Flower's plain simulation")
-    print(f"bytes on the public ledger per update: {results[-1].bytes_per_update}")
+    print(f"bytes of the whole ledger, set-up included, per update: {results[-1].bytes_per_update}")
     for name, peak in results[-1].peak_rss_mb.items():
         print(f"  peak memory {name}: {peak:.0f} MB")
 

@@ -1,6 +1,6 @@
 """Rounds without training on the whole network: four institutions, three committee members, every process real.
 
-Per size: seconds per round and per step from the ledger's own times, bytes on the public ledger per update, peak memory
+Per size: seconds per round and per step from the ledger's own times, bytes of the whole ledger per update, peak memory
 per process. The floor named beside it is Flower's figure for the same job without ledger, TLS or judging (docs).
 """
 
@@ -70,12 +70,11 @@ def _measure(stage: Stage, dimension: int) -> Result:
     rounds = stage.query("audit", "rounds", "--task", task)[1:]
     steps = {step: statistics.median(row["seconds"][step] for row in rounds) for step in rounds[0]["seconds"]}
     audit = stage.query("audit", "verify")
-    public = sum(audit["function_bytes"].get(name, 0) for name in ("SubmitUpdate", "UploadChunk", "JudgeUpdate"))
     updates = sum(proof["updates"] for proof in audit["tasks"])
     return Result(
         dimension=dimension,
         seconds=statistics.median(sum(row["seconds"].values()) for row in rounds),
         steps=steps,
-        bytes_per_update=round(public / updates),
+        bytes_per_update=round(audit["ledger_bytes"] / updates),
         peak_rss_mb={name: round(peak, 1) for name, peak in sorted(stage.peak_rss.items())},
     )

@@ -175,7 +175,6 @@ def summarise(stage: Stage, ledger: str, baselines: dict[str, Any]) -> dict[str,
     updates = stage.query("audit", "updates", "--task", TASK)
     models = stage.query("audit", "models", "--task", TASK)
     accuracy = {model["round"]: model["accuracy"] for model in models}
-    public = sum(audit["function_bytes"].get(name, 0) for name in ("SubmitUpdate", "UploadChunk", "JudgeUpdate"))
     return {
         "ledger": ledger,
         "hosts": stage.hosts,
@@ -197,7 +196,7 @@ def summarise(stage: Stage, ledger: str, baselines: dict[str, Any]) -> dict[str,
         "audit": {key: audit[key] for key in AUDITED},
         "strategy": stage.query("audit", "tasks")[0]["strategy"],
         "sum": check_sum(stage, rounds[-1]["round"]),
-        "ledger_bytes_per_update": round(public / len(updates)),
+        "ledger_bytes_per_update": round(audit["ledger_bytes"] / len(updates)),
         "peak_rss_mb": {name: round(peak, 1) for name, peak in sorted(stage.peak_rss.items())},
     }
 

@@ -122,6 +122,18 @@ async def test_three_members_take_a_task_through_two_rounds(committee: Committee
     assert (await committee.scenario.model(2)).accepted == INSTITUTIONS
 
 
+async def test_a_member_keeps_the_first_model_and_the_last_two(committee: Committee) -> None:
+    committee.start("coordinator", "regulator")
+    for number in (1, 2, 3):
+        await committee.wait_for_round(number, is_open)
+        await committee.contribute(number)
+        await committee.wait_for_round(number, is_published)
+    await committee.wait_for_round(4, is_open)
+    digests = [(await committee.scenario.model(version)).digest for version in (0, 2, 3)]
+    for member in ("coordinator", "regulator"):
+        assert {path.stem for path in (committee.directory / member).iterdir()} == set(digests)
+
+
 async def test_a_member_that_is_killed_before_or_after_any_call_goes_on_where_the_ledger_stands(
     committee: Committee,
 ) -> None:

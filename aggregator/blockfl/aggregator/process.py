@@ -117,6 +117,7 @@ class Aggregator:
         self._unreadable: set[str] = set()
         self._settled: set[tuple[str, int]] = set()
         self._voted: dict[str, int] = {}
+        self._kept: dict[str, set[str]] = {}
 
     async def run(self) -> None:
         """Work until cancelled, or until every task is complete when the settings say so.
@@ -452,6 +453,9 @@ class Aggregator:
         )
         self._store.put(content)
         digest = compute_digest(content)
+        # Others can be computed from the ledger again.
+        self._kept[name] = {task.spec.initial_model.digest, compute_digest(base), digest}
+        self._store.prune(set().union(*self._kept.values()))
         await self._ledger.publish_model(name, number, digest)
         self._report(f"task {name}, round {number}: voted for {digest[:16]}…")
         self._voted[name] = number
