@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from blockfl.cli.main import app
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.upgrade import Upgrade
 from blockfl.protocol import catalogue
-from blockfl.protocol.records import Round
+from blockfl.protocol.records import Consortium, Round
 from support.federation_processes import FederationProcesses
 from support.foreign_network import CHANNEL, ForeignNetwork, ForeignPeer, foreign_network
 from support.port_range import find_free_base_port
@@ -121,6 +122,22 @@ def read_environment(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in path.read_text().splitlines())
 
 
+def approve_with_fabrics_own_command(foreign: ForeignNetwork, adoption: Adoption, name: str) -> set[str]:
+    """One organisation installs and approves by ``peer lifecycle``; who has approved what BlockFL would approve?"""
+    command = ["network", "contract", "export", "-d", str(adoption.part(name)), "-o", str(adoption.directory), "--json"]
+    exported = json.loads(CliRunner().invoke(app, command).stdout)
+    for step in ("install", "approve"):
+        foreign.lifecycle(adoption.peers[name], exported[step])
+    profile = ConnectionProfile.load(adoption.part(name) / "profiles" / "admin.json")
+    consortium = Consortium.decode((adoption.part(name) / "consortium.json").read_bytes())
+
+    async def read() -> dict[str, bool]:
+        upgrade = Upgrade(profile, consortium)
+        return await upgrade.read_approvals(await upgrade.plan())
+
+    return {msp_id for msp_id, done in asyncio.run(read()).items() if done}
+
+
 async def read_rounds(profile: ConnectionProfile) -> Sequence[Round]:
     async with Ledger(profile) as ledger:
         return await ledger.read_all(catalogue.ROUNDS.below("trade"))
@@ -136,6 +153,7 @@ def test_what_does_not_fit_is_named_and_when_it_is_mended_rounds_run(network: Fo
     network.restart_peers(adoption.adopt(adoption.agree()))
     assert check(network.peers[1], tmp_path) == (0, [])
     try:
+        assert approve_with_fabrics_own_command(network, adoption, "hospital") == {"Org4MSP"}
         adoption.up()
         adoption.up()  # again: what is done stays as it is
         adoption.start_aggregators(("coordinator", "regulator", "university"))

@@ -52,7 +52,7 @@ def description() -> Description:
 
 def network_state(content: bytes) -> None:
     layout().state.write_bytes(content)
-    name = ComposeProject(description(), layout()).name
+    name = ComposeProject.of_machine(description(), layout()).name
     assert name == name.lower()
     assert Network.open(layout().directory).ledger in LEDGERS
 

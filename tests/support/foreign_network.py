@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -307,6 +308,17 @@ class ForeignNetwork:
 
     def _join_peer(self, peer: ForeignPeer) -> None:
         self._retry(partial(self._peer_command, peer, "channel", "join", "-b", str(self._block)))
+
+    def lifecycle(self, peer: ForeignPeer, command: str) -> None:
+        """Run a command line of ``peer lifecycle chaincode`` as a peer's administrator.
+
+        Raises:
+            NetworkError: It fails.
+        """
+        _, *words = shlex.split(command)
+        authority = self._orderer(0) / "tls" / "ca.crt"
+        orderer = ("-o", f"127.0.0.1:{self._orderer_port(0)}", "--tls", "--cafile", str(authority))
+        self._peer_command(peer, *words, *(() if "install" in words else orderer))
 
     def _peer_command(self, peer: ForeignPeer, *arguments: str) -> None:
         self._run("peer", *arguments, settings=self._client_settings(peer, peer.user_msp("Admin")))

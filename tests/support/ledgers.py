@@ -12,7 +12,7 @@ from functools import cache
 from typing import Final
 
 from blockfl.network.binaries import find_binaries
-from blockfl.network.compose import ORDERER_IMAGE, PEER_IMAGE, SERVICE_IMAGE
+from blockfl.network.containers import ORDERER_IMAGE, PEER_IMAGE, SERVICE_IMAGE
 from blockfl.network.engine import Engine
 from blockfl.network.errors import NetworkError
 from blockfl.network.project import find_compose

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from blockfl.network.compose import PROVISION, SETUP, TOOLS, render_compose
+from blockfl.network.compose import render_compose
+from blockfl.network.containers import PROVISION, SETUP, TOOLS
 from blockfl.network.description import Description, default_description
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout

@@ -16,7 +16,8 @@ from blockfl.contract.settings import ServiceSettings
 from blockfl.fabric.channel.block import decode_block
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.network.compose import CONNECTION, render_compose
+from blockfl.network.compose import render_compose
+from blockfl.network.containers import CONNECTION
 from blockfl.network.description import Description, default_description
 from blockfl.network.errors import NetworkError
 from blockfl.network.layout import Layout

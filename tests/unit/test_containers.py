@@ -113,7 +113,7 @@ def test_a_network_is_not_begun_where_it_cannot_run(tmp_path: Path, monkeypatch:
 
 def test_a_project_is_named_after_its_directory_until_somebody_named_it(tmp_path: Path) -> None:
     description = Description.load_default()
-    one, other = (ComposeProject(description, Layout(tmp_path / name)) for name in ("one", "other"))
+    one, other = (ComposeProject.of_machine(description, Layout(tmp_path / name)) for name in ("one", "other"))
     assert one.name.startswith("blockfl-heart-")
     assert one.name != other.name
     (tmp_path / "one").mkdir()

@@ -287,7 +287,7 @@ def test_a_networks_state_that_is_none_is_refused_by_name(content: bytes, layout
     with pytest.raises(NetworkError, match=r"network.json: .*; the file says which ledger runs the network: write"):
         Network.open(layout.directory)
     with pytest.raises(NetworkError, match=r"network.json: .*; without it the project's name is not known"):
-        assert ComposeProject(Description.load(layout.description), layout).name
+        assert ComposeProject.of_machine(Description.load(layout.description), layout).name
 
 
 def test_a_network_without_a_state_is_none(tmp_path: Path) -> None:

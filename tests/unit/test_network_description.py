@@ -9,7 +9,10 @@ import yaml
 
 from blockfl.network.description import Description, default_description
 from blockfl.network.errors import DescriptionError
+from blockfl.network.foundation import found
+from blockfl.network.layout import Layout
 from blockfl.network.organisation import Ports
+from blockfl.network.source import Fault
 
 DEFAULT = default_description()
 
@@ -216,3 +219,19 @@ def test_the_number_of_the_members_record_is_part_of_it() -> None:
     assert Description.parse(text, "my.yaml").consortium.sequence == 3
     assert Description.load_default().consortium.sequence == 1
     assert "greater than or equal to 1, got 0" in refusal(text.replace("sequence: 3", "sequence: 0"))
+
+
+def test_the_silence_after_which_a_leader_is_replaced_is_said_there_and_kept() -> None:
+    text = default_description().replace("threshold: 2", "threshold: 2\nleader_timeout_s: 20")
+    said = Description.parse(text, "consortium.yaml")
+    assert (Description.load_default().leader_timeout_s, said.leader_timeout_s) == (5, 20)
+    with pytest.raises(Fault, match="expected 5 as before, got 20: a running network keeps it"):
+        said.check_extends(Description.load_default())
+    with pytest.raises(DescriptionError, match="leader_timeout_s"):
+        Description.parse(text.replace("_s: 20", "_s: 3"), "consortium.yaml")
+
+
+def test_the_leader_timeout_of_the_description_is_in_the_first_block(tmp_path: Path) -> None:
+    text = default_description().replace("threshold: 2", "threshold: 2\nleader_timeout_s: 20")
+    hosts = found(Description.parse(text, "consortium.yaml"), Layout(tmp_path))
+    assert hosts[0].require_founding().terms.leader_timeout_s == 20

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from blockfl.contract.metrics import ServiceMetrics
 from blockfl.fabric.identity.authority import Authority
 from blockfl.fabric.identity.request import answer_request
 from blockfl.fabric.identity.signing import load_private_key, parse_certificate
@@ -19,9 +20,11 @@ from blockfl.network.certificates import (
     list_pairs,
     read_end,
     tell_ends,
+    watch_certificates,
 )
 from blockfl.network.errors import NetworkError
 from blockfl.network.host import Host
+from blockfl.network.identities import write_file
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.organisation import Organisation, Ports
 from blockfl.network.renewal import install, next_of, prepare, take_certificates, write_requests
@@ -70,6 +73,34 @@ def test_thirty_days_ahead_and_after_the_end_somebody_is_told(host: Host) -> Non
     )
     assert any(line.startswith("the TLS certificate of peer-alpha ended on ") for line in lines[-1])
     assert list_complaints([host]) == []
+
+
+def test_the_contract_service_tells_when_every_other_certificate_ends(host: Host) -> None:
+    metrics = ServiceMetrics(
+        "alpha", pair_of(host, "contract-alpha", "TLS").certificate.read_bytes(), lambda: 1, host.layout.watched
+    )
+
+    def told() -> dict[str, float]:
+        (family,) = [one for one in metrics.collect() if one.name == "blockfl_certificate_end_seconds"]
+        assert len({sample.labels["use"] for sample in family.samples}) == len(family.samples)
+        return {sample.labels["use"]: sample.value for sample in family.samples}
+
+    assert list(told()) == ["contract TLS"]
+    watch_certificates(host)
+    before = told()
+    assert len(before) == len(list_certificates(host))
+    pair = pair_of(host, "orderer-alpha", "TLS")
+    assert before["orderer TLS"] == read_end(pair.certificate).timestamp()
+    # Others must be able to read what is public only.
+    assert not [path for path in host.layout.watched.iterdir() if b"PRIVATE" in path.read_bytes()]
+    prepare(pair)
+    write_file(
+        next_of(pair.certificate),
+        Authority.from_pem(pair.authority.read_bytes(), pair.authority_key.read_bytes()).certificate_pem,
+    )
+    install(pair)
+    watch_certificates(host)
+    assert told()["orderer TLS"] == read_end(pair.certificate).timestamp() != before["orderer TLS"]
 
 
 def test_a_process_whose_certificate_has_ended_says_so_whatever_its_callers_say(host: Host) -> None:

@@ -71,7 +71,9 @@ def _make_operations(
     if settings.operations_listen is None:
         return None
     organisation = settings.contract.organisation
-    registry.register(ServiceMetrics(organisation, settings.tls.certificate, lambda: server.connected_peers))
+    registry.register(
+        ServiceMetrics(organisation, settings.tls.certificate, lambda: server.connected_peers, settings.watched)
+    )
 
     def status() -> dict[str, object]:
         ended = parse_certificate(settings.tls.certificate, "TLS").not_valid_after_utc <= datetime.now(UTC)

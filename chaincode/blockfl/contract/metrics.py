@@ -4,6 +4,7 @@ The contract itself knows nothing of it.
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -37,17 +38,26 @@ class CountedContract:
 class ServiceMetrics(Collector):
     """Looks when it is asked."""
 
-    def __init__(self, organisation: str, certificate: bytes, count_peers: Callable[[], int]) -> None:
+    def __init__(
+        self, organisation: str, certificate: bytes, count_peers: Callable[[], int], watched: Path | None = None
+    ) -> None:
         self._organisation = organisation
         self._certificate = certificate
         self._count_peers = count_peers
+        self._watched = watched
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families."""
         peers = GaugeMetricFamily("blockfl_contract_peers", "Peers that hold a stream.", labels=["organisation"])
         peers.add_metric([self._organisation], self._count_peers())
         yield peers
-        yield certificate_family([(self._organisation, "contract TLS", self._certificate)])
+        own = (self._organisation, "contract TLS", self._certificate)
+        yield certificate_family([own, *self._read_watched()])
+
+    def _read_watched(self) -> Iterator[tuple[str, str, bytes]]:
+        """Yield the other certificates, as they are now: they may have been renewed."""
+        for path in sorted(self._watched.glob("*.pem")) if self._watched else ():
+            yield self._organisation, path.stem, path.read_bytes()
 
 
 def make_registry() -> CollectorRegistry:

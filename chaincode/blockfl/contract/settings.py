@@ -52,6 +52,7 @@ class ServiceFile(BaseModel):
         allow_public: Listen on another address than loopback.
         other_code: Serve although the package stands for other code than this.
         operations_listen: ``host:port`` where health and metrics are told in the clear; null: nowhere.
+        watched: Directory of other certificates of the organisation whose ends are told there; null: none.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -67,6 +68,7 @@ class ServiceFile(BaseModel):
     allow_public: bool = False
     other_code: bool = False
     operations_listen: Annotated[str, StringConstraints(pattern=r"^\S+:[0-9]{1,5}$")] | None = None
+    watched: FileName | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,7 @@ class ServiceSettings:
     listen: str
     tls: ServerTls = field(repr=False)
     operations_listen: str | None = None
+    watched: Path | None = None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -136,6 +139,7 @@ class ServiceSettings:
             listen=said.listen,
             tls=tls,
             operations_listen=said.operations_listen,
+            watched=None if said.watched is None else path.parent / said.watched,
         )
 
 

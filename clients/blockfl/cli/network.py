@@ -21,9 +21,9 @@ from blockfl.cli.output import Exit, Output
 from blockfl.network.backup import restore as restore_backup
 from blockfl.network.certificates import list_complaints
 from blockfl.network.code_change import Agreement, CodeChange
-from blockfl.network.compose import render_compose, save_compose
+from blockfl.network.compose import render_compose, render_host_compose, save_compose
 from blockfl.network.description import Description, LedgerKind, default_description
-from blockfl.network.layout import OrganisationLayout
+from blockfl.network.layout import is_part
 from blockfl.network.network import HostPart, Network, Part, open_part
 from blockfl.network.snapshot import pack_snapshot, take_snapshot
 
@@ -62,7 +62,10 @@ def up(
             "directory: the record of the members that it agrees to (blockfl network terms)."
         ),
     ] = None,
-    ledger: Annotated[LedgerKind, typer.Option(help="Which ledger runs it.")] = "embedded",
+    ledger: Annotated[
+        LedgerKind | None,
+        typer.Option(help="What runs it; default: embedded, of an organisation's own directory local, or as before."),
+    ] = None,
     base_port: Annotated[
         int | None, whole_option(make_limits(1024, 65_535), help="First port of the default consortium.")
     ] = None,
@@ -87,11 +90,11 @@ def up(
     """Bring up the network, or one organisation's part; what runs goes on. Another contract code is asked about."""
     output = Output(as_json=json)
     agreement = Agreement(upgrade=upgrade, downgrade=downgrade, ask=_ask)
-    if founding is not None or OrganisationLayout(directory).host.exists():
+    if founding is not None or is_part(directory):
         if base_port is not None:
             output.error("--base-port belongs to a machine with all organisations, not to one's part")
             raise typer.Exit(Exit.USAGE)
-        part = HostPart.open(directory)
+        part = HostPart.open(directory, ledger)
         part.up(output.progress, agreement, founding, consortium, timeout, snapshot)
         if not _print_status(part, output):
             raise typer.Exit(Exit.FAILED)
@@ -99,8 +102,9 @@ def up(
     if consortium is not None and base_port is not None:
         output.error("--base-port belongs to the default consortium; name the ports in your own description")
         raise typer.Exit(Exit.USAGE)
-    description = Description.load(consortium, ledger) if consortium else None
-    network = Network.prepare(directory, description, ledger, base_port=base_port)
+    kind = ledger or "embedded"
+    description = Description.load(consortium, kind) if consortium else None
+    network = Network.prepare(directory, description, kind, base_port=base_port)
     network.up(output.progress, agreement)
     if not _print_status(network, output):
         raise typer.Exit(Exit.FAILED)
@@ -191,15 +195,35 @@ def compose(
     consortium: Annotated[
         Path | None, typer.Option(help="Description of the consortium; default: four hospitals, three neutral ones.")
     ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--directory", "-d", help="An organisation's own: the file for its host, written there."),
+    ] = None,
+    founding: Annotated[
+        Path | None, typer.Option(help="Of an organisation's own directory, once: the founding file that all signed.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: standard output.")] = None,
 ) -> None:
-    """Write docker-compose.yaml: the whole network in containers of one machine."""
-    description = Description.load(consortium, "compose") if consortium else Description.load_default()
-    content = render_compose(description, consortium.read_text() if consortium else default_description())
+    """Write docker-compose.yaml: one organisation's part for its own host, or the whole network for one machine."""
+    told = Output(as_json=False)
+    if directory is not None:
+        if consortium is not None:
+            told.error(
+                "--consortium belongs to a machine with all organisations, --directory to one organisation's host"
+            )
+            raise typer.Exit(Exit.USAGE)
+        part = HostPart.open(directory, "compose")
+        part.adopt(founding)
+        content, output = render_host_compose(part.host), output or directory / "docker-compose.yaml"
+    else:
+        description = Description.load(consortium, "compose") if consortium else Description.load_default()
+        content = render_compose(description, consortium.read_text() if consortium else default_description())
     if output is None:
         sys.stdout.write(content)
-    else:
-        save_compose(output, content)
+        return
+    save_compose(output, content)
+    if directory is not None:
+        told.progress(f"{output}: next, there: docker compose up --wait")
 
 
 def _ask(change: CodeChange) -> bool:

@@ -8,14 +8,18 @@ from typing import Annotated
 import typer
 
 from blockfl.cli import option
+from blockfl.cli.network_founding import HostDirectory
+from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Output
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.code_change import CodeChange
+from blockfl.network.definition_export import export_definition
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
+from blockfl.network.host import Host
 from blockfl.network.upgrade import Upgrade, read_definition
 from blockfl.protocol.catalogue import CONSORTIUM
 
@@ -74,6 +78,26 @@ def commit(profile: option.Profile, consortium: Record = None) -> None:
 
     definition = asyncio.run(act())
     Output(as_json=False).progress(f"contract {definition.name}: definition {definition.sequence} is in force")
+
+
+@app.command()
+def export(
+    directory: HostDirectory,
+    output_directory: Annotated[Path, typer.Option("--output", "-o", help="Where the files go.")],
+    sequence: Annotated[
+        int, whole_option(make_limits(1, 1_000_000), help="Of the definition: one more than that in force.")
+    ] = 1,
+    json: option.Json = False,
+) -> None:
+    """Write package and collections for Fabric's own `peer lifecycle chaincode`, and the commands that take them."""
+    exported = export_definition(Host.open(directory).load_consortium(), output_directory, sequence)
+    output = Output(as_json=json)
+    output.result({name: str(value) for name, value in asdict(exported).items()})
+    for line in (exported.install, exported.approve, exported.commit):
+        output.line(line)
+    output.progress(
+        "to each, add where the peer and the ordering node are: --peerAddresses, --orderer, --tls, --cafile"
+    )
 
 
 def _agree(change: CodeChange | None, *, yes: bool, downgrade: bool) -> None:

@@ -25,7 +25,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import Administrator
 from blockfl.network.channel_check import check_channel
 from blockfl.network.code_change import Agreement, agree_on_code
-from blockfl.network.contract_service import provision_service
+from blockfl.network.contract_service import embed_connection, provision_service
 from blockfl.network.deployment import deploy
 from blockfl.network.errors import NetworkError
 from blockfl.network.guest import NoNodes
@@ -33,7 +33,7 @@ from blockfl.network.host import Host
 from blockfl.network.identities import USERS, provision_contract_identities, write_file
 from blockfl.network.keeper import keeper_process
 from blockfl.network.layout import OrganisationLayout
-from blockfl.network.node import ADOPTED_PEER_SETTINGS, make_connection
+from blockfl.network.node import ADOPTED_PEER_SETTINGS
 from blockfl.network.organisation import Organisation
 from blockfl.network.process import ProcessTable
 from blockfl.network.runtime import ProcessRuntime, Report
@@ -187,11 +187,6 @@ def _write_peer_environment(host: Host) -> None:
     The key in it is good for nothing but dialling the contract service.
     """
     place = host.layout
-    connection = make_connection(
-        host.organisation.contract_address,
-        place.tls_roots.read_text(),
-        place.node("contract", "client-certificate.pem").read_text(),
-        place.node("contract", "client-key.pem").read_text(),
-    )
+    connection = embed_connection(host.organisation, place)
     lines = [f"{name}={value}" for name, value in {**ADOPTED_PEER_SETTINGS, **connection}.items()]
     write_file(place.peer_environment, ("\n".join(lines) + "\n").encode(), private=True)

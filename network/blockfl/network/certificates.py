@@ -14,8 +14,10 @@ from typing import Final
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.identity.request import Wanted
 from blockfl.fabric.identity.signing import parse_certificate
+from blockfl.network.contract_service import service_name
 from blockfl.network.errors import NetworkError
 from blockfl.network.host import Host
+from blockfl.network.identities import write_file
 from blockfl.network.status import ProcessStatus
 
 WARNED_BEFORE: Final = timedelta(days=30)
@@ -144,6 +146,24 @@ def list_certificates(host: Host) -> list[Expiry]:
         for holder, purpose, path in rows
         if path.exists()
     ]
+
+
+def watch_certificates(host: Host) -> None:
+    """Have the contract service tell Prometheus when the organisation's certificates end; Fabric's nodes do not.
+
+    It gets copies, which are public: in a container it sees no other node's directory.
+
+    Raises:
+        NetworkError: A certificate cannot be read or written.
+    """
+    own = service_name(host.organisation)
+    try:
+        for one in list_certificates(host):
+            if one.holder != own:  # that one it tells itself
+                name = f"{one.holder.removesuffix(f'-{host.name}')} {one.purpose}.pem"
+                write_file(host.layout.watched / name, one.path.read_bytes())
+    except OSError as error:
+        raise NetworkError(f"{error.filename}: cannot be read or written ({error.strerror})") from error
 
 
 def read_end(path: Path) -> datetime:

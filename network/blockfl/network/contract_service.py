@@ -15,6 +15,7 @@ from blockfl.fabric.transaction.package import package_id
 from blockfl.network.errors import NetworkError
 from blockfl.network.identities import write_file
 from blockfl.network.layout import OrganisationLayout
+from blockfl.network.node import make_connection
 from blockfl.network.organisation import Organisation
 from blockfl.network.process import ProcessSpec, python_command
 from blockfl.protocol.records import Consortium
@@ -41,6 +42,7 @@ def provision_service(organisation: Organisation, place: OrganisationLayout, con
         "listen": organisation.contract_listen,
         "allow_public": organisation.contract_listen != organisation.contract_address,
         "operations_listen": organisation.contract_operations_address,
+        "watched": "watched",
         "certificate": "tls-certificate.pem",
         "private_key": "tls-key.pem",
         "client_roots": "client-roots.pem",
@@ -82,6 +84,13 @@ def service_endpoint(organisation: Organisation, place: OrganisationLayout) -> E
         )
     except OSError as error:
         raise NetworkError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def embed_connection(organisation: Organisation, place: OrganisationLayout) -> dict[str, str]:
+    """Return the variable from which a peer knows its contract service, files' contents in it: a secret."""
+    names = ("client-certificate.pem", "client-key.pem")
+    certificate, key = (place.node("contract", name).read_text() for name in names)
+    return make_connection(organisation.contract_address, place.tls_roots.read_text(), certificate, key)
 
 
 def code_name(package_id: str) -> str:

@@ -17,8 +17,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from blockfl.network.errors import DescriptionError, NetworkError
-from blockfl.network.founding import Consensus, require_orderers
-from blockfl.network.organisation import ContainerOrganisation, Model, Organisation, Ports
+from blockfl.network.founding import LEADER_TIMEOUTS_S, NEAR_LEADER_TIMEOUT_S, Consensus, require_orderers
+from blockfl.network.organisation import Model, NeighbourOrganisation, Organisation, Ports
 from blockfl.network.source import Fault, Place, Source
 from blockfl.protocol.canonical import ChannelName, Name
 from blockfl.protocol.records import Consortium, Member, Role
@@ -37,6 +37,7 @@ class Description(Model):
     contract: Name
     threshold: Annotated[int, Field(ge=2)]
     consensus: Consensus = "BFT"
+    leader_timeout_s: Annotated[int, Field(ge=LEADER_TIMEOUTS_S[0], le=LEADER_TIMEOUTS_S[1])] = NEAR_LEADER_TIMEOUT_S
     sequence: Annotated[int, Field(ge=1)] = 1
     base_port: Annotated[int, Field(ge=1024, le=65000)] = 17050
     organisations: Annotated[list[Organisation], Field(min_length=2)]
@@ -129,7 +130,7 @@ class Description(Model):
         Raises:
             Fault: It changes something else, or is not the next in sequence.
         """
-        for name in ("network", "channel", "contract", "threshold", "consensus"):
+        for name in ("network", "channel", "contract", "threshold", "consensus", "leader_timeout_s"):
             before, after = getattr(former, name), getattr(self, name)
             if before != after:
                 raise Fault((name,), f"expected {before} as before, got {after}: a running network keeps it")
@@ -248,8 +249,7 @@ class Description(Model):
 
     def in_containers(self) -> Self:
         """Return the same network as its containers see it."""
-        seen = [ContainerOrganisation(**dict(organisation)) for organisation in self.organisations]
-        return self.model_copy(update={"organisations": seen})
+        return self.model_copy(update={"organisations": list(map(NeighbourOrganisation.of, self.organisations))})
 
     def for_ledger(self, ledger: LedgerKind) -> Self:
         """Return what really runs on a ledger: the embedded node has one ordering node, which the others trust."""

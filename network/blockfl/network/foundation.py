@@ -11,7 +11,7 @@ import time
 from blockfl.contract.release import read_release
 from blockfl.network.code_change import Agreement, agree_on_code
 from blockfl.network.description import Description
-from blockfl.network.founding import NEAR_LEADER_TIMEOUT_S, Founding, Terms
+from blockfl.network.founding import Founding, Terms
 from blockfl.network.host import Host
 from blockfl.network.layout import Layout
 
@@ -59,7 +59,7 @@ def _make_terms(description: Description) -> Terms:
         contract=description.contract,
         threshold=description.threshold,
         consensus=description.consensus,
-        leader_timeout_s=NEAR_LEADER_TIMEOUT_S,
+        leader_timeout_s=description.leader_timeout_s,
         code_digest=read_release().record_digest,
         founded_s=int(time.time()),
     )

@@ -33,7 +33,7 @@ from blockfl.network.identities import (
 )
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.member import Member
-from blockfl.network.organisation import Organisation
+from blockfl.network.organisation import ContainerOrganisation, Organisation
 from blockfl.network.volume import require_matching_keys
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.records import Consortium
@@ -71,6 +71,10 @@ class Host:
     def name(self) -> str:
         """The organisation's name."""
         return self.organisation.name
+
+    def in_containers(self) -> "Host":
+        """Return the same part as its containers see it."""
+        return Host(ContainerOrganisation.of(self.organisation), self.layout)
 
     def provision(self) -> Member:
         """Make what is missing of keys and certificates, and write the membership file.
@@ -112,6 +116,18 @@ class Host:
         if not self.layout.founding.exists():
             return None
         return load_record(Founding, self.layout.founding, "a founding file")
+
+    def require_founding(self) -> Founding:
+        """Return what was founded.
+
+        Raises:
+            NetworkError: Nothing is founded yet, or the file is damaged.
+        """
+        if (founded := self.load_founding()) is None:
+            raise NetworkError(
+                f"{self.layout.directory}: nothing is founded yet; name the file that all have signed: --founding FILE"
+            )
+        return founded
 
     def has_adopted(self, founding: Founding) -> bool:
         """Whether everything that follows from a founding file is there.

@@ -17,6 +17,7 @@ data/                     what its nodes write
 builder/                  with which Fabric's peer takes the contract
 run/, logs/               processes
 adopted.json, peer.env    where the nodes are those of a channel that was there before
+network.json              where they run in containers
 
 A machine that has all organisations has their directories below ``organisations/``, and beside them
 ``consortium.yaml``, ``node/`` (the embedded node's ledger) and ``run/`` and ``logs/`` of all processes.
@@ -130,6 +131,11 @@ class OrganisationLayout:
         return self.directory / "opening-key"
 
     @property
+    def watched(self) -> Path:
+        """Copies of the certificates whose ends the contract service tells: it sees no other node's files."""
+        return self.directory / "contract" / "watched"
+
+    @property
     def service(self) -> Path:
         """The contract service's settings."""
         return self.directory / "contract" / "service.json"
@@ -164,3 +170,8 @@ class Layout:
     def state(self) -> Path:
         """Which ledger runs here, and how."""
         return self.directory / "network.json"
+
+
+def is_part(directory: Path) -> bool:
+    """Whether a directory is one organisation's own, and not that of a machine with all of them."""
+    return OrganisationLayout(directory).host.exists()

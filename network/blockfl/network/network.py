@@ -25,7 +25,7 @@ from blockfl.network.guest import GuestRuntime
 from blockfl.network.host import Host
 from blockfl.network.identities import write_file
 from blockfl.network.launcher import Launcher
-from blockfl.network.layout import Layout, OrganisationLayout
+from blockfl.network.layout import Layout, is_part
 from blockfl.network.local import LocalLauncher
 from blockfl.network.membership import describe_members, require_roles, require_successor
 from blockfl.network.process import ProcessTable, require_unused
@@ -97,16 +97,7 @@ class Part:
 
     @contextmanager
     def renewal(self) -> Iterator[Renewal]:
-        """Keep other commands from changing the network, and yield what renews its certificates.
-
-        Raises:
-            NetworkError: It runs in containers.
-        """
-        if not isinstance(self._runtime, ProcessRuntime):
-            raise NetworkError(
-                "expected a network of processes: in containers, put certificates into the organisations' directories "
-                "and have the containers begin anew"
-            )
+        """Keep other commands from changing the network, and yield what renews its certificates."""
         with self._exclusive():
             yield self._runtime.renewal()
 
@@ -130,20 +121,29 @@ class HostPart(Part):
         host: The organisation, and where its files lie.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, ledger: LedgerKind = "local") -> None:
         self.host = host
         self._adopted = AdoptedPart(host) if host.layout.adopted.exists() else None
-        self._processes = _make_part_runtime(host) if self._adopted is None else self._adopted.runtime()
-        super().__init__(host.layout.directory, host.name, "local", self._processes, [host])
+        super().__init__(host.layout.directory, host.name, ledger, self._make_runtime(ledger), [host])
 
     @classmethod
-    def open(cls, directory: Path) -> Self:
+    def open(cls, directory: Path, ledger: LedgerKind | None = None) -> Self:
         """Return the organisation's part that a directory holds.
 
+        Args:
+            directory: The organisation's own.
+            ledger: ``local`` for processes or ``compose`` for containers; by default as it was brought up.
+
         Raises:
-            NetworkError: It holds none.
+            NetworkError: It holds none, or runs otherwise.
         """
-        return cls(Host.open(directory))
+        host, state = Host.open(directory), Layout(directory).state
+        known = _load_state(directory).ledger if state.exists() else None
+        if known is not None and ledger not in (None, known):
+            raise NetworkError(f"{directory} runs in containers, not as processes; stop it and delete {state} first")
+        if ledger == "embedded":
+            raise NetworkError("one organisation's part runs on real Fabric: --ledger local or compose")
+        return cls(host, known or ledger or "local")
 
     def up(
         self,
@@ -175,16 +175,20 @@ class HostPart(Part):
                     write_file(self.host.layout.consortium, self._agree_on_members(record, report).encode())
                 self._adopted.up(report, agreement or Agreement(), timeout_s)
                 return
-            self._processes.require()
-            founded, agreed = self._adopt(founding, record), (agreement or Agreement()).remember()
-            if self.host.organisation.has_peer:
-                agree_on_code(self.host.layout.package, founded.terms.contract, agreed)
-            self.host.agree(founded, self._agree_on_members(record, report))
+            self._runtime.require()
+            founded, agreed = self.adopt(founding, record), (agreement or Agreement()).remember()
+            members = self._agree_on_members(record, report)
+            if self.ledger == "compose":  # a container does the rest, with the image's code
+                write_file(self.host.layout.consortium, members.encode())
+            else:
+                if self.host.organisation.has_peer:
+                    agree_on_code(self.host.layout.package, founded.terms.contract, agreed)
+                self.host.agree(founded, members)
             if snapshot is not None:
                 digest = unpack_snapshot(snapshot, self.host.layout)
                 report(f"snapshot {digest}: compare it with what another organisation's peer writes of the same block")
             report(f"founding {founded.record_digest[:16]}…, first block {self.host.genesis_digest[:16]}…")
-            self._processes.up(report, agreed, timeout_s)
+            self._runtime.up(report, agreed, timeout_s)
             report(
                 f"{self.name} is part of the network {founded.terms.network}; its connection profiles: "
                 f"{self.host.layout.profile('agent').parent}"
@@ -200,23 +204,38 @@ class HostPart(Part):
         require_roles(agreed, self.host.organisation.msp_id, self.host.organisation.roles)
         return agreed
 
-    def _adopt(self, path: Path | None, record: Consortium | None) -> Founding:
-        if path is not None:
-            founding, signatures = load_founding(path)
-            joins = self.name not in [one.name for one in founding.memberships]
-            if joins and record is None:
-                raise NetworkError(
-                    f"{self.name} is none of the founders ({', '.join(one.name for one in founding.memberships)}): to "
-                    "join what they have founded, name the record of the members that it is in: --consortium FILE"
-                )
-            self.host.adopt(founding, signatures, joins=joins)
-            return founding
-        founded = self.host.load_founding()
-        if founded is None:
+    def adopt(self, path: Path | None, record: Consortium | None = None) -> Founding:
+        """Take over what was founded; without a file, return what was taken over before.
+
+        Args:
+            path: The founding file, all founders' signatures beside it.
+            record: The record of the members that an organisation is in which joins later.
+
+        Raises:
+            NetworkError: The founding file is not what this organisation agreed to, or there is none.
+        """
+        if path is None:
+            return self.host.require_founding()
+        founding, signatures = load_founding(path)
+        joins = self.name not in [one.name for one in founding.memberships]
+        if joins and record is None:
             raise NetworkError(
-                f"{self.directory}: nothing is founded yet; name the file that all have signed: --founding FILE"
+                f"{self.name} is none of the founders ({', '.join(one.name for one in founding.memberships)}): to "
+                "join what they have founded, name the record of the members that it is in: --consortium FILE"
             )
-        return founded
+        self.host.adopt(founding, signatures, joins=joins)
+        return founding
+
+    def _make_runtime(self, ledger: LedgerKind) -> Runtime:
+        host, directory = self.host, self.host.layout.directory
+        if self._adopted is not None:
+            return self._adopted.runtime()
+        if ledger == "compose":
+            return ComposeProject.of_host(host)
+        if not host.organisation.has_peer:
+            return GuestRuntime(host)
+        processes = ProcessTable(directory)
+        return ProcessRuntime([host], directory, LocalLauncher([host], processes), processes)
 
 
 class Network(Part):
@@ -286,15 +305,10 @@ class Network(Part):
         """
         layout = Layout(directory)
         try:
-            state = NetworkState.load(layout.state)
+            state = _load_state(directory)
         except OSError as error:
             raise NetworkError(
                 f"{directory} holds no network; bring one up: blockfl network up -d {directory}"
-            ) from error
-        except ValueError as error:
-            raise NetworkError(
-                f'{error}; the file says which ledger runs the network: write {{"ledger": "embedded"}} (or local, '
-                "compose) into it again"
             ) from error
         return cls(directory, Description.load(layout.description), state.ledger)
 
@@ -323,19 +337,12 @@ class Network(Part):
 
     def _make_runtime(self, ledger: LedgerKind) -> Runtime:
         if ledger == "compose":
-            return ComposeProject(self.description, self._layout)
+            return ComposeProject.of_machine(self.description, self._layout)
         hosts, processes = list_hosts(self._described, self._layout), ProcessTable(self._layout.directory)
         launcher: Launcher = LocalLauncher(hosts, processes)
         if ledger == "embedded":
             launcher = EmbeddedLauncher(hosts, self._layout, processes)
         return ProcessRuntime(hosts, self._layout.directory, launcher, processes)
-
-
-def _make_part_runtime(host: Host) -> ProcessRuntime:
-    if not host.organisation.has_peer:
-        return GuestRuntime(host)
-    processes = ProcessTable(host.layout.directory)
-    return ProcessRuntime([host], host.layout.directory, LocalLauncher([host], processes), processes)
 
 
 def open_part(directory: Path) -> "Network | HostPart":
@@ -344,9 +351,19 @@ def open_part(directory: Path) -> "Network | HostPart":
     Raises:
         NetworkError: It holds neither.
     """
-    if OrganisationLayout(directory).host.exists() and not Layout(directory).state.exists():
+    if is_part(directory):
         return HostPart.open(directory)
     return Network.open(directory)
+
+
+def _load_state(directory: Path) -> NetworkState:
+    try:
+        return NetworkState.load(Layout(directory).state)
+    except ValueError as error:
+        raise NetworkError(
+            f'{error}; the file says which ledger runs the network: write {{"ledger": "embedded"}} (or local, '
+            "compose) into it again"
+        ) from error
 
 
 def _not_a_directory(directory: Path, error: OSError) -> NetworkError:

@@ -178,21 +178,24 @@ class Organisation(Model):
         """Every name and address by which its nodes are dialled: what their TLS certificates say."""
         dialled = [parse_address(one)[0] for one in (self.peer_address, self.orderer_address, self.own_peer_address)]
         containers = [f"{kind}.{self.name}" for kind in ("peer", "orderer", "contract")]
-        return list(dict.fromkeys([*dialled, self.local_host, "localhost", *containers]))
+        return list(dict.fromkeys([*dialled, self.host, self.local_host, "localhost", *containers]))
 
 
 class ContainerOrganisation(Organisation):
-    """An organisation as containers see it: each of its nodes has a name of its own, and an interface of its own."""
+    """An organisation as its own containers see it: each of its nodes has a name, and an interface, of its own.
+
+    Others dial its nodes as they would without containers: through the ports that its host publishes.
+    """
+
+    @classmethod
+    def of(cls, organisation: Organisation) -> Self:
+        """Return an organisation as containers see it."""
+        return cls(**dict(organisation))
 
     @property
-    def peer_address(self) -> str:
-        """The peer's name on the containers' networks."""
-        return f"peer.{self.name}:{self.ports.peer}"
-
-    @property
-    def orderer_address(self) -> str:
-        """The ordering node's name on the containers' networks."""
-        return f"orderer.{self.name}:{self.ports.orderer}"
+    def local_host(self) -> str:
+        """A container's own loopback interface."""
+        return LOOPBACK
 
     @property
     def orderer_admin_address(self) -> str:
@@ -201,8 +204,8 @@ class ContainerOrganisation(Organisation):
 
     @property
     def own_peer_address(self) -> str:
-        """The same as for others."""
-        return self.peer_address
+        """The peer's name on the containers' networks."""
+        return f"peer.{self.name}:{self.ports.peer}"
 
     @property
     def contract_address(self) -> str:
@@ -214,12 +217,74 @@ class ContainerOrganisation(Organisation):
         """Every interface of its container."""
         return f"{ANY}:{self.ports.contract}"
 
+    @property
+    def orderer_names(self) -> list[str]:
+        """The ordering node's names on the containers' networks: its own, and the one by which others dial it."""
+        host, port = parse_address(self.orderer_address)
+        own = f"orderer.{self.name}"
+        return [own] if port != self.ports.orderer or _is_address(host) else list(dict.fromkeys([own, host]))
+
+    def publish(self, port: int) -> str:
+        """Return how Docker publishes a port that others dial."""
+        return f"{format_address(self.listen_host, port)}:{port}"
+
+    def publish_locally(self, port: int) -> str:
+        """Return how Docker publishes a port that only the organisation's own people dial."""
+        return f"{format_address(super().local_host, port)}:{port}"
+
+    def require_containers(self) -> None:
+        """Check that its containers can be reached.
+
+        Raises:
+            NetworkError: Docker cannot publish their ports where it says, or others would dial themselves.
+        """
+        if not self.has_peer:
+            raise NetworkError(
+                f"organisation {self.name} runs no peer, and its agent no container yet: run it as a process, "
+                "blockfl network up and blockfl institution run"
+            )
+        if not _is_address(self.listen_host):
+            raise NetworkError(
+                f"organisation {self.name} has the host {self.listen_host}; expected an address of this machine, such "
+                "as 127.0.0.1, on which Docker publishes its containers' ports: `listen` may name one apart from `host`"
+            )
+        for address in (self.peer_address, self.orderer_address) if self.orderer else (self.peer_address,):
+            host = parse_address(address)[0]
+            if host == "localhost" or (_is_address(host) and ip_address(host).is_loopback):
+                raise NetworkError(
+                    f"others dial {self.name} at {address}, which in a container is that container itself; expected a "
+                    "name or an address by which other hosts reach it"
+                )
+
+
+class NeighbourOrganisation(ContainerOrganisation):
+    """An organisation as containers of a machine with all organisations see it: they dial each other's by name."""
+
+    @property
+    def peer_address(self) -> str:
+        """The peer's name on the containers' networks."""
+        return self.own_peer_address
+
+    @property
+    def orderer_address(self) -> str:
+        """The ordering node's name on the containers' networks."""
+        return f"orderer.{self.name}:{self.ports.orderer}"
+
 
 def _valid(check: Any, text: str) -> Any:
     try:
         return check(text)
     except NetworkError as error:
         raise ValueError(str(error)) from error
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host is an address, and no name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_any(host: str) -> bool:

@@ -5,7 +5,7 @@ and their process begins anew. Whatever is interrupted is continued by the next 
 channel by its key, so a new key needs a configuration update that a majority of the ordering organisations signs.
 
 Example:
-    renewal = Renewal(hosts, launcher, processes)
+    renewal = Renewal(hosts, ProcessRestarts(launcher, processes))
     renewal.renew(renewal.choose(["peer-hungary"]), report)
 """
 
@@ -13,7 +13,6 @@ import asyncio
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,20 +26,15 @@ from blockfl.fabric.identity.request import create_request, verify_certificate
 from blockfl.fabric.identity.signing import create_private_key, load_private_key, private_key_pem
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import Administrator
-from blockfl.network.certificates import WARNED_BEFORE, Pair, list_certificates, list_pairs
-from blockfl.network.contract_service import service_name, service_process
-from blockfl.network.embedded import NODE
+from blockfl.network.certificates import WARNED_BEFORE, Pair, list_certificates, list_pairs, watch_certificates
 from blockfl.network.errors import NetworkError
 from blockfl.network.host import Host
 from blockfl.network.identities import provision_dialling, provision_node_files, read_roots, write_file
-from blockfl.network.keeper import KEEPER
-from blockfl.network.launcher import Launcher
 from blockfl.network.node import node_name
-from blockfl.network.port import parse_address, wait_for_port
-from blockfl.network.process import ProcessTable
+from blockfl.network.port import parse_address
+from blockfl.network.restart import Restarts
 
 Report = Callable[[str], None]
-_READY_S = 180.0
 _NEXT = ".next"
 UPDATE = "orderer-renewal.update"
 
@@ -50,14 +44,12 @@ class Renewal:
 
     Args:
         hosts: The organisations' parts.
-        launcher: What runs the ledger's processes.
-        processes: All processes.
+        restarts: Begins anew what uses a certificate.
     """
 
-    def __init__(self, hosts: Sequence[Host], launcher: Launcher, processes: ProcessTable) -> None:
+    def __init__(self, hosts: Sequence[Host], restarts: Restarts) -> None:
         self.hosts = hosts
-        self._launcher = launcher
-        self._processes = processes
+        self._restarts = restarts
 
     def choose(self, names: Sequence[str] = (), within: timedelta = WARNED_BEFORE) -> list[str]:
         """Return what is to be renewed: as named, or what has a certificate that ends soon, or half a renewal.
@@ -95,42 +87,16 @@ class Renewal:
                 pairs = [pair for pair in list_pairs(host) if pair.holder == name]
                 for pair in pairs:
                     prepare(pair, keep_key=keep_keys)
-                if name == node_name("orderer", host.name) and not self._is_embedded and not keep_keys:
+                if name == node_name("orderer", host.name) and not self._restarts.is_embedded and not keep_keys:
                     self._announce(host, pairs, report)
                 for pair in pairs:
                     install(pair)
+                watch_certificates(host)
                 if name == f"dialling-{host.name}":
                     self._renew_dialling(host)
                 if pairs or name == f"dialling-{host.name}":
-                    self._begin_anew(host, name)
+                    self._restarts.begin_anew(host, name.removesuffix(f"-{host.name}"))
                     report(f"renewed: {name}")
-
-    @property
-    def _is_embedded(self) -> bool:
-        return NODE in self._processes.names()
-
-    def _begin_anew(self, host: Host, name: str) -> None:
-        """Start the processes anew that use what was renewed, if they run."""
-        kind = name.removesuffix(f"-{host.name}")
-        if kind in ("contract", "dialling"):
-            self._restart_service(host)
-        if kind in ("peer", "orderer", "dialling"):
-            node = NODE if self._is_embedded else node_name("orderer" if kind == "orderer" else "peer", host.name)
-            # An ordering node whose key was gone does not run, while the others do.
-            if self._processes.find(node) is not None or (
-                kind == "orderer" and self._processes.find(KEEPER) is not None
-            ):
-                self._processes.stop([node])
-                self._launcher.start()
-                self._launcher.wait_until_ready(_READY_S, [host])
-
-    def _restart_service(self, host: Host) -> None:
-        name = service_name(host.organisation)
-        if self._processes.find(name) is not None:
-            self._processes.stop([name])
-            self._processes.start(service_process(host.organisation, host.layout))
-            check = partial(self._processes.require_running, name)
-            wait_for_port(host.organisation.contract_address, _READY_S, check)
 
     def _renew_dialling(self, host: Host) -> None:
         """Make the key anew with which a peer dials its contract service; the peer keeps a copy that goes, too."""
@@ -170,7 +136,7 @@ class Renewal:
             provision_node_files(host.organisation, place, founding)
         self._renew_dialling(host)
         for kind in ("dialling", "orderer") if host.organisation.orderer else ("dialling",):
-            self._begin_anew(host, f"{kind}-{host.name}")
+            self._restarts.begin_anew(host, kind)
         report(f"authority-{host.name}: the new authorities count beside the former ones")
 
     def _announce(self, host: Host, pairs: Sequence[Pair], report: Report) -> None:
@@ -216,7 +182,7 @@ class Renewal:
             name
             for one in self.hosts
             if one is not host and one.organisation.orderer
-            if self._processes.find(name := node_name("orderer", one.name)) is None
+            if not self._restarts.runs(name := node_name("orderer", one.name))
         ]
         if missing and len(config.consenters) > 1:
             raise NetworkError(

@@ -12,7 +12,7 @@ from blockfl.fabric.errors import FabricError
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.admission import admit, list_newcomers, list_removed, wait_for_admission, wait_for_blocks
-from blockfl.network.certificates import tell_ends
+from blockfl.network.certificates import tell_ends, watch_certificates
 from blockfl.network.code_change import Agreement
 from blockfl.network.contract_service import (
     code_name,
@@ -29,12 +29,14 @@ from blockfl.network.launcher import Launcher
 from blockfl.network.port import require_free_ports, wait_for_port
 from blockfl.network.process import ProcessTable
 from blockfl.network.renewal import Renewal
+from blockfl.network.restart import ProcessRestarts
 from blockfl.network.status import ProcessStatus, process_status
 from blockfl.network.upgrade import read_definition
 
 Report = Callable[[str], None]
-_READY_S = 180.0
 _ASKED_S = 5.0
+READY_S = 180.0
+"""How long nodes that are all here are waited for."""
 
 
 class Runtime(Protocol):
@@ -47,8 +49,13 @@ class Runtime(Protocol):
             NetworkError: It cannot; the text says what is missing and what to do.
         """
 
-    def up(self, report: Report, agreement: Agreement) -> None:
+    def up(self, report: Report, agreement: Agreement, timeout_s: float = READY_S) -> None:
         """Start what does not run, and bring the contract up; what is done already is left as it is.
+
+        Args:
+            report: Told what is done and who is waited for.
+            agreement: Which code of the contract may take the place of the one in force.
+            timeout_s: How long to wait for the others' parts, where not all are here.
 
         Raises:
             NetworkError: A step fails; the text says what to do.
@@ -70,6 +77,10 @@ class Runtime(Protocol):
     def down(self) -> None:
         """Stop everything and remove what lies outside the network's directory."""
 
+    def renewal(self) -> Renewal:
+        """Return what renews the certificates of these parts."""
+        ...
+
 
 class ProcessRuntime:
     """The parts of one organisation, or of several, as processes of this machine: nodes and contract services."""
@@ -85,15 +96,11 @@ class ProcessRuntime:
         """As ``Runtime.require``."""
         self._launcher.require()
 
-    def up(self, report: Report, agreement: Agreement, timeout_s: float = _READY_S) -> None:
-        """As ``Runtime.up``; every host has adopted what was founded, and agrees to the consortium's record.
-
-        Args:
-            report: Told what is done and who is waited for.
-            agreement: Which code of the contract may take the place of the one in force.
-            timeout_s: How long to wait for the others' parts, where not all are here.
-        """
+    def up(self, report: Report, agreement: Agreement, timeout_s: float = READY_S) -> None:
+        """As ``Runtime.up``; every host has adopted what was founded, and agrees to the consortium's record."""
         self._require_ports()
+        for host in self._hosts:
+            watch_certificates(host)
         report(self._launcher.banner)
         self.start_services()
         self._launcher.start()
@@ -114,7 +121,7 @@ class ProcessRuntime:
         self._processes.replace([service_process(host.organisation, host.layout) for host in hosts])
         for host in hosts:
             check = partial(self._processes.require_running, service_name(host.organisation))
-            wait_for_port(host.organisation.contract_address, _READY_S, check)
+            wait_for_port(host.organisation.contract_address, READY_S, check)
 
     def status(self) -> list[ProcessStatus]:
         """As ``Runtime.status``."""
@@ -156,8 +163,8 @@ class ProcessRuntime:
         self.stop()
 
     def renewal(self) -> Renewal:
-        """Return what renews the certificates of these parts."""
-        return Renewal(self._hosts, self._launcher, self._processes)
+        """As ``Runtime.renewal``."""
+        return Renewal(self._hosts, ProcessRestarts(self._launcher, self._processes))
 
     def _join(self, report: Report, timeout_s: float) -> list[Host]:
         """Wait for the founders' nodes, let newcomers join the channel, and wait for theirs; return who is a member."""
@@ -166,18 +173,18 @@ class ProcessRuntime:
         for newcomer in newcomers if not founders else ():
             asyncio.run(wait_for_admission(newcomer, report, timeout_s))
         # The coordinator is a member if anybody is: whom the channel has put off is not waited for.
-        self._launcher.wait_until_ready(_READY_S if founders else timeout_s, sorted(founders, key=_coordinates)[-1:])
+        self._launcher.wait_until_ready(READY_S if founders else timeout_s, sorted(founders, key=_coordinates)[-1:])
         for removed in asyncio.run(list_removed(founders)) if len(founders) > 1 else ():
             founders.remove(removed)
             report(f"{removed.name} is not on the channel any more: its part is left to itself")
-        self._launcher.wait_until_ready(_READY_S, founders)
+        self._launcher.wait_until_ready(READY_S, founders)
         if newcomers and founders:
             asyncio.run(admit(newcomers, founders, report))
         if newcomers:
             # Those who join alone fetch every block first, however many there are.
-            self._launcher.wait_until_ready(_READY_S if founders else timeout_s, newcomers)
+            self._launcher.wait_until_ready(READY_S if founders else timeout_s, newcomers)
         members = [*founders, *newcomers]
-        asyncio.run(wait_for_blocks(members, _READY_S))
+        asyncio.run(wait_for_blocks(members, READY_S))
         return members
 
     def _require_ports(self) -> None:
