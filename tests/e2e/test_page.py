@@ -1,0 +1,78 @@
+"""The auditor's page in a real browser: live over a whole task, and over a bundle of evidence."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from support.browser import Browser
+from support.page_story import Story, tell_story
+from support.played_ledger import HOSTILE, Played
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Page:
+    """The page of the evidence, open in a browser."""
+
+    browser: Browser
+    base: str
+
+    def open(self, path: str) -> None:
+        self.browser.open(f"{self.base}{path}")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser.start(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str, browser: Browser) -> Story:
+    return asyncio.run(tell_story(tmp_path_factory.mktemp("story"), ledger_kind, browser))
+
+
+@pytest.fixture(scope="module")
+def page(played: Played, browser: Browser) -> Iterator[Page]:
+    """A bundle of evidence, served by the command itself."""
+    command = ["-m", "blockfl.cli.main", "audit", "serve", str(played.bundle)]
+    command += ["--genesis-hash", played.genesis_hash.hex()]
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.fullmatch(r"open (http://127\.0\.0\.1:\d+/#[\w-]{43})\n", line)
+        assert found, line
+        browser.open(found[1])
+        browser.wait_for("document.body.innerText.includes('Verified. All')")
+        yield Page(browser, browser.address)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_whole_task_is_seen_as_it_happens(story: Story) -> None:
+    steps = ("opened done", "closed done", "summed done", "published done", "evaluated under way")
+    assert set(steps) <= set(story.seen)
+    assert story.seen["judged under way"] == "rejected: gamma"
+    assert "BFL416" in story.seen["not settled"]
+    assert "BFL408" in story.seen["equivocated BFL408"]
+    assert story.loads == 3, "the reader followed three links, everything else came by itself"
+
+
+def test_a_hostile_title_is_text_and_nothing_else(page: Page) -> None:
+    page.open("tasks/heart")
+    assert page.browser.run("return document.querySelector('.said').textContent") == HOSTILE
+    scripts = page.browser.run("return [...document.scripts].map(one => one.getAttribute('src'))")
+    assert scripts == ["/static/page.js"]
