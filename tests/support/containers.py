@@ -136,7 +136,8 @@ class Service:
             )
 
     def _command(self) -> list[str]:
-        said = self._content["command"]
+        # The image of ordering nodes has a command of its own.
+        said = self._content.get("command", ["orderer"])
         command = shlex.split(said) if isinstance(said, str) else list(said)
         return [*self._content.get("entrypoint", []), *command]
 
