@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from blockfl.institution.encoder import BoundedEncoder
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import Krum, NormClippedMean, clip, combine, compare, drive
+from blockfl.protocol.combination import Krum, NormClippedMean, combine, compare, drive
+from blockfl.protocol.combining import clip
 from blockfl.protocol.limits import RoundStatistics
 from blockfl.protocol.manifest import Kind, Manifest, Tensor
 from blockfl.protocol.model import encode_model
