@@ -201,7 +201,6 @@ PLANTED: Final[Mapping[str, Planted]] = {
         kinds=CERTIFICATES,
     ),
     "chains": Planted(plant=_replace(chain, "_own_fault", lambda link, at_s: None), kinds=CERTIFICATES),
-    "certificate policies": Planted(plant=_replace(chain, "policies_hold", lambda one: True), kinds=CERTIFICATES),
     "name constraints": Planted(plant=_replace(chain, "constraints_hold", lambda one: False), kinds=("membership",)),
     "signatures": Planted(plant=_signature, kinds=("signature", "signatures")),
     "revocation lists": Planted(plant=_revocations, kinds=("membership",)),
