@@ -270,7 +270,7 @@ async def test_a_transaction_signed_by_somebody_else_is_not_ordered(network: Con
         height = network.running.ledger.height
         code, details = await _call(network, "/gateway.Gateway/Submit", request.SerializeToString())
     assert code == grpc.StatusCode.ABORTED
-    assert "does not verify" in details
+    assert "implicit policy evaluation failed" in details
     assert network.running.ledger.height == height
 
 

@@ -243,7 +243,7 @@ class Connection:
 
 
 def run(federation: Federation, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-    monkeypatch.setattr(commands, "Ledger", lambda _: Connection(federation))
+    monkeypatch.setattr(commands, "reach", lambda _: Connection(federation))
     monkeypatch.setattr(ConnectionProfile, "load", lambda _: None)
     words = ["blockfl", "audit", "check-aggregate", TASK, "1", "--profile", "alpha.json", *options]
     monkeypatch.setattr(sys, "argv", words)

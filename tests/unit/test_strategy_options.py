@@ -151,7 +151,8 @@ class Consortium:
         self.initial.write_bytes(initial)
         self.monkeypatch = monkeypatch
         monkeypatch.setattr(ConnectionProfile, "load", lambda _: None)
-        monkeypatch.setattr(commands, "Ledger", lambda _: Connection(self.hub))
+        for way in ("Ledger", "reach"):
+            monkeypatch.setattr(commands, way, lambda _: Connection(self.hub))
         world = self.world
         self.scenario = Scenario(self.hub, world.consortium, world.signers, world.opening_keys, (spec, initial))
         asyncio.run(self.scenario.register())
