@@ -362,23 +362,23 @@ TURNS: dict[str, tuple[Forgery, str]] = {
     ),
     "a progress that forgets a version": (
         lambda told: told.append(PROGRESS, name_initial(told).model_copy(update={"round": 2}).encode()),
-        ": record progress/heart: task heart: its progress, round 2 and version 0, is not that of its rounds and versions$",
+        "progress/heart: task heart: its progress, round 2 and version 0, is not that of its rounds and versions$",
     ),
     "a progress that forgets a round": (
         state_progress(round=1),
-        ": record progress/heart: task heart: its progress, round 1 and version 1, is",
+        "progress/heart: task heart: its progress, round 1 and version 1, is",
     ),
     "a progress with a round too many": (
         state_progress(round=3),
-        ": record progress/heart: task heart: its progress, round 3 and version 1, is",
+        "progress/heart: task heart: its progress, round 3 and version 1, is",
     ),
     "a progress with a version too many": (
         state_progress(version=2),
-        ": record progress/heart: task heart: its progress, round 2 and version 2, is not that of its rounds and versions$",
+        "progress/heart: task heart: its progress, round 2 and version 2, is not that of its rounds and versions$",
     ),
     "a progress with another model": (
         state_progress(model_digest="ab" * 32),
-        ": record progress/heart: task heart: its progress, round 2 and version 1, is not that of its rounds and versions$",
+        "progress/heart: task heart: its progress, round 2 and version 1, is not that of its rounds and versions$",
     ),
     "a round before the one before was over": (open_third, "round 3: it could not be opened: BFL107 "),
     "a round out of turn": (skip_second, "round 3: it could not be opened: BFL105 "),
