@@ -1,102 +1,26 @@
 """Seven hosts, 80 ms there and back, on Fabric: founded from public files, through cuts, with no key astray."""
 
 import json
-import re
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from examples.hosts.founding import FOUNDERS, HostConsortium, blockfl
-from examples.hosts.hosts import CAPTURE, Hosts, why_not
+from examples.hosts.founding import FOUNDERS
+from examples.hosts.hosts import CAPTURE, Hosts
 from examples.hosts.link import Link
 from examples.hosts.secrecy import Secret, find_strays, read_files, read_secrets
 from examples.hosts.wire import read_streams
 
-from blockfl.network.binaries import find_binaries
-from blockfl.network.errors import NetworkError
-from blockfl.protocol.model import encode_model, manifest_of
+from support.far import DIMENSION, TASK, Far, find_reason
 
-TASK, DIMENSION, ROUNDS = "far", 1000, 20
+ROUNDS = 20
 COMMITTEE = ("coordinator", "regulator", "university")
 INSTITUTIONS = ("cleveland", "hungary", "longbeach", "switzerland")
 KEYS_EACH = 8
-_PUBLISHED = re.compile(r"round (\d+): published")
-
-
-def find_reason() -> str | None:
-    if (reason := why_not()) is not None:
-        return reason
-    try:
-        find_binaries()
-    except NetworkError as error:
-        return f"seven hosts run Hyperledger Fabric: {error}"
-    return None
 
 
 REASON = find_reason()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
-
-
-class Far:
-    """A consortium of seven hosts with a task that runs."""
-
-    def __init__(self, hosts: Hosts) -> None:
-        self.hosts = hosts
-        self.consortium = HostConsortium(hosts)
-        self._logs = hosts.directory / "logs"
-        self._logs.mkdir()
-
-    def begin(self) -> None:
-        self.consortium.found()
-        self.consortium.bring_up(lambda _: None)
-        for name in COMMITTEE:
-            self.start_aggregator(name)
-        weights = {"weights": np.zeros(DIMENSION, np.float32)}
-        initial = encode_model(manifest_of(weights), weights["weights"])
-        path = self.hosts["coordinator"].write("initial.safetensors", initial)
-        create = ("task", "create", TASK, "--profile", str(self.consortium.profile("coordinator")))
-        limits = ("--rounds", str(ROUNDS), "--submit-seconds", "300", "--judge-seconds", "300")
-        self.consortium.blockfl("coordinator", *create, "--initial", str(path), *limits)
-        for name in INSTITUTIONS:
-            state = str(self.consortium.part(name) / "data" / "agent")
-            options = ["--task", TASK, "--dimension", str(DIMENSION), "--directory", state]
-            command = [sys.executable, "-m", "benchmarks.institution", *options]
-            self.start(name, "institution", [*command, "--profile", str(self.consortium.profile(name))])
-
-    def start_aggregator(self, name: str) -> None:
-        state = str(self.consortium.part(name) / "data" / "aggregator")
-        run = blockfl("aggregator", "run", "--profile", str(self.consortium.profile(name)), "--directory", state)
-        self.start(name, "aggregator", [*run, "--task", TASK])
-
-    def start(self, name: str, kind: str, command: list[str]) -> None:
-        self.hosts[name].start(kind, command, self.log(name, kind))
-
-    def log(self, name: str, kind: str) -> Path:
-        return self._logs / f"{kind}-{name}.log"
-
-    def find_published(self, name: str) -> int:
-        """The last round that a committee member's process has seen published."""
-        said = self.log(name, "aggregator").read_text(errors="replace")
-        return max((int(number) for number in _PUBLISHED.findall(said)), default=0)
-
-    def wait_for_round(self, number: int, name: str, timeout_s: float = 400) -> None:
-        deadline = time.monotonic() + timeout_s
-        while self.find_published(name) < number:
-            log = self.log(name, "aggregator").read_text(errors="replace")
-            assert time.monotonic() < deadline, f"{name} does not see round {number} published:\n{log[-3000:]}"
-            time.sleep(0.2)
-
-    def query(self, name: str, *arguments: str) -> Any:
-        profile = str(self.consortium.profile(name))
-        return json.loads(self.consortium.blockfl(name, *arguments, "--profile", profile, "--json"))
-
-    def status(self, name: str) -> dict[str, dict[str, Any]]:
-        printed = self.consortium.blockfl(name, "network", "status", "-d", str(self.consortium.part(name)), "--json")
-        return {row["name"]: row for row in json.loads(printed)}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +28,7 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
     directory = tmp_path_factory.mktemp("far") / "stage"
     with Hosts.make(directory, list(FOUNDERS), Link(delay_ms=40, jitter_ms=5, loss=0.001)) as hosts:
         made = Far(hosts)
-        made.begin()
+        made.begin(ROUNDS)
         yield made
 
 

@@ -36,7 +36,7 @@ def beta() -> FixedOrganisation:
 
 @cache
 def member(name: str, units: tuple[str, ...], issuer: str = ROOT) -> FixedSigner:
-    """A member, whichever units it has and whoever issued its certificate."""
+    """A member, with any units and any issuer of its certificate."""
     pem = pem_of(_issue(name, issuer, units=units))
     return FixedSigner(Identity(msp_id=CHANGED, certificate_pem=pem), fixed_key(f"{name}.{CHANGED}"))
 

@@ -127,7 +127,7 @@ def corpus_spec(port: int = PORT, channel: str = CHANNEL) -> ChannelSpec:
 
 
 def first_block(channel: str, group: bytes) -> Any:
-    """A block 0 with a configuration (an encoded common.ConfigGroup), whatever it is."""
+    """A block 0 with a configuration (an encoded common.ConfigGroup), valid or not."""
     header = common_pb2.ChannelHeader(type=common_pb2.CONFIG, version=1, channel_id=channel)
     signature_header = common_pb2.SignatureHeader(nonce=_NONCE)
     payload = common_pb2.Payload(

@@ -22,6 +22,9 @@ from support.world import World
 
 R = TypeVar("R", bound=Record)
 
+PLACE = r"^step \d+, [a-z ]+: block \d+, transaction \d+: record \S+: "
+"""How a failed proof begins: step, place and record, before what is wrong."""
+
 
 class Recorded(World):
     """A world that keeps every public write in order."""

@@ -12,7 +12,7 @@ from blockfl.audit.entry import format_time
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol import catalogue
 from blockfl.protocol.records import Round
-from support.recorded_world import Recorded, Telling, make_recorded_scenario, publish_recorded_round, tell
+from support.recorded_world import PLACE, Recorded, Telling, make_recorded_scenario, publish_recorded_round, tell
 from support.scenario import TASK
 
 FIRST, SECOND = catalogue.ROUND.key(TASK, 1), catalogue.ROUND.key(TASK, 2)
@@ -64,7 +64,7 @@ def test_a_later_write_that_changes_what_was_frozen_is_named(published: Telling,
         round_ = Round.decode(published.read(FIRST, index))
         published.replace(FIRST, index, round_.model_copy(update=make(round_)).encode())
     what = "what it closed with does not follow" if since == CLOSE else "it was closed, and was then changed as no tran"
-    with pytest.raises(VerificationError, match=f"task heart, round 1: {what}.*: {re.escape(differs)}"):
+    with pytest.raises(VerificationError, match=f"{PLACE}task heart, round 1: {what}.*: {re.escape(differs)}"):
         published.verify()
 
 
@@ -158,5 +158,5 @@ def test_a_close_into_another_state_is_named(published: Telling, fields: dict[st
     closed = Round.decode(published.read(FIRST, CLOSE))
     assert closed.state == "closed"
     published.replace(FIRST, CLOSE, closed.model_copy(update=fields).encode())
-    with pytest.raises(VerificationError, match=f"task heart, round 1: {said}"):
+    with pytest.raises(VerificationError, match=f"{PLACE}task heart, round 1: {said}"):
         published.verify()

@@ -20,6 +20,7 @@ from blockfl.protocol.round import open_round
 from support.federation import INSTITUTIONS
 from support.paid_task import PaidTask
 from support.recorded_world import (
+    PLACE,
     Recorded,
     Telling,
     make_recorded_scenario,
@@ -168,7 +169,7 @@ def test_an_opening_that_does_not_follow_is_named_with_what_differs(opened: Tell
     forge, differs = FORGERIES[forgery]
     forge(opened)
     text = f"task heart, round 1: what it opened with does not follow from the records before it: {differs}"
-    with pytest.raises(VerificationError, match=f"{re.escape(text)}$"):
+    with pytest.raises(VerificationError, match=f"{PLACE}{re.escape(text)}$"):
         opened.verify()
 
 
@@ -239,7 +240,9 @@ def test_a_record_from_before_the_opening_counts_and_one_from_after_it_does_not(
     before.insert(find_key(record), record.encode(), FIRST, -1)
     after.insert(find_key(record), record.encode(), FIRST, 1)
     assert after.verify().rounds == 1
-    with pytest.raises(VerificationError, match=rf"task heart, round 1: what it opened .*: {re.escape(differs)}$"):
+    with pytest.raises(
+        VerificationError, match=rf"{PLACE}task heart, round 1: what it opened .*: {re.escape(differs)}$"
+    ):
         before.verify()
 
 
@@ -253,7 +256,7 @@ def test_an_opening_with_a_record_that_came_later_is_named(opened: Telling, name
     assert before.verify().rounds == 1
     after.insert(find_key(record), record.encode(), FIRST, 1)
     after.replace(FIRST, 0, before[FIRST])
-    with pytest.raises(VerificationError, match=r"task heart, round 1: what it opened with does not follow"):
+    with pytest.raises(VerificationError, match=f"{PLACE}task heart, round 1: what it opened with does not follow"):
         after.verify()
 
 
@@ -362,23 +365,23 @@ TURNS: dict[str, tuple[Forgery, str]] = {
     ),
     "a progress that forgets a version": (
         lambda told: told.append(PROGRESS, name_initial(told).model_copy(update={"round": 2}).encode()),
-        "progress/heart: task heart: its progress, round 2 and version 0, is not that of its rounds and versions$",
+        f"{PLACE}task heart: its progress, round 2 and version 0, is not that of its rounds and versions$",
     ),
     "a progress that forgets a round": (
         state_progress(round=1),
-        "progress/heart: task heart: its progress, round 1 and version 1, is",
+        f"{PLACE}task heart: its progress, round 1 and version 1, is",
     ),
     "a progress with a round too many": (
         state_progress(round=3),
-        "progress/heart: task heart: its progress, round 3 and version 1, is",
+        f"{PLACE}task heart: its progress, round 3 and version 1, is",
     ),
     "a progress with a version too many": (
         state_progress(version=2),
-        "progress/heart: task heart: its progress, round 2 and version 2, is not that of its rounds and versions$",
+        f"{PLACE}task heart: its progress, round 2 and version 2, is not that of its rounds and versions$",
     ),
     "a progress with another model": (
         state_progress(model_digest="ab" * 32),
-        "progress/heart: task heart: its progress, round 2 and version 1, is not that of its rounds and versions$",
+        f"{PLACE}task heart: its progress, round 2 and version 1, is not that of its rounds and versions$",
     ),
     "a round before the one before was over": (open_third, "round 3: it could not be opened: BFL107 "),
     "a round out of turn": (skip_second, "round 3: it could not be opened: BFL105 "),
@@ -467,7 +470,9 @@ async def test_a_round_that_opened_before_the_one_before_was_settled_is_named() 
     settlement = Settlement.decode(told[key])
     del told[key]
     told.append(key, settlement.encode())
-    with pytest.raises(VerificationError, match=r"task heart, round 2: it could not be opened: round 1 was not settl"):
+    with pytest.raises(
+        VerificationError, match=f"{PLACE}task heart, round 2: it could not be opened: round 1 was not settl"
+    ):
         told.verify()
 
 

@@ -101,7 +101,9 @@ async def test_a_balance_needs_no_specification(hub: WorldHub) -> None:
 
 async def test_the_audit_verifies_the_other_tasks_and_then_fails_with_the_record_s_name(hub: WorldHub) -> None:
     told: list[str] = []
-    with pytest.raises(VerificationError, match=r"record task/evil: BFL301 Task: "):
+    with pytest.raises(
+        VerificationError, match=r"^step \d+, [a-z ]+: (block \d+, transaction \d+: )?record task/evil: BFL301 Task: "
+    ):
         await verify_records(hub.ledger("alpha"), history_of(hub), told.append)
     assert [line[:20] for line in told] == ["not as it must be: s", "task heart: 2 versio"]
     assert "step 9, openings: block " in told[0]

@@ -28,7 +28,7 @@ def render_page(report: Mapping[str, Any]) -> str:
 
 
 def render_pdf(page: str) -> bytes:
-    """Return a page as PDF; nothing is loaded, whatever the page says.
+    """Return a page as PDF; nothing is loaded, also if the page names it.
 
     Raises:
         LedgerError: What draws it is not installed.

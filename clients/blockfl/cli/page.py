@@ -31,7 +31,7 @@ def serve(
     """Show the ledger in a browser on this machine: rounds as they happen, verdicts, models, credits, every block.
 
     Nothing is shown that was not verified here, from the first block that you trust. The page only reads. The printed
-    address holds a token that is drawn anew each time: whoever has it, on this machine, can read the page.
+    address holds a token that is drawn anew each time: any user of this machine who has it can read the page.
     """
     anchor = read_trusted(profile, genesis, genesis_hash, founding, root)
     output = Output(as_json=False)
@@ -40,7 +40,7 @@ def serve(
 
 async def _serve(bundles: list[Path] | None, profile: Path | None, anchor: bytes, port: int, output: Output) -> None:
     try:
-        # Whoever does not look at pages needs no web server: it is an extra.
+        # The web server is an extra: an auditor without the page does not need it.
         from blockfl.page.serve import serve as serve_page
         from blockfl.page.source import BundleSource, LiveSource
         from blockfl.page.watch import Watch

@@ -1,7 +1,7 @@
 """The chain as an institution without a peer follows it: over others' gateways, every block verified anew.
 
-Whatever a gateway sends that does not follow from the blocks before it, or is not signed by the ordering nodes, is a
-lie, and the next gateway takes its place; so does one that is gone, or holds blocks back that others have.
+A gateway lies if it sends a block that does not follow from the blocks before it, or that the ordering nodes did not
+sign. Then the next gateway takes its place, as it does when a gateway is gone or holds back blocks that others have.
 """
 
 import asyncio
@@ -160,7 +160,7 @@ class Follower:
                     task.cancel()
                 await asyncio.gather(reading, left, return_exceptions=True)
             if not reading.cancelled() and (error := reading.exception()) is not None:
-                # Whatever a gateway brings about here: what cannot be read is no block of an honest one.
+                # Every error here is the gateway's: an honest gateway sends blocks that can be read.
                 text = str(error) if isinstance(error, FabricError) else repr(error)
                 self._gateways.leave(way, text, lied=not isinstance(error, GatewayError))
             failures = 0 if self.replica.height > height else failures + 1

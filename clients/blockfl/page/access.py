@@ -119,7 +119,7 @@ class Guard:
 
 
 def _is_own_host(hosts: list[str]) -> bool:
-    """Whether there is one Host header, naming this machine, whatever the port (a tunnel has another)."""
+    """Whether there is one Host header, naming this machine with any port (a tunnel has another)."""
     if len(hosts) != 1:
         return False
     name, colon, port = hosts[0].rpartition(":")

@@ -1,6 +1,6 @@
 """Pages from templates: every value is other people's word, and can only ever be text.
 
-Templates escape whatever they print. Before that, what no reader can see or what turns the direction of text around
+Templates escape all that they print. Before that, what no reader can see or what turns the direction of text around
 (controls, bidirectional overrides, zero-width characters) is spelled out, as in a terminal.
 """
 

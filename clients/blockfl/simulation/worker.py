@@ -1,7 +1,7 @@
 """The confined process of a simulation: ``python -m blockfl.simulation.worker``, started by ``blockfl simulate``.
 
 It reads one JSON document from standard input, and writes one JSON document a line on what was standard output: what it
-does, and each round. Model files go to its scratch directory. Whatever the user's code prints goes to standard error.
+does, and each round. Model files go to its scratch directory. The output of the user's code goes to standard error.
 """
 
 import os

@@ -41,7 +41,7 @@ _OWNER: Final = "${BLOCKFL_UID:-1000}:${BLOCKFL_GID:-1000}"
 Service = dict[str, Any]
 
 _OWN: Final = Layout(INSIDE).organisation("own")
-"""A container sees one organisation's files, at the same place whichever it is."""
+"""A container sees one organisation's files, at the same place for every organisation."""
 _PROFILE_VARIABLE: Final = {"BLOCKFL_PROFILE": str(_OWN.profile(f"{CONTAINER}-agent"))}
 
 # The connection holds a key, which has no place in this file.

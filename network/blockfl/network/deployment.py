@@ -1,6 +1,6 @@
 """The contract brought onto a running channel by one organisation: installed, approved, committed, registered.
 
-Every organisation that runs a peer does the same, each for itself, on one machine or on its own host. Whoever sees
+Every organisation that runs a peer does the same, each for itself, on one machine or on its own host. An organisation that sees
 that a majority has approved commits, in an order of turns so that not all do so at once. What is done already is left
 as it is.
 

@@ -315,9 +315,7 @@ class TrustedMean(AggregationRule):
             looks_at="one update",
             least_updates=1,
             divisor=lambda count: count,
-            combine=lambda batch: (
-                combine_trusted(batch, self.by_cosine) if batch.has_reference else combine_clipped(batch, 0)
-            ),
+            combine=self._combine,
             clip_l2_micro=0,
             needs_referee=True,
         )

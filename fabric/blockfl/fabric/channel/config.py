@@ -88,7 +88,7 @@ _ORDERER_VALUES: Final = {
 }
 _APPLICATION_VALUES: Final = {"ACLs": peer_pb2.ACLs, "Capabilities": configuration_pb2.Capabilities}
 _HASHING_ALGORITHMS: Final = ("SHA256", "SHA3_256")
-"""Whichever it names, nodes of this release hash with SHA-256."""
+"""Nodes of this release hash with SHA-256 for each of these names."""
 _CHANNEL_CAPABILITIES: Final = {"V1_4_3", "V2_0", "V3_0"}
 _APPLICATION_CAPABILITIES: Final = {"V2_0", "V2_5"}
 

@@ -1,6 +1,6 @@
 """The organisations in a channel's configuration, and how values are read there.
 
-One organisation's administrator can write into the configuration whatever peers take. Where such a part cannot be
+One organisation's administrator can write everything that peers take into the configuration. Where such a part cannot be
 used here, nobody has rights by it, and the rest of the configuration holds.
 """
 

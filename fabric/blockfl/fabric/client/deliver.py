@@ -194,7 +194,7 @@ def _seek(start: Any, stop: Any) -> Any:
 
 
 def block_number(answer: Any) -> int:
-    """The number of a block, whichever of the three kinds it is."""
+    """The number of a block of any of the three kinds."""
     match answer:
         case common_pb2.Block():
             return int(answer.header.number)

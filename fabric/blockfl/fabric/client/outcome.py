@@ -73,7 +73,7 @@ async def _fate(status: Status, ask: Ask, timeout_s: float) -> Status:
 
 
 def _unknown(error: GatewayError, transaction_id: str) -> CommitStatusError:
-    """The error after the last attempt: whatever failed, the transaction may be on the ledger."""
+    """The error after the last attempt: the transaction may be on the ledger all the same."""
     if isinstance(error, CommitStatusError):
         return error
     return CommitStatusError(

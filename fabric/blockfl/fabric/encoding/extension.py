@@ -40,8 +40,8 @@ class Extensions:
     Attributes:
         key_usage: bits, the first use as the lowest.
         purposes: object identifiers of the extended key usage.
-        has_alternative_names: whether the extension is there, whatever it holds.
-        has_name_constraints: whether that extension is there, whatever it holds.
+        has_alternative_names: whether the extension is there, with any content.
+        has_name_constraints: whether that extension is there, with any content.
         unhandled: critical extensions that nobody understands.
     """
 

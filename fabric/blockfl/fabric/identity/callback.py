@@ -76,7 +76,7 @@ def lower_signature(identity: Identity, signature: bytes) -> bytes:
 
     Args:
         identity: whose it is said to be; its key names the curve.
-        signature: of whatever kind; what is no ECDSA signature comes back as it is, and peers refuse it.
+        signature: bytes from the callback; what is no ECDSA signature comes back as it is, and peers refuse it.
     """
     key = identity.public_key
     if not isinstance(key, ec.EllipticCurvePublicKey):

@@ -29,7 +29,7 @@ def msp_config(
         msp_id: the organisation's id in every identity.
         roots: PEM certificates of the authorities that sign its members' certificates.
         tls_roots: PEM certificates of the authorities of its TLS endpoints.
-        admins: PEM certificates that are administrators whatever their OU; usually none.
+        admins: PEM certificates that are administrators with any OU; usually none.
         crls: PEM revocation lists.
 
     Returns:

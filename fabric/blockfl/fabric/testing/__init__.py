@@ -1,6 +1,6 @@
 """A Fabric network in a test: the embedded node, organisations made for it, and a contract service for each.
 
-It is for tests and for trying: keys are made on the spot, and whoever runs it sees and controls everything.
+It is for tests and for trying: keys are made on the spot, and the user who runs it sees and controls everything.
 
     async with embedded_network(tmp_path, contract) as network, network.gateway("Org1MSP") as gateway:
         await gateway.submit("app", "Put", "key", "value")

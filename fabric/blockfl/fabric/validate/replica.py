@@ -1,6 +1,6 @@
 """A ledger's state, followed block by block from a pinned first block, with nothing taken on trust.
 
-Whoever hands the blocks over is believed nothing: links, data, the ordering nodes' quorum of signatures, every
+The source of the blocks is believed nothing: links, data, the ordering nodes' quorum of signatures, every
 transaction's creator, endorsements and reads are checked, and what was recorded must be what follows. What a replica
 holds then, a quorum of ordering nodes has ordered and enough organisations have endorsed.
 
