@@ -1,8 +1,8 @@
 """The contract brought onto a running channel by one organisation: installed, approved, committed, registered.
 
-Every organisation that runs a peer does the same, each for itself, on one machine or on its own host. An organisation that sees
-that a majority has approved commits, in an order of turns so that not all do so at once. What is done already is left
-as it is.
+Every organisation that runs a peer does the same, each for itself, on one machine or on its own host. An organisation
+that sees a majority of approvals commits, in an order of turns so that not all do so at once. What is done already is
+left as it is.
 
 Example:
     await deploy([Host.open(directory)], print, timeout_s=600)

@@ -1,7 +1,7 @@
 """The organisations in a channel's configuration, and how values are read there.
 
-One organisation's administrator can write everything that peers take into the configuration. Where such a part cannot be
-used here, nobody has rights by it, and the rest of the configuration holds.
+One organisation's administrator can write everything that peers take into the configuration. Where such a part cannot
+be used here, nobody has rights by it, and the rest of the configuration holds.
 """
 
 from __future__ import annotations
