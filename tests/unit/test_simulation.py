@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from blockfl.cli.main import app
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.frames import Train, Trained
 from blockfl.institution.vector import Vector
@@ -62,6 +65,13 @@ class Diverging(NumpySite):
 
     def train(self, base: Vector, request: Train, report: object) -> tuple[Trained, Vector]:
         return Trained(samples=100, loss=0.5), np.full_like(base, np.nan)
+
+
+class Lossless(NumpySite):
+    """Trains to a loss that is not finite."""
+
+    def train(self, base: Vector, request: Train, report: object) -> tuple[Trained, Vector]:
+        return Trained(samples=100, loss=None), base
 
 
 def test_each_round_moves_the_model_to_the_mean_of_what_the_institutions_want() -> None:
@@ -134,6 +144,22 @@ def test_the_proposed_bound_has_room_for_half_as_much_again(norms: tuple[float, 
     proposal = propose_bound(norms, 2.0)
     assert proposal.bound == (None if bound is None else pytest.approx(bound))
     assert proposal.shortened == sum(norm > 2.0 for norm in norms)
+
+
+@pytest.mark.parametrize("options", [["--rule", "trusted_mean"], ["--minimum-reference-cosine", "0.2"]])
+def test_a_rule_that_needs_a_referee_is_refused(options: list[str], tmp_path: Path) -> None:
+    command = ["simulate", "--model", __file__, "--site", f"north={__file__}", "--directory", str(tmp_path), *options]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, SettingsError)
+    assert "a simulation has no referee" in str(result.exception)
+
+
+def test_a_loss_that_is_not_finite_brings_nothing_and_says_what_to_do() -> None:
+    names = (*SITES, "x-ray")
+    sites = make_sites() | {"x-ray": Lossless(NumpyTraining(MANIFEST))}
+    outcome = run(make_spec(institutions=names), sites)[1].outcomes["x-ray"]
+    assert outcome.state == "nothing"
+    assert "lower the learning rate" in outcome.told[0]
 
 
 @pytest.mark.parametrize(

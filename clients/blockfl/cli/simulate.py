@@ -50,6 +50,10 @@ def simulate(
     signed or paid, and nobody is late.
     """
     output = Output(as_json=json)
+    if terms.needs_referee:
+        raise SettingsError(
+            "a simulation has no referee: choose another --rule than trusted_mean, and no --minimum-reference-cosine"
+        )
     data = parse_sites(site)
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()

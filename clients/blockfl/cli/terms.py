@@ -53,6 +53,11 @@ class Terms:
     credits: Economics | None
     deadlines: Deadlines
 
+    @property
+    def needs_referee(self) -> bool:
+        """Whether updates are compared with a referee's."""
+        return self.aggregation.traits.needs_referee or self.chosen["minimum_reference_cosine_micro"] is not None
+
     def specify(
         self,
         *,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from blockfl.institution.draft import encode_trained, make_request
+from blockfl.institution.draft import check_loss, encode_trained, make_request
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import OutboxError, RejectionError, SettingsError, TrainingError
 from blockfl.institution.frames import TrainingProgress
@@ -24,7 +24,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.transfer import upload_update
 from blockfl.protocol.catalogue import HEADER
-from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.codes import Code
 from blockfl.protocol.payload import SEED_BYTES, Values
 from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader
 from blockfl.protocol.submission import compose_update, sign_header
@@ -165,12 +165,7 @@ class Contribution:
                     raise
                 self._report(Step(stage="retry", round=round_.round, text=f"{error}\ntraining again"))
             else:
-                if trained.loss is None:
-                    raise ProtocolError(
-                        Code.NOT_FINITE,
-                        f"the loss on {trained.samples} samples is not finite, so nothing is sent: lower the learning "
-                        "rate, scale the columns, or check the labels",
-                    )
+                check_loss(trained)
                 self._tell("train", round_, f"trained on {trained.samples} samples, loss {trained.loss:.4f}", started)
                 return values
         raise AssertionError("unreachable")

@@ -3,9 +3,10 @@
 import numpy as np
 
 from blockfl.institution.encoder import UpdateEncoder
-from blockfl.institution.frames import Train
+from blockfl.institution.frames import Train, Trained
 from blockfl.institution.loss import list_losses
 from blockfl.institution.vector import Vector
+from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.model import check_finite
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Round
@@ -29,6 +30,20 @@ def make_request(spec: TaskSpec, number: int, seed: int | None) -> Train:
         seed=None if seed is None else int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
         round=number,
     )
+
+
+def check_loss(trained: Trained) -> None:
+    """Check that training has a finite loss: otherwise its values are worth nothing to the others.
+
+    Raises:
+        ProtocolError: BFL307.
+    """
+    if trained.loss is None:
+        raise ProtocolError(
+            Code.NOT_FINITE,
+            f"the loss on {trained.samples} samples is not finite, so nothing is sent: lower the learning rate, scale "
+            "the columns, or check the labels",
+        )
 
 
 def encode_trained(

@@ -244,12 +244,7 @@ class Ledger:
             async for event in stream:
                 if event.name == "ConsortiumRegistered":
                     self._consortium = None  # endorsers are chosen from the record that counts now
-                yield Event(
-                    name=event.name,
-                    notice=records.Notice.decode(event.payload),
-                    block_number=event.block_number,
-                    transaction_id=event.transaction_id,
-                )
+                yield Event.of(event)
 
     # The two ways to call the contract
 

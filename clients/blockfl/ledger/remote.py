@@ -166,12 +166,7 @@ class RemoteLedger(Ledger):
         if start_block is not None or checkpoint is not None:
             raise ValueError("events are told from now on only, where blocks come over others' gateways")
         async for event in self._follower.events():
-            yield Event(
-                name=event.name,
-                notice=records.Notice.decode(event.payload),
-                block_number=event.block_number,
-                transaction_id=event.transaction_id,
-            )
+            yield Event.of(event)
 
     # Calls: over the gateway in use, then over the next
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from blockfl.audit.metrics import pool
-from blockfl.institution.draft import encode_trained, make_request
+from blockfl.institution.draft import check_loss, encode_trained, make_request
 from blockfl.institution.encoder import BoundedEncoder
 from blockfl.institution.errors import WorkloadError
 from blockfl.institution.frames import Evaluated, Train, Trained, TrainingProgress
@@ -183,8 +183,7 @@ class _Simulation:
         self._report(f"round {round_.round}: {name} trains on {part.samples} samples")
         try:
             trained, found = self._sites[name].train(base, make_request(spec, round_.round, seed), lambda _: None)
-            if trained.loss is None:
-                return Outcome(state="nothing", told=("the loss is not finite",)), None, None
+            check_loss(trained)
             values, told = encode_trained(BoundedEncoder(seed), spec, round_, part.weight, base, found)
         except (WorkloadError, ProtocolError) as error:
             return Outcome(state="nothing", told=(str(error),)), None, None
