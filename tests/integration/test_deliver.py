@@ -193,7 +193,10 @@ async def test_broadcast_orders_what_is_in_order_and_refuses_the_rest(network: C
             Status.BAD_REQUEST,
             Status.SUCCESS,
         ]
-        assert "does not verify" in answers[0].info
+        assert answers[0].info == (
+            "implicit policy evaluation failed - 0 sub-policies were satisfied, but this policy requires 1 of the "
+            "'Writers' sub-policies to be satisfied: permission denied"
+        )
         assert (await gateway.commit_status(good.transaction_id)).is_valid
         assert await gateway.evaluate(CONTRACT, "Get", "b") == b"1"
 

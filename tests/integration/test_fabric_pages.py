@@ -22,7 +22,7 @@ from blockfl.fabric.identity.signing import private_key_pem
 from blockfl.fabric.shim import Context, ContractFault
 from blockfl.fabric.testing import Network, embedded_network
 from support.documentation import ROOT
-from support.token import software_token
+from support.hardware import software_token
 
 PAGES = ROOT / "docs" / "fabric"
 _BLOCKS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

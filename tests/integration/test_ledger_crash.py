@@ -23,7 +23,7 @@ from support.channel import CONTRACT, make_channel
 from support.disk import small_disk
 from support.ledger_load import values_of
 
-SCRIPT = Path(__file__).parents[1] / "support" / "ledger_load.py"
+TESTS = Path(__file__).parents[1]
 CLIENTS = 6
 KILLS = 6
 DAMAGES = 60
@@ -45,8 +45,8 @@ class Acknowledged:
 @contextmanager
 def load(channel: Path, ledger: Path, seed: int) -> Iterator[subprocess.Popen[str]]:
     """A process that writes; killed at the end, whatever happened."""
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
-    arguments = [sys.executable, str(SCRIPT), str(channel), str(ledger), str(seed), str(CLIENTS)]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    arguments = [sys.executable, "-m", "support.ledger_load", str(channel), str(ledger), str(seed), str(CLIENTS)]
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -220,7 +220,7 @@ def test_memory_stays_bounded_while_large_private_data_pass_through(tmp_path: Pa
         "asyncio.run(main())\n"
     )
     make_channel().save(tmp_path / "channel")
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     arguments = [sys.executable, "-c", script, str(tmp_path / "channel"), str(tmp_path / "ledger")]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr

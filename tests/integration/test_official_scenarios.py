@@ -29,7 +29,7 @@ from support.consortium import CHANNEL, AnyConsortium, any_consortium
 from support.local_consortium import LocalConsortium
 from support.scenario_contract import scenario_contract
 from support.stories import settle
-from support.token import software_token
+from support.hardware import software_token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,4 +1,4 @@
-"""A process that keeps a ledger busy until it is killed: `ledger_load.py CHANNEL LEDGER SEED CLIENTS`.
+"""A process that keeps a ledger busy until it is killed: `python -m support.ledger_load CHANNEL LEDGER SEED CLIENTS`.
 
 It prints one line for every acknowledged transaction, when it is acknowledged: its id, its key, and the seed of the
 values that it wrote. `values_of` gives the values again.
