@@ -26,10 +26,10 @@ from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.transaction.envelope import read_tx_id
 from support.consortium import CHANNEL, AnyConsortium, any_consortium
+from support.hardware import software_token
 from support.local_consortium import LocalConsortium
 from support.scenario_contract import scenario_contract
 from support.stories import settle
-from support.hardware import software_token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

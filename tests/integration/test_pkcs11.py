@@ -12,9 +12,9 @@ from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.identity.pkcs11 import Pkcs11Signer
 from blockfl.fabric.identity.signing import Identity, has_low_s, verify_signature
+from support.hardware import Token, software_token
 from support.organisation import Organisation, make_organisation
 from support.scripted_peer import scripted_peer
-from support.hardware import Token, software_token
 
 
 @pytest.fixture
