@@ -13,6 +13,8 @@ from examples.heart.hospitals import INPUTS
 
 HIDDEN: Final = 16
 DIMENSION: Final = INPUTS * HIDDEN + HIDDEN + HIDDEN + 1
+LAYERS: Final = np.cumsum([INPUTS * HIDDEN, HIDDEN, HIDDEN]).tolist()
+"""Where the model's second, third and fourth tensor begin."""
 LEARNING_RATE, BATCH_SIZE, DECAY = 0.1, 16, 0.003
 Array = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -33,8 +35,8 @@ class Sites:
         """Stack the rows, filled up to the most that one has."""
         self.samples = [len(one.y) for one in rows]
         most = max(self.samples)
-        self._x = np.stack([np.pad(one.x, ((0, most - len(one.y)), (0, 0))) for one in rows]).astype(np.float64)
-        self._y = np.stack([np.pad(one.y, (0, most - len(one.y))) for one in rows]).astype(np.float64)
+        self._x = np.stack([np.pad(one.x, ((0, most - len(one.y)), (0, 0))) for one in rows]).astype(np.float32)
+        self._y = np.stack([np.pad(one.y, (0, most - len(one.y))) for one in rows]).astype(np.float32)
 
     def train(self, model: Array | Doubles, epochs: int, generator: np.random.Generator) -> Doubles:
         """Return what each institution learns: trained − model, float64 of shape (institutions, DIMENSION).
@@ -45,17 +47,20 @@ class Sites:
             generator: Draws the batches.
         """
         count, most = self._y.shape
-        weights = np.array(np.broadcast_to(model, (count, DIMENSION)), dtype=np.float64)
+        weights = np.array(np.broadcast_to(model, (count, DIMENSION)), dtype=np.float32)
+        start_at = weights.copy()
         every = np.arange(count)[:, None]
+        is_real = np.arange(most) < np.array(self.samples)[:, None]
         for _ in range(epochs):
             # Rows that fill up come last, and count nothing.
-            order = np.argsort(generator.random((count, most)) + (np.arange(most) >= np.array(self.samples)[:, None]))
+            order = np.argsort(generator.random((count, most)) + ~is_real)
+            x, y = self._x[every, order], self._y[every, order]
             for start in range(0, most, BATCH_SIZE):
-                batch = order[:, start : start + BATCH_SIZE]
-                real = (np.arange(start, start + batch.shape[1]) < np.array(self.samples)[:, None]).astype(np.float64)
-                gradient = _compute_gradients(weights, self._x[every, batch], self._y[every, batch], real)
-                weights -= LEARNING_RATE * gradient * (real.sum(axis=1) > 0)[:, None]
-        change: Doubles = weights - model
+                part = slice(start, start + BATCH_SIZE)
+                shares = is_real[:, part] / np.maximum(is_real[:, part].sum(axis=1), 1)[:, None]
+                gradient = _compute_gradients(weights, x[:, part], y[:, part], shares.astype(np.float32))
+                weights -= LEARNING_RATE * gradient * is_real[:, start : start + 1]
+        change: Doubles = weights.astype(np.float64) - start_at
         return change
 
 
@@ -74,25 +79,41 @@ def compute_accuracy(model: Array, rows: Rows) -> float:
     return float(((logits > 0) == (rows.y > 0.5)).mean())
 
 
-def _compute_gradients(weights: Doubles, x: Doubles, y: Doubles, real: Doubles) -> Doubles:
-    """Return the gradient of each institution's batch; rows whose ``real`` is 0 count nothing."""
+def compute_losses(models: Doubles, rows: Rows) -> Doubles:
+    """Return the mean binary cross-entropy of each model, of shape (n, DIMENSION), on the same rows: shape (n,)."""
+    kernel, bias, last, offset = _split(models)
+    logits = (np.maximum(rows.x @ kernel + bias[:, None], 0) @ last[:, :, None])[:, :, 0] + offset
+    losses: Doubles = (np.logaddexp(0, logits) - rows.y * logits).mean(axis=1)
+    return losses
+
+
+def _compute_gradients(weights: Array, x: Array, y: Array, shares: Array) -> Array:
+    """Return the gradient of each institution's batch, in which each row has a share; 0 counts nothing."""
     kernel, bias, last, offset = _split(weights)
-    hidden = x @ kernel + bias[:, None]
+    hidden = x @ kernel
+    hidden += bias[:, None]
     active = np.maximum(hidden, 0)
     logits = (active @ last[:, :, None])[:, :, 0] + offset
-    error = (1 / (1 + np.exp(-logits)) - y) * real / np.maximum(real.sum(axis=1), 1)[:, None]
-    back = error[:, :, None] * last[:, None] * (hidden > 0)
-    count = len(weights)
-    parts: list[Any] = [
-        (x.transpose(0, 2, 1) @ back + 2 * DECAY * kernel).reshape(count, -1),
-        back.sum(axis=1),
-        (active.transpose(0, 2, 1) @ error[:, :, None])[:, :, 0],
-        error.sum(axis=1, keepdims=True),
-    ]
-    return np.concatenate(parts, axis=1)
+    error = (1 / (1 + np.exp(-logits)) - y) * shares
+    back = error[:, :, None] * last[:, None]
+    back *= hidden > 0
+    gradient = np.empty_like(weights)
+    for part, value in zip(
+        _split(gradient),
+        (
+            x.transpose(0, 2, 1) @ back + 2 * DECAY * kernel,
+            back.sum(axis=1),
+            (active.transpose(0, 2, 1) @ error[:, :, None])[:, :, 0],
+            error.sum(axis=1, keepdims=True),
+        ),
+        strict=True,
+    ):
+        part[...] = value
+    return gradient
 
 
-def _split(weights: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+def _split(weights: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+    """Return views of the four tensors of each model."""
     end = INPUTS * HIDDEN
     kernel = weights[:, :end].reshape(-1, INPUTS, HIDDEN)
     return kernel, weights[:, end : end + HIDDEN], weights[:, end + HIDDEN : end + 2 * HIDDEN], weights[:, -1:]
