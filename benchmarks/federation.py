@@ -7,7 +7,7 @@ numpy's, for all institutions of all splits at once, so that 40 rounds of eight 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 # Matrices this small are slower on several threads; two runs at once are not.
@@ -196,7 +196,7 @@ class Federation:
                 triggered=own if lied is None else lied[split],
                 honest=learnt[split, place.honest],
                 reference=referred[split].mean(axis=0),
-                measure_rise=lambda step, place=place: float(measure_rises(place, step[None])[0]),
+                measure_rise=partial(measure_rise, place),
                 bound_l2=BOUND_L2,
                 generator=place.attackers,
             )
@@ -301,6 +301,11 @@ def measure_rises(place: Place, steps: Doubles) -> Doubles:
     votes = np.array([compute_losses(models, rows) for rows in place.tried_on])
     rises: Doubles = np.sort(votes[:, 1:] - votes[:, :1], axis=0)[(len(votes) - 1) // 2]
     return rises
+
+
+def measure_rise(place: Place, step: Doubles) -> float:
+    """Return what one step of shape (d,) adds to the loss."""
+    return float(measure_rises(place, step[None])[0])
 
 
 def _plant(rows: Rows) -> Rows:

@@ -28,6 +28,9 @@ PUBLIC: Final = (("public", 120), ("public", 20))
 MINORITY: Final = (("minority", 50),)
 EVERY: Final = {**ATTACKS, **ADAPTIVE}
 REFEREED: Final = [name for name, one in STRATEGIES.items() if one.is_refereed]
+TELLING: Final = ["none", "label flip", "inner product −3", *(one for one in ADAPTIVE if "0.2" not in one)]
+"""Attacks that told rules with a referee apart."""
+BREAKING: Final = ["fedavg, effect on rows"]
 MAIN: Final = [name for name, one in STRATEGIES.items() if one.optimiser is None]
 
 
@@ -50,20 +53,23 @@ def list_cases(splits: int) -> list[Case]:
 
 
 def _list_parts() -> Iterator[tuple[tuple[str, int], int, list[str], list[str]]]:
-    """Yield the referee's rows, how many are poisoned, strategies, and attacks."""
+    """Yield the referee's rows, how many are poisoned, strategies, and attacks; what decides most comes first."""
     table, every = list(ATTACKS), list(EVERY)
-    yield REFEREE, 4, ["fedavg", *REFEREED], every
-    yield REFEREE, 4, list(STRATEGIES), table
-    yield REFEREE, 4, [*OPTIMISERS], ["none"]
-    yield REFEREE, 6, [one for one in MAIN if one not in REFEREED], table
-    yield REFEREE, 6, REFEREED, every
+    for poisoned in (4, 6):
+        yield REFEREE, poisoned, ["fedavg", "trusted_mean"], every
+        yield ("own", 60), poisoned, ["trusted_mean"], every
     for referee in (REFEREE, ("own", 60), *FEW, *PUBLIC, *MINORITY):
         yield referee, 4, list(ALONE), ["none"]
-        yield referee, 4, ["trusted_mean"], every
-    for poisoned in (4, 6):
-        yield ("own", 60), poisoned, ["trusted_mean", "trusted_mean, by cosine", "fedavg, least cosine 0.2"], every
-    yield PUBLIC[0], 6, ["trusted_mean"], every
-    yield REFEREE, 4, list(CANDIDATES), every
+        yield referee, 4, ["trusted_mean"], ["none"]
+    yield REFEREE, 4, [one for one in REFEREED if one != "trusted_mean"], every
+    yield REFEREE, 4, MAIN, table
+    yield PUBLIC[0], 4, ["trusted_mean"], every
+    for referee in FEW:
+        yield referee, 4, ["trusted_mean"], table
+    yield REFEREE, 4, list(CANDIDATES), TELLING
+    yield REFEREE, 6, [*BREAKING, *(one for one in REFEREED if one.startswith("trusted"))], every
+    yield REFEREE, 6, ["median", "trimmed_mean, trim 4", "multi_krum, f 4, m 5"], table
+    yield REFEREE, 4, [*OPTIMISERS], ["none"]
 
 
 def main() -> None:

@@ -106,7 +106,7 @@ def write_attacks(findings: Findings, layout: str, poisoned: int) -> list[str]:
         if any(one is None for one in runs):
             continue
         clean = findings.get_clean(layout)
-        cells = [_tell(one and one["accuracy"], clean - TARGET_POINTS / 100) for one in runs]
+        cells = [_tell(one["accuracy"] if one else None, clean - TARGET_POINTS / 100) for one in runs]
         lines.append(_write(strategy, [*cells, _count(runs[0])]))
     return lines
 
@@ -153,7 +153,7 @@ def write_backdoor(findings: Findings) -> list[str]:
         clean = [findings.find(layout, strategy, "none", 4, "own", 120) for layout in LAYOUTS]
         runs = [findings.find(layout, strategy, "backdoor", poisoned, "own", 120) for layout, poisoned in places]
         if all(clean) and (strategy in ALONE or all(runs)):
-            cells = [_tell(one and one["backdoor"]) for one in (*clean, *runs)]
+            cells = [_tell(one["backdoor"] if one else None) for one in (*clean, *runs)]
             lines.append(_write(strategy, [*cells, "" if strategy in ALONE else _count(clean[0])]))
     return lines
 
@@ -196,7 +196,10 @@ def write_optimisers(findings: Findings) -> list[str]:
         lines.append(
             _write(
                 strategy,
-                [_tell(one and one["accuracies"][index]) for one, (_, index) in zip(runs, places, strict=True)],
+                [
+                    _tell(one["accuracies"][index] if one else None)
+                    for one, (_, index) in zip(runs, places, strict=True)
+                ],
             )
         )
     return lines

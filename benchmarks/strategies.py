@@ -154,9 +154,6 @@ STRATEGIES: Final[dict[str, Strategy]] = {
     "fedavg, least cosine 0.2": Strategy(least_cosine=0.2),
     "fedavg, effect on rows": Strategy(tolerance=TOLERANCE),
     "trusted_mean, effect on rows": Strategy(rule=TrustedMean(by_cosine=0), tolerance=TOLERANCE),
-    "median, adam": Strategy(rule=Median(), optimiser=ADAM),
-    "trimmed_mean, trim 4, adam": Strategy(rule=TrimmedMean(trim=4), optimiser=ADAM),
-    "multi_krum, f 4, m 5, adam": Strategy(rule=MultiKrum(byzantine=4, selected=5), optimiser=ADAM),
 }
 ALONE: Final = {"referee alone": Strategy(candidate=follow)}
 OPTIMISERS: Final[dict[str, Strategy]] = {

@@ -53,6 +53,7 @@ Attacker = Literal["outsider", "institution", "committee member", "two committee
 AREAS: Final = {
     "updates": "What an update says",
     "reference": "The referee's update",
+    "effect": "Effect on rows",
     "seals": "How an update is sealed and signed",
     "timing": "When something is sent",
     "committee": "Verdicts, and members that do not work",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from blockfl.protocol.assessment import Effect
 from blockfl.protocol.combination import (
     FEDAVG,
     LEAST_SELECTED,
@@ -43,6 +44,7 @@ class Terms:
         economics: of a task that moves credits.
         norms: further rules about norms.
         referee: whose update the others are compared with.
+        effect: who tries updates on rows, and what is tolerated.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Terms:
     economics: Economics | None = None
     norms: NormRules | None = None
     referee: Referee | None = None
+    effect: Effect | None = None
 
     def make_spec(self, task: str) -> tuple[TaskSpec, bytes]:
         """Return a task's specification, and its initial model."""
@@ -73,6 +76,7 @@ class Terms:
             "economics": self.economics,
             "norms": self.norms,
             "referee": self.referee,
+            "effect": self.effect,
         }
         return TaskSpec.model_validate({**dict(spec), **changes}), model
 
@@ -153,3 +157,9 @@ LEAST_COSINE: Final = Terms(
     referee=Referee(organisations=("university",), if_absent="wait"),
 )
 """That asks for a least cosine to the referee's update."""
+ASSESSED: Final = Terms(
+    name="assessed",
+    submit_s=30,
+    effect=Effect(assessors=("coordinator", "regulator", "university"), tolerance_micro=1_000_000),
+)
+"""Whose committee measures what every accepted update does to its loss."""

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from blockfl.protocol.assessment import Assessment, Effect, RoundEffect
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.combination import FEDAVG, NormClippedMean
@@ -234,6 +235,23 @@ def make_examples(federation: Federation) -> dict[str, Record]:
                     reference="accepted",
                 )
             }
+        ),
+        "spec with effect on rows": federation.task.spec.model_copy(
+            update={"effect": Effect(assessors=("regulator", "university"), tolerance_micro=10_000)}
+        ),
+        "round with effect on rows": federation.round.model_copy(
+            update={
+                "effect": RoundEffect(assessors=("regulator", "university"), tolerance_micro=10_000, harmful=("delta",))
+            }
+        ),
+        "assessment": Assessment(
+            task="heart",
+            round=1,
+            organisation="delta",
+            member="regulator",
+            base_loss_micro=512_000,
+            loss_micro=640_000,
+            assessed_at_ms=NOW_MS,
         ),
         "header": header,
         "signed header": signed,

@@ -36,6 +36,7 @@ from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.description import Description
 from blockfl.network.errors import DescriptionError
+from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.dispute import choose_ephemeral_key
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
@@ -52,6 +53,17 @@ from support.world import Refused, World
 
 CODED = re.compile(r"BFL[1-6][0-9]{2} .+", re.DOTALL)
 NOW_MS = 1_800_000_000_000
+
+
+_ASSESSMENT = Assessment(
+    task="heart",
+    round=1,
+    organisation="alpha",
+    member="regulator",
+    base_loss_micro=512_000,
+    loss_micro=640_000,
+    assessed_at_ms=0,
+)
 
 
 @cache
@@ -72,6 +84,7 @@ def prepared() -> tuple[World, Scenario, dict[str, list[bytes]]]:
             "AttestAggregate": [b"heart", b"1", model.encode()],
             "ReadModelUpload": [b"heart", model.encode()],
             "ReportMetrics": [scenario.metrics("alpha", 0, b"model").encode()],
+            "AssessUpdate": [_ASSESSMENT.encode()],
             "RegisterCommitteeKey": [b"09" + b"00" * 31],
             "UploadModelChunk": [b"heart", model.chunks[0].encode()],
             "Enrol": [b"heart", b"5"],

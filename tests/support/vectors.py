@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from blockfl.protocol import catalogue
 from blockfl.protocol import seal as seal_rules
 from blockfl.protocol.aggregation import Sum, apply_sum, decode_randomness
+from blockfl.protocol.assessment import RoundEffect
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import ProtocolError
@@ -25,6 +26,7 @@ from blockfl.protocol.combination import Aggregation, combine, drive
 from blockfl.protocol.combining import REFERENCE
 from blockfl.protocol.commitment import add_commitments, compute_commitment, expand_randomness, verify_sum
 from blockfl.protocol.dispute import claim_wrap, settle_claim
+from blockfl.protocol.effect import is_harmful
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundNorms, TensorBound
 from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
@@ -272,6 +274,16 @@ def derive_combination(given: Document) -> Document:
     return {"x": x.tolist(), "divisor": rule.traits.divisor(len(updates))}
 
 
+def derive_effect(given: Document) -> Document:
+    """The number of assessors, the tolerance, and the rises that some measured → whether the update is rejected."""
+    effect = RoundEffect(
+        assessors=tuple(f"m{index}" for index in range(given["assessors"])),
+        tolerance_micro=given["tolerance_micro"],
+        harmful=(),
+    )
+    return {"rejected": is_harmful(effect, given["rises_micro"])}
+
+
 def derive_optimiser(given: Document) -> Document:
     """Base model, optimiser and the X of some rounds → model and state after each."""
     optimiser: Optimiser = TypeAdapter(Optimiser).validate_python(given["optimiser"])
@@ -323,6 +335,7 @@ DERIVATIONS: Final[dict[str, Callable[[Document], Document]]] = {
     "points": derive_points,
     "aggregations": derive_aggregation,
     "combinations": derive_combination,
+    "effects": derive_effect,
     "optimisers": derive_optimiser,
     "blobs": derive_blob,
     "commitments": derive_commitment,

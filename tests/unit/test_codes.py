@@ -72,4 +72,5 @@ def test_the_codes_of_verdicts_keep_their_meaning() -> None:
         "BFL421": "COSINE",
         "BFL422": "EPHEMERAL_KEY",
         "BFL423": "REFERENCE_COSINE",
+        "BFL424": "HARMFUL",
     }

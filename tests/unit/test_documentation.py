@@ -22,6 +22,7 @@ from typer.main import get_command
 from blockfl.cli.main import app
 from blockfl.contract.authority import compute_creator_digest
 from blockfl.protocol import catalogue
+from blockfl.protocol.assessment import Assessment, Effect
 from blockfl.protocol.codes import Code
 from blockfl.protocol.combination import RULES
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
@@ -29,6 +30,7 @@ from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.optimiser import OPTIMISERS
 from blockfl.protocol.rules import JUDGING
 from blockfl.protocol.seal import encode_public_key
+from support.assessed_task import AssessedTask, make_assessed_spec
 from support.contract import make_registered_world
 from support.credit_examples import make_credit_examples
 from support.documentation import (
@@ -199,6 +201,7 @@ async def play() -> Mapping[str, Observed]:
     await world.submit("coordinator", "RegisterConsortium", successor.encode())
     await play_strictly(world)
     await play_for_credits(world)
+    await play_on_rows(world)
     return world.observed
 
 
@@ -209,6 +212,19 @@ async def play_strictly(world: Watched) -> None:
     await task.enrol()
     _, model = await task.play(1, task.initial_model, {})
     await task.play(2, model, {})
+
+
+async def play_on_rows(world: Watched) -> None:
+    """A fourth task, whose committee measures what updates do to its loss."""
+    spec = make_assessed_spec(task="livers")
+    task = AssessedTask(world, world.consortium, world.signers, world.opening_keys, spec)
+    await task.create()
+    await task.enrol()
+    await task.open()
+    await task.contribute()
+    for name in spec[0].institutions:
+        await task.assess(name, 0, 0, 0)
+    await task.close()
 
 
 async def play_for_credits(world: Watched) -> None:
@@ -373,11 +389,25 @@ def answers() -> Mapping[str, Mapping[str, str]]:
     return asyncio.run(ask_as_everybody())
 
 
+def make_assessment(organisation: str) -> bytes:
+    """What regulator says of an update of the task lungs."""
+    return Assessment(
+        task="lungs",
+        round=1,
+        organisation=organisation,
+        member="regulator",
+        base_loss_micro=1,
+        loss_micro=1,
+        assessed_at_ms=0,
+    ).encode()
+
+
 async def ask_as_everybody() -> Mapping[str, Mapping[str, str]]:
     """A round that waits for its model: gamma is not of its task, and university not of its committee."""
     world = World()
     spec, model = make_paid_spec(task="lungs")
-    spec = spec.model_copy(update={"institutions": ("alpha", "beta", "delta")})
+    effect = Effect(assessors=("regulator",), tolerance_micro=0)
+    spec = spec.model_copy(update={"institutions": ("alpha", "beta", "delta"), "effect": effect})
     task = PaidTask(world, world.consortium, world.signers, world.opening_keys, (spec, model))
     task.world, task.file = world, model
     await world.submit("coordinator", "RegisterConsortium", world.consortium.encode())
@@ -392,6 +422,7 @@ async def ask_as_everybody() -> Mapping[str, Mapping[str, str]]:
         await task.submit(name)
         await world.submit(name, "UploadChunk", "lungs", "1", "0", transient={"chunk": task.sealed[1, name][1][0]})
         await world.submit("regulator", "JudgeUpdate", "lungs", "1", name, endorsers=["coordinator", "regulator"])
+        await world.submit("regulator", "AssessUpdate", make_assessment(name))
     await task.close(1)
     blob = await task.upload_model("coordinator", await task.total(1))
     sealers = ["coordinator", "regulator"]
@@ -410,6 +441,7 @@ async def ask_as_everybody() -> Mapping[str, Mapping[str, str]]:
         "SubmitUpdate": (task.sealed[1, "alpha"][0].encode(),),
         "AttestAggregate": ("lungs", "1", blob.encode()),
         "ReportMetrics": (task.metrics("alpha", 0, model).encode(),),
+        "AssessUpdate": (make_assessment("alpha"),),
     }
     transients = {"UploadModelChunk": "chunk", "UploadChunk": "chunk", "SettleWrap": "ephemeral_key"}
     found: dict[str, dict[str, str]] = defaultdict(dict)
@@ -438,6 +470,7 @@ def list_callers(cell: str, call: str) -> set[str]:
         "a member that the record names": members,
         "a member": members,
         "a committee member": set(consortium.committee),
+        "an assessor of the round": {"regulator"},
         "the coordinator": {"coordinator"},
         "the coordinator for the initial model": {"coordinator"} if call == "UploadModelChunk" else set(),
         "an institution of the task": {"alpha", "beta", "delta"},

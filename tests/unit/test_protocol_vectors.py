@@ -67,6 +67,7 @@ KEYS = {
     "model_chunk_key": "chunk/{}/{}",
     "vote_key": "vote/{}/{:06}/{}",
     "dispute_key": "dispute/{}/{:06}/{}/{}",
+    "assessment_key": "assessment/{}/{:06}/{}/{}",
     "withdrawal_key": "withdrawal/{}/{}",
     "erasure_key": "erasure/{}/{}",
     "objection_key": "objection/{}/{:06}/{}/{}",
@@ -252,6 +253,12 @@ def aggregation_naively(given: Document) -> Document:
     }
 
 
+def effect_naively(given: Document) -> Document:
+    rises = given["rises_micro"]
+    against = [rise for rise in rises if rise > given["tolerance_micro"]]
+    return {"rejected": len(rises) > given["assessors"] / 2 and len(against) > len(rises) / 2}
+
+
 def combination_naively(given: Document) -> Document:
     parameters, count = given["aggregation"], len(given["updates"])
     divisors = {
@@ -323,6 +330,7 @@ REFERENCES: dict[str, Callable[[Document], Document]] = {
     "points": points_naively,
     "aggregations": aggregation_naively,
     "combinations": combination_naively,
+    "effects": effect_naively,
     "optimisers": optimiser_naively,
     "blobs": blob_naively,
     "commitments": commitment_naively,
@@ -354,15 +362,19 @@ def test_every_record_of_the_ledger_has_a_vector() -> None:
     parts = {
         "Blob",
         "Deadlines",
+        "Effect",
         "Member",
         "Metric",
         "Participant",
         "Recipient",
+        "RoundEffect",
         "RoundReferee",
         "Training",
         "WrappedKey",
     }
-    assert {case["given"]["record"] for case in read_vectors("records")} == list_names("records", "task") - parts
+    assert {case["given"]["record"] for case in read_vectors("records")} == list_names(
+        "records", "task", "assessment"
+    ) - parts
 
 
 def test_every_record_of_credits_has_a_vector() -> None:

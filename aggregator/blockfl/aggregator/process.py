@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from blockfl.aggregator.assessment import Assessor, Evaluator
 from blockfl.aggregator.duty import Watch, compute_rank
 from blockfl.aggregator.summing import compute_round_sum
 from blockfl.ledger.client import Ledger, is_refused_with, is_unreadable
@@ -28,6 +29,7 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import (
     AGGREGATE,
     ALL_PROGRESS,
+    ASSESSMENTS,
     COMMITTEE_KEYS,
     CONSORTIUM,
     ENROLMENTS,
@@ -41,6 +43,7 @@ from blockfl.protocol.catalogue import (
     VOTES,
 )
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.effect import list_accepted, list_missing
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.records import Blob, Consortium, Progress, Round, Update
@@ -102,6 +105,7 @@ class Aggregator:
         settings: AggregatorSettings,
         report: Report,
         metrics: LedgerMetrics | None = None,
+        evaluator: Evaluator | None = None,
     ) -> None:
         self._ledger = ledger
         self._metrics = metrics
@@ -109,6 +113,7 @@ class Aggregator:
         self._store = store
         self._settings = settings
         self._report = report
+        self._assessor = Assessor(ledger, opening_key, store, evaluator, report) if evaluator else None
         self._watch = Watch()
         self._woken = asyncio.Event()
         self._consortium: Consortium | None = None
@@ -345,11 +350,24 @@ class Aggregator:
                 outlook.wake_s = 0.0
         if outlook.wake_s == 0.0:
             return
-        if not self._can_close(round_, updates, outlook):
+        if await self._assess(task, round_, updates):
+            outlook.wake_s = 0.0
+            return
+        if not await self._can_close(round_, updates, outlook):
             return
         if self._is_due(consortium, f"close/{name}/{number}", outlook, patience_s, task.spec.aggregator):
             await self._close(round_)
             outlook.wake_s = 0.0
+
+    async def _assess(self, task: Task, round_: Round, updates: dict[str, Update]) -> bool:
+        """Say what accepted updates do to this member's loss, if it is asked for that; return whether it said so."""
+        asked = round_.effect.assessors if round_.effect else ()
+        if self._assessor is None or self._ledger.organisation not in asked:
+            return False
+        assessments = await self._ledger.read_all(ASSESSMENTS.below(round_.task, round_.round))
+        told = {one.organisation for one in assessments if one.member == self._ledger.organisation}
+        due = [name for name in list_accepted(round_, updates) if name not in told]
+        return await self._assessor.assess(task, round_, due)
 
     def _waits_for_reference(
         self, round_: Round, updates: dict[str, Update], organisation: str, outlook: _Outlook
@@ -380,11 +398,15 @@ class Aggregator:
         said = describe_verdict(verdict) if verdict.code else verdict.state
         self._report(f"task {round_.task}, round {round_.round}: {organisation} {said}")
 
-    def _can_close(self, round_: Round, updates: dict[str, Update], outlook: _Outlook) -> bool:
+    async def _can_close(self, round_: Round, updates: dict[str, Update], outlook: _Outlook) -> bool:
         """Whether the contract would let the round close, so that no transaction is wasted on asking."""
         submitted = [update for update in updates.values() if update.state == "submitted"]
         missing = [one for one in round_.contributors if one not in updates]
         last_ms = max([round_.get_submit_deadline_ms(one) for one in missing], default=0)
+        if round_.effect and not submitted:
+            assessments = await self._ledger.read_all(ASSESSMENTS.below(round_.task, round_.round))
+            if list_missing(round_, list_accepted(round_, updates), assessments):
+                return self._is_past(round_.judge_deadline_ms, outlook)
         if not submitted and self._is_past(last_ms, outlook):
             return True
         return self._is_past(round_.judge_deadline_ms, outlook)

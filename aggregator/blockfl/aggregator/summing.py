@@ -38,12 +38,7 @@ async def compute_round_sum(
     """
 
     async def fetch(organisation: str) -> Opening:
-        signed = await ledger.read(HEADER.key(round_.task, round_.round, organisation))
-        chunks = [
-            await ledger.read_chunk(round_.task, round_.round, organisation, index)
-            for index in range(len(signed.header.chunk_digests))
-        ]
-        opening = await asyncio.to_thread(_open, signed, chunks, ledger.organisation, opening_key)
+        opening = await fetch_opening(ledger, round_, organisation, opening_key)
         progress(organisation)
         return opening
 
@@ -66,6 +61,20 @@ async def compute_round_sum(
         opening = await fetch(organisation)
         await asyncio.to_thread(total.add, opening.values, opening.randomness)
     return total.encode()
+
+
+async def fetch_opening(ledger: Ledger, round_: Round, organisation: str, opening_key: OpeningKey) -> Opening:
+    """Return an organisation's update of a round, opened.
+
+    Raises:
+        LedgerError, ProtocolError: As ``compute_round_sum``.
+    """
+    signed = await ledger.read(HEADER.key(round_.task, round_.round, organisation))
+    chunks = [
+        await ledger.read_chunk(round_.task, round_.round, organisation, index)
+        for index in range(len(signed.header.chunk_digests))
+    ]
+    return await asyncio.to_thread(_open, signed, chunks, ledger.organisation, opening_key)
 
 
 def _open(signed: SignedHeader, chunks: list[bytes], organisation: str, key: OpeningKey) -> Opening:

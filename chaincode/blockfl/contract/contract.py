@@ -37,6 +37,7 @@ from blockfl.contract.state import State
 from blockfl.contract.verifier import SumVerifier
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.shim import Context, ContractFault
+from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Digest, MspId, Name
 from blockfl.protocol.catalogue import LISTINGS, RECORDS
 from blockfl.protocol.codes import Code, ProtocolError
@@ -130,6 +131,7 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "SubmitUpdate": Entry(rounds.submit_update, (SignedHeader.decode,)),
         "UploadChunk": Entry(rounds.upload_chunk, (task, number, decode_number), ("chunk",)),
         "JudgeUpdate": Entry(rounds.judge_update, (task, number, decode_organisation)),
+        "AssessUpdate": Entry(rounds.assess_update, (Assessment.decode,)),
         "ClaimWrap": Entry(disputes.claim_wrap, (task, number, decode_organisation)),
         "SettleWrap": Entry(
             disputes.settle_wrap, (task, number, decode_organisation, decode_organisation), ("ephemeral_key",)

@@ -9,8 +9,10 @@ from blockfl.contract.state import State
 from blockfl.contract.verifier import SumVerifier
 from blockfl.protocol import publication
 from blockfl.protocol import round as rule
+from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.catalogue import (
     AGGREGATE,
+    ASSESSMENT,
     COMMITMENT,
     CONSORTIUM,
     EQUIVOCATION,
@@ -25,6 +27,7 @@ from blockfl.protocol.catalogue import (
     sealed_chunk_key,
 )
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.effect import check_assessing
 from blockfl.protocol.judging import judge_upload
 from blockfl.protocol.records import Blob, Metrics, Round, SignedHeader, Update
 from blockfl.protocol.referee import check_reference
@@ -169,6 +172,32 @@ class Rounds:
         state.announce("UpdateJudged", task=task, number=number, organisation=organisation, detail=detail)
         return judged.encode()
 
+    async def assess_update(self, state: State, assessment: Assessment) -> bytes:
+        """Record what an accepted update does to the caller's loss; the first assessment stands."""
+        require_committee(await state.read(CONSORTIUM.key()), state.caller)
+        if assessment.member != state.caller:
+            raise ProtocolError(
+                Code.CREATOR_MISMATCH, f"the assessment is of {assessment.member}, the transaction of {state.caller}"
+            )
+        require_unset("assessed_at_ms", assessment.assessed_at_ms)
+        task, number, organisation = assessment.task, assessment.round, assessment.organisation
+        round_ = await state.read(ROUND.key(task, number))
+        earlier = await state.find(ASSESSMENT.key(task, number, organisation, state.caller))
+        if earlier and earlier.model_copy(update={"assessed_at_ms": 0}) != assessment:
+            raise ProtocolError(
+                Code.ALREADY_SETTLED,
+                f"{state.caller} has assessed the update of {organisation} in round {number} of {task} otherwise",
+            )
+        if earlier:
+            return earlier.encode()
+        rule.check_open(round_)
+        check_assessing(round_, await state.find(UPDATE.key(task, number, organisation)), state.caller)
+        record = assessment.model_copy(update={"assessed_at_ms": state.now_ms})
+        await state.write(record)
+        detail = str(record.rise_micro)
+        state.announce("UpdateAssessed", task=task, number=number, organisation=organisation, detail=detail)
+        return record.encode()
+
     async def _find_reference(self, state: State, round_: Round) -> Update | None:
         if round_.referee is None:
             return None
@@ -183,7 +212,8 @@ class Rounds:
             return round_.encode()
         spec = (await state.read(TASK.key(task))).spec
         updates, equivocators = await state.find_updates(round_), await state.find_equivocators(round_)
-        closed = rule.close_round(round_, updates, equivocators, spec.minimum_accepted, state.now_ms, spec.aggregation)
+        terms = spec.minimum_accepted, state.now_ms, spec.aggregation
+        closed = rule.close_round(round_, updates, equivocators, *terms, await state.find_assessments(round_))
         await state.write(closed)
         if closed.state == "closed":
             await state.write_guarded(
@@ -286,10 +316,7 @@ class Rounds:
             raise ProtocolError(
                 Code.CREATOR_MISMATCH, f"the report is of {metrics.organisation}, the transaction of {state.caller}"
             )
-        if metrics.reported_at_ms:
-            raise ProtocolError(
-                Code.MALFORMED, f"expected reported_at_ms 0, the contract sets it; got {metrics.reported_at_ms}"
-            )
+        require_unset("reported_at_ms", metrics.reported_at_ms)
         spec = (await state.read(TASK.key(metrics.task))).spec
         require_contributor(await state.read(CONSORTIUM.key()), spec, state.caller)
         model = await state.read(MODEL.key(metrics.task, metrics.version))
@@ -316,6 +343,16 @@ class Rounds:
     def opener(self) -> Opener:
         """What opens updates, for one transaction at a time."""
         return self._opener
+
+
+def require_unset(field: str, time_ms: int) -> None:
+    """Check that a caller leaves a time to the contract.
+
+    Raises:
+        ProtocolError: BFL301.
+    """
+    if time_ms:
+        raise ProtocolError(Code.MALFORMED, f"expected {field} 0, the contract sets it; got {time_ms}")
 
 
 def _committee(round_: Round) -> tuple[str, ...]:

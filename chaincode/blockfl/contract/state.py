@@ -8,9 +8,11 @@ from typing import TypeVar
 
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import Context
+from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import (
     ALL_PROGRESS,
+    ASSESSMENT,
     COMMITTEE_KEY,
     ENROLMENT,
     EQUIVOCATION,
@@ -101,6 +103,20 @@ class State:
         keys = [EQUIVOCATION.key(round_.task, round_.round, one) for one in round_.contributors]
         found = [await self.find(key) for key in keys]
         return tuple(one.organisation for one in found if one is not None)
+
+    async def find_assessments(self, round_: Round) -> list[Assessment]:
+        """Return what a round's assessors say of its participants' updates, ascending.
+
+        Every key is read, also where nothing is: an assessment that is ordered before a close makes it invalid.
+        """
+        assessors = round_.effect.assessors if round_.effect else ()
+        keys = [
+            ASSESSMENT.key(round_.task, round_.round, part.organisation, member)
+            for part in round_.participants
+            for member in assessors
+        ]
+        found = [await self.find(key) for key in keys]
+        return [one for one in found if one is not None]
 
     async def find_votes(self, round_: Round) -> dict[str, Vote]:
         """Return the votes of a round's committee, by organisation, ascending.

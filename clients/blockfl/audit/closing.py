@@ -8,7 +8,8 @@ from itertools import pairwise
 from blockfl.audit.difference import describe_differences
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
-from blockfl.protocol.catalogue import CONSORTIUM, EQUIVOCATIONS, HEADER, ROUND
+from blockfl.protocol.assessment import Assessment
+from blockfl.protocol.catalogue import ASSESSMENTS, CONSORTIUM, EQUIVOCATIONS, HEADER, ROUND, find_key
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.records import Round, SignedHeader, Update
 from blockfl.protocol.round import close_round
@@ -59,7 +60,7 @@ def verify_close(history: History, task: Task, round_: Round, updates: dict[str,
         raise VerificationError(f"{where}: it was opened a second time: {describe_differences(closed, opened)}")
     terms = task.spec.minimum_accepted, closed.closed_at_ms, task.spec.aggregation
     try:
-        expected = close_round(opened, updates, equivocators, *terms)
+        expected = close_round(opened, updates, equivocators, *terms, _list_assessments(history, opened, where))
     except ProtocolError as error:
         raise VerificationError(f"{where}: it could not be closed: {error}") from error
     for name in _LISTS:
@@ -96,6 +97,18 @@ def _verify_end(later: list[Round], where: str) -> None:
                 f"{where}: it was closed, and was then changed as no transaction does: "
                 f"{describe_differences(after, expected)}"
             )
+
+
+def _list_assessments(history: History, round_: Round, where: str) -> list[Assessment]:
+    """Return what the round's assessors say of its updates, each written once, and by nobody else."""
+    assessments = history.read_all(ASSESSMENTS.below(round_.task, round_.round))
+    for one in assessments:
+        mark = f"{where}, assessment of the update of {one.organisation} by {one.member}"
+        if round_.effect is None or one.member not in round_.effect.assessors:
+            raise VerificationError(f"{mark}: {one.member} is no assessor of the round")
+        if history.count_writes(find_key(one)) != 1:
+            raise VerificationError(f"{mark}: it was changed")
+    return assessments
 
 
 def _list_equivocators(history: History, task: Task, round_: Round, where: str) -> list[str]:

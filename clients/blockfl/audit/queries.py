@@ -25,6 +25,7 @@ from blockfl.protocol.catalogue import (
     find_key,
     sealed_chunk_key,
 )
+from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.publication import find_version_without
 from blockfl.protocol.records import Model
@@ -40,6 +41,7 @@ ACTS: Final = {
     "SubmitUpdate": "submitted its update",
     "UploadChunk": "uploaded a sealed chunk of its update",
     "JudgeUpdate": "had the committee judge the update of {organisation}",
+    "AssessUpdate": "said what the update of {organisation} does to its loss",
     "ClaimWrap": "claimed that it cannot open its wrapped key of the update of {organisation}",
     "SettleWrap": "settled a claim about a wrapped key of the update of {organisation}",
     "CloseRound": "closed the round",
@@ -192,9 +194,10 @@ def list_rejections(book: Book, task: str | None = None) -> list[Row]:
     for name in [task] if task is not None else book.list_tasks():
         for round_ in book.history.read_all(ROUNDS.below(name)):
             for update in book.history.read_all(UPDATES.below(name, round_.round)):
-                if update.state == "rejected":
-                    why = describe_verdict(update)
-                    rows.append(_rejection(book, name, round_.round, update.organisation, update.code, why))
+                verdict = find_verdict(round_, update)
+                if verdict.state == "rejected":
+                    why = describe_verdict(verdict)
+                    rows.append(_rejection(book, name, round_.round, verdict.organisation, verdict.code, why))
             for proof in book.history.read_all(EQUIVOCATIONS.below(name, round_.round)):
                 why = f"signed two different updates: {proof.first_digest} and {proof.second.header.record_digest}"
                 rows.append(_rejection(book, name, round_.round, proof.organisation, "BFL408", why))

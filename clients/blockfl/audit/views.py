@@ -17,6 +17,7 @@ from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import (
     AGGREGATE,
     ALL_PROGRESS,
+    ASSESSMENTS,
     DISPUTES,
     MODELS,
     REPORTS,
@@ -27,6 +28,7 @@ from blockfl.protocol.catalogue import (
     WITHDRAWALS,
     find_key,
 )
+from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.key import Key, Range
 from blockfl.protocol.limits import NormRules
@@ -92,6 +94,10 @@ def describe_strategy(spec: TaskSpec) -> str:
         parts.append(_describe(spec.optimiser.method, spec.optimiser.model_dump(exclude={"method"})))
     if spec.referee:
         parts.append(f"referee {' and '.join(spec.referees)} or {spec.referee.if_absent.replace('_', ' ')}")
+    if spec.effect:
+        parts.append(
+            f"loss on the rows of {' and '.join(spec.assessors)}, {spec.effect.tolerance_micro / 10**6:g} more"
+        )
     return ", ".join(parts)
 
 
@@ -154,7 +160,7 @@ async def list_rounds(ledger: Reader, task: str) -> list[Row]:
                 "accepted": list(round_.accepted),
                 "rejected": [
                     {"organisation": update.organisation, "code": update.code}
-                    for update in updates
+                    for update in (find_verdict(round_, one) for one in updates)
                     if update.state == "rejected"
                 ],
                 "unjudged": list(round_.unjudged),
@@ -179,13 +185,15 @@ async def list_rounds(ledger: Reader, task: str) -> list[Row]:
 
 async def list_updates(ledger: Reader, task: str, number: int | None) -> list[Row]:
     """Return a row for each update of a round, or of every round."""
-    numbers = [number] if number else [round_.round for round_ in await ledger.read_all(ROUNDS.below(task))]
+    rounds = [one for one in await ledger.read_all(ROUNDS.below(task)) if number in (None, 0, one.round)]
     rows: list[Row] = []
-    for one in numbers:
-        disputes = await ledger.read_all(DISPUTES.below(task, one))
-        for update in await ledger.read_all(UPDATES.below(task, one)):
+    for round_ in rounds:
+        disputes = await ledger.read_all(DISPUTES.below(task, round_.round))
+        assessments = await ledger.read_all(ASSESSMENTS.below(task, round_.round)) if round_.effect else ()
+        for update in await ledger.read_all(UPDATES.below(task, round_.round)):
+            rises = {one.member: one.rise_micro for one in assessments if one.organisation == update.organisation}
             claims = [f"{item.member}: {item.state}" for item in disputes if item.organisation == update.organisation]
-            rows.append(_update_row(update) | {"disputes": claims})
+            rows.append(_update_row(find_verdict(round_, update)) | {"rises_micro": rises, "disputes": claims})
     return rows
 
 

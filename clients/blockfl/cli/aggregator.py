@@ -1,6 +1,7 @@
 """``blockfl aggregator``: a committee member's process."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -8,9 +9,11 @@ from typing import Annotated
 import typer
 
 from blockfl.aggregator import dispute
+from blockfl.aggregator.assessment import Evaluator
 from blockfl.aggregator.process import Aggregator, AggregatorSettings, Report
-from blockfl.cli import option
+from blockfl.cli import option, workload
 from blockfl.cli.dispute import print_dispute
+from blockfl.cli.evaluation import evaluate_on
 from blockfl.cli.number import make_limits, real_option
 from blockfl.cli.output import Output
 from blockfl.cli.termination import make_reporter, run_until_terminated
@@ -48,11 +51,21 @@ def run(
     takeover: Annotated[
         Decimal, real_option(_PATIENCE, help="Seconds after which another member sums in the aggregator's place.")
     ] = Decimal(60),
+    model: workload.Model = None,
+    code: workload.Code = None,
+    data: workload.Data = None,
+    label: workload.Label = None,
+    test_fraction: workload.TestFraction = Decimal("0.25"),
+    unconfined: workload.Unconfined = False,
     until_complete: Annotated[bool, typer.Option(help="End when every task has had all its rounds.")] = False,
     operations: option.Operations = None,
     log_format: option.LogFormat = None,
 ) -> None:
-    """Judge updates, close rounds, vote for each new model; the task's aggregator also opens rounds and sums."""
+    """Judge updates, close rounds, vote for each new model; the task's aggregator also opens rounds and sums.
+
+    With --model and --data, or --code, this member measures what updates do to the loss on its own test samples, in
+    tasks that name it with --assessor. The rows stay here, and no update reaches that process but as a model to try.
+    """
     settings = AggregatorSettings(
         tasks=tuple(task or ()),
         enrolment_patience_s=float(enrolment_patience),
@@ -61,7 +74,10 @@ def run(
         until_complete=until_complete,
     )
     report = make_reporter("aggregator", log_format)
-    work = _run(ConnectionProfile.load(profile), directory, settings, operations, report)
+    rows = workload.make_workload(model, code, data, label, test_fraction) if model or code else None
+    connection = ConnectionProfile.load(profile)
+    evaluation = evaluate_on(rows, connection, profile, directory, confined=not unconfined)
+    work = _run(connection, directory, settings, operations, report, evaluation)
     asyncio.run(run_until_terminated(work))
 
 
@@ -109,14 +125,23 @@ def settle_wrap(
 
 
 async def _run(
-    profile: ConnectionProfile, directory: Path, settings: AggregatorSettings, operations: str | None, report: Report
+    profile: ConnectionProfile,
+    directory: Path,
+    settings: AggregatorSettings,
+    operations: str | None,
+    report: Report,
+    evaluation: AbstractAsyncContextManager[Evaluator | None],
 ) -> None:
     hide_memory()
     opening_key = _load_opening_key(profile)
     store = ModelStore(directory)
-    async with Ledger(profile) as ledger, tell_operations(operations, ledger.signer, directory) as metrics:
+    async with (
+        evaluation as evaluator,
+        Ledger(profile) as ledger,
+        tell_operations(operations, ledger.signer, directory) as metrics,
+    ):
         report(f"{profile.organisation}: attending to {', '.join(settings.tasks) or 'every task'}")
-        await Aggregator(ledger, opening_key, store, settings, report, metrics).run()
+        await Aggregator(ledger, opening_key, store, settings, report, metrics, evaluator).run()
 
 
 def _load_opening_key(profile: ConnectionProfile) -> OpeningKey:

@@ -12,7 +12,7 @@ import typer
 from blockfl.audit import views
 from blockfl.audit.entry import Row
 from blockfl.cli import economics, erasure, option, workload
-from blockfl.cli.number import make_limits, whole_option
+from blockfl.cli.number import MICRO, limits_of, make_limits, real_option, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.reach import reach
 from blockfl.cli.terms import NO_TERMS, Terms, with_terms
@@ -23,6 +23,7 @@ from blockfl.ledger.lineage import obtain_model
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import upload_blob
+from blockfl.protocol.assessment import Effect
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, MODELS, PROGRESS, TASK
@@ -67,6 +68,20 @@ def create(
             help="Without the referee's update: wait until judging ends, go on without one, or fail the round."
         ),
     ] = "wait",
+    assessors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--assessor",
+            help="A committee member that tries every accepted update on rows of its own; repeatable.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        Decimal,
+        real_option(
+            limits_of(Effect, "tolerance_micro"),
+            help="With --assessor: the most that an update may add to the loss, as the median of them measures it.",
+        ),
+    ] = Decimal("0.01"),
     terms: Terms = NO_TERMS,
     unconfined: workload.Unconfined = False,
     seed: workload.Seed = None,
@@ -78,6 +93,7 @@ def create(
         output.error("name the initial model with exactly one of --model, --code and --initial")
         raise typer.Exit(Exit.USAGE)
     referee = Referee(organisations=tuple(sorted(set(referees))), if_absent=referee_absent) if referees else None
+    effect = make_effect(assessors, tolerance)
     connection = ConnectionProfile.load(profile)
     begun = _read_safetensors(initial) if initial else _read_keras(model, code, unconfined=unconfined, seed=seed)
     blob, chunks = split_blob(begun.content)
@@ -91,8 +107,11 @@ def create(
                 manifest=begun.manifest,
                 initial_model=blob,
                 aggregator=aggregator or consortium.having("coordinator")[0],
-                institutions=tuple(institutions or {*consortium.having("institution")} - {*(referees or ())}),
+                institutions=tuple(
+                    institutions or {*consortium.having("institution")} - {*(referees or ()), *(assessors or ())}
+                ),
                 referee=referee,
+                effect=effect,
             )
             await ledger.create_task(spec)
             await upload_blob(
@@ -103,6 +122,13 @@ def create(
     spec = asyncio.run(put())
     output.result(json_format.loads(spec.encode()))
     _tell_created(output, spec)
+
+
+def make_effect(assessors: list[str] | None, tolerance: Decimal) -> Effect | None:
+    """Return what the options say of effect on rows, None without assessors."""
+    if not assessors:
+        return None
+    return Effect(assessors=tuple(sorted(set(assessors))), tolerance_micro=int(tolerance * MICRO))
 
 
 def _tell_created(output: Output, spec: TaskSpec) -> None:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from blockfl.cli import economics, norms, strategy
 from blockfl.cli.number import MICRO, limits_of, real_option, whole_option
 from blockfl.ledger.errors import LedgerError
+from blockfl.protocol.assessment import Effect
 from blockfl.protocol.combination import Aggregation
 from blockfl.protocol.economics import Economics
 from blockfl.protocol.manifest import Manifest
@@ -68,6 +69,7 @@ class Terms:
         aggregator: str,
         institutions: tuple[str, ...],
         referee: Referee | None = None,
+        effect: Effect | None = None,
     ) -> TaskSpec:
         """Return the specification of a task on these terms.
 
@@ -79,6 +81,7 @@ class Terms:
             aggregator: The committee member that sums.
             institutions: Who may enrol, in any order.
             referee: The committee members whose own updates the others are compared with.
+            effect: The committee members that try updates on rows of their own, and what they tolerate.
 
         Raises:
             LedgerError: No such task can be; the error names the part.
@@ -97,6 +100,7 @@ class Terms:
                 check=self.check or ("commitment" if is_linear else "recompute"),
                 aggregator=aggregator,
                 referee=referee,
+                effect=effect,
                 institutions=tuple(sorted(set(institutions))),
                 rounds=self.rounds,
                 minimum_accepted=self.minimum,

@@ -37,6 +37,7 @@ from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, PROGRESS, ROUND, TASK, UPDATE
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.records import Consortium, Participant, Progress, Round
 from blockfl.protocol.submission import compute_certificate_digest
@@ -324,7 +325,8 @@ class InstitutionAgent:
         if referee and referee.organisation == organisation:
             text = f"the reference, {referee.reference}"
         elif organisation in round_.rejected:
-            text = describe_verdict(await self._ledger.read(UPDATE.key(self._name, number, organisation)))
+            update = await self._ledger.read(UPDATE.key(self._name, number, organisation))
+            text = describe_verdict(find_verdict(round_, update))
         elif organisation in round_.absent:
             text = "absent: no update was submitted"
         elif organisation in round_.unjudged:

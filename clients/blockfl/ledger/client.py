@@ -27,6 +27,7 @@ from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, U
 from blockfl.ledger.event import Event
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import records
+from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import CONSORTIUM
 from blockfl.protocol.codes import Code, ProtocolError
@@ -107,6 +108,10 @@ class Ledger:
     async def judge_update(self, task: str, number: int, organisation: str) -> Committed:
         """Have the committee judge an update (committee)."""
         return await self._submit_as_committee("JudgeUpdate", task, str(number), organisation)
+
+    async def assess_update(self, assessment: Assessment) -> Committed:
+        """Record what an accepted update does to the organisation's own loss (committee)."""
+        return await self.submit("AssessUpdate", assessment.encode())
 
     async def claim_wrap(self, task: str, number: int, organisation: str) -> Committed:
         """Claim that the organisation cannot open its wrap of an update (committee)."""

@@ -27,6 +27,7 @@ from blockfl.protocol.catalogue import (
     UPDATES,
     VOTES,
 )
+from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.records import Round, Update
 
 State = Literal["done", "now", "ahead", "failed"]
@@ -91,7 +92,7 @@ def _submit(book: Book, round_: Round, updates: dict[str, Update]) -> Step:
 
 def _judge(book: Book, round_: Round, updates: dict[str, Update]) -> Step:
     told = {
-        state: [name for name, one in updates.items() if one.state == state]
+        state: [name for name, one in updates.items() if find_verdict(round_, one).state == state]
         for state in ("accepted", "rejected", "submitted")
     }
     parts = [f"accepted: {', '.join(told['accepted']) or 'none'}"]

@@ -30,6 +30,7 @@ _DETAILS: Final = {
     "Enrol": ", with {} samples",
     "UploadChunk": ", number {}",
     "ReportMetrics": ", for version {}",
+    "AssessUpdate": " (millionths: {})",
 }
 """What the detail of an announcement is, where a number alone would say nothing."""
 
@@ -45,6 +46,7 @@ KEYS: Final = {
     "round": "round {round} of {task}",
     "header": "signed header of {organisation} in round {round} of {task}",
     "update": "update of {organisation} in round {round} of {task}",
+    "assessment": "what the update of {organisation} in round {round} of {task} does to the loss of {member}",
     "commitment": "commitment of {organisation} in round {round} of {task}",
     "withdrawal": "withdrawn certificate of {organisation}",
     "erasure": "request of {organisation} to have its updates in {task} erased",

@@ -11,6 +11,7 @@ declaration.
 
 from typing import Any, Final, TypeVar
 
+from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Digest, MspId, Name, Record
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import (
@@ -67,6 +68,8 @@ def _of_enrolment(task: Name, organisation: MspId) -> None: ...
 def _of_round(task: Name, round: Number) -> None: ...
 @Parts
 def _of_update(task: Name, round: Number, organisation: MspId) -> None: ...
+@Parts
+def _of_assessment(task: Name, round: Number, organisation: MspId, member: MspId) -> None: ...
 @Parts
 def _of_wrap(task: Name, round: Number, organisation: MspId, member: MspId) -> None: ...
 @Parts
@@ -160,6 +163,12 @@ UPDATE = RecordType(
     read="ReadUpdate",
     missing=Code.UPDATE_UNKNOWN,
     refusal="there is no update of {organisation} in round {round} of task {task}",
+)
+ASSESSMENT = RecordType(
+    kind=Assessment,
+    prefix="assessment",
+    parts=_of_assessment,
+    holds="what an accepted update does to a committee member's loss on rows of its own; never changed",
 )
 COMMITMENT = RecordType(
     kind=Commitment,
@@ -304,6 +313,7 @@ ENROLMENTS = Listing(of=ENROLMENT, parts=_of_task, read="ListEnrolments")
 ROUNDS = Listing(of=ROUND, parts=_of_task, read="ListRounds")
 HEADERS = Listing(of=HEADER, parts=_of_round)
 UPDATES = Listing(of=UPDATE, parts=_of_round, read="ListUpdates")
+ASSESSMENTS = Listing(of=ASSESSMENT, parts=_of_round, read="ListAssessments")
 WITHDRAWALS = Listing(of=WITHDRAWAL, parts=_single, read="ListWithdrawals")
 ERASURES = Listing(of=ERASURE, parts=_of_task, read="ListErasures")
 DISPUTES = Listing(of=DISPUTE, parts=_of_round, read="ListDisputes")

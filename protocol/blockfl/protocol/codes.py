@@ -84,6 +84,7 @@ class Code(Enum):
     COSINE = ("BFL421", "the update's cosine to the last global update is under the least one")
     EPHEMERAL_KEY = ("BFL422", "the key shown does not settle who can open the wrap")
     REFERENCE_COSINE = ("BFL423", "the update's cosine to the referee's update is under the least one")
+    HARMFUL = ("BFL424", "the update makes the committee's loss rise by more than the task tolerates")
 
     # 5xx: aggregation and publication
     SUM_MISMATCH = ("BFL501", "the sum is not that of the accepted updates")

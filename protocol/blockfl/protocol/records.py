@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import FailFast, Field, StringConstraints, model_validator
 
+from blockfl.protocol.assessment import RoundEffect
 from blockfl.protocol.canonical import ChannelName, Decimal, Digest, Hex, MspId, Name, Natural, Positive, Record
 from blockfl.protocol.economics import TREASURY
 from blockfl.protocol.limits import RoundNorms, RoundStatistics
@@ -197,7 +198,8 @@ class Round(Record):
     ``bound_l2_squared`` and ``bound_linf`` are the integer bounds for weight 1: an update of weight ω keeps
     Σx² ≤ ω²·bound_l2_squared and |x| ≤ min(32767, ω·bound_linf), where x = ω·δ·2^scale rounded. ``norms`` are the
     task's further norm rules as they hold in this round; ``statistics`` where an update's values are not trained
-    weights, so that norms count the values before them only; ``referee`` is no participant.
+    weights, so that norms count the values before them only; ``referee`` is no participant; ``effect`` is measured on
+    rows of the committee.
     After closing: ``accepted``, ``rejected``, ``unjudged`` and ``absent`` partition the participants. ``failure`` says
     why a round failed, and is empty otherwise. ``divisor`` turns the round's sum into the mean; 0 without a sum.
     """
@@ -217,6 +219,7 @@ class Round(Record):
     norms: Annotated[RoundNorms | None, Field(exclude_if=lambda norms: norms is None)] = None
     statistics: Annotated[RoundStatistics | None, Field(exclude_if=lambda statistics: statistics is None)] = None
     referee: Annotated[RoundReferee | None, Field(exclude_if=lambda referee: referee is None)] = None
+    effect: Annotated[RoundEffect | None, Field(exclude_if=lambda effect: effect is None)] = None
     opened_at_ms: Natural
     submit_deadline_ms: Natural
     judge_deadline_ms: Natural

@@ -11,9 +11,11 @@ Source: ``docs/protocol.md``, one round.
 
 from collections.abc import Collection, Iterable, Mapping
 
+from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.combination import FEDAVG, AggregationRule
 from blockfl.protocol.economics import Score
+from blockfl.protocol.effect import freeze_effect, list_accepted, list_missing, settle_effect
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS, RoundNorms
 from blockfl.protocol.payload import ENCODINGS
 from blockfl.protocol.records import (
@@ -46,8 +48,8 @@ def check_spec(spec: TaskSpec, consortium: Consortium) -> None:
     """Check what a task's proposal says about the consortium.
 
     Raises:
-        ProtocolError: BFL203 if one of its institutions has not that role, BFL202 if its aggregator or a referee is
-            not in the committee.
+        ProtocolError: BFL203 if one of its institutions has not that role, BFL202 if its aggregator, a referee or
+            an assessor is not in the committee.
     """
     for organisation in spec.institutions:
         if organisation not in consortium.having("institution"):
@@ -56,7 +58,11 @@ def check_spec(spec: TaskSpec, consortium: Consortium) -> None:
                 f"{organisation} is not an institution of the consortium: choose among "
                 f"{', '.join(consortium.having('institution'))}",
             )
-    duties = (("aggregator", spec.aggregator), *(("referee", one) for one in spec.referees))
+    duties = (
+        ("aggregator", spec.aggregator),
+        *(("referee", one) for one in spec.referees),
+        *(("assessor", one) for one in spec.assessors),
+    )
     for duty, organisation in duties:
         if organisation not in consortium.committee:
             raise ProtocolError(
@@ -147,6 +153,7 @@ def open_round(
         ),
         statistics=freeze_statistics(spec),
         referee=referee,
+        effect=freeze_effect(spec.effect, consortium.committee),
         opened_at_ms=now_ms,
         submit_deadline_ms=submit_deadline_ms,
         judge_deadline_ms=judge_deadline_ms,
@@ -258,6 +265,7 @@ def close_round(
     minimum_accepted: int,
     now_ms: int,
     aggregation: AggregationRule = FEDAVG,
+    assessments: Collection[Assessment] = (),
 ) -> Round:
     """Return the round closed, or failed if too few updates were accepted or the reference that it needs is missing.
 
@@ -268,16 +276,19 @@ def close_round(
         minimum_accepted: of the task, never below what its rule needs.
         now_ms: the transaction's time.
         aggregation: the task's rule, which gives a closed round its divisor; a failed round has none, 0.
+        assessments: what committee members say of the updates' effect.
 
     Raises:
         ProtocolError: BFL104 if it is not open; BFL106 if somebody may still submit, or a submitted update is
-            unjudged, before the deadline for it.
+            unjudged, or its effect not measured by everybody who should, before the deadline for it.
     """
     check_open(round_)
     names = tuple(one.organisation for one in round_.participants)
     undecided = [name for name in names if _is_undecided(name, updates, equivocators)]
     absent = [name for name in names if name not in updates and name not in equivocators]
-    waiting = undecided + (absent if now_ms < round_.submit_deadline_ms else [])
+    good = list_accepted(round_, updates, equivocators)
+    unassessed = list_missing(round_, good, assessments)
+    waiting = [*undecided, *unassessed, *(absent if now_ms < round_.submit_deadline_ms else [])]
     referee = settle_reference(round_, updates, equivocators)
     if referee and is_reference_pending(round_, updates.get(referee.organisation), now_ms):
         waiting.append(referee.organisation)
@@ -285,12 +296,11 @@ def close_round(
         raise ProtocolError(
             Code.ROUND_NOT_READY,
             f"round {round_.round} of {round_.task} waits for {', '.join(sorted(waiting))} until "
-            f"{round_.submit_deadline_ms if not undecided else round_.judge_deadline_ms}, "
+            f"{round_.judge_deadline_ms if undecided or unassessed else round_.submit_deadline_ms}, "
             f"the transaction's time is {now_ms}",
         )
-    accepted = tuple(
-        name for name in names if name in updates and updates[name].state == "accepted" and name not in equivocators
-    )
+    effect = settle_effect(round_, good, assessments)
+    accepted = tuple(name for name in good if effect is None or name not in effect.harmful)
     weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
     is_missed = is_reference_missed(referee)
     is_closed = len(accepted) >= minimum_accepted and not is_missed
@@ -309,6 +319,7 @@ def close_round(
             "divisor": aggregation.traits.divisor(weight) if is_closed else 0,
             "norms": _with_typical(round_, updates, accepted),
             "referee": referee,
+            "effect": effect,
         }
     )
 

@@ -18,6 +18,7 @@ from typing import Final
 from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Economics, Outcome, Payment, Score, Settlement, Standing, Verdict
+from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.records import Metrics, Model, Organisations, Participant, Round, Update, Vote
 from blockfl.protocol.reputation import compute_reputation, suspend
 from blockfl.protocol.rules import JUDGING
@@ -201,7 +202,7 @@ def _judge(policy: Economics, facts: Facts, part: Participant, standing: Standin
     elif name in facts.round_.accepted:
         return "accepted", "", 0
     elif name in facts.round_.rejected:
-        verdict, code = "rejected", facts.updates[name].code
+        verdict, code = "rejected", find_verdict(facts.round_, facts.updates[name]).code
         share = _find_share(policy, code)
     elif name in facts.round_.absent:
         if facts.base is not None and is_contested(facts.base, facts.reports, len(facts.round_.participants)):
@@ -214,6 +215,8 @@ def _judge(policy: Economics, facts: Facts, part: Participant, standing: Standin
 
 
 def _find_share(policy: Economics, code: str) -> int:
+    if code == Code.HARMFUL.identifier:
+        return 0  # rows unlike the committee's are no breach: such an update is left out, and paid nothing
     rule = next((rule for rule in JUDGING if rule.code.identifier == code), None)
     if rule is None:
         raise ProtocolError(Code.MALFORMED, f"expected the code of a rule about updates, got {code}")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from blockfl.protocol.assessment import Effect
 from blockfl.protocol.canonical import Digest, MspId, Name, Natural, Positive, Record
 from blockfl.protocol.combination import MAX_COMPARED_VALUES, MAX_PRODUCTS, Aggregation
 from blockfl.protocol.economics import KNOWN_SUMS, Economics
@@ -81,7 +82,7 @@ class TaskSpec(Record):
     ``samples_cap`` the most samples that count; ``norms`` are further rules about norms. ``check`` says who checks a
     sum: with ``commitment`` every organisation against the accepted updates' commitments, with ``recompute`` the
     committee, which opens these updates again. ``referee`` names committee members whose own updates the others are
-    compared with.
+    compared with, ``effect`` those that try every accepted update on rows of their own.
     Rules other than fedavg are recomputed, and every update has weight 1.
     """
 
@@ -95,6 +96,7 @@ class TaskSpec(Record):
     check: Literal["commitment", "recompute"]
     aggregator: MspId
     referee: Annotated[Referee | None, Field(exclude_if=lambda referee: referee is None)] = None
+    effect: Annotated[Effect | None, Field(exclude_if=lambda effect: effect is None)] = None
     institutions: Annotated[Organisations, Field(min_length=MINIMUM_ACCEPTED)]
     rounds: Annotated[int, Field(ge=1, le=100_000)]
     minimum_accepted: Annotated[int, Field(ge=MINIMUM_ACCEPTED, le=10_000)]
@@ -115,6 +117,11 @@ class TaskSpec(Record):
     def referees(self) -> Organisations:
         """The committee members that referee in turn, ascending."""
         return self.referee.organisations if self.referee else ()
+
+    @property
+    def assessors(self) -> Organisations:
+        """The committee members that measure what updates do to their loss, ascending."""
+        return self.effect.assessors if self.effect else ()
 
     @property
     def contributors(self) -> Organisations:
@@ -179,9 +186,10 @@ class TaskSpec(Record):
         rule.check_task(len(self.institutions), self.manifest.dimension, self.bound_l2_micro)
 
     def _check_referee(self) -> None:
-        both = sorted({*self.institutions} & {*self.referees})
-        if both:
-            raise ValueError(f"{both[0]} cannot be an institution of the task and its referee")
+        for duty, organisations in (("referee", self.referees), ("assessor", self.assessors)):
+            both = sorted({*self.institutions} & {*organisations})
+            if both:
+                raise ValueError(f"{both[0]} cannot be an institution of the task and its {duty}")
         if self.referee:
             return
         if self.aggregation.traits.needs_referee:
