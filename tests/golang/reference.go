@@ -21,6 +21,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 func main() {
@@ -55,6 +56,8 @@ func answer(kind byte, content []byte) string {
 		return readSignature(content)
 	case 'v':
 		return readVarint(content)
+	case 'n':
+		return verifyChain(content)
 	case 'j':
 		return respell(content)
 	}
@@ -81,6 +84,29 @@ func respell(content []byte) string {
 	}
 	given, _ := json.Marshal(read)
 	return hex.EncodeToString(given)
+}
+
+// Whether a chain of certificates (each after its length in four bytes, the lowest first) leads to its last one.
+func verifyChain(content []byte) string {
+	chain := []*x509.Certificate{}
+	for len(content) >= 4 {
+		size := binary.BigEndian.Uint32(content)
+		c, err := x509.ParseCertificate(content[4 : 4+size])
+		if err != nil {
+			return "refused"
+		}
+		chain = append(chain, c)
+		content = content[4+size:]
+	}
+	options := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: chain[0].NotBefore.Add(time.Second),
+	}
+	options.Roots.AddCert(chain[len(chain)-1])
+	for _, c := range chain[1 : len(chain)-1] {
+		options.Intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(options)
+	return fmt.Sprint(err == nil)
 }
 
 func readPem(content []byte) string {

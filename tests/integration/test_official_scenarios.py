@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from blockfl.fabric.client.deliver import block_number
 from blockfl.fabric.client.events import Checkpoint, FileCheckpoint, MemoryCheckpoint
-from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.gateway import Gateway, Timeouts
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec
 from blockfl.fabric.client.streams import BlockStream
 from blockfl.fabric.errors import CommitError, EndorseError, EvaluateError, GatewayError, IdentityError
@@ -532,6 +532,19 @@ async def test_errors_of_results_that_differ(network: AnyConsortium, gateway: Ga
     assert said(network, caught.value) == dict.fromkeys(("beta", "gamma"), "ProposalResponsePayloads do not match")
 
 
+@pytest.mark.parametrize("stage", ["evaluated", "endorsed"])
+async def test_errors_of_a_contract_that_takes_longer_than_the_caller_waits(gateway: Gateway, stage: str) -> None:
+    call = (
+        gateway.evaluate("strict", "Sleep", "2", timeout_s=0.5)
+        if stage == "evaluated"
+        else gateway.submit("strict", "Sleep", "2", timeouts=Timeouts(endorse_s=0.5))
+    )
+    with pytest.raises(EvaluateError if stage == "evaluated" else EndorseError) as caught:
+        await call
+    assert caught.value.status is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert not caught.value.details
+
+
 async def test_errors_of_contract_services_that_end(network: AnyConsortium, gateway: Gateway) -> None:
     try:
         with pytest.raises(EvaluateError, match="failed to evaluate transaction, see attached details") as caught:
@@ -539,11 +552,23 @@ async def test_errors_of_contract_services_that_end(network: AnyConsortium, gate
         assert caught.value.status is grpc.StatusCode.ABORTED
         told = said(network, caught.value)
         assert told.keys() == {*ORGANISATIONS}
-        assert all("chaincode stream terminated" in text for text in told.values())
+        text = (
+            f"failed to execute transaction {caught.value.transaction_id}: error sending: chaincode stream terminated"
+        )
+        assert set(told.values()) == {f"error in simulation: {text}"}
+        with pytest.raises(EndorseError, match="failed to endorse transaction, see attached details") as away:
+            await gateway.submit("strict", "Echo", "back", retries=0)
+        assert away.value.status is grpc.StatusCode.ABORTED
+        text = f"failed to execute transaction {away.value.transaction_id}: could not launch chaincode "
+        assert said(network, away.value)["alpha"].startswith(f"error in simulation: {text}")
+        # Told to try again, the client waits for its own organisation's service.
+        waiting = asyncio.ensure_future(gateway.submit("strict", "Echo", "waited for", organisations=("alpha",)))
     finally:
         for name in ORGANISATIONS:
             if name not in network.servers:
                 await network.start_service(name)
+    with pytest.raises(CommitError, match="ENDORSEMENT_POLICY_FAILURE"):
+        await waiting  # alpha alone was asked
     async with asyncio.timeout(SOON_S):
         while not await echoes(gateway):
             await asyncio.sleep(0.2)

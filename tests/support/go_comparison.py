@@ -10,6 +10,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import utils
 
 from support import go_readings
+from support.constrained_chains import encode_chain, judge_chain
 from support.der_mutation import mutate_der
 from support.golang import Kind, ask_go
 from support.pem_mutation import mutate_pem
@@ -44,6 +45,7 @@ def make_revocation_list(random: Random) -> bytes:
 MAKERS: Final[dict[Kind, tuple[Callable[[Random], bytes], Callable[[bytes], str]]]] = {
     "pem": (mutate_pem, go_readings.read_pem),
     "certificate": (make_certificate, go_readings.read_certificate),
+    "chain": (encode_chain, judge_chain),
     "revocation list": (make_revocation_list, go_readings.read_revocations),
     "signature": (make_signature, go_readings.read_signature),
     "varint": (make_varint, go_readings.read_unsigned),

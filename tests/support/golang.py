@@ -10,13 +10,14 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final, Literal
 
-Kind = Literal["pem", "certificate", "revocation list", "signature", "varint", "state"]
+Kind = Literal["pem", "certificate", "chain", "revocation list", "signature", "varint", "state"]
 
 REFUSED: Final = "refused"
 _SOURCE: Final = Path(__file__).parents[1] / "golang" / "reference.go"
 _KINDS: Final[dict[Kind, bytes]] = {
     "pem": b"p",
     "certificate": b"c",
+    "chain": b"n",
     "revocation list": b"l",
     "signature": b"s",
     "varint": b"v",

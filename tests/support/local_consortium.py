@@ -151,7 +151,7 @@ async def local_consortium(
         layout=layout,
         processes=processes,
         launcher=LocalLauncher(hosts, processes),
-        organisations={name: _members(name, layout) for name in names},
+        organisations={name: members_of(name, layout) for name in names},
         handlers=handlers,
         package=package_contract("app_1.0"),
         channel=channel,
@@ -189,7 +189,7 @@ def describe(names: Sequence[str], channel: str, contract: str) -> Description:
     )
 
 
-def _members(name: str, layout: Layout) -> Members:
+def members_of(name: str, layout: Layout) -> Members:
     place = layout.organisation(name)
     signing, tls = (
         Authority.from_pem(path("certificate").read_bytes(), path("key").read_bytes())

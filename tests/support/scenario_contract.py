@@ -62,6 +62,11 @@ async def _echo_transient(context: Context) -> bytes:
     return json.dumps({name: value.decode() for name, value in sorted(context.transient.items())}).encode()
 
 
+async def _sleep(context: Context) -> bytes:
+    await asyncio.sleep(float(context.args[0]))
+    return b""
+
+
 async def _fail(context: Context) -> bytes:
     raise ContractFault(context.args[0].decode())
 
@@ -108,6 +113,7 @@ _METHODS: dict[str, Method] = {
     "Echo": _echo,
     "EchoTransient": _echo_transient,
     "Fail": _fail,
+    "Sleep": _sleep,
     "Exists": _exists,
     "Put": _put,
     "Get": _get,

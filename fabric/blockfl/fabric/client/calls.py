@@ -54,7 +54,9 @@ async def evaluate(
     what = f"cannot evaluate {_function(proposal)} of {proposal.chaincode}"
     request = _proposal_request(proposal, organisations)
     answer = await connection.try_again(
-        lambda: connection.call(EvaluateError, what, "Evaluate", request, timeout_s, proposal.tx_id), retries
+        lambda limit_s: connection.call(EvaluateError, what, "Evaluate", request, limit_s, proposal.tx_id),
+        timeout_s,
+        retries,
     )
     try:
         return _read_result(answer)
@@ -73,7 +75,9 @@ async def endorse(
     what = f"cannot endorse {_function(proposal)} of {proposal.chaincode}"
     request = _proposal_request(proposal, organisations)
     answer = await connection.try_again(
-        lambda: connection.call(EndorseError, what, "Endorse", request, timeout_s, proposal.tx_id), retries
+        lambda limit_s: connection.call(EndorseError, what, "Endorse", request, limit_s, proposal.tx_id),
+        timeout_s,
+        retries,
     )
     try:
         prepared = gateway_pb2.EndorseResponse.FromString(answer).prepared_transaction

@@ -7,6 +7,8 @@ above.
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Final
@@ -30,6 +32,11 @@ _SERVICE: Final = "/gateway.Gateway/"
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
 _NO_PEERS_YET: Final = "no combination of peers can be derived"
+_NOT_LAUNCHED: Final = re.compile(
+    r"could not launch chaincode \S+ (chaincode registration failed: )?connection to (?!.*expected it to run package)"
+)
+"""A peer's words, real or embedded, while nobody answers where the contract service should be."""
+_ENDED: Final = re.compile("chaincode stream terminated")
 
 
 class Connection:
@@ -113,16 +120,32 @@ class Connection:
         except grpc.aio.AioRpcError as error:
             raise gateway_error(kind, what, error, transaction_id) from error
 
-    async def try_again(self, call: Callable[[], Coroutine[Any, Any, bytes]], retries: int) -> bytes:
-        """Make a call that orders nothing, again while the peer cannot be reached or is only just back."""
-        for attempt in range(retries):
+    async def try_again(
+        self, call: Callable[[float], Coroutine[Any, Any, bytes]], timeout_s: float, retries: int
+    ) -> bytes:
+        """Make a call that orders nothing, again while the peer cannot be reached or is only just back.
+
+        While the caller's own contract service is away the call waits for it as long as it may take: it restarts.
+
+        Args:
+            call: takes how long it may take, in seconds.
+            timeout_s: how long one attempt may take, and all of those that wait for a contract service together.
+            retries: how often to try again at most where a peer is away; 0: never, whatever is away.
+        """
+        until = time.monotonic() + timeout_s
+        limit_s, failures, attempt = timeout_s, 0, 0
+        while True:
             try:
-                return await call()
+                return await call(limit_s)
             except GatewayError as error:
-                if not self._may_pass(error):
+                waits = retries > 0 and self._waits_for_contract(error)
+                failures += not waits
+                left_s = until - time.monotonic()
+                if failures > retries or not (left_s > _FIRST_PAUSE_S if waits else self._may_pass(error)):
                     raise
-            await pause(attempt)
-        return await call()
+            limit_s = left_s if waits else timeout_s
+            await asyncio.sleep(min(pause_s(attempt), left_s / 2) if waits else pause_s(attempt))
+            attempt += 1
 
     async def read_events(
         self, signed_request: bytes, what: str, timeout_s: float | None
@@ -168,10 +191,28 @@ class Connection:
         if error.status == grpc.StatusCode.UNAVAILABLE:
             # Over a connection that stands it is the gateway's own answer: it lacks the endorsers asked for.
             return self.channel.get_state() != grpc.ChannelConnectivity.READY
-        # A peer that was restarted does not know the others yet.
-        return error.status == grpc.StatusCode.FAILED_PRECONDITION and _NO_PEERS_YET in str(error)
+        # A peer that was restarted does not know the others yet; a contract that was killed did nothing.
+        return (error.status == grpc.StatusCode.FAILED_PRECONDITION and _NO_PEERS_YET in str(error)) or (
+            self._is_about_own_contract(error, _ENDED)
+        )
+
+    def _waits_for_contract(self, error: GatewayError) -> bool:
+        """Whether all that is missing is the caller's own contract service; other organisations can be left out."""
+        return self._is_about_own_contract(error, _NOT_LAUNCHED)
+
+    def _is_about_own_contract(self, error: GatewayError, words: re.Pattern[str]) -> bool:
+        return (
+            error.status == grpc.StatusCode.ABORTED
+            and bool(error.details)
+            and all(one.msp_id == self.identity.msp_id and words.search(one.message) for one in error.details)
+        )
 
 
 async def pause(attempt: int) -> None:
     """Wait before the next attempt: longer after each."""
-    await asyncio.sleep(min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
+    await asyncio.sleep(pause_s(attempt))
+
+
+def pause_s(attempt: int) -> float:
+    """How long to wait before the next attempt, in seconds."""
+    return float(min(_FIRST_PAUSE_S * 2 ** min(attempt, 10), _LONGEST_PAUSE_S))

@@ -117,7 +117,8 @@ class Gateway:
             args: its arguments.
             transient: data that must not become part of a transaction.
             organisations: MSP ids of which one peer is to run it; the gateway's own peer by default.
-            retries: how often to try again when the peer cannot be reached.
+            retries: how often to try again when the peer cannot be reached; while the own contract service is away,
+                as long as `timeout_s` allows.
             timeout_s: how long each attempt may take, in seconds.
 
         Raises:

@@ -1,11 +1,12 @@
 """Names and addresses in certificates: alternative names and name constraints, by Go's crypto/x509, parser.go.
 
-Nothing is done with them here but refusing what is malformed.
+What is malformed is refused here; `identity.name_constraint` compares the rest.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
@@ -21,6 +22,46 @@ _MASKS: Final = {0xFF << shift & 0xFF for shift in range(9)}
 _ATOM: Final = rb"(?:\\.|[0-9a-zA-Z!#$%&'*+\-/=?^_`{|}~.])"
 _QUOTED: Final = rb'"(?:\\[\x01-\x09\x0b\x0c\x0e-\x7f]|[\x01-\x08\x0b\x0c\x0e-\x1f\x20\x21\x23-\x5b\x5d-\x7e\x7f])*"'
 _MAILBOX: Final = re.compile(rb"(?:(" + _QUOTED + rb")|(" + _ATOM + rb"+))@(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Names:
+    """Names of the kinds that Go reads, as written: a certificate's own, or those that it may or may not have."""
+
+    emails: tuple[bytes, ...] = ()
+    domains: tuple[bytes, ...] = ()
+    uris: tuple[bytes, ...] = ()
+    addresses: tuple[bytes, ...] = ()
+
+
+def read_alternative_names(content: bytes) -> Names:
+    """The names of a SubjectAltName that `check_alternative_names` takes."""
+    return _collect(Reader(Reader(content).read(der.SEQUENCE)))
+
+
+def read_name_constraints(content: bytes) -> tuple[Names, Names]:
+    """What NameConstraints that `check_name_constraints` takes permit, and what they exclude."""
+    reader = Reader(Reader(content).read(der.SEQUENCE))
+    permitted, excluded = (reader.read_optional(tag) or b"" for tag in (_PERMITTED, _EXCLUDED))
+    return _collect(_bases(permitted)), _collect(_bases(excluded))
+
+
+def _bases(subtrees: bytes) -> Reader:
+    reader, found = Reader(subtrees), b""
+    while reader:
+        tag, base = Reader(reader.read(der.SEQUENCE)).read_any()
+        found += der.encode_element(tag, base)
+    return Reader(found)
+
+
+def _collect(names: Reader) -> Names:
+    found: dict[int, list[bytes]] = {kind: [] for kind in (_EMAIL, _DNS, _URI, _IP)}
+    while names:
+        tag, name = names.read_any()
+        if (kind := tag ^ _TAG_BITS) in found:
+            found[kind].append(name)
+    emails, domains, uris, addresses = (tuple(one) for one in found.values())
+    return Names(emails=emails, domains=domains, uris=uris, addresses=addresses)
 
 
 def check_alternative_names(content: bytes) -> bool:
@@ -89,12 +130,13 @@ def _check_subtrees(subtrees: bytes) -> bool:
         if kind in (_EMAIL, _DNS, _URI):
             _check_ascii(base)
         if kind in (_DNS, _URI) or (kind == _EMAIL and b"@" not in base):
-            if kind == _URI and _is_address(base.decode("ascii")):
+            if kind == _URI and is_address(base.decode("ascii")):
                 raise DerError("a constraint on URIs is an address")
             if not is_domain(base, is_constraint=True):
                 raise DerError("a constraint is no domain")
         elif kind == _EMAIL:
-            _check_mailbox(base)
+            if read_mailbox(base) is None:
+                raise DerError("a constraint is no mailbox")
         elif kind == _IP:
             _check_network(base)
         else:
@@ -112,21 +154,23 @@ def _check_network(base: bytes) -> None:
         raise DerError("a constraint on addresses has a bad mask")
 
 
-def _check_mailbox(text: bytes) -> None:
+def read_mailbox(text: bytes) -> tuple[bytes, bytes] | None:
+    """The local part and the domain of a mailbox, the first without quotes and escapes; None when it is none."""
     match = _MAILBOX.fullmatch(text)
     if match is None:
-        raise DerError("a constraint is no mailbox")
-    atoms, domain = match[2], match[3]
-    if atoms is not None:
-        local = re.sub(rb"\\(.)", rb"\1", atoms, flags=re.DOTALL)
-        if local.startswith(b".") or local.endswith(b".") or b".." in local:
-            raise DerError("a constraint's mailbox has dots where none may be")
+        return None
+    quoted, atoms, domain = match.groups()
+    local = re.sub(rb"\\(.)", rb"\1", quoted[1:-1] if atoms is None else atoms, flags=re.DOTALL)
+    if atoms is not None and (local.startswith(b".") or local.endswith(b".") or b".." in local):
+        return None
     # A domain as such may be empty, or begin with a dot that makes an empty label.
     if domain and not all(label and all(33 <= byte <= 126 for byte in label) for label in domain.split(b".")):
-        raise DerError("a constraint's mailbox has no domain")
+        return None
+    return local, domain
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address without a zone."""
     for kind in (IPv4Address, IPv6Address):
         try:
             kind(text)

@@ -54,6 +54,7 @@ class Extensions:
     alternative_names: bytes | None = None
     has_alternative_names: bool = False
     has_name_constraints: bool = False
+    name_constraints: bytes | None = None
     policies: tuple[bytes, ...] = ()
     mappings: tuple[tuple[bytes, bytes], ...] = ()
     explicit_policy: int | None = None
@@ -133,7 +134,7 @@ def _alternative_names(extension: Extension) -> Mapping[str, Any] | None:
 
 def _name_constraints(extension: Extension) -> Mapping[str, Any] | None:
     is_understood = check_name_constraints(extension.content)
-    return {} if is_understood or not extension.is_critical else None
+    return {"name_constraints": extension.content} if is_understood or not extension.is_critical else None
 
 
 def _distribution_points(extension: Extension) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.embedded.endorsing.proposal import SignedProposal
+from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import ConfigError, FabricError, IdentityError, PolicyError
 from blockfl.fabric.identity.policy import ImplicitMeta, evaluate_signature_policy, role_principal
 from blockfl.fabric.identity.signing import Identity, check_not_expired
@@ -308,11 +309,19 @@ def parse_headers(envelope: Any) -> tuple[Any, Any, Any]:
         Refused: Some part does not parse.
     """
     try:
-        payload = common_pb2.Payload.FromString(envelope.payload)
-        channel_header = common_pb2.ChannelHeader.FromString(payload.header.channel_header)
-        return payload, channel_header, common_pb2.SignatureHeader.FromString(payload.header.signature_header)
+        payload = _parse(common_pb2.Payload, envelope.payload)
+        channel_header = _parse(common_pb2.ChannelHeader, payload.header.channel_header)
+        return payload, channel_header, _parse(common_pb2.SignatureHeader, payload.header.signature_header)
     except DecodeError as error:
         raise Refused("expected an envelope with payload and headers, got bytes that do not parse") from error
+
+
+def _parse(message_type: Any, encoded: bytes) -> Any:
+    """Parse quickly what may be megabytes; by Go's rules where the bindings refuse it. Validation is stricter."""
+    try:
+        return message_type.FromString(encoded)
+    except DecodeError:
+        return parse(message_type, encoded)
 
 
 def _format_time(seconds: float) -> str:

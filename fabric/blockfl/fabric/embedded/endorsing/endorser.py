@@ -148,7 +148,10 @@ class Endorser:
             if evaluate:
                 return Endorsed(organisation=self.organisation, response=simulated.response)
             return await self._sign(proposal, simulated, simulator)
-        except (ShimError, SimulationError, NodeError, Refused) as error:
+        except ShimError as error:
+            text = f"error in simulation: failed to execute transaction {proposal.tx_id}: {error}"
+            raise EndorserFailure(text) from error
+        except (SimulationError, NodeError, Refused) as error:
             raise EndorserFailure(f"error in simulation: {error}") from error
 
     def _simulator(self, proposal: SignedProposal, creator: Identity, snapshot: Snapshot) -> Simulator:
