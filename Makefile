@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks check format bench commitments accuracy robustness economics docs lock compose images wheelhouse fuzz mutation corpus parity clean
+.PHONY: help install demo test test-quick attacks check format bench commitments accuracy examples robustness economics docs lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ commitments: $(STAMP) ## What commitments cost, against their limits: exit code 
 accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result in build/accuracy)
 	$(BIN)/python -m benchmarks.accuracy
 
+examples: $(STAMP) ## Hospitals, banks, factories, a city: together, pooled, alone (build/examples/summary.json); EXAMPLES="--splits 10"
+	$(BIN)/python -m examples.comparison $(EXAMPLES)
+
 robustness: $(STAMP) ## Every aggregation rule under every attack, 4 of 11 poisoned (result in build/robustness)
 	$(BIN)/python -m benchmarks.robustness
 
@@ -85,9 +88,9 @@ mutation: $(STAMP) ## Change the rules one by one, and see a test fail for each;
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 lock: $(STAMP) ## Write requirements/*.txt anew
-	$(LOCK) --extra tensorflow --extra compose --extra pkcs11 --extra examples --extra page --extra pdf --extra dev pyproject.toml -o requirements/all.txt
+	$(LOCK) --extra tensorflow --extra parquet --extra compose --extra pkcs11 --extra examples --extra page --extra pdf --extra dev pyproject.toml -o requirements/all.txt
 	$(LOCK) --constraint requirements/all.txt pyproject.toml -o requirements/service.txt
-	$(LOCK) --constraint requirements/all.txt --extra tensorflow pyproject.toml -o requirements/training.txt
+	$(LOCK) --constraint requirements/all.txt --extra tensorflow --extra parquet pyproject.toml -o requirements/training.txt
 	$(LOCK) --constraint requirements/all.txt --extra fuzz pyproject.toml -o requirements/fuzz.txt
 
 compose: $(STAMP) ## Write docker-compose.yaml anew

@@ -12,11 +12,12 @@ import pytest
 pytestmark = pytest.mark.tensorflow
 
 SCRIPT = """
-import json, sys, numpy as np, keras
+import json, pathlib, sys, numpy as np, keras
 from keras import layers as L
 from blockfl.institution.dataset import Dataset
 from blockfl.institution.errors import WorkloadError
-from blockfl.institution.frames import Train
+from blockfl.cli.columns import read_columns
+from blockfl.institution.frames import Begin, Train
 from blockfl.institution.learner import Learner
 
 def make(metrics=("accuracy",), loss="binary_crossentropy", optimizer="sgd", units=1, inputs=3, batch=False):
@@ -67,13 +68,46 @@ for number, rate in ((1, None), (2, None), (1, None), (2, 0.05), (2, 0.05)):
     request = Train(epochs=1, batch_size=30, learning_rate=rate, seed=None, round=number)
     steps.append(float(np.abs(learner.train(base, request, lambda told: None)[1] - base).max()))
 out["steps"] = steps
+out["schedule"] = list(learner.describe().notes)
+
+def begin(columns, label="{name: y, classes: [a, b]}", rows="p,q,r,y\\n1,2,3,a\\n4,5,6,b\\n7,8,9,b\\n"):
+    (home / "columns.yaml").write_text(f"columns: {columns}\\nlabel: {label}\\n")
+    (home / "rows.csv").write_text(rows)
+    table = read_columns(home / "columns.yaml").encode().decode()
+    return Begin(confined=False, scratch=str(home), readable=(), private=(), model=str(home / "model.keras"), code=None,
+                 data=str(home / "rows.csv"), label=None, test_fraction=0.34, seed=1, table=table)
+
+def load(*given, **named):
+    try:
+        return Learner.load(begin(*given, **named))
+    except WorkloadError as error:
+        return str(error)
+
+home = pathlib.Path(sys.argv[1])
+make().save(home / "model.keras")
+out["wide"] = load("[p, q]")
+out["three"] = load("[p, q, r]", label="{name: y, classes: [a, b, c]}")
+learner = load("[r, q, p]")
+out["turned"] = list(learner.describe().notes)
+request = Train(epochs=3, batch_size=8, learning_rate=0.1, seed=3)
+before = learner.train(learner.initial(), request, lambda told: None)[1]
+rehearsed = learner.rehearse(request)
+after = learner.train(learner.initial(), request, lambda told: None)[1]
+change, moved = np.abs(before - after).max(), np.abs(before - learner.initial()).max()
+out["rehearsed"] = [rehearsed.samples, float(change), float(moved)]
+make(optimizer=keras.optimizers.SGD(1e30)).save(home / "model.keras")
+try:
+    load("[r, q, p]").rehearse(Train(epochs=3, batch_size=1, learning_rate=None, seed=3))
+except WorkloadError as error:
+    out["overflow"] = str(error)
 print(json.dumps(out))
 """
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, object]:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, timeout=280, text=True)
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path_factory.mktemp("home"))]
+    done = subprocess.run(command, capture_output=True, timeout=280, text=True)
     assert done.returncode == 0, done.stderr
     result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -87,6 +121,11 @@ def found() -> dict[str, object]:
         ("columns", "the model takes samples of shape (3,), the data have (4,)"),
         ("several", "several inputs are not supported: give one array"),
         ("infinite", "the loss of the initial model on the first 30 samples is not finite"),
+        ("wide", "the model takes 3 values, the task's columns make 2 (p 1, q 1)"),
+        ("three", "binary_crossentropy is for two classes, the task's label has 3"),
+        ("overflow", "one epoch on the first 2 samples gives a loss or weights that are not finite"),
+        ("turned", "the columns are put into the task's order: r, q, p (the table has p, q, r)"),
+        ("schedule", "a learning-rate schedule: it goes on over the rounds and counts each institution's own steps"),
     ],
 )
 def test_what_does_not_fit_is_refused_when_the_agent_starts(found: dict[str, object], case: str, words: str) -> None:
@@ -96,6 +135,12 @@ def test_what_does_not_fit_is_refused_when_the_agent_starts(found: dict[str, obj
 def test_a_model_without_accuracy_is_evaluated_by_what_it_measures(found: dict[str, object]) -> None:
     assert found["accuracy"] is None
     assert found["poolings"] == {"auc": "institution", "rmse": "root_mean_square", "mae": "mean"}
+
+
+def test_a_rehearsal_leaves_nothing_behind(found: dict[str, object]) -> None:
+    samples, difference, moved = map(float, found["rehearsed"])  # type: ignore[call-overload]
+    assert samples == 2
+    assert difference == 0 < moved
 
 
 def test_a_schedule_goes_on_over_the_rounds_and_a_rate_of_the_task_takes_its_place(found: dict[str, object]) -> None:

@@ -53,6 +53,7 @@ from blockfl.protocol.submission import (
     create_update,
     sign_header,
 )
+from blockfl.protocol.table import Column, Table
 from blockfl.protocol.task import Deadlines, Task, TaskSpec, Training
 
 INSTITUTIONS = ("alpha", "beta", "delta", "gamma")
@@ -178,6 +179,17 @@ def make_federation(
     )
 
 
+def make_table() -> Table:
+    """Return columns of every kind, with everything that a column can say."""
+    age = Column(
+        name="age", kind="number", unit="years", minimum_micro=0, maximum_micro=120_000_000, missing_micro=50_000_000,
+        center_micro=50_000_000, scale_micro=10_000_000,
+    )  # fmt: skip
+    pain = Column(name="pain", kind="category", values=("typical", "none", ""))
+    label = Column(name="sick", kind="ordinal", values=("no", "yes"))
+    return Table(columns=(age, pain), label=label)
+
+
 def make_examples(federation: Federation) -> dict[str, Record]:
     """Return one example of each record that stands under a key."""
     header, _ = federation.update("alpha", np.zeros(federation.dimension, dtype=np.int16))
@@ -206,6 +218,7 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "spec": federation.task.spec,
         "spec with economics": federation.task.spec.model_copy(update={"economics": DEFAULT_ECONOMICS}),
         "spec with norms": strict.task.spec,
+        "spec with columns": federation.task.spec.model_copy(update={"table": make_table()}),
         "spec with a robust rule": federation.task.spec.model_copy(
             update={
                 "aggregation": NormClippedMean(clip_l2_micro=0),

@@ -21,6 +21,7 @@ CODED = re.compile(r"BFL[1-6][0-9]{2} .+", re.DOTALL)
 VALID_ARGUMENTS: dict[str, list[bytes]] = {
     "RegisterCommitteeKey": [b"09" + b"00" * 31],
     "UploadModelChunk": [b"heart", b"ab" * 32],
+    "EndTask": [b"heart", b"wrong columns"],
     "Enrol": [b"heart", b"5"],
     "OpenRound": [b"heart", b"1"],
     "UploadChunk": [b"heart", b"1", b"0"],

@@ -151,7 +151,9 @@ def test_a_table_needs_a_label(tmp_path: Path) -> None:
         load_dataset(write_table(tmp_path / "data.csv"), None, 0.25)
 
 
-@pytest.mark.parametrize(("name", "what"), [("data.txt", "named .npz or .csv"), ("absent.npz", "No such file")])
+@pytest.mark.parametrize(
+    ("name", "what"), [("data.txt", "named .npz, .csv or .parquet"), ("absent.npz", "No such file")]
+)
 def test_another_file_is_refused(tmp_path: Path, name: str, what: str) -> None:
     with pytest.raises(DataError, match=what):
         load_dataset(tmp_path / name, None, 0.25)

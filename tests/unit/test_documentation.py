@@ -192,6 +192,7 @@ async def play() -> Mapping[str, Observed]:
     shown = {"ephemeral_key": scenario.ephemeral_key("alpha", "university")}
     await world.submit("regulator", "SettleWrap", scenario.task, "1", "alpha", "university", transient=shown)
     await world.submit("alpha", "RequestErasure", scenario.task)
+    await world.submit("coordinator", "EndTask", scenario.task, "wrong columns")
     erased = (scenario.task, "1", "alpha")
     await world.submit("university", "EraseUpdate", *erased, endorsers=world.consortium.committee)
     await world.submit("alpha", "WithdrawCertificate", "ab" * 32)
@@ -362,6 +363,7 @@ NOT_YOU = {"BFL201", "BFL202", "BFL203", "BFL206", "BFL207", "BFL613"}
 CALLS: Mapping[str, tuple[str, ...]] = {
     "RegisterCommitteeKey": (encode_public_key(X25519PrivateKey.from_private_bytes(b"9" * 32)),),
     "WithdrawCertificate": ("ab" * 32,),
+    "EndTask": ("lungs", "wrong columns"),
     "Enrol": ("lungs", "150"),
     "OpenRound": ("lungs", "2"),
     "UploadChunk": ("lungs", "1", "0"),

@@ -16,9 +16,15 @@ import pytest
 from blockfl.contract.authority import compute_creator_digest
 from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.institution import contribution, obedience
-from blockfl.institution.agent import _RETRIED_CODES, AgentSettings, InstitutionAgent
+from blockfl.institution.agent import _RETRIED_CODES, AgentSettings, InstitutionAgent, Rehearsal
 from blockfl.institution.encoder import BoundedEncoder, UpdateEncoder
-from blockfl.institution.errors import DivergenceError, OutboxError, SettingsError, TrainingError
+from blockfl.institution.errors import (
+    DivergenceError,
+    NothingContributedError,
+    OutboxError,
+    SettingsError,
+    TrainingError,
+)
 from blockfl.institution.frames import Train, Trained
 from blockfl.institution.outbox import Outbox
 from blockfl.institution.step import Step
@@ -33,6 +39,7 @@ from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import decode_model, manifest_of
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Commitment, Round
+from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.value_rules import VALUE_RULES
 from support.federation import make_certificate
 from support.referee import Referee
@@ -56,7 +63,7 @@ class Site:
     encoder: UpdateEncoder | None = None
     steps: list[Step] = field(default_factory=list)
 
-    def agent(self, ledger: WorldLedger | None = None) -> InstitutionAgent:
+    def agent(self, ledger: WorldLedger | None = None, rehearse: Rehearsal | None = None) -> InstitutionAgent:
         return InstitutionAgent(
             ledger or self.hub.ledger(self.organisation),
             self.training,
@@ -65,6 +72,7 @@ class Site:
             self.settings,
             encoder=self.encoder,
             report=self.steps.append,
+            rehearse=rehearse,
         )
 
     @property
@@ -190,6 +198,21 @@ async def test_an_agent_that_starts_when_the_task_is_complete_only_fetches_the_m
     published = await stage.referee.ledger.read(catalogue.MODEL.key("heart", 2))
     assert late.store.fetch(published.digest) is not None
     assert late.training.trained == 2
+
+
+async def test_it_ends_with_the_round_that_a_task_was_ended_in(stage: Stage) -> None:
+    async with asyncio.TaskGroup() as group:
+        for site in stage.sites.values():
+            group.create_task(site.agent().run())
+        await stage.referee.wait_for_enrolments(len(ORGANISATIONS))
+        await stage.referee.open(1)
+        await stage.hub.ledger("coordinator").end_task("heart", "wrong columns")
+        await stage.referee.wait_for_uploads(1, *ORGANISATIONS)
+        await stage.referee.settle(1)
+
+    for site in stage.sites.values():
+        assert site.steps[-1].text == "done with task heart: 1 of 1 rounds contributed"
+        assert "coordinator has ended task heart after round 1: wrong columns" in site.said("wait")
 
 
 async def test_it_ends_after_the_number_of_rounds_that_was_asked_for(stage: Stage) -> None:
@@ -375,11 +398,14 @@ async def test_a_scaled_update_of_a_cheating_encoder_is_rejected_and_told(stage:
 
 
 class Cheat(UpdateEncoder):
-    """Sends an honest update scaled up in round 1."""
+    """Sends an honest update scaled up in some rounds."""
+
+    def __init__(self, *rounds: int) -> None:
+        self.rounds = rounds or (1,)
 
     def encode(self, delta: Vector, round_: Round, weight: int) -> Values:
         values = BoundedEncoder(3).encode(delta, round_, weight)
-        if round_.round != 1:
+        if round_.round not in self.rounds:
             return values
         return np.clip(values.astype(np.int64) * 100, -32767, 32767).astype(np.int16)
 
@@ -394,6 +420,44 @@ async def test_a_model_with_other_tensors_is_refused_before_enrolling(stage: Sta
         await site.agent().run()
 
     assert await stage.referee.ledger.read_all(catalogue.ENROLMENTS.below("heart")) == ()
+
+
+async def test_what_a_rehearsal_finds_wrong_ends_the_agent_before_it_enrols(stage: Stage) -> None:
+    async def refuse(spec: TaskSpec) -> tuple[str, ...]:
+        assert spec == stage.scenario.spec
+        raise TrainingError("the data cannot be used: column 'chol' is not there")
+
+    with pytest.raises(TrainingError, match="column 'chol' is not there"):
+        await stage.sites["alpha"].agent(rehearse=refuse).run()
+
+    assert await stage.referee.ledger.read_all(catalogue.ENROLMENTS.below("heart")) == ()
+
+
+async def test_what_is_to_be_known_of_the_samples_is_told_before_the_institution_enrols(stage: Stage) -> None:
+    async def tell(spec: TaskSpec) -> tuple[str, ...]:
+        return ("the columns are put into the task's order",)
+
+    site = stage.sites["alpha"]
+    running = asyncio.create_task(site.agent(rehearse=tell).run())
+    await stage.referee.wait_for_enrolments(1)
+    running.cancel()
+
+    stages = [step.stage for step in site.steps]
+    assert site.steps[0].text == "the columns are put into the task's order"
+    assert "enrol" in stages[1:]
+
+
+async def test_an_agent_whose_updates_were_never_accepted_does_not_end_well(stage: Stage) -> None:
+    site = stage.sites["alpha"]
+    site.encoder = Cheat(1, 2)
+    agents = [asyncio.create_task(one.agent().run()) for one in stage.sites.values()]
+    await stage.referee.run(2, *ORGANISATIONS)
+    ended = dict(zip(stage.sites, await asyncio.gather(*agents, return_exceptions=True), strict=True))
+
+    assert isinstance(ended["alpha"], NothingContributedError)
+    assert "no update of alpha was accepted in 2 rounds; round 2: rejected: BFL4" in str(ended["alpha"])
+    assert {ended[one] for one in ORGANISATIONS if one != "alpha"} == {None}
+    assert stage.sites["beta"].steps[-1].text == "done with task heart: 2 of 2 rounds contributed"
 
 
 async def test_training_that_gives_nan_skips_the_round_and_takes_part_in_the_next(stage: Stage) -> None:

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from blockfl.audit.views import describe_norm
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.limits import RoundNorms, TensorLimit
 from blockfl.protocol.norms import (
@@ -20,9 +21,11 @@ from blockfl.protocol.norms import (
     find_broken_tensors,
     is_cosine_at_least,
 )
+from blockfl.protocol.records import Round, Update
 from blockfl.protocol.rule import require
 from blockfl.protocol.value_rules import VALUE_RULES, Candidate
 from reference.norms import judge_rules_naively, signed_square_of_cosine
+from support.federation import make_examples, make_federation
 from support.refusal import code_of, refused
 
 Values = npt.NDArray[np.int16]
@@ -298,3 +301,19 @@ def test_rules_are_checked_in_their_order() -> None:
     assert code_of(lambda: check(ints(1, 0), rules, last_sum=wide(-1, 0))) is Code.NORM_MINIMUM
     rules = rules_of([(0, 1, 1)], minimum=1, cosine=1)
     assert code_of(lambda: check(ints(1, 0), rules, last_sum=wide(-1, 0))) is Code.COSINE
+
+
+def test_the_norm_of_a_verdict_is_told_in_weights() -> None:
+    examples = make_examples(make_federation())
+    round_, update = examples["open round"], examples["update"]
+    assert isinstance(round_, Round)
+    assert isinstance(update, Update)
+    part = round_.participants[0]
+    update = update.model_copy(update={"organisation": part.organisation, "norm_l2_squared_bits": 21})
+    row = describe_norm(round_.model_copy(update={"scale": 4}), update)
+
+    # An L2 norm of 1023.99 to 1448 in integers of weight ω and scale 2^4.
+    assert row["norm_at_least"] == pytest.approx(1024 / part.weight / 16)
+    assert row["norm_at_most"] == pytest.approx(1448 / part.weight / 16)
+    assert str(row["norm"]).count(" to ") == 1
+    assert describe_norm(round_, update.model_copy(update={"norm_l2_squared_bits": 0}))["norm"] == ""

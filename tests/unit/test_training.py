@@ -28,10 +28,18 @@ from blockfl.institution.frames import (
     decode_request,
     encode_frame,
 )
+from blockfl.institution.rehearsal import check_participation
 from blockfl.institution.training import TrainingProcess, Workload, make_environment, make_manifest
 from blockfl.institution.training_limits import TrainingLimits
 from blockfl.institution.vector import decode_vector, encode_vector
+from blockfl.protocol import catalogue
+from blockfl.protocol.blob import split_blob
+from blockfl.protocol.model import encode_model, manifest_of
+from blockfl.protocol.table import Column, Table
 from support.disk import small_disk
+from support.scenario import Scenario, make_spec
+from support.world import World
+from support.world_ledger import WorldHub
 
 TRAIN = Train(epochs=2, batch_size=4, learning_rate=None, seed=1)
 
@@ -104,6 +112,48 @@ async def test_a_well_behaved_child_describes_trains_and_evaluates(tmp_path: Pat
     assert [progress.epoch for progress in told] == [1, 2]
     assert evaluated.accuracy == 0.75
     assert not (tmp_path / "state" / "scratch").exists()
+
+
+CHECKED = """
+    begun = begin()
+    table = json.loads(begun["table"])
+    assert [one["name"] for one in table["columns"]] == ["age"], table
+    head, body = receive()
+    assert head["kind"] == "rehearse" and head["training"]["epochs"] == 1, head
+    assert not body
+"""
+FITS = CHECKED + '    send({"kind": "rehearsed", "samples": 3, "loss": 0.25})\n    sys.stdin.buffer.read()'
+FAILS = CHECKED + '    send({"kind": "failed", "reason": "data", "message": "column age is not there"})'
+
+
+@pytest.mark.parametrize(
+    ("script", "organisation", "problems"),
+    [
+        pytest.param(FITS, "alpha", [], id="fits"),
+        pytest.param(FAILS, "alpha", ["the data cannot be used: column age is not there"], id="fails"),
+        pytest.param(FITS, "regulator", ["BFL203 regulator is not an institution of task heart"], id="role"),
+    ],
+)
+async def test_a_check_reads_the_task_tries_the_samples_and_enrols_nobody(
+    tmp_path: Path, script: str, organisation: str, problems: list[str]
+) -> None:
+    world = World()
+    hub = WorldHub(world)
+    table = Table(columns=(Column(name="age", kind="number"),), label=Column(name="sick", kind="number"))
+    manifest = manifest_of({"w": np.zeros(3, np.float32)})
+    content = encode_model(manifest, np.zeros(3, np.float32))
+    changes = {"table": table, "manifest": manifest, "initial_model": split_blob(content)[0]}
+    proposal = (make_spec()[0].model_copy(update=changes), content)
+    scenario = Scenario(hub, world.consortium, world.signers, world.opening_keys, proposal)
+    await scenario.register()
+    await scenario.create()
+    async with make_process(tmp_path, script) as process:
+        found = await check_participation(hub.ledger(organisation), "heart", process)
+
+    assert [one[: len(two)] for one, two in zip(found.problems, problems, strict=True)] == problems
+    assert (found.train_samples, found.test_samples) == ((0, 0) if problems else (9, 4))
+    assert any("a dry epoch on 3 samples works: loss 0.25" in note for note in found.notes) == (not problems)
+    assert await hub.ledger("alpha").read_all(catalogue.ENROLMENTS.below("heart")) == ()
 
 
 async def test_what_the_user_prints_never_becomes_a_frame(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ class Aggregator:
     async def _open_next(self, consortium: Consortium, task: Task, progress: Progress, outlook: _Outlook) -> None:
         spec = task.spec
         number = progress.round + 1
-        if number > spec.rounds:
+        if number > spec.rounds or progress.ended:
             return
         outlook.complete = False
         if number == 1 and not await self._are_enrolled(task, outlook):

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from blockfl.protocol.canonical import MAX_INTEGER, Digest, MspId, Name
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import MAX_NUMBER
+from blockfl.protocol.records import Text
 
 T = TypeVar("T")
 Decoder = Callable[[bytes], T]
@@ -19,6 +20,7 @@ Decoder = Callable[[bytes], T]
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]*")
 _SHOWN: Final = 80
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
+_TEXT: Final[TypeAdapter[str]] = TypeAdapter(Text)
 _MSP_ID: Final[TypeAdapter[str]] = TypeAdapter(MspId)
 _DIGEST: Final[TypeAdapter[str]] = TypeAdapter(Digest)
 
@@ -30,6 +32,18 @@ def decode_name(data: bytes) -> str:
         ProtocolError: BFL301 when it is none.
     """
     return _decode_text(_NAME, data, "a name of lower-case letters, digits and hyphens")
+
+
+def decode_text(data: bytes) -> str:
+    """Return words of a record: up to 500 printable characters.
+
+    Raises:
+        ProtocolError: BFL301 when they are not.
+    """
+    text = _decode_text(_TEXT, data, "up to 500 characters")
+    if not text.isprintable():
+        raise ProtocolError(Code.MALFORMED, f"expected printable characters, got {show(data)}")
+    return text
 
 
 def decode_organisation(data: bytes) -> str:

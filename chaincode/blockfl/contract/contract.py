@@ -24,6 +24,7 @@ from blockfl.contract.argument import (
     decode_name,
     decode_number,
     decode_organisation,
+    decode_text,
     decode_transient,
     show,
 )
@@ -126,6 +127,7 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "WithdrawCertificate": Entry(withdraw_certificate, (decode_digest,)),
         "CreateTask": Entry(setup.create_task, (TaskSpec.decode,)),
         "UploadModelChunk": Entry(setup.upload_model_chunk, (task, decode_digest), ("chunk",)),
+        "EndTask": Entry(setup.end_task, (task, decode_text)),
         "Enrol": Entry(setup.enrol, (task, decode_count)),
         "OpenRound": Entry(rounds.open_round, (task, number)),
         "SubmitUpdate": Entry(rounds.submit_update, (SignedHeader.decode,)),

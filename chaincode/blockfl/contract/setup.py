@@ -103,6 +103,18 @@ class Setup:
         state.announce("TaskCreated", task=spec.task, organisation=state.caller, detail=task.record_digest)
         return task.encode()
 
+    async def end_task(self, state: State, task: str, reason: str) -> bytes:
+        """End a task with the round that it is in: no further one opens; the coordinator's, and for good."""
+        require_coordinator(await state.read(CONSORTIUM.key()), state.caller)
+        spec = (await state.read(TASK.key(task))).spec
+        progress = await state.read(PROGRESS.key(task))
+        ended = rule.end_task(spec, progress, state.caller, reason, state.now_ms)
+        if ended == progress:
+            return progress.encode()
+        await state.write(ended)
+        state.announce("TaskEnded", task=task, number=progress.round, organisation=state.caller, detail=reason)
+        return ended.encode()
+
     async def upload_model_chunk(self, state: State, task: str, digest: str, chunk: bytes) -> bytes:
         """Put one chunk of the initial model, or of a closed round's sum, into the collection of all members."""
         consortium = await state.read(CONSORTIUM.key())

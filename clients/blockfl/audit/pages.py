@@ -56,11 +56,11 @@ def _draw(task: Mapping[str, Any]) -> list[Markup]:
     """Return plots of norms, accuracy and credits, those that there is anything to show of."""
     norms: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in task["updates"]:
-        if row["norm_l2_squared_bits"]:
-            norms[row["organisation"]].append((row["round"], row["norm_l2_squared_bits"]))
+        if row["norm_at_most"]:
+            norms[row["organisation"]].append((row["round"], row["norm_at_most"]))
     accuracy = [(row["round"], row["accuracy"]) for row in task["models"] if row["accuracy"] is not None]
     plots = [
-        draw_lines("Norms of updates", _sorted(norms), unit="bits of the sum of squares", whole=True),
+        draw_lines("Norms of updates", _sorted(norms), unit="of the weights, at most"),
         draw_lines("Accuracy", {"all, weighted": accuracy} if accuracy else {}, unit="as the institutions reported it"),
         draw_lines("Credits earned less paid", _sum_credits(task["credits"]), unit="since the first round", whole=True),
     ]

@@ -35,6 +35,7 @@ ACTS: Final = {
     "RegisterCommitteeKey": "registered its opening key",
     "WithdrawCertificate": "withdrew a certificate",
     "CreateTask": "created the task",
+    "EndTask": "ended the task",
     "UploadModelChunk": "uploaded a chunk of a model or sum",
     "Enrol": "enrolled",
     "OpenRound": "opened the round",

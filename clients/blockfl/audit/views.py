@@ -33,6 +33,7 @@ from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.key import Key, Range
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, Update
+from blockfl.protocol.round import describe_ending
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.value_rules import CHOICES
 
@@ -63,6 +64,7 @@ async def _describe_task(ledger: Reader, progress: Progress) -> Row:
         "rounds": None,
         "version": progress.version,
         "model_digest": progress.model_digest,
+        "ended": describe_ending(progress),
         "institutions": [],
         "aggregator": None,
         "strategy": None,
@@ -193,8 +195,19 @@ async def list_updates(ledger: Reader, task: str, number: int | None) -> list[Ro
         for update in await ledger.read_all(UPDATES.below(task, round_.round)):
             rises = {one.member: one.rise_micro for one in assessments if one.organisation == update.organisation}
             claims = [f"{item.member}: {item.state}" for item in disputes if item.organisation == update.organisation]
-            rows.append(_update_row(find_verdict(round_, update)) | {"rises_micro": rises, "disputes": claims})
+            row = _update_row(find_verdict(round_, update)) | describe_norm(round_, update)
+            rows.append(row | {"rises_micro": rises, "disputes": claims})
     return rows
+
+
+def describe_norm(round_: Round, update: Update) -> Row:
+    """Return between which L2 norms an update's is, in the model's own weights: the exact one is on no record."""
+    part, bits = round_.participant(update.organisation), update.norm_l2_squared_bits
+    if part is None or not bits:
+        return {"norm": "", "norm_at_least": None, "norm_at_most": None}
+    unit = part.weight * 2.0**round_.scale
+    least, most = isqrt(2 ** (bits - 1)) / unit, isqrt(2**bits) / unit
+    return {"norm": f"{least:.2g} to {most:.2g}", "norm_at_least": least, "norm_at_most": most}
 
 
 async def list_models(ledger: Reader, task: str) -> list[Row]:

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from blockfl.cli import economics, option, workload
+from blockfl.cli import check, economics, option, workload
 from blockfl.cli.dispute import print_dispute
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Output
@@ -29,6 +29,7 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.records import Dispute
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(check.check)
 app.command()(economics.balance)
 app.command()(economics.transfer)
 app.command()(economics.withdraw)
@@ -46,6 +47,7 @@ def run(
     directory: Annotated[Path, typer.Option(help="The agent's own directory; always the same one for an identity.")],
     model: workload.Model = None,
     code: workload.Code = None,
+    python: workload.Python = None,
     data: workload.Data = None,
     label: workload.Label = None,
     test_fraction: workload.TestFraction = Decimal("0.25"),
@@ -71,7 +73,7 @@ def run(
     settings = InstitutionSettings(
         profile=profile,
         directory=directory,
-        workload=workload.make_workload(model, code, data, label, test_fraction),
+        workload=workload.make_workload(model, code, data, label, test_fraction, python),
         agent=AgentSettings(task=task, samples=samples, seed=seed, rounds=rounds),
         confined=not unconfined,
         limits=TrainingLimits(

@@ -13,7 +13,7 @@ from blockfl.cli.output import Exit, Output
 from blockfl.contract.release import read_release
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.log import configure_log
-from blockfl.institution.errors import InstitutionError
+from blockfl.institution.errors import InstitutionError, NothingContributedError
 from blockfl.ledger.errors import LedgerError
 from blockfl.network.errors import NetworkError
 from blockfl.protocol.codes import ProtocolError
@@ -65,6 +65,9 @@ def main() -> None:
     except VerificationError as error:
         output.error(str(error))
         sys.exit(Exit.NOT_VERIFIED)
+    except NothingContributedError as error:
+        output.error(str(error))
+        sys.exit(Exit.NOTHING_CONTRIBUTED)
     except (LedgerError, NetworkError, ProtocolError, FabricError, InstitutionError) as error:
         output.error(str(error))
         sys.exit(Exit.FAILED)

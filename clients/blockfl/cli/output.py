@@ -25,6 +25,7 @@ class Exit(IntEnum):
     USAGE = 2
     NOT_VERIFIED = 3
     FINDINGS = 4
+    NOTHING_CONTRIBUTED = 5
 
 
 class Output:

@@ -117,7 +117,10 @@ def add_questions(app: typer.Typer) -> None:
 def _tasks(book: Book) -> Answer:
     """List the tasks."""
     columns = ["task", "title", "round", "rounds", "version", "model_digest", "strategy", "norms", "institutions"]
-    return Answer(title="tasks", rows=book.locate(asyncio.run(views.list_tasks(book))), columns=columns)
+    rows = book.locate(asyncio.run(views.list_tasks(book)))
+    return Answer(
+        title="tasks", rows=rows, columns=[*columns, *(["ended"] if any(row["ended"] for row in rows) else [])]
+    )
 
 
 def _rounds(book: Book, task: TaskName) -> Answer:
@@ -137,12 +140,12 @@ def _updates(
     task: TaskName,
     number: Annotated[int | None, whole_option(make_limits(1), "--round", "-r", help="Only this round.")] = None,
 ) -> Answer:
-    """List the updates of a task with their verdicts."""
+    """List the updates of a task with their verdicts, and between which norms each is, in weights."""
     book.check_task(task)
     if number is not None:
         book.check_round(task, number)
     rows = book.locate(asyncio.run(views.list_updates(book, task, number)))
-    columns = ["round", "organisation", "state", "code", "reason", "norm_l2_squared_bits", "submitted", "judged"]
+    columns = ["round", "organisation", "state", "code", "reason", "norm", "submitted", "judged"]
     if any(row["disputes"] for row in rows):
         columns.append("disputes")
     return Answer(title=f"updates of {task}", rows=rows, columns=columns)

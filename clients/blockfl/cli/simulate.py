@@ -59,7 +59,9 @@ def simulate(
     directory = directory.resolve()
     bare = workload.make_workload(model, code, None, None, Decimal("0.25"))
     output.progress("reading the model")
-    begun = asyncio.run(read_initial_model(bare, directory=directory / "scratch", confined=not unconfined, seed=seed))
+    begun = asyncio.run(
+        read_initial_model(bare, directory=directory / "scratch", confined=not unconfined, seed=seed, table=terms.table)
+    )
     (directory / _INITIAL).write_bytes(begun.content)
     spec = terms.specify(
         task="simulation",

@@ -3,6 +3,7 @@
 import asyncio
 import json as json_format
 import tempfile
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -11,28 +12,25 @@ import typer
 
 from blockfl.audit import views
 from blockfl.audit.entry import Row
-from blockfl.cli import economics, erasure, option, workload
-from blockfl.cli.number import MICRO, limits_of, make_limits, real_option, whole_option
+from blockfl.cli import columns, economics, erasure, export, option, workload
+from blockfl.cli.number import MICRO, limits_of, real_option
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.reach import reach
 from blockfl.cli.terms import NO_TERMS, Terms, with_terms
 from blockfl.institution.run import InitialModel, read_initial_model
+from blockfl.institution.workload import Workload
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
-from blockfl.ledger.lineage import obtain_model
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import upload_blob
 from blockfl.protocol.assessment import Effect
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, MODELS, PROGRESS, TASK
-from blockfl.protocol.model import decode_manifest, decode_model, encode_model
-from blockfl.protocol.publication import find_version_without
-from blockfl.protocol.records import IfAbsent
+from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, PROGRESS, TASK
+from blockfl.protocol.model import decode_manifest, decode_model
+from blockfl.protocol.records import IfAbsent, Progress
 from blockfl.protocol.referee import Referee
+from blockfl.protocol.round import describe_ending
 from blockfl.protocol.task import TaskSpec
-from blockfl.protocol.version import decode_version
 
 _AMPLE_SUBMIT_S = 120
 app = typer.Typer(no_args_is_help=True)
@@ -40,6 +38,8 @@ app.command(name="economics")(economics.show_economics)
 app.command()(economics.grant)
 app.command()(economics.overturn)
 app.command()(erasure.erase)
+app.command()(columns.columns)
+app.command()(export.export)
 
 
 @app.command()
@@ -50,6 +50,7 @@ def create(
     title: Annotated[str, typer.Option(help="What it is for.")] = "",
     model: workload.Model = None,
     code: workload.Code = None,
+    python: workload.Python = None,
     initial: Annotated[Path | None, typer.Option(help="The initial model as .safetensors instead.")] = None,
     institutions: Annotated[
         list[str] | None, typer.Option("--institution", help="Who may enrol; default: every institution.")
@@ -95,33 +96,68 @@ def create(
     referee = Referee(organisations=tuple(sorted(set(referees))), if_absent=referee_absent) if referees else None
     effect = make_effect(assessors, tolerance)
     connection = ConnectionProfile.load(profile)
-    begun = _read_safetensors(initial) if initial else _read_keras(model, code, unconfined=unconfined, seed=seed)
-    blob, chunks = split_blob(begun.content)
+    if initial:
+        begun = _read_safetensors(initial)
+    else:
+        bare = workload.make_workload(model, code, None, None, Decimal("0.25"), python)
+        begun = _read_model(bare, terms, unconfined=unconfined, seed=seed)
 
     async def put() -> TaskSpec:
         async with Ledger(connection) as ledger:
-            consortium = await ledger.read(CONSORTIUM.key())
-            spec = terms.specify(
-                task=task,
-                title=title or task,
-                manifest=begun.manifest,
-                initial_model=blob,
-                aggregator=aggregator or consortium.having("coordinator")[0],
-                institutions=tuple(
-                    institutions or {*consortium.having("institution")} - {*(referees or ()), *(assessors or ())}
-                ),
+            return await put_task(
+                ledger,
+                task,
+                begun,
+                terms,
+                title=title,
+                institutions=institutions or (),
+                aggregator=aggregator,
                 referee=referee,
                 effect=effect,
+                progress=lambda done, total: output.progress(f"chunk {done} of {total}"),
             )
-            await ledger.create_task(spec)
-            await upload_blob(
-                ledger, task, blob, chunks, progress=lambda done, total: output.progress(f"chunk {done} of {total}")
-            )
-            return spec
 
     spec = asyncio.run(put())
     output.result(json_format.loads(spec.encode()))
     _tell_created(output, spec)
+    for note in begun.notes:
+        output.progress(note)
+
+
+async def put_task(
+    ledger: Ledger,
+    task: str,
+    begun: InitialModel,
+    terms: Terms,
+    *,
+    title: str = "",
+    institutions: Sequence[str] = (),
+    aggregator: str | None = None,
+    referee: Referee | None = None,
+    effect: Effect | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> TaskSpec:
+    """Create a task and put its initial model on the ledger; calling it again resumes the upload.
+
+    Raises:
+        LedgerError: No such task can be, or the ledger refuses it.
+    """
+    consortium = await ledger.read(CONSORTIUM.key())
+    blob, chunks = split_blob(begun.content)
+    judges = {*(referee.organisations if referee else ()), *(effect.assessors if effect else ())}
+    spec = terms.specify(
+        task=task,
+        title=title or task,
+        manifest=begun.manifest,
+        initial_model=blob,
+        aggregator=aggregator or consortium.having("coordinator")[0],
+        institutions=tuple(institutions or {*consortium.having("institution")} - judges),
+        referee=referee,
+        effect=effect,
+    )
+    await ledger.create_task(spec)
+    await upload_blob(ledger, task, blob, chunks, progress=progress)
+    return spec
 
 
 def make_effect(assessors: list[str] | None, tolerance: Decimal) -> Effect | None:
@@ -146,6 +182,26 @@ def _tell_created(output: Output, spec: TaskSpec) -> None:
         )
 
 
+@app.command()
+def end(
+    task: Annotated[str, typer.Argument(help="The task.")],
+    profile: option.Profile,
+    reason: Annotated[str, typer.Option(help="Why, for everybody to read.")] = "",
+    json: option.Json = False,
+) -> None:
+    """End a task with the round that it is in (coordinator): no further round opens. It is on record, and for good."""
+    output = Output(as_json=json)
+
+    async def ask() -> Progress:
+        async with reach(profile) as ledger:
+            await ledger.end_task(task, reason)
+            return await ledger.read(PROGRESS.key(task))
+
+    progress = asyncio.run(ask())
+    output.result(json_format.loads(progress.encode()))
+    output.line(describe_ending(progress))
+
+
 @app.command(name="list")
 def list_(profile: option.Profile, json: option.Json = False) -> None:
     """List the tasks."""
@@ -155,8 +211,9 @@ def list_(profile: option.Profile, json: option.Json = False) -> None:
             return await views.list_tasks(ledger)
 
     rows = asyncio.run(ask())
+    ended = ["ended"] if any(row["ended"] for row in rows) else []
     Output(as_json=json).table(
-        "tasks", rows, ["task", "title", "round", "rounds", "version", "strategy", "institutions"]
+        "tasks", rows, ["task", "title", "round", "rounds", "version", "strategy", "institutions", *ended]
     )
 
 
@@ -183,55 +240,6 @@ def show(
     output.line(json_format.dumps(shown, indent=2))
 
 
-@app.command()
-def export(
-    task: Annotated[str, typer.Argument(help="The task.")],
-    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    profile: option.Profile,
-    version: Annotated[int | None, whole_option(make_limits(0), help="Which version; default: the last.")] = None,
-    without: Annotated[
-        str | None, typer.Option(help="The last version that holds nothing of this institution, to go on from.")
-    ] = None,
-    json: option.Json = False,
-) -> None:
-    """Write a version of the model, computed anew from the ledger, as a file with the model's tensors and no others."""
-    told = Output(as_json=json)
-    if version is not None and without is not None:
-        told.error("--version and --without both name a version: give one of them")
-        raise typer.Exit(Exit.USAGE)
-    if output.suffix != ".safetensors":
-        told.error(f"expected an --output named .safetensors, which is what is written, got {output.name}")
-        raise typer.Exit(Exit.USAGE)
-
-    async def ask(directory: Path) -> tuple[int, str, bytes]:
-        async with reach(profile) as ledger:
-            record = await ledger.read(TASK.key(task))
-            wanted = (await ledger.read(PROGRESS.key(task))).version if version is None else version
-            if without is not None:
-                if without not in record.spec.institutions:
-                    names = ", ".join(record.spec.institutions)
-                    raise LedgerError(f"task {task} has no institution {without!r:.100}: its are {names}")
-                wanted = find_version_without(await ledger.read_all(MODELS.below(task)), without)
-            content = await obtain_model(
-                ledger,
-                ModelStore(directory),
-                record,
-                wanted,
-                progress=lambda done, total: told.progress(f"chunk {done} of {total}"),
-            )
-            model = encode_model(record.spec.manifest, decode_version(record.spec, content).model)
-            return wanted, compute_digest(content), model
-
-    with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
-        number, digest, content = asyncio.run(ask(Path(scratch)))
-    try:
-        output.write_bytes(content)
-    except OSError as error:
-        raise LedgerError(f"{output}: the model cannot be written ({error.strerror})") from error
-    told.result({"task": task, "version": number, "digest": digest, "file": str(output)})
-    told.line(f"task {task}: version {number}, {digest} on the ledger, is in {output}")
-
-
 def _read_safetensors(path: Path) -> InitialModel:
     try:
         content = path.read_bytes()
@@ -242,7 +250,8 @@ def _read_safetensors(path: Path) -> InitialModel:
     return InitialModel(manifest=manifest, content=content, train_samples=0)
 
 
-def _read_keras(model: Path | None, code: Path | None, *, unconfined: bool, seed: int | None) -> InitialModel:
-    bare = workload.make_workload(model, code, None, None, Decimal("0.25"))
+def _read_model(bare: Workload, terms: Terms, *, unconfined: bool, seed: int | None) -> InitialModel:
     with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
-        return asyncio.run(read_initial_model(bare, directory=Path(scratch), confined=not unconfined, seed=seed))
+        return asyncio.run(
+            read_initial_model(bare, directory=Path(scratch), confined=not unconfined, seed=seed, table=terms.table)
+        )

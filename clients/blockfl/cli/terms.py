@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
+from blockfl.cli import columns as columns_file
 from blockfl.cli import economics, norms, strategy
 from blockfl.cli.number import MICRO, limits_of, real_option, whole_option
 from blockfl.ledger.errors import LedgerError
@@ -29,6 +30,7 @@ from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.records import Blob
 from blockfl.protocol.referee import Referee
+from blockfl.protocol.table import Table
 from blockfl.protocol.task import MINIMUM_ACCEPTED, Deadlines, TaskSpec, Training
 from blockfl.protocol.value_rules import CHOICES
 
@@ -53,6 +55,7 @@ class Terms:
     training: Training
     credits: Economics | None
     deadlines: Deadlines
+    table: Table | None
 
     @property
     def needs_referee(self) -> bool:
@@ -111,6 +114,7 @@ class Terms:
                 economics=self.credits,
                 deadlines=self.deadlines,
                 training=self.training,
+                table=self.table,
             )
 
 
@@ -147,6 +151,7 @@ def parse_terms(
     learning_rate: Annotated[
         Decimal, real_option(limits_of(Training, "learning_rate_micro"), help="0: the model's own.")
     ] = Decimal(0),
+    columns: columns_file.Columns = None,
     policy: Annotated[
         str | None,
         typer.Option("--economics", help="Moves credits: the word default, or a JSON file with a policy."),
@@ -186,6 +191,7 @@ def parse_terms(
         training=Training(epochs=epochs, batch_size=batch_size, learning_rate_micro=int(learning_rate * MICRO)),
         credits=economics.read_policy(policy),
         deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
+        table=columns_file.read_columns(columns),
     )
 
 

@@ -10,7 +10,14 @@ from blockfl.cli.number import make_limits, real_option, whole_option
 from blockfl.institution.training import Workload
 
 Model = Annotated[Path | None, typer.Option(help="A compiled Keras 3 model (.keras).")]
-Code = Annotated[Path | None, typer.Option(help="A Python file with build_model() and load_data().")]
+Code = Annotated[
+    Path | None,
+    typer.Option(help="A Python file with build_model() and load_data(), or a directory with such a training.py."),
+]
+Python = Annotated[
+    Path | None,
+    typer.Option(help="The interpreter of another environment, with the packages that the code needs (bin/python)."),
+]
 Data = Annotated[Path | None, typer.Option(help="Samples: .npz with x_train, y_train, x_test, y_test, or .csv.")]
 Label = Annotated[str | None, typer.Option(help="The label's column in a .csv file.")]
 TestFraction = Annotated[
@@ -35,7 +42,12 @@ Seed = Annotated[
 
 
 def make_workload(
-    model: Path | None, code: Path | None, data: Path | None, label: str | None, test_fraction: Decimal
+    model: Path | None,
+    code: Path | None,
+    data: Path | None,
+    label: str | None,
+    test_fraction: Decimal,
+    python: Path | None = None,
 ) -> Workload:
     """Return the workload that the options name."""
-    return Workload(model=model, code=code, data=data, label=label, test_fraction=float(test_fraction))
+    return Workload(model=model, code=code, data=data, label=label, test_fraction=float(test_fraction), python=python)

@@ -12,13 +12,20 @@ Example:
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from blockfl.fabric.errors import FabricError
 from blockfl.institution.contribution import Contribution, compute_remaining_s
 from blockfl.institution.encoder import BoundedEncoder, UpdateEncoder
-from blockfl.institution.errors import OutboxError, RejectionError, SettingsError, TrainingError
+from blockfl.institution.errors import (
+    NothingContributedError,
+    OutboxError,
+    RejectionError,
+    SettingsError,
+    TrainingError,
+)
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.preparation import (
     check_role,
@@ -40,18 +47,24 @@ from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.records import Consortium, Participant, Progress, Round
+from blockfl.protocol.round import describe_ending
 from blockfl.protocol.submission import compute_certificate_digest
-from blockfl.protocol.task import Task
+from blockfl.protocol.task import Task, TaskSpec
 
 _FIRST_IDLE_S, _IDLE_S = 0.25, 5.0
 """Events wake the work; it also looks by itself, soon after the start, when the stream of events is not there yet."""
 _RETRY_S, _RETRY_LIMIT_S = 0.5, 15.0
 _EVENTS_RETRY_S = 2.0
-_WAKING = frozenset({"RoundOpened", "RoundClosed", "RoundFailed", "ModelPublished"})
+_ACCEPTED, _REFERENCE = "accepted", "the reference"
+_WAKING = frozenset({"RoundOpened", "RoundClosed", "RoundFailed", "ModelPublished", "TaskEnded"})
 _RETRIED_CODES = frozenset(
     {Code.BLOB_MISMATCH, Code.CHUNK_UNAVAILABLE, Code.MODEL_MISSING, Code.TASK_BUSY, Code.CHANGED_LATELY, None}
 )
 """What may be different the next time one asks; None: the transaction was found invalid."""
+
+
+Rehearsal = Callable[[TaskSpec], Awaitable[tuple[str, ...]]]
+"""Tries out the institution's model and samples for a task, before it enrols; returns what is to be known, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +98,10 @@ class InstitutionAgent:
         encoder: UpdateEncoder | None = None,
         report: Report = ignore_step,
         metrics: LedgerMetrics | None = None,
+        rehearse: Rehearsal | None = None,
     ) -> None:
         self._ledger = ledger
+        self._rehearse = rehearse
         self._metrics = metrics
         self._training = training
         self._outbox = outbox
@@ -110,6 +125,7 @@ class InstitutionAgent:
         self._first_round: int | None = None
         self._sent: set[int] = set()
         self._told: set[tuple[int, str]] = set()
+        self._outcomes: dict[int, str] = {}
 
     @property
     def _name(self) -> str:
@@ -123,6 +139,7 @@ class InstitutionAgent:
             ConfinementError: Training cannot be confined.
             TrainingError: The model or the data cannot be used at all.
             DivergenceError: A published model does not follow from its sum.
+            NothingContributedError: The rounds are over, and no update of this institution was accepted in them.
             ProtocolError: The model or the organisation is not one of the task.
             LedgerError: The ledger refuses for good.
         """
@@ -134,7 +151,7 @@ class InstitutionAgent:
                 self._woken.clear()
                 try:
                     if await self._look():
-                        self._report(Step(stage="done", text=f"done with task {self._name}"))
+                        self._report(Step(stage="done", text=self._sum_up()))
                         return
                 except (LedgerError, ProtocolError) as error:
                     self._check_retry(error)
@@ -192,6 +209,8 @@ class InstitutionAgent:
         if self._first_round is None:
             self._first_round = progress.round + (1 if settled else 0)
         complete = settled and self._is_last(task, progress)
+        if progress.ended:
+            self._tell_once(0, "wait", describe_ending(progress))
         if not complete:
             await self._enrol()
         if round_ is not None and round_.state == "open":
@@ -208,7 +227,7 @@ class InstitutionAgent:
     def _is_last(self, task: Task, progress: Progress) -> bool:
         first = self._first_round or 0
         enough = self._settings.rounds is not None and progress.round - first + 1 >= self._settings.rounds
-        return progress.round >= task.spec.rounds or enough
+        return progress.ended is not None or progress.round >= task.spec.rounds or enough
 
     # Before the rounds
 
@@ -220,6 +239,9 @@ class InstitutionAgent:
         self._consortium = await self._ledger.read(CONSORTIUM.key())
         task = await self._ledger.read(TASK.key(self._name))
         check_role(self._consortium, task, self._ledger.organisation)
+        if self._rehearse is not None:
+            for note in await self._rehearse(task.spec):
+                self._report(Step(stage="start", text=note))
         description = await self._training.describe()
         check_tensors(task.spec, make_manifest(description))
         self._samples = choose_samples(self._settings.samples, description.train_samples)
@@ -320,10 +342,10 @@ class InstitutionAgent:
             self._skip(number, "the round was given up, it was not published in time")
         if (number, "verdict") in self._told:
             return
-        text = "accepted"
+        text = _ACCEPTED
         referee = round_.referee
         if referee and referee.organisation == organisation:
-            text = f"the reference, {referee.reference}"
+            text = f"{_REFERENCE}, {referee.reference}"
         elif organisation in round_.rejected:
             update = await self._ledger.read(UPDATE.key(self._name, number, organisation))
             text = describe_verdict(find_verdict(round_, update))
@@ -333,11 +355,32 @@ class InstitutionAgent:
             text = "not judged in time"
         if round_.failure == "too few accepted":
             text += f"; the round failed, {len(round_.accepted)} updates were accepted"
+        if organisation in round_.absent:
+            self._outcomes.setdefault(number, text)
+        else:
+            self._outcomes[number] = text
         self._tell_once(number, "verdict", text)
+
+    def _sum_up(self) -> str:
+        """Return in how many rounds this agent contributed, in words.
+
+        Raises:
+            NothingContributedError: There were rounds, and it contributed to none.
+        """
+        counted = sum(text.startswith((_ACCEPTED, _REFERENCE)) for text in self._outcomes.values())
+        done, rounds = f"done with task {self._name}", len(self._outcomes)
+        if rounds and not counted:
+            number, why = max(self._outcomes.items())
+            raise NothingContributedError(
+                f"{done}, but no update of {self._ledger.organisation} was accepted in {rounds} "
+                f"{'round' if rounds == 1 else 'rounds'}; round {number}: {why}"
+            )
+        return f"{done}: {counted} of {rounds} rounds contributed" if rounds else done
 
     # What is told
 
     def _skip(self, number: int, why: str) -> None:
+        self._outcomes.setdefault(number, why)
         self._tell_once(number, "skip", why)
 
     def _tell_once(self, number: int, stage: Stage, text: str) -> None:

@@ -8,6 +8,7 @@ InstitutionError
 │   ├── ModelError
 │   └── DataError
 ├── RejectionError     the committee would reject the update: sending it would be on record
+├── NothingContributedError  the rounds are over, and no update of this institution was accepted
 ├── OutboxError        a sealed update cannot be kept on the disk, or what is there is damaged
 └── DivergenceError    the model computed here is not the published one: do not go on
 """
@@ -49,6 +50,10 @@ class DataError(WorkloadError):
 
 class RejectionError(InstitutionError):
     """The committee would reject the update that was made, for the institution alone in exact numbers."""
+
+
+class NothingContributedError(InstitutionError):
+    """The agent took part until the end, and no update of it was accepted."""
 
 
 class OutboxError(InstitutionError):

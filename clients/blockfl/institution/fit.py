@@ -10,6 +10,7 @@ import numpy as np
 
 from blockfl.institution.dataset import Dataset
 from blockfl.institution.errors import DataError, ModelError
+from blockfl.protocol.table import Table
 
 
 class Shifted(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
@@ -31,6 +32,32 @@ class Shifted(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[
     def get_config(self) -> dict[str, Any]:
         """Return what makes the schedule again."""
         return {"schedule": self._schedule}
+
+
+def check_table(model: Any, table: Table | None) -> None:
+    """Check that a model takes what a task's columns make.
+
+    Raises:
+        ModelError: It has another number of inputs, or of classes.
+    """
+    if table is None:
+        return
+    shape = model.input_shape
+    if isinstance(shape, tuple) and len(shape) == 2 and shape[1] not in (None, table.width):
+        raise ModelError(
+            f"the model takes {shape[1]} values, the task's columns make {table.width} "
+            f"({', '.join(f'{one.name} {one.width}' for one in table.columns)[:500]})"
+        )
+    units = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
+    if table.classes and _name_loss(model) == "sparse_categorical_crossentropy" and units != len(table.classes):
+        raise ModelError(f"the model has {units} classes, the task's label {len(table.classes)}")
+    if len(table.classes) > 2 and _name_loss(model) == "binary_crossentropy":
+        raise ModelError(f"binary_crossentropy is for two classes, the task's label has {len(table.classes)}")
+
+
+def _name_loss(model: Any) -> str:
+    loss = getattr(model, "loss", None)
+    return loss if isinstance(loss, str) else str(getattr(loss, "name", ""))
 
 
 def check_shapes(model: Any, dataset: Dataset | None) -> None:
@@ -58,8 +85,7 @@ def check_shapes(model: Any, dataset: Dataset | None) -> None:
 
 
 def _check_labels(model: Any, labels: Any) -> None:
-    loss = getattr(model, "loss", None)
-    name = loss if isinstance(loss, str) else getattr(loss, "name", "")
+    name = _name_loss(model)
     low, high = float(np.min(labels)), float(np.max(labels))
     if name == "binary_crossentropy" and not 0 <= low <= high <= 1:
         raise DataError(

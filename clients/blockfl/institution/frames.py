@@ -17,6 +17,7 @@ from blockfl.protocol.dtype import DtypeName
 
 HEAD_LIMIT_BYTES = 4 * 1024 * 1024
 MAX_TENSORS = 10_000
+MAX_NOTES = 10_000
 PREFIX = struct.Struct("<II")
 
 Text = Annotated[str, Field(max_length=20_000)]
@@ -35,7 +36,7 @@ class Message(BaseModel):
 
 
 class Begin(Message):
-    """First request: what to confine, and whose code and data to load."""
+    """First request: what to confine, and whose code and data to load. ``table`` are the task's columns in JSON."""
 
     kind: Literal["begin"] = "begin"
     confined: bool
@@ -48,6 +49,7 @@ class Begin(Message):
     label: str | None
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
     seed: Count | None
+    table: str | None = None
 
 
 class Initial(Message):
@@ -65,6 +67,13 @@ class Train(Message):
     learning_rate: Annotated[float, Field(gt=0)] | None
     seed: Count | None
     round: Annotated[int, Field(ge=1)] = 1
+
+
+class Rehearse(Message):
+    """Train on a few samples as ``training`` says and evaluate them, from the model's own values, which stay."""
+
+    kind: Literal["rehearse"] = "rehearse"
+    training: Train
 
 
 class Evaluate(Message):
@@ -90,12 +99,13 @@ class Began(Message):
 
 
 class Description(Message):
-    """The model's tensors in their order, and how many samples there are."""
+    """The model's tensors in their order, how many samples there are, and what is to be known of both, in words."""
 
     kind: Literal["description"] = "description"
     tensors: Annotated[tuple[TensorShape, ...], Field(min_length=1, max_length=MAX_TENSORS)]
     train_samples: Annotated[int, Field(ge=0, le=2**53)]
     test_samples: Annotated[int, Field(ge=0, le=2**53)]
+    notes: Annotated[tuple[Text, ...], Field(max_length=MAX_NOTES)] = ()
 
 
 class Values(Message):
@@ -130,6 +140,14 @@ class Evaluated(Message):
     others: Annotated[tuple[Measured, ...], Field(max_length=62)] = ()
 
 
+class Rehearsed(Message):
+    """Training on a few samples and evaluating them works; ``loss`` of training."""
+
+    kind: Literal["rehearsed"] = "rehearsed"
+    samples: Annotated[int, Field(ge=1, le=2**53)]
+    loss: Finite
+
+
 class TrainingProgress(Message):
     """Epoch ``epoch`` of ``epochs``, ``step`` of ``steps`` within it; both count from 1. Sent once in a while."""
 
@@ -149,8 +167,8 @@ class Failed(Message):
     message: Text
 
 
-Request = Begin | Initial | Train | Evaluate
-Reply = Began | Description | Values | Trained | Evaluated | TrainingProgress | Failed
+Request = Begin | Initial | Train | Rehearse | Evaluate
+Reply = Began | Description | Values | Trained | Rehearsed | Evaluated | TrainingProgress | Failed
 M = TypeVar("M")
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])

@@ -6,26 +6,26 @@ the optimizer's initial state, so that training depends on the base model, the s
 that was restarted in between makes no difference.
 """
 
-import importlib.util
-import inspect
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from blockfl.institution.code import load_samples
 from blockfl.institution.dataset import Dataset, load_dataset
 from blockfl.institution.errors import DataError, ModelError, WorkloadError
-from blockfl.institution.fit import Shifted, check_shapes
+from blockfl.institution.fit import Shifted, check_shapes, check_table
 from blockfl.institution.frames import (
     Begin,
     Description,
     Evaluated,
     Measured,
+    Rehearsed,
     TensorShape,
     Train,
     Trained,
@@ -34,6 +34,7 @@ from blockfl.institution.frames import (
 from blockfl.institution.vector import Vector
 from blockfl.protocol.dtype import choose_dtype
 from blockfl.protocol.manifest import Kind
+from blockfl.protocol.table import Table
 
 _PROGRESS_INTERVAL_S = 0.5
 _TRIED = 32
@@ -47,7 +48,7 @@ _ACCURACY_NAMES = ("accuracy", "acc", "binary_accuracy", "categorical_accuracy",
 class Learner:
     """A compiled Keras model with its samples; without samples it only tells its initial values."""
 
-    def __init__(self, model: Any, dataset: Dataset | None, seed: int | None) -> None:
+    def __init__(self, model: Any, dataset: Dataset | None, seed: int | None, table: Table | None = None) -> None:
         self._model = model
         self._samples = dataset
         self._seed = seed
@@ -55,6 +56,7 @@ class Learner:
         self._weights = sorted(_list_weights(model), key=lambda weight: _ORDER[self._kinds[id(weight)]])
         self._size = sum(math.prod(weight.shape) for weight in self._weights)
         _check_compiled(model)
+        check_table(model, table)
         check_shapes(model, dataset)
         self._initial = self._read()
         self._schedule: Shifted | None = None
@@ -103,8 +105,8 @@ class Learner:
             )
 
     @classmethod
-    def load(cls, begin: Begin) -> "Learner":
-        """Load the user's model and data.
+    def load(cls, begin: Begin, code: ModuleType | None = None) -> "Learner":
+        """Load the user's model and data, from files or from the user's code.
 
         Raises:
             ModelError: The model cannot be used.
@@ -113,16 +115,23 @@ class Learner:
         if begin.seed is not None:
             keras.utils.set_random_seed(begin.seed % 2**32)
             _make_deterministic()
-        if begin.code is not None:
-            model, dataset = _run_code(Path(begin.code), begin.data)
+        table = None if begin.table is None else Table.decode(begin.table.encode())
+        if code is not None:
+            model = code.build_model()
+            if not isinstance(model, keras.Model):
+                raise ModelError(
+                    f"{code.__file__}: build_model() returned {type(model).__name__}, expected a keras.Model; a model "
+                    "of another framework needs the functions weights, assign, train and evaluate beside it"
+                )
+            dataset = load_samples(code, begin.data, table)
         else:
             if begin.model is None:
                 raise ModelError("expected a model file, or a code file")
             model = _load_model(Path(begin.model))
             dataset = None
             if begin.data is not None:
-                dataset = load_dataset(Path(begin.data), begin.label, begin.test_fraction)
-        return cls(model, dataset, begin.seed)
+                dataset = load_dataset(Path(begin.data), begin.label, begin.test_fraction, table)
+        return cls(model, dataset, begin.seed, table)
 
     def describe(self) -> Description:
         """Return the tensors that cross, and the numbers of samples."""
@@ -139,7 +148,17 @@ class Learner:
             ),
             train_samples=len(self._samples.x_train) if self._samples else 0,
             test_samples=len(self._samples.x_test) if self._samples else 0,
+            notes=(*self._list_notes(), *(self._samples.notes if self._samples else ())),
         )
+
+    def _list_notes(self) -> list[str]:
+        if self._schedule is None:
+            return []
+        return [
+            "the model's optimizer has a learning-rate schedule: it goes on over the rounds and counts each "
+            "institution's own steps, so institutions with more samples are further on; the task's --learning-rate "
+            "puts one rate in its place"
+        ]
 
     def initial(self) -> Vector:
         """Return the values that the model was loaded or built with, shape (d,)."""
@@ -147,15 +166,7 @@ class Learner:
 
     def train(self, base: Vector, request: Train, report: Callable[[TrainingProgress], None]) -> tuple[Trained, Vector]:
         """Train from the base values; return the outcome and the new values, shape (d,)."""
-        self._reset(request.seed)
-        self._write(base)
-        if request.learning_rate is not None and self._schedule is not None:
-            self._set_optimizer(request.learning_rate)
-        elif request.learning_rate is not None:
-            self._model.optimizer.learning_rate = request.learning_rate
-        elif self._schedule is not None:
-            steps = request.epochs * math.ceil(len(self._dataset.x_train) / request.batch_size)
-            self._schedule.begun.assign(steps * (request.round - 1))
+        self._begin(base, request)
         history = self._model.fit(
             self._dataset.x_train,
             self._dataset.y_train,
@@ -166,6 +177,43 @@ class Learner:
         )
         loss = history.history["loss"][-1]
         return Trained(samples=len(self._dataset.x_train), loss=_finite(loss)), self._read()
+
+    def _begin(self, base: Vector, request: Train) -> None:
+        """Set everything that training depends on beside the samples."""
+        self._reset(request.seed)
+        self._write(base)
+        if request.learning_rate is not None and self._schedule is not None:
+            self._set_optimizer(request.learning_rate)
+        elif request.learning_rate is not None:
+            self._model.optimizer.learning_rate = request.learning_rate
+        elif self._schedule is not None:
+            steps = request.epochs * math.ceil(len(self._dataset.x_train) / request.batch_size)
+            self._schedule.begun.assign(steps * (request.round - 1))
+
+    def rehearse(self, request: Train) -> Rehearsed:
+        """Train on a few samples from the initial values and evaluate a few; nothing of it stays.
+
+        Raises:
+            DataError: A loss or a value is not finite, or Keras refuses the samples.
+        """
+        data, initial = self._dataset, self._initial
+        x, y = data.x_train[:_TRIED], data.y_train[:_TRIED]
+        self._begin(initial, request)
+        try:
+            history = self._model.fit(x, y, epochs=1, batch_size=min(request.batch_size, len(x)), verbose=0)
+            found = self._model.evaluate(data.x_test[:_TRIED], data.y_test[:_TRIED], verbose=0, return_dict=True)
+        except Exception as error:
+            raise DataError(
+                f"one epoch on the first {len(x)} samples fails ({type(error).__name__}: {str(error)[:300]})"
+            ) from error
+        loss, values = _finite(history.history["loss"][-1]), self._read()
+        self._begin(initial, request)
+        if loss is None or _finite(found["loss"]) is None or not np.isfinite(values).all():
+            raise DataError(
+                f"one epoch on the first {len(x)} samples gives a loss or weights that are not finite: lower the "
+                "learning rate, scale the columns, or check the labels"
+            )
+        return Rehearsed(samples=len(x), loss=loss)
 
     def evaluate(self, values: Vector, report: Callable[[TrainingProgress], None] | None = None) -> Evaluated:
         """Evaluate these values on the test samples."""
@@ -288,42 +336,6 @@ def _load_model(path: Path) -> Any:
             f"{path}: not a Keras model that can be loaded safely ({type(error).__name__}: {error}); expected a file "
             "written by model.save('….keras') without lambdas; custom classes need --code"
         ) from error
-
-
-def _run_code(path: Path, data: str | None) -> tuple[Any, Dataset | None]:
-    """Run the user's file and call its ``build_model()`` and ``load_data()``, or ``load_data(path)`` with --data."""
-    specification = importlib.util.spec_from_file_location("blockfl_user_code", path)
-    if specification is None or specification.loader is None:
-        raise ModelError(f"{path}: expected a Python file named .py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module
-    specification.loader.exec_module(module)
-    for name in ("build_model", "load_data"):
-        if not callable(getattr(module, name, None)):
-            raise ModelError(f"{path}: expected a function {name}")
-    model = module.build_model()
-    if not isinstance(model, keras.Model):
-        raise ModelError(f"{path}: build_model() returned {type(model).__name__}, expected a keras.Model")
-    if data is None and inspect.signature(module.load_data).parameters:
-        return model, None  # it wants the path that --data names
-    parts = module.load_data(Path(data)) if data is not None else module.load_data()
-    try:
-        (x_train, y_train), (x_test, y_test) = parts["train"], parts["test"]
-    except (TypeError, KeyError, ValueError) as error:
-        raise DataError(
-            f"{path}: load_data() returned something else than {{'train': (x, y), 'test': (x, y)}}"
-        ) from error
-    _check_single(path, "input", x_train, x_test)
-    _check_single(path, "output", y_train, y_test)
-    arrays = [np.asarray(part) for part in (x_train, y_train, x_test, y_test)]
-    return model, Dataset(x_train=arrays[0], y_train=arrays[1], x_test=arrays[2], y_test=arrays[3])
-
-
-def _check_single(path: Path, what: str, *parts: object) -> None:
-    for part in parts:
-        several = isinstance(part, dict) or (isinstance(part, list | tuple) and any(np.ndim(one) for one in part))
-        if several:
-            raise DataError(f"{path}: several {what}s are not supported: give one array, got {type(part).__name__}")
 
 
 def _check_compiled(model: Any) -> None:

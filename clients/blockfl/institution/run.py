@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.outbox import Outbox
+from blockfl.institution.rehearsal import rehearse
 from blockfl.institution.room import find_lack_of_room
 from blockfl.institution.step import Report, Step, ignore_step
 from blockfl.institution.training import Training, TrainingProcess, Workload, make_manifest
@@ -23,6 +25,7 @@ from blockfl.ledger.remote import open_ledger
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.model import encode_model
+from blockfl.protocol.table import Table
 
 _LOCK: Final = "lock"
 OUTBOX: Final = "outbox"
@@ -76,6 +79,9 @@ async def run_institution(
     hide_memory()
     with lock_directory(settings.directory):
         training = training or _make_training(settings, profile)
+        rehearsal = None
+        if isinstance(training, TrainingProcess):
+            rehearsal = partial(rehearse, training, seed=settings.agent.seed)
         try:
             async with (
                 open_ledger(profile, tell=lambda text: report(Step(stage="gateway", text=text))) as ledger,
@@ -90,6 +96,7 @@ async def run_institution(
                     encoder=encoder,
                     report=report,
                     metrics=metrics,
+                    rehearse=rehearsal,
                 )
                 await agent.run()
         finally:
@@ -146,15 +153,21 @@ def lock_directory(directory: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class InitialModel:
-    """What a task is created from: the tensors, the model file, and how many samples are beside it."""
+    """What a task is created from: the tensors, the model file, how many samples are beside it, and what to know."""
 
     manifest: Manifest
     content: bytes
     train_samples: int
+    notes: tuple[str, ...] = ()
 
 
 async def read_initial_model(
-    workload: Workload, *, directory: Path, confined: bool = True, seed: int | None = None
+    workload: Workload,
+    *,
+    directory: Path,
+    confined: bool = True,
+    seed: int | None = None,
+    table: Table | None = None,
 ) -> InitialModel:
     """Read a user's model in a confined process, for the creation of a task.
 
@@ -163,13 +176,19 @@ async def read_initial_model(
         directory: For scratch files; made if absent.
         confined: Whether to refuse without the kernel's confinement.
         seed: Makes what code builds repeatable.
+        table: The task's columns, which the model must take.
 
     Raises:
         ConfinementError, TrainingError: The process cannot be confined, or the model cannot be used.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    async with TrainingProcess(workload, directory=directory, confined=confined, seed=seed) as training:
+    async with TrainingProcess(workload, directory=directory, confined=confined, seed=seed, table=table) as training:
         description = await training.describe()
         manifest = make_manifest(description)
         content = encode_model(manifest, await training.initial())
-        return InitialModel(manifest=manifest, content=content, train_samples=description.train_samples)
+        return InitialModel(
+            manifest=manifest,
+            content=content,
+            train_samples=description.train_samples,
+            notes=description.notes,
+        )

@@ -21,6 +21,7 @@ from blockfl.institution.frames import (
     Evaluate,
     Failed,
     Initial,
+    Rehearse,
     Reply,
     Request,
     Train,
@@ -32,6 +33,7 @@ from blockfl.institution.frames import (
 from blockfl.institution.guard import stand_guard
 
 if TYPE_CHECKING:
+    from blockfl.institution.arrays import ArrayLearner
     from blockfl.institution.learner import Learner
 
 # numpy and what builds on it start threads, which confinement would not cover: they are imported after it.
@@ -109,12 +111,12 @@ def _reach(begin: Begin) -> Reach:
     )
 
 
-def _load(begin: Begin, channel: Channel) -> "Learner | None":
+def _load(begin: Begin, channel: Channel) -> "Learner | ArrayLearner | None":
     """Load the user's model and data, and describe them; None after a failure that was told."""
     try:
-        from blockfl.institution.learner import Learner
+        from blockfl.institution.loading import load_learner
 
-        learner = Learner.load(begin)
+        learner = load_learner(begin)
         channel.send(learner.describe())
     except WorkloadError as error:
         channel.send(Failed(reason=error.reason, message=str(error)[:_MESSAGE_LIMIT]))
@@ -126,7 +128,7 @@ def _load(begin: Begin, channel: Channel) -> "Learner | None":
     return None
 
 
-def _answer(learner: "Learner", channel: Channel, request: Request, body: bytearray) -> None:
+def _answer(learner: "Learner | ArrayLearner", channel: Channel, request: Request, body: bytearray) -> None:
     from blockfl.institution.vector import decode_vector, encode_vector
 
     try:
@@ -135,6 +137,8 @@ def _answer(learner: "Learner", channel: Channel, request: Request, body: bytear
         elif isinstance(request, Train):
             trained, values = learner.train(decode_vector(body), request, channel.send)
             channel.send(trained, encode_vector(values))
+        elif isinstance(request, Rehearse):
+            channel.send(learner.rehearse(request.training))
         elif isinstance(request, Evaluate):
             channel.send(learner.evaluate(decode_vector(body), channel.send))
         else:

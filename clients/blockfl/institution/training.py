@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +31,8 @@ from blockfl.institution.frames import (
     Failed,
     FrameError,
     Initial,
+    Rehearse,
+    Rehearsed,
     Reply,
     Request,
     Train,
@@ -42,6 +43,7 @@ from blockfl.institution.frames import (
     decode_reply,
     encode_frame,
 )
+from blockfl.institution.interpreter import make_command
 from blockfl.institution.log import TrainingLog
 from blockfl.institution.room import find_lack_of_room
 from blockfl.institution.scratch import make_scratch, remove_tree
@@ -49,6 +51,7 @@ from blockfl.institution.training_limits import TrainingLimits, watch
 from blockfl.institution.vector import Vector, decode_vector, encode_vector
 from blockfl.institution.workload import Workload as Workload
 from blockfl.institution.workload import make_manifest as make_manifest
+from blockfl.protocol.table import Table
 
 R = TypeVar("R", bound=Reply)
 Progress = Callable[[TrainingProgress], None]
@@ -91,6 +94,7 @@ class TrainingProcess:
         seed: int | None = None,
         timeout_s: float = _TIMEOUT_S,
         limits: TrainingLimits | None = None,
+        table: Table | None = None,
     ) -> None:
         """Prepare; the first request starts the process.
 
@@ -102,6 +106,7 @@ class TrainingProcess:
             seed: Makes training repeatable.
             timeout_s: The longest silence while an answer is due.
             limits: What training may use of the machine; by default ``TrainingLimits()``.
+            table: The task's columns, which the samples and the model are matched with.
         """
         directory = directory.resolve()
         self._workload = workload
@@ -112,6 +117,7 @@ class TrainingProcess:
         self._seed = seed
         self._timeout_s = timeout_s
         self._limits = limits or TrainingLimits()
+        self._table = table
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._excess = ""
@@ -143,6 +149,24 @@ class TrainingProcess:
         async with self._busy:
             await self._ensure_running()
             return self._described()
+
+    def use_table(self, table: Table | None) -> None:
+        """Match samples and model with a task's columns; only before the first request."""
+        if self._process is not None:
+            raise AssertionError("the training process has read its samples already")
+        self._table = table
+
+    async def rehearse(self, request: Train) -> Rehearsed:
+        """Train on a few samples from the model's own values and evaluate them; nothing of it stays.
+
+        Args:
+            request: How to train.
+
+        Raises:
+            ConfinementError, TrainingError: As ``describe``; or a loss is not finite, or batch statistics are not.
+        """
+        rehearsed, _ = await self._ask(Rehearse(training=request), None, Rehearsed)
+        return rehearsed
 
     async def initial(self) -> Vector:
         """Return the model's initial values, shape (d,).
@@ -255,7 +279,7 @@ class TrainingProcess:
         _kill_group(process)
 
     def _make_command(self) -> tuple[str, ...]:
-        return (sys.executable, "-P", "-B", "-m", "blockfl.institution.trainer", str(os.getpid()))
+        return make_command(self._workload.python, os.getpid())
 
     def _make_begin(self) -> Begin:
         workload = self._workload
@@ -271,6 +295,7 @@ class TrainingProcess:
             label=workload.label,
             test_fraction=workload.test_fraction,
             seed=self._seed,
+            table=None if self._table is None else self._table.encode().decode(),
         )
 
     async def _send(self, request: Request, body: bytes | memoryview = b"") -> None:

@@ -1,5 +1,6 @@
 """What the user brings to be trained: files, and the manifest of the model that the training process found in them."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,12 @@ class Workload:
 
     Attributes:
         model: A compiled model written by Keras 3 (``.keras``).
-        code: A Python file that defines ``build_model()`` and ``load_data()``; with ``data``, ``load_data(path)``.
+        code: A Python file that defines ``build_model()`` and ``load_data()``; with ``data``, ``load_data(path)``. Or a
+            directory with such a file named ``training.py`` and what it imports.
         data: ``.npz`` or ``.csv`` for a model; whatever the code reads, a directory too, for code.
         label: The label's column in a ``.csv`` file.
         test_fraction: The part of a ``.csv`` file's rows that is kept for testing.
+        python: The interpreter of another environment that trains; None: the agent's own.
     """
 
     model: Path | None = None
@@ -27,12 +30,15 @@ class Workload:
     data: Path | None = None
     label: str | None = None
     test_fraction: float = 0.25
+    python: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.code is None):
             raise SettingsError("expected either --model FILE.keras with --data FILE, or --code FILE.py")
         if not 0 < self.test_fraction < 1:
             raise SettingsError(f"test fraction {self.test_fraction}: expected more than 0 and less than 1")
+        if self.python is not None and not os.access(self.python, os.X_OK):
+            raise SettingsError(f"--python {self.python}: no program that can be run: expected .../bin/python")
         for path in self.paths:
             if not path.exists():
                 raise SettingsError(f"{path}: no such file")

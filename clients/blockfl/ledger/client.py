@@ -145,6 +145,10 @@ class Ledger:
                 if not failed or len(failed) == len(endorsers) or len(order) < majority:
                     raise
 
+    async def end_task(self, task: str, reason: str) -> Committed:
+        """End a task with the round that it is in (coordinator)."""
+        return await self.submit("EndTask", task, reason)
+
     async def close_round(self, task: str, number: int) -> Committed:
         """Close a round (committee)."""
         return await self.submit("CloseRound", task, str(number))

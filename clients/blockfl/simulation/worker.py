@@ -122,7 +122,7 @@ def main() -> int:
 
 def _run(order: Order, sink: IO[str]) -> None:
     from blockfl.institution.frames import Begin
-    from blockfl.institution.learner import Learner
+    from blockfl.institution.loading import load_learner
     from blockfl.institution.preparation import check_tensors
     from blockfl.institution.workload import make_manifest
     from blockfl.protocol.task import TaskSpec
@@ -132,7 +132,7 @@ def _run(order: Order, sink: IO[str]) -> None:
     sites, samples = {}, {}
     for site in order.sites:
         _tell(sink, Progress(text=f"{site.name}: reading {site.data}"))
-        learner = Learner.load(
+        learner = load_learner(
             Begin(
                 confined=order.confined,
                 scratch=order.scratch,
@@ -144,9 +144,12 @@ def _run(order: Order, sink: IO[str]) -> None:
                 label=order.label,
                 test_fraction=order.test_fraction,
                 seed=order.seed,
+                table=None if spec.table is None else spec.table.encode().decode(),
             )
         )
         description = learner.describe()
+        for note in description.notes:
+            _tell(sink, Progress(text=f"{site.name}: {note}"))
         check_tensors(spec, make_manifest(description))
         sites[site.name], samples[site.name] = learner, description.train_samples
     initial = Path(order.initial_model).read_bytes()

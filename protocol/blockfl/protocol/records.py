@@ -135,13 +135,22 @@ class Blob(Record):
         return self
 
 
+class Ending(Record):
+    """A task that its coordinator has ended: no further round opens."""
+
+    organisation: MspId
+    reason: Text
+    ended_at_ms: Natural
+
+
 class Progress(Record):
-    """Where a task stands. Key: ``progress/<task>``. Round 0: none was opened yet."""
+    """Where a task stands. Key: ``progress/<task>``. Round 0: none was opened yet. ``ended``: before its last round."""
 
     task: Name
     round: Natural
     version: Natural
     model_digest: Digest
+    ended: Annotated[Ending | None, Field(exclude_if=lambda ending: ending is None)] = None
 
 
 class CommitteeKey(Record):

@@ -23,6 +23,7 @@ from blockfl.protocol.records import (
     Blob,
     CommitteeKey,
     Consortium,
+    Ending,
     Enrolment,
     Model,
     Organisations,
@@ -123,8 +124,8 @@ def open_round(
         earlier: the rounds of the last published versions, as many as an adaptive bound looks back.
 
     Raises:
-        ProtocolError: BFL105 (not its turn), BFL108 (all rounds were had), BFL107 (the previous is still open or waits
-            for its model), BFL109 (too few enrolled), BFL110 (too few opening keys).
+        ProtocolError: BFL105 (not its turn), BFL108 (all rounds were had), BFL122 (the task was ended), BFL107 (the
+            previous is still open or waits for its model), BFL109 (too few enrolled), BFL110 (too few opening keys).
     """
     spec, enrolments = task.spec, list(enrolments)
     _check_turn(spec, progress, previous, number)
@@ -382,7 +383,38 @@ def attest_aggregate(aggregate: Aggregate, round_: Round, total: Blob, summed_by
     )
 
 
+def end_task(spec: TaskSpec, progress: Progress, coordinator: str, reason: str, now_ms: int) -> Progress:
+    """Return the progress of a task that ends with the round it is in; ended already, it stays as it is.
+
+    Args:
+        spec: the task's.
+        progress: where it stands.
+        coordinator: who ends it.
+        reason: in the coordinator's words.
+        now_ms: time of the transaction.
+
+    Raises:
+        ProtocolError: BFL108 if the task's last round has opened: there is nothing to end.
+    """
+    if progress.ended:
+        return progress
+    if progress.round >= spec.rounds:
+        raise ProtocolError(Code.TASK_COMPLETE, f"the last round of task {spec.task}, {spec.rounds}, has opened")
+    ending = Ending(organisation=coordinator, reason=reason, ended_at_ms=now_ms)
+    return progress.model_copy(update={"ended": ending})
+
+
+def describe_ending(progress: Progress) -> str:
+    """Return who ended a task after which round, and why; empty if nobody has."""
+    if not progress.ended:
+        return ""
+    why = f": {progress.ended.reason}" if progress.ended.reason else ""
+    return f"{progress.ended.organisation} has ended task {progress.task} after round {progress.round}{why}"
+
+
 def _check_turn(spec: TaskSpec, progress: Progress, previous: Round | None, number: int) -> None:
+    if progress.ended:
+        raise ProtocolError(Code.TASK_ENDED, describe_ending(progress))
     if number > spec.rounds:
         raise ProtocolError(Code.TASK_COMPLETE, f"task {spec.task} has {spec.rounds} rounds, there is no {number}")
     if number != progress.round + 1:

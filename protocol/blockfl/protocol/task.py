@@ -19,6 +19,7 @@ from blockfl.protocol.optimiser import Optimiser, name_state_tensor
 from blockfl.protocol.payload import EncodingName
 from blockfl.protocol.records import Blob, Organisations, Text, check_ascending
 from blockfl.protocol.referee import Referee
+from blockfl.protocol.table import Table
 
 MINIMUM_ACCEPTED = 3
 """Below three accepted updates the sum would expose an individual one."""
@@ -83,6 +84,7 @@ class TaskSpec(Record):
     sum: with ``commitment`` every organisation against the accepted updates' commitments, with ``recompute`` the
     committee, which opens these updates again. ``referee`` names committee members whose own updates the others are
     compared with, ``effect`` those that try every accepted update on rows of their own.
+    ``table`` says which columns every institution's table has.
     Rules other than fedavg are recomputed, and every update has weight 1.
     """
 
@@ -107,6 +109,7 @@ class TaskSpec(Record):
     economics: Annotated[Economics | None, Field(exclude_if=lambda policy: policy is None)] = None
     deadlines: Deadlines
     training: Training
+    table: Annotated[Table | None, Field(exclude_if=lambda table: table is None)] = None
 
     @property
     def is_committed(self) -> bool:

@@ -1,0 +1,241 @@
+"""``blockfl task export``: a version of the model as a file, computed anew from the ledger, with a card about it.
+
+exported = await export_version(ledger, "heart", "best", metric="auc")
+write_model(exported, Path("final.npz"))
+Path("card.md").write_text(make_card(exported))
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import typer
+
+from blockfl.audit import views
+from blockfl.audit.entry import Row
+from blockfl.audit.metrics import is_lower_better
+from blockfl.cli import option
+from blockfl.cli.number import make_limits, parse_whole
+from blockfl.cli.output import Exit, Output
+from blockfl.cli.reach import reach
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.lineage import obtain_model
+from blockfl.ledger.store import ModelStore
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.catalogue import MODELS, PROGRESS, TASK
+from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.model import encode_model
+from blockfl.protocol.publication import find_version_without
+from blockfl.protocol.task import Task
+from blockfl.protocol.version import decode_version
+
+BEST: Final = "best"
+_SUFFIXES: Final = (".safetensors", ".npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A version of a task's model.
+
+    Attributes:
+        task: The task on the ledger.
+        version: The version's number.
+        digest: Of its file on the ledger, which the values were checked with.
+        values: float32, shape (d,), in the manifest's order.
+        rows: Of every version up to this one (``views.list_models``).
+    """
+
+    task: Task
+    version: int
+    digest: str
+    values: Any
+    rows: Sequence[Row]
+
+    @property
+    def arrays(self) -> Mapping[str, Any]:
+        """The tensors by name."""
+        return split_values(self.task.spec.manifest, self.values)
+
+
+def split_values(manifest: Manifest, values: Any) -> dict[str, Any]:
+    """Return the tensors of a model by name, of values of shape (d,)."""
+    return {one.name: values[one.offset : one.offset + one.size].reshape(one.shape) for one in manifest.tensors}
+
+
+async def export_version(
+    ledger: Ledger,
+    task: str,
+    version: int | str | None = None,
+    *,
+    without: str | None = None,
+    metric: str = "loss",
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Exported:
+    """Compute a version anew from the ledger's sums, and check it with the published digest.
+
+    Args:
+        ledger: Where the task is.
+        task: Its name.
+        version: Its number, ``best`` by a metric, or None for the last.
+        without: Instead: the last version that holds nothing of this institution.
+        metric: What ``best`` means.
+        progress: Told how many chunks are there.
+
+    Raises:
+        LedgerError: There is no such version, or it does not follow from the ledger.
+    """
+    record: Task = await ledger.read(TASK.key(task))
+    rows = await views.list_models(ledger, task)
+    if without is not None:
+        if without not in record.spec.institutions:
+            names = ", ".join(record.spec.institutions)
+            raise LedgerError(f"task {task} has no institution {without!r:.100}: its are {names}")
+        wanted = find_version_without(await ledger.read_all(MODELS.below(task)), without)
+    elif version == BEST:
+        wanted = find_best(rows, metric)
+    elif version is None:
+        wanted = (await ledger.read(PROGRESS.key(task))).version
+    else:
+        wanted = int(version)
+    with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
+        content = await obtain_model(ledger, ModelStore(Path(scratch)), record, wanted, progress=progress)
+    return Exported(
+        task=record,
+        version=wanted,
+        digest=compute_digest(content),
+        values=decode_version(record.spec, content).model,
+        rows=[row for row in rows if row["version"] <= wanted],
+    )
+
+
+def find_best(rows: Sequence[Row], metric: str) -> int:
+    """Return the version with the best value of a metric, the first of equal ones.
+
+    Raises:
+        LedgerError: No version has such a metric; the error names those that there are.
+    """
+    found = [(row["metrics"][metric]["value"], row["version"]) for row in rows if metric in row["metrics"]]
+    if not found:
+        names = sorted({name for row in rows for name in row["metrics"]})
+        raise LedgerError(f"no version has a metric {metric!r:.100}: there are {', '.join(names) or 'none'}")
+    sign = 1 if is_lower_better(metric) else -1
+    return int(min(found, key=lambda one: (sign * one[0], one[1]))[1])
+
+
+def write_model(exported: Exported, path: Path) -> None:
+    """Write a version as the path's name says.
+
+    Raises:
+        LedgerError: The name ends in neither .safetensors nor .npz, or the file cannot be written.
+    """
+    check_name(path)
+    try:
+        if path.suffix == ".npz":
+            with path.open("wb") as file:
+                np.savez(file, **exported.arrays)
+        else:
+            path.write_bytes(encode_model(exported.task.spec.manifest, exported.values))
+    except OSError as error:
+        raise LedgerError(f"{path}: the model cannot be written ({error.strerror})") from error
+
+
+def check_name(path: Path) -> None:
+    """Check that a file's name says which format it has.
+
+    Raises:
+        LedgerError: It does not.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise LedgerError(
+            f"expected an --output named .safetensors or .npz, which is what is written, got {path.name}; weights of a "
+            "Keras model are set by name from either"
+        )
+
+
+def make_card(exported: Exported) -> str:
+    """Return what a version is, how it came about and how good it is, in Markdown."""
+    spec, row = exported.task.spec, exported.rows[-1]
+    lines = [
+        f"# {spec.title}: version {exported.version}",
+        "",
+        f"- Task: `{spec.task}`, created by {exported.task.created_by}; specification SHA-256 `{spec.record_digest}`",
+        f"- Model: SHA-256 on the ledger `{exported.digest}`, {spec.manifest.dimension} values in "
+        f"{len(spec.manifest.tensors)} tensors",
+        f"- Confirmed by: {', '.join(row['confirmed_by']) or 'nobody yet'}; contested by: "
+        f"{', '.join(row['contested_by']) or 'nobody'}",
+        f"- How updates became one: {views.describe_strategy(spec)}; norm bound {spec.bound_l2_micro / 10**6:g}",
+        f"- In each round: {spec.training.epochs} epochs, batches of {spec.training.batch_size}, learning rate "
+        f"{spec.training.learning_rate_micro / 10**6 or 'the model' + chr(39) + 's own'}",
+    ]
+    if spec.table:
+        lines += [
+            f"- Columns: {', '.join(column.name for column in spec.table.columns)}",
+            f"- Label: {spec.table.label.name}{' of ' + ', '.join(spec.table.classes) if spec.table.classes else ''}",
+        ]
+    lines += ["", "## Metrics, as the institutions reported them", ""]
+    lines += ["| metric | value | lowest | highest | samples |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {one['value']} | {one['lowest']} | {one['highest']} | {one['samples']} |"
+        for name, one in row["metrics"].items()
+    ]
+    lines += ["", "## Lineage", "", "| version | round | updates of | SHA-256 |", "|---|---|---|---|"]
+    lines += [
+        f"| {one['version']} | {one['round']} | {', '.join(one['accepted']) or 'none'} | `{one['digest']}` |"
+        for one in exported.rows
+    ]
+    return "\n".join([*lines, "", "`blockfl audit verify` re-derives all of this from the blocks.", ""])
+
+
+def export(
+    task: Annotated[str, typer.Argument(help="The task.")],
+    output: Annotated[Path, typer.Option(help="The file to write: .safetensors, or .npz for numpy.")],
+    profile: option.Profile,
+    version: Annotated[
+        str | None, typer.Option(metavar="NUMBER|best", help="Which version; default: the last.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What --version best goes by.")] = "loss",
+    without: Annotated[
+        str | None, typer.Option(help="The last version that holds nothing of this institution, to go on from.")
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Also write a model card (Markdown): task, version, metrics, lineage.")
+    ] = None,
+    json: option.Json = False,
+) -> None:
+    """Write a version of the model, computed anew from the ledger, as a file with the model's tensors and no others."""
+    told = Output(as_json=json)
+    if version is not None and without is not None:
+        told.error("--version and --without both name a version: give one of them")
+        raise typer.Exit(Exit.USAGE)
+    try:
+        check_name(output)
+        wanted = version if version in (None, BEST) else parse_whole("--version", str(version), make_limits(0))
+    except LedgerError as error:
+        told.error(str(error))
+        raise typer.Exit(Exit.USAGE) from error
+
+    async def ask() -> Exported:
+        async with reach(profile) as ledger:
+            return await export_version(
+                ledger,
+                task,
+                wanted,
+                without=without,
+                metric=metric,
+                progress=lambda done, total: told.progress(f"chunk {done} of {total}"),
+            )
+
+    exported = asyncio.run(ask())
+    write_model(exported, output)
+    if card is not None:
+        try:
+            card.write_text(make_card(exported), encoding="utf-8")
+        except OSError as error:
+            raise LedgerError(f"{card}: the card cannot be written ({error.strerror})") from error
+    told.result({"task": task, "version": exported.version, "digest": exported.digest, "file": str(output)})
+    told.line(f"task {task}: version {exported.version}, {exported.digest} on the ledger, is in {output}")

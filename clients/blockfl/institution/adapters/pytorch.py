@@ -1,0 +1,97 @@
+"""Models of PyTorch: a ``torch.nn.Module``, a loss, and what makes an optimizer.
+
+    import torch
+    from blockfl.institution.adapters.pytorch import adapt
+
+    def build_model():
+        return torch.nn.Sequential(torch.nn.Linear(13, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+
+    weights, assign, train, evaluate, kinds = adapt(
+        loss=torch.nn.BCEWithLogitsLoss(),
+        optimizer=lambda parameters, rate: torch.optim.SGD(parameters, rate or 0.1),
+        metrics={"accuracy": lambda output, y: ((output > 0) == (y > 0.5)).float().mean()},
+    )
+
+Labels of the shape (n,) are given the output's shape where it has as many values, and stay whole numbers otherwise.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+Functions = tuple[Callable[..., Any], ...]
+
+
+def adapt(
+    *,
+    loss: Callable[[Any, Any], Any],
+    optimizer: Callable[[Any, float | None], Any],
+    metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+) -> Functions:
+    """Return the functions weights, assign, train, evaluate and kinds.
+
+    Args:
+        loss: Of the output and the labels, a mean.
+        optimizer: Of the parameters and the task's learning rate, None for the model's own.
+        metrics: By name, of the output and the labels; means over samples.
+    """
+
+    def list_tensors(model: Any) -> dict[str, Any]:
+        """Return what crosses: integers, such as a counter of batches, stay."""
+        return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+
+    def weights(model: Any) -> dict[str, Any]:
+        return {name: tensor.detach().cpu().float().numpy() for name, tensor in list_tensors(model).items()}
+
+    def assign(model: Any, arrays: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, tensor in list_tensors(model).items():
+                tensor.copy_(torch.from_numpy(np.array(arrays[name], np.float32)))
+
+    def kinds(model: Any) -> dict[str, str]:
+        trained = {name: one.requires_grad for name, one in model.named_parameters()}
+        found = {}
+        for name in list_tensors(model):
+            if name in trained:
+                found[name] = "weight" if trained[name] else "frozen"
+            else:
+                found[name] = "variance" if name.endswith("var") else "statistic"
+        return found
+
+    def train(model: Any, data: tuple[Any, Any], config: Mapping[str, Any]) -> float:
+        x, y = torch.from_numpy(np.asarray(data[0], np.float32)), torch.from_numpy(np.asarray(data[1]))
+        if config["seed"] is not None:
+            torch.manual_seed(config["seed"])
+        model.train()
+        steps = optimizer([one for one in model.parameters() if one.requires_grad], config["learning_rate"])
+        total = 0.0
+        for _ in range(config["epochs"]):
+            total, order = 0.0, torch.randperm(len(x))
+            for start in range(0, len(x), config["batch_size"]):
+                batch = order[start : start + config["batch_size"]]
+                steps.zero_grad()
+                output = model(x[batch])
+                value = loss(output, _fit_labels(y[batch], output))
+                value.backward()
+                steps.step()
+                total += float(value) * len(batch)
+        return total / len(x)
+
+    def evaluate(model: Any, data: tuple[Any, Any]) -> dict[str, float]:
+        x, y = torch.from_numpy(np.asarray(data[0], np.float32)), torch.from_numpy(np.asarray(data[1]))
+        model.eval()
+        with torch.no_grad():
+            output = model(x)
+            y = _fit_labels(y, output)
+            found = {"loss": float(loss(output, y))}
+            return found | {name: float(metric(output, y)) for name, metric in (metrics or {}).items()}
+
+    return weights, assign, train, evaluate, kinds
+
+
+def _fit_labels(labels: Any, output: Any) -> Any:
+    if labels.numel() == output.numel():
+        return labels.reshape(output.shape).to(output.dtype)
+    return labels.long()

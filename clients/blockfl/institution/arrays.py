@@ -1,0 +1,213 @@
+"""A model of any framework behind plain vectors: the user's code gives and takes named numpy arrays.
+
+The code defines, beside ``build_model`` and ``load_data``::
+
+    def weights(model): ...                 # {name: array}, always in the same order
+    def assign(model, arrays): ...          # takes them back
+    def train(model, data, config): ...     # data = (x, y); returns the loss, or None if it has none
+    def evaluate(model, data): ...          # returns {"loss": ..., "accuracy": ..., "any other name": ...}
+    def kinds(model): ...                   # optional: {name: "weight", "statistic", "variance" or "frozen"}
+
+``config`` has ``epochs``, ``batch_size``, ``learning_rate`` (None: the model's own), ``seed`` and ``round``. Adapters
+for frameworks make these functions (``blockfl.institution.adapters``). Every round begins with a model that
+``build_model`` has built anew, so that no optimizer's state is left over. Runs in the training process.
+"""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+
+from blockfl.institution.code import load_samples
+from blockfl.institution.dataset import Dataset
+from blockfl.institution.errors import DataError, ModelError
+from blockfl.institution.frames import (
+    Begin,
+    Description,
+    Evaluated,
+    Measured,
+    Rehearsed,
+    TensorShape,
+    Train,
+    Trained,
+    TrainingProgress,
+)
+from blockfl.institution.vector import Vector
+from blockfl.protocol.dtype import choose_dtype
+from blockfl.protocol.manifest import Kind
+from blockfl.protocol.table import Table
+
+_TRIED: Final = 32
+_ORDER: Final[dict[str, int]] = {"weight": 0, "statistic": 1, "variance": 1, "frozen": 2}
+_FUNCTIONS: Final = ("weights", "assign", "train", "evaluate")
+_POOLED: Final = ("mse", "mae", "loss")
+
+
+class ArrayLearner:
+    """The user's functions with the institution's samples."""
+
+    def __init__(self, code: ModuleType, dataset: Dataset | None, seed: int | None) -> None:
+        missing = [name for name in _FUNCTIONS if not callable(getattr(code, name, None))]
+        if missing:
+            raise ModelError(
+                f"{code.__file__}: expected the functions {', '.join(_FUNCTIONS)}; {missing[0]} is not there"
+            )
+        self._code, self._samples = code, dataset
+        _set_seed(seed)
+        self._model = code.build_model()
+        arrays = self._read()
+        kinds: Mapping[str, Kind] = code.kinds(self._model) if hasattr(code, "kinds") else {}
+        self._kinds = {name: kinds.get(name, "weight") for name in arrays}
+        wrong = [kind for kind in self._kinds.values() if kind not in _ORDER]
+        if wrong:
+            raise ModelError(f"{code.__file__}: kinds(): expected one of {', '.join(_ORDER)}, got {wrong[0]!r}")
+        self._names = sorted(arrays, key=lambda name: _ORDER[self._kinds[name]])
+        self._shapes = {name: array.shape for name, array in arrays.items()}
+        self._dtypes = {name: array.dtype for name, array in arrays.items()}
+        self._initial = self._flatten(arrays)
+
+    @classmethod
+    def load(cls, begin: Begin, code: ModuleType) -> "ArrayLearner":
+        """Build the user's model and load the samples.
+
+        Raises:
+            ModelError, DataError: They cannot be used.
+        """
+        table = None if begin.table is None else Table.decode(begin.table.encode())
+        return cls(code, load_samples(code, begin.data, table), begin.seed)
+
+    def describe(self) -> Description:
+        """Return the arrays that cross, and the numbers of samples."""
+        return Description(
+            tensors=tuple(
+                TensorShape(
+                    name=name,
+                    shape=tuple(int(extent) for extent in self._shapes[name]),
+                    kind=self._kinds[name],
+                    dtype=choose_dtype(self._dtypes[name].name),
+                )
+                for name in self._names
+            ),
+            train_samples=len(self._samples.x_train) if self._samples else 0,
+            test_samples=len(self._samples.x_test) if self._samples else 0,
+            notes=self._samples.notes if self._samples else (),
+        )
+
+    def initial(self) -> Vector:
+        """Return the values that the model was built with, shape (d,)."""
+        return self._initial
+
+    def train(self, base: Vector, request: Train, report: Callable[[TrainingProgress], None]) -> tuple[Trained, Vector]:
+        """Train from the base values; return the outcome and the new values, shape (d,)."""
+        del report
+        data = self._dataset
+        loss = self._fit(base, request, (data.x_train, data.y_train))
+        return Trained(samples=len(data.x_train), loss=loss), self._flatten(self._read())
+
+    def rehearse(self, request: Train) -> Rehearsed:
+        """Train on a few samples from the initial values and evaluate a few; nothing of it stays.
+
+        Raises:
+            DataError: A loss or a value is not finite, or the code refuses the samples.
+        """
+        data = self._dataset
+        x, y = data.x_train[:_TRIED], data.y_train[:_TRIED]
+        try:
+            loss = self._fit(self._initial, request.model_copy(update={"epochs": 1}), (x, y))
+            values = self._flatten(self._read())
+            evaluated = self._measure((data.x_test[:_TRIED], data.y_test[:_TRIED]))
+        except Exception as error:
+            raise DataError(
+                f"one epoch on the first {len(x)} samples fails ({type(error).__name__}: {str(error)[:300]})"
+            ) from error
+        if loss is None or evaluated.loss is None or not np.isfinite(values).all():
+            raise DataError(
+                f"one epoch on the first {len(x)} samples gives a loss or weights that are not finite: lower the "
+                "learning rate, scale the columns, or check the labels"
+            )
+        return Rehearsed(samples=len(x), loss=loss)
+
+    def evaluate(self, values: Vector, report: Callable[[TrainingProgress], None] | None = None) -> Evaluated:
+        """Evaluate these values on the test samples."""
+        del report
+        self._assign(values)
+        return self._measure((self._dataset.x_test, self._dataset.y_test))
+
+    @property
+    def _dataset(self) -> Dataset:
+        if self._samples is None:
+            raise DataError("expected samples to train and evaluate with, got none: name them with --data")
+        return self._samples
+
+    def _fit(self, base: Vector, request: Train, data: tuple[Any, Any]) -> float | None:
+        _set_seed(request.seed)
+        self._model = self._code.build_model()
+        self._assign(base)
+        config = request.model_dump(exclude={"kind"})
+        loss = self._code.train(self._model, data, config)
+        if isinstance(loss, Mapping):
+            loss = loss.get("loss")
+        return _finite(self._measure(data).loss if loss is None else loss)
+
+    def _measure(self, data: tuple[Any, Any]) -> Evaluated:
+        found = self._code.evaluate(self._model, data)
+        if not isinstance(found, Mapping) or "loss" not in found:
+            raise ModelError("evaluate() returned no loss: expected {'loss': number, 'other name': number, …}")
+        accuracy = _finite(found.get("accuracy"))
+        others = {name: _finite(value) for name, value in found.items() if name not in ("loss", "accuracy")}
+        return Evaluated(
+            accuracy=None if accuracy is None else min(max(accuracy, 0.0), 1.0),
+            loss=_finite(found["loss"]),
+            samples=len(data[0]),
+            others=tuple(
+                Measured(
+                    name=name,
+                    value=value,
+                    pooling="root_mean_square" if name == "rmse" else "mean" if name in _POOLED else "institution",
+                )
+                for name, value in others.items()
+                if value is not None
+            ),
+        )
+
+    def _read(self) -> dict[str, Any]:
+        arrays = {str(name): np.asarray(array) for name, array in self._code.weights(self._model).items()}
+        if not arrays:
+            raise ModelError("weights() returned no array")
+        for name, array in arrays.items():
+            if array.dtype.kind != "f" or not array.size:
+                raise ModelError(
+                    f"weights(): {name} is {array.dtype} of shape {array.shape}: expected numbers with a point"
+                )
+        return arrays
+
+    def _flatten(self, arrays: Mapping[str, Any]) -> Vector:
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != self._shapes:
+            raise ModelError(f"weights() returned other names or shapes than at first: {str(found)[:300]}")
+        return np.concatenate([arrays[name].astype(np.float32).ravel() for name in self._names])
+
+    def _assign(self, values: Vector) -> None:
+        size = sum(math.prod(shape) for shape in self._shapes.values())
+        if values.shape != (size,):
+            raise ModelError(f"{values.size} values do not fit the model: expected {size}")
+        arrays, offset = {}, 0
+        for name in self._names:
+            shape = self._shapes[name]
+            part = values[offset : offset + math.prod(shape)].reshape(shape)
+            arrays[name], offset = part.astype(self._dtypes[name]), offset + part.size
+        self._code.assign(self._model, {name: arrays[name] for name in self._shapes})
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(float(value)) else None
+
+
+def _set_seed(seed: int | None) -> None:
+    """Seed the generators that every framework uses beside its own, which the code seeds by ``config["seed"]``."""
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)

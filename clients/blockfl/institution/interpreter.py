@@ -1,0 +1,43 @@
+"""Which interpreter trains: the agent's own, or that of another environment, which then needs nothing of BlockFL's.
+
+A foreign interpreter finds its own packages first. The agent's environment stands behind them, for BlockFL itself and
+for the few packages that it needs, if both are the same version of Python; otherwise BlockFL alone does, and pydantic,
+numpy and rfc8785 must be there. Only pydantic, with what it is made of, is the agent's own where versions are the same.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import blockfl
+
+TRAINER: Final = "blockfl.institution.trainer"
+_BEGIN: Final = f"""
+import runpy, sys
+version, own, packages = sys.argv[2:5]
+del sys.argv[2:]
+behind = packages.split(":") if version == "%d.%d" % sys.version_info[:2] else []
+sys.path[:0] = behind  # older copies of what pydantic is made of would not do
+import pydantic, rfc8785
+del sys.path[: len(behind)]
+sys.path += own.split(":") + behind
+runpy.run_module("{TRAINER}", run_name="__main__", alter_sys=True)
+"""
+
+
+def make_command(python: Path | None, agent: int) -> tuple[str, ...]:
+    """Return what starts the training process.
+
+    Args:
+        python: The interpreter of another environment; None: the agent's own.
+        agent: The agent's process id.
+    """
+    if python is None:
+        return (sys.executable, "-P", "-B", "-m", TRAINER, str(agent))
+    # Not resolved: an environment's interpreter is a link, and knows by its own place where its packages are.
+    program = os.path.abspath(python)  # noqa: PTH100 - keeps the link
+    own = [str(Path(place).parent) for place in blockfl.__path__]
+    packages = [place for place in sys.path if place.endswith("-packages")]
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return (program, "-P", "-B", "-c", _BEGIN, str(agent), version, ":".join(own), ":".join(packages))

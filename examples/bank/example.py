@@ -1,0 +1,60 @@
+"""Loan applications at four branches, which serve people with different kinds of work.
+
+Source: R package modeldata (MIT), credit_data; original collection by L. Belanche and G. Sanchez. Each branch has the
+applications of one ``Job``; that column is then the same for a whole branch and is left out.
+"""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+DATA = Path(__file__).with_name("credit_data.csv")
+COLUMNS = Path(__file__).with_name("columns.yaml")
+BRANCHES = {"employees": "fixed", "freelancers": "freelance", "part-timers": "partime", "others": "others"}
+
+
+def write_sites(directory: Path, seed: int) -> Mapping[str, Path]:
+    """Write each branch's table, its rows shuffled by a seed."""
+    with DATA.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    files = {}
+    for name, job in BRANCHES.items():
+        own = [{key: value for key, value in row.items() if key != "Job"} for row in rows if row["Job"] == job]
+        order = np.random.default_rng(seed).permutation(len(own))
+        files[name] = directory / f"{name}.csv"
+        with files[name].open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(own[0]))
+            writer.writeheader()
+            writer.writerows(own[row] for row in order)
+    return files
+
+
+def build_model(seed: int = 0) -> keras.Model:
+    """Return a network of 23 inputs with one hidden layer; its output is the chance that a loan goes bad."""
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((23,)),
+            keras.layers.Dense(16, activation="relu", kernel_regularizer=keras.regularizers.L2(0.001)),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.1),
+        loss="binary_crossentropy",
+        metrics=["accuracy", keras.metrics.AUC(name="auc")],
+    )
+    return model
+
+
+SETTINGS: dict[str, Any] = {
+    "build_model": build_model,
+    "write_sites": write_sites,
+    "rounds": 20,
+    "batch_size": 32,
+    "norm_bound": 3,
+}
