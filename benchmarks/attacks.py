@@ -75,7 +75,8 @@ def send_a_little(scene: Scene) -> Doubles:
     """Send the honest mean, off by as many standard deviations as enough honest ones are: ALIE."""
     attackers, others = len(scene.own), len(scene.honest)
     count = attackers + others
-    supporters = count // 2 + 1 - attackers
+    # Attackers that are a majority need nobody: they go as far as the farthest of the others.
+    supporters = max(0.5, count // 2 + 1 - attackers)
     z = NormalDist().inv_cdf((others - supporters) / others)
     one = scene.honest.mean(axis=0) - z * scene.honest.std(axis=0)
     return np.repeat(one[None], attackers, axis=0)

@@ -151,6 +151,9 @@ STRATEGIES: Final[dict[str, Strategy]] = {
     "norm_clipped_mean": Strategy(rule=NormClippedMean(clip_l2_micro=0)),
     "trusted_mean": Strategy(rule=TrustedMean(by_cosine=0)),
     "trusted_mean, by cosine": Strategy(rule=TrustedMean(by_cosine=1)),
+    "trusted_mean, momentum": Strategy(
+        rule=TrustedMean(by_cosine=0), optimiser=Momentum(learning_rate_micro=200_000, beta_micro=800_000)
+    ),
     "fedavg, least cosine 0.2": Strategy(least_cosine=0.2),
     "fedavg, effect on rows": Strategy(tolerance=TOLERANCE),
     "trusted_mean, effect on rows": Strategy(rule=TrustedMean(by_cosine=0), tolerance=TOLERANCE),

@@ -34,8 +34,8 @@ class AssessedTask(Scenario):
             await self.ledger.submit(member, "AssessUpdate", assessment.encode())
 
 
-def make_assessed_spec(*assessors: str, task: str = "heart") -> tuple[TaskSpec, bytes]:
+def make_assessed_spec(*assessors: str, task: str = "heart", dimension: int = 10) -> tuple[TaskSpec, bytes]:
     """Return a task that is assessed by these, or by the whole committee."""
-    spec, model = make_spec(task)
+    spec, model = make_spec(task, dimension=dimension)
     effect = Effect(assessors=assessors or ("coordinator", "regulator", "university"), tolerance_micro=TOLERANCE_MICRO)
     return TaskSpec.model_validate({**dict(spec), "effect": effect}), model

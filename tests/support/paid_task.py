@@ -26,7 +26,7 @@ class PaidTask(Scenario):
 
     def values(self, organisation: str, number: int = 1) -> Values:
         """Return what an institution learnt: half of it is what the others learnt too."""
-        shared, own = _draw("shared", number), _draw(organisation, number)
+        shared, own = draw("shared", number), draw(organisation, number)
         return (shared + own).astype(np.int16)
 
     async def grant(self, name: str, target: str, amount: int) -> Transaction:
@@ -86,7 +86,8 @@ class PaidTask(Scenario):
         assert held == Supply.decode(supply).granted
 
 
-def _draw(word: str, number: int) -> Values:
+def draw(word: str, number: int) -> Values:
+    """Return values that a word and a round give."""
     seed = int.from_bytes(hashlib.sha256(f"{word}/{number}".encode()).digest()[:4], "big")
     return np.random.default_rng(seed).integers(-200, 201, DIMENSION).astype(np.int16)
 
