@@ -8,10 +8,15 @@ best reply. Writes ``build/economics/summary.json`` and plots.
 
 import argparse
 import json
+import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+
+# Matrices this small are slower on several threads; two runs at once are not.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +29,7 @@ from blockfl.protocol.combining import REFERENCE
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS, TREASURY, Account, Credit, Score, Standing
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.manifest import Manifest, Tensor
+from blockfl.protocol.norms import compute_dot
 from blockfl.protocol.payload import INT16, Values
 from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.records import Blob, Model, Participant, Round, Update
@@ -46,6 +52,7 @@ BEHAVIOURS = (
     *("equivocator", "no_show", "overdeclared", "label_flip", "colluders", "copy_referee", "copy_referee_noise"),
 )
 OPEN = {
+    "stale_copy": "is paid while the old step still lowers the referee's loss, and counts no more than one institution",
     "equivocator": "keeps what it earned honestly before; the first time takes the stake and its part in the task",
     "overdeclared": "earns what honesty earns and no more; under the trusted mean it has no more weight either",
 }
@@ -120,6 +127,16 @@ class Run:
     conserved: bool
     accuracy: float
     staked: int
+    alone: float = 0.0
+    """What the referee reaches alone."""
+    honest: int = 0
+    agreeing: int = 0
+    """Updates of honest institutions, and those that counted."""
+
+    @property
+    def counted(self) -> float:
+        """The share of honest updates that had a part in the model."""
+        return self.agreeing / max(1, self.honest)
 
 
 def make_spec(rounds: int, samples: Mapping[str, int]) -> TaskSpec:
@@ -245,6 +262,7 @@ def simulate(behaviour: str, rounds: int, seed: int) -> Run:
     liar = Data(data["player"].x, (data["player"].y + 1) % CLASSES)
     samples = SAMPLES | {"player": DECLARED.get(behaviour, SAMPLES["player"])}
     ledger = make_ledger(make_spec(rounds, samples), samples)
+    playing = () if behaviour == "honest" else ("player", "other") if behaviour == "colluders" else ("player",)
     start = ledger.total
     run = Run(dict.fromkeys(samples, 0), defaultdict(list), defaultdict(list), defaultdict(list), True, 0.0,
               ledger.standings["player"].stake)  # fmt: skip
@@ -257,8 +275,7 @@ def simulate(behaviour: str, rounds: int, seed: int) -> Run:
         agreed = rng.normal(0, 1 / np.sqrt(DIMENSION), DIMENSION)
         for part in round_.participants:
             name = part.organisation
-            plays = name == "player" or (behaviour == "colluders" and name == "other")
-            played = behaviour if plays else "honest"
+            played = behaviour if name in playing else "honest"
             scene = Scene(data[name].train(ledger.base, rng), flipped, learnt, agreed)
             delta = behave(played, scene, ledger, rng)
             if delta is not None:
@@ -267,18 +284,28 @@ def simulate(behaviour: str, rounds: int, seed: int) -> Run:
         cheats = behaviour == "equivocator" and number % 20 == 0 and "player" in submitted
         round_ = close_round(round_, updates, ("player",) if cheats else (), 3, 1, ledger.spec.aggregation)
         reference = encode(learnt, round_, 1, "honest", rng)
-        play_out(ledger, run, round_, submitted, reference, updates, ("player",) if cheats else ())
+        play_out(ledger, run, round_, submitted, reference, updates, ("player",) if cheats else (), playing)
         run.conserved = run.conserved and ledger.total == start
         for name in samples:
             run.balances[name].append(ledger.accounts[name] + ledger.standings[name].stake)
             run.reputations[name].append(ledger.standings[name].reputation)
     run.accuracy = test.accuracy(ledger.base)
+    if behaviour == "honest":
+        run.alone = test.accuracy(follow(referee, rounds, np.random.default_rng([seed, 1])))
     return run
+
+
+def follow(referee: Data, rounds: int, rng: np.random.Generator) -> Base:
+    """Return the model of a referee that learns alone."""
+    base = np.zeros(DIMENSION, dtype=np.float32)
+    for _ in range(rounds):
+        base = (base + referee.train(base, rng)).astype(np.float32)
+    return base
 
 
 def play_out(
     ledger: Ledger, run: Run, round_: Round, submitted: Mapping[str, Values], reference: Values,
-    updates: Mapping[str, Update], equivocators: tuple[str, ...],
+    updates: Mapping[str, Update], equivocators: tuple[str, ...], playing: Sequence[str],
 ) -> None:  # fmt: skip
     """Aggregate, score and settle a closed round."""
     if round_.state == "failed":
@@ -286,6 +313,9 @@ def play_out(
     accepted = [submitted[name] for name in round_.accepted]
     combination = combine(ledger.spec.aggregation, DIMENSION, len(accepted), round_.scale, has_reference=True)
     total = drive(combination, lambda index: reference if index == REFERENCE else accepted[index])
+    honest = [submitted[name] for name in round_.accepted if name not in playing]
+    run.honest += len(honest)
+    run.agreeing += sum(compute_dot(one, reference) > 0 for one in honest)
     known = ledger.sums[-KNOWN_SUMS:]
     gram = compute_gram([*known, reference, *accepted])
     shared = compute_points(gram, len(known) + 1, DIMENSION)
@@ -343,39 +373,53 @@ def compare(gram: Gram, known: int) -> tuple[list[float], list[float]]:
     return cosines, explained
 
 
-def summarise(runs: Mapping[str, Run], rounds: int) -> dict[str, object]:
-    """Return the summary."""
-    rewards = {name: round(run.rewards["player"] / rounds, 3) for name, run in runs.items()}
+def summarise(runs: Mapping[str, Sequence[Run]], rounds: int) -> dict[str, object]:
+    """Return the summary: means over the runs of each behaviour."""
+    rewards = {name: round(_average(one.rewards["player"] / rounds for one in all_), 3) for name, all_ in runs.items()}
+    shares = {name: round(reward / rewards["honest"], 4) for name, reward in rewards.items()}
+    net = {name: _average(one.balances["player"][-1] - ACCOUNT_START for one in all_) for name, all_ in runs.items()}
     return {
-        "conserved": all(run.conserved for run in runs.values()),
+        "conserved": all(run.conserved for all_ in runs.values() for run in all_),
         "rounds": rounds,
+        "seeds": len(runs["honest"]),
         "open": {
             name: OPEN.get(name, "not expected")
-            for name, reward in rewards.items()
-            if name != "honest" and reward > LIMIT_SHARE * rewards["honest"]
+            for name, share in shares.items()
+            if name != "honest" and share > LIMIT_SHARE
         },
         "reward_per_round": rewards,
-        "share_of_honest": {name: round(reward / rewards["honest"], 4) for name, reward in rewards.items()},
-        "net_per_round": {
-            name: round((run.balances["player"][-1] - ACCOUNT_START) / rounds, 3) for name, run in runs.items()
+        "share_of_honest": shares,
+        "highest_share_of_honest": {
+            name: round(
+                max(
+                    one.rewards["player"] / honest.rewards["player"]
+                    for one, honest in zip(all_, runs["honest"], strict=True)
+                ),
+                4,
+            )
+            for name, all_ in runs.items()
         },
-        "stake": {
-            name: {"locked": run.staked, "net": run.balances["player"][-1] - ACCOUNT_START}
-            for name, run in runs.items()
-        },
+        "net_per_round": {name: round(one / rounds, 3) for name, one in net.items()},
+        "stake": {name: {"locked": all_[0].staked, "net": round(net[name])} for name, all_ in runs.items()},
         "reward_per_round_of_honest_by_data": {
-            name: round(reward / rounds, 3) for name, reward in runs["honest"].rewards.items()
+            name: round(_average(one.rewards[name] / rounds for one in runs["honest"]), 3) for name in SAMPLES
         },
+        "counted": {name: round(_average(one.counted for one in all_), 4) for name, all_ in runs.items()},
         "score_mean": {
-            name: {kind: round(float(np.mean(values)), 4) for kind, values in run.scores.items()}
-            for name, run in runs.items()
-            if run.scores
+            name: {kind: round(_average(values), 4) for kind, values in all_[0].scores.items()}
+            for name, all_ in runs.items()
+            if all_[0].scores
         },
-        "accuracy": {name: round(run.accuracy, 4) for name, run in runs.items()},
+        "accuracy": {name: round(_average(one.accuracy for one in all_), 4) for name, all_ in runs.items()},
+        "accuracy_of_referee_alone": round(_average(one.alone for one in runs["honest"]), 4),
     }
 
 
-def plot(runs: Mapping[str, Run], directory: Path) -> None:
+def _average(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def plot(first: Mapping[str, Run], directory: Path) -> None:
     """Draw the player's credits and reputation over the rounds, and the honest institutions' by size of their data."""
     import matplotlib
 
@@ -383,9 +427,9 @@ def plot(runs: Mapping[str, Run], directory: Path) -> None:
     from matplotlib import pyplot
 
     pictures = {
-        "balances": ({name: run.balances["player"] for name, run in runs.items()}, "credits, stake included"),
-        "reputation": ({name: run.reputations["player"] for name, run in runs.items()}, "reputation, thousandths"),
-        "data": (dict(runs["honest"].balances), "credits, stake included; all honest"),
+        "balances": ({name: run.balances["player"] for name, run in first.items()}, "credits, stake included"),
+        "reputation": ({name: run.reputations["player"] for name, run in first.items()}, "reputation, thousandths"),
+        "data": (dict(first["honest"].balances), "credits, stake included; all honest"),
     }
     for name, (lines, label) in pictures.items():
         figure, axes = pyplot.subplots(figsize=(8, 5))
@@ -398,21 +442,29 @@ def plot(runs: Mapping[str, Run], directory: Path) -> None:
         pyplot.close(figure)
 
 
+def simulate_named(behaviour: str, rounds: int, seed: int) -> tuple[str, Run]:
+    """Return a run with its behaviour's name."""
+    return behaviour, simulate(behaviour, rounds, seed)
+
+
 def main() -> None:
     """Run every behaviour; write summary and plots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--directory", type=Path, default=Path("build/economics"))
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    runs = {}
-    for behaviour in BEHAVIOURS:
-        runs[behaviour] = simulate(behaviour, arguments.rounds, arguments.seed)
-        print(f"{behaviour}: {runs[behaviour].rewards['player'] / arguments.rounds:.1f} credits a round", flush=True)
+    runs: dict[str, list[Run]] = {behaviour: [] for behaviour in BEHAVIOURS}
+    games = [(behaviour, arguments.rounds, seed) for seed in range(arguments.seeds) for behaviour in BEHAVIOURS]
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        for behaviour, run in pool.map(simulate_named, *zip(*games, strict=True)):
+            runs[behaviour].append(run)
+            print(f"{behaviour}: {run.rewards['player'] / arguments.rounds:.1f} credits a round", flush=True)
     summary = summarise(runs, arguments.rounds)
     (arguments.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    plot(runs, arguments.directory)
+    plot({behaviour: all_[0] for behaviour, all_ in runs.items()}, arguments.directory)
     print(json.dumps(summary, indent=2))
 
 

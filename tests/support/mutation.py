@@ -41,7 +41,7 @@ FORMATS: Final = ["tests/unit/test_record_schemas.py", "tests/unit/test_protocol
 """What every module's mutants are put to, after its own tests."""
 LAST: Final = [
     f"tests/unit/test_contract_{part}.py"
-    for part in ("round", "submission", "judging", "norms", "publication", "credits")
+    for part in ("round", "submission", "judging", "norms", "referee", "effect", "publication", "credits")
 ]
 """Whole rounds, for what the tests of a module let live."""
 _WHOLE: Final = ("test_contract", "test_audit", "test_round_states", "test_rules_in_rounds", "test_aggregator")
@@ -185,7 +185,18 @@ def run_module(module: str, limit: int | None, *, only_rules: bool = False) -> d
     results: dict[str, str] = json.loads(place.read_text()) if place.exists() else {}
     work = BUILD / f"work-{module}"
     shutil.rmtree(work, ignore_errors=True)
-    for room in ("protocol", "fabric", "chaincode", "clients", "aggregator", "network", "tests", "docs"):
+    for room in (
+        "protocol",
+        "fabric",
+        "chaincode",
+        "clients",
+        "aggregator",
+        "network",
+        "benchmarks",
+        "examples",
+        "tests",
+        "docs",
+    ):
         shutil.copytree(ROOT / room, work / room, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     shutil.copy(ROOT / "pyproject.toml", work)
     target = work / RULES.relative_to(ROOT) / f"{module}.py"
