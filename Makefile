@@ -63,7 +63,7 @@ accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result
 examples: $(STAMP) ## Hospitals, banks, factories, a city: together, pooled, alone (build/examples/summary.json); EXAMPLES="--splits 10"
 	$(BIN)/python -m examples.comparison $(EXAMPLES)
 
-robustness: $(STAMP) ## Every aggregation rule under every attack, 4 of 11 poisoned (result in build/robustness)
+robustness: $(STAMP) ## Every rule under every attack, with every referee (result in build/robustness)
 	$(BIN)/python -m benchmarks.robustness
 
 economics: $(STAMP) ## What each behaviour earns over 200 rounds (result in build/economics)
