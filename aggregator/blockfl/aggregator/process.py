@@ -17,15 +17,11 @@ from dataclasses import dataclass, field
 
 from blockfl.aggregator.assessment import Assessor, Evaluator
 from blockfl.aggregator.duty import Watch, compute_rank
-from blockfl.aggregator.summing import compute_round_sum
+from blockfl.aggregator.publishing import Publisher
 from blockfl.ledger.client import Ledger, is_refused_with, is_unreadable
 from blockfl.ledger.errors import LedgerError
-from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
-from blockfl.ledger.transfer import fetch_blob, upload_blob
-from blockfl.protocol.blob import split_blob
-from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import (
     AGGREGATE,
     ALL_PROGRESS,
@@ -40,13 +36,12 @@ from blockfl.protocol.catalogue import (
     TASK,
     UPDATE,
     UPDATES,
-    VOTES,
 )
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.effect import list_accepted, list_missing
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.judging import describe_verdict
-from blockfl.protocol.records import Blob, Consortium, Progress, Round, Update
+from blockfl.protocol.records import Consortium, Progress, Round, Update
 from blockfl.protocol.settlement import compute_scoring_deadline
 from blockfl.protocol.task import Task
 
@@ -110,7 +105,6 @@ class Aggregator:
         self._ledger = ledger
         self._metrics = metrics
         self._opening_key = opening_key
-        self._store = store
         self._settings = settings
         self._report = report
         self._assessor = Assessor(ledger, opening_key, store, evaluator, report) if evaluator else None
@@ -121,8 +115,7 @@ class Aggregator:
         self._tasks: dict[str, Task] = {}
         self._unreadable: set[str] = set()
         self._settled: set[tuple[str, int]] = set()
-        self._voted: dict[str, int] = {}
-        self._kept: dict[str, set[str]] = {}
+        self._publisher = Publisher(ledger, opening_key, store, report)
 
     async def run(self) -> None:
         """Work until cancelled, or until every task is complete when the settings say so.
@@ -236,7 +229,7 @@ class Aggregator:
             self._report("registered the opening key")
 
     async def _attend(self, consortium: Consortium, task: Task, outlook: _Outlook) -> None:
-        await self._tell_of_vote(task.spec.task)
+        await self._publisher.tell_of_vote(task.spec.task)
         progress = await self._ledger.read(PROGRESS.key(task.spec.task))
         round_ = await self._ledger.read(ROUND.key(task.spec.task, progress.round)) if progress.round else None
         if round_ is not None and self._metrics is not None:
@@ -438,75 +431,15 @@ class Aggregator:
         if (
             self._is_past(round_.publish_deadline_ms + slack_ms, outlook)
             and self._is_due(consortium, f"abandon/{name}/{number}", outlook, self._settings.judge_patience_s, None)
-            and await self._abandon(round_)
+            and await self._publisher.abandon(round_)
         ):
             outlook.wake_s = 0.0
             return
         attested = (await self._ledger.read(AGGREGATE.key(name, number))).sum
         if attested is not None:
-            await self._vote(task, round_, attested)
+            await self._publisher.vote(task, round_, attested)
             return
         duty, first = f"sum/{name}/{number}", task.spec.aggregator
         if self._is_due(consortium, duty, outlook, self._settings.takeover_s, first):
-            await self._sum(task, round_)
+            await self._publisher.sum(task, round_)
             outlook.wake_s = 0.0
-
-    async def _sum(self, task: Task, round_: Round) -> None:
-        name, number = task.spec.task, round_.round
-        total = await compute_round_sum(self._ledger, round_, task.spec, self._opening_key, self._on_opened(round_))
-        blob, chunks = split_blob(total)
-        await upload_blob(self._ledger, name, blob, chunks)
-        await self._ledger.attest_aggregate(name, number, blob)
-        self._report(f"task {name}, round {number}: summed {len(round_.accepted)} updates")
-
-    async def _vote(self, task: Task, round_: Round, attested: Blob) -> None:
-        """Vote for the model that the attested sum makes, derived here: nobody's word is taken for it."""
-        name, number = task.spec.task, round_.round
-        if self._ledger.organisation not in [one.organisation for one in round_.committee]:
-            return  # this member had no opening key when the round opened
-        if self._ledger.organisation in [
-            one.organisation for one in await self._ledger.read_all(VOTES.below(name, number))
-        ]:
-            return
-        base = await obtain_model(self._ledger, self._store, task, round_.base_version)
-        total = await fetch_blob(self._ledger, name, attested)
-        content = await asyncio.to_thread(
-            compute_model, task.spec, base, total, len(round_.accepted), round_.scale, round_.divisor
-        )
-        self._store.put(content)
-        digest = compute_digest(content)
-        # Others can be computed from the ledger again.
-        self._kept[name] = {task.spec.initial_model.digest, compute_digest(base), digest}
-        self._store.prune(set().union(*self._kept.values()))
-        await self._ledger.publish_model(name, number, digest)
-        self._report(f"task {name}, round {number}: voted for {digest[:16]}…")
-        self._voted[name] = number
-        await self._tell_of_vote(name)
-
-    async def _tell_of_vote(self, name: str) -> None:
-        """Report what has become of the round that this member voted on last, once it is over."""
-        if name not in self._voted:
-            return
-        round_ = await self._ledger.read(ROUND.key(name, self._voted[name]))
-        if round_.state == "published":
-            self._report(f"task {name}, round {round_.round}: published version {round_.base_version + 1}")
-        if round_.state != "closed":
-            del self._voted[name]
-
-    async def _abandon(self, round_: Round) -> bool:
-        """Give a round up; return whether it is over."""
-        try:
-            await self._ledger.abandon_round(round_.task, round_.round)
-        except LedgerError as error:
-            if not is_refused_with(error, Code.ALREADY_SETTLED, Code.PUBLISH_PENDING):
-                raise
-            _log.info("round %d not abandoned: %s", round_.round, error)
-            return is_refused_with(error, Code.ALREADY_SETTLED)
-        self._report(f"task {round_.task}, round {round_.round}: abandoned, it was not published in time")
-        return True
-
-    def _on_opened(self, round_: Round) -> Callable[[str], None]:
-        def progress(organisation: str) -> None:
-            _log.info("task %s, round %d: opened the update of %s", round_.task, round_.round, organisation)
-
-        return progress
