@@ -37,7 +37,7 @@ class ConfigurationWitness:
         Raises:
             PeerStopped: it gives none.
         """
-        channel = f"{kind}-{number}"
+        channel = f"{kind}-{number}".replace(" ", "-")
         block = make_configuration(kind, number, channel)
         if not await self._succeeds(self._administrator.query("", "cscc", "JoinChain", block)):
             return REFUSED

@@ -26,11 +26,12 @@ from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.chain import Link, chain_identifier
 from blockfl.fabric.identity.policy import SignedData, identity_principal, role_principal
 from blockfl.fabric.identity.signing import low_s, read_certificate
-from support.corpus_memberships import CHANGED, MIDDLE, beta, make_membership, member
+from support.constrained_chains import make_extensions, make_policies
+from support.corpus_memberships import CHANGED, MIDDLE, beta, make_constrained, make_membership, member
 from support.corpus_world import FixedSigner, corpus_organisations, corpus_spec, first_block
 from support.wire_mutation import mutate_wire
 
-COUNTS: Final = {"membership": 700, "policy": 350, "configuration": 450}
+COUNTS: Final = {"membership": 700, "policy": 350, "configuration": 450, "names": 200, "certificate policy": 200}
 REFUSED: Final = 252
 _PORT: Final = 27_049
 _ROOT: Final = "/Channel/Application"
@@ -156,6 +157,20 @@ def _any_of(*principals: Any) -> Any:
 def _membership(random: Random) -> bytes:
     group = _base_group()
     group.groups["Application"].groups[CHANGED].values["MSP"].value = make_membership(random)
+    return encode(group)
+
+
+def _names(random: Random) -> bytes:
+    group = _base_group()
+    group.groups["Application"].groups[CHANGED].values["MSP"].value = make_constrained(
+        random, lambda random: make_extensions(random, 0.5, 0.6)
+    )
+    return encode(group)
+
+
+def _certificate_policies(random: Random) -> bytes:
+    group = _base_group()
+    group.groups["Application"].groups[CHANGED].values["MSP"].value = make_constrained(random, make_policies)
     return encode(group)
 
 
@@ -360,4 +375,6 @@ _MAKERS: Final[Mapping[str, Callable[[Random], bytes]]] = {
     "membership": _membership,
     "policy": _policy,
     "configuration": _configuration,
+    "names": _names,
+    "certificate policy": _certificate_policies,
 }

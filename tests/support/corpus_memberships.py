@@ -28,6 +28,7 @@ ROOT, MIDDLE, LOWEST, TLS = "ca.beta", "middle.beta", "lowest.beta", "tlsca.beta
 _ROLES: Final = ("client", "peer", "admin", "orderer")
 Change = Callable[[Random, Any], None]
 Extension = tuple[x509.ExtensionType, bool]
+Raw = tuple[x509.ObjectIdentifier, bytes]
 
 
 def beta() -> FixedOrganisation:
@@ -54,6 +55,19 @@ def make_membership(random: Random) -> bytes:
         config.config = mutate_wire(random, config.config)
     if random.random() < 0.03:
         config.type = random.choice((1, 2, -1, 5))
+    return encode(config)
+
+
+def make_constrained(random: Random, make_extensions: Callable[[Random], list[Raw]]) -> bytes:
+    """A serialised msp.MSPConfig with authorities of three levels, each with some extensions as they are."""
+    config = msp_config_pb2.MSPConfig.FromString(encode(beta().msp_config()))
+    fabric = msp_config_pb2.FabricMSPConfig.FromString(config.config)
+    issuer = ROOT
+    for name in (MIDDLE, LOWEST, "under.beta"):
+        found = [(x509.UnrecognizedExtension(*one), False) for one in make_extensions(random)]
+        fabric.intermediate_certs.append(pem_of(_issue(name, issuer, is_ca=True, extensions=found)))
+        issuer = name
+    config.config = encode(fabric)
     return encode(config)
 
 

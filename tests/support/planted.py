@@ -25,7 +25,8 @@ from blockfl.fabric.encoding import pem as pem_module
 from blockfl.fabric.encoding import revocation_list as revocation_module
 from blockfl.fabric.encoding.public_key import PublicKeyInfo
 from blockfl.fabric.errors import BlockError, IdentityError, PolicyError
-from blockfl.fabric.identity import chain, msp, policy, signing
+from blockfl.fabric.identity import chain, msp, name_constraint, policy, signing
+from blockfl.fabric.identity.msp_manager import MspManager
 
 TRANSACTIONS: Final = (
     *("part", "results", "creator", "creator text", "creator certificate"),
@@ -201,7 +202,14 @@ PLANTED: Final[Mapping[str, Planted]] = {
         kinds=CERTIFICATES,
     ),
     "chains": Planted(plant=_replace(chain, "_own_fault", lambda link, at_s: None), kinds=CERTIFICATES),
-    "name constraints": Planted(plant=_replace(chain, "constraints_hold", lambda one: False), kinds=("membership",)),
+    "name constraints": Planted(plant=_replace(chain, "constraints_hold", lambda one: False), kinds=("names",)),
+    "name constraints: domains": Planted(
+        plant=_replace(name_constraint, "_is_below", lambda constraint, name: name.endswith(constraint)),
+        kinds=("names",),
+    ),
+    "certificate policies": Planted(
+        plant=_replace(chain, "policies_hold", lambda one: True), kinds=("certificate policy",)
+    ),
     "signatures": Planted(plant=_signature, kinds=("signature", "signatures")),
     "revocation lists": Planted(plant=_revocations, kinds=("membership",)),
     "revocation lists: whom they name": Planted(
@@ -258,3 +266,12 @@ PLANTED: Final[Mapping[str, Planted]] = {
     "blocks: hashes": Planted(plant=_replace(block_module, "verify_data", lambda block: None), kinds=("block",)),
     "blocks: signatures": Planted(plant=_all_signatures, kinds=("signatures",)),
 }
+
+
+def forget(msps: MspManager | None = None) -> None:
+    """Let nothing be remembered that was read before, or with a difference; what a channel's memberships know, too."""
+    signing._read_pem.cache_clear()
+    organisations.set_up_msp.cache_clear()
+    if msps is not None:
+        for memory in (msps._parsed, *(msp._remembered for msp in msps.values())):
+            memory.cache_clear()

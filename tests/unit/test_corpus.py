@@ -6,12 +6,11 @@ from collections import Counter
 
 import pytest
 
-from blockfl.fabric.identity import signing
 from blockfl.fabric.validate import SignatureCache
 from support import corpus
 from support.corpus import STOPPED, recorded_verdicts, replay
 from support.corpus_world import corpus_config
-from support.planted import PLANTED
+from support.planted import PLANTED, forget
 
 MINIMUM = 10_000
 SOME = 50
@@ -46,17 +45,11 @@ def test_the_recording_holds_every_kind_and_many_codes() -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_difference_in_a_parser_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planted = PLANTED[name]
-    forget()
+    msps = corpus_config().msps
+    forget(msps)
     planted.plant(monkeypatch)
     monkeypatch.setattr(corpus, "_SIGNATURES", SignatureCache())
     try:
         assert any(one for every in STEPS for one in replay(planted.kinds, every))
     finally:
-        forget()
-
-
-def forget() -> None:
-    """Let nothing be remembered that was read before, or with the difference."""
-    msps = corpus_config().msps
-    for memory in (msps._parsed, *(msp._remembered for msp in msps.values()), signing._read_pem):
-        memory.cache_clear()
+        forget(msps)

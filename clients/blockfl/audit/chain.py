@@ -32,7 +32,7 @@ from blockfl.fabric.channel.block import (
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.endorsing import list_endorsing
 from blockfl.fabric.errors import BlockError, FabricError
-from blockfl.fabric.transaction.envelope import Transaction, decode_transaction, read_tx_id
+from blockfl.fabric.transaction.envelope import Transaction, decode_transaction
 from blockfl.fabric.validate import BlockValidation, follow_block, validate_block
 from blockfl.fabric.validate.memory_state import MemoryState
 from blockfl.ledger.errors import LedgerError
@@ -177,7 +177,7 @@ class ChainProof:
         if number > 0:
             with self._in_step("state"):
                 self._check_commit_hash(metadata.commit_hash, validation.commit_hash(self.last_commit_hash))
-        self.state.apply(validation.updates, [tx_id for data in block.data.data if (tx_id := read_tx_id(data))])
+        self.state.apply(validation.updates, [tx_id for tx_id in validation.tx_ids if tx_id])
         for write in sorted(validation.updates.public, key=lambda one: one.version):
             if write.namespace == self.namespace and write.value is not None:
                 at = write.version

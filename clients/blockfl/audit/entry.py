@@ -12,7 +12,8 @@ of endorsers vouches for that much; an ordering node's word, that of a configura
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from functools import lru_cache
+from typing import Final, Literal
 
 from fabric_protos.common import common_pb2, configtx_pb2
 from fabric_protos.msp import identities_pb2
@@ -22,6 +23,8 @@ from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.transaction.envelope import CONFIG, ENDORSER_TRANSACTION, Transaction
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.records import Notice
+
+_REMEMBERED: Final = 4096
 
 Row = dict[str, object]
 Kind = Literal["contract", "lifecycle", "configuration", "other", "unreadable"]
@@ -134,6 +137,7 @@ def format_time(at_ms: int) -> str | None:
         return f"{at_ms} ms since 1970"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def read_msp_id(identity: bytes) -> str:
     """Return the organisation that a serialised identity states; "" when it cannot be read."""
     try:

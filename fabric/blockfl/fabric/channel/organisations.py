@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from fabric_protos.common import configuration_pb2
@@ -21,6 +22,7 @@ from blockfl.fabric.identity.membership import IDEMIX_TYPE
 from blockfl.fabric.identity.msp import Msp
 from blockfl.fabric.identity.msp_manager import MspManager, UnjudgedMsp
 
+_REMEMBERED: Final = 64
 ORDERER_ORGANISATION_VALUES: Final = {
     "MSP": msp_config_pb2.MSPConfig,
     "Endpoints": configuration_pb2.OrdererAddresses,
@@ -91,13 +93,23 @@ class Organisations:
 
     def _set_up(self, config: Any, msp_id: str) -> Msp:
         try:
-            return Msp.from_config(config, ed25519_allowed=self._is_v3)
+            return set_up_msp(config.SerializeToString(deterministic=True), self._is_v3)
         except IdentityError as error:
             is_idemix = config.type == IDEMIX_TYPE and not self._is_v3
             self.unjudged.append(
                 UnjudgedPart(what=f"the membership {msp_id!r}", why=str(error), is_refused=not is_idemix)
             )
             return UnjudgedMsp(msp_id, str(error))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def set_up_msp(encoded: bytes, ed25519_allowed: bool) -> Msp:
+    """A membership (serialised msp.MSPConfig), the same one in every configuration that repeats it.
+
+    Raises:
+        IdentityError: peers refuse it.
+    """
+    return Msp.from_config(msp_config_pb2.MSPConfig.FromString(encoded), ed25519_allowed=ed25519_allowed)
 
 
 def decode_value(kind: Any, encoded: bytes, what: str) -> Any:

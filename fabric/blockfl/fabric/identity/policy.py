@@ -30,6 +30,7 @@ Role = Literal["member", "admin", "client", "peer", "orderer"]
 MetaRule = Literal["ANY", "ALL", "MAJORITY"]
 
 ROOT: Final = "Channel"
+_PREFIX: Final = f"/{ROOT}"
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,8 @@ class PolicyManager:
         Raises:
             PolicyError: there is none.
         """
-        policy = self._policies.get(path)
+        # Peers leave out as many bytes as the root's name and a slash have, and do not look at the slash.
+        policy = self._policies.get(f"{_PREFIX}/{path[len(_PREFIX) + 1 :]}") if path.startswith(_PREFIX) else None
         if policy is None:
             raise PolicyError(f"the channel has no policy {path!r}: name one as /{ROOT}/Application/Endorsement")
         return policy
