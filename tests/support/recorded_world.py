@@ -7,9 +7,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TypeVar
 
-from blockfl.audit.chain import ChainProof, Write
+from blockfl.audit.chain import ChainProof
 from blockfl.audit.credits import verify_settlements, verify_supply
 from blockfl.audit.history import History
+from blockfl.audit.log import Write, WriteLog
 from blockfl.audit.records import TaskProof, verify_task
 from blockfl.fabric.transaction.rwset import Version, hash_key
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
@@ -50,7 +51,7 @@ class Recorded(World):
 
 def history_of(writes: list[Write]) -> History:
     """Return the auditor's view of a chain with these writes."""
-    return History(SimpleNamespace(writes=writes, state=None, namespace="blockfl"))  # type: ignore[arg-type]
+    return History(SimpleNamespace(writes=WriteLog(writes), state=None, namespace="blockfl"))  # type: ignore[arg-type]
 
 
 def verify_credits(history: History) -> int:
@@ -115,7 +116,7 @@ class Telling:
     def history(self) -> History:
         """Return the auditor's view."""
         chain = ChainProof(genesis_hash=b"", namespace="blockfl")
-        chain.writes = list(self.writes)
+        chain.writes = WriteLog(self.writes)
         hashed = [
             HashedUpdate(
                 namespace="blockfl", collection=name, key_hash=hash_key(key), value_hash=value, version=Version(1, 0)

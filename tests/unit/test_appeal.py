@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from blockfl.audit.chain import Write
 from blockfl.audit.errors import VerificationError
+from blockfl.audit.log import Write
 from blockfl.protocol.appeal import check_objection, has_majority, overturn, restore
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import (

@@ -85,14 +85,14 @@ def test_who_endorsed_the_last_verdicts_is_kept_and_who_is_missing_from_all_is_s
 ) -> None:
     proof = new_proof()
     add_up_to(proof, len(recorded_blocks()))
-    at = proof.writes[-1]
+    *_, at = proof.writes
     recorded = decode_transaction(recorded_blocks()[at.block_number].data.data[at.transaction])
     verdict = replace(recorded, args=(b"JudgeUpdate",))
     endorsers = frozenset(Identity.parse(one.endorser).msp_id for one in verdict.endorsements)
     monkeypatch.setattr(chain, "decode_transaction", lambda _: verdict)
     assert list_silent(("nobody", *endorsers), proof.judged) == ()
-    for _ in range(2 * chain.LATEST_VERDICTS):
-        proof._note(0, b"", "VALID", "")
+    for index in range(2 * chain.LATEST_VERDICTS):
+        proof._note(index, b"", "VALID", "")
     assert list(proof.judged) == [endorsers] * chain.LATEST_VERDICTS
     assert list_silent(("nobody", *endorsers), proof.judged) == ("nobody",)
     assert list_silent(("alpha",), [frozenset({"beta"}), frozenset({"alpha", "beta"})]) == ()

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from blockfl.audit.chain import Write
 from blockfl.audit.errors import VerificationError
+from blockfl.audit.log import Write
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Account, Payment, Score, Settlement, Standing
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS

@@ -16,6 +16,7 @@ from blockfl.audit.pages import render_page, render_pdf
 from blockfl.audit.plot import draw_lines
 from blockfl.audit.report import make_report
 from blockfl.cli.main import app
+from support.bent import bend
 from support.played_ledger import HOSTILE, Played
 
 HOSTILE_NAME = '"><img src=x onerror=alert(1)>'
@@ -73,9 +74,12 @@ def test_it_says_which_institutions_made_a_version(page: Page) -> None:
 def test_it_says_who_was_rejected_why_and_what_became_of_the_penalty(page: Page) -> None:
     (answer,) = page.answers["Who was rejected in round 2, and why?"]
     assert "gamma was rejected (BFL416): the update's L2 norm is over the bound" in answer
+    assert "In plain words: the whole update is larger than the task allows. coordinator, regulator and uni" in answer
+    assert "Nothing of the update is in any version." in answer
     assert "It cost gamma 320 credits. alpha, beta, coordinator and delta overturned that" in answer
     (other,) = page.answers["Who was rejected in round 3, and why?"]
     assert "beta was rejected (BFL408): signed two different updates" in other
+    assert "neither counts" in other
     assert "Who was rejected in round 1, and why?" not in page.answers
 
 
@@ -115,6 +119,16 @@ def test_nobody_s_words_become_markup_and_nothing_is_loaded(report: Any, page: P
         (policy,) = [found["content"] for _, found in one.tags if found.get("http-equiv")]
         assert str(policy).startswith("default-src 'none'")
     assert f"{HOSTILE_NAME} was rejected" in "".join(Page(render_page(bent)).texts)
+
+
+def test_whatever_any_text_says_the_report_has_the_same_elements(report: Any, page: Page) -> None:
+    text = render_page(bend(report, {"proven", "word", "unknown"}))
+    assert not any(one in text for one in "\u202e\u2066\x00")
+    bent = Page(text)
+    assert {tag for tag, _ in bent.tags} <= {tag for tag, _ in page.tags}
+    assert not [name for _, found in bent.tags for name in found if name.startswith("on") or name == "src"]
+    assert all(str(found["href"]).startswith("#") for tag, found in bent.tags if tag == "a")
+    assert "".join(bent.texts).count("<script>alert(1)</script>") > 100
 
 
 def test_plots_name_their_lines_in_text_that_is_escaped() -> None:

@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import random
+import re
 import tarfile
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import pytest
 from fabric_protos.common import common_pb2
+from typer.testing import CliRunner, Result
 
-from blockfl.audit.bundle import Bundle, BundleWriter, Evidence
+from blockfl.audit.bundle import MANIFEST, Bundle, BundleWriter, Evidence
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.export import find_fork
-from blockfl.audit.verification import VerificationReport, verify_bundles
+from blockfl.audit.verification import VerificationReport, read_chain, verify_bundles
+from blockfl.cli.main import app
 from blockfl.fabric.channel.block import encode_block, header_hash
 from blockfl.ledger.errors import LedgerError
 from support.recording import recorded_block_bytes, recorded_blocks
 
 ANCHOR = header_hash(recorded_blocks()[0].header)
 LAST = header_hash(recorded_blocks()[-1].header).hex()
+BLOCKS, SAMPLED = 10, 2500
+DEFINED = 25
+"""After so many blocks the contract's definition is in force."""
 
 
-def pack(path: Path, blocks: Sequence[bytes], *, first: int = 0, previous: str = "", last: str = LAST) -> Path:
+def pack(
+    path: Path,
+    blocks: Sequence[bytes],
+    *,
+    first: int = 0,
+    previous: str = "",
+    last: str = LAST,
+    channel: str = "fed",
+    contract: str = "app",
+) -> Path:
     """A bundle of these blocks, as honest or dishonest as they are."""
     with BundleWriter(path) as writer:
         for number, block in enumerate(blocks, start=first):
             writer.add_block(number, block)
         writer.add_payload(b"a model")
-        writer.finish(channel="fed", contract="app", first_block=first, previous_hash=previous, last_hash=last)
+        writer.finish(channel=channel, contract=contract, first_block=first, previous_hash=previous, last_hash=last)
     return path
 
 
@@ -68,18 +85,59 @@ def test_the_same_content_gives_the_same_bytes_and_any_tar_reads_them(honest: Pa
         assert member.read() == recorded_block_bytes()[0]
 
 
-def test_every_changed_byte_is_found(honest: Path, tmp_path: Path) -> None:
-    content = bytearray(honest.read_bytes())
+def test_every_changed_byte_is_found_and_its_place_is_named(tmp_path: Path) -> None:
+    last = header_hash(recorded_blocks()[BLOCKS - 1].header).hex()
+    small = pack(tmp_path / "small.bundle", recorded_block_bytes()[:BLOCKS], last=last)
+    content = bytearray(small.read_bytes())
     generator = random.Random(17)
+    with tarfile.open(small) as archive:
+        members = archive.getmembers()
+    starts = [one.offset for one in members]
+    subject = find_subject(content[members[-1].offset_data :])
     edges = [0, 100, 148, 156, 257, 329, 345, 500, 511, 512, len(content) - 1, len(content) - 1024, len(content) - 1500]
+    headers = [generator.choice(starts) + generator.randrange(512) for _ in range(250)]
+    manifest = [generator.randrange(members[-1].offset, len(content)) for _ in range(250)]
+    positions = sorted({*edges, *headers, *manifest, *generator.sample(range(len(content)), SAMPLED)})
+    assert len(positions) > SAMPLED
     damaged = tmp_path / "damaged.bundle"
-    for position in {*edges, *generator.sample(range(len(content)), 1000)}:
-        kept = content[position]
-        content[position] ^= 1 << generator.randrange(8)
-        damaged.write_bytes(content)
-        with pytest.raises(VerificationError, match=r"damaged\.bundle"):
-            Bundle.open(damaged)
-        content[position] = kept
+    damaged.write_bytes(content)
+    with damaged.open("r+b") as file:
+        for position in positions:
+            _put(file, position, content[position] ^ 1 << generator.randrange(8))
+            member = members[bisect_right(starts, position) - 1]
+            if member.name == MANIFEST and position - member.offset_data in subject:
+                _put(file, position, content[position])
+                continue  # read on: what a manifest is about, only the whole chain shows
+            with pytest.raises(VerificationError, match=r"damaged\.bundle") as caught:
+                Bundle.open(damaged)
+            is_named = member.name in str(caught.value) or f"at byte {member.offset}," in str(caught.value)
+            # One digest in a manifest speaks against one file: that is the place where the two differ.
+            assert is_named or member.name == MANIFEST, (position, member.name, str(caught.value))
+            _put(file, position, content[position])
+
+
+def find_subject(manifest: bytes) -> set[int]:
+    """Where a manifest names its channel and its contract: the one thing that only the whole chain can deny."""
+    found = [re.search(rb'"%s":"([^"]*)"' % name, manifest) for name in (b"channel", b"contract")]
+    return {place for one in found if one is not None for place in range(*one.span(1))}
+
+
+@pytest.mark.parametrize("about", [("fee", "app"), ("fed", "apq"), ("fed", ""), ("fed", "_lifecycle"), ("fed", "app")])
+async def test_a_manifest_that_is_about_something_else_is_found(tmp_path: Path, about: tuple[str, str]) -> None:
+    last = header_hash(recorded_blocks()[DEFINED - 1].header).hex()
+    blocks = recorded_block_bytes()[:DEFINED]
+    path = pack(tmp_path / "other.bundle", blocks, last=last, channel=about[0], contract=about[1])
+    if about == ("fed", "app"):
+        assert (await verify(path)).blocks == DEFINED
+        return
+    with pytest.raises(VerificationError, match=r"step 1, files: the manifest names the (channel|contract)"):
+        await verify(path)
+
+
+def _put(file: BinaryIO, position: int, byte: int) -> None:
+    file.seek(position)
+    file.write(bytes([byte]))
+    file.flush()
 
 
 @pytest.mark.parametrize("length", [0, 1, 511, 512, 5000, -1, -512, -1024, -1025, -2000])
@@ -184,6 +242,51 @@ def test_two_organisations_bundles_are_compared(honest: Path, tmp_path: Path) ->
     with Bundle.open(honest) as one, Bundle.open(forked) as other:
         assert find_fork(Evidence([one]), Evidence([one])) is None
         assert find_fork(Evidence([one]), Evidence([other])) == 60
+
+
+def compare(*arguments: Path | str) -> Result:
+    return CliRunner().invoke(app, ["audit", "compare", *map(str, arguments)])
+
+
+def test_the_command_compares_bundles_whole_or_in_parts(honest: Path, tmp_path: Path) -> None:
+    earlier, later = split(tmp_path, 50)
+    done = compare(honest, earlier, "--second-more", later)
+    assert (done.exit_code, done.output) == (
+        0,
+        f"one chain: all {len(recorded_blocks())} blocks that both bundles hold are the same\n",
+    )
+    blocks = [common_pb2.Block.FromString(one) for one in recorded_block_bytes()]
+    blocks[60].header.data_hash = bytes(32)
+    forked = pack(tmp_path / "forked.bundle", [encode_block(one) for one in blocks])
+    error = compare(forked, earlier, "--second-more", later).exception
+    assert isinstance(error, VerificationError)
+    assert error.block == 60
+    assert "the same before block 60, and differ from there on" in str(error)
+
+
+@pytest.fixture
+def peer() -> Any:
+    """A peer that has the recorded ledger."""
+
+    async def blocks(start: int) -> AsyncIterator[Any]:
+        for block in recorded_blocks()[start:]:
+            yield block
+
+    async def height() -> int:
+        return len(recorded_blocks())
+
+    gateway = SimpleNamespace(height=height, blocks=blocks)
+    return SimpleNamespace(gateway=gateway, profile=SimpleNamespace(contract="app"), signer=None)
+
+
+async def test_a_peer_that_keeps_its_end_back_is_found_too(peer: Any) -> None:
+    there = header_hash(recorded_blocks()[5].header).hex()
+    chain = await read_chain(peer, ANCHOR, lambda _: None, until=5, expected_hash=there)
+    assert chain.blocks == 6
+    with pytest.raises(VerificationError, match=r"block 5: .* the peer's ledger was cut off, or tells of another"):
+        await read_chain(peer, ANCHOR, lambda _: None, until=5, expected_hash=LAST)
+    with pytest.raises(VerificationError, match="the peer's ledger ends with block"):
+        await read_chain(peer, ANCHOR, lambda _: None, until=len(recorded_blocks()))
 
 
 async def test_a_payload_is_found_by_its_digest_or_missed_by_name(honest: Path) -> None:

@@ -13,10 +13,11 @@ from fabric_protos.common import common_pb2
 from fabric_protos.peer import proposal_response_pb2, transaction_pb2
 
 from blockfl.audit.bundle import Bundle, BundleWriter, Evidence
-from blockfl.audit.chain import ChainProof, Write
+from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import STEPS, Step, VerificationError
 from blockfl.audit.export import find_fork
 from blockfl.audit.history import History
+from blockfl.audit.log import Write, WriteLog
 from blockfl.audit.verification import verify_bundles, verify_records
 from blockfl.fabric.channel.block import (
     data_hash,
@@ -231,78 +232,78 @@ async def test_a_missing_payload_is_named(played: Played, copy: Copy, tmp_path: 
 # --- what a majority that lies together could have written
 
 
-def bend(proof: ChainProof, key: Key[Any], index: int = -1, **changes: Any) -> None:
+def bend(writes: list[Write], key: Key[Any], index: int = -1, **changes: Any) -> None:
     """Let one of the writes of a record say something else."""
-    places = [place for place, write in enumerate(proof.writes) if write.key == key]
-    record = key.of.kind.decode(proof.writes[places[index]].value)
+    places = [place for place, write in enumerate(writes) if write.key == key]
+    record = key.of.kind.decode(writes[places[index]].value)
     bent: Record = type(record).model_validate({**dict(record), **changes})
-    proof.writes[places[index]] = replace(proof.writes[places[index]], value=bent.encode())
+    writes[places[index]] = replace(writes[places[index]], value=bent.encode())
 
 
-def open_with_another_threshold(proof: ChainProof) -> Key[Any]:
+def open_with_another_threshold(writes: list[Write]) -> Key[Any]:
     key = catalogue.ROUND.key("heart", 2)
     for index in range(3):
-        bend(proof, key, index, threshold=3)
+        bend(writes, key, index, threshold=3)
     return key
 
 
-def put_another_signature(proof: ChainProof) -> Key[Any]:
+def put_another_signature(writes: list[Write]) -> Key[Any]:
     key = catalogue.HEADER.key("heart", 2, "alpha")
     other = catalogue.HEADER.key("heart", 1, "alpha")
-    signature = next(one for one in proof.writes if one.key == other).value
-    bend(proof, key, signature=catalogue.HEADER.kind.decode(signature).signature)
+    signature = next(one for one in writes if one.key == other).value
+    bend(writes, key, signature=catalogue.HEADER.kind.decode(signature).signature)
     return key
 
 
-def hide_a_rejection(proof: ChainProof) -> Key[Any]:
+def hide_a_rejection(writes: list[Write]) -> Key[Any]:
     key = catalogue.ROUND.key("heart", 2)
     for index in (1, 2):
-        bend(proof, key, index, rejected=(), absent=("gamma",))
+        bend(writes, key, index, rejected=(), absent=("gamma",))
     return key
 
 
-def take_back_a_vote(proof: ChainProof) -> Key[Any]:
+def take_back_a_vote(writes: list[Write]) -> Key[Any]:
     gone = catalogue.VOTE.key("heart", 3, "regulator")
-    proof.writes[:] = [one for one in proof.writes if one.key != gone]
+    writes[:] = [one for one in writes if one.key != gone]
     return catalogue.ROUND.key("heart", 3)
 
 
-def put_another_commitment(proof: ChainProof) -> Key[Any]:
-    other = next(one.value for one in reversed(proof.writes) if one.key == "commitment/heart/000003/delta")
+def put_another_commitment(writes: list[Write]) -> Key[Any]:
+    other = next(one.value for one in reversed(writes) if one.key == "commitment/heart/000003/delta")
     value = catalogue.COMMITMENT.kind.decode(other).value
-    bend(proof, catalogue.COMMITMENT.key("heart", 3, "alpha"), value=value)
+    bend(writes, catalogue.COMMITMENT.key("heart", 3, "alpha"), value=value)
     return catalogue.MODEL.key("heart", 3)
 
 
-def publish_another_model(proof: ChainProof) -> Key[Any]:
+def publish_another_model(writes: list[Write]) -> Key[Any]:
     digest = "a" * 64
     key = catalogue.MODEL.key("heart", 3)
-    bend(proof, key, digest=digest)
+    bend(writes, key, digest=digest)
     for member in ("coordinator", "regulator"):
-        bend(proof, catalogue.VOTE.key("heart", 3, member), digest=digest)
-    bend(proof, catalogue.PROGRESS.key("heart"), model_digest=digest)
+        bend(writes, catalogue.VOTE.key("heart", 3, member), digest=digest)
+    bend(writes, catalogue.PROGRESS.key("heart"), model_digest=digest)
     return key
 
 
-def forge_a_settlement(proof: ChainProof) -> Key[Any]:
+def forge_a_settlement(writes: list[Write]) -> Key[Any]:
     key = catalogue.SETTLEMENT.key("heart", 2)
-    found = next(one for one in proof.writes if one.key == key)
+    found = next(one for one in writes if one.key == key)
     outcomes = catalogue.SETTLEMENT.kind.decode(found.value).outcomes
     mild = tuple(one.model_copy(update={"penalty": 0}) if one.organisation == "gamma" else one for one in outcomes)
-    bend(proof, key, outcomes=mild)
+    bend(writes, key, outcomes=mild)
     return key
 
 
-def make_credits(proof: ChainProof) -> Key[Any]:
-    at = max(proof.writes, key=lambda one: one.position)
+def make_credits(writes: list[Write]) -> Key[Any]:
+    at = max(writes, key=lambda one: one.position)
     account = catalogue.ACCOUNT.kind(organisation="regulator", credits=10**6)
-    proof.writes.append(
+    writes.append(
         Write(block_number=at.block_number, transaction=at.transaction, key="account/regulator", value=account.encode())
     )
     return catalogue.SUPPLY.key()
 
 
-RECORDS: dict[Callable[[ChainProof], Key[Any]], Step] = {
+RECORDS: dict[Callable[[list[Write]], Key[Any]], Step] = {
     open_with_another_threshold: "openings",
     put_another_signature: "headers",
     hide_a_rejection: "verdicts",
@@ -316,10 +317,11 @@ RECORDS: dict[Callable[[ChainProof], Key[Any]], Step] = {
 
 @pytest.mark.parametrize("lie", RECORDS, ids=lambda lie: lie.__name__)
 async def test_each_lie_in_the_records_fails_at_its_own_step_and_names_record_and_place(
-    played: Played, proof: ChainProof, lie: Callable[[ChainProof], Key[Any]]
+    played: Played, proof: ChainProof, lie: Callable[[list[Write]], Key[Any]]
 ) -> None:
-    bent = replace(proof, writes=list(proof.writes))
-    key = lie(bent)
+    writes = list(proof.writes)
+    key = lie(writes)
+    bent = replace(proof, writes=WriteLog(writes))
     with Bundle.open(played.bundle) as bundle, pytest.raises(VerificationError) as caught:
         await verify_records(Evidence([bundle]), History(bent), quiet)
     assert (caught.value.step, caught.value.record) == (RECORDS[lie], key)

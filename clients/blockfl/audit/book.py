@@ -8,14 +8,15 @@ the same. Nothing in it was believed: a chain that does not verify makes no book
     rows[0]["block"], rows[0]["transaction"], rows[0]["signers"]
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from blockfl.audit.chain import ChainProof, Position, Write
+from blockfl.audit.chain import ChainProof
 from blockfl.audit.entry import PLACE, Entry, Row, place
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
+from blockfl.audit.log import EntryLog, Position, Write
 from blockfl.audit.verification import Progress, open_evidence, read_chain, verify_chain
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreadableError
@@ -38,10 +39,9 @@ class Book:
     def __init__(self, chain: ChainProof) -> None:
         self.chain = chain
         self.history = History(chain)
-        self._entries: Mapping[Position, Entry] = {(one.block, one.index): one for one in chain.entries}
 
     @property
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> EntryLog:
         """Every transaction, in the chain's order."""
         return self.chain.entries
 
@@ -72,16 +72,25 @@ class Book:
         """
         writes = self.history.list_writes(key)
         if not writes:
-            raise LedgerError(f"there is no record {key!r:.100} on the ledger; {self._suggest(key)}")
-        return [(write, self._entries[write.position]) for write in writes]
+            raise self._say_missing(key)
+        return [(write, self.entry(write.position)) for write in writes]
 
     def entry(self, position: Position) -> Entry:
-        """Return the transaction at a place of the chain."""
-        return self._entries[position]
+        """Return the transaction at a place of the chain; there must be one."""
+        found = self.entries.find(*position)
+        assert found is not None
+        return found
 
     def place(self, key: str) -> Row:
-        """Return the columns that say which transaction wrote a record last, whose word its time is, who signed it."""
-        return place(self.list_writes(key)[-1][1])
+        """Return the columns that say which transaction wrote a record last, whose word its time is, who signed it.
+
+        Raises:
+            LedgerError: There is no such record.
+        """
+        write = self.history.find_write(key)
+        if write is None:
+            raise self._say_missing(key)
+        return place(self.entry(write.position))
 
     def locate(self, rows: Iterable[Row]) -> list[Row]:
         """Return rows with the columns of the transaction that wrote their record last."""
@@ -124,6 +133,9 @@ class Book:
         consortia = self.history.list_versions(CONSORTIUM.key())
         members = {member.organisation for one in consortia for member in one.members}
         return sorted(members.union(*(config.msps for _, config in self.chain.configurations)))
+
+    def _say_missing(self, key: str) -> LedgerError:
+        return LedgerError(f"there is no record {key!r:.100} on the ledger; {self._suggest(key)}")
 
     def _suggest(self, key: str) -> str:
         """Say which keys there are that begin as much alike as possible."""

@@ -18,7 +18,7 @@ Example:
 import hashlib
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
@@ -26,8 +26,9 @@ from typing import Any, BinaryIO, Literal, Self
 from pydantic import ValidationError
 
 from blockfl.audit.errors import VerificationError
-from blockfl.fabric.channel.block import decode_block
+from blockfl.fabric.channel.block import decode_block, header_hash
 from blockfl.fabric.errors import FabricError
+from blockfl.fabric.validate.temporary import TemporaryDatabase
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.canonical import Digest, Natural, Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
@@ -39,6 +40,8 @@ _MODE = 0o644
 _PIECE_BYTES = 1 << 20
 _MOST_MANIFEST_BYTES = 1 << 28
 _SECTOR = tarfile.BLOCKSIZE
+_PAGE = 500
+_FILES = "CREATE TABLE files (number INTEGER PRIMARY KEY, name TEXT UNIQUE, start INTEGER, size INTEGER, digest TEXT)"
 
 
 class Manifest(Record):
@@ -84,10 +87,31 @@ class Manifest(Record):
         return manifest
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Place:
-    start: int
-    size: int
+class _Files:
+    """Where each file of an archive is, and its digest; in a temporary file, for there is one for each block."""
+
+    def __init__(self) -> None:
+        self._database = TemporaryDatabase(_FILES)
+        self.count = 0
+
+    def add(self, name: str, start: int, size: int, digest: str) -> None:
+        """Add the next file."""
+        row = (name, start, size, digest)
+        self._database.execute("INSERT INTO files (name, start, size, digest) VALUES (?, ?, ?, ?)", row)
+        self.count += 1
+
+    def find(self, name: str) -> tuple[int, int] | None:
+        """Return where a file starts and its size, None if there is none of this name."""
+        row = self._database.row("SELECT start, size FROM files WHERE name = ?", (name,))
+        return None if row is None else (row[0], row[1])
+
+    def digests(self, kind: str = "") -> Iterator[tuple[str, str]]:
+        """Yield name and digest of the files whose names begin so, in the archive's order."""
+        last = 0
+        query = "SELECT number, name, digest FROM files WHERE number > ? AND substr(name, 1, ?) = ? ORDER BY number"
+        while rows := self._database.rows(f"{query} LIMIT {_PAGE}", (last, len(kind), kind)):
+            for last, name, digest in rows:  # noqa: B007
+                yield name, digest
 
 
 class BundleWriter:
@@ -171,11 +195,11 @@ class Bundle:
     That says nothing yet about whether its content is true: the chain's own signatures do.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, manifest: Manifest, places: dict[str, _Place]) -> None:
+    def __init__(self, path: Path, file: BinaryIO, manifest: Manifest, files: _Files) -> None:
         self.path = path
         self.manifest = manifest
         self._file = file
-        self._places = places
+        self._files = files
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -190,11 +214,13 @@ class Bundle:
         except OSError as error:
             raise LedgerError(f"{path}: cannot be read ({error.strerror})") from error
         try:
-            manifest, places = _read(path, file)
+            manifest, files = _read(path, file)
+            bundle = cls(path, file, manifest, files)
+            bundle._check_last()
         except BaseException:
             file.close()
             raise
-        return cls(path, file, manifest, places)
+        return bundle
 
     def __enter__(self) -> Self:
         return self
@@ -223,19 +249,34 @@ class Bundle:
 
     def payload(self, digest: str) -> bytes | None:
         """A chunk by its digest, or None."""
-        name = _PAYLOADS + digest
-        return self._content(name) if name in self._places else None
+        return self._content(_PAYLOADS + digest)
+
+    def _check_last(self) -> None:
+        """Check that the manifest ends with the header hash of the last block."""
+        if not self.manifest.numbers:
+            raise VerificationError(f"{self.path}: it holds no block")
+        number = self.manifest.numbers[-1]
+        found = header_hash(self._block(number).header).hex()
+        if found != self.manifest.last_hash:
+            raise VerificationError(
+                f"{self.path}: {MANIFEST} names {self.manifest.last_hash} as the last block's hash, it is {found}",
+                number,
+            )
 
     def _block(self, number: int) -> Any:
+        content = self._content(_block_name(number))
+        assert content is not None
         try:
-            return decode_block(self._content(_block_name(number)))
+            return decode_block(content)
         except FabricError as error:
             raise VerificationError(f"{self.path}: {error}", number) from error
 
-    def _content(self, name: str) -> bytes:
-        place = self._places[name]
-        self._file.seek(place.start)
-        return self._file.read(place.size)
+    def _content(self, name: str) -> bytes | None:
+        found = self._files.find(name)
+        if found is None:
+            return None
+        self._file.seek(found[0])
+        return self._file.read(found[1])
 
 
 class Evidence:
@@ -313,25 +354,24 @@ def _header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
-def _read(path: Path, file: BinaryIO) -> tuple[Manifest, dict[str, _Place]]:
+def _read(path: Path, file: BinaryIO) -> tuple[Manifest, _Files]:
     """Read every byte once: headers and padding must be those that writing gives, contents those of the manifest."""
-    places: dict[str, _Place] = {}
-    digests: dict[str, str] = {}
+    files = _Files()
     while True:
         start = file.tell()
         header = file.read(_SECTOR)
         name, size = _parse_header(path, header, start)
-        place = _Place(start=file.tell(), size=size)
+        start = file.tell()
         if name == MANIFEST:
             manifest = _read_manifest(path, file, size)
             _check_end(path, file, size)
-            _check_files(path, manifest, digests)
-            return manifest, places
-        if name in places:
+            _check_files(path, manifest, files)
+            return manifest, files
+        if files.find(name) is not None:
             raise VerificationError(f"{path}: {name} is there twice")
-        digests[name] = _digest(path, file, name, size)
+        digest = _digest(path, file, name, size)
         _check_padding(path, file, name, size)
-        places[name] = place
+        files.add(name, start, size, digest)
 
 
 def _parse_header(path: Path, header: bytes, start: int) -> tuple[str, int]:
@@ -381,18 +421,28 @@ def _check_end(path: Path, file: BinaryIO, size: int) -> None:
         raise VerificationError(f"{path}: the bytes after {MANIFEST} are not as they were written")
 
 
-def _check_files(path: Path, manifest: Manifest, found: dict[str, str]) -> None:
-    """Compare what is there, in its order, with the manifest."""
+def _check_files(path: Path, manifest: Manifest, files: _Files) -> None:
+    """Compare what is there, in its order, with the manifest.
+
+    Writing puts blocks before the payloads that they announce, whatever comes between: only each kind has an order.
+    """
+    blocks = zip(map(_block_name, manifest.numbers), manifest.block_digests, strict=True)
+    expected = chain(blocks, ((_PAYLOADS + digest, digest) for digest in manifest.payloads))
+    found = chain(files.digests(_BLOCKS), files.digests(_PAYLOADS))
+    is_same = all(one == other for one, other in zip_longest(expected, found))
+    if not is_same or files.count != len(manifest.block_digests) + len(manifest.payloads):
+        raise VerificationError(f"{path}: {_explain_files(manifest, files)}")
+
+
+def _explain_files(manifest: Manifest, files: _Files) -> str:
+    """Say which of the files is not what the manifest says."""
     blocks = {_block_name(n): one for n, one in zip(manifest.numbers, manifest.block_digests, strict=True)}
     expected = blocks | {_PAYLOADS + digest: digest for digest in manifest.payloads}
-    for name, digest in found.items():
+    for name, digest in files.digests():
         if expected.get(name) != digest:
-            raise VerificationError(
-                f"{path}: {name} has the digest {digest}, expected {expected.get(name) or 'no such file'}"
-            )
-    if missing := [name for name in expected if name not in found]:
-        raise VerificationError(f"{path}: {missing[0]} is missing, and {len(missing) - 1} more")
-    # Writing puts blocks before the payloads that they announce, whatever comes between: only each kind has an order.
-    for kind in (_BLOCKS, _PAYLOADS):
-        if [name for name in found if name.startswith(kind)] != [name for name in expected if name.startswith(kind)]:
-            raise VerificationError(f"{path}: the files in {kind} are in another order than the manifest's")
+            return f"{name} has the digest {digest}, expected {expected.get(name) or 'no such file'}"
+    if missing := [name for name in expected if files.find(name) is None]:
+        return f"{missing[0]} is missing, and {len(missing) - 1} more"
+    if len(manifest.payloads) != len(set(manifest.payloads)):
+        return f"{MANIFEST} names a payload twice"
+    return f"the files in {_BLOCKS} or {_PAYLOADS} are in another order than the manifest's"

@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.audit.entry import Entry, read_entry
+from blockfl.audit.entry import read_entry
 from blockfl.audit.errors import DisputedError, Step, VerificationError, in_step
 from blockfl.audit.finding import Finding, is_majority, list_findings, list_unjudged
+from blockfl.audit.log import EntryLog, Position, Write, WriteLog
 from blockfl.fabric.channel.block import (
     decode_block,
     decode_metadata,
@@ -31,30 +32,11 @@ from blockfl.fabric.channel.block import (
 )
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.endorsing import list_endorsing
-from blockfl.fabric.errors import BlockError, FabricError
+from blockfl.fabric.errors import BlockError, FabricError, StorageError
 from blockfl.fabric.transaction.envelope import Transaction, decode_transaction
 from blockfl.fabric.validate import BlockValidation, follow_block, validate_block
-from blockfl.fabric.validate.memory_state import MemoryState
+from blockfl.fabric.validate.disk_state import DiskState
 from blockfl.ledger.errors import LedgerError
-
-Position = tuple[int, int]
-"""Number of a block, and of a transaction in it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Write:
-    """One public write of a valid transaction: what the ledger held since when."""
-
-    block_number: int
-    transaction: int = 0
-    key: str
-    value: bytes
-
-    @property
-    def position(self) -> Position:
-        """Where in the chain it was written."""
-        return self.block_number, self.transaction
-
 
 _VALID: Final = int(transaction_pb2.VALID)
 _REFUSED_CONFIG: Final = int(transaction_pb2.INVALID_CONFIG_TRANSACTION)
@@ -78,6 +60,8 @@ class ChainProof:
     Attributes:
         genesis_hash: The pinned header hash of block 0; the anchor of all trust.
         namespace: The contract whose writes are kept for the proofs that follow.
+        state: The state that follows from the blocks so far; like writes and entries in a temporary file.
+        writes: The contract's public writes, in the chain's order.
         entries: Every transaction, valid or not, in the chain's order.
         identities: The serialised identities that have sent or endorsed a valid transaction, and where first.
         configurations: The channel's configurations, each with the number of its block.
@@ -91,8 +75,8 @@ class ChainProof:
     blocks: int = 0
     transactions: int = 0
     codes: Counter[str] = field(default_factory=Counter)
-    state: MemoryState = field(default_factory=MemoryState)
-    writes: list[Write] = field(default_factory=list)
+    state: DiskState = field(default_factory=DiskState)
+    writes: WriteLog = field(default_factory=WriteLog)
     block_bytes: int = 0
     function_bytes: Counter[str] = field(default_factory=Counter)
     endorsements: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -100,7 +84,7 @@ class ChainProof:
     last_hash: bytes = b""
     last_commit_hash: bytes = b""
     config: ChannelConfig | None = None
-    entries: list[Entry] = field(default_factory=list)
+    entries: EntryLog = field(default_factory=EntryLog)
     identities: dict[bytes, Position] = field(default_factory=dict)
     configurations: list[tuple[int, ChannelConfig]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -153,6 +137,8 @@ class ChainProof:
         with in_step(step):
             try:
                 yield
+            except StorageError:
+                raise  # says nothing about the block
             except FabricError as error:
                 raise VerificationError(str(error), self.blocks) from error
 

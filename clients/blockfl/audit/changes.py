@@ -34,8 +34,8 @@ def list_contracts(book: Book) -> list[Row]:
     digest of the package that the approving organisation runs it with.
     """
     rows = []
-    for entry in book.entries:
-        request = _read_request(entry) if entry.is_valid and entry.kind == "lifecycle" else None
+    for entry in book.entries.list_of_kind("lifecycle"):
+        request = _read_request(entry) if entry.is_valid else None
         if request is None:
             continue
         is_commit = entry.function == "CommitChaincodeDefinition"
@@ -70,7 +70,7 @@ def _list_approvals(book: Book, commit: Entry, request: Any) -> list[str]:
     """Return who had approved what a commit put into force, each organisation's last word counting."""
     wanted = _definition_of(request)
     last: dict[str, bool] = {}
-    for entry in book.entries:
+    for entry in book.entries.list_of_kind("lifecycle"):
         if (entry.block, entry.index) >= (commit.block, commit.index):
             break
         if entry.is_valid and entry.function == "ApproveChaincodeDefinitionForMyOrg":

@@ -9,14 +9,13 @@ Example:
     standing = past.get(STANDING.key("heart", "alpha"))
 """
 
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
 from contextlib import AbstractContextManager
 from copy import copy
 from typing import Self, TypeVar
 
-from blockfl.audit.chain import ChainProof, Position, Write
+from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import Step, VerificationError, in_step
+from blockfl.audit.log import Position, Write
 from blockfl.fabric.transaction.rwset import hash_key
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import ENROLMENT
@@ -31,25 +30,20 @@ class History:
 
     def __init__(self, chain: ChainProof) -> None:
         self._chain = chain
-        self._versions: dict[str, list[Write]] = defaultdict(list)
-        for write in chain.writes:
-            self._versions[write.key].append(write)
-        self._keys = sorted(self._versions)
-        self._end: Position | None = None
-        self._is_included = True
+        self._until: Position = chain.writes.end
 
     def before(self, key: str) -> Self:
         """Return the ledger as the transaction found it that wrote a key first."""
-        return self._until(key, is_included=False)
+        return self._look_back(key, is_included=False)
 
     def after(self, key: str) -> Self:
         """Return the ledger as the transaction left it that wrote a key first."""
-        return self._until(key, is_included=True)
+        return self._look_back(key, is_included=True)
 
     def find(self, key: Key[R]) -> R | None:
         """Return a record, or None."""
-        writes = self.list_writes(key)
-        return _decode(key, writes[-1].value) if writes else None
+        write = self.find_write(key)
+        return None if write is None else _decode(key, write.value)
 
     def get(self, key: Key[R]) -> R:
         """Return a record that must be there."""
@@ -68,16 +62,15 @@ class History:
 
     def list_keys(self, keys: Range[R]) -> list[Key[R]]:
         """Return the keys of a range that hold a record, ascending."""
-        start, end = bisect_left(self._keys, keys.start), bisect_left(self._keys, keys.end)
-        return [Key(keys.of, key) for key in self._keys[start:end] if self.list_writes(key)]
+        return [Key(keys.of, key) for key in self._chain.writes.list_keys(keys.start, keys.end, self._until)]
+
+    def find_write(self, key: str) -> Write | None:
+        """Return the last write of a record, or None."""
+        return self._chain.writes.find(key, self._until)
 
     def list_writes(self, key: str) -> list[Write]:
         """Return each write of a record, the oldest first."""
-        writes = self._versions.get(key, [])
-        if self._end is None:
-            return writes
-        bisect = bisect_right if self._is_included else bisect_left
-        return writes[: bisect(writes, self._end, key=lambda write: write.position)]
+        return self._chain.writes.list_of(key, self._until)
 
     def about(self, step: Step, key: str, write: int = -1) -> AbstractContextManager[None]:
         """Give an error that comes from within the step, this record, and the place of one of its writes."""
@@ -87,16 +80,16 @@ class History:
 
     def list_all_keys(self) -> list[str]:
         """Return every key that holds a record, ascending."""
-        return [key for key in self._keys if self.list_writes(key)]
+        return self._chain.writes.list_keys("", None, self._until)
 
     def count_writes(self, key: str) -> int:
         """Return how often a record was written."""
-        return len(self.list_writes(key))
+        return self._chain.writes.count(key, self._until)
 
     def is_older(self, key: str, other: str) -> bool:
         """Whether a key was first written by an earlier transaction than another one."""
-        mine, its = self.list_writes(key), self.list_writes(other)
-        return bool(mine and its) and mine[0].position < its[0].position
+        mine, its = self._find_first(key), self._find_first(other)
+        return mine is not None and its is not None and mine < its
 
     def certificate(self, task: str, organisation: str, digest: str) -> str:
         """Return the certificate that was enrolled under a digest."""
@@ -110,13 +103,18 @@ class History:
         hashed = self._chain.state.get_hash(self._chain.namespace, collection, hash_key(key))
         return None if hashed is None else hashed.value_hash.hex()
 
-    def _until(self, key: str, *, is_included: bool) -> Self:
-        writes = self.list_writes(key)
-        if not writes:
+    def _look_back(self, key: str, *, is_included: bool) -> Self:
+        at = self._find_first(key)
+        if at is None:
             raise VerificationError(f"no record {key} on the ledger")
         view = copy(self)
-        view._end, view._is_included = writes[0].position, is_included
+        # Before the first transaction of a block comes everything of the blocks before it.
+        view._until = at if is_included else (at[0], at[1] - 1)
         return view
+
+    def _find_first(self, key: str) -> Position | None:
+        at = self._chain.writes.find_first(key)
+        return at if at is not None and at <= self._until else None
 
 
 def _decode(key: Key[R], value: bytes) -> R:

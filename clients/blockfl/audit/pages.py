@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from blockfl.audit.plot import draw_lines
+from blockfl.fabric.log import make_printable
 from blockfl.ledger.errors import LedgerError
 
 _TEMPLATE: Final = "report.html.j2"
@@ -20,11 +21,20 @@ _TEMPLATE: Final = "report.html.j2"
 
 def render_page(report: Mapping[str, Any]) -> str:
     """Return the page of a report, see `report.make_report`."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=finalize, trim_blocks=True
+    )
     environment.filters["cell"] = format_cell
     source = resources.files("blockfl.audit").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     plots = {task["task"]: _draw(task) for task in report["tasks"]}
     return environment.from_string(source).render(report=report, plots=plots)
+
+
+def finalize(value: object) -> object:
+    """Return what a template prints of a value: nothing of None, and signs that no reader sees spelled out."""
+    if value is None:
+        return ""
+    return value if isinstance(value, Markup) else make_printable(str(value))
 
 
 def render_pdf(page: str) -> bytes:

@@ -205,7 +205,10 @@ def _answer_rejections(rejections: Sequence[Row]) -> list[Row]:
 def _explain_rejection(row: Row) -> str:
     name, code = str(row["organisation"]), str(row["code"])
     why = str(row["why"]).removeprefix(f"rejected: {code} ")
-    text = f"In round {row['round']} {name} was rejected ({code}): {why}. Endorsed by {join(_names(row['signers']))}."
+    text = f"In round {row['round']} {name} was rejected ({code}): {why}."
+    if code in _IN_PLAIN_WORDS:
+        text += f" In plain words: {_IN_PLAIN_WORDS[code]}."
+    text += f" {join(_names(row['signers']))} signed that. Nothing of the update is in any version."
     if row["penalty"]:
         text += f" It cost {name} {row['penalty']} credits."
     if row["overturned_by"]:
@@ -292,18 +295,36 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
+_IN_PLAIN_WORDS: Final = {
+    "BFL408": "it signed two different updates for one round, so neither counts",
+    "BFL409": "it did not hand in the whole update in time",
+    "BFL415": "the update holds a number that is larger than any may be",
+    "BFL416": "the whole update is larger than the task allows",
+    "BFL417": "one number of the update is larger than the task allows",
+    "BFL418": "what it said of the update beforehand does not fit the update",
+    "BFL419": "a part of the update is larger than the task allows",
+    "BFL420": "the update is smaller than the task allows",
+    "BFL421": "the update points another way than the last change of the model",
+}
+"""Of the codes whose meaning takes a mathematician."""
 GLOSSARY: Final = {
+    "Accuracy": "The share of cases that a model gets right. Each institution measures it on its own test data.",
     "Block": "A page of the ledger. It names the hash of the page before it, so no page can be changed unseen.",
     "Committee": "Organisations that open updates to judge them. A threshold of them must agree.",
     "Commitment": "A number that fixes an update without showing it. Sums of updates can be checked with it.",
+    "Commitment, recompute": "Who checks a sum: with commitments everybody can, with recompute only the committee.",
     "Contract": "The program that each organisation runs for itself to check a transaction.",
     "Definition": "Which version of the contract is in force. A majority of organisations approves it.",
     "Endorsement": "A signature of an organisation's peer: its own contract came to the same result.",
+    "FedAvg": "How updates become one: their mean, each weighted by its number of samples.",
     "Hash, digest": "A short number that stands for a file. Another file has another one.",
     "Institution": "An organisation that trains on its own data and sends updates, for example a hospital.",
     "Ledger": "The shared record. Each organisation's peer holds a copy.",
-    "Norm": "How large an update is. A bound on it keeps one institution from outweighing the others.",
+    "Norm": "How large an update is. A bound on it keeps one institution from outweighing the others. The L2 norm is "
+    "the root of the sum of all squares (Σx²). The ledger holds its rough size: 35 bits is less than 2 to the 35th.",
     "Ordering node": "A computer that puts transactions into order. It cannot make one valid.",
+    "Package": "The file that an organisation installed the contract from, named by its digest. `blockfl --version` "
+    "tells the digest of the contract's source that a release has.",
     "Peer": "An organisation's computer that holds the ledger and endorses transactions.",
     "Round": "Institutions train once, send updates, and the accepted ones make the next version.",
     "Signers": "The organisations that endorsed a transaction.",

@@ -8,9 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from blockfl.audit.bundle import Bundle, Evidence
+from blockfl.audit.bundle import Bundle, Evidence, Manifest
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.credits import verify_settlements, verify_supply
+from blockfl.audit.entry import LIFECYCLE
 from blockfl.audit.errors import DisputedError, Step, VerificationError, in_step
 from blockfl.audit.finding import Finding, list_agreeing, summarise_record
 from blockfl.audit.history import History
@@ -54,32 +55,66 @@ class VerificationReport:
         return {"verified": True, **asdict(self)}
 
 
-async def verify_ledger(ledger: Ledger, genesis_hash: bytes, progress: Progress) -> VerificationReport:
-    """Verify everything up to the present height.
+async def verify_ledger(
+    ledger: Ledger,
+    genesis_hash: bytes,
+    progress: Progress,
+    *,
+    until: int | None = None,
+    expected_hash: str | None = None,
+) -> VerificationReport:
+    """Verify a peer's ledger up to its present height.
 
     Args:
         ledger: An identity of any organisation.
         genesis_hash: Header hash of the first block, from where the auditor trusts it.
         progress: Told what is being verified.
+        until: Number of the last block to look at; by default the last one that the peer has.
+        expected_hash: Header hash, as hex, that this last block must have.
 
     Raises:
         VerificationError: Something is not as it must be.
         LedgerError: The ledger cannot be read.
     """
-    return await _verify_content(ledger, await read_chain(ledger, genesis_hash, progress), progress)
+    chain = await read_chain(ledger, genesis_hash, progress, until=until, expected_hash=expected_hash)
+    return await _verify_content(ledger, chain, progress)
 
 
-async def read_chain(ledger: Ledger, genesis_hash: bytes, progress: Progress) -> ChainProof:
-    """Verify a peer's chain up to its present height; arguments and errors as of `verify_ledger`."""
+async def read_chain(
+    ledger: Ledger,
+    genesis_hash: bytes,
+    progress: Progress,
+    *,
+    until: int | None = None,
+    expected_hash: str | None = None,
+) -> ChainProof:
+    """Verify a peer's chain; arguments and errors as of `verify_ledger`."""
     chain = ChainProof(genesis_hash=genesis_hash, namespace=ledger.profile.contract)
-    height = await ledger.gateway.height()
+    height = _limit_height(await ledger.gateway.height(), until, "the peer's ledger")
     async with aclosing(ledger.gateway.blocks(0)) as blocks:
         async for block in blocks:
             await add_block(chain, block, ledger.signer, progress)
             _tell(chain, height, progress)
             if chain.blocks == height:
                 break
+    with in_step("chain"):
+        _check_end(chain, expected_hash, "the peer's ledger")
     return chain
+
+
+def _limit_height(height: int, until: int | None, what: str) -> int:
+    if until is not None and until >= height:
+        raise VerificationError(f"{what} ends with block {height - 1}, before block {until}")
+    return height if until is None else until + 1
+
+
+def _check_end(chain: ChainProof, expected_hash: str | None, what: str) -> None:
+    if expected_hash is not None and chain.last_hash.hex() != expected_hash:
+        raise VerificationError(
+            f"expected a block with the hash {expected_hash}, got {chain.last_hash.hex()}: {what} was cut off, or "
+            "tells of another chain",
+            chain.blocks - 1,
+        )
 
 
 async def verify_bundles(
@@ -140,9 +175,7 @@ def open_evidence(
     with ExitStack() as opened:
         with in_step("files"):
             evidence = Evidence([opened.enter_context(Bundle.open(path)) for path in paths])
-            if until is not None and until >= evidence.height:
-                raise VerificationError(f"the evidence ends with block {evidence.height - 1}, before block {until}")
-            height = evidence.height if until is None else until + 1
+            height = _limit_height(evidence.height, until, "the evidence")
             heard = {msp_id: opened.enter_context(Bundle.open(path)) for msp_id, path in witnesses.items()}
         yield OpenedEvidence(files=len(paths), evidence=evidence, height=height, witnesses=heard)
 
@@ -156,13 +189,28 @@ def verify_chain(
         for block in islice(opened.evidence.blocks(), opened.height):
             _add_recorded(chain, block, opened.witnesses, progress)
             _tell(chain, opened.height, progress)
-        if expected_hash is not None and chain.last_hash.hex() != expected_hash:
-            raise VerificationError(
-                f"expected a block with the hash {expected_hash}, got {chain.last_hash.hex()}: the evidence was cut "
-                "off, or tells of another chain",
-                opened.height - 1,
-            )
+        _check_end(chain, expected_hash, "the evidence")
+    if opened.height == opened.evidence.height:
+        check_subject(chain, opened.evidence.manifest)
     return chain
+
+
+def check_subject(chain: ChainProof, manifest: Manifest) -> None:
+    """Check that evidence is about the channel and a contract of its whole chain: a manifest is nobody's signed word.
+
+    Raises:
+        VerificationError: It is about something else.
+    """
+    with in_step("files"):
+        channel = chain.config.channel_id if chain.config else ""
+        if manifest.channel != channel:
+            raise VerificationError(
+                f"the manifest names the channel {manifest.channel!r:.100}, the chain is of {channel}"
+            )
+        if chain.state.get(LIFECYCLE, f"namespaces/metadata/{manifest.contract}") is None:
+            raise VerificationError(
+                f"the manifest names the contract {manifest.contract!r:.100}, of which no definition came into force"
+            )
 
 
 def read_anchor(genesis: Path) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypedDict, TypeVar
 
 import typer
 
@@ -43,9 +43,14 @@ add_questions(app)
 app.command()(page.serve)
 
 ExpectHash = Annotated[
-    str | None, typer.Option("--expect-hash", help="Header hash that the bundles' last block must have.")
+    str | None, typer.Option("--expect-hash", help="Header hash that the last block must have, or that of --until.")
 ]
 T = TypeVar("T")
+
+
+class _End(TypedDict):
+    until: int | None
+    expected_hash: str | None
 
 
 @app.command(name="check-aggregate")
@@ -86,7 +91,7 @@ def verify(
     root: Root = None,
     expect_hash: ExpectHash = None,
     until: Annotated[
-        int | None, whole_option(make_limits(0), "--until", help="Look no further than this block of the bundles.")
+        int | None, whole_option(make_limits(0), "--until", help="Look no further than this block.")
     ] = None,
     witness: Annotated[
         list[str] | None,
@@ -102,24 +107,20 @@ def verify(
     otherwise than this program, which goes by their code and names it.
     """
     output = Output(as_json=json)
-    if bundles:
-        report = asyncio.run(
-            verify_bundles(
-                bundles,
-                read_trusted(profile, genesis, genesis_hash, founding, root),
-                output.progress,
-                until=until,
-                expected_hash=None if expect_hash is None else parse_hash(expect_hash).hex(),
-                witnesses=_parse_witnesses(witness or ()),
-            )
+    if not bundles and profile is None:
+        raise LedgerError("name evidence bundles, or a connection profile with --profile or in BLOCKFL_PROFILE")
+    if not bundles and witness:
+        raise LedgerError(
+            "--witness belongs to bundles; where a peer's record is disputed, the others' peers are asked"
         )
+    anchor = read_trusted(profile, genesis, genesis_hash, founding, root)
+    end = _End(until=until, expected_hash=None if expect_hash is None else parse_hash(expect_hash).hex())
+    if bundles:
+        heard = _parse_witnesses(witness or ())
+        report = asyncio.run(verify_bundles(bundles, anchor, output.progress, witnesses=heard, **end))
     else:
-        if expect_hash is not None or until is not None or genesis_hash is not None or witness:
-            raise LedgerError("--genesis-hash, --expect-hash, --until and --witness belong to bundles: name them, too")
-        if profile is None:
-            raise LedgerError("name evidence bundles, or a connection profile with --profile or in BLOCKFL_PROFILE")
-        anchor = read_trusted(profile, genesis, None, founding, root)
-        report = _ask(profile, lambda ledger: verify_ledger(ledger, anchor, output.progress))
+        assert profile is not None
+        report = _ask(profile, lambda ledger: verify_ledger(ledger, anchor, output.progress, **end))
     output.result(report.as_dict())
     for number, step in enumerate(report.steps, start=1):
         output.line(f"{number}. {step}")
@@ -203,19 +204,24 @@ def report(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="One organisation's bundle.")],
+    first: Annotated[Path, typer.Argument(help="One organisation's bundle, from the first block on.")],
     second: Annotated[Path, typer.Argument(help="Another organisation's.")],
+    first_more: Annotated[list[Path] | None, typer.Option(help="Bundles that continue the first.")] = None,
+    second_more: Annotated[list[Path] | None, typer.Option(help="Bundles that continue the second.")] = None,
     json: option.Json = False,
 ) -> None:
     """Say whether two organisations' bundles tell of one chain, or with which block it forks (exit code 3)."""
     output = Output(as_json=json)
-    with Bundle.open(first) as one, Bundle.open(second) as other:
-        left, right = Evidence([one]), Evidence([other])
+    with ExitStack() as opened:
+        left, right = (
+            Evidence([opened.enter_context(Bundle.open(path)) for path in paths])
+            for paths in ([first, *(first_more or ())], [second, *(second_more or ())])
+        )
         fork = find_fork(left, right)
         common = min(left.height, right.height)
     output.result({"common_blocks": common if fork is None else fork, "fork": fork})
     if fork is not None:
-        raise VerificationError(f"the two chains are the same up to block {fork - 1}, and differ from there on", fork)
+        raise VerificationError(f"the two chains are the same before block {fork}, and differ from there on", fork)
     output.line(f"one chain: all {common} blocks that both bundles hold are the same")
 
 

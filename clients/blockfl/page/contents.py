@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from blockfl.audit import accounts, changes, queries, views
@@ -38,12 +39,12 @@ class Content:
 async def show_overview(watch: Watch, _given: Arguments) -> Content:
     """The chain's state, the tasks, and what happened last."""
     book = watch.book
-    latest = [one for one in book.entries if one.function not in QUIET][-_NEWS:]
+    latest = list(islice((one for one in reversed(book.entries) if one.function not in QUIET), _NEWS))
     tasks = await views.list_tasks(book)
     context = {
         "title": "Overview",
         "tasks": tasks,
-        "news": [_tell(one) for one in reversed(latest)],
+        "news": [_tell(one) for one in latest],
         "codes": sorted(book.chain.codes.items()),
         "findings": [str(one) for one in book.chain.findings],
         "genesis": watch.chain.genesis_hash.hex(),
@@ -155,7 +156,7 @@ async def show_credits(watch: Watch, _given: Arguments) -> Content:
 async def show_rejections(watch: Watch, _given: Arguments) -> Content:
     """Every rejected update and equivocation with its reason, what it cost, and whether that was overturned."""
     rows = queries.list_rejections(watch.book)
-    invalid = [one for one in watch.book.entries if not one.is_valid]
+    invalid = watch.book.entries.list_without_effect()
     context = {
         "title": "Rejections and penalties",
         "rows": list(reversed(rows)),
@@ -273,7 +274,12 @@ def _name(entry: Entry) -> str:
 
 def _find_entry(book: Book, name: str) -> Entry | None:
     """Return the transaction of a name; of several with one id the valid one, else the first."""
-    found = [one for one in book.entries if _name(one) == name]
+    if re.fullmatch(r"\d{1,18}-\d{1,18}", name):
+        found = [
+            one for one in [book.entries.find(*map(int, name.split("-")))] if one is not None and _name(one) == name
+        ]
+    else:
+        found = [one for one in book.entries.list_of_id(name) if _name(one) == name]
     return next((one for one in found if one.is_valid), found[0] if found else None)
 
 

@@ -16,9 +16,9 @@ from fabric_protos.msp import msp_principal_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.audit.book import Book
-from blockfl.audit.chain import Position
 from blockfl.audit.entry import Entry, format_time, read_msp_id
 from blockfl.audit.errors import VerificationError
+from blockfl.audit.log import Position
 from blockfl.fabric.channel.difference import describe_difference
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import FabricError

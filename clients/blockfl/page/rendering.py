@@ -12,9 +12,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
-from blockfl.fabric.log import make_printable
+from blockfl.audit.pages import finalize
 
 HERE: Final = Path(__file__).parent
 _SHORT: Final = 16
@@ -32,7 +31,7 @@ class Renderer:
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
-            finalize=_finalize,
+            finalize=finalize,
             trim_blocks=True,
             lstrip_blocks=True,
         )
@@ -51,12 +50,6 @@ class Renderer:
             context: What it prints.
         """
         return self._environment.get_template(name).render(context)
-
-
-def _finalize(value: object) -> object:
-    if value is None:
-        return ""
-    return value if isinstance(value, Markup) else make_printable(str(value))
 
 
 def _quote_segment(text: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from blockfl.audit.bundle import Evidence
 from blockfl.audit.chain import ChainProof
-from blockfl.audit.verification import add_block
+from blockfl.audit.verification import add_block, check_subject
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 
@@ -45,6 +45,10 @@ class Source(Protocol):
         """
         ...
 
+    def verify_end(self, chain: ChainProof) -> None:
+        """Verify what only a whole chain shows; errors as of `verify`."""
+        ...
+
 
 class LiveSource:
     """The blocks of an organisation's own peer."""
@@ -75,6 +79,9 @@ class LiveSource:
         """Verify the next block; where its record is disputed, go by the peers of most organisations."""
         await add_block(chain, block, self._ledger.signer, lambda _: None)
 
+    def verify_end(self, chain: ChainProof) -> None:
+        """Do nothing: there is no end."""
+
 
 class BundleSource:
     """The blocks of evidence bundles."""
@@ -102,3 +109,7 @@ class BundleSource:
     async def verify(self, chain: ChainProof, block: Any) -> None:
         """Verify the next block."""
         chain.add(block)
+
+    def verify_end(self, chain: ChainProof) -> None:
+        """Verify that the bundles are about this channel and a contract of it."""
+        check_subject(chain, self._evidence.manifest)

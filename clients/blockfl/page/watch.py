@@ -105,6 +105,7 @@ class Watch:
                 self.expected = max(self.expected, self.height)
                 self._wake()
                 await asyncio.sleep(0)  # readers are answered while a long chain is verified
+            self.source.verify_end(self.chain)
             self._is_done = True
         except VerificationError as error:
             self.failure = str(error)

@@ -6,6 +6,7 @@ FabricError
 ├── ConfigError          a channel configuration is malformed, or a specification of one is refused
 ├── BlockError           a block or transaction is malformed or does not verify
 ├── NodeError            the embedded node cannot serve (damaged file, full disk, wrong settings)
+├── StorageError         a temporary file cannot be used (full disk)
 ├── ShimError            a contract service cannot be served or reached
 ├── CommitError          the transaction is on the ledger, but invalid
 └── GatewayError         a call to a gateway failed
@@ -45,6 +46,10 @@ class BlockError(FabricError):
 
 class NodeError(FabricError):
     """The embedded node cannot serve."""
+
+
+class StorageError(FabricError):
+    """A temporary file cannot be used: the disk is full or refuses."""
 
 
 class ShimError(FabricError):

@@ -1,0 +1,78 @@
+"""A database in a file that nobody else sees, and that is gone with its owner: for what grows with a ledger.
+
+SQLite makes the file where it makes all temporary ones (SQLITE_TMPDIR, TMPDIR, /var/tmp), removes its name at once and
+keeps only a few pages of it in memory.
+
+    database = TemporaryDatabase("CREATE TABLE seen (name TEXT PRIMARY KEY) WITHOUT ROWID")
+    database.execute("INSERT INTO seen VALUES (?)", ("a",))
+
+Source: https://www.sqlite.org/inmemorydb.html#temp_db
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from blockfl.fabric.errors import StorageError
+
+_CACHE_KIB: Final = 4096
+_SETTINGS: Final = f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KIB};"
+
+
+class TemporaryDatabase:
+    """One SQLite database for one owner.
+
+    Args:
+        schema: Statements that create its tables.
+        page_limit: The most pages that it may have, to try out a full disk.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+
+    def __init__(self, schema: str, *, page_limit: int | None = None) -> None:
+        with _storage_errors():
+            # An empty name asks for a file of its own.
+            self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+            weakref.finalize(self, self._connection.close)
+            self._connection.executescript(_SETTINGS + schema)
+            if page_limit is not None:
+                self._connection.execute(f"PRAGMA max_page_count = {page_limit}")
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """Run a statement.
+
+        Raises:
+            StorageError: The disk is full or refuses.
+        """
+        with _storage_errors():
+            self._connection.execute(statement, values)
+
+    def execute_all(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each row; errors as of `execute`."""
+        with _storage_errors():
+            self._connection.executemany(statement, rows)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query finds; errors as of `execute`."""
+        with _storage_errors():
+            return self._connection.execute(query, values).fetchall()
+
+    def row(self, query: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """Return the first row that a query finds, or None; errors as of `execute`."""
+        found = self.rows(f"{query} LIMIT 1", values)
+        return found[0] if found else None
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StorageError(
+            f"a temporary file cannot be used ({error}): make room where TMPDIR points, or point it elsewhere"
+        ) from error
