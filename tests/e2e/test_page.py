@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from support.browser import Browser
 from support.page_story import Story, tell_story
+from support.page_visit import Page, visit_page
 from support.played_ledger import HOSTILE, Played
 
 pytestmark = pytest.mark.slow
-
-
-@dataclass
-class Page:
-    """The page of the evidence, open in a browser."""
-
-    browser: Browser
-    base: str
-
-    def open(self, path: str) -> None:
-        self.browser.open(f"{self.base}{path}")
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +28,8 @@ def story(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str, browser: B
 
 @pytest.fixture(scope="module")
 def page(played: Played, browser: Browser) -> Iterator[Page]:
-    """A bundle of evidence, served by the command itself."""
-    command = ["-m", "blockfl.cli.main", "audit", "serve", str(played.bundle)]
-    command += ["--genesis-hash", played.genesis_hash.hex()]
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.fullmatch(r"open (http://127\.0\.0\.1:\d+/#[\w-]{43})\n", line)
-        assert found, line
-        browser.open(found[1])
-        browser.wait_for("document.body.innerText.includes('Verified. All')")
-        yield Page(browser, browser.address)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.communicate()
+    with visit_page(browser, played.bundle, played.genesis_hash.hex()) as page:
+        yield page
 
 
 def test_a_whole_task_is_seen_as_it_happens(story: Story) -> None:

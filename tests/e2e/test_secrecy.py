@@ -1,14 +1,23 @@
-"""An update is in the clear nowhere but with its institution, the committee's memory and the aggregator's."""
+"""An update is in the clear nowhere but with its institution, the committee's memory and the aggregator's.
+
+In the end an institution has it erased, and the evidence of all that still verifies elsewhere.
+"""
 
 import base64
+import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
+from blockfl.audit.verification import read_anchor
 from support.federation_processes import INSTITUTIONS, FederationProcesses
 from support.numpy_institution import make_marked_values
 
@@ -16,6 +25,7 @@ DIMENSION = 4096
 TASK = "secrecy"
 WINDOW_BYTES = 48
 SEALED_BYTES = 2 * DIMENSION
+ERASED = "hungary"
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +122,50 @@ def test_no_private_key_is_in_an_environment_a_log_or_the_ledger(trained: Federa
     assert len(environments) >= 8
     held = "\n".join(value for environment in environments for value in (environment or {}).values()).encode()
     assert not any(secret in held for secret in secrets)
+
+
+@pytest.mark.slow
+def test_an_institution_has_its_updates_erased_and_the_evidence_still_verifies_on_another_machine(
+    trained: FederationProcesses, tmp_path: Path
+) -> None:
+    earlier, later = tmp_path / "earlier.bundle", tmp_path / "later.bundle"
+    trained.query("audit", "export", str(earlier), organisation="regulator")
+    erased = trained.query("task", "erase", TASK, organisation=ERASED)
+    assert (erased["rounds"], erased["first_version"], erased["version_without"]) == (1, 1, 0)
+    (row,) = trained.query("audit", "erasures", organisation="university")
+    assert (row["organisation"], row["purged_rounds"], row["kept_rounds"]) == (ERASED, [1], [])
+    done = trained.query("audit", "export", str(later), "--since", str(earlier), organisation="regulator")
+    assert done["first_block"] > 0
+    told = verify_elsewhere(tmp_path / "elsewhere", [earlier, later], read_genesis_hash(trained), done["last_hash"])
+    assert told["verified"] is True
+    assert told["blocks"] == done["last_block"] + 1
+    assert [(task["task"], task["versions"]) for task in told["tasks"]] == [(TASK, 2)]
+
+
+@pytest.mark.slow
+def test_whoever_trains_on_without_it_gets_the_last_version_that_holds_nothing_of_it(
+    trained: FederationProcesses, tmp_path: Path
+) -> None:
+    output = tmp_path / "without.safetensors"
+    made = trained.query("task", "export", TASK, "--without", ERASED, "--output", str(output))
+    assert made["version"] == 0
+    assert output.read_bytes() == (trained.directory / f"{TASK}.safetensors").read_bytes()
+
+
+def read_genesis_hash(trained: FederationProcesses) -> str:
+    genesis = trained.profile("regulator").genesis
+    assert genesis is not None
+    return read_anchor(Path(genesis)).hex()
+
+
+def verify_elsewhere(home: Path, bundles: list[Path], genesis_hash: str, last_hash: str) -> Any:
+    """Verify copies of bundles where nothing else is: no profile, an empty home, and for root no network."""
+    home.mkdir()
+    copies = [shutil.copy(bundle, home) for bundle in bundles]
+    command = [sys.executable, "-I", "-m", "blockfl.cli.main", "audit", "verify", *copies, "--json"]
+    command += ["--genesis-hash", genesis_hash, "--expect-hash", last_hash]
+    if os.geteuid() == 0 and shutil.which("unshare"):
+        command = ["unshare", "--net", *command]
+    done = subprocess.run(command, cwd=home, env={"HOME": str(home)}, capture_output=True, timeout=900)
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)

@@ -26,6 +26,8 @@ import pytest
 _ANSWER_S: Final = 600
 _STARTING_S: Final = 300
 _WAIT_S: Final = 300
+_TIMEOUTS: Final = {"script": 300_000, "pageLoad": 300_000}
+"""In milliseconds: a busy machine is no failure."""
 _OPTIONS: Final = (
     "--headless=new",
     "--no-sandbox",
@@ -70,7 +72,8 @@ class Browser:
         try:
             port = _read_port(driver)
             options = {"binary": chromium, "args": [*_OPTIONS, f"--user-data-dir={directory}"]}
-            wanted = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
+            always = {"browserName": "chrome", "goog:chromeOptions": options, "timeouts": _TIMEOUTS}
+            wanted = {"alwaysMatch": always}
             made = _ask(port, "POST", "/session", {"capabilities": wanted})
         except BaseException:
             _end(driver)
@@ -130,10 +133,22 @@ class Browser:
             time.sleep(0.05)
         raise AssertionError(f"never: {condition}\n{self.run('return document.body.innerText')[:3000]}")
 
+    def add_script(self, script: str) -> None:
+        """Run a script in every page from now on, before the page's own; its policy does not forbid that."""
+        self._command("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+
     def emulate(self, scheme: str) -> None:
         """Have pages drawn for a reader who prefers "light" or "dark"."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self._ask("POST", "/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}})
+        self._command("Emulation.setEmulatedMedia", {"features": features})
+
+    def narrow(self, width: int | None) -> None:
+        """Show pages as a screen of this width in CSS pixels does; None: as wide as the window again."""
+        if width is None:
+            self._command("Emulation.clearDeviceMetricsOverride", {})
+        else:
+            screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+            self._command("Emulation.setDeviceMetricsOverride", screen)
 
     def resize(self, width: int, height: int) -> None:
         """Make the window another size."""
@@ -142,6 +157,10 @@ class Browser:
     def take_picture(self, path: Path) -> None:
         """Write what is in the window as a PNG."""
         path.write_bytes(base64.b64decode(self._ask("GET", "/screenshot", None)))
+
+    def _command(self, name: str, parameters: object) -> Any:
+        """Give a command of the DevTools protocol."""
+        return self._ask("POST", "/goog/cdp/execute", {"cmd": name, "params": parameters})
 
     def _ask(self, method: str, path: str, body: object) -> Any:
         return _ask(self._port, method, f"/session/{self._session}{path}", body)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import shutil
 import socket
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from support.npm import install_packages
 from support.organisation import Organisation
 
 SOURCES = Path(__file__).parents[1] / "node"
-BUILD = Path(__file__).parents[2] / "build" / "node"
 _LINES_KEPT = 20
 _START_S = 60
 
@@ -119,35 +115,8 @@ def free_address() -> str:
 
 
 def install_runtime() -> NodeRuntime:
-    """Installs the packages of tests/node once; without Node.js the tests are skipped, except in CI."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        _give_up("Node.js or npm is missing: the tests with the official Node client and chaincode need them")
+    """Install the packages of tests/node once; without Node.js the tests are skipped, except in CI."""
+    modules = install_packages(SOURCES, "the tests with the official Node client and chaincode need them")
+    node = shutil.which("node")
     assert node is not None
-    assert npm is not None
-    lock = (SOURCES / "package-lock.json").read_bytes()
-    home = BUILD / hashlib.sha256(lock).hexdigest()[:16]
-    if not home.exists():
-        _install(npm, home)
-    return NodeRuntime(node=node, modules=home / "node_modules")
-
-
-def _install(npm: str, home: Path) -> None:
-    partial = home.with_name(f"{home.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(SOURCES / name, partial)
-        command = [npm, "ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=partial, capture_output=True, text=True)
-        if done.returncode != 0:
-            _give_up(f"npm cannot install the official packages: {done.stderr.strip()}")
-        partial.rename(home)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _give_up(reason: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    return NodeRuntime(node=node, modules=modules)
