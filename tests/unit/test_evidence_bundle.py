@@ -93,7 +93,7 @@ def test_every_changed_byte_is_found_and_its_place_is_named(tmp_path: Path) -> N
     with tarfile.open(small) as archive:
         members = archive.getmembers()
     starts = [one.offset for one in members]
-    subject = find_subject(content[members[-1].offset_data :])
+    subject = find_subject(bytes(content[members[-1].offset_data :]))
     edges = [0, 100, 148, 156, 257, 329, 345, 500, 511, 512, len(content) - 1, len(content) - 1024, len(content) - 1500]
     headers = [generator.choice(starts) + generator.randrange(512) for _ in range(250)]
     manifest = [generator.randrange(members[-1].offset, len(content)) for _ in range(250)]
