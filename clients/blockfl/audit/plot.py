@@ -8,6 +8,8 @@ from typing import Final
 
 from markupsafe import Markup
 
+from blockfl.fabric.log import make_printable
+
 _WIDTH, _HEIGHT = 720, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 28, 36
 _DASHES: Final = ("", "7 3", "2 3", "9 3 2 3", "1 4", "12 4")
@@ -85,7 +87,7 @@ def _draw_key(name: str, place: int) -> Markup:
     x, y = _WIDTH - _RIGHT + 12, _TOP + 14 * place + 8
     stroke = Markup('<path d="M{} {}h22" stroke="{}" stroke-dasharray="{}" class="line"/>')
     text = Markup('<text x="{}" y="{}">{}</text>')
-    return stroke.format(x, y - 4, _colour(place), _dash(place)) + text.format(x + 28, y, name)
+    return stroke.format(x, y - 4, _colour(place), _dash(place)) + text.format(x + 28, y, make_printable(name))
 
 
 def _ticks(limits: tuple[float, float], *, whole: bool) -> list[float]:
