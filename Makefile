@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks check format bench commitments accuracy examples robustness economics docs lock compose images wheelhouse fuzz mutation corpus parity clean
+.PHONY: help install demo test test-quick attacks check format bench commitments accuracy examples robustness economics docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ economics: $(STAMP) ## What each behaviour earns over 200 rounds (result in buil
 docs: $(STAMP) ## Write the tables of rules and codes (docs/protocol.md) and attacks (docs/attacks.md) anew
 	PYTHONPATH=tests $(BIN)/python -m support.documentation
 	PYTHONPATH=tests $(BIN)/python -m attacks.page
+
+pictures: $(STAMP) ## Take the pictures of docs/page.md anew, of the evidence that `make demo` left (needs Chromium)
+	PYTHONPATH=tests $(BIN)/python -m support.page_pictures
 
 fuzz: $(STAMP) ## Coverage-guided fuzzing of every decoder; RUNS=1000000 inputs each, DECODER="payload" one of them
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/fuzz.txt

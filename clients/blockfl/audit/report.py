@@ -305,6 +305,7 @@ _IN_PLAIN_WORDS: Final = {
     "BFL419": "a part of the update is larger than the task allows",
     "BFL420": "the update is smaller than the task allows",
     "BFL421": "the update points another way than the last change of the model",
+    "BFL424": "with the update the model fits the data of the committee worse than the task tolerates",
 }
 """Of the codes whose meaning takes a mathematician."""
 GLOSSARY: Final = {
