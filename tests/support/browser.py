@@ -138,8 +138,11 @@ class Browser:
         self._command("Page.addScriptToEvaluateOnNewDocument", {"source": script})
 
     def emulate(self, scheme: str) -> None:
-        """Have pages drawn for a reader who prefers "light" or "dark"."""
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        """Have pages drawn for a reader who prefers "light" or "dark", and that nothing moves."""
+        features = [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]
         self._command("Emulation.setEmulatedMedia", {"features": features})
 
     def narrow(self, width: int | None) -> None:

@@ -15,7 +15,7 @@ from support.page_visit import visit_page
 
 ROOT: Final = Path(__file__).parents[2]
 WIDTH_PX, HEIGHT_PX = 1080, 720
-_COLOURS: Final = 32
+_COLOURS: Final = 96
 PICTURES: Final = {
     "page-lineage": ("light", "tasks/heart#lineage-title"),
     "page-round": ("dark", "tasks/heart/rounds/5"),
