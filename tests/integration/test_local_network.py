@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -13,18 +14,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.participation import Participation
 from blockfl.fabric.client.peer import Peer
 from blockfl.fabric.errors import EndorseError, NodeError
 from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
 from blockfl.network.keeper import KEEPER
 from blockfl.network.layout import Layout
 from blockfl.network.network import Network
+from blockfl.network.stall import STALLED_S
 from blockfl.protocol import catalogue
 from support.ledgers import LEDGERS
 from support.port_range import find_free_base_port
@@ -42,8 +46,8 @@ async def read_network(layout: Layout, organisation: str) -> str:
         return (await ledger.read(catalogue.CONSORTIUM.key())).network
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
+def wait_until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
+    deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.1)
@@ -177,6 +181,34 @@ def test_what_is_killed_is_told_and_started_again_by_the_keeper(network: Network
     wait_until(lambda: next(row for row in network.status() if row.name == victim).pid not in (pid, None))
     wait_until(lambda: len(heights(network)) == 1)
     assert "peer-longbeach had ended and was started again" in network.logs(KEEPER, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_ordering_that_stands_still_is_begun_anew_by_the_keeper_and_what_waited_is_ordered(
+    network: Network, layout: Layout
+) -> None:
+    """Two of four BFT nodes stop answering: the other two have a request and cannot order it."""
+    pids = {row.name: row.pid for row in network.status()}
+    paused = [pid for name in ("orderer-university", "orderer-cleveland") if (pid := pids[name]) is not None]
+    public_key = X25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+    async with Ledger(ConnectionProfile.load(layout.organisation("regulator").profile("aggregator"))) as ledger:
+        for pid in paused:
+            os.kill(pid, signal.SIGSTOP)
+        written = asyncio.create_task(ledger.register_committee_key(public_key))
+        try:
+            await asyncio.to_thread(wait_until, lambda: "begins anew: " in network.logs(KEEPER, 20), 3 * STALLED_S)
+        finally:
+            for pid in paused:
+                os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(LedgerError):
+            await written
+        await asyncio.to_thread(wait_until, lambda: len(heights(network)) == 1)
+        await ledger.register_committee_key(public_key)
+        assert (await ledger.read(catalogue.COMMITTEE_KEY.key("regulator"))).public_key == public_key
+    begun = {name for name in pids if f"{name} made no progress for" in network.logs(KEEPER, 50)}
+    assert begun
+    assert begun <= {"orderer-coordinator", "orderer-regulator"}
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from blockfl.network.layout import Layout, OrganisationLayout
 from blockfl.network.node import Node, NodeKind, Site, describe_orderer, describe_peer
 from blockfl.network.organisation import ANY, ContainerOrganisation
 from blockfl.network.port import parse_address
+from blockfl.network.stall import CONTAINER_CHECK
 
 FABRIC_VERSION: Final = "3.1.5"
 """Of the official images that the file names."""
@@ -48,10 +49,7 @@ _PROFILE_VARIABLE: Final = {"BLOCKFL_PROFILE": str(_OWN.profile(f"{CONTAINER}-ag
 _PEER_COMMAND: Final = (
     f'export CHAINCODE_AS_A_SERVICE_BUILDER_CONFIG="$$(cat {_OWN.node("peer", CONNECTION)})"; exec peer node start'
 )
-_ORDERER_CHECK: Final = (
-    'exec 3<>"/dev/tcp/$${ORDERER_OPERATIONS_LISTENADDRESS/://}"; '
-    "printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; grep -q '\"OK\"' <&3"
-)
+_ORDERER_CHECK: Final = CONTAINER_CHECK.replace("$", "$$")
 _ALIVE: Final = ["CMD-SHELL", 'test -n "$$(find "$$BLOCKFL_HEARTBEAT" -mmin -1)"']
 _AGENT_COMMAND: Final = "blockfl institution run --task ${BLOCKFL_TASK:-heart} --directory /state"
 _AGREED: Final = {name: f"${{{name}:-}}" for name in ("BLOCKFL_UPGRADE", "BLOCKFL_DOWNGRADE")}

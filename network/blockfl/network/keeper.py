@@ -1,8 +1,9 @@
 """The keeper: starts again what ended on its own, and rotates logs, so that nobody has to be there.
 
-One process per network, started last and stopped first. It restarts whatever was not stopped on purpose, each time a
-little later when a process keeps ending. It decides nothing else; when the keeper itself is gone everything goes on,
-and the next ``blockfl network up`` starts it anew.
+One process per network, started last and stopped first. It restarts a process that was not stopped on purpose, each
+time a little later when a process keeps ending, and it ends an ordering node that has work and makes no progress. It
+decides nothing else; when the keeper itself is gone everything goes on, and the next ``blockfl network up`` starts it
+anew.
 """
 
 import argparse
@@ -12,16 +13,20 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from blockfl.fabric.log import configure_log
 from blockfl.network.errors import NetworkError
+from blockfl.network.node import OPERATIONS_VARIABLES, NodeKind, node_name
 from blockfl.network.process import ProcessSpec, ProcessTable, python_command
+from blockfl.network.stall import OrderingState, StallWatch, read_ordering_state
 
 KEEPER = "keeper"
 _LOOK_S = 0.5
+_ASK_ORDERING_S = 5.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _SETTLED_S = 60.0
@@ -41,11 +46,23 @@ class _Troubles:
 
 
 class Keeper:
-    """Looks after the processes of one network."""
+    """Looks after the processes of one network.
 
-    def __init__(self, processes: ProcessTable) -> None:
+    Args:
+        processes: Those of the network.
+        read_state: How an ordering node's state is read from its own and its peer's operations address.
+    """
+
+    def __init__(
+        self,
+        processes: ProcessTable,
+        read_state: Callable[[str, str | None], OrderingState | None] = read_ordering_state,
+    ) -> None:
         self._processes = processes
+        self._read_state = read_state
         self._troubles: dict[str, _Troubles] = {}
+        self._watches: dict[str, StallWatch] = {}
+        self._asked = -_ASK_ORDERING_S
 
     def look(self, now: float) -> list[str]:
         """Start again what has ended and is due; return the names of what was started.
@@ -74,10 +91,43 @@ class Keeper:
                 started.append(name)
         return started
 
+    def look_at_ordering(self, now: float) -> list[str]:
+        """End ordering nodes that have work and make no progress, so that they begin anew; return their names.
+
+        Args:
+            now: As in ``look``.
+        """
+        if now - self._asked < _ASK_ORDERING_S:
+            return []
+        self._asked, ended = now, []
+        for name, state in self._read_states():
+            watch = self._watches.setdefault(name, StallWatch(name))
+            limit_s = watch.limit_s
+            if watch.look(now, state):
+                _log.warning("%s made no progress for %.0f s, and begins anew: %s", name, limit_s, state.describe())
+                self._processes.end([name])
+                ended.append(name)
+        return ended
+
+    def _read_states(self) -> Iterator[tuple[str, OrderingState]]:
+        """Yield the ordering nodes that run here and tell their state."""
+        for name in self._processes.names():
+            address = self._find_operations(name, "orderer")
+            if address is not None and self._processes.state(name) == "running":
+                organisation = name.removeprefix(node_name("orderer", ""))
+                state = self._read_state(address, self._find_operations(node_name("peer", organisation), "peer"))
+                if state is not None:
+                    yield name, state
+
+    def _find_operations(self, name: str, kind: NodeKind) -> str | None:
+        """Return the operations address of a node of a kind, None if there is no such process."""
+        return self._processes.read_environment(name).get(OPERATIONS_VARIABLES[kind])
+
     def run(self, stop: threading.Event) -> None:
         """Look again and again until told to stop."""
         while not stop.wait(_LOOK_S):
             self.look(time.monotonic())
+            self.look_at_ordering(time.monotonic())
             for name in self._processes.names():
                 rotate_log(self._processes.log(name))
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from blockfl.network.builder import CONFIGURATION_VARIABLE
 from blockfl.network.errors import NetworkError
@@ -22,6 +22,11 @@ from blockfl.network.organisation import Organisation
 from blockfl.network.port import format_address, parse_address
 
 NodeKind = Literal["peer", "orderer"]
+OPERATIONS_VARIABLES: Final[Mapping[NodeKind, str]] = {
+    "peer": "CORE_OPERATIONS_LISTENADDRESS",
+    "orderer": "ORDERER_OPERATIONS_LISTENADDRESS",
+}
+"""What tells each kind of node where to serve its health and its metrics."""
 BUILDER_NAME = "ccaas"
 
 
@@ -102,7 +107,7 @@ def describe_peer(network: str, organisation: Organisation, site: Site, connecti
         "CORE_PEER_ADDRESS": own,
         "CORE_PEER_CHAINCODELISTENADDRESS": addresses["chaincode"],
         "CORE_PEER_CHAINCODEADDRESS": format_address(parse_address(own)[0], ports.peer_chaincode),
-        "CORE_OPERATIONS_LISTENADDRESS": addresses["operations"],
+        OPERATIONS_VARIABLES["peer"]: addresses["operations"],
         "CORE_PEER_GOSSIP_BOOTSTRAP": own,
         "CORE_PEER_GOSSIP_ENDPOINT": own,
         # Without it the peers of other organisations never see this one.
@@ -181,7 +186,7 @@ def describe_orderer(organisation: Organisation, site: Site) -> Node:
         "ORDERER_ADMIN_TLS_CLIENTAUTHREQUIRED": "true",
         # An authority of its own: with the TLS authority every node's certificate would be an administrator's.
         "ORDERER_ADMIN_TLS_CLIENTROOTCAS": f"[{administrators}]",
-        "ORDERER_OPERATIONS_LISTENADDRESS": addresses["operations"],
+        OPERATIONS_VARIABLES["orderer"]: addresses["operations"],
         "ORDERER_FILELEDGER_LOCATION": str(site.data / "ledger"),
         "ORDERER_CONSENSUS_WALDIR": str(site.data / "consensus" / "wal"),
         "ORDERER_CONSENSUS_SNAPDIR": str(site.data / "consensus" / "snapshots"),

@@ -129,11 +129,20 @@ class ProcessTable:
         Returns:
             The names of those that ran.
         """
-        running = {name: process for name in names if (process := self.find(name)) is not None}
-        for name, process in running.items():
-            record = self._read(name)
+        for name in names:
+            record = self._read(name) if self.find(name) is not None else None
             if record is not None:
                 self._write(name, record.model_copy(update={"stopped": True}))
+        return self.end(names, timeout_s)
+
+    def end(self, names: Sequence[str], timeout_s: float = 15.0) -> list[str]:
+        """End processes as ``stop`` does, but not for good: the keeper starts them again.
+
+        Returns:
+            The names of those that ran.
+        """
+        running = {name: process for name in names if (process := self.find(name)) is not None}
+        for process in running.values():
             _signal(process, signal.SIGTERM)
         _, alive = psutil.wait_procs(list(running.values()), timeout=timeout_s)
         for process in alive:
@@ -150,6 +159,11 @@ class ProcessTable:
             log.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
             text = log.read().decode(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
+
+    def read_environment(self, name: str) -> Mapping[str, str]:
+        """Return what a process was started with, besides what every process inherits; empty if it never was."""
+        record = self._read(name)
+        return {} if record is None else record.environment
 
     def require_running(self, name: str) -> None:
         """Check that a process still runs.

@@ -1,0 +1,153 @@
+"""Ordering that comes back by itself: an ordering node that has work and makes no progress begins anew.
+
+BFT ordering nodes on a busy machine can end in different views, where none of them orders anything and each one
+answers; a node that was cut off can stay behind for good. Both begin to work again when the nodes begin anew. What a
+node says of itself stands in its own metrics, on its operations address (Hyperledger Fabric, "The Operations
+Service"; names in its metrics reference).
+"""
+
+import hashlib
+import http.client
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from blockfl.network.port import parse_address
+
+STALLED_S = 60.0
+"""How long an ordering node may make no progress at least; every node has begun anew after twice that."""
+LONGEST_STALLED_S = 960.0
+_BEHIND_BLOCKS = 20
+_ASKED_S = 2.0
+_METRICS_BYTES = 4 << 20
+_HEIGHTS = ("consensus_BFT_committed_block_number", "consensus_etcdraft_committed_block_number")
+_WAITING = "consensus_smartbft_pool_count_of_elements"
+_PEER_HEIGHT = "ledger_blockchain_height"
+CONTAINER_CHECK = f"""
+ask() {{
+  exec 3<>"/dev/tcp/${{ORDERER_OPERATIONS_LISTENADDRESS/://}}"
+  printf 'GET %s HTTP/1.0\\r\\n\\r\\n' "$1" >&3
+  cat <&3
+}}
+ask /healthz | grep -q '"OK"' || exit 1
+said=$(ask /metrics)
+newest=$(grep -oE '^({"|".join(_HEIGHTS)})[{{][^}}]*[}}] .*' <<< "$said")
+waiting=$(grep -E '^{_WAITING}[{{]' <<< "$said")
+printf -v now '%(%s)T'
+file=${{STALL_FILE:-/tmp/stall}}
+{{ read -r since && read -r before; }} 2> /dev/null < "$file"
+if [[ -z $waiting || $waiting == *' 0' || $newest != "${{before:-}}" ]]; then
+  printf '%s\\n%s\\n' "$now" "$newest" > "$file"
+elif (( now - since > {STALLED_S:.0f} + $(cksum <<< "$HOSTNAME" | cut -d' ' -f1) % {STALLED_S:.0f} )); then
+  rm -f "$file"
+  echo "requests wait, and no block has come since $since: it begins anew" >&2
+  kill -TERM 1
+fi
+""".strip()
+"""The same for a container, as its health check in bash: the container ends, and its engine starts it again."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderingState:
+    """What an ordering node and its organisation's peer say.
+
+    Attributes:
+        newest: Number of the node's newest block.
+        waiting: Requests that the node has and that are in no block yet; raft nodes do not tell, and have 0.
+        known: Number of the newest block that the peer has; 0 without a peer.
+    """
+
+    newest: int
+    waiting: int
+    known: int
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a node that works would make or fetch a block now."""
+        return self.waiting > 0 or self.known - self.newest > _BEHIND_BLOCKS
+
+    def describe(self) -> str:
+        """Say what there is to do."""
+        if self.waiting:
+            return f"{self.waiting} requests wait, and no block has come since {self.newest}"
+        return f"it has block {self.newest} of {self.known}"
+
+
+class StallWatch:
+    """Decides when one ordering node begins anew.
+
+    Each node waits between ``STALLED_S`` and twice that, by its name, so that they begin anew one after the other, and
+    all within a bounded time. Where that does not help, because too many of the others are gone, the next time comes
+    after twice as long.
+    """
+
+    def __init__(self, name: str) -> None:
+        digest = hashlib.sha256(name.encode()).digest()
+        self._share = 1 + int.from_bytes(digest[:4]) / 2**32
+        self._patience_s = STALLED_S
+        self._newest = -1
+        self._since: float | None = None
+
+    @property
+    def limit_s(self) -> float:
+        """How long the node may make no progress, in seconds."""
+        return self._patience_s * self._share
+
+    def look(self, now: float, state: OrderingState | None) -> bool:
+        """Take note of a node's state; return whether it has to begin anew.
+
+        Args:
+            now: Seconds on any clock that only goes forward.
+            state: None where the node does not tell.
+        """
+        if state is None:
+            return False
+        if state.newest > self._newest >= 0:
+            self._patience_s = STALLED_S
+        if state.newest != self._newest or not state.has_work or self._since is None:
+            self._newest, self._since = state.newest, now
+            return False
+        if now - self._since < self.limit_s:
+            return False
+        self._since = None
+        self._patience_s = min(2 * self._patience_s, LONGEST_STALLED_S)
+        return True
+
+
+def read_ordering_state(orderer: str, peer: str | None) -> OrderingState | None:
+    """Read what nodes say of themselves.
+
+    Args:
+        orderer: Operations address of the ordering node, ``host:port``.
+        peer: Operations address of its organisation's peer, if it has one.
+
+    Returns:
+        None if the ordering node does not answer, or serves no channel yet.
+    """
+    said = dict(_read_metrics(orderer))
+    newest = next((said[name] for name in _HEIGHTS if name in said), None)
+    if newest is None:
+        return None
+    height = dict(_read_metrics(peer)).get(_PEER_HEIGHT, 0) if peer is not None else 0
+    return OrderingState(newest=newest, waiting=said.get(_WAITING, 0), known=max(0, height - 1))
+
+
+def _read_metrics(address: str) -> Iterator[tuple[str, int]]:
+    """Yield the metrics that count here; none if nobody answers."""
+    # Never through a proxy of the user's environment: the node is on this machine.
+    connection = http.client.HTTPConnection(*parse_address(address), timeout=_ASKED_S)
+    try:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read(_METRICS_BYTES).decode()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name in (*_HEIGHTS, _WAITING, _PEER_HEIGHT):
+                    yield sample.name, int(sample.value)
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        _log.debug("%s does not tell its metrics: %s", address, error)
+    finally:
+        connection.close()
