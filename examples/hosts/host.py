@@ -143,7 +143,7 @@ class Host:
                 child.kill()
                 child.communicate()
         if child.returncode:
-            last = "\n".join((said or b"").decode(errors="replace").splitlines()[-15:])
+            last = "\n".join((said or printed).decode(errors="replace").splitlines()[-15:])
             raise HostError(f"{self.name}: {' '.join(command)} ended with {child.returncode}\n{last}")
         return printed
 

@@ -41,7 +41,13 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pro
         say("network", "compose", "-d", own, "--founding", founding)
         for path in (own, *own.rglob("*")):
             os.chown(path, OWNER, OWNER, follow_symlinks=False)
-        variables = {"BLOCKFL_STATE": str(own), "COMPOSE_PROJECT_NAME": f"project-{name}"}
+        data = directory / "institution-data"
+        data.mkdir(exist_ok=True)
+        variables = {
+            "BLOCKFL_STATE": str(own),
+            "BLOCKFL_DATA": str(data),
+            "COMPOSE_PROJECT_NAME": f"project-{name}",
+        }
         hosts = [*names, *(f"{one}.example" for one in ROLES)]
         made[name] = Project(own / "docker-compose.yaml", variables, directory / f"{name}.containers", hosts)
     with ExitStack() as stack:

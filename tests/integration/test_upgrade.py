@@ -18,8 +18,10 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.code_change import Agreement
 from blockfl.network.errors import NetworkError
+from blockfl.network.host import Host
 from blockfl.network.layout import Layout
 from blockfl.network.network import Network
+from blockfl.network.upgrade import Upgrade
 from blockfl.protocol import catalogue
 from support.other_installation import install_other, run_other
 from support.small_network import ORGANISATIONS, small_network
@@ -74,9 +76,31 @@ def up(python: Path, layout: Layout, *arguments: str) -> subprocess.CompletedPro
     return run_other(python, "network", "up", "-d", str(layout.directory), "--ledger", ledger, *arguments)
 
 
+async def test_what_is_in_force_is_brought_into_force_again_for_a_peer_that_was_set_up_anew(layout: Layout) -> None:
+    """What an organisation approved is at its own peer alone: once it is gone, only the next number brings it back."""
+    first, *others = (
+        Upgrade(ConnectionProfile.load(place.profile("admin")), Host.open(place.directory).load_consortium())
+        for place in map(layout.organisation, ORGANISATIONS)
+    )
+    assert await first.list_waiting() == []
+    before = (await first.plan()).sequence
+    asked = await first.approve(before + 1)
+    assert asked.sequence == before + 1
+    for other in others:
+        assert await other.list_waiting() == [ORGANISATIONS[0]]
+    said: list[str] = []
+    await asyncio.to_thread(Network.open(layout.directory).up, said.append)
+    assert any(f"approved once more, for {ORGANISATIONS[0]}" in line for line in said)
+    for upgrade in (first, *others):
+        assert (await upgrade.plan()).sequence == before + 1
+        assert await upgrade.list_waiting() == []
+    await asyncio.to_thread(Network.open(layout.directory).up, said.append)
+    assert (await first.plan()).sequence == before + 1, "once is enough"
+
+
 def test_up_with_other_code_changes_nothing_until_it_is_named(layout: Layout, others: list[Path]) -> None:
     before, name = shown(layout), name_of(others[0])
-    assert (before["sequence"], before["approved"]) == (1, sorted(ORGANISATIONS))
+    assert before["approved"] == sorted(ORGANISATIONS)
     assert (before["collections"], before["version"]) == (["sealed", "models"], read_release().name)
     refused = up(others[0], layout)
     assert refused.returncode == 1
@@ -88,11 +112,16 @@ def test_up_with_other_code_changes_nothing_until_it_is_named(layout: Layout, ot
 
     agreed = up(others[0], layout, "--upgrade", name)
     assert agreed.returncode == 0, agreed.stderr
-    assert "contract blockfl: definition 2 is in force" in agreed.stderr
+    assert f"contract blockfl: definition {before['sequence'] + 1} is in force" in agreed.stderr
     after = shown(layout)
-    assert (after["sequence"], after["approved"], after["version"]) == (2, sorted(ORGANISATIONS), name)
+    assert (after["sequence"], after["approved"], after["version"]) == (
+        before["sequence"] + 1,
+        sorted(ORGANISATIONS),
+        name,
+    )
     asyncio.run(ask_all(layout))
-    assert "is in force" not in up(others[0], layout).stderr
+    assert up(others[0], layout).returncode == 0
+    assert shown(layout) == after
 
     # The release that was in force before is not brought back by accident, nor by whoever means an upgrade.
     with pytest.raises(NetworkError, match=rf"was in force before(.|\n)*--downgrade {read_release().name}"):

@@ -6,12 +6,14 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from examples.hosts.founding import FOUNDERS, Founder, HostConsortium, blockfl
+from examples.hosts.host import HostError
 from examples.hosts.hosts import Hosts, why_not
 
 from blockfl.network.binaries import find_binaries
@@ -19,6 +21,7 @@ from blockfl.network.errors import NetworkError
 from blockfl.protocol.model import encode_model, manifest_of
 
 TASK, DIMENSION = "far", 1000
+_NOBODY: Mapping[str, Sequence[str]] = MappingProxyType({})
 _PUBLISHED = re.compile(r"round (\d+): published")
 
 
@@ -104,6 +107,17 @@ class Far:
         """Wait until so many more rounds are published."""
         self.wait_for_round(self.find_published(name) + count, name)
 
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 400) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "nothing happened"
+            time.sleep(1)
+
+    def tell_error(self, name: str, kind: str) -> str:
+        """What a host's status says is wrong with a process of its part."""
+        return " ".join(self.status(name)[f"{kind}-{name}"]["error"].split())
+
     def query(self, name: str, *arguments: str) -> Any:
         """What a command answers on a host."""
         profile = str(self.consortium.profile(name))
@@ -114,6 +128,11 @@ class Far:
         command = blockfl("network", "status", "-d", str(self.consortium.part(name)), "--json")
         printed = self.hosts[name].run(["sh", "-c", '"$@" || true', "sh", *command])
         return {row["name"]: row for row in json.loads(printed)}
+
+    def bring_up(self, name: str) -> None:
+        """Bring a host's part up; the command fails where a node still catches up, which its status tells, too."""
+        command = blockfl("network", "up", "-d", str(self.consortium.part(name)))
+        self.hosts[name].run(["sh", "-c", '"$@" || true', "sh", *command])
 
     def network(self, name: str, *arguments: str) -> str:
         """Run a command of ``blockfl network`` about a host's own part; return what it says on standard error."""
@@ -142,13 +161,29 @@ class Far:
             self.hand_over(proposer, update, name)
             self.admin(name, "config", "sign", self.path(name, update), "--yes")
             self.hand_over(name, f"{update}.{name}.signature", proposer)
-        return self.admin(proposer, "config", "submit", self.path(proposer, update))
+        return self._submit(proposer, self.path(proposer, update))
 
-    def agree(self, record: str, names: Sequence[str], newcomers: Sequence[str] = ()) -> None:
-        """Have hosts agree to a record of the members, all at once; newcomers join with the founding file."""
+    def _submit(self, proposer: str, update: str, timeout_s: float = 400) -> str:
+        """Submit an update; again after a while, as the refusal says, where an ordering node is far behind."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.admin(proposer, "config", "submit", update)
+            except HostError as error:
+                if "would be absent" not in " ".join(str(error).split()) or time.monotonic() > deadline:
+                    raise
+
+    def agree(self, record: str, names: Sequence[str], newcomers: Mapping[str, Sequence[str]] = _NOBODY) -> None:
+        """Have hosts agree to a record of the members, all at once; newcomers join with the founding file.
+
+        Args:
+            record: Its file, on each host.
+            names: Those that are members.
+            newcomers: More options of each newcomer's command.
+        """
 
         def up(name: str) -> None:
             founding = ["--founding", str(self.consortium.founding(name))] if name in newcomers else []
-            self.network(name, "up", "--consortium", self.path(name, record), *founding)
+            self.network(name, "up", "--consortium", self.path(name, record), *founding, *newcomers.get(name, ()))
 
         self.consortium.each([*names, *newcomers], up)

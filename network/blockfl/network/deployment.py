@@ -27,6 +27,10 @@ from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Consortium
 
 Report = Callable[[str], None]
+_SAME = (
+    "contract: what is in force is approved once more, for {names}: a peer that was set up anew does not know what its "
+    "organisation had approved. Have a majority of the organisations say `blockfl network up`"
+)
 T = TypeVar("T")
 _POLL_S = 0.25
 _UNREAD = "the contract's definition could not be read"
@@ -143,8 +147,8 @@ class Deployment:
         await self._repeat(lambda: self._register(begun), timeout_s, "the consortium could not be registered")
 
     async def _commit(self, definition: ChaincodeDefinition) -> None:
-        if await self._upgrade.is_in_force(definition):
-            return
+        if waiting := await self._upgrade.list_waiting():
+            self._report(_SAME.format(names=", ".join(waiting)))
         begun = time.monotonic()
         while not await self._upgrade.is_in_force(definition):
             approvals = await self._upgrade.read_approvals(definition)

@@ -15,10 +15,9 @@ from blockfl.fabric.client.deliver import ORDERER_DELIVER, read_height, seek_new
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import ConfigError, FabricError
 from blockfl.fabric.identity.signing import Signer
+from blockfl.network.stall import FAR_BEHIND
 
 _ASKED_S = 10.0
-FAR_BEHIND = 20
-"""Blocks that a node may lack while it catches up."""
 
 
 def orderer_endpoints(config: ChannelConfig) -> list[Endpoint]:
@@ -101,7 +100,8 @@ def require_quorum(config: ChannelConfig, wanted: ChannelConfig, silent: Sequenc
         raise ConfigError(
             f"{', '.join(gone)} does not answer, or is far behind: with {', '.join(beginning)}, which begins with this "
             f"update, more than the {tolerated} of {len(wanted.consenters)} ordering nodes would be absent that may "
-            "be, and ordering would stand still until enough have begun; bring it back first, or submit with --force"
+            "be, and ordering would stand still until enough have begun. A keeper has a node that is behind begin anew "
+            "within two minutes: submit again then, bring it back yourself, or submit with --force"
         )
 
 

@@ -31,7 +31,7 @@ from blockfl.network.process import ProcessTable
 from blockfl.network.renewal import Renewal
 from blockfl.network.restart import ProcessRestarts
 from blockfl.network.status import ProcessStatus, process_status
-from blockfl.network.upgrade import read_definition
+from blockfl.network.upgrade import Upgrade, read_definition
 
 Report = Callable[[str], None]
 _ASKED_S = 5.0
@@ -199,17 +199,29 @@ class ProcessRuntime:
 
 
 async def _find_discord(host: Host, runs: str) -> str:
-    """Return that other code is in force than an organisation's contract service serves; nothing if not, or unknown."""
+    """Return why an organisation's administrator has to do something about the contract; nothing if not, or unknown."""
+    profile = ConnectionProfile.load(host.layout.profile("admin"))
     try:
         async with asyncio.timeout(_ASKED_S):
-            current = await read_definition(ConnectionProfile.load(host.layout.profile("admin")))
+            current = await read_definition(profile)
+            if current is not None and current.version == runs:
+                return _tell_waiting(await Upgrade(profile, host.load_consortium()).list_waiting())
     except (FabricError, LedgerError, TimeoutError):
         return ""  # the peer's own row tells
-    if current is None or current.version == runs:
+    if current is None:
         return ""
     return (
         f"{current.version} is in force: its peer endorses nothing until this organisation upgrades, too: network up "
         f"--upgrade {current.version}"
+    )
+
+
+def _tell_waiting(names: Sequence[str]) -> str:
+    return (
+        f"{', '.join(names)} cannot run the contract until a majority approves the same once more, for its peer was "
+        "set up anew: network up"
+        if names
+        else ""
     )
 
 

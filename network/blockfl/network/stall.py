@@ -18,8 +18,9 @@ from blockfl.network.port import parse_address
 
 STALLED_S = 60.0
 """How long an ordering node may make no progress at least; every node has begun anew after twice that."""
+FAR_BEHIND = 20
+"""Blocks that a node may lack while it catches up."""
 LONGEST_STALLED_S = 960.0
-_BEHIND_BLOCKS = 20
 _ASKED_S = 2.0
 _METRICS_BYTES = 4 << 20
 _HEIGHTS = ("consensus_BFT_committed_block_number", "consensus_etcdraft_committed_block_number")
@@ -68,7 +69,7 @@ class OrderingState:
     @property
     def has_work(self) -> bool:
         """Whether a node that works would make or fetch a block now."""
-        return self.waiting > 0 or self.known - self.newest > _BEHIND_BLOCKS
+        return self.waiting > 0 or self.known - self.newest > FAR_BEHIND
 
     def describe(self) -> str:
         """Say what there is to do."""

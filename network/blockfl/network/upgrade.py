@@ -59,6 +59,9 @@ class Upgrade:
     async def plan(self, sequence: int = 0) -> ChaincodeDefinition:
         """Return the definition in force if it is this code's and this record's, otherwise the one that follows it.
 
+        The same definition is brought into force once more, under the next number, for an organisation whose only
+        peer was set up anew: what it had approved was at that peer alone, and cannot be approved twice.
+
         Args:
             sequence: The least number that it shall have: others may have planned a later one.
 
@@ -74,9 +77,26 @@ class Upgrade:
                 sequence <= current.sequence
                 and await lifecycle.is_in_force(wanted)
                 and not await lifecycle.has_lost(wanted)
+                and not await self._list_waiting(lifecycle, current)
             ):
                 return wanted
             return define_contract(self._consortium, current.sequence + 1)
+
+    async def list_waiting(self) -> list[str]:
+        """Return the organisations that have approved, under the next number, what is in force already.
+
+        Raises:
+            FabricError: The peer refuses, or cannot be reached.
+        """
+        async with self._open() as lifecycle:
+            current = await lifecycle.query(self._consortium.contract)
+            return [] if current is None else await self._list_waiting(lifecycle, current)
+
+    async def _list_waiting(self, lifecycle: Lifecycle, current: CommittedDefinition) -> list[str]:
+        if not await lifecycle.is_in_force(define_contract(self._consortium, current.sequence)):
+            return []
+        following = await lifecycle.readiness(define_contract(self._consortium, current.sequence + 1))
+        return [name for name, done in following.approvals.items() if done]
 
     async def compare(self) -> CodeChange | None:
         """Return how this code differs from the one that the organisation runs; None if it is that one.
