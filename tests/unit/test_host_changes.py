@@ -301,10 +301,6 @@ def test_a_record_that_does_not_follow_or_has_the_organisation_otherwise_is_refu
             "expected a record that comes after the present one, of sequence 1",
         ),
         (succeed(former, members("lausanne"), ["hospital"]), "hospital is no member in this record"),
-        (
-            succeed(former, members("hospital", "lausanne", hospital=("committee",)), threshold=3),
-            "the record has hospital as committee, and its own directory as institution",
-        ),
     ):
         with pytest.raises(NetworkError, match=reason):
             hospital.up(print, consortium=founded.record(tmp_path, record, f"{next(number)}.json"))
@@ -313,6 +309,53 @@ def test_a_record_that_does_not_follow_or_has_the_organisation_otherwise_is_refu
     hospital.up(print, consortium=founded.record(tmp_path, succeed(former, members("lausanne"))))
     assert Consortium.decode(founded.hosts["hospital"].layout.consortium.read_bytes()).sequence == 2
     write_file(founded.hosts["hospital"].layout.consortium, before)
+
+
+def test_an_organisation_takes_the_roles_that_the_next_record_gives_it(
+    founded: Founded, tmp_path: Path, quiet: list[str]
+) -> None:
+    former = founded.founding.consortium
+    layout = founded.hosts["hospital"].layout
+    kept = {path: path.read_bytes() for path in (layout.host, layout.member, layout.consortium)}
+    keys = {path: path.read_bytes() for path in layout.directory.rglob("*key*.pem")}
+    assert not layout.opening_key.exists()
+    record = succeed(former, members("hospital", hospital=("committee", "institution")), threshold=3)
+    said: list[str] = []
+    HostPart.open(layout.directory).up(said.append, consortium=founded.record(tmp_path, record))
+    assert "hospital becomes committee, institution" in said
+    host = Host.open(layout.directory)
+    member = read_member(host)
+    assert host.organisation.roles == ["committee", "institution"]
+    assert member.membership.opening_key is not None
+    assert layout.opening_key.stat().st_mode & 0o077 == 0
+    assert host.load_consortium() == record
+    assert {path: path.read_bytes() for path in keys} == keys, "no other key changes"
+    assert json.loads(layout.profile("agent").read_bytes())["opening_key"] == "../opening-key"
+    said.clear()
+    HostPart.open(layout.directory).up(said.append)
+    assert not any("becomes" in line for line in said)
+    # And back again; the opening key stays, for updates that were sealed to it.
+    back = succeed(record, members("hospital", hospital=("institution",)), threshold=2)
+    HostPart.open(layout.directory).up(said.append, consortium=founded.record(tmp_path, back, "back.json"))
+    assert Host.open(layout.directory).organisation.roles == ["institution"]
+    assert layout.opening_key.exists()
+    assert quiet != []
+    for path, content in kept.items():
+        write_file(path, content)
+    layout.opening_key.unlink()
+
+
+def test_roles_that_an_earlier_record_gives_are_refused_before_anything_changes(
+    founded: Founded, tmp_path: Path
+) -> None:
+    former = founded.founding.consortium
+    layout = founded.hosts["hospital"].layout
+    before = {path: path.read_bytes() for path in layout.directory.rglob("*") if path.is_file() and path.name != "lock"}
+    record = succeed(former, members("hospital", hospital=("committee",)), threshold=3).model_copy(update={"sequence": 1})
+    with pytest.raises(NetworkError, match="expected a record that comes after the present one"):
+        HostPart.open(layout.directory).up(print, consortium=founded.record(tmp_path, record))
+    after = {path: path.read_bytes() for path in layout.directory.rglob("*") if path.is_file() and path.name != "lock"}
+    assert after == before
 
 
 # A snapshot for a peer that joins

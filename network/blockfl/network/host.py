@@ -36,7 +36,7 @@ from blockfl.network.member import Member
 from blockfl.network.organisation import ContainerOrganisation, Organisation
 from blockfl.network.volume import require_matching_keys
 from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.records import Consortium
+from blockfl.protocol.records import Consortium, Role
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,21 @@ class Host:
         member.verify()
         write_file(self.layout.member, member.encode())
         return member
+
+    def take_roles(self, roles: Sequence[Role]) -> "Host":
+        """Return the same part with other roles; a new member of the committee gets its opening key.
+
+        Raises:
+            NetworkError: The organisation cannot have them: one without a peer is an institution.
+        """
+        try:
+            changed = Organisation.model_validate(self.organisation.model_dump() | {"roles": sorted(set(roles))})
+        except ValidationError as error:
+            raise NetworkError(f"{self.name} cannot be {', '.join(roles)}: {error.errors()[0]['msg']}") from error
+        host = Host(changed, self.layout)
+        host._write_description()
+        host.provision()
+        return host
 
     def sign(self, founding: Founding) -> FoundingSignature:
         """Sign a founding file, as the organisation's administrator.
@@ -226,6 +241,9 @@ class Host:
                 )
             if not changed:
                 return
+        self._write_description()
+
+    def _write_description(self) -> None:
         content = json.dumps(self.organisation.model_dump(mode="json"), indent=2)
         write_file(self.layout.host, f"{content}\n".encode())
 

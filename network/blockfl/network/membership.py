@@ -8,7 +8,7 @@ Example:
 from collections.abc import Sequence
 
 from blockfl.network.errors import NetworkError
-from blockfl.protocol.records import Consortium, Member
+from blockfl.protocol.records import Consortium, Member, Role
 
 
 def succeed(
@@ -86,19 +86,16 @@ def require_successor(former: Consortium, record: Consortium) -> None:
         )
 
 
-def require_roles(record: Consortium, msp_id: str, roles: Sequence[str]) -> None:
-    """Check that a record has an organisation as its own host has it.
+def find_roles(record: Consortium, msp_id: str) -> tuple[Role, ...]:
+    """Return the roles that an organisation has in a record.
 
     Raises:
-        NetworkError: It is no member, or has other roles.
+        NetworkError: It is no member.
     """
-    said = {one.organisation: list(one.roles) for one in record.members}
+    said = {one.organisation: one.roles for one in record.members}
     if msp_id not in said:
         raise NetworkError(
             f"{msp_id} is no member in this record: the others agree to it without {msp_id}, and put it off the "
             "channel (blockfl network config remove); its own part ends with blockfl network stop"
         )
-    if said[msp_id] != sorted(set(roles)):
-        raise NetworkError(
-            f"the record has {msp_id} as {', '.join(said[msp_id])}, and its own directory as {', '.join(sorted(roles))}"
-        )
+    return said[msp_id]

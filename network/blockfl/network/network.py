@@ -27,7 +27,7 @@ from blockfl.network.identities import write_file
 from blockfl.network.launcher import Launcher
 from blockfl.network.layout import Layout, is_part
 from blockfl.network.local import LocalLauncher
-from blockfl.network.membership import describe_members, require_roles, require_successor
+from blockfl.network.membership import describe_members, find_roles, require_successor
 from blockfl.network.process import ProcessTable, require_unused
 from blockfl.network.project import ComposeProject
 from blockfl.network.renewal import Renewal
@@ -169,6 +169,9 @@ class HostPart(Part):
                 the others are not there in time.
         """
         record = None if consortium is None else load_record(Consortium, consortium, "the consortium's record")
+        if record is not None and founding is None and self._take_roles(record, report):
+            HostPart.open(self.directory, self.ledger).up(report, agreement, founding, consortium, timeout_s, snapshot)
+            return
         with self._exclusive():
             if self._adopted is not None:
                 if record is not None:
@@ -200,9 +203,28 @@ class HostPart(Part):
             require_successor(former, record)
             for line in describe_members(former, record):
                 report(f"members: {line}")
-        agreed = record or former
-        require_roles(agreed, self.host.organisation.msp_id, self.host.organisation.roles)
+        agreed, own = record or former, self.host.organisation
+        if set(roles := find_roles(agreed, own.msp_id)) != set(own.roles):
+            raise NetworkError(
+                f"the record has {self.name} as {', '.join(roles)}, and its own directory as {', '.join(own.roles)}"
+            )
         return agreed
+
+    def _take_roles(self, record: Consortium, report: Report) -> bool:
+        """Have the organisation's part take the roles that a record gives it; return whether they are others."""
+        roles = find_roles(record, self.host.organisation.msp_id)
+        if set(roles) == set(self.host.organisation.roles):
+            return False
+        if self._adopted is not None:
+            raise NetworkError(
+                f"the record has {self.name} as {', '.join(roles)}, and its own directory as "
+                f"{', '.join(self.host.organisation.roles)}: adopt the channel with the record in another directory"
+            )
+        with self._exclusive():
+            require_successor(self.host.load_consortium(), record)
+            self.host.take_roles(roles)
+        report(f"{self.name} becomes {', '.join(roles)}")
+        return True
 
     def adopt(self, path: Path | None, record: Consortium | None = None) -> Founding:
         """Take over what was founded; without a file, return what was taken over before.
