@@ -144,6 +144,17 @@ def test_an_organisation_leaves_with_its_ordering_node(far: Far) -> None:
     assert list_ordering(far, "lausanne") == ["cleveland", "coordinator", "geneva", "university"]
 
 
+def test_an_institution_comes_into_the_committee(far: Far) -> None:
+    make_terms(far, "roles.json", "--member", "hungary=committee,institution", "--threshold", "3")
+    far.hand_over("coordinator", "roles.json", *LEFT)
+    far.agree("roles.json", LEFT)
+    far.start_aggregator("hungary")
+    far.wait_for_next_rounds(2, "coordinator")
+    far.wait_until(lambda: "registered the opening key" in far.log("hungary", "aggregator").read_text())
+    keys = far.query("geneva", "audit", "members")
+    assert {row["organisation"] for row in keys if "committee" in row.get("roles", [])} >= {"hungary"}, keys
+
+
 def test_the_contract_is_upgraded_host_by_host(far: Far) -> None:
     python = install_other(far.hosts.directory / "release", "another release")
     name = run_other(python, "--version").stdout.partition("contract ")[2].partition(" ")[0]

@@ -24,6 +24,7 @@ import yaml
 from blockfl.network.binaries import find_binaries
 from blockfl.network.errors import NetworkError
 from blockfl.network.local import write_builder
+from support.intermediate import issue_by_intermediates
 from support.port_range import find_free_base_port
 
 CHANNEL = "trade.channel-1"
@@ -161,6 +162,8 @@ class ForeignNetwork:
         path = self.directory / "crypto-config.yaml"
         path.write_text(yaml.safe_dump(description))
         self._run("cryptogen", "generate", "--config", str(path), "--output", str(self.directory / "crypto"))
+        # One organisation has its certificates from intermediate authorities.
+        issue_by_intermediates(self.peers[-1].crypto)
 
     def _make_block(self) -> None:
         (self.directory / "configtx.yaml").write_text(yaml.safe_dump({"Profiles": {"Trade": self._profile()}}))

@@ -351,7 +351,8 @@ def test_roles_that_an_earlier_record_gives_are_refused_before_anything_changes(
     former = founded.founding.consortium
     layout = founded.hosts["hospital"].layout
     before = {path: path.read_bytes() for path in layout.directory.rglob("*") if path.is_file() and path.name != "lock"}
-    record = succeed(former, members("hospital", hospital=("committee",)), threshold=3).model_copy(update={"sequence": 1})
+    changed = succeed(former, members("hospital", hospital=("committee",)), threshold=3)
+    record = changed.model_copy(update={"sequence": 1})
     with pytest.raises(NetworkError, match="expected a record that comes after the present one"):
         HostPart.open(layout.directory).up(print, consortium=founded.record(tmp_path, record))
     after = {path: path.read_bytes() for path in layout.directory.rglob("*") if path.is_file() and path.name != "lock"}

@@ -136,7 +136,7 @@ async def list_agreeing(config: ChannelConfig, signer: Signer, block: Any) -> li
 
 async def _ask(config: ChannelConfig, signer: Signer, msp_id: str, address: Address, number: int) -> Any:
     msp = config.msps[msp_id]
-    endpoint = Endpoint(address=str(address), tls_roots_pem=b"\n".join((*msp.tls_roots, *msp.tls_intermediates)))
+    endpoint = Endpoint(address=str(address), tls_roots_pem=msp.tls_authorities_pem)
     try:
         async with asyncio.timeout(_ANSWER_S), endpoint.open_channel() as channel:
             request = sign_seek(seek_from(number), config.channel_id, signer)

@@ -72,7 +72,7 @@ async def _read_registered(profile: ConnectionProfile) -> Consortium | None:
 
 
 async def _ask(config: ChannelConfig, organisation: str, address: str, profile: ConnectionProfile) -> list[Misfit]:
-    endpoint = Endpoint(address=address, tls_roots_pem=b"".join(config.msps[organisation].tls_roots))
+    endpoint = Endpoint(address=address, tls_roots_pem=config.msps[organisation].tls_authorities_pem)
     try:
         return await check_peer(endpoint, profile.load_signer(), config.channel_id, organisation)
     except EndorseError as error:

@@ -23,7 +23,7 @@ _ASKED_S = 10.0
 def orderer_endpoints(config: ChannelConfig) -> list[Endpoint]:
     """Return the ordering nodes that a configuration names, with the authorities of their TLS certificates."""
     return [
-        Endpoint(address=address, tls_roots_pem=b"".join(config.msps[organisation.msp_id].tls_roots))
+        Endpoint(address=address, tls_roots_pem=config.msps[organisation.msp_id].tls_authorities_pem)
         for organisation in config.orderer_organisations.values()
         for address in organisation.endpoints
     ]

@@ -229,4 +229,4 @@ def _peer(config: ChannelConfig, msp_id: str) -> Endpoint:
     found = next(one for one in config.application_organisations.values() if one.msp_id == msp_id)
     if not found.anchor_peers:
         raise NetworkError(f"the channel's configuration does not say where the peer of {msp_id} is")
-    return Endpoint(address=str(found.anchor_peers[0]), tls_roots_pem=b"".join(config.msps[msp_id].tls_roots))
+    return Endpoint(address=str(found.anchor_peers[0]), tls_roots_pem=config.msps[msp_id].tls_authorities_pem)

@@ -119,6 +119,11 @@ class Msp:
         self._check_signer(config)
         self._set_up_admins(config)
 
+    @property
+    def tls_authorities_pem(self) -> bytes:
+        """All TLS authorities, roots and intermediates: what a server of the organisation is recognised by."""
+        return b"".join(pem.rstrip(b"\n") + b"\n" for pem in (*self.tls_roots, *self.tls_intermediates))
+
     @classmethod
     def from_config(cls, config: Any, *, ed25519_allowed: bool = True) -> Self:
         """Set a provider up from a msp.MSPConfig, as `msp_config` makes it or a configuration block holds it.
