@@ -18,10 +18,16 @@ SAMPLES = 100
 
 
 class StillTraining:
-    """Adds a little noise to one tensor of a given size."""
+    """Adds a little noise to one tensor of a given size.
 
-    def __init__(self, dimension: int) -> None:
+    Args:
+        dimension: Of the tensor.
+        seconds: How long training takes, without costing anything.
+    """
+
+    def __init__(self, dimension: int, seconds: float = 0) -> None:
         self._dimension = dimension
+        self._seconds = seconds
         self._generator = np.random.default_rng()
 
     async def describe(self) -> Description:
@@ -36,6 +42,7 @@ class StillTraining:
     async def train(self, base: Vector, request: Train, progress: Progress | None = None) -> tuple[Vector, Trained]:
         """Return the base with noise of L2 norm about 1."""
         del request, progress
+        await asyncio.sleep(self._seconds)
         noise = self._generator.standard_normal(self._dimension, np.float32) / np.float32(np.sqrt(self._dimension))
         return base + noise, Trained(samples=SAMPLES, loss=0.0)
 
@@ -55,6 +62,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--dimension", type=int, required=True)
+    parser.add_argument("--seconds", type=float, default=0, help="how long training takes")
     arguments = parser.parse_args()
     settings = InstitutionSettings(
         profile=arguments.profile,
@@ -63,7 +71,9 @@ def main() -> None:
         agent=AgentSettings(task=arguments.task),
     )
     work = run_institution(
-        settings, training=StillTraining(arguments.dimension), report=StepPrinter(make_reporter("institution", None))
+        settings,
+        training=StillTraining(arguments.dimension, arguments.seconds),
+        report=StepPrinter(make_reporter("institution", None)),
     )
     asyncio.run(run_until_terminated(work))
 

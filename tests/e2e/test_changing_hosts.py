@@ -39,7 +39,8 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
     directory = tmp_path_factory.mktemp("changing") / "stage"
     hosts = Hosts.make(directory, [*FOUNDERS, *NEWCOMERS], Link(delay_ms=40, jitter_ms=5, loss=0.001), captures=False)
     with hosts as made:
-        far = Far(made, FOUNDERS)
+        # Training that takes its time leaves the machine to the commands between the rounds.
+        far = Far(made, FOUNDERS, training_s=8)
         far.begin(ROUNDS)
         far.wait_for_round(1, "coordinator")
         yield far

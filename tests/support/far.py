@@ -37,10 +37,17 @@ def find_reason() -> str | None:
 
 
 class Far:
-    """Hosts with their parts, the processes that take part in a task, and the way between their administrators."""
+    """Hosts with their parts, the processes that take part in a task, and the way between their administrators.
 
-    def __init__(self, hosts: Hosts, founders: Mapping[str, Founder] = FOUNDERS) -> None:
+    Args:
+        hosts: The hosts, switched on.
+        founders: Those that found the consortium.
+        training_s: How long an institution trains in each round, in seconds.
+    """
+
+    def __init__(self, hosts: Hosts, founders: Mapping[str, Founder] = FOUNDERS, training_s: float = 0) -> None:
         self.hosts = hosts
+        self._training_s = training_s
         self.consortium = HostConsortium(hosts, founders)
         self._logs = hosts.directory / "logs"
         self._logs.mkdir()
@@ -72,6 +79,7 @@ class Far:
         """Start an institution's agent."""
         state = str(self.consortium.part(name) / "data" / "agent")
         options = ["--task", task, "--dimension", str(DIMENSION), "--directory", state]
+        options += ["--seconds", str(self._training_s)]
         command = [sys.executable, "-m", "benchmarks.institution", *options]
         self.start(name, f"institution-{task}", [*command, "--profile", str(self.consortium.profile(name))])
 
