@@ -4,6 +4,6 @@ import os
 
 # Read by gRPC when it is loaded: otherwise it writes a line for every handshake that fails, before our own error.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-# Read by NumPy's library when it is loaded: threads that spin while they wait for each other cost an agent or aggregator
-# more than they bring beside a peer, a contract service and training, which has a number of threads of its own.
+# Read by NumPy's library when it is loaded: its threads spin while they wait for each other, which costs an agent or
+# aggregator more than it brings. Training has a number of threads of its own.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
