@@ -16,7 +16,7 @@ from blockfl.fabric.channel.changes import add_organisation, change_batch, remov
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
 from blockfl.fabric.client.broadcast import broadcast
-from blockfl.fabric.client.deliver import ORDERER_DELIVER, read_config
+from blockfl.fabric.client.deliver import ORDERER_DELIVER, ask_config, read_config
 from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec
 from blockfl.fabric.errors import EndorseError, FabricError, GatewayError, SubmitError
@@ -77,6 +77,16 @@ async def test_three_of_four_signatures_let_an_organisation_in_and_two_do_not(
     assert "omega" in new.application_msp_ids
     async with network.gateway("alpha") as gateway:
         await gateway.submit(CONTRACT, "Put", "after", "update")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_peer_tells_its_configuration_without_the_block_that_it_stands_in(network: AnyConsortium) -> None:
+    """So it is asked where it joined from a snapshot, and has no such block."""
+    read = await current(network)
+    asked = await ask_config(network.endpoint("alpha"), CHANNEL, network.signer("alpha"))
+    assert (asked.sequence, asked.channel_id, asked.batch) == (read.sequence, CHANNEL, read.batch)
+    assert asked.msps.keys() == read.msps.keys()
+    assert asked.consenters == read.consenters
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -13,13 +13,14 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
-from fabric_protos.common import common_pb2
+from fabric_protos.common import common_pb2, configtx_pb2
 from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import events_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel.block import decode_metadata
 from blockfl.fabric.channel.config import ChannelConfig, is_config_block
+from blockfl.fabric.client.endorser import Endorser
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.status import gateway_error, malformed_answer
 from blockfl.fabric.errors import BlockError, GatewayError
@@ -173,20 +174,52 @@ async def read_config(
         return sign_seek(seek, channel_id, signer, endpoint.client_certificate_hash)
 
     async with endpoint.open_channel() as channel:
-        number = 0
+        newest, stated = 0, 0
         async with aclosing(read_blocks(channel, request(seek_newest()), method=method)) as blocks:
             async for block in blocks:
-                stated = decode_metadata(block).last_config
-                if stated is None:
+                last_config = decode_metadata(block).last_config
+                if last_config is None:
                     raise BlockError(f"block {block.header.number} does not say where the configuration is")
-                number = stated
-        async with aclosing(read_blocks(channel, request(seek_from(number)), method=method)) as blocks:
-            async for block in blocks:
-                if is_config_block(block):
-                    config = ChannelConfig.from_block(block, lenient=True)
-                    if config.sequence >= sequence:
-                        return config
+                newest, stated = int(block.header.number), last_config
+        try:
+            return await _find_config(read_blocks(channel, request(seek_from(stated)), method=method), sequence)
+        except GatewayError as error:
+            if error.status is not grpc.StatusCode.NOT_FOUND or method != PEER_DELIVER:
+                raise
+        # A peer that joined from a snapshot has no block from before, and knows the configuration all the same.
+        config = await ask_config(endpoint, channel_id, signer)
+        if config.sequence >= sequence:
+            return config
+        return await _find_config(read_blocks(channel, request(seek_from(newest + 1)), method=method), sequence)
+
+
+async def _find_config(found: AsyncGenerator[Any, None], sequence: int) -> ChannelConfig:
+    """Return the first configuration among blocks that has a sequence number, or a later one."""
+    async with aclosing(found) as blocks:
+        async for block in blocks:
+            if is_config_block(block):
+                config = ChannelConfig.from_block(block, lenient=True)
+                if config.sequence >= sequence:
+                    return config
     raise GatewayError("cannot read the configuration: the node sent none", status=grpc.StatusCode.UNAVAILABLE)
+
+
+async def ask_config(endpoint: Endpoint, channel_id: str, signer: MessageSigner) -> ChannelConfig:
+    """Ask a peer for the configuration that it applies now; it comes without the block that it stands in.
+
+    Raises:
+        EndorseError: the peer refuses or cannot be reached.
+        ConfigError: the configuration is refused.
+    """
+    async with Endorser(endpoint, signer) as peer:
+        encoded = await peer.query(channel_id, "cscc", "GetChannelConfig", channel_id)
+    try:
+        config = configtx_pb2.Config.FromString(encoded)
+    except DecodeError as error:
+        raise malformed_answer(
+            GatewayError, "cannot read the configuration", "a peer of Fabric", grpc.StatusCode.DATA_LOSS
+        ) from error
+    return ChannelConfig.from_config(config, channel_id, lenient=True)
 
 
 def _seek(start: Any, stop: Any) -> Any:
@@ -220,8 +253,12 @@ def _decode_answer(answer: bytes, kind: str = "block") -> Any | None:
 
 def _refusal(status: int) -> GatewayError:
     name = common_pb2.Status.Name(status) if status in common_pb2.Status.values() else str(status)
+    reason = (
+        "it does not have the block; a peer that joined from a snapshot has none from before"
+        if status == common_pb2.NOT_FOUND
+        else "a reader must be a member of the channel, with a valid certificate and a clock that is right"
+    )
     return GatewayError(
-        f"cannot read blocks: the peer answers {name}; a reader must be a member of the channel, with a valid "
-        "certificate and a clock that is right",
+        f"cannot read blocks: the peer answers {name}; {reason}",
         status=_STATUS_CODES.get(status, grpc.StatusCode.UNAVAILABLE),
     )
