@@ -194,7 +194,8 @@ async def register_key(layout: Layout, public_key: str) -> None:
 async def read_key(layout: Layout) -> str:
     """The regulator's opening key, as its own peer has it."""
     async with Ledger(ConnectionProfile.load(layout.organisation("regulator").profile("agent"))) as ledger:
-        return (await ledger.read(catalogue.COMMITTEE_KEY.key("regulator"))).public_key
+        keys = {key.organisation: key.public_key for key in await ledger.read_all(catalogue.COMMITTEE_KEYS.below())}
+        return keys.get("regulator", "")
 
 
 @pytest.mark.slow
