@@ -203,6 +203,7 @@ def submit(
     async def change() -> ChannelConfig:
         config = await administrator.read()
         describe_update(config, content)
+        output.progress("submitted; where ordering nodes change it may take minutes until it is in force")
         return await administrator.submit(config, content, found, force=force)
 
     output.progress(f"configuration {asyncio.run(change()).sequence} is in force")

@@ -51,7 +51,8 @@ from blockfl.network.ordering import (
     require_quorum,
 )
 
-_IN_FORCE_S = 60.0
+_IN_FORCE_S = 300.0
+"""Ordering nodes that change may need minutes until they order again: a lost leader costs up to four."""
 
 
 class Administrator:
