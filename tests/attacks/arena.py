@@ -28,7 +28,8 @@ from blockfl.fabric.client.deliver import ORDERER_DELIVER, PEER_DELIVER, read_co
 from blockfl.fabric.client.gateway import Endorsed, Gateway
 from blockfl.fabric.errors import CommitError, SubmitError
 from blockfl.fabric.identity.signing import Signer, private_key_pem
-from blockfl.fabric.transaction.envelope import Proposal, decode_transaction
+from blockfl.fabric.transaction.envelope import Proposal
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore

@@ -20,7 +20,8 @@ from blockfl.fabric.client.endorser import Endorser
 from blockfl.fabric.client.lifecycle import package_contract, package_id
 from blockfl.fabric.errors import EndorseError
 from blockfl.fabric.identity.signing import create_private_key, private_key_pem
-from blockfl.fabric.transaction.envelope import assemble_transaction, build_proposal, decode_transaction, sign_envelope
+from blockfl.fabric.transaction.envelope import assemble_transaction, build_proposal, sign_envelope
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from support.consortium import CHANNEL, CONTRACT, AnyConsortium, any_consortium
 from support.node_runtime import NodeChaincode, NodeRuntime, free_address

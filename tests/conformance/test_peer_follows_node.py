@@ -14,7 +14,7 @@ import pytest
 from fabric_protos.peer import transaction_pb2
 
 from blockfl.fabric.channel.block import decode_metadata, encode_block
-from blockfl.fabric.transaction.envelope import decode_transaction
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from blockfl.ledger.client import Ledger
 from blockfl.network.binaries import find_binaries

@@ -127,7 +127,7 @@ async def test_several_keys_are_read_and_pages_followed(network: Consortium) -> 
 
 async def test_a_service_that_dies_within_a_transaction_is_told_and_comes_back(network: Consortium, gate: Gate) -> None:
     async with network.gateway("alpha") as gateway:
-        doomed = asyncio.create_task(gateway.submit(CONTRACT, "Wait", organisations=("alpha",)))
+        doomed = asyncio.create_task(gateway.submit(CONTRACT, "Wait", organisations=("alpha",), retries=0))
         await gate.arrived.wait()
         await network.stop_service("alpha")
         with pytest.raises(EndorseError) as caught:

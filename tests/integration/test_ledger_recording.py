@@ -14,7 +14,8 @@ import pytest
 from blockfl.fabric.channel.block import code_name, decode_metadata
 from blockfl.fabric.embedded.ordering.ledger import Ledger, PrivateSet
 from blockfl.fabric.errors import BlockError, NodeError
-from blockfl.fabric.transaction.envelope import VALID, decode_transaction
+from blockfl.fabric.transaction.envelope import VALID
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_metadata as decode_entries
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from support.recording import recorded_block_bytes, recorded_blocks, recorded_json

@@ -24,7 +24,7 @@ from blockfl.fabric.errors import CommitError, EndorseError, EvaluateError, Gate
 from blockfl.fabric.identity.pkcs11 import Pkcs11Signer
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.identity.signing import Signer
-from blockfl.fabric.transaction.envelope import read_tx_id
+from blockfl.fabric.transaction.reading import read_tx_id
 from support.consortium import CHANNEL, AnyConsortium, any_consortium
 from support.hardware import software_token
 from support.local_consortium import LocalConsortium

@@ -50,6 +50,7 @@ MAKERS: Final[dict[Kind, tuple[Callable[[Random], bytes], Callable[[bytes], str]
     "signature": (make_signature, go_readings.read_signature),
     "varint": (make_varint, go_readings.read_unsigned),
 }
+SLOW: Final[frozenset[Kind]] = frozenset(("chain", "revocation list"))
 
 
 def count_differences(kind: Kind, inputs: int, *, seed: int) -> int:

@@ -12,7 +12,8 @@ from typing import Any
 
 from blockfl.fabric.client.endorser import Endorser
 from blockfl.fabric.errors import CommitError, FabricError, GatewayError
-from blockfl.fabric.transaction.envelope import assemble_transaction, build_proposal, decode_transaction, sign_envelope
+from blockfl.fabric.transaction.envelope import assemble_transaction, build_proposal, sign_envelope
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import MerkleSummary, ReadWriteSet, Version, decode_read_write_set
 from support.consortium import CHANNEL, CONTRACT, AnyConsortium
 from support.operations_contract import Operation, encode_operations

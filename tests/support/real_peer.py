@@ -26,14 +26,14 @@ from blockfl.fabric.client.endorser import Endorser
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import Signer, create_private_key, private_key_pem
-from blockfl.fabric.transaction.envelope import read_tx_id
+from blockfl.fabric.transaction.reading import read_tx_id
 from blockfl.fabric.validate import BlockValidation, validate_block
 from support.organisation import Organisation
 from support.scratch_ledger import ScratchLedger, organisations
 
 CHANNEL = "scratch"
 _START_S, _BLOCK_S = 60.0, 30.0
-_NODE_OUS = """\
+NODE_OUS = """\
 NodeOUs:
   Enable: true
   ClientOUIdentifier: {OrganizationalUnitIdentifier: client}
@@ -60,6 +60,18 @@ def issue_tls(organisation: Organisation) -> tuple[bytes, bytes]:
 
 class PeerStopped(Exception):
     """A peer ended, or does not answer any more."""
+
+
+class PeerAnswered(PeerStopped):
+    """A node's answer after which it has to be replaced: it has stopped, or is not as it was.
+
+    Attributes:
+        code: the answer.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"answer {code}")
+        self.code = code
 
 
 class BlockSource:
@@ -256,7 +268,7 @@ def _environment(binaries: Path, directory: Path, endpoint: Endpoint, identity: 
         "msp/tlscacerts/ca.pem": identity.tls_authority,
         "msp/signcerts/peer.pem": identity.certificate,
         "msp/keystore/key_sk": identity.key,
-        "msp/config.yaml": _NODE_OUS.encode(),
+        "msp/config.yaml": NODE_OUS.encode(),
         "tls.crt": identity.tls_certificate,
         "tls.key": identity.tls_key,
         "tls_ca.pem": identity.tls_authority,

@@ -31,8 +31,8 @@ from blockfl.fabric.transaction.envelope import (
     encode_response_payload,
     endorse,
     parse_proposal,
-    read_tx_id,
 )
+from blockfl.fabric.transaction.reading import read_tx_id
 from support.organisation import Organisation, make_organisation
 
 

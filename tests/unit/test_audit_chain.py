@@ -14,7 +14,7 @@ from blockfl.audit.errors import VerificationError
 from blockfl.audit.verification import list_silent
 from blockfl.fabric.channel.block import decode_metadata, header_hash
 from blockfl.fabric.identity.signing import Identity
-from blockfl.fabric.transaction.envelope import decode_transaction
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from support.recording import recorded_block_bytes, recorded_blocks, recorded_json
 

@@ -17,7 +17,7 @@ from blockfl.audit.entry import PLACE
 from blockfl.audit.queries import ACTS
 from blockfl.cli.main import app
 from blockfl.cli.query import _QUESTIONS
-from blockfl.fabric.transaction.envelope import decode_transaction
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.catalogue import TASK
 from support.played_ledger import CERTIFICATE, HOSTILE, INSTITUTIONS, Played

@@ -20,7 +20,8 @@ from blockfl.fabric.embedded.endorsing.simulator import Simulator
 from blockfl.fabric.embedded.ordering.ledger import PrivateValue
 from blockfl.fabric.errors import NodeError
 from blockfl.fabric.identity.policy import signature_policy
-from blockfl.fabric.transaction.envelope import Transaction, decode_transaction
+from blockfl.fabric.transaction.envelope import Transaction
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.validate import HashedValue, StateValue
 from blockfl.fabric.validate.memory_state import MemoryState
 from support.recording import recorded_blocks, recorded_json

@@ -22,7 +22,7 @@ from blockfl.fabric.channel.block import (
     verify_genesis,
 )
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.transaction.envelope import decode_transaction
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import (
     decode_metadata as decode_entries,
 )

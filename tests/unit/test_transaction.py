@@ -22,14 +22,13 @@ from blockfl.fabric.transaction.envelope import (
     assemble_transaction,
     build_proposal,
     compute_tx_id,
-    decode_transaction,
     encode_response_payload,
     endorse,
     parse_proposal,
     proposal_hash,
-    read_tx_id,
     sign_envelope,
 )
+from blockfl.fabric.transaction.reading import decode_transaction, read_tx_id
 from blockfl.fabric.transaction.rwset import ReadWriteSet, encode_read_write_set
 from support.recording import recorded_blocks, recorded_json
 from support.scratch_ledger import client, peer, scratch_ledger, writes

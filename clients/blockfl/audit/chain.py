@@ -33,7 +33,8 @@ from blockfl.fabric.channel.block import (
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.endorsing import list_endorsing
 from blockfl.fabric.errors import BlockError, FabricError, StorageError
-from blockfl.fabric.transaction.envelope import Transaction, decode_transaction
+from blockfl.fabric.transaction.envelope import Transaction
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.validate import BlockValidation, follow_block, validate_block
 from blockfl.fabric.validate.disk_state import DiskState
 from blockfl.ledger.errors import LedgerError

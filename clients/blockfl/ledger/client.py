@@ -20,7 +20,8 @@ from blockfl.fabric.client.events import Checkpoint
 from blockfl.fabric.client.gateway import Committed, Endorsed, Gateway, Timeouts
 from blockfl.fabric.client.status import absent_organisations
 from blockfl.fabric.errors import CommitError, EndorseError, FabricError
-from blockfl.fabric.transaction.envelope import Proposal, decode_transaction
+from blockfl.fabric.transaction.envelope import Proposal
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from blockfl.ledger.endorsers import Endorsers, is_dissent
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, UnreadableError, translate

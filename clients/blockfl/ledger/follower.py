@@ -20,7 +20,8 @@ from blockfl.fabric.client.deliver import read_blocks, read_height, seek_from, s
 from blockfl.fabric.client.events import ChaincodeEvent
 from blockfl.fabric.errors import FabricError, GatewayError
 from blockfl.fabric.identity.signing import Signer
-from blockfl.fabric.transaction.envelope import VALID, decode_transaction
+from blockfl.fabric.transaction.envelope import VALID
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.validate import BlockValidation
 from blockfl.fabric.validate.replica import Replica
 from blockfl.ledger.errors import LedgerError, UnreachableError

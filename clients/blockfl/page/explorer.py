@@ -23,7 +23,8 @@ from blockfl.fabric.channel.difference import describe_difference
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import Identity
-from blockfl.fabric.transaction.envelope import Transaction, decode_transaction
+from blockfl.fabric.transaction.envelope import Transaction
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import (
     VALIDATION_PARAMETER,
     CollectionReadWriteSet,

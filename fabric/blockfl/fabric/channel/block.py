@@ -404,9 +404,8 @@ def _signed_by(metadata: Metadata, der: bytes, config: ChannelConfig) -> list[Id
     """The distinct ordering nodes whose signatures are good; a number that is not listed is nobody."""
     signed = []
     for signature in metadata.signatures:
-        identity = signature.creator
-        if signature.identifier is not None:
-            identity = config.numbered_nodes.get(signature.identifier, b"")
+        number = signature.identifier
+        identity = signature.creator if number is None else config.numbered_nodes.get(number, b"")
         data = metadata.value + signature.header + der
         signed.append(SignedData(identity=identity, signature=signature.signature, data=data))
     return signing_identities(signed, config.msps)

@@ -27,7 +27,8 @@ from blockfl.fabric.errors import (
     GatewayError,
     SubmitError,
 )
-from blockfl.fabric.transaction.envelope import Proposal, Transaction, decode_transaction
+from blockfl.fabric.transaction.envelope import Proposal, Transaction
+from blockfl.fabric.transaction.reading import decode_transaction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,8 +97,6 @@ class Gateway:
             raise IdentityError(f"expected a signer of {self.identity.msp_id} that has its key at hand, got none")
         return cast("MessageSigner", signer)
 
-    # Whole transactions
-
     async def evaluate(
         self,
         chaincode: str,
@@ -117,8 +115,7 @@ class Gateway:
             args: its arguments.
             transient: data that must not become part of a transaction.
             organisations: MSP ids of which one peer is to run it; the gateway's own peer by default.
-            retries: how often to try again when the peer cannot be reached; while the own contract service is away,
-                as long as `timeout_s` allows.
+            retries: how often to try again when the peer is away; the own contract service is waited for meanwhile.
             timeout_s: how long each attempt may take, in seconds.
 
         Raises:

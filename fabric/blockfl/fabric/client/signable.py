@@ -29,13 +29,8 @@ from blockfl.fabric.client.events import ChaincodeEvent, decode_events
 from blockfl.fabric.client.stages import Status
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.identity.callback import lower_signature
-from blockfl.fabric.transaction.envelope import (
-    Proposal,
-    Transaction,
-    decode_transaction,
-    encode_envelope,
-    parse_proposal,
-)
+from blockfl.fabric.transaction.envelope import Proposal, Transaction, encode_envelope, parse_proposal
+from blockfl.fabric.transaction.reading import decode_transaction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Proposals, endorsements and transactions: made, taken apart, and the hashes that bind them together.
+"""Proposals, endorsements and transactions: made, and the hashes that bind them together; `reading` takes them apart.
 
 Owns the bytes between a client's proposal and the envelope in a block. Refuses what does not parse; whether a
 transaction is valid is for `validate`.
@@ -6,7 +6,7 @@ transaction is valid is for `validate`.
     proposal = build_proposal("fed", "app", [b"Put", b"key", b"value"], signer)
     payload = assemble_transaction(proposal, responses)
     envelope = sign_envelope(payload, signer)
-    decode_transaction(envelope).tx_id
+    reading.decode_transaction(envelope).tx_id
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ class Proposal:
     @cached_property
     def header(self) -> Any:
         """The `common.Header`."""
-        return _parse(common_pb2.Header, _parse(proposal_pb2.Proposal, self.proposal_bytes).header)
+        return parse_part(common_pb2.Header, parse_part(proposal_pb2.Proposal, self.proposal_bytes).header)
 
     @cached_property
     def public_payload(self) -> bytes:
         """The serialised `protos.ChaincodeProposalPayload` without the transient values."""
-        payload = _parse(
-            proposal_pb2.ChaincodeProposalPayload, _parse(proposal_pb2.Proposal, self.proposal_bytes).payload
+        payload = parse_part(
+            proposal_pb2.ChaincodeProposalPayload, parse_part(proposal_pb2.Proposal, self.proposal_bytes).payload
         )
         return _serialize(proposal_pb2.ChaincodeProposalPayload(input=payload.input))
 
@@ -232,13 +232,13 @@ def parse_proposal(proposal_bytes: bytes, signature: bytes = b"") -> Proposal:
         BlockError: it does not parse, the transaction id is not the one of nonce and creator, or header and
             payload name different chaincodes.
     """
-    proposal = _parse(proposal_pb2.Proposal, proposal_bytes)
-    header = _parse(common_pb2.Header, proposal.header)
-    channel_header = _parse(common_pb2.ChannelHeader, header.channel_header)
-    signature_header = _parse(common_pb2.SignatureHeader, header.signature_header)
-    extension = _parse(proposal_pb2.ChaincodeHeaderExtension, channel_header.extension)
-    payload = _parse(proposal_pb2.ChaincodeProposalPayload, proposal.payload)
-    spec = _parse(chaincode_pb2.ChaincodeInvocationSpec, payload.input).chaincode_spec
+    proposal = parse_part(proposal_pb2.Proposal, proposal_bytes)
+    header = parse_part(common_pb2.Header, proposal.header)
+    channel_header = parse_part(common_pb2.ChannelHeader, header.channel_header)
+    signature_header = parse_part(common_pb2.SignatureHeader, header.signature_header)
+    extension = parse_part(proposal_pb2.ChaincodeHeaderExtension, channel_header.extension)
+    payload = parse_part(proposal_pb2.ChaincodeProposalPayload, proposal.payload)
+    spec = parse_part(chaincode_pb2.ChaincodeInvocationSpec, payload.input).chaincode_spec
     if channel_header.type != ENDORSER_TRANSACTION:
         raise BlockError(
             f"expected a proposal of type ENDORSER_TRANSACTION ({ENDORSER_TRANSACTION}), got type {channel_header.type}"
@@ -266,7 +266,7 @@ def parse_proposal(proposal_bytes: bytes, signature: bytes = b"") -> Proposal:
         transient=dict(payload.TransientMap),
         creator=signature_header.creator,
         nonce=signature_header.nonce,
-        timestamp_ms=_timestamp_ms(channel_header),
+        timestamp_ms=read_timestamp_ms(channel_header),
         proposal_bytes=proposal_bytes,
         signature=signature,
     )
@@ -408,93 +408,12 @@ def encode_envelope(payload: bytes, signature: bytes) -> bytes:
     return _serialize(common_pb2.Envelope(payload=payload, signature=signature))
 
 
-def decode_transaction(envelope: bytes) -> Transaction:
-    """Take a transaction apart, whatever its validity.
+def parse_part(message_type: Any, encoded: bytes) -> Any:
+    """Parse a part of a transaction by Go's rules.
 
     Raises:
-        BlockError: some part of it does not parse; the text says which.
+        BlockError: it does not parse.
     """
-    outer = _parse(common_pb2.Envelope, envelope)
-    payload = _parse(common_pb2.Payload, outer.payload)
-    channel_header = _parse(common_pb2.ChannelHeader, payload.header.channel_header)
-    signature_header = _parse(common_pb2.SignatureHeader, payload.header.signature_header)
-    inner: dict[str, Any] = {}
-    if channel_header.type == ENDORSER_TRANSACTION:
-        inner = _decode_action(payload.data)
-    return Transaction(
-        tx_id=channel_header.tx_id,
-        channel_id=channel_header.channel_id,
-        type=channel_header.type,
-        creator=signature_header.creator,
-        nonce=signature_header.nonce,
-        timestamp_ms=_timestamp_ms(channel_header),
-        data=payload.data,
-        payload=outer.payload,
-        signature=outer.signature,
-        **inner,
-    )
-
-
-def read_tx_id(envelope: bytes) -> str | None:
-    """The transaction id under which a ledger lists an envelope: the stated one, else that of nonce and creator.
-
-    Returns:
-        None when there are no headers or they do not parse.
-    """
-    try:
-        payload = _parse(common_pb2.Payload, _parse(common_pb2.Envelope, envelope).payload)
-        if not payload.HasField("header"):
-            return None
-        channel_header = _parse(common_pb2.ChannelHeader, payload.header.channel_header)
-        if channel_header.tx_id:
-            return str(channel_header.tx_id)
-        signature_header = _parse(common_pb2.SignatureHeader, payload.header.signature_header)
-    except BlockError:
-        return None
-    return compute_tx_id(signature_header.nonce, signature_header.creator)
-
-
-def _decode_action(data: bytes) -> dict[str, Any]:
-    actions = _parse(transaction_pb2.Transaction, data).actions
-    if len(actions) != 1:
-        raise BlockError(f"expected a transaction with one action, got {len(actions)}")
-    endorsed = _parse(transaction_pb2.ChaincodeActionPayload, actions[0].payload)
-    signed_response = endorsed.action.proposal_response_payload
-    response = _parse(proposal_response_pb2.ProposalResponsePayload, signed_response)
-    action = _parse(proposal_pb2.ChaincodeAction, response.extension)
-    proposal = _parse(proposal_pb2.ChaincodeProposalPayload, endorsed.chaincode_proposal_payload)
-    invocation = _parse(chaincode_pb2.ChaincodeInvocationSpec, proposal.input)
-    event: Event | None = None
-    if action.events:
-        message = _parse(chaincode_event_pb2.ChaincodeEvent, action.events)
-        event = Event(
-            chaincode=message.chaincode_id,
-            tx_id=message.tx_id,
-            name=message.event_name,
-            payload=message.payload,
-        )
-    return {
-        "chaincode": action.chaincode_id.name,
-        "chaincode_version": action.chaincode_id.version,
-        "args": tuple(invocation.chaincode_spec.input.args),
-        "response_status": action.response.status,
-        "response_message": action.response.message,
-        "response_payload": action.response.payload,
-        "event": event,
-        "results": action.results,
-        "endorsements": tuple(
-            Endorsement(endorser=e.endorser, signature=e.signature) for e in endorsed.action.endorsements
-        ),
-        "proposal_hash": response.proposal_hash,
-        "signed_response": signed_response,
-    }
-
-
-def _timestamp_ms(channel_header: Any) -> int:
-    return int(channel_header.timestamp.seconds * 1000 + channel_header.timestamp.nanos // 1_000_000)
-
-
-def _parse(message_type: Any, encoded: bytes) -> Any:
     try:
         return parse(message_type, encoded)
     except DecodeError as error:
@@ -505,3 +424,8 @@ def _parse(message_type: Any, encoded: bytes) -> Any:
 
 def _serialize(message: Any) -> bytes:
     return bytes(message.SerializeToString(deterministic=True))
+
+
+def read_timestamp_ms(channel_header: Any) -> int:
+    """The time that a transaction states, in milliseconds since 1970."""
+    return int(channel_header.timestamp.seconds * 1000 + channel_header.timestamp.nanos // 1_000_000)

@@ -12,7 +12,8 @@ from blockfl.fabric.channel.block import compute_commit_hash, verify_commit
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.update_rules import apply_config
 from blockfl.fabric.errors import BlockError, ConfigError
-from blockfl.fabric.transaction.envelope import VALID, decode_transaction, read_tx_id
+from blockfl.fabric.transaction.envelope import VALID
+from blockfl.fabric.transaction.reading import decode_transaction, read_tx_id
 from blockfl.fabric.transaction.rwset import Version
 from blockfl.fabric.validate.endorsement import EndorsementRules
 from blockfl.fabric.validate.envelope import Candidate, InvalidTransaction, check_envelope, read_candidate

@@ -10,7 +10,8 @@ from blockfl.fabric.embedded.storage.definition import read_collection
 from blockfl.fabric.embedded.storage.private_set import CommittedSet, CommittedWrite, PrivateCommit
 from blockfl.fabric.embedded.storage.private_store import PrivateStore
 from blockfl.fabric.transaction.collection import Collection
-from blockfl.fabric.transaction.envelope import VALID, decode_transaction
+from blockfl.fabric.transaction.envelope import VALID
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from blockfl.fabric.validate import BlockValidation, HashedUpdate, StateView
 

@@ -16,7 +16,8 @@ from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.embedded.ordering.private_plan import SetReference
 from blockfl.fabric.embedded.storage.definition import read_collection
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.transaction.envelope import Transaction, decode_transaction
+from blockfl.fabric.transaction.envelope import Transaction
+from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import VALIDATION_PARAMETER, Entries, decode_read_write_set
 from blockfl.fabric.validate import StateView
 

@@ -15,14 +15,8 @@ from fabric_protos.peer import chaincode_event_pb2, events_pb2
 
 from blockfl.fabric.embedded.ordering.ledger import Ledger
 from blockfl.fabric.errors import BlockError, NodeError
-from blockfl.fabric.transaction.envelope import (
-    ENDORSER_TRANSACTION,
-    VALID,
-    Event,
-    Transaction,
-    decode_transaction,
-    read_tx_id,
-)
+from blockfl.fabric.transaction.envelope import ENDORSER_TRANSACTION, VALID, Event, Transaction
+from blockfl.fabric.transaction.reading import decode_transaction, read_tx_id
 
 _CACHED_BLOCKS: Final = 256
 _STOPPING: Final = "the node is stopping: ask again when it is back"
