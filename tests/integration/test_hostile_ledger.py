@@ -24,6 +24,7 @@ from blockfl.fabric.client.broadcast import BROADCAST, broadcast
 from blockfl.fabric.client.deliver import read_config
 from blockfl.fabric.client.gateway import Gateway
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.description import LedgerKind
 from blockfl.network.layout import Layout
 from blockfl.network.ordering import orderer_endpoints
 from support.hostile_ledger import HostileMember, nest_policy
@@ -123,7 +124,7 @@ class HostileLedger:
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> Iterator[HostileLedger]:
+def hostile(tmp_path_factory: pytest.TempPathFactory, ledger_kind: LedgerKind) -> Iterator[HostileLedger]:
     directory = tmp_path_factory.mktemp("hostile") / "network"
     with small_network(directory, ledger_kind, consensus="raft"):
         ledger = HostileLedger(directory, is_real=ledger_kind != "embedded")

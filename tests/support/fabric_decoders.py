@@ -40,8 +40,7 @@ from blockfl.fabric.identity import signing as identity
 from blockfl.fabric.identity.msp import Msp
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import messages, requests
-from blockfl.fabric.transaction import collection, package, rwset
-from blockfl.fabric.transaction import envelope as transaction
+from blockfl.fabric.transaction import collection, package, reading, rwset
 from blockfl.fabric.transaction.envelope import build_proposal
 from blockfl.fabric.validate import SignatureCache, validate_block, validate_transaction
 from support.channel import make_channel
@@ -72,7 +71,7 @@ def read_write_sets() -> Sequence[bytes]:
     found = []
     for one in envelopes():
         try:
-            found.append(transaction.decode_transaction(one).results)
+            found.append(reading.decode_transaction(one).results)
         except BlockError:
             continue
     return tuple(dict.fromkeys(one for one in found if one))
@@ -121,7 +120,7 @@ def validate_whole_block(content: bytes) -> None:
 
 
 def read_tx_id(content: bytes) -> None:
-    found = transaction.read_tx_id(content)
+    found = reading.read_tx_id(content)
     assert found is None or isinstance(found, str)
 
 
@@ -417,7 +416,7 @@ def of(
 DECODERS: tuple[Decoder, ...] = (
     of("block", decode_block, BLOCK, small_blocks, max_bytes=16_384),
     of("block to validate", validate_whole_block, BLOCK, small_blocks, max_bytes=16_384),
-    of("transaction", transaction.decode_transaction, BLOCK, envelopes, max_bytes=12_288),
+    of("transaction", reading.decode_transaction, BLOCK, envelopes, max_bytes=12_288),
     of("transaction id", read_tx_id, (), envelopes, max_bytes=12_288),
     of("transaction to validate", validate, BLOCK, envelopes, max_bytes=12_288),
     of("read/write set", decode_rwset, BLOCK, read_write_sets),

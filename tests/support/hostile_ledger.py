@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from fabric_protos.peer import chaincode_pb2, proposal_pb2
 
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.encoding.protobuf import MAX_DEPTH
 from blockfl.fabric.encoding.wire import encode_bytes, encode_varint
+from blockfl.fabric.identity.authority import Unit
 from blockfl.fabric.identity.policy import role_principal
 from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.fabric.transaction.rwset import NamespaceReadWriteSet, Read
@@ -34,6 +36,7 @@ NUMBER: Final = 1000
 _SIBLINGS: Final = 60
 _UNREAD: Final = ("extension", "transaction", "endorsed", "response", "action")
 """Parts that ordering nodes do not look into."""
+_ROLES: Final[tuple[tuple[Unit, str], ...]] = (("peer", "endorser"), ("client", "creator"))
 _OPEN, _CLOSE = encode_varint(NUMBER << 3 | 3), encode_varint(NUMBER << 3 | 4)
 Change = Callable[[bytes], bytes]
 
@@ -129,17 +132,19 @@ class HostileMember:
     def _with_odd_identities(self) -> Iterator[tuple[str, Hostile]]:
         own = self._organisations[self._names[0]]
         for name, (change, is_taken) in TEXTS.items():
-            for unit, role in (("peer", "endorser"), ("client", "creator")):
+            for unit, role in _ROLES:
                 if role == "endorser" or is_taken:
                     signer = own.signer("odd", unit)
                     odd = _under(signer, change(signer.identity.certificate_pem))
                     yield f"{role} in PEM: {name}", Hostile(envelope=self._by(role, odd), is_valid=is_taken)
         for name, kind in ODD.items():
-            for unit, role in (("peer", "endorser"), ("client", "creator")):
+            for unit, role in _ROLES:
                 if role == "endorser" or kind.is_taken:
                     signer = own.signer("odd", unit)
                     authority, key = own.signing.certificate, own.signing.key
-                    pem = issue_odd(name, authority, key, signer.private_key.public_key(), unit)
+                    public_key = signer.private_key.public_key()
+                    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+                    pem = issue_odd(name, authority, key, public_key, unit)
                     odd = _under(signer, pem)
                     yield f"{role}'s certificate: {name}", Hostile(envelope=self._by(role, odd), is_valid=kind.is_taken)
 
