@@ -123,7 +123,7 @@ def build_model(seed: int = 0) -> keras.Model:
 SETTINGS: dict[str, Any] = {
     "build_model": build_model,
     "write_sites": write_sites,
-    "rounds": 20,
-    "batch_size": 16,
+    "rounds": 60,
+    "batch_size": 32,
     "norm_bound": 3,
 }

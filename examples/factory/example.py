@@ -52,6 +52,6 @@ SETTINGS: dict[str, Any] = {
     "build_model": build_model,
     "write_sites": write_sites,
     "rounds": 60,
-    "batch_size": 8,
+    "batch_size": 16,
     "norm_bound": 5,
 }

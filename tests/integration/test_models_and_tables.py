@@ -85,7 +85,7 @@ def load(*given, **named):
 
 home = pathlib.Path(sys.argv[1])
 make().save(home / "model.keras")
-out["wide"] = load("[p, q]")
+out["wide"] = load("[p, q]", rows="p,q,y\\n1,2,a\\n4,5,b\\n7,8,b\\n")
 out["three"] = load("[p, q, r]", label="{name: y, classes: [a, b, c]}")
 learner = load("[r, q, p]")
 out["turned"] = list(learner.describe().notes)

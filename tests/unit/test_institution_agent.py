@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from blockfl.institution.errors import (
 )
 from blockfl.institution.frames import Train, Trained
 from blockfl.institution.outbox import Outbox
+from blockfl.institution.policy import Departures, LocalPolicy
 from blockfl.institution.step import Step
 from blockfl.institution.training import Progress
 from blockfl.institution.vector import Vector
@@ -73,6 +76,7 @@ class Site:
             encoder=self.encoder,
             report=self.steps.append,
             rehearse=rehearse,
+            departures=Departures(self.directory / "left.jsonl"),
         )
 
     @property
@@ -447,6 +451,48 @@ async def test_what_is_to_be_known_of_the_samples_is_told_before_the_institution
     assert "enrol" in stages[1:]
 
 
+async def test_a_local_policy_limits_the_updates_of_a_task_and_what_left_is_recorded(stage: Stage) -> None:
+    site = stage.sites["alpha"]
+    site.settings = replace(site.settings, policy=LocalPolicy(tasks=("heart",), rounds=1))
+    async with asyncio.TaskGroup() as group:
+        for one in stage.sites.values():
+            group.create_task(one.agent().run())
+        group.create_task(run_second_without_alpha(stage))
+
+    assert (await stage.scenario.round(1)).accepted == ORGANISATIONS
+    assert (await stage.scenario.round(2)).absent == ("alpha",)
+    assert "the local policy allows 1 updates of heart, and so many have left" in site.said("skip")
+    left = [json.loads(line) for line in (site.directory / "left.jsonl").read_text().splitlines()]
+    assert [(one["what"], one["round"]) for one in left] == [
+        ("enrolment", 0), ("metrics", 0), ("update", 1), ("sealed chunks", 1), ("metrics", 1), ("metrics", 2),
+    ]  # fmt: skip
+    header = await stage.referee.ledger.read(catalogue.HEADER.key("heart", 1, "alpha"))
+    assert left[2]["header"] == header.header.record_digest
+    assert left[3]["bytes"] == header.header.payload_bytes
+
+
+async def test_a_task_that_the_local_policy_does_not_allow_is_not_joined(stage: Stage) -> None:
+    site = stage.sites["alpha"]
+    site.settings = replace(site.settings, policy=LocalPolicy(tasks=("lungs-*",)))
+    with pytest.raises(SettingsError, match=r"allows the tasks lungs-\*, not heart"):
+        await site.agent().run()
+    assert await stage.referee.ledger.read_all(catalogue.ENROLMENTS.below("heart")) == ()
+
+
+async def test_outside_its_hours_an_agent_waits_and_does_not_train(stage: Stage) -> None:
+    site = stage.sites["alpha"]
+    moment = datetime.now(UTC).time().replace(microsecond=0)
+    site.settings = replace(site.settings, policy=LocalPolicy(hours=((moment, moment),)))
+    async with stage.running("alpha", "beta", "delta"):
+        await stage.referee.wait_for_enrolments(3)
+        await stage.referee.open(1)
+        await stage.referee.wait_for_uploads(1, "beta", "delta")
+        async with asyncio.timeout(10):
+            while not any("the local policy trains at" in text for text in site.said("wait")):
+                await asyncio.sleep(0.01)
+    assert site.training.trained == 0
+
+
 async def test_an_agent_whose_updates_were_never_accepted_does_not_end_well(stage: Stage) -> None:
     site = stage.sites["alpha"]
     site.encoder = Cheat(1, 2)
@@ -472,6 +518,16 @@ async def test_training_that_gives_nan_skips_the_round_and_takes_part_in_the_nex
     assert any("BFL307" in text for text in site.said("skip"))
     assert (await stage.scenario.round(1)).absent == ("alpha",)
     assert (await stage.scenario.round(2)).accepted == ORGANISATIONS
+
+
+async def run_second_without_alpha(stage: Stage) -> None:
+    await stage.referee.run(1, *ORGANISATIONS)
+    await stage.referee.open(2)
+    await stage.referee.wait_for_uploads(2, "beta", "delta", "gamma")
+    while not stage.sites["alpha"].said("skip"):
+        await asyncio.sleep(0.01)
+    stage.hub.world.now_ms += 61_000
+    await stage.referee.settle(2)
 
 
 async def run_first_without_alpha(stage: Stage) -> None:

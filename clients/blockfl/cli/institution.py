@@ -21,6 +21,7 @@ from blockfl.cli.termination import make_reporter, run_until_terminated
 from blockfl.institution import dispute
 from blockfl.institution.agent import AgentSettings
 from blockfl.institution.outbox import Outbox
+from blockfl.institution.policy import LocalPolicy, compute_code_digest, read_policy
 from blockfl.institution.run import OUTBOX, InstitutionSettings, run_institution
 from blockfl.institution.step import Step
 from blockfl.institution.training_limits import TrainingLimits
@@ -57,6 +58,12 @@ def run(
     rounds: Annotated[
         int | None, whole_option(make_limits(1), help="End after so many rounds; default: the task's last.")
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML with what this institution allows: tasks, code, rounds, hours; see institution/policy.py."
+        ),
+    ] = None,
     seed: workload.Seed = None,
     unconfined: workload.Unconfined = False,
     training_memory: workload.Memory = None,
@@ -68,13 +75,20 @@ def run(
 ) -> None:
     """Take part in a task until it has had all its rounds; may be stopped and started at any point.
 
-    The data never leaves this machine, and the training code never sees a key or the ledger.
+    The data never leaves this machine, and the training code never sees a key or the ledger. Exit code 5: the rounds are
+    over, and no update of this institution was accepted. What left is recorded in left.jsonl in the directory.
     """
     settings = InstitutionSettings(
         profile=profile,
         directory=directory,
         workload=workload.make_workload(model, code, data, label, test_fraction, python),
-        agent=AgentSettings(task=task, samples=samples, seed=seed, rounds=rounds),
+        agent=AgentSettings(
+            task=task,
+            samples=samples,
+            seed=seed,
+            rounds=rounds,
+            policy=LocalPolicy() if policy is None else read_policy(policy),
+        ),
         confined=not unconfined,
         limits=TrainingLimits(
             memory_bytes=None if training_memory is None else training_memory << 30,
@@ -86,6 +100,12 @@ def run(
     )
     report = StepPrinter(make_reporter("institution", log_format))
     asyncio.run(run_until_terminated(run_institution(settings, report=report)))
+
+
+@app.command()
+def digest(path: Annotated[Path, typer.Argument(help="A model file, or code: a file or a directory.")]) -> None:
+    """Print SHA-256 of a model or code, as a local policy names it."""
+    Output(as_json=False).line(compute_code_digest(path))
 
 
 @app.command(name="settle-wrap")

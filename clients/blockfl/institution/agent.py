@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from blockfl.fabric.errors import FabricError
@@ -27,6 +27,7 @@ from blockfl.institution.errors import (
     TrainingError,
 )
 from blockfl.institution.outbox import Outbox, Parcel
+from blockfl.institution.policy import Departures, LocalPolicy
 from blockfl.institution.preparation import (
     check_role,
     check_signer,
@@ -76,12 +77,14 @@ class AgentSettings:
         samples: The samples to declare; None: all training samples.
         seed: Makes training and rounding repeatable; sealing is always random.
         rounds: End after so many rounds; None: after the task's last.
+        policy: What the institution allows, whatever the task says.
     """
 
     task: str
     samples: int | None = None
     seed: int | None = None
     rounds: int | None = None
+    policy: LocalPolicy = field(default_factory=LocalPolicy)
 
 
 class InstitutionAgent:
@@ -99,9 +102,11 @@ class InstitutionAgent:
         report: Report = ignore_step,
         metrics: LedgerMetrics | None = None,
         rehearse: Rehearsal | None = None,
+        departures: Departures | None = None,
     ) -> None:
         self._ledger = ledger
         self._rehearse = rehearse
+        self._departures = departures or Departures(None)
         self._metrics = metrics
         self._training = training
         self._outbox = outbox
@@ -115,8 +120,11 @@ class InstitutionAgent:
             report=report,
             seed=settings.seed,
             obeys=encoder is None,
+            departures=self._departures,
         )
-        self._versions = Versions(ledger=ledger, training=training, store=store, report=report)
+        self._versions = Versions(
+            ledger=ledger, training=training, store=store, report=report, departures=self._departures
+        )
         self._woken = asyncio.Event()
         self._consortium: Consortium | None = None
         self._task: Task | None = None
@@ -239,6 +247,7 @@ class InstitutionAgent:
         self._consortium = await self._ledger.read(CONSORTIUM.key())
         task = await self._ledger.read(TASK.key(self._name))
         check_role(self._consortium, task, self._ledger.organisation)
+        self._settings.policy.check_task(self._name)
         if self._rehearse is not None:
             for note in await self._rehearse(task.spec):
                 self._report(Step(stage="start", text=note))
@@ -259,6 +268,7 @@ class InstitutionAgent:
         if mine not in {(one.organisation, one.samples, one.certificate_digest) for one in enrolments}:
             try:
                 await self._ledger.enrol(self._name, self._samples)
+                self._departures.add("enrolment", self._name, 0, samples=self._samples)
             except RefusedError as error:
                 if error.code not in (Code.TASK_BUSY, Code.CHANGED_LATELY):
                     raise
@@ -298,6 +308,10 @@ class InstitutionAgent:
         part = round_.participant(self._ledger.organisation)
         if number in self._sent or (number, "skip") in self._told:
             return
+        wait = self._settings.policy.find_wait(datetime.now(UTC))
+        if wait is not None:
+            self._tell_once(number, "wait", wait)
+            return
         reason = await self._find_obstacle(round_, part)
         if reason is not None or part is None or self._consortium is None:
             self._skip(number, reason or "not part of this round")
@@ -323,6 +337,9 @@ class InstitutionAgent:
         if part.certificate_digest != self._certificate_digest:
             self._enrolled = False
             return "enrolled with another certificate; enrolling with the present one before the next round"
+        limit = self._settings.policy.find_limit(self._name, self._departures.count_updates(self._name))
+        if limit is not None:
+            return limit
         if self._outbox.read_state(self._name, number) == "begun":
             return "an update was begun and lost in a crash; a second one would be equivocation"
         if not compute_remaining_s(round_, self._ledger.organisation):

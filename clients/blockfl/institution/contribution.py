@@ -17,6 +17,7 @@ from blockfl.institution.errors import OutboxError, RejectionError, SettingsErro
 from blockfl.institution.frames import TrainingProgress
 from blockfl.institution.obedience import find_refusal
 from blockfl.institution.outbox import Outbox, Parcel
+from blockfl.institution.policy import Departures
 from blockfl.institution.step import Report, Stage, Step
 from blockfl.institution.training import Training
 from blockfl.institution.vector import Vector
@@ -59,6 +60,7 @@ class Contribution:
         report: Report,
         seed: int | None,
         obeys: bool = True,
+        departures: Departures | None = None,
     ) -> None:
         self._ledger = ledger
         self._training = training
@@ -67,6 +69,7 @@ class Contribution:
         self._report = report
         self._seed = seed
         self._obeys = obeys
+        self._departures = departures or Departures(None)
 
     async def make(self, consortium: Consortium, task: Task, round_: Round, part: Participant, base: Vector) -> Parcel:
         """Train and leave the sealed update on the disk.
@@ -125,6 +128,8 @@ class Contribution:
                 "ledger than the one in this outbox; only one agent may use an identity: stop the other one"
             )
         if existing is None:
+            digest = parcel.signed.header.record_digest
+            self._departures.add("update", round_.task, round_.round, header=digest)
             await self._ledger.submit_update(parcel.signed)
             self._tell("submit", round_, "header submitted", started)
         started = time.monotonic()
@@ -133,6 +138,8 @@ class Contribution:
             self._report(Step(stage="upload", round=round_.round, text="uploading", done=done, total=total))
 
         await upload_update(self._ledger, round_.task, round_.round, parcel.read_chunk, progress=on_chunk)
+        size = parcel.signed.header.payload_bytes
+        self._departures.add("sealed chunks", round_.task, round_.round, bytes=size)
         self._tell("upload", round_, f"uploaded {len(parcel.signed.header.chunk_digests)} chunks", started)
 
     async def find_header(self, round_: Round) -> SignedHeader | None:

@@ -61,6 +61,7 @@ class Learner:
         self._initial = self._read()
         self._schedule: Shifted | None = None
         self._set_optimizer(None)
+        self._notes = self._list_notes()
         self._try()
 
     def _set_optimizer(self, learning_rate: float | None) -> None:
@@ -148,7 +149,7 @@ class Learner:
             ),
             train_samples=len(self._samples.x_train) if self._samples else 0,
             test_samples=len(self._samples.x_test) if self._samples else 0,
-            notes=(*self._list_notes(), *(self._samples.notes if self._samples else ())),
+            notes=(*self._notes, *(self._samples.notes if self._samples else ())),
         )
 
     def _list_notes(self) -> list[str]:

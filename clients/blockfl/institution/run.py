@@ -14,6 +14,7 @@ from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.outbox import Outbox
+from blockfl.institution.policy import Departures
 from blockfl.institution.rehearsal import rehearse
 from blockfl.institution.room import find_lack_of_room
 from blockfl.institution.step import Report, Step, ignore_step
@@ -28,6 +29,8 @@ from blockfl.protocol.model import encode_model
 from blockfl.protocol.table import Table
 
 _LOCK: Final = "lock"
+DEPARTURES: Final = "left.jsonl"
+"""The record of all that left the building, in the agent's directory."""
 OUTBOX: Final = "outbox"
 """Where sealed updates are, in the agent's directory."""
 
@@ -97,6 +100,7 @@ async def run_institution(
                     report=report,
                     metrics=metrics,
                     rehearse=rehearsal,
+                    departures=Departures(settings.directory / DEPARTURES),
                 )
                 await agent.run()
         finally:
@@ -108,6 +112,8 @@ def _make_training(settings: InstitutionSettings, profile: ConnectionProfile) ->
         raise SettingsError("expected a model with data, or code: see blockfl institution run --help")
     if settings.workload.model is not None and settings.workload.data is None:
         raise SettingsError("a model needs samples: name them with --data FILE.npz or FILE.csv")
+    code = (settings.workload.model, settings.workload.code)
+    settings.agent.policy.check_code(path for path in code if path is not None)
     named = [str(settings.profile), profile.private_key, profile.opening_key]
     return TrainingProcess(
         settings.workload,

@@ -10,6 +10,7 @@ import time
 
 from blockfl.institution.errors import DivergenceError, TrainingError
 from blockfl.institution.frames import Evaluated, Measured
+from blockfl.institution.policy import Departures
 from blockfl.institution.step import Report, Stage, Step
 from blockfl.institution.training import Training
 from blockfl.institution.vector import Vector
@@ -32,7 +33,16 @@ _FIRST = re.compile(r"[A-Za-z]")
 class Versions:
     """Keeps the newest version, and tells the ledger once what it is worth here."""
 
-    def __init__(self, *, ledger: Ledger, training: Training, store: ModelStore, report: Report) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        training: Training,
+        store: ModelStore,
+        report: Report,
+        departures: Departures | None = None,
+    ) -> None:
+        self._departures = departures or Departures(None)
         self._ledger = ledger
         self._training = training
         self._store = store
@@ -104,6 +114,8 @@ class Versions:
                 reported_at_ms=0,
             )
         )
+        told = {one.name: one.value_micro / 1e6 for one in values}
+        self._departures.add("metrics", progress.task, progress.round, version=version, values=told)
         self._tell("metrics", progress, f"reported version {version}", started)
 
     async def _testify(self, task: Task, progress: Progress) -> None:
