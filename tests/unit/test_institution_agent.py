@@ -520,16 +520,6 @@ async def test_training_that_gives_nan_skips_the_round_and_takes_part_in_the_nex
     assert (await stage.scenario.round(2)).accepted == ORGANISATIONS
 
 
-async def run_second_without_alpha(stage: Stage) -> None:
-    await stage.referee.run(1, *ORGANISATIONS)
-    await stage.referee.open(2)
-    await stage.referee.wait_for_uploads(2, "beta", "delta", "gamma")
-    while not stage.sites["alpha"].said("skip"):
-        await asyncio.sleep(0.01)
-    stage.hub.world.now_ms += 61_000
-    await stage.referee.settle(2)
-
-
 async def run_first_without_alpha(stage: Stage) -> None:
     await stage.referee.wait_for_enrolments(4)
     await stage.referee.open(1)

@@ -75,8 +75,8 @@ def run(
 ) -> None:
     """Take part in a task until it has had all its rounds; may be stopped and started at any point.
 
-    The data never leaves this machine, and the training code never sees a key or the ledger. Exit code 5: the rounds are
-    over, and no update of this institution was accepted. What left is recorded in left.jsonl in the directory.
+    The data never leaves this machine, and the training code never sees a key or the ledger. What left is recorded in
+    left.jsonl in the directory. Exit code 5: the rounds are over, and no update of this institution was accepted.
     """
     settings = InstitutionSettings(
         profile=profile,
