@@ -93,12 +93,11 @@ def compare(example: Example, seed: int, directory: Path) -> dict[str, Any]:
     sites = {name: load_dataset(file, None, TEST_FRACTION, table) for name, file in files.items()}
     federated = _build(example, seed)
     _assign(federated, _simulate(example, files, seed, directory))
-    pooled = Dataset(
-        **{
-            name: np.concatenate([getattr(site, name) for site in sites.values()])
-            for name in ("x_train", "y_train", "x_test", "y_test")
-        }
-    )
+    parts = [
+        np.concatenate([getattr(site, name) for site in sites.values()])
+        for name in ("x_train", "y_train", "x_test", "y_test")
+    ]
+    pooled = Dataset(x_train=parts[0], y_train=parts[1], x_test=parts[2], y_test=parts[3])
     return {
         "federated": _measure(example, federated, sites),
         "pooled": _measure(example, _train(example, seed, pooled), sites),

@@ -193,8 +193,9 @@ class Client:
         while True:
             is_over = self._read(lambda ledger: _is_over(ledger, task))
             for row in self.versions(task):
-                if row["version"] > told:
-                    told = row["version"]
+                version = row["version"]
+                if isinstance(version, int) and version > told:
+                    told = version
                     yield row
             if is_over:
                 return

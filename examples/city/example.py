@@ -102,7 +102,7 @@ def write_sites(directory: Path, seed: int) -> Mapping[str, Path]:
                     inputs, label = city.describe(station, day, mean)
                     parts[f"x_{part}"].append(inputs)
                     parts[f"y_{part}"].append(label)
-        arrays = {key: np.array(values, np.float32) for key, values in parts.items()}
+        arrays: dict[str, Any] = {key: np.array(values, np.float32) for key, values in parts.items()}
         files[name] = directory / f"{name}.npz"
         np.savez(files[name], columns=np.array(INPUTS), **arrays)
     return files

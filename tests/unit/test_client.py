@@ -59,7 +59,7 @@ def test_tasks_and_versions_are_rows_and_watching_ends_with_the_task(played: tup
     WorldClient(hub, "coordinator").end("heart", "enough")
     assert list(watching) == []
     assert client.versions("heart")[1]["digest"] == compute_digest(model)
-    assert client.tasks()[0]["ended"].endswith(": enough")
+    assert str(client.tasks()[0]["ended"]).endswith(": enough")
 
 
 def test_a_version_is_exported_as_arrays_and_as_a_file(played: tuple[WorldHub, bytes], tmp_path: Path) -> None:

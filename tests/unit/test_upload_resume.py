@@ -9,7 +9,7 @@ import pytest
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import UnreachableError
 from blockfl.ledger.transfer import upload_update
-from blockfl.protocol.blob import CHUNK_BYTES
+from blockfl.protocol.records import CHUNK_BYTES
 
 CHUNKS = [bytes([index]) * CHUNK_BYTES for index in range(5)]
 

@@ -16,7 +16,6 @@ import numpy as np
 import typer
 
 from blockfl.audit import views
-from blockfl.audit.entry import Row
 from blockfl.audit.metrics import is_lower_better
 from blockfl.cli import option
 from blockfl.cli.number import make_limits, parse_whole
@@ -34,6 +33,8 @@ from blockfl.protocol.publication import find_version_without
 from blockfl.protocol.task import Task
 from blockfl.protocol.version import decode_version
 
+AnyRow = Mapping[str, Any]
+"""A row of ``views.list_models``."""
 BEST: Final = "best"
 _SUFFIXES: Final = (".safetensors", ".npz")
 
@@ -54,7 +55,7 @@ class Exported:
     version: int
     digest: str
     values: Any
-    rows: Sequence[Row]
+    rows: Sequence[AnyRow]
 
     @property
     def arrays(self) -> Mapping[str, Any]:
@@ -90,7 +91,7 @@ async def export_version(
         LedgerError: There is no such version, or it does not follow from the ledger.
     """
     record: Task = await ledger.read(TASK.key(task))
-    rows = await views.list_models(ledger, task)
+    rows: Sequence[AnyRow] = await views.list_models(ledger, task)
     if without is not None:
         if without not in record.spec.institutions:
             names = ", ".join(record.spec.institutions)
@@ -113,7 +114,7 @@ async def export_version(
     )
 
 
-def find_best(rows: Sequence[Row], metric: str) -> int:
+def find_best(rows: Sequence[AnyRow], metric: str) -> int:
     """Return the version with the best value of a metric, the first of equal ones.
 
     Raises:
@@ -124,7 +125,8 @@ def find_best(rows: Sequence[Row], metric: str) -> int:
         names = sorted({name for row in rows for name in row["metrics"]})
         raise LedgerError(f"no version has a metric {metric!r:.100}: there are {', '.join(names) or 'none'}")
     sign = 1 if is_lower_better(metric) else -1
-    return int(min(found, key=lambda one: (sign * one[0], one[1]))[1])
+    _, best = min(found, key=lambda one: (sign * one[0], one[1]))
+    return int(best)
 
 
 def write_model(exported: Exported, path: Path) -> None:
