@@ -36,7 +36,7 @@ from blockfl.protocol.records import Blob, Model, Participant, Round, Update
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
-from blockfl.protocol.scoring import Gram, compute_gram, compute_points, weigh_points
+from blockfl.protocol.scoring import compute_gram, compute_points, weigh_points
 from blockfl.protocol.settlement import Facts, list_payments, settle_round
 from blockfl.protocol.task import Deadlines, TaskSpec, Training
 from blockfl.protocol.terms import compute_bounds, compute_weights
@@ -123,7 +123,7 @@ class Run:
     rewards: dict[str, int]
     balances: dict[str, list[int]]
     reputations: dict[str, list[int]]
-    scores: dict[str, list[float]]
+    points: list[int]
     conserved: bool
     accuracy: float
     staked: int
@@ -264,7 +264,7 @@ def simulate(behaviour: str, rounds: int, seed: int) -> Run:
     ledger = make_ledger(make_spec(rounds, samples), samples)
     playing = () if behaviour == "honest" else ("player", "other") if behaviour == "colluders" else ("player",)
     start = ledger.total
-    run = Run(dict.fromkeys(samples, 0), defaultdict(list), defaultdict(list), defaultdict(list), True, 0.0,
+    run = Run(dict.fromkeys(samples, 0), defaultdict(list), defaultdict(list), [], True, 0.0,
               ledger.standings["player"].stake)  # fmt: skip
     for number in range(1, rounds + 1):
         round_ = open_round(ledger, number, samples)
@@ -320,10 +320,9 @@ def play_out(
     gram = compute_gram([*known, reference, *accepted])
     shared = compute_points(gram, len(known) + 1, DIMENSION)
     points = weigh_points(shared, gram, len(known))
-    for name, values in zip(round_.accepted, zip(points, *compare(gram, len(known) + 1), strict=True), strict=True):
+    for name, one in zip(round_.accepted, points, strict=True):
         if name == "player":
-            for kind, value in zip(("points", "cosine_with_sum", "explained"), values, strict=True):
-                run.scores[kind].append(value)
+            run.points.append(one)
     credits = tuple(Credit(organisation=name, points=one) for name, one in zip(round_.accepted, points, strict=True))
     facts = Facts(
         spec=ledger.spec,
@@ -359,20 +358,6 @@ def play_out(
     ledger.deltas.append(ledger.base.astype(np.float64) - before)
 
 
-def compare(gram: Gram, known: int) -> tuple[list[float], list[float]]:
-    """Return two scores to compare with: cosine with the sum of the others, and R² without knowledge or chance."""
-    matrix = np.array(gram, dtype=np.float64)[known:, known:]
-    cosines, explained = [], []
-    for i in range(len(matrix)):
-        others = [j for j in range(len(matrix)) if j != i]
-        block = matrix[np.ix_(others, others)]
-        scale = np.sqrt(matrix[i, i] * block.sum())
-        cosines.append(float(matrix[i, others].sum() / scale) if scale else 0.0)
-        fit = matrix[i, others] @ np.linalg.pinv(block, hermitian=True) @ matrix[others, i]
-        explained.append(float(fit / matrix[i, i]) if matrix[i, i] else 0.0)
-    return cosines, explained
-
-
 def summarise(runs: Mapping[str, Sequence[Run]], rounds: int) -> dict[str, object]:
     """Return the summary: means over the runs of each behaviour."""
     rewards = {name: round(_average(one.rewards["player"] / rounds for one in all_), 3) for name, all_ in runs.items()}
@@ -405,10 +390,10 @@ def summarise(runs: Mapping[str, Sequence[Run]], rounds: int) -> dict[str, objec
             name: round(_average(one.rewards[name] / rounds for one in runs["honest"]), 3) for name in SAMPLES
         },
         "counted": {name: round(_average(one.counted for one in all_), 4) for name, all_ in runs.items()},
-        "score_mean": {
-            name: {kind: round(_average(values), 4) for kind, values in all_[0].scores.items()}
+        "points_mean": {
+            name: round(_average(_average(one.points) for one in all_), 2)
             for name, all_ in runs.items()
-            if all_[0].scores
+            if all(one.points for one in all_)
         },
         "accuracy": {name: round(_average(one.accuracy for one in all_), 4) for name, all_ in runs.items()},
         "accuracy_of_referee_alone": round(_average(one.alone for one in runs["honest"]), 4),
@@ -442,9 +427,29 @@ def plot(first: Mapping[str, Run], directory: Path) -> None:
         pyplot.close(figure)
 
 
-def simulate_named(behaviour: str, rounds: int, seed: int) -> tuple[str, Run]:
-    """Return a run with its behaviour's name."""
-    return behaviour, simulate(behaviour, rounds, seed)
+Game = tuple[str, int, int]
+"""A behaviour, how many rounds, and the seed."""
+
+
+def play(game: Game) -> Run:
+    """Play a game."""
+    return simulate(*game)
+
+
+def play_all(games: Sequence[Game], kept: Path, processes: int | None) -> dict[Game, Run]:
+    """Play what was not played yet; a run that was stopped goes on with what it kept."""
+    done: dict[Game, Run] = {}
+    for line in kept.read_text().splitlines() if kept.exists() else ():
+        behaviour, rounds, seed, run = json.loads(line)
+        done[behaviour, rounds, seed] = Run(**run)
+    missing = [game for game in games if game not in done]
+    with ProcessPoolExecutor(processes) as pool, kept.open("a") as file:
+        for game, run in zip(missing, pool.map(play, missing), strict=True):
+            done[game] = run
+            file.write(json.dumps([*game, vars(run)]) + "\n")
+            file.flush()
+            print(f"{game[0]}: {run.rewards['player'] / game[1]:.1f} credits a round", flush=True)
+    return {game: done[game] for game in games}
 
 
 def main() -> None:
@@ -456,12 +461,9 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("build/economics"))
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    runs: dict[str, list[Run]] = {behaviour: [] for behaviour in BEHAVIOURS}
     games = [(behaviour, arguments.rounds, seed) for seed in range(arguments.seeds) for behaviour in BEHAVIOURS]
-    with ProcessPoolExecutor(arguments.processes) as pool:
-        for behaviour, run in pool.map(simulate_named, *zip(*games, strict=True)):
-            runs[behaviour].append(run)
-            print(f"{behaviour}: {run.rewards['player'] / arguments.rounds:.1f} credits a round", flush=True)
+    played = play_all(games, arguments.directory / "runs.jsonl", arguments.processes)
+    runs = {name: [run for game, run in played.items() if game[0] == name] for name in BEHAVIOURS}
     summary = summarise(runs, arguments.rounds)
     (arguments.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     plot({behaviour: all_[0] for behaviour, all_ in runs.items()}, arguments.directory)
