@@ -1,6 +1,9 @@
 """A referee and an assessor as operators run them: commands, Keras, processes that the kernel confines."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from examples.heart.hospitals import load_split
@@ -8,6 +11,7 @@ from examples.heart.hospitals import load_split
 from support.federation_processes import PORTS, FederationProcesses
 from support.port_range import find_free_base_port
 
+ROOT = Path(__file__).parents[2]
 TASK, ROUNDS = "heart", 2
 HOSPITALS = ("cleveland", "hungary", "longbeach")
 REFEREE, ASSESSOR = "university", "regulator"
@@ -42,10 +46,11 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FederationP
 
 
 def play(federation: FederationProcesses) -> None:
-    from examples.heart.model import save_model
-
     (federation.directory / "rows").mkdir()
-    save_model(federation.directory / "rows" / "model.keras")
+    save = (
+        f"from examples.heart.model import *; save_model(Path({str(federation.directory / 'rows' / 'model.keras')!r}))"
+    )
+    subprocess.run([sys.executable, "-c", save], cwd=ROOT, check=True, capture_output=True, timeout=300)
     federation.start_aggregators(("coordinator", REFEREE), ["--judge-patience", "1"])
     rows = list_rows(federation, ASSESSOR, "switzerland")
     federation.start_aggregators((ASSESSOR,), ["--judge-patience", "1", *rows])
