@@ -146,8 +146,7 @@ def _updates(
         book.check_round(task, number)
     rows = book.locate(asyncio.run(views.list_updates(book, task, number)))
     columns = ["round", "organisation", "state", "code", "reason", "norm", "submitted", "judged"]
-    if any(row["disputes"] for row in rows):
-        columns.append("disputes")
+    columns += [name for name in ("rises_micro", "disputes") if any(row[name] for row in rows)]
     return Answer(title=f"updates of {task}", rows=rows, columns=columns)
 
 
