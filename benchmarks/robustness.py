@@ -60,11 +60,11 @@ def _list_parts() -> Iterator[tuple[tuple[str, int], int, list[str], list[str]]]
         yield referee, 4, list(ALONE), ["none"]
         yield referee, 4, ["trusted_mean"], ["none"]
     yield REFEREE, 4, ["fedavg, effect on rows", "trusted_mean, momentum", "trusted_mean, effect on rows"], every
-    yield REFEREE, 4, [one for one in STRATEGIES if one not in REFEREED], table
     yield REFEREE, 6, ["fedavg, effect on rows"], every
     yield REFEREE, 4, list(CANDIDATES), TELLING
-    yield REFEREE, 4, ["trusted_mean, by cosine", "fedavg, least cosine 0.2"], every
     yield ("own", 60), 4, ["fedavg, effect on rows"], every
+    yield REFEREE, 4, [one for one in STRATEGIES if one not in REFEREED], table
+    yield REFEREE, 4, ["trusted_mean, by cosine", "fedavg, least cosine 0.2"], every
     yield REFEREE, 4, [*OPTIMISERS], ["none"]
     yield REFEREE, 6, ["median", "multi_krum, f 4, m 5"], table
     yield PUBLIC[0], 4, ["trusted_mean"], every
