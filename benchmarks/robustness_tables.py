@@ -152,7 +152,7 @@ def write_backdoor(findings: Findings) -> list[str]:
     for strategy in (*ALONE, *STRATEGIES):
         clean = [findings.find(layout, strategy, "none", 4, "own", 120) for layout in LAYOUTS]
         runs = [findings.find(layout, strategy, "backdoor", poisoned, "own", 120) for layout, poisoned in places]
-        if all(clean) and (strategy in ALONE or all(runs)):
+        if all(clean) and (strategy in ALONE or any(runs)):
             cells = [_tell(one["backdoor"] if one else None) for one in (*clean, *runs)]
             lines.append(_write(strategy, [*cells, "" if strategy in ALONE else _count(clean[0])]))
     return lines
