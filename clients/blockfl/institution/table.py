@@ -139,7 +139,8 @@ def read_numbers(cells: Cells, name: str) -> NDArray[np.float64]:
         advice = (
             "remove or impute missing values first"
             if is_missing and column[row]
-            else "encode categories as numbers and remove or impute missing values first"
+            else "encode categories as numbers and remove or impute missing values first, or have the task name them "
+            "(blockfl task create --columns)"
         )
         raise DataError(f"{cells.place(row, name)}: expected a number, got {column[row]!r}; {advice}")
     return values
