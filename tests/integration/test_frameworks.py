@@ -1,0 +1,139 @@
+"""Each framework trains in an environment of its own, confined, with twenty lines of the user's or fewer.
+
+An environment is named by a variable, such as ``TORCH_PYTHON=/usr/bin/python3``; without it the test is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blockfl.institution.frames import Train
+from blockfl.institution.training import TrainingProcess
+from blockfl.institution.workload import Workload
+
+LOAD = """
+def load_data(path):
+    rows = np.load(path)
+    return {"train": (rows[:60, :4], rows[:60, 4].astype(int)), "test": (rows[60:, :4], rows[60:, 4].astype(int))}
+"""
+TORCH = f"""
+import numpy as np
+import torch
+from blockfl.institution.adapters.pytorch import adapt
+
+def build_model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+{LOAD}
+weights, assign, train, evaluate, kinds = adapt(
+    loss=torch.nn.BCEWithLogitsLoss(),
+    optimizer=lambda parameters, rate: torch.optim.SGD(parameters, rate or 0.1),
+    metrics={{"accuracy": lambda output, y: ((output > 0) == (y > 0.5)).float().mean()}},
+)
+"""
+SKLEARN = f"""
+import numpy as np
+from sklearn.linear_model import SGDClassifier
+from blockfl.institution.adapters.scikit import adapt
+
+def build_model():
+    return SGDClassifier(loss="log_loss", learning_rate="constant", eta0=0.05, random_state=0)
+{LOAD}
+weights, assign, train, evaluate = adapt(inputs=4, classes=[0, 1])
+"""
+FLOWER = """
+from client import LogisticClient
+from blockfl.institution.adapters.flower import adapt
+
+build_model, load_data, weights, assign, train, evaluate = adapt(LogisticClient, samples=(60, 20))
+"""
+CLIENT = """
+import numpy as np
+BASE
+
+ROWS = np.load(__file__.replace("client.py", "rows.npy")).astype(float)
+X, Y, XT, YT = ROWS[:60, :4], ROWS[:60, 4], ROWS[60:, :4], ROWS[60:, 4]
+
+class LogisticClient(NumPyClient):
+    def __init__(self):
+        self.w, self.b = np.zeros(4), np.zeros(1)
+
+    def get_parameters(self, config):
+        return [self.w, self.b]
+
+    def fit(self, parameters, config):
+        self.w, self.b = [np.array(one) for one in parameters]
+        for _ in range(config["local_epochs"]):
+            error = 1 / (1 + np.exp(-(X @ self.w + self.b))) - Y
+            self.w, self.b = self.w - 0.5 * X.T @ error / len(Y), self.b - 0.5 * error.mean(keepdims=True)
+        return [self.w, self.b], len(Y), {}
+
+    def evaluate(self, parameters, config):
+        margins = XT @ np.array(parameters[0]) + parameters[1]
+        loss = np.mean(np.logaddexp(0, -(2 * YT - 1) * margins))
+        return float(loss), len(YT), {"accuracy": float(np.mean((margins > 0) == (YT > 0.5)))}
+"""
+FLWR = "from flwr.client import NumPyClient"
+PLAIN = "class NumPyClient: ..."
+"""What a client's class is made of, without Flower: its adapter asks for nothing of Flower's."""
+
+
+def find_python(name: str, module: str) -> Path:
+    found = os.environ.get(f"{name}_PYTHON")
+    if not found or subprocess.run([found, "-c", f"import {module}"], capture_output=True).returncode:
+        pytest.skip(f"{name}_PYTHON names no interpreter that has {module}")
+    return Path(found)
+
+
+def write(tmp_path: Path, code: str, client: str = "") -> Workload:
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(80, 4)).astype(np.float32)
+    rows = np.column_stack([x, x[:, 0] + x[:, 1] > 0]).astype(np.float32)
+    home = tmp_path / "code"
+    home.mkdir()
+    np.save(home / "rows.npy", rows)
+    (home / "training.py").write_text(code)
+    (home / "client.py").write_text(client)
+    return Workload(code=home, data=None if client else home / "rows.npy")
+
+
+async def check(workload: Workload, directory: Path) -> None:
+    """Train for twenty epochs, twice the same, to a model that is better than the first."""
+    request = Train(epochs=20, batch_size=8, learning_rate=None, seed=3)
+    async with TrainingProcess(workload, directory=directory, seed=3) as training:
+        await training.rehearse(request)
+        base = await training.initial()
+        first, _ = await training.train(base, request)
+        again, _ = await training.train(base, request)
+        before, after = await training.evaluate(base), await training.evaluate(first)
+    assert first.tolist() == again.tolist()
+    assert before.loss is not None
+    assert after.loss is not None
+    assert after.loss < 0.8 * before.loss
+    assert (after.accuracy or 0) >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "code", "client"),
+    [
+        pytest.param("TORCH", "torch", TORCH, "", id="PyTorch"),
+        pytest.param("SKLEARN", "sklearn", SKLEARN, "", id="scikit-learn"),
+        pytest.param("FLOWER", "flwr", FLOWER, CLIENT.replace("BASE", FLWR), id="Flower"),
+    ],
+)
+async def test_a_framework_trains_in_its_own_environment(
+    tmp_path: Path, name: str, module: str, code: str, client: str
+) -> None:
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    workload = write(tmp_path, code, client)
+    other = Workload(code=workload.code, data=workload.data, python=find_python(name, module))
+    await check(other, tmp_path / "state")
+
+
+async def test_the_adapter_for_flower_needs_nothing_of_flower_itself(tmp_path: Path) -> None:
+    await check(write(tmp_path, FLOWER, CLIENT.replace("BASE", PLAIN)), tmp_path / "state")
