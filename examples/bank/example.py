@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 DATA = Path(__file__).with_name("credit_data.csv")
@@ -33,8 +32,10 @@ def write_sites(directory: Path, seed: int) -> Mapping[str, Path]:
     return files
 
 
-def build_model(seed: int = 0) -> keras.Model:
+def build_model(seed: int = 0) -> Any:
     """Return a network of 23 inputs with one hidden layer; its output is the chance that a loan goes bad."""
+    import keras
+
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [

@@ -14,7 +14,6 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 DATA = Path(__file__).with_name("chicago_ridership.csv")
@@ -108,8 +107,10 @@ def write_sites(directory: Path, seed: int) -> Mapping[str, Path]:
     return files
 
 
-def build_model(seed: int = 0) -> keras.Model:
+def build_model(seed: int = 0) -> Any:
     """Return a network of twelve inputs with one hidden layer; its output is the relative number of riders."""
+    import keras
+
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(16, activation="tanh"), keras.layers.Dense(1)])
     model.compile(

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 DATA = Path(__file__).with_name("concrete.csv")
@@ -36,8 +35,10 @@ def write_sites(directory: Path, seed: int) -> Mapping[str, Path]:
     return files
 
 
-def build_model(seed: int = 0) -> keras.Model:
+def build_model(seed: int = 0) -> Any:
     """Return a network of nine inputs with one hidden layer; its output is the scaled strength."""
+    import keras
+
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input((9,)), keras.layers.Dense(32, activation="tanh"), keras.layers.Dense(1)])
     model.compile(
