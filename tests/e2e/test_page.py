@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.axe import Axe
 from support.browser import Browser
 from support.page_story import Story, tell_story
 from support.page_visit import Page, visit_page
@@ -22,8 +23,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str, browser: Browser) -> Story:
-    return asyncio.run(tell_story(tmp_path_factory.mktemp("story"), ledger_kind, browser))
+def axe(browser: Browser) -> Axe | None:
+    try:
+        return Axe.load(browser)
+    except pytest.skip.Exception:
+        return None
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str, browser: Browser, axe: Axe | None) -> Story:
+    return asyncio.run(tell_story(tmp_path_factory.mktemp("story"), ledger_kind, browser, axe))
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +48,13 @@ def test_a_whole_task_is_seen_as_it_happens(story: Story) -> None:
     assert "BFL416" in story.seen["not settled"]
     assert "BFL408" in story.seen["equivocated BFL408"]
     assert story.loads == 3, "the reader followed three links, everything else came by itself"
+
+
+def test_axe_finds_nothing_while_blocks_come_in_and_a_key_stops_the_updates(story: Story, axe: Axe | None) -> None:
+    assert story.is_paused
+    if axe is None:
+        pytest.skip("axe-core is missing: npm installs it")
+    assert story.faults == []
 
 
 def test_a_hostile_title_is_text_and_nothing_else(page: Page) -> None:

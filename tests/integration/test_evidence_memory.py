@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.long_chain import measure_verification, write_long_bundle
 
-BLOCKS, VALUE_BYTES = 150, 48_000
+BLOCKS, VALUE_BYTES = 100, 64_000
 ALLOWED_BYTES = 6 << 20
 
 

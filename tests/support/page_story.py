@@ -20,6 +20,7 @@ from blockfl.page.source import LiveSource
 from blockfl.page.watch import Watch
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.task import Deadlines
+from support.axe import Axe
 from support.browser import Browser
 from support.contract_network import ClientOfNetwork, contract_network
 from support.paid_task import PaidTask, make_paid_spec
@@ -40,18 +41,23 @@ class Story:
     Attributes:
         seen: By what the page was waited for: how it looked then.
         loads: How often the browser loaded a page while the task went on.
+        faults: What the checker of accessibility found wrong with pages that were live.
+        is_paused: Whether the key pressed on the button in the end stopped the updates.
     """
 
     seen: dict[str, str] = field(default_factory=dict)
     loads: int = 0
+    faults: list[str] = field(default_factory=list)
+    is_paused: bool = False
 
 
 class _Reader:
     """The person in front of the browser."""
 
-    def __init__(self, browser: Browser, story: Story) -> None:
+    def __init__(self, browser: Browser, story: Story, axe: Axe | None) -> None:
         self._browser = browser
         self._story = story
+        self._axe = axe
 
     async def go(self, link: str) -> None:
         """Follow a link of the page by its text."""
@@ -74,6 +80,18 @@ class _Reader:
         await self._wait_for(_STEP, name, state, text)
         self._story.seen[f"{name} {state}"] = text
 
+    async def check(self) -> None:
+        """Have the page checked as it stands, where there is what checks it."""
+        if self._axe is not None:
+            self._story.faults += await self._do(self._axe.check)
+
+    async def pause(self) -> None:
+        """Stop the updates by keyboard."""
+        await self._do(lambda: self._browser.run("document.getElementById('pause').focus()"))
+        await self._do(lambda: self._browser.press("Enter"))
+        pressed = "return document.getElementById('pause').getAttribute('aria-pressed') === 'true'"
+        self._story.is_paused = await self._do(lambda: bool(self._browser.run(pressed)))
+
     async def _wait_for(self, condition: str, *arguments: str) -> None:
         await self._do(lambda: self._browser.wait_for(condition, *arguments))
 
@@ -87,13 +105,14 @@ _STEP = """[...document.querySelectorAll('#steps li')].some(
         && one.textContent.includes(arguments[2]))"""
 
 
-async def tell_story(directory: Path, ledger: str, browser: Browser) -> Story:
+async def tell_story(directory: Path, ledger: str, browser: Browser, axe: Axe | None) -> Story:
     """Play the task and look at its page.
 
     Args:
         directory: For the network.
         ledger: Which one.
         browser: Shows the page.
+        axe: Checks it, if there is one.
     """
     story = Story()
     spec, model = make_paid_spec(DEFAULT_ECONOMICS)
@@ -112,7 +131,7 @@ async def tell_story(directory: Path, ledger: str, browser: Browser) -> Story:
                 scenario.ledger, scenario.consortium, scenario.signers, scenario.opening_keys, (spec, model)
             )
             task.world, task.file = cast(World, network), model
-            await _play(task, _Reader(browser, story), await addresses.get())
+            await _play(task, _Reader(browser, story, axe), await addresses.get())
         finally:
             serving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -126,6 +145,7 @@ async def _play(task: PaidTask, reader: _Reader, address: str) -> None:
     await task.register()
     await task.create()
     await reader.see("heart", SHOWN)
+    await reader.check()
     await reader.go("heart")
     await task.fund()
     await task.enrol()
@@ -148,6 +168,7 @@ async def _play(task: PaidTask, reader: _Reader, address: str) -> None:
     for name in ("alpha", "beta"):
         await task.ledger.submit(name, "ReportMetrics", task.metrics(name, 1, task.file).encode())
     await reader.see_step("evaluated", "under way", "2 of 4 institutions have reported, all of the same model")
+    await reader.check()
     await reader.go("Rejections")
     await reader.see("BFL416", "not settled")
     settlement = await task.settle(1)
@@ -169,5 +190,8 @@ async def _play(task: PaidTask, reader: _Reader, address: str) -> None:
     await task.attest(2)
     task.file = await task.publish(2, task.file)
     await task.settle(2)
+    await reader.check()
     await reader.go("Credits")
     await reader.see("equivocated BFL408")
+    await reader.check()
+    await reader.pause()

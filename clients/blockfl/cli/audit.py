@@ -124,8 +124,9 @@ def verify(
     output.result(report.as_dict())
     for number, step in enumerate(report.steps, start=1):
         output.line(f"{number}. {step}")
+    codes = ", ".join(f"{count} {code}" for code, count in sorted(report.codes.items()))
     output.line(
-        f"verified: {report.blocks} blocks, {report.transactions} transactions {report.codes}, "
+        f"verified: {report.blocks} blocks, {report.transactions} transactions ({codes}), "
         f"from first block {report.genesis_hash[:16]}… to {report.last_block_hash[:16]}…"
     )
     if report.findings:
