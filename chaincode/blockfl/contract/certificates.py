@@ -12,6 +12,7 @@ from blockfl.contract.authority import compute_creator_digest, require_member
 from blockfl.contract.state import State
 from blockfl.protocol.catalogue import CONSORTIUM, WITHDRAWAL
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.records import Enrolment, Withdrawal
 
 
@@ -47,8 +48,8 @@ async def require_valid(state: State, organisation: str, digest: str) -> None:
     if withdrawal:
         raise ProtocolError(
             Code.CERTIFICATE_WITHDRAWN,
-            f"{organisation} withdrew the certificate {digest} at {withdrawal.withdrawn_at_ms}: use another one of its "
-            "certificates; an institution enrols with it, for the next round",
+            f"{organisation} withdrew the certificate {digest} at {format_moment(withdrawal.withdrawn_at_ms)}: use "
+            "another one of its certificates; an institution enrols with it, for the next round",
         )
 
 

@@ -29,6 +29,7 @@ from blockfl.protocol.catalogue import (
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.effect import check_assessing
 from blockfl.protocol.judging import judge_upload
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.records import Blob, Metrics, Round, SignedHeader, Update
 from blockfl.protocol.referee import check_reference
 from blockfl.protocol.submission import (
@@ -160,7 +161,7 @@ class Rounds:
             raise ProtocolError(
                 Code.UPLOAD_INCOMPLETE,
                 f"{missing} of {len(header.chunk_digests)} chunks of {organisation} are missing and may come until "
-                f"{deadline_ms}, the transaction's time is {state.now_ms}: judge later",
+                f"{format_moment(deadline_ms)}, the transaction's time is {format_moment(state.now_ms)}: judge later",
             )
         judgement = judge_upload(presence) or await self._opener.judge(state, round_, header, is_compared=is_compared)
         judged = judgement.apply(update, state.now_ms)

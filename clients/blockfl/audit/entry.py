@@ -11,7 +11,6 @@ of endorsers vouches for that much; an ordering node's word, that of a configura
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -22,6 +21,7 @@ from google.protobuf.message import DecodeError
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.transaction.envelope import CONFIG, ENDORSER_TRANSACTION, Transaction
 from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.records import Notice
 
 _REMEMBERED: Final = 4096
@@ -130,11 +130,8 @@ def place(entry: Entry) -> Row:
 
 
 def format_time(at_ms: int) -> str | None:
-    """Return a time of the ledger as ISO 8601 in UTC, None for 0; what no calendar has is told as it is."""
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds") if at_ms else None
-    except (ValueError, OverflowError, OSError):
-        return f"{at_ms} ms since 1970"
+    """Return a time of the ledger as ISO 8601 in UTC, None for 0."""
+    return format_moment(at_ms) if at_ms else None
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -20,6 +20,7 @@ from blockfl.protocol.economics import (
     Standing,
     Supply,
 )
+from blockfl.protocol.moment import format_moment
 
 
 def check_amount(amount: int) -> None:
@@ -77,7 +78,7 @@ def keep_pace(pace: Pace | None, organisation: str, now_ms: int) -> Pace:
         raise ProtocolError(
             Code.PACE,
             f"{organisation} has made {MOVES_AHEAD} grants and transfers in a short time, the transaction's time is "
-            f"{now_ms}: try again from {again_ms} on",
+            f"{format_moment(now_ms)}: try again from {format_moment(again_ms)} on",
         )
     return Pace(organisation=organisation, due_ms=due_ms + MOVE_INTERVAL_MS)
 

@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Economics, Reversal, Settlement, Standing
+from blockfl.protocol.moment import format_moment
 
 
 def check_objection(policy: Economics, settlement: Settlement, organisation: str, voter: str, now_ms: int) -> None:
@@ -29,7 +30,9 @@ def check_objection(policy: Economics, settlement: Settlement, organisation: str
     end_ms = settlement.settled_at_ms + policy.appeal_s * 1000
     if now_ms > end_ms:
         raise ProtocolError(
-            Code.APPEAL_OVER, f"penalties of {where} could be overturned until {end_ms} ms, this states {now_ms} ms"
+            Code.APPEAL_OVER,
+            f"penalties of {where} could be overturned until {format_moment(end_ms)}, the transaction's time is "
+            f"{format_moment(now_ms)}",
         )
 
 

@@ -12,6 +12,7 @@ Source: ``docs/protocol.md``, one round.
 from collections.abc import Mapping, Sequence
 
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.records import Aggregate, Model, Organisations, Progress, Round, Vote
 from blockfl.protocol.round import check_closed
 
@@ -122,8 +123,8 @@ def abandon_round(round_: Round, now_ms: int) -> Round:
     if now_ms <= round_.publish_deadline_ms:
         raise ProtocolError(
             Code.PUBLISH_PENDING,
-            f"round {round_.round} of {round_.task} may be published until {round_.publish_deadline_ms}, "
-            f"the transaction's time is {now_ms}",
+            f"round {round_.round} of {round_.task} may be published until "
+            f"{format_moment(round_.publish_deadline_ms)}, the transaction's time is {format_moment(now_ms)}",
         )
     return round_.model_copy(update={"state": "failed", "failure": "abandoned"})
 

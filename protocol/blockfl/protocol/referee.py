@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.records import (
     Enrolment,
     IfAbsent,
@@ -94,11 +95,12 @@ def check_reference(round_: Round, reference: Update | None, organisation: str, 
     if round_.referee is None or round_.referee.organisation == organisation:
         return False
     if is_reference_pending(round_, reference, now_ms):
+        until_ms = round_.get_submit_deadline_ms(round_.referee.organisation)
         raise ProtocolError(
             Code.REFERENCE_PENDING,
             f"round {round_.round} of {round_.task}: the update of its referee, {round_.referee.organisation}, is "
-            f"judged first; it may come until {round_.get_submit_deadline_ms(round_.referee.organisation)}, the "
-            f"transaction's time is {now_ms}",
+            f"judged first; it may come until {format_moment(until_ms)}, the transaction's time is "
+            f"{format_moment(now_ms)}",
         )
     return reference is not None and reference.state == "accepted"
 

@@ -17,6 +17,7 @@ from blockfl.protocol.combination import FEDAVG, AggregationRule
 from blockfl.protocol.economics import Score
 from blockfl.protocol.effect import freeze_effect, list_accepted, list_missing, settle_effect
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS, RoundNorms
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.payload import ENCODINGS
 from blockfl.protocol.records import (
     Aggregate,
@@ -216,8 +217,8 @@ def check_change(what: str, changed_at_ms: int, now_ms: int) -> None:
     if now_ms < again_ms:
         raise ProtocolError(
             Code.CHANGED_LATELY,
-            f"{what} was changed at {changed_at_ms} and may be changed again from {again_ms} on, the transaction's "
-            f"time is {now_ms}: try again then",
+            f"{what} was changed at {format_moment(changed_at_ms)} and may be changed again from "
+            f"{format_moment(again_ms)} on, the transaction's time is {format_moment(now_ms)}: try again then",
         )
 
 
@@ -232,8 +233,8 @@ def check_accepting(round_: Round, organisation: str, now_ms: int) -> None:
     if now_ms > deadline_ms:
         raise ProtocolError(
             Code.ROUND_CLOSED,
-            f"round {round_.round} of {round_.task} took updates until {deadline_ms}, "
-            f"the transaction's time is {now_ms}: take part in the next",
+            f"round {round_.round} of {round_.task} took updates until {format_moment(deadline_ms)}, "
+            f"the transaction's time is {format_moment(now_ms)}: take part in the next",
         )
 
 
@@ -294,11 +295,11 @@ def close_round(
     if referee and is_reference_pending(round_, updates.get(referee.organisation), now_ms):
         waiting.append(referee.organisation)
     if waiting and now_ms < round_.judge_deadline_ms:
+        until_ms = round_.judge_deadline_ms if undecided or unassessed else round_.submit_deadline_ms
         raise ProtocolError(
             Code.ROUND_NOT_READY,
             f"round {round_.round} of {round_.task} waits for {', '.join(sorted(waiting))} until "
-            f"{round_.judge_deadline_ms if undecided or unassessed else round_.submit_deadline_ms}, "
-            f"the transaction's time is {now_ms}",
+            f"{format_moment(until_ms)}, the transaction's time is {format_moment(now_ms)}",
         )
     effect = settle_effect(round_, good, assessments)
     accepted = tuple(name for name in good if effect is None or name not in effect.harmful)

@@ -19,6 +19,7 @@ from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Economics, Outcome, Payment, Score, Settlement, Standing, Verdict
 from blockfl.protocol.effect import find_verdict
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.records import Metrics, Model, Organisations, Participant, Round, Update, Vote
 from blockfl.protocol.reputation import compute_reputation, suspend
 from blockfl.protocol.rules import JUDGING
@@ -107,7 +108,7 @@ def _check_scored(facts: Facts, now_ms: int) -> None:
         raise ProtocolError(
             Code.NOT_SCORED,
             f"round {facts.round_.round} of {facts.round_.task} has no points yet: score it first, or settle it "
-            f"without after {deadline_ms}, the transaction's time is {now_ms}",
+            f"without after {format_moment(deadline_ms)}, the transaction's time is {format_moment(now_ms)}",
         )
 
 
