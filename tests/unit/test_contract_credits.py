@@ -18,6 +18,7 @@ from blockfl.protocol.economics import (
     Settlement,
 )
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.seal import encode_public_key
 from support.contract import make_scenario, not_endorsed, refused
 from support.federation import INSTITUTIONS, SAMPLES
@@ -112,7 +113,7 @@ class TestPace:
         for number in range(MOVES_AHEAD):
             await world.submit("alpha", "Transfer", f"burst-{number}", "university", "1")
         before = await task.credits("alpha")
-        with refused(Code.PACE, f"try again from {world.now_ms + MOVE_INTERVAL_MS} on"):
+        with refused(Code.PACE, f"try again from {format_moment(world.now_ms + MOVE_INTERVAL_MS)} on"):
             await world.submit("alpha", "Transfer", "more", "university", "1")
         assert await task.credits("alpha") == before
         assert (await world.submit("alpha", "Transfer", "burst-0", "university", "1")).written == []

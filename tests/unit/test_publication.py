@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.publication import abandon_round, cast_vote, check_not_failed, list_voters, publish_round
 from blockfl.protocol.records import Model, Progress, Vote
 from blockfl.protocol.round import attest_aggregate, close_round, create_aggregate
@@ -110,7 +111,7 @@ class TestAbandoning:
         abandoned = abandon_round(CLOSED, now_ms)
         assert abandoned == CLOSED.model_copy(update={"state": "failed", "failure": "abandoned"})
         assert abandon_round(abandoned, now_ms) == abandoned
-        with refused(Code.PUBLISH_PENDING, f"until {CLOSED.publish_deadline_ms}"):
+        with refused(Code.PUBLISH_PENDING, f"until {format_moment(CLOSED.publish_deadline_ms)}"):
             abandon_round(CLOSED, CLOSED.publish_deadline_ms)
 
     def test_no_other_round_is_given_up(self) -> None:

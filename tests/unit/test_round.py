@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Aggregate, Blob, Progress, Round, Update
 from blockfl.protocol.round import (
@@ -196,7 +197,7 @@ def test_a_round_needs_the_threshold_of_opening_keys_of_the_committee() -> None:
 
 def test_updates_are_taken_until_the_submit_deadline() -> None:
     check_accepting(ROUND, "alpha", ROUND.submit_deadline_ms)
-    with refused(Code.ROUND_CLOSED, str(ROUND.submit_deadline_ms)):
+    with refused(Code.ROUND_CLOSED, format_moment(ROUND.submit_deadline_ms)):
         check_accepting(ROUND, "alpha", ROUND.submit_deadline_ms + 1)
 
 
@@ -257,7 +258,7 @@ def test_a_round_waits_for_everybody_until_the_submit_deadline() -> None:
 
 def test_a_round_waits_for_the_committee_until_the_judge_deadline() -> None:
     some = updates(alpha="accepted", beta="accepted", delta="accepted", gamma="submitted")
-    with refused(Code.ROUND_NOT_READY, str(ROUND.judge_deadline_ms)):
+    with refused(Code.ROUND_NOT_READY, format_moment(ROUND.judge_deadline_ms)):
         close_round(ROUND, some, (), 3, ROUND.judge_deadline_ms - 1)
     closed = close_round(ROUND, some, (), 3, ROUND.judge_deadline_ms)
     assert (closed.unjudged, closed.absent, closed.rejected) == (("gamma",), (), ())
