@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blockfl.fabric.identity.signing import Identity
+from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.codes import Code
 from support.contract import make_scenario, refused
 from support.scenario import Scenario, make_spec
@@ -59,6 +60,17 @@ def prepared() -> tuple[World, Scenario, dict[str, list[bytes]]]:
             "RegisterConsortium": [world.consortium.encode()],
             "CreateTask": [scenario.spec.encode()],
             "SubmitUpdate": [signed.encode()],
+            "AssessUpdate": [
+                Assessment(
+                    task="heart",
+                    round=1,
+                    organisation="alpha",
+                    member="regulator",
+                    base_loss_micro=1,
+                    loss_micro=1,
+                    assessed_at_ms=0,
+                ).encode()
+            ],
             "AttestAggregate": [b"heart", b"1", scenario.spec.initial_model.encode()],
             "ReadModelUpload": [b"heart", scenario.spec.initial_model.encode()],
             "ReportMetrics": [scenario.metrics("alpha", 0, b"model").encode()],
