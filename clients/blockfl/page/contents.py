@@ -20,8 +20,9 @@ from blockfl.page.lineage import PART_WORDS, draw_lineage
 from blockfl.page.steps import STATE_WORDS, list_steps
 from blockfl.page.watch import Watch
 from blockfl.page.words import QUIET, describe_key, describe_sentence
-from blockfl.protocol.catalogue import ACCOUNTS, CONSORTIUM, ROUND, ROUNDS, STANDINGS, SUPPLY, TASK
+from blockfl.protocol.catalogue import ACCOUNTS, CONSORTIUM, PROGRESS, ROUND, ROUNDS, STANDINGS, SUPPLY, TASK
 from blockfl.protocol.economics import TREASURY
+from blockfl.protocol.round import describe_ending
 
 Arguments = Mapping[str, Any]
 _NEWS: Final = 20
@@ -74,6 +75,12 @@ async def show_task(watch: Watch, given: Arguments) -> Content:
         "values of the model": spec.manifest.dimension,
         "moves credits": "yes" if spec.economics else "no",
     }
+    if spec.table:
+        rules["columns"] = ", ".join(column.name for column in spec.table.columns)
+        rules["label"] = " ".join([spec.table.label.name, *(f"({one})" for one in spec.table.classes)])
+    ending = describe_ending(book.history.get(PROGRESS.key(task)))
+    if ending:
+        rules["ended"] = ending
     context = {
         "title": f"Task {task}",
         "task": task,
