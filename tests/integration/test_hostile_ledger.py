@@ -27,7 +27,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.description import LedgerKind
 from blockfl.network.layout import Layout
 from blockfl.network.ordering import orderer_endpoints
-from support.hostile_ledger import HostileMember, nest_policy
+from support.hostile_ledger import HIGH_S, HostileMember, nest_policy
 from support.local_consortium import members_of
 from support.planted import PLANTED, forget
 from support.small_network import ORGANISATIONS, small_network
@@ -157,7 +157,7 @@ def test_real_ordering_nodes_order_all_of_them(hostile: HostileLedger) -> None:
     if not hostile.is_real:
         assert hostile.refused
     else:
-        assert not hostile.refused
+        assert hostile.refused.keys() <= {HIGH_S}  # which they check themselves
         assert len(set(hostile.recorded.values())) > 5
 
 
@@ -222,7 +222,7 @@ def test_evidence_of_most_organisations_vouches_for_what_they_have_recorded(
     for name, path in bundles.items():
         assert run("export", path, "--profile", hostile.profile(name)).exit_code == Exit.OK
     own = bundles[WITNESSES[0]]
-    command = ["verify", own, "--json", "--genesis-hash", hostile.genesis_hash]
+    command: list[str | Path] = ["verify", own, "--json", "--genesis-hash", hostile.genesis_hash]
     assert isinstance(run(*command).exception, DisputedError)
     words = [word for name, path in bundles.items() for word in ("--witness", f"{name}={path}")]
     done = run(*command, *words)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,7 @@ from blockfl.fabric.client.endorser import Endorser
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import private_key_pem
 from blockfl.fabric.transaction.envelope import VALID
-from support import corpus_blocks, corpus_cases, corpus_configurations
+from support import corpus_blocks, corpus_cases, corpus_configurations, corpus_updates
 from support.configuration_recorder import MOST_CONFIGURATIONS, configuration_witness
 from support.corpus import (
     REFUSED,
@@ -37,8 +38,9 @@ from support.corpus import (
 )
 from support.corpus_cases import set_up
 from support.corpus_world import CHANNEL, PORT, corpus_genesis, corpus_organisations, corpus_peer, make_block
-from support.real_peer import BlockSource, PeerStopped, running_peer, wait_for
+from support.real_peer import BlockSource, PeerAnswered, PeerStopped, running_peer, wait_for
 from support.rich_certificates import fixed_key
+from support.update_recorder import change_witness, update_witness
 
 _ANSWER_S: Final = 15.0
 _PROGRESS: Final = 500
@@ -134,6 +136,9 @@ async def record(cases: Iterator[Case], open_witness: OpenWitness, most: int | N
                         asked += 1
                         if len(verdicts) % _PROGRESS == 0:
                             print(f"{len(verdicts)} cases", flush=True)
+            except PeerAnswered as answered:
+                verdicts[-1] = replace(verdicts[-1], code=answered.code)
+                waiting = next(cases, None)
             except PeerStopped as stopped:
                 print(f"{waiting}: the peer stopped at {stopped}", flush=True)
                 waiting = next(cases, None)
@@ -174,10 +179,18 @@ async def ask_about_blocks(binaries: Path, directory: Path) -> AsyncIterator[Ask
         yield ask
 
 
+@asynccontextmanager
+async def ask_about_changes(binaries: Path, directory: Path) -> AsyncIterator[Ask]:
+    async with change_witness(binaries, directory) as asked:
+        yield asked.ask
+
+
 _WITNESSES: Final = (
     (corpus_blocks.COUNTS, ask_about_blocks, None),
     (corpus_cases.COUNTS, ask_about_transactions, None),
     (corpus_configurations.COUNTS, ask_about_configurations, MOST_CONFIGURATIONS),
+    ({"update": corpus_updates.COUNTS["update"]}, update_witness, None),
+    ({"change": corpus_updates.COUNTS["change"]}, ask_about_changes, MOST_CONFIGURATIONS),
 )
 
 

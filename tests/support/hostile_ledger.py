@@ -33,6 +33,7 @@ from support.wire_mutation import mutate_wire, pad_varint
 
 NUMBER: Final = 1000
 """A field that no message has."""
+HIGH_S: Final = "a signature in high S"
 _SIBLINGS: Final = 60
 _UNREAD: Final = ("extension", "transaction", "endorsed", "response", "action")
 """Parts that ordering nodes do not look into."""
@@ -126,7 +127,7 @@ class HostileMember:
         version = encode_bytes(4, encode_bytes(1, self._contract.encode()) + encode_bytes(2, b"\xff"))
         yield "text that is not UTF-8", Hostile(envelope=self._craft(action=_appending(version)), is_valid=False)
         yield from self._with_odd_identities()
-        yield "a signature in high S", Hostile(envelope=self._craft(envelope=high_s), is_valid=None)
+        yield HIGH_S, Hostile(envelope=self._craft(envelope=high_s), is_valid=None)
         yield from self._siblings(_SIBLINGS if thorough else _SIBLINGS // 10)
 
     def _with_odd_identities(self) -> Iterator[tuple[str, Hostile]]:

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel import block as block_module
 from blockfl.fabric.channel import config as config_module
-from blockfl.fabric.channel import organisations
+from blockfl.fabric.channel import organisations, update_rules
 from blockfl.fabric.encoding import certificate as certificate_module
 from blockfl.fabric.encoding import der, extension, protobuf
 from blockfl.fabric.encoding import name as name_module
@@ -154,6 +154,18 @@ def _strict_rule(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(policy, "rule_of", strict)
 
 
+def _exact_paths(patch: pytest.MonkeyPatch) -> None:
+    """Every byte of a policy's path counts."""
+    original = policy.PolicyManager.get
+
+    def strict(self: Any, path: str) -> Any:
+        if path not in self:
+            raise PolicyError("planted")
+        return original(self, path)
+
+    patch.setattr(policy.PolicyManager, "get", strict)
+
+
 def _five_entries(patch: pytest.MonkeyPatch) -> None:
     """Exactly five metadata entries."""
     original = block_module._read_entries
@@ -262,6 +274,12 @@ PLANTED: Final[Mapping[str, Planted]] = {
     "configurations: durations": Planted(
         plant=_forgive(config_module, "parse_duration", 1.0, Exception), kinds=("configuration",)
     ),
+    "updates: modification policies": Planted(
+        plant=_replace(update_rules, "_check_mod_policy", lambda element, mod_policy: None), kinds=("update",)
+    ),
+    "updates: paths of policies": Planted(plant=_exact_paths, kinds=("update",)),
+    "updates: signatures": Planted(plant=_replace(update_rules, "_authorise", lambda *_: None), kinds=("update",)),
+    "updates: results": Planted(plant=_replace(update_rules, "_DEFAULT_MOD_POLICY", ""), kinds=("change",)),
     "blocks: entries": Planted(plant=_five_entries, kinds=("block",)),
     "blocks: hashes": Planted(plant=_replace(block_module, "verify_data", lambda block: None), kinds=("block",)),
     "blocks: signatures": Planted(plant=_all_signatures, kinds=("signatures",)),

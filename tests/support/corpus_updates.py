@@ -1,0 +1,461 @@
+"""The corpus' updates of a configuration: as administrators send them, and as ordering nodes put them on the ledger.
+
+An ordering node takes or refuses an `update`; a peer takes or refuses a `change`, the block that an update leads to.
+Both are judged under the configuration of `base_group`, whose elements have modification policies of every form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from random import Random
+from typing import Any, Final
+
+from fabric_protos.common import common_pb2, configtx_pb2, configuration_pb2, policies_pb2
+from fabric_protos.orderer import configuration_pb2 as orderer_pb2
+from fabric_protos.peer import configuration_pb2 as peer_pb2
+from google.protobuf.message import DecodeError
+
+from blockfl.fabric.channel.block import build_block, sign_block
+from blockfl.fabric.channel.config import ChannelConfig
+from blockfl.fabric.channel.group import channel_group, encode
+from blockfl.fabric.channel.update_rules import propose_config
+from blockfl.fabric.encoding.protobuf import parse
+from blockfl.fabric.errors import FabricError
+from blockfl.fabric.identity.policy import signature_policy
+from blockfl.fabric.validate import validate_block
+from blockfl.fabric.validate.memory_state import MemoryState
+from support.corpus_memberships import CHANGED, make_membership
+from support.corpus_world import FixedSigner, corpus_organisations, corpus_spec, first_block
+from support.der_mutation import mutate_der
+from support.naive_update import merge_update
+from support.wire_mutation import mutate_wire
+
+COUNTS: Final = {"update": 1000, "change": 150}
+CHANNEL: Final = "updates"
+PORT: Final = 27_051
+TAKEN: Final = 0
+REFUSED: Final = 252
+MOST_BYTES: Final = 9_000
+"""An ordering node refuses a whole configuration, which is larger, after it has taken the update that leads there."""
+_RULES: Final = 40
+_NONCE: Final = b"n" * 24
+Path = tuple[str, ...]
+Touched = list[tuple[str, Path]]
+"""The changed elements: "group", "value" or "policy", and the path below the channel."""
+_APPLICATION: Final = ("Application",)
+_ODD_POLICIES: Final[Mapping[tuple[str, Path], str]] = {
+    ("value", ("Orderer", "BatchTimeout")): f"/Channel/Application/{CHANGED}/Admins",
+    ("value", ("Orderer", "BatchSize")): "Writers",
+    ("value", ("Application", "ACLs")): f"{CHANGED}/Admins",
+    ("value", ("Application", CHANGED, "MSP")): "/Channel/Application/Admins",
+    ("policy", ("Application", "Clients")): f"/Channel.Application/{CHANGED}/Admins",
+    ("policy", ("Application", "Readers")): "/Admins",
+    ("policy", ("Application", CHANGED, "Clients")): "Nothing",
+    ("policy", ("Application", CHANGED, "Endorsement")): "",
+    ("policy", ("Application", CHANGED, "Readers")): "Admins",
+    ("policy", ("Application", "gamma", "Readers")): "/Channel/Application/gamma/Admins",
+    ("policy", ("Application", "gamma", "Writers")): "Channel/Application/gamma/Admins",
+    ("group", ("Application", "delta")): "/Channel/Application/Writers",
+}
+_NEW_POLICIES: Final = (
+    *("Admins",) * 12,
+    *("Writers", "", "/", "a/b", "Nothing", "/Channel/Admins", "//Admins", "a//b", "é", ".", ".."),
+    *("Admins/", "/Channel/Application/Admins", "a_b", "x" * 249, "x" * 250, "\n", "Admins\n"),
+)
+
+
+@cache
+def _encoded_group() -> bytes:
+    group = channel_group(corpus_spec(PORT, CHANNEL))
+    application = group.groups["Application"]
+    rules = {f"resource/{number}": peer_pb2.APIResource(policy_ref="/Channel/Readers") for number in range(_RULES)}
+    application.values["ACLs"].value = encode(peer_pb2.ACLs(acls=rules))
+    for name, organisation in (("Clients", application), *(("Clients", one) for one in application.groups.values())):
+        organisation.policies[name].CopyFrom(application.groups[CHANGED].policies["Readers"])
+    size = orderer_pb2.BatchSize(
+        max_message_count=10, absolute_max_bytes=MOST_BYTES, preferred_max_bytes=MOST_BYTES // 2
+    )
+    group.groups["Orderer"].values["BatchSize"].value = encode(size)
+    for (kind, path), policy in _ODD_POLICIES.items():
+        _find(group, kind, path).mod_policy = policy
+    return encode(group)
+
+
+def base_group() -> Any:
+    """The configuration in force."""
+    return configtx_pb2.ConfigGroup.FromString(_encoded_group())
+
+
+@cache
+def updates_genesis(channel: str = CHANNEL) -> Any:
+    """Block 0."""
+    return first_block(channel, _encoded_group())
+
+
+@cache
+def _config() -> ChannelConfig:
+    return ChannelConfig.from_block(updates_genesis())
+
+
+def make_update_case(kind: str, number: int, channel: str = CHANNEL) -> bytes:
+    """An envelope: an administrator's update, or the configuration that stands in a block of its own."""
+    return _MAKERS[kind](Random(f"{kind} {number}"), channel)
+
+
+def make_update_block(envelope: bytes, previous: bytes) -> Any:
+    """Block 1 with a configuration, as alpha's ordering node signs it."""
+    block = build_block(1, previous, [envelope])
+    sign_block(block, [corpus_organisations()["alpha"].signer("orderer1", "orderer")], last_config=1, nonce=_NONCE)
+    return block
+
+
+def judge_update(kind: str, envelope: bytes) -> int:
+    """What we say of an envelope: `TAKEN` or `REFUSED`, or its code in the block that holds it alone."""
+    try:
+        if kind == "update":
+            propose_config(_config(), parse(common_pb2.Envelope, envelope))
+            return TAKEN
+        block: Any = build_block(1, b"", [envelope])
+        (code,) = validate_block(block, _config(), MemoryState()).codes
+    except (FabricError, DecodeError):
+        return REFUSED
+    return code
+
+
+def _find(group: Any, kind: str, path: Path) -> Any:
+    for name in path if kind == "group" else path[:-1]:
+        group = group.groups[name]
+    return group if kind == "group" else _members(group, kind)[path[-1]]
+
+
+def _members(group: Any, kind: str) -> Any:
+    return {"group": group.groups, "value": group.values, "policy": group.policies}[kind]
+
+
+class _Draft:
+    """An update in the making: read set and write set, and what has been touched."""
+
+    def __init__(self, channel: str) -> None:
+        self.base = base_group()
+        self.message = configtx_pb2.ConfigUpdate(channel_id=channel)
+        for group in (self.message.read_set, self.message.write_set):
+            _copy_shell(self.base, group)
+
+    def open(self, path: Path) -> Any:
+        """The group at a path in the write set; it and those above it are as they were read."""
+        found, read, written = self.base, self.message.read_set, self.message.write_set
+        for name in path:
+            found = found.groups[name]
+            for group in (read, written):
+                if name not in group.groups:
+                    _copy_shell(found, group.groups[name])
+            read, written = read.groups[name], written.groups[name]
+        return written
+
+    def change(self, kind: str, path: Path) -> Any:
+        """The element at a path in the write set, at its next version, to be changed."""
+        if kind == "group":
+            return self.change_group(path)
+        written = _members(self.open(path[:-1]), kind)[path[-1]]
+        before = _find(self.base, kind, path)
+        if not written.ByteSize():
+            written.CopyFrom(before)
+            written.version = before.version + 1
+        return written
+
+    def change_group(self, path: Path) -> Any:
+        """The group at a path in the write set, at its next version, with all of its members as they were read."""
+        written, found, read = self.open(path), _find(self.base, "group", path), self.message.read_set
+        for name in path:
+            read = read.groups[name]
+        for kind in ("group", "value", "policy"):
+            for name, member in _members(found, kind).items():
+                for group in (read, written):
+                    if name not in _members(group, kind):
+                        _copy_shell(member, _members(group, kind)[name])
+        written.version = found.version + 1
+        return written
+
+
+def _copy_shell(element: Any, target: Any) -> None:
+    """An element's version and modification policy, which are enough for what is not changed."""
+    target.version = element.version
+    if isinstance(element, configtx_pb2.ConfigGroup):
+        target.mod_policy = element.mod_policy
+    target.SetInParent()
+
+
+def _list_elements(group: Any, path: Path = ()) -> Touched:
+    found: Touched = [("group", path)]
+    found += [("value", (*path, name)) for name in sorted(group.values)]
+    found += [("policy", (*path, name)) for name in sorted(group.policies)]
+    for name in sorted(group.groups):
+        found += _list_elements(group.groups[name], (*path, name))
+    return found
+
+
+@cache
+def _elements() -> tuple[tuple[str, Path], ...]:
+    return tuple(_list_elements(base_group()))
+
+
+def _make_update(random: Random, channel: str) -> bytes:
+    draft = _Draft(channel)
+    for _ in range(random.choice((1, 1, 1, 2, 3))):
+        random.choice(_CHANGES)(random, draft)
+    for _ in range(random.choice((0, 0, 0, 0, 0, 0, 1, 2))):
+        random.choice(_DAMAGES)(random, draft)
+    encoded = encode(draft.message)
+    if random.random() < 0.18:
+        encoded = mutate_wire(random, encoded)
+    return _wrap(random, encoded, channel)
+
+
+def _change_value(random: Random, draft: _Draft) -> None:
+    """Another content of a value, of which some are as they should be."""
+    name = random.choice(("BatchTimeout", "BatchTimeout", "BatchSize", "ACLs", "MSP", "Capabilities"))
+    if name == "BatchTimeout":
+        text = random.choice(("1s", "2s", "0s", "x", "300ms"))
+        draft.change("value", ("Orderer", name)).value = encode(orderer_pb2.BatchTimeout(timeout=text))
+    elif name == "BatchSize":
+        size = orderer_pb2.BatchSize(max_message_count=random.choice((0, 1, 9)), absolute_max_bytes=MOST_BYTES)
+        size.preferred_max_bytes = random.choice((0, 1, MOST_BYTES, MOST_BYTES + 1))
+        draft.change("value", ("Orderer", name)).value = encode(size)
+    elif name == "ACLs":
+        rules = {
+            "qscc/GetChainInfo": peer_pb2.APIResource(policy_ref=random.choice(("Admins", "/Channel/Writers", "")))
+        }
+        draft.change("value", (*_APPLICATION, name)).value = encode(peer_pb2.ACLs(acls=rules))
+    elif name == "MSP":
+        place = (*_APPLICATION, random.choice((CHANGED, CHANGED, CHANGED, "gamma")), name)
+        draft.change("value", place).value = make_membership(random)
+    else:
+        names = random.sample(("V3_0", "V2_5", "V2_0", "V9_9"), random.choice((0, 1, 1, 2)))
+        value = configuration_pb2.Capabilities(capabilities={one: configuration_pb2.Capability() for one in names})
+        draft.change("value", (*random.choice(((), _APPLICATION, ("Orderer",))), name)).value = encode(value)
+
+
+def _change_policy(random: Random, draft: _Draft) -> None:
+    """Another content of a policy."""
+    places = [place for kind, place in _elements() if kind == "policy"]
+    own = [place for place in places if place[:2] == (*_APPLICATION, CHANGED)]
+    written = draft.change("policy", random.choice((*own, *own, *own, *places)))
+    if random.random() < 0.6:
+        written.policy.type = policies_pb2.Policy.SIGNATURE
+        written.policy.value = encode(signature_policy(1, [CHANGED], random.choice(("member", "admin"))))
+    elif random.random() < 0.5:
+        written.policy.value = mutate_wire(random, written.policy.value)
+    else:
+        written.policy.type = random.choice((0, 1, 2, 3, 9))
+
+
+def _change_policy_of_modification(random: Random, draft: _Draft) -> None:
+    kind, path = random.choice(_elements())
+    draft.change(kind, path).mod_policy = random.choice(_NEW_POLICIES)
+
+
+def _change_in_bytes(random: Random, draft: _Draft) -> None:
+    """Any element, its fields changed in one place."""
+    kind, path = random.choice(_elements())
+    written = draft.change(kind, path)
+    try:
+        changed = type(written).FromString(mutate_wire(random, encode(written)))
+    except DecodeError:
+        return
+    written.CopyFrom(changed)
+
+
+def _touch(random: Random, draft: _Draft) -> None:
+    """A new version of what stays the same."""
+    kind, path = random.choice(_elements())
+    draft.change(kind, path)
+
+
+def _add_member(random: Random, draft: _Draft) -> None:
+    place = random.choice(((), _APPLICATION, ("Orderer",), (*_APPLICATION, CHANGED), (*_APPLICATION, CHANGED)))
+    written = draft.change_group(place)
+    kind = random.choice(("group", "value", "policy", "policy"))
+    name = random.choice((*("Odd", "other", "Endpoints", "AnchorPeers") * 6, "a_b", "", ".", "x" * 250, "é"))
+    found = _find(draft.base, "group", place)
+    source = _members(found, kind)
+    member = _members(written, kind)[name]
+    if source and random.random() < 0.8:
+        member.CopyFrom(source[random.choice(sorted(source))])
+    member.mod_policy = random.choice(("Admins", "Admins", "Admins", *_NEW_POLICIES))
+    member.version = random.choice((0, 0, 0, 0, 1))
+
+
+def _add_organisation(random: Random, draft: _Draft) -> None:
+    written = draft.change_group(_APPLICATION)
+    organisation = written.groups["epsilon"]
+    organisation.CopyFrom(draft.base.groups["Application"].groups[CHANGED])
+    if random.random() < 0.7:
+        for name in organisation.policies:
+            organisation.policies[name].mod_policy = "Admins"
+        organisation.values["MSP"].mod_policy = "Admins"
+    settings: Any = encode(corpus_organisations()[CHANGED].msp_config())
+    organisation.values["MSP"].value = (
+        settings.replace(CHANGED.encode(), b"eval", 1) if random.random() < 0.5 else settings
+    )
+
+
+def _remove_member(random: Random, draft: _Draft) -> None:
+    places = [path for kind, path in _elements() if kind == "group"]
+    written = draft.change_group(random.choice((*places, _APPLICATION, (*_APPLICATION, CHANGED))))
+    kind = random.choice(("group", "value", "policy", "policy"))
+    if names := sorted(_members(written, kind)):
+        del _members(written, kind)[random.choice(names)]
+
+
+def _shift_version(random: Random, draft: _Draft) -> None:
+    message = random.choice((draft.message.read_set, draft.message.write_set))
+    kind, path = random.choice(_list_elements(message))
+    element = _find(message, kind, path)
+    element.version = random.choice((0, 1, 2, element.version + 1, 2**64 - 1))
+
+
+def _forget_to_read(random: Random, draft: _Draft) -> None:
+    kind, path = random.choice(_list_elements(draft.message.read_set))
+    if not path:
+        draft.message.ClearField("read_set")
+    else:
+        del _members(_find(draft.message.read_set, "group", path[:-1]), kind)[path[-1]]
+
+
+def _read_more(random: Random, draft: _Draft) -> None:
+    kind, path = random.choice(_elements())
+    place = draft.message.read_set
+    for name in path if kind == "group" else path[:-1]:
+        place = place.groups[name]
+    if kind != "group":
+        _members(place, kind)[path[-1]].version = random.choice((0, 0, 0, 1))
+
+
+def _read_what_is_not_there(random: Random, draft: _Draft) -> None:
+    draft.message.read_set.groups[random.choice(("Application", "Odd"))].values["Odd"].version = 0
+
+
+def _other_channel(random: Random, draft: _Draft) -> None:
+    draft.message.channel_id = random.choice(("", "other", CHANNEL + "x"))
+
+
+def _write_nothing(random: Random, draft: _Draft) -> None:
+    draft.message.ClearField(random.choice(("write_set", "read_set")))
+
+
+def _write_twice(random: Random, draft: _Draft) -> None:
+    """An element below a group that does not list it."""
+    written = draft.open((*_APPLICATION, CHANGED))
+    kind = random.choice(("value", "policy"))
+    _members(written, kind)["Odd"].mod_policy = "Admins"
+
+
+def _add_isolated(random: Random, draft: _Draft) -> None:
+    draft.message.isolated_data["any"] = b"\xff"
+
+
+def _wrap(random: Random, encoded: bytes, channel: str) -> bytes:
+    """An update in its envelope, with its administrators' signatures."""
+    envelope = configtx_pb2.ConfigUpdateEnvelope(config_update=encoded)
+    for signer in _choose_signers(random):
+        _sign(random, envelope, signer)
+    content = encode(envelope)
+    if random.random() < 0.06:
+        content = mutate_wire(random, content)
+    kind = common_pb2.CONFIG_UPDATE
+    payload = common_pb2.Payload(data=content)
+    payload.header.channel_header = encode(common_pb2.ChannelHeader(type=kind, channel_id=channel))
+    return _seal(payload, _client())
+
+
+def _choose_signers(random: Random) -> list[FixedSigner]:
+    organisations = corpus_organisations()
+    everybody = [one.signer("admin", "admin") for one in organisations.values()]
+    if random.random() < 0.75:
+        return everybody if random.random() < 0.7 else everybody[:3]
+    signers = random.sample(everybody, random.choice((0, 1, 2, 2, 3)))
+    others = (("user", "client"), ("peer0", "peer"), ("orderer1", "orderer"), ("admin", "admin"))
+    signers += [organisations[random.choice(sorted(organisations))].signer(*random.choice(others)) for _ in range(2)]
+    if random.random() < 0.7:
+        signers.append(organisations[CHANGED].signer("admin", "admin"))
+    random.shuffle(signers)
+    return signers
+
+
+def _sign(random: Random, envelope: Any, signer: FixedSigner) -> None:
+    identity = signer.identity.serialized
+    if random.random() < 0.03:
+        identity = mutate_wire(random, identity)
+    header = encode(common_pb2.SignatureHeader(creator=identity, nonce=_NONCE))
+    if random.random() < 0.03:
+        header = mutate_wire(random, header)
+    signature = signer.sign(header + envelope.config_update)
+    if random.random() < 0.03:
+        signature = random.choice((b"", mutate_der(random, signature), signer.sign(envelope.config_update)))
+    envelope.signatures.add(signature_header=header, signature=signature)
+
+
+def _client() -> FixedSigner:
+    return corpus_organisations()["alpha"].signer("user", "client")
+
+
+def _seal(payload: Any, signer: FixedSigner) -> bytes:
+    payload.header.signature_header = encode(
+        common_pb2.SignatureHeader(creator=signer.identity.serialized, nonce=_NONCE)
+    )
+    encoded = encode(payload)
+    return encode(common_pb2.Envelope(payload=encoded, signature=signer.sign(encoded)))
+
+
+def _make_change(random: Random, channel: str) -> bytes:
+    """The configuration transaction that an update leads to, and, now and then, another one."""
+    update = _make_update(random, channel)
+    if random.random() < 0.1:
+        update = mutate_wire(random, update)
+    config = configtx_pb2.Config(sequence=1, channel_group=merge_update(base_group(), update))
+    kind = random.randrange(20)
+    if kind == 0:
+        config.sequence = random.choice((0, 2, 2**64 - 1))
+    content = encode(config)
+    if kind == 1:
+        content = mutate_wire(random, content)
+    payload = common_pb2.Payload(data=_as_envelope(content, update))
+    if kind == 2:
+        payload.data = mutate_wire(random, payload.data)
+    header = common_pb2.ChannelHeader(type=common_pb2.CONFIG, channel_id=channel)
+    payload.header.channel_header = encode(header)
+    if kind == 3:
+        payload.header.channel_header = mutate_wire(random, payload.header.channel_header)
+    alpha = corpus_organisations()["alpha"]
+    signer = alpha.signer("orderer1", "orderer")
+    if kind == 4:
+        signer = random.choice(
+            (_client(), alpha.signer("admin", "admin"), corpus_organisations()["gamma"].signer("peer0", "peer"))
+        )
+    return _seal(payload, signer)
+
+
+def _as_envelope(config: bytes, update: bytes) -> bytes:
+    """A serialised common.ConfigEnvelope, of parts that need not parse."""
+    shell = common_pb2.Metadata  # fields 1 and 2 are bytes here and there
+    return encode(shell(value=config)) + b"\x12" + _length(update) + update
+
+
+def _length(content: bytes) -> bytes:
+    size, encoded = len(content), bytearray()
+    while size >= 0x80:
+        encoded.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes((*encoded, size))
+
+
+_CHANGES: Final[tuple[Callable[[Random, _Draft], None], ...]] = (
+    *(_change_value, _change_value, _change_value, _change_policy, _change_policy, _change_policy_of_modification),
+    *(_change_in_bytes, _touch, _touch, _add_member, _add_member, _add_organisation, _remove_member),
+)
+_DAMAGES: Final[tuple[Callable[[Random, _Draft], None], ...]] = (
+    *(_shift_version, _shift_version, _forget_to_read, _read_more, _read_what_is_not_there, _other_channel),
+    *(_write_nothing, _write_twice, _add_isolated),
+)
+_MAKERS: Final[Mapping[str, Callable[[Random, str], bytes]]] = {"update": _make_update, "change": _make_change}
