@@ -78,12 +78,12 @@ def test_axe_finds_what_is_wrong(page: Page, axe: Axe) -> None:
 
 
 def test_no_view_is_wider_than_a_narrow_window(page: Page) -> None:
-    for width in NARROW_PX:
-        page.browser.narrow(width)
-        for path in VIEWS.values():
-            page.open(path)
-            root = page.browser.run("const e = document.documentElement; return [innerWidth, e.scrollWidth]")
-            assert root == [width, width], path
+    for path in VIEWS.values():
+        page.open(path)
+        for width in NARROW_PX:
+            page.browser.narrow(width)
+            shown = page.browser.run("const e = document.documentElement; return [innerWidth, e.scrollWidth]")
+            assert shown == [width, width], path
     page.browser.narrow(None)
 
 
