@@ -209,3 +209,37 @@ def test_what_compares_with_a_referee_needs_one(field: str) -> None:
     spec, _ = make_refereed_spec(least_micro=None if field == "aggregation" else 0)
     with pytest.raises(ValidationError, match=r"name (a referee|one)"):
         TaskSpec.model_validate({**dict(spec), "referee": None})
+
+
+async def test_the_referee_may_come_until_the_very_end_of_its_time() -> None:
+    task = await make_task("go_on")
+    opened = await task.open()
+    await task.submit("alpha")
+    await task.upload("alpha")
+    task.world.now_ms = opened.submit_deadline_ms
+    with refused(Code.REFERENCE_PENDING):
+        await task.judge("alpha")
+    task.world.now_ms += 1
+    assert (await task.judge("alpha")).state == "accepted"
+
+
+async def test_a_task_that_goes_on_opens_without_an_enrolled_referee() -> None:
+    world = World()
+    task = TimedTask(
+        world, world.consortium, world.signers, world.opening_keys, make_refereed_spec("go_on", "regulator", REFEREE)
+    )
+    await task.register()
+    await task.create()
+    await task.enrol(*INSTITUTIONS)
+    assert (await task.open()).referee is None
+
+
+async def test_nobody_is_compared_with_a_rejected_reference() -> None:
+    task = await make_task("go_on")
+    await task.open()
+    await task.submit(REFEREE, 1, np.full(task.spec.manifest.dimension, 32767, np.int16))
+    await task.upload(REFEREE)
+    await task.judge(REFEREE)
+    await task.submit("alpha")
+    await task.upload("alpha")
+    assert (await task.judge("alpha")).reason == ""
