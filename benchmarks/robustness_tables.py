@@ -127,15 +127,15 @@ def write_adaptive(findings: Findings, poisoned: int) -> list[str]:
 
 def _compare(findings: Findings, layout: str, strategy: str, poisoned: int, source: str, rows: int) -> list[str]:
     runs = {attack: findings.find(layout, strategy, attack, poisoned, source, rows) for attack in (*ATTACKS, *ADAPTIVE)}
-    is_its_own = strategy != _CLEAN or (source, rows) == ("own", 120)
-    if any(one is None for one in runs.values()) or not is_its_own:
-        return []
     found = {attack: float(one["accuracy"]) for attack, one in runs.items() if one}
+    is_its_own = strategy != _CLEAN or (source, rows) == ("own", 120)
+    if not any(attack in found for attack in ADAPTIVE) or not is_its_own:
+        return []
     alone = findings.list_alone(source, rows).get(layout)
-    worst = min(found[attack] for attack in ATTACKS)
+    worst = min((found[attack] for attack in ATTACKS if attack in found), default=None)
     return [
-        *(_tell(alone), _tell(found["none"]), _tell(worst)),
-        *(_tell(found[attack]) for attack in ADAPTIVE),
+        *(_tell(alone), _tell(found.get("none")), _tell(worst)),
+        *(_tell(found.get(attack)) for attack in ADAPTIVE),
         _count(runs["none"]),
     ]
 
