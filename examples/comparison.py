@@ -91,7 +91,8 @@ def compare(example: Example, seed: int, directory: Path) -> dict[str, Any]:
     example.build_model(seed).save(directory / "model.keras")
     table = read_columns(example.columns)
     sites = {name: load_dataset(file, None, TEST_FRACTION, table) for name, file in files.items()}
-    federated = _build(example, seed)
+    # The file's own layers: Keras numbers the names of those that are built after them.
+    federated = keras.models.load_model(directory / "model.keras")
     _assign(federated, _simulate(example, files, seed, directory))
     parts = [
         np.concatenate([getattr(site, name) for site in sites.values()])
