@@ -17,8 +17,9 @@ from blockfl.institution.vector import Vector
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol import catalogue
 from blockfl.protocol.assessment import MAX_LOSS_MICRO, Assessment
+from blockfl.protocol.table import Table
 from support.assessed_task import AssessedTask, make_assessed_spec
-from support.federation import COMMITTEE, INSTITUTIONS
+from support.federation import COMMITTEE, INSTITUTIONS, make_table
 from support.training import NumpyTraining
 from support.world import World
 from support.world_ledger import WorldHub
@@ -34,8 +35,9 @@ class Rows:
         self.best = best
         self.tried = 0
 
-    async def measure_loss(self, values: Vector) -> float | None:
+    async def measure_loss(self, values: Vector, table: Table | None) -> float | None:
         """Return the distance."""
+        assert table is None, "the task names no columns"
         self.tried += 1
         return float(np.abs(values - self.best).max())
 
@@ -43,8 +45,9 @@ class Rows:
 class NoRows:
     """Rows that cannot be used."""
 
-    async def measure_loss(self, values: Vector) -> float | None:
+    async def measure_loss(self, values: Vector, table: Table | None) -> float | None:
         """Say so."""
+        del table
         raise EvaluationError(f"{values.size} values are too many")
 
 
@@ -145,6 +148,11 @@ class Evaluating(NumpyTraining):
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
+        self.tables: list[Table | None] = []
+
+    def use_table(self, table: Table | None) -> None:
+        """Take note of it."""
+        self.tables.append(table)
 
     async def describe(self) -> Description:
         """Return one tensor."""
@@ -159,8 +167,18 @@ class Evaluating(NumpyTraining):
 
 
 async def test_the_training_process_measures_on_its_test_samples() -> None:
-    assert await RowEvaluator(Evaluating()).measure_loss(np.array([0.5, 9], dtype=np.float32)) == 0.5
+    assert await RowEvaluator(Evaluating()).measure_loss(np.array([0.5, 9], dtype=np.float32), None) == 0.5
     with pytest.raises(EvaluationError, match="has 2 values, the task's 3"):
-        await RowEvaluator(Evaluating()).measure_loss(np.zeros(3, dtype=np.float32))
+        await RowEvaluator(Evaluating()).measure_loss(np.zeros(3, dtype=np.float32), None)
     with pytest.raises(EvaluationError, match="it crashed"):
-        await RowEvaluator(Evaluating(TrainingError("it crashed"))).measure_loss(np.zeros(2, dtype=np.float32))
+        await RowEvaluator(Evaluating(TrainingError("it crashed"))).measure_loss(np.zeros(2, dtype=np.float32), None)
+
+
+async def test_rows_are_read_by_one_tasks_columns() -> None:
+    training, values = Evaluating(), np.array([0.5, 9], dtype=np.float32)
+    evaluator = RowEvaluator(training)
+    for _ in range(2):
+        assert await evaluator.measure_loss(values, make_table()) == 0.5
+    assert training.tables == [make_table()]
+    with pytest.raises(EvaluationError, match="read for another task's columns"):
+        await evaluator.measure_loss(values, None)

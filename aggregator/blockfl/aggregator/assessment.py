@@ -20,6 +20,7 @@ from blockfl.protocol.dtype import Vector
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Round
+from blockfl.protocol.table import Table
 from blockfl.protocol.task import Task
 from blockfl.protocol.version import decode_version
 
@@ -31,8 +32,12 @@ class EvaluationError(Exception):
 class Evaluator(Protocol):
     """What measures a model on the member's own rows."""
 
-    async def measure_loss(self, values: Vector) -> float | None:
+    async def measure_loss(self, values: Vector, table: Table | None) -> float | None:
         """Return the mean loss of a model of shape (d,), None if it is not finite.
+
+        Args:
+            values: The model's.
+            table: The task's columns, by which the rows are read; None where the task names none.
 
         Raises:
             EvaluationError: The rows cannot be used.
@@ -95,7 +100,7 @@ class Assessor:
                 organisation=organisation,
                 member=self._ledger.organisation,
                 base_loss_micro=base_loss,
-                loss_micro=count_loss(await self._evaluator.measure_loss(tried)),
+                loss_micro=count_loss(await self._evaluator.measure_loss(tried, task.spec.table)),
                 assessed_at_ms=0,
             )
             await self._ledger.assess_update(assessment)
@@ -109,7 +114,11 @@ class Assessor:
         if self._base is None or self._base[0] != round_.base_digest:
             content = await obtain_model(self._ledger, self._store, task, round_.base_version)
             values = (await asyncio.to_thread(decode_version, task.spec, content)).model
-            self._base = round_.base_digest, values, count_loss(await self._evaluator.measure_loss(values))
+            self._base = (
+                round_.base_digest,
+                values,
+                count_loss(await self._evaluator.measure_loss(values, task.spec.table)),
+            )
         return self._base[1:]
 
 

@@ -3,26 +3,46 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from blockfl.aggregator.assessment import EvaluationError
 from blockfl.institution.errors import InstitutionError
 from blockfl.institution.training import Training, TrainingProcess, Workload, make_manifest
 from blockfl.institution.vector import Vector
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.protocol.table import Table
+
+
+class TableTraining(Training, Protocol):
+    """A training process that reads its rows by a task's columns."""
+
+    def use_table(self, table: Table | None) -> None:
+        """Have the rows read by these columns; only before the first request."""
 
 
 class RowEvaluator:
-    """Measures losses on the test samples of a training process."""
+    """Measures losses on the test samples of a training process, which reads its rows for one task's columns."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: TableTraining) -> None:
         self._training = training
+        self._tables: list[Table | None] = []
 
-    async def measure_loss(self, values: Vector) -> float | None:
+    async def measure_loss(self, values: Vector, table: Table | None) -> float | None:
         """Return the mean loss of a model of shape (d,), None if it is not finite.
 
+        Args:
+            values: The model's.
+            table: The task's columns.
+
         Raises:
-            EvaluationError: The process failed, cannot be confined, or has a model of another size.
+            EvaluationError: The process failed, cannot be confined, has a model of another size, or has read its rows
+                for other columns.
         """
+        if not self._tables:
+            self._training.use_table(table)
+            self._tables.append(table)
+        if table not in self._tables:
+            raise EvaluationError("the rows were read for another task's columns; start an aggregator for this one")
         try:
             size = make_manifest(await self._training.describe()).dimension
             if size != values.size:
