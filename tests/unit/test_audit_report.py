@@ -68,18 +68,22 @@ def page(report: Any) -> Page:
 def test_it_says_which_institutions_made_a_version(page: Page) -> None:
     (answer,) = page.answers["Which institutions made version 2?"]
     assert answer.startswith("Version 2 was made in round 2 from the updates of alpha, beta and delta.")
-    assert re.search(r"Block \d+, transaction [0-9a-f]{64}, .* stated by regulator; signed by ", answer)
+    assert re.search(r"Block \d+, transaction [0-9a-f]{64}, .* stated by regulator; endorsed by ", answer)
 
 
 def test_it_says_who_was_rejected_why_and_what_became_of_the_penalty(page: Page) -> None:
     (answer,) = page.answers["Who was rejected in round 2, and why?"]
-    assert "gamma was rejected (BFL416): the update's L2 norm is over the bound" in answer
-    assert "In plain words: the whole update is larger than the task allows. coordinator, regulator and uni" in answer
+    assert answer.startswith(
+        "In round 2 gamma was rejected: the whole update is larger than the task allows. Its norm was"
+    )
+    assert re.search(r"Its norm was [\d.e+]+ to [\d.e+]+, where 1 is allowed\.", answer)
+    assert "The ledger says BFL416: the update's L2 norm is over the bound" in answer
+    assert "the committee's word: 2 of its members had to agree" in answer
     assert "Nothing of the update is in any version." in answer
     assert "It cost gamma 320 credits. alpha, beta, coordinator and delta overturned that" in answer
     (other,) = page.answers["Who was rejected in round 3, and why?"]
-    assert "beta was rejected (BFL408): signed two different updates" in other
-    assert "neither counts" in other
+    assert "beta was rejected: it signed two different updates for one round, so neither counts." in other
+    assert "The ledger says BFL408: signed two different updates" in other
     assert "Who was rejected in round 1, and why?" not in page.answers
 
 
@@ -90,7 +94,7 @@ def test_it_says_which_rules_and_which_code_were_in_force(page: Page) -> None:
     assert re.search(r"They run it as the package app_1\.0:[0-9a-f]{64}\.", answer)
     text = " ".join(page.texts)
     assert "Who may take part: alpha, beta, delta and gamma." in text
-    assert "The norm of an update is at most 1." in text
+    assert "The L2 norm of an update, which is its size, is at most 1." in text
 
 
 def test_it_says_on_whose_word_the_accuracy_stands(page: Page) -> None:
@@ -105,7 +109,32 @@ def test_it_names_every_step_of_the_proof_and_both_ends(page: Page, report: Any,
     assert len(report["verification"]["steps"]) == 16
     assert played.genesis_hash.hex() in text
     assert played.last_hash in text
-    assert "the auditor named its hash" in text
+    (answer,) = page.answers["Is this the whole ledger, or was its end cut off?"]
+    assert f"The auditor brought the hash that block {report['evidence']['last_block']} must have" in answer
+
+
+async def test_it_says_where_the_end_is_not_known(played: Played) -> None:
+    report = await make_report([played.bundle], played.genesis_hash, lambda _: None)
+    (answer,) = Page(render_page(report)).answers["Is this the whole ledger, or was its end cut off?"]
+    assert "Whether more blocks follow is not known" in answer
+    assert {row["standing"] for row in report["trust"] if "end was cut off" in row["statement"]} == {"unknown"}
+
+
+def test_it_says_who_takes_part_and_who_agreed_to_the_rules(page: Page) -> None:
+    (members,) = page.answers["Who takes part, in which role, and did that change?"]
+    assert "lpha, beta, delta and gamma are institutions, which train" in members
+    assert "coordinator, regulator and university are the committee" in members
+    assert "2 of the committee must agree on a verdict. That was so from the beginning." in members
+    (rules,) = page.answers["Who agreed to the rules of heart?"]
+    assert rules.startswith("coordinator made them when it created the task")
+    assert "alpha (199 training samples, by its own word)" in rules
+
+
+def test_it_says_what_it_leaves_out(page: Page, report: Any) -> None:
+    text = " ".join(page.texts)
+    listed = len(report["timeline"]) + report["left_out"]
+    assert listed == report["verification"]["transactions"]
+    assert f"Left out: {report['left_out']} transactions that only carry pieces" in text
 
 
 def test_nobody_s_words_become_markup_and_nothing_is_loaded(report: Any, page: Page) -> None:
