@@ -76,6 +76,7 @@ _ALLOWED_MODULES: Final = {
         "asyncio",
         "base64",
         "binascii",
+        "bisect",
         "collections",
         "dataclasses",
         "enum",

@@ -28,6 +28,7 @@ from blockfl.protocol.records import (
     CommitteeKey,
     Consortium,
     Dispute,
+    Ending,
     Enrolment,
     Erasure,
     Header,
@@ -272,6 +273,9 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "commitment": create_commitment(header),
         "equivocation": equivocation,
         "withdrawal": Withdrawal(organisation="alpha", certificate_digest="ab" * 32, withdrawn_at_ms=NOW_MS),
+        "ended progress": federation.progress.model_copy(
+            update={"ended": Ending(organisation="coordinator", reason="enough was learnt", ended_at_ms=NOW_MS)}
+        ),
         "erasure": Erasure(task="heart", organisation="alpha", until_round=1, requested_at_ms=NOW_MS),
         "dispute": Dispute(
             task="heart",

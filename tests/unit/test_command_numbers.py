@@ -210,7 +210,6 @@ OPTIONS = {
         "publish-seconds",
         "seed",
     ],
-    "task export heart --output model": ["version"],
     "institution run --task heart --directory d": ["samples", "rounds", "seed", "test-fraction"],
     "aggregator run --directory d": ["enrolment-patience", "judge-patience", "takeover"],
     "audit updates --task heart": ["round"],

@@ -636,7 +636,9 @@ async def test_an_encoder_of_one_s_own_is_sent_as_it_is(tmp_path: Path) -> None:
     stage = await make_stage(tmp_path, rounds=1, norms=rules(minimum_l2_micro=1_000))
     stage.sites["alpha"].training = Idle(stage.scenario.spec.manifest)
     stage.sites["alpha"].encoder = BoundedEncoder(3)
-    await run_all(stage, 1)
+    with pytest.raises(ExceptionGroup) as ended:
+        await run_all(stage, 1)
+    assert [type(one) for one in ended.value.exceptions] == [NothingContributedError]
     assert (await stage.scenario.update("alpha")).code == Code.NORM_MINIMUM.identifier
 
 

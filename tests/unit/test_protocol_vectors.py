@@ -363,6 +363,7 @@ def test_every_record_of_the_ledger_has_a_vector() -> None:
         "Blob",
         "Deadlines",
         "Effect",
+        "Ending",
         "Member",
         "Metric",
         "Participant",

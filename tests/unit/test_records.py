@@ -48,9 +48,10 @@ def test_every_record_survives_encoding(record: Record) -> None:
 @pytest.mark.parametrize("record", EXAMPLES.values(), ids=list(EXAMPLES))
 def test_every_field_of_every_record_is_needed(record: Record) -> None:
     document = json.loads(record.encode())
-    # Without these, a task moves no credits, averages plainly, has one norm rule and no referee; a model has weights
-    # only.
-    for name in document.keys() - {"economics", "norms", "optimiser", "referee", "statistics"}:
+    # Without these, a task moves no credits, averages plainly, has one norm rule, no referee, no rows that measure
+    # effect and no columns, and ends with its last round; a model has weights only.
+    absent = {"economics", "effect", "ended", "norms", "optimiser", "referee", "statistics", "table"}
+    for name in document.keys() - absent:
         with refused(Code.MALFORMED):
             type(record).decode(encode_naively({key: value for key, value in document.items() if key != name}))
 

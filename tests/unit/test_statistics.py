@@ -96,17 +96,24 @@ def test_the_unit_is_the_power_of_two_over_the_value(value: float) -> None:
 
 @given(NUMBER, NUMBER, st.integers(-(2**31), 2**31 - 1), st.sampled_from([1, 16, 255]), st.integers(1, 1000))
 @example(1.0, 1.0, -(2**31), 1, 3)
+@example(0.0, 2.0**100, 1_073_741_788, 255, 1)
 def test_statistics_move_to_the_bits_of_the_naive_reference(
     mean: float, variance: float, x: int, weight_cap: int, divisor: int
 ) -> None:
     manifest = manifest_of(("weight", 1), ("statistic", 1), ("variance", 1), ("frozen", 1))
     base, total = vector(7, mean, abs(variance), 5), np.full(4, x, dtype=np.int32)
-    moved = move_statistics(manifest, base, total, compute_limit(weight_cap, encoding=INT16), divisor)
-    expected = [
-        move_naively(float(base[1]), x, weight_cap, divisor, variance=False),
-        move_naively(float(base[2]), x, weight_cap, divisor, variance=True),
-        5.0,
-    ]
+    limit = compute_limit(weight_cap, encoding=INT16)
+    try:
+        expected = [
+            move_naively(float(base[1]), x, weight_cap, divisor, variance=False),
+            move_naively(float(base[2]), x, weight_cap, divisor, variance=True),
+            5.0,
+        ]
+    except OverflowError:  # beyond float32
+        with refused(Code.NOT_FINITE):
+            move_statistics(manifest, base, total, limit, divisor)
+        return
+    moved = move_statistics(manifest, base, total, limit, divisor)
     assert moved.tolist() == expected
     assert moved[1] >= 0
 

@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 from blockfl.audit.views import describe_strategy, list_tasks
+from blockfl.cli import export
 from blockfl.cli import task as commands
 from blockfl.cli.main import main
 from blockfl.cli.strategy import parse_optimiser, parse_rule
@@ -153,6 +154,7 @@ class Consortium:
         monkeypatch.setattr(ConnectionProfile, "load", lambda _: None)
         for way in ("Ledger", "reach"):
             monkeypatch.setattr(commands, way, lambda _: Connection(self.hub))
+        monkeypatch.setattr(export, "reach", lambda _: Connection(self.hub))
         world = self.world
         self.scenario = Scenario(self.hub, world.consortium, world.signers, world.opening_keys, (spec, initial))
         asyncio.run(self.scenario.register())

@@ -53,7 +53,7 @@ def list_accepted(round_: Round, updates: Mapping[str, Update], equivocators: Co
 
 def list_missing(round_: Round, candidates: Iterable[str], assessments: Iterable[Assessment]) -> tuple[str, ...]:
     """Return those of the candidates on whose update an assessor has not voted yet, in their order."""
-    assessors = set(round_.effect.assessors) if round_.effect else set()
+    assessors = round_.effect.assessors if round_.effect else ()
     voted = {(one.organisation, one.member) for one in assessments}
     return tuple(name for name in candidates if any((name, member) not in voted for member in assessors))
 

@@ -95,11 +95,11 @@ class Table(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        seen: set[str] = set()
+        seen: dict[str, None] = {}
         for name in self.names:
             if name in seen:
                 raise ValueError(f"column {name} is named twice")
-            seen.add(name)
+            seen[name] = None
         if self.label.kind == "category":
             raise ValueError(f"the label {self.label.name} is a category: classes are ordinal, numbered from 0")
         return self

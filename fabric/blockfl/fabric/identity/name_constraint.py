@@ -84,7 +84,7 @@ def _read_host(uri: bytes) -> bytes | None:
     host = check_uri(uri)
     if b":" in host and not host.endswith(b"]"):
         name, _, port = host.rpartition(b":")
-        host = name if b":" not in name and not set(port) & set(b"[]") else b"["
+        host = name if b":" not in name and not (b"[" in port or b"]" in port) else b"["
     elif not host:
         return None
     if host.startswith(b"[") or is_address(host.decode("ascii", "replace")):
@@ -93,7 +93,7 @@ def _read_host(uri: bytes) -> bytes | None:
 
 
 def _compile_mailboxes(constraints: Sequence[bytes], excludes: bool) -> Callable[[Mailbox], bool]:
-    whole = {read_mailbox(one) for one in constraints if b"@" in one}
+    whole = [read_mailbox(one) for one in constraints if b"@" in one]
     boxes = {(one[0], one[1].lower()) for one in whole if one is not None}
     knows_domain = _compile_domains([one for one in constraints if b"@" not in one], excludes)
     return lambda box: (box[0], box[1].lower()) in boxes or knows_domain(box[1].lower())
