@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
@@ -17,8 +17,8 @@ from blockfl.network.keeper import Keeper
 from blockfl.network.process import ProcessSpec, ProcessTable
 from blockfl.network.stall import (
     CONTAINER_CHECK,
-    LONGEST_STALLED_S,
     STALLED_S,
+    TOGETHER_S,
     OrderingState,
     StallWatch,
     read_ordering_state,
@@ -42,10 +42,12 @@ def state(newest: int = 7, waiting: int = 0, known: int = 0) -> OrderingState:
     return OrderingState(newest=newest, waiting=waiting, known=known)
 
 
-def find_restarts(watch: StallWatch, states: Iterator[OrderingState | None], until_s: float) -> list[float]:
+def find_restarts(
+    watch: StallWatch, states: Iterator[OrderingState | None], until_s: float, clock_s: float = 1_000_000
+) -> list[float]:
     """When a watch that looks every few seconds has its node begin anew."""
     times = [STEP_S * step for step in range(int(until_s / STEP_S))]
-    return [now for now, seen in zip(times, states, strict=False) if watch.look(now, seen)]
+    return [now for now, seen in zip(times, states, strict=False) if watch.look(now, clock_s + now, seen) is not None]
 
 
 def always(seen: OrderingState | None) -> Iterator[OrderingState | None]:
@@ -81,18 +83,22 @@ def test_the_time_begins_when_there_is_work_not_with_the_last_block() -> None:
     watch = StallWatch("one")
     idle = find_restarts(watch, always(state()), 10 * STALLED_S)
     assert idle == []
-    assert not watch.look(10 * STALLED_S, state(waiting=1))
+    assert watch.look(10 * STALLED_S, 1e6 + 10 * STALLED_S, state(waiting=1)) is None
 
 
-def test_a_node_that_is_not_helped_is_ended_less_and_less_often_and_progress_forgets_it() -> None:
-    watch = StallWatch("one")
-    times = find_restarts(watch, always(state(waiting=1)), 20 * LONGEST_STALLED_S)
-    pauses = [later - earlier for earlier, later in pairwise(times)]
-    assert pauses == sorted(pauses)
-    assert LONGEST_STALLED_S < pauses[-1] <= 2 * LONGEST_STALLED_S + 2 * STEP_S
-    assert watch.limit_s > LONGEST_STALLED_S
-    watch.look(1e9, state(newest=8, waiting=1))
-    assert watch.limit_s < 2 * STALLED_S
+def test_nodes_that_are_not_helped_begin_anew_together_and_progress_forgets_it() -> None:
+    """Whatever each one's own clock has counted, and whenever each began anew alone."""
+    begun = {
+        name: [shift + now for now in find_restarts(StallWatch(name), always(state(waiting=1)), 1_000, 1e6 + shift)]
+        for name, shift in (("orderer-alpha", 0), ("orderer-beta", 7), ("orderer-gamma", 31))
+    }
+    for together in zip(*(times[1:] for times in begun.values()), strict=False):
+        assert max(together) - min(together) <= STEP_S, begun
+    assert all(len(times) >= 3 for times in begun.values()), begun
+    watch = StallWatch("orderer-alpha")
+    alone, *_ = find_restarts(watch, always(state(waiting=1)), 2 * STALLED_S + STEP_S)
+    watch.look(1e9, 1e9, state(newest=8, waiting=1))
+    assert find_restarts(watch, always(state(newest=9, waiting=1)), 2 * STALLED_S + STEP_S) == [alone]
 
 
 @pytest.fixture
@@ -191,9 +197,14 @@ def test_a_container_whose_ordering_node_stands_still_ends_for_its_engine_to_sta
     file = tmp_path / "stall"
     operations |= {"/healthz": '{"status":"OK"}', "/metrics": ORDERER}
     assert run_container_check(operations, file).stdout == ""
-    since, newest = file.read_text().splitlines()
+    since, looked, newest = file.read_text().splitlines()
+    assert since == looked
     assert run_container_check(operations, file).stdout == "", "the time is not over"
-    file.write_text(f"{int(since) - 2 * int(STALLED_S) - 1}\n{newest}\n")
+    earlier = int(since) - 2 * int(TOGETHER_S)
+    file.write_text(f"{earlier}\n{since}\n{newest}\n")
+    if int(since) // int(TOGETHER_S) == int(time.time() + 5) // int(TOGETHER_S):
+        assert run_container_check(operations, file).stdout == "", "not before the time that all know"
+    file.write_text(f"{earlier}\n{earlier}\n{newest}\n")
     ended = run_container_check(operations, file)
     assert (ended.returncode, ended.stdout) == (0, "kill -TERM 1\n")
     assert "requests wait, and no block has come" in ended.stderr
@@ -208,7 +219,7 @@ def test_a_container_whose_ordering_node_works_goes_on(
 ) -> None:
     file = tmp_path / "stall"
     operations |= {"/healthz": '{"status":"OK"}', "/metrics": metrics}
-    file.write_text('1\nconsensus_BFT_committed_block_number{channel="federation"} 138\n')
+    file.write_text('1\n1\nconsensus_BFT_committed_block_number{channel="federation"} 138\n')
     checked = run_container_check(operations, file)
     assert (checked.returncode, checked.stdout) == (0, "")
     assert int(file.read_text().split()[0]) > 1, "the time begins anew"

@@ -51,15 +51,18 @@ class Keeper:
     Args:
         processes: Those of the network.
         read_state: How an ordering node's state is read from its own and its peer's operations address.
+        clock: Gives seconds since 1970.
     """
 
     def __init__(
         self,
         processes: ProcessTable,
         read_state: Callable[[str, str | None], OrderingState | None] = read_ordering_state,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._processes = processes
         self._read_state = read_state
+        self._clock = clock
         self._troubles: dict[str, _Troubles] = {}
         self._watches: dict[str, StallWatch] = {}
         self._asked = -_ASK_ORDERING_S
@@ -102,9 +105,9 @@ class Keeper:
         self._asked, ended = now, []
         for name, state in self._read_states():
             watch = self._watches.setdefault(name, StallWatch(name))
-            limit_s = watch.limit_s
-            if watch.look(now, state):
-                _log.warning("%s made no progress for %.0f s, and begins anew: %s", name, limit_s, state.describe())
+            stalled_s = watch.look(now, self._clock(), state)
+            if stalled_s is not None:
+                _log.warning("%s made no progress for %.0f s, and begins anew: %s", name, stalled_s, state.describe())
                 self._processes.end([name])
                 ended.append(name)
         return ended

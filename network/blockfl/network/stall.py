@@ -17,10 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from blockfl.network.port import parse_address
 
 STALLED_S = 60.0
-"""How long an ordering node may make no progress at least; every node has begun anew after twice that."""
+"""How long an ordering node may make no progress at least; every node has begun anew once after twice that."""
 FAR_BEHIND = 20
 """Blocks that a node may lack while it catches up."""
-LONGEST_STALLED_S = 960.0
+TOGETHER_S = 300.0
+"""At multiples of this, in seconds since 1970, all nodes begin anew that still make no progress."""
 _ASKED_S = 2.0
 _METRICS_BYTES = 4 << 20
 _HEIGHTS = ("consensus_BFT_committed_block_number", "consensus_etcdraft_committed_block_number")
@@ -38,16 +39,16 @@ newest=$(grep -oE '^({"|".join(_HEIGHTS)})[{{][^}}]*[}}] .*' <<< "$said")
 waiting=$(grep -E '^{_WAITING}[{{]' <<< "$said")
 printf -v now '%(%s)T'
 file=${{STALL_FILE:-/tmp/stall}}
-{{ read -r since && read -r before; }} 2> /dev/null < "$file"
-if [[ -z $waiting || $waiting == *' 0' || $newest != "${{before:-}}" ]]; then
-  printf '%s\\n%s\\n' "$now" "$newest" > "$file"
-elif (( now - since > {STALLED_S:.0f} + $(cksum <<< "$HOSTNAME" | cut -d' ' -f1) % {STALLED_S:.0f} )); then
+{{ read -r since && read -r looked && read -r before; }} 2> /dev/null < "$file"
+if [[ -z $waiting || $waiting == *' 0' || $newest != "${{before:-}}" ]]; then since=$now; fi
+printf '%s\\n%s\\n%s\\n' "$since" "$now" "$newest" > "$file"
+if (( now - since > {STALLED_S:.0f} && now / {TOGETHER_S:.0f} != looked / {TOGETHER_S:.0f} )); then
   rm -f "$file"
   echo "requests wait, and no block has come since $since: it begins anew" >&2
   kill -TERM 1
 fi
 """.strip()
-"""The same for a container, as its health check in bash: the container ends, and its engine starts it again."""
+"""For a container, as its health check in bash: all at once; a container ends, and its engine starts it again."""
 
 _log = logging.getLogger(__name__)
 
@@ -81,42 +82,39 @@ class OrderingState:
 class StallWatch:
     """Decides when one ordering node begins anew.
 
-    Each node waits between ``STALLED_S`` and twice that, by its name, so that they begin anew one after the other, and
-    all within a bounded time. Where that does not help, because too many of the others are gone, the next time comes
-    after twice as long.
+    The first time each node waits between ``STALLED_S`` and twice that, by its name, so that they begin anew one after
+    the other. A node that has begun anew alone may be in another view than the rest, and BFT needs nearly all in one:
+    where the first time does not help, the next comes for all nodes at once, at a time that all clocks know.
     """
 
     def __init__(self, name: str) -> None:
         digest = hashlib.sha256(name.encode()).digest()
-        self._share = 1 + int.from_bytes(digest[:4]) / 2**32
-        self._patience_s = STALLED_S
+        self._alone_s = STALLED_S * (1 + int.from_bytes(digest[:4]) / 2**32)
         self._newest = -1
         self._since: float | None = None
+        self._was_alone = False
+        self._clock_s = 0.0
 
-    @property
-    def limit_s(self) -> float:
-        """How long the node may make no progress, in seconds."""
-        return self._patience_s * self._share
-
-    def look(self, now: float, state: OrderingState | None) -> bool:
-        """Take note of a node's state; return whether it has to begin anew.
+    def look(self, now: float, clock_s: float, state: OrderingState | None) -> float | None:
+        """Take note of a node's state; return for how long it has made no progress if it has to begin anew.
 
         Args:
             now: Seconds on any clock that only goes forward.
+            clock_s: Seconds since 1970, as the others' machines have them, too.
             state: None where the node does not tell.
         """
+        is_common = int(clock_s / TOGETHER_S) != int(self._clock_s / TOGETHER_S)
+        self._clock_s = clock_s
         if state is None:
-            return False
-        if state.newest > self._newest >= 0:
-            self._patience_s = STALLED_S
-        if state.newest != self._newest or not state.has_work or self._since is None:
-            self._newest, self._since = state.newest, now
-            return False
-        if now - self._since < self.limit_s:
-            return False
-        self._since = None
-        self._patience_s = min(2 * self._patience_s, LONGEST_STALLED_S)
-        return True
+            return None
+        if self._since is None or state.newest != self._newest or not (state.has_work or self._was_alone):
+            self._newest, self._since, self._was_alone = state.newest, now, False
+        stalled_s = now - self._since
+        is_due = not self._was_alone and stalled_s >= self._alone_s
+        if not state.has_work or not (is_due or (is_common and stalled_s >= 2 * STALLED_S)):
+            return None
+        self._was_alone = True
+        return stalled_s
 
 
 def read_ordering_state(orderer: str, peer: str | None) -> OrderingState | None:
