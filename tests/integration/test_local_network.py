@@ -220,9 +220,9 @@ def test_ordering_that_stands_still_begins_anew_and_goes_on(network: Network, la
     wait_until(lambda: len(heights(network)) == 1)
     asyncio.run(register_key(layout, public_key))
     wait_until(lambda: asyncio.run(read_key(layout)) == public_key)
+    # One that was paused may begin anew, too, when it answers again and has not caught up.
     begun = {name for name in pids if f"{name} made no progress for" in network.logs(KEEPER, 50)}
-    assert begun
-    assert begun <= {"orderer-coordinator", "orderer-regulator"}
+    assert begun & {"orderer-coordinator", "orderer-regulator"}
 
 
 @pytest.mark.slow
