@@ -143,7 +143,7 @@ def test_an_institution_has_its_updates_erased_and_the_evidence_still_verifies_o
 
 
 @pytest.mark.slow
-def test_whoever_trains_on_without_it_gets_the_last_version_that_holds_nothing_of_it(
+def test_an_institution_that_trains_on_without_it_gets_the_last_version_that_holds_nothing_of_it(
     trained: FederationProcesses, tmp_path: Path
 ) -> None:
     output = tmp_path / "without.safetensors"

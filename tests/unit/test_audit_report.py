@@ -150,7 +150,7 @@ def test_nobody_s_words_become_markup_and_nothing_is_loaded(report: Any, page: P
     assert f"{HOSTILE_NAME} was rejected" in "".join(Page(render_page(bent)).texts)
 
 
-def test_whatever_any_text_says_the_report_has_the_same_elements(report: Any, page: Page) -> None:
+def test_hostile_texts_everywhere_leave_the_report_its_elements(report: Any, page: Page) -> None:
     text = render_page(bend(report, {"proven", "word", "unknown"}))
     assert not any(one in text for one in "\u202e\u2066\x00")
     bent = Page(text)

@@ -162,7 +162,11 @@ def test_arrays_without_names_say_that_their_order_is_believed(tmp_path: Path) -
         ("columns: [{name: age, values: [a, a]}]\nlabel: sick", "at least two values, each once"),
         ("columns: [{name: age, values: [a, b], minimum: 1}]\nlabel: sick", "column age has values: it has no minimum"),
         ("columns: [age]\nlabel: {name: sick, categories: [a, b]}", "the label sick is a category"),
-        ("columns: {", "the columns cannot be read"),
+        ("columns: {", "columns.yaml, line 1: "),
+        ("columns: [age]\ncolumns: [pain]\nlabel: sick", "line 2: columns stands here twice"),
+        ("columns: [{name: age, unit: a, unit: b}]\nlabel: sick", "line 1: unit stands here twice"),
+        ("columns: [&age {name: age}, *age]\nlabel: sick", "line 1: *age: write the value out here"),
+        (f"columns: {'[' * 2000}", "line 1: more than 16 mappings and lists in one another"),
     ],
 )
 def test_columns_that_cannot_be_are_refused(tmp_path: Path, text: str, words: str) -> None:

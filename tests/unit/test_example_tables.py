@@ -1,4 +1,4 @@
-"""The examples' tables fit the columns that their tasks name, whatever order the rows are shuffled in."""
+"""The examples' tables fit the columns that their tasks name, in every order of the rows."""
 
 from __future__ import annotations
 

@@ -58,7 +58,9 @@ def test_code_is_allowed_by_its_digest_and_nothing_of_a_directory_may_change(tmp
         ("code: [abc]", "expected SHA-256 in lower-case hex"),
         ("tasks: heart", "tasks: expected a list"),
         ("- tasks", "expected tasks, code, rounds, hours"),
-        ("tasks: [", "the policy cannot be read"),
+        ("tasks: [", "policy.yaml, line 1: "),
+        ("tasks: [heart]\ntasks: ['*']", "line 2: tasks stands here twice"),
+        ("tasks: !!python/name:os.system x", "line 1: "),
     ],
 )
 def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, words: str) -> None:

@@ -87,7 +87,7 @@ def test_the_time_begins_when_there_is_work_not_with_the_last_block() -> None:
 
 
 def test_nodes_that_are_not_helped_begin_anew_together_and_progress_forgets_it() -> None:
-    """Whatever each one's own clock has counted, and whenever each began anew alone."""
+    """Each one counts on a clock of its own, and has begun anew alone at another time."""
     begun = {
         name: [shift + now for now in find_restarts(StallWatch(name), always(state(waiting=1)), 1_000, 1e6 + shift)]
         for name, shift in (("orderer-alpha", 0), ("orderer-beta", 7), ("orderer-gamma", 31))

@@ -1,7 +1,7 @@
 """What a committee member does where a task measures effect on rows: try each accepted update, and say what it found.
 
 The model that is tried, the base with one institution's update, exists in this process and in the one that evaluates
-it, and nowhere else. Whoever puts the aggregator together brings the ``Evaluator``: the member's own rows, in a process
+it, and nowhere else. The aggregator's command brings the ``Evaluator``: the member's own rows, in a process
 that the kernel confines.
 """
 

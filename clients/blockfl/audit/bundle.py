@@ -424,7 +424,7 @@ def _check_end(path: Path, file: BinaryIO, size: int) -> None:
 def _check_files(path: Path, manifest: Manifest, files: _Files) -> None:
     """Compare what is there, in its order, with the manifest.
 
-    Writing puts blocks before the payloads that they announce, whatever comes between: only each kind has an order.
+    Writing puts blocks before the payloads that they announce, with anything between: only each kind has an order.
     """
     blocks = zip(map(_block_name, manifest.numbers), manifest.block_digests, strict=True)
     expected = chain(blocks, ((_PAYLOADS + digest, digest) for digest in manifest.payloads))

@@ -24,6 +24,7 @@ from blockfl.cli.number import MICRO, make_limits, parse_micro
 from blockfl.institution.errors import DataError
 from blockfl.institution.table import MISSING, Cells, read_number, read_table
 from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.plain_yaml import read_words
 from blockfl.protocol.table import Column, Table
 
 Columns = Annotated[
@@ -47,11 +48,7 @@ def read_columns(path: Path | None) -> Table | None:
     """
     if path is None:
         return None
-    try:
-        # Every word stays a word: no and yes are values, too.
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - strings only
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LedgerError(f"{path}: the columns cannot be read ({error})") from error
+    found = read_words(path)  # no and yes are values, too
     if not isinstance(found, dict) or set(found) != {"columns", "label"} or not isinstance(found["columns"], list):
         raise LedgerError(f"{path}: expected a list named columns, and one column named label")
     columns = tuple(_parse(path, one) for one in found["columns"])

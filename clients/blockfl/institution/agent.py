@@ -77,7 +77,7 @@ class AgentSettings:
         samples: The samples to declare; None: all training samples.
         seed: Makes training and rounding repeatable; sealing is always random.
         rounds: End after so many rounds; None: after the task's last.
-        policy: What the institution allows, whatever the task says.
+        policy: What the institution allows; no task may go beyond it.
     """
 
     task: str

@@ -1,7 +1,7 @@
 """The user's own code: a Python file, or a directory with ``training.py`` and what it imports. Runs in the training
 process.
 
-With ``build_model()`` alone the model is Keras' (``learner``); with ``train`` it is whatever the code makes of it
+With ``build_model()`` alone the model is Keras' (``learner``); with ``train`` the code says what it is
 (``arrays``).
 """
 

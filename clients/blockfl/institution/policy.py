@@ -1,4 +1,4 @@
-"""An institution's own policy, which its agent obeys whatever a task says, and a record of what left the building.
+"""An institution's own policy, which its agent puts before a task's terms, and a record of what left the building.
 
     tasks: ["heart-*"]                    # patterns of names
     code: [<SHA-256 of the model's or the code's file>]
@@ -17,9 +17,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from blockfl.institution.errors import SettingsError
+from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.plain_yaml import read_words
 from blockfl.protocol.canonical import compute_digest
 
 _KEYS: Final = ("tasks", "code", "rounds", "hours")
@@ -90,9 +90,9 @@ def read_policy(path: Path) -> LocalPolicy:
         SettingsError: It cannot be read, or says what is no policy.
     """
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - strings only
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: the policy cannot be read ({error})") from error
+        found = read_words(path)
+    except LedgerError as error:
+        raise SettingsError(str(error)) from error
     if not isinstance(found, dict) or not set(found) <= set(_KEYS):
         raise SettingsError(f"{path}: expected {', '.join(_KEYS)}, each at most once; nothing else can be enforced")
     tasks, code, rounds = _list(path, found, "tasks"), _list(path, found, "code"), found.get("rounds")

@@ -1,17 +1,15 @@
 """YAML text whose faults are named with their line."""
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from blockfl.ledger.plain_yaml import PlainLoader, compose
 from blockfl.network.errors import DescriptionError
-
-_DEPTH: Final = 16
-"""Of mappings and lists in one another; a description needs four."""
 
 Place = tuple[int | str, ...]
 """Where in nested mappings and lists: keys and positions from the outside in."""
@@ -25,30 +23,8 @@ class Fault(ValueError):
         self.place = place
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML only: texts, whole numbers, truth values, lists and mappings; no tags, no aliases, no dates.
-
-    All that is left out can fail, recurse or grow without end when it is read, and no description needs it.
-    """
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  (as PyYAML declares it)
-    _depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        problem = None
-        if isinstance(event, yaml.AliasEvent):
-            problem = f"*{event.anchor}: write the value out here"
-        elif getattr(event, "tag", None) is not None:
-            problem = f"{event.tag}: leave this tag out"
-        elif self._depth == _DEPTH:
-            problem = f"more than {_DEPTH} mappings and lists in one another"
-        if problem is not None:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-        self._depth += 1
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
+class _Loader(PlainLoader):
+    """Plain YAML, in which whole numbers, truth values and nothing are themselves."""
 
 
 _Loader.add_implicit_resolver(
@@ -73,8 +49,7 @@ class Source:
         self.name = name
         try:
             loader = _Loader(text)
-            self._root = loader.get_single_node()
-            self._check_keys()
+            self._root = compose(loader)
             content = loader.construct_document(self._root) if self._root else None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -91,24 +66,12 @@ class Source:
         return DescriptionError(f"{self.name}, line {self._line(place)}: {named + ': ' if named else ''}{reason}")
 
     def explain(self, error: ValidationError, model: type[BaseModel]) -> DescriptionError:
-        """Return the error for the first thing that a model refuses, in words for whoever writes the file."""
+        """Return the error for the first thing that a model refuses, in words for the file's author."""
         first = error.errors(include_url=False)[0]
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, Fault):
             return self.error(cause.place, str(cause))
         return self.error(first["loc"], _reason(first, model))
-
-    def _check_keys(self) -> None:
-        """Refuse keys that are none, and one key twice: YAML itself would silently keep the last."""
-        for mapping in _mappings(self._root):
-            seen: set[str] = set()
-            for key, _ in mapping.value:
-                line = key.start_mark.line + 1
-                if not isinstance(key, yaml.ScalarNode):
-                    raise DescriptionError(f"{self.name}, line {line}: expected a name as key, got a list or mapping")
-                if key.value in seen:
-                    raise DescriptionError(f"{self.name}, line {line}: {key.value} stands here twice")
-                seen.add(key.value)
 
     def _line(self, place: Place) -> int:
         """Return the line of the innermost part of a place that the text holds."""
@@ -130,16 +93,6 @@ def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node, yaml.Nod
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part]
     return None
-
-
-def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    if isinstance(node, yaml.MappingNode):
-        yield node
-        for _, value in node.value:
-            yield from _mappings(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _mappings(value)
 
 
 def _reason(first: ErrorDetails, model: type[BaseModel]) -> str:

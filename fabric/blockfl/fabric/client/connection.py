@@ -130,7 +130,7 @@ class Connection:
         Args:
             call: takes how long it may take, in seconds.
             timeout_s: how long one attempt may take, and all of those that wait for a contract service together.
-            retries: how often to try again at most where a peer is away; 0: never, whatever is away.
+            retries: how often to try again at most where a peer is away; 0: never.
         """
         until = time.monotonic() + timeout_s
         limit_s, failures, attempt = timeout_s, 0, 0

@@ -26,7 +26,7 @@ from blockfl.fabric.transaction.envelope import (
 
 
 def decode_transaction(envelope: bytes) -> Transaction:
-    """Take a transaction apart, whatever its validity.
+    """Take a transaction apart, valid or not.
 
     Raises:
         BlockError: some part of it does not parse; the text says which.
