@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from examples.table import write_shuffled
 
 DATA = Path(__file__).with_name("credit_data.csv")
 COLUMNS = Path(__file__).with_name("columns.yaml")
@@ -23,12 +23,7 @@ def write_sites(directory: Path, seed: int) -> Mapping[str, Path]:
     files = {}
     for name, job in BRANCHES.items():
         own = [{key: value for key, value in row.items() if key != "Job"} for row in rows if row["Job"] == job]
-        order = np.random.default_rng(seed).permutation(len(own))
-        files[name] = directory / f"{name}.csv"
-        with files[name].open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(own[0]))
-            writer.writeheader()
-            writer.writerows(own[row] for row in order)
+        files[name] = write_shuffled(directory / f"{name}.csv", own, seed)
     return files
 
 

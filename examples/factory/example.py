@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from examples.table import write_shuffled
 
 DATA = Path(__file__).with_name("concrete.csv")
 COLUMNS = Path(__file__).with_name("columns.yaml")
@@ -26,12 +27,7 @@ def write_sites(directory: Path, seed: int) -> Mapping[str, Path]:
     files = {}
     for number, name in enumerate(PLANTS):
         own = [row for row, plant in zip(rows, plants, strict=True) if plant == number]
-        order = np.random.default_rng(seed).permutation(len(own))
-        files[name] = directory / f"{name}.csv"
-        with files[name].open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(own[0]))
-            writer.writeheader()
-            writer.writerows(own[row] for row in order)
+        files[name] = write_shuffled(directory / f"{name}.csv", own, seed)
     return files
 
 

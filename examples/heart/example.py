@@ -10,8 +10,9 @@ from examples.heart.model import build_model
 
 def write_sites(directory: Path, seed: int) -> Mapping[str, Path]:
     """Write each hospital's rows, split by a seed."""
-    files = {name: directory / f"{name}.npz" for name in load_all(seed)}
+    files = {}
     for name, split in load_all(seed).items():
+        files[name] = directory / f"{name}.npz"
         split.save(files[name])
     return files
 

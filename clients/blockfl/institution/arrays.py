@@ -35,13 +35,12 @@ from blockfl.institution.frames import (
     Trained,
     TrainingProgress,
 )
+from blockfl.institution.learning import ORDER, Tried, find_finite, rehearse
 from blockfl.institution.vector import Vector
 from blockfl.protocol.dtype import choose_dtype
 from blockfl.protocol.manifest import Kind
 from blockfl.protocol.table import Table
 
-_TRIED: Final = 32
-_ORDER: Final[dict[str, int]] = {"weight": 0, "statistic": 1, "variance": 1, "frozen": 2}
 _FUNCTIONS: Final = ("weights", "assign", "train", "evaluate")
 _POOLED: Final = ("mse", "mae", "loss")
 
@@ -61,10 +60,10 @@ class ArrayLearner:
         arrays = self._read()
         kinds: Mapping[str, Kind] = code.kinds(self._model) if hasattr(code, "kinds") else {}
         self._kinds = {name: kinds.get(name, "weight") for name in arrays}
-        wrong = [kind for kind in self._kinds.values() if kind not in _ORDER]
+        wrong = [kind for kind in self._kinds.values() if kind not in ORDER]
         if wrong:
-            raise ModelError(f"{code.__file__}: kinds(): expected one of {', '.join(_ORDER)}, got {wrong[0]!r}")
-        self._names = sorted(arrays, key=lambda name: _ORDER[self._kinds[name]])
+            raise ModelError(f"{code.__file__}: kinds(): expected one of {', '.join(ORDER)}, got {wrong[0]!r}")
+        self._names = sorted(arrays, key=lambda name: ORDER[self._kinds[name]])
         self._shapes = {name: array.shape for name, array in arrays.items()}
         self._dtypes = {name: array.dtype for name, array in arrays.items()}
         self._initial = self._flatten(arrays)
@@ -113,22 +112,13 @@ class ArrayLearner:
         Raises:
             DataError: A loss or a value is not finite, or the code refuses the samples.
         """
-        data = self._dataset
-        x, y = data.x_train[:_TRIED], data.y_train[:_TRIED]
-        try:
-            loss = self._fit(self._initial, request.model_copy(update={"epochs": 1}), (x, y))
+
+        def run_epoch(few: Dataset) -> Tried:
+            loss = self._fit(self._initial, request.model_copy(update={"epochs": 1}), (few.x_train, few.y_train))
             values = self._flatten(self._read())
-            evaluated = self._measure((data.x_test[:_TRIED], data.y_test[:_TRIED]))
-        except Exception as error:
-            raise DataError(
-                f"one epoch on the first {len(x)} samples fails ({type(error).__name__}: {str(error)[:300]})"
-            ) from error
-        if loss is None or evaluated.loss is None or not np.isfinite(values).all():
-            raise DataError(
-                f"one epoch on the first {len(x)} samples gives a loss or weights that are not finite: lower the "
-                "learning rate, scale the columns, or check the labels"
-            )
-        return Rehearsed(samples=len(x), loss=loss)
+            return loss, self._measure((few.x_test, few.y_test)).loss, values
+
+        return rehearse(self._dataset, run_epoch)
 
     def evaluate(self, values: Vector, report: Callable[[TrainingProgress], None] | None = None) -> Evaluated:
         """Evaluate these values on the test samples."""
@@ -150,17 +140,17 @@ class ArrayLearner:
         loss = self._code.train(self._model, data, config)
         if isinstance(loss, Mapping):
             loss = loss.get("loss")
-        return _finite(self._measure(data).loss if loss is None else loss)
+        return find_finite(self._measure(data).loss if loss is None else loss)
 
     def _measure(self, data: tuple[Any, Any]) -> Evaluated:
         found = self._code.evaluate(self._model, data)
         if not isinstance(found, Mapping) or "loss" not in found:
             raise ModelError("evaluate() returned no loss: expected {'loss': number, 'other name': number, …}")
-        accuracy = _finite(found.get("accuracy"))
-        others = {name: _finite(value) for name, value in found.items() if name not in ("loss", "accuracy")}
+        accuracy = find_finite(found.get("accuracy"))
+        others = {name: find_finite(value) for name, value in found.items() if name not in ("loss", "accuracy")}
         return Evaluated(
             accuracy=None if accuracy is None else min(max(accuracy, 0.0), 1.0),
-            loss=_finite(found["loss"]),
+            loss=find_finite(found["loss"]),
             samples=len(data[0]),
             others=tuple(
                 Measured(
@@ -200,10 +190,6 @@ class ArrayLearner:
             part = values[offset : offset + math.prod(shape)].reshape(shape)
             arrays[name], offset = part.astype(self._dtypes[name]), offset + part.size
         self._code.assign(self._model, {name: arrays[name] for name in self._shapes})
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(float(value)) else None
 
 
 def _set_seed(seed: int | None) -> None:

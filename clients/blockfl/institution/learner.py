@@ -31,17 +31,16 @@ from blockfl.institution.frames import (
     Trained,
     TrainingProgress,
 )
+from blockfl.institution.learning import ORDER, TRIED, Tried, find_finite, rehearse
 from blockfl.institution.vector import Vector
 from blockfl.protocol.dtype import choose_dtype
 from blockfl.protocol.manifest import Kind
 from blockfl.protocol.table import Table
 
 _PROGRESS_INTERVAL_S = 0.5
-_TRIED = 32
 Pooling = Literal["mean", "root_mean_square", "institution"]
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
-_ORDER: dict[Kind, int] = {"weight": 0, "statistic": 1, "variance": 1, "frozen": 2}
 _ACCURACY_NAMES = ("accuracy", "acc", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy")
 
 
@@ -53,7 +52,7 @@ class Learner:
         self._samples = dataset
         self._seed = seed
         self._kinds = _find_kinds(model)
-        self._weights = sorted(_list_weights(model), key=lambda weight: _ORDER[self._kinds[id(weight)]])
+        self._weights = sorted(_list_weights(model), key=lambda weight: ORDER[self._kinds[id(weight)]])
         self._size = sum(math.prod(weight.shape) for weight in self._weights)
         _check_compiled(model)
         check_table(model, table)
@@ -89,7 +88,7 @@ class Learner:
         """Evaluate a few rows, so that what does not fit is found before the institution enrols."""
         if self._samples is None:
             return
-        x, y = self._samples.x_train[:_TRIED], self._samples.y_train[:_TRIED]
+        x, y = self._samples.x_train[:TRIED], self._samples.y_train[:TRIED]
         try:
             loss = self._model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
         except WorkloadError:
@@ -177,7 +176,7 @@ class Learner:
             callbacks=[_Reporter(report)],
         )
         loss = history.history["loss"][-1]
-        return Trained(samples=len(self._dataset.x_train), loss=_finite(loss)), self._read()
+        return Trained(samples=len(self._dataset.x_train), loss=find_finite(loss)), self._read()
 
     def _begin(self, base: Vector, request: Train) -> None:
         """Set everything that training depends on beside the samples."""
@@ -197,24 +196,17 @@ class Learner:
         Raises:
             DataError: A loss or a value is not finite, or Keras refuses the samples.
         """
-        data, initial = self._dataset, self._initial
-        x, y = data.x_train[:_TRIED], data.y_train[:_TRIED]
-        self._begin(initial, request)
-        try:
-            history = self._model.fit(x, y, epochs=1, batch_size=min(request.batch_size, len(x)), verbose=0)
-            found = self._model.evaluate(data.x_test[:_TRIED], data.y_test[:_TRIED], verbose=0, return_dict=True)
-        except Exception as error:
-            raise DataError(
-                f"one epoch on the first {len(x)} samples fails ({type(error).__name__}: {str(error)[:300]})"
-            ) from error
-        loss, values = _finite(history.history["loss"][-1]), self._read()
-        self._begin(initial, request)
-        if loss is None or _finite(found["loss"]) is None or not np.isfinite(values).all():
-            raise DataError(
-                f"one epoch on the first {len(x)} samples gives a loss or weights that are not finite: lower the "
-                "learning rate, scale the columns, or check the labels"
-            )
-        return Rehearsed(samples=len(x), loss=loss)
+
+        def run_epoch(few: Dataset) -> Tried:
+            self._begin(self._initial, request)
+            size = min(request.batch_size, len(few.x_train))
+            history = self._model.fit(few.x_train, few.y_train, epochs=1, batch_size=size, verbose=0)
+            found = self._model.evaluate(few.x_test, few.y_test, verbose=0, return_dict=True)
+            values = self._read()
+            self._begin(self._initial, request)
+            return find_finite(history.history["loss"][-1]), find_finite(found["loss"]), values
+
+        return rehearse(self._dataset, run_epoch)
 
     def evaluate(self, values: Vector, report: Callable[[TrainingProgress], None] | None = None) -> Evaluated:
         """Evaluate these values on the test samples."""
@@ -224,11 +216,11 @@ class Learner:
             self._dataset.x_test, self._dataset.y_test, verbose=0, return_dict=True, callbacks=callbacks
         )
         name = next((name for name in _ACCURACY_NAMES if name in found), None)
-        accuracy = _finite(found[name]) if name else None
+        accuracy = find_finite(found[name]) if name else None
         poolings = _find_poolings(self._model)
         return Evaluated(
             accuracy=None if accuracy is None else min(max(accuracy, 0.0), 1.0),
-            loss=_finite(found["loss"]),
+            loss=find_finite(found["loss"]),
             samples=len(self._dataset.x_test),
             others=tuple(
                 Measured(name=key, value=float(value), pooling=poolings.get(key, "institution"))
@@ -299,7 +291,7 @@ class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
                 epochs=self.params.get("epochs") or 0,
                 step=step,
                 steps=max(self.params.get("steps") or 0, step),
-                loss=_finite((logs or {}).get("loss")),
+                loss=find_finite((logs or {}).get("loss")),
             )
         )
 
@@ -314,12 +306,6 @@ def _find_poolings(model: Any) -> dict[str, Pooling]:
         elif isinstance(metric, keras.metrics.Mean):
             poolings[metric.name] = "mean"
     return poolings
-
-
-def _finite(value: Any) -> float | None:
-    if value is None or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def _make_deterministic() -> None:
