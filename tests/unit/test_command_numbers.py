@@ -232,6 +232,15 @@ def test_no_option_takes_what_is_no_number_or_beyond_its_limits(
         )
 
 
+def test_a_version_to_export_is_best_or_a_whole_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOCKFL_PROFILE", "/dev/null")
+    monkeypatch.setenv("COLUMNS", "500")
+    for text in ("", "1_0", "٣", "nan", "inf", "1e999999", "1e15", "-1", "99999999999999999999999", "worst"):
+        result = CliRunner().invoke(app, ["task", "export", "heart", "--output", "m.npz", f"--version={text}"])
+        assert result.exit_code == 2, (text, result.output, result.exception)
+        assert re.search(r"error: --version: expected a whole number (from|of up to)", result.output), result.output
+
+
 @pytest.mark.parametrize(
     "command",
     [
