@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
 import pytest_asyncio
 
 from blockfl.fabric.channel.changes import add_organisation, change_batch, remove_organisation, revoke_certificates
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.client import deliver
 from blockfl.fabric.client.broadcast import broadcast
 from blockfl.fabric.client.deliver import ORDERER_DELIVER, ask_config, read_config
 from blockfl.fabric.client.gateway import Gateway
@@ -87,6 +89,36 @@ async def test_a_peer_tells_its_configuration_without_the_block_that_it_stands_i
     assert (asked.sequence, asked.channel_id, asked.batch) == (read.sequence, CHANNEL, read.batch)
     assert asked.msps.keys() == read.msps.keys()
     assert asked.consenters == read.consenters
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_where_the_block_of_the_configuration_is_missing_it_is_asked_for_and_later_ones_are_waited_for(
+    network: AnyConsortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a peer that joined from a snapshot: it has the newest blocks only."""
+    before = await current(network)
+    whole, asked, waits = deliver.read_blocks, 0, asyncio.Event()
+
+    async def read_newer(channel: grpc.aio.Channel, request: bytes, *, method: str) -> AsyncGenerator[Any, None]:
+        nonlocal asked
+        asked += 1
+        if asked % 3 == 0:
+            waits.set()
+        if asked % 3 == 2:
+            raise GatewayError("it does not have the block", status=grpc.StatusCode.NOT_FOUND)
+        async for block in whole(channel, request, method=method):
+            yield block
+
+    monkeypatch.setattr(deliver, "read_blocks", read_newer)
+    assert (await current(network)).sequence == before.sequence
+    assert asked == 2
+    asked = 0
+    later = asyncio.create_task(current(network, before.sequence + 1))
+    await waits.wait()
+    changed = change_batch(before, replace(before.batch, max_message_count=before.batch.max_message_count + 1))
+    await update(network, tmp_path, before, changed)
+    async with asyncio.timeout(60):
+        assert (await later).sequence == before.sequence + 1
 
 
 @pytest.mark.asyncio(loop_scope="module")

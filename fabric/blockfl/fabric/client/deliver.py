@@ -165,7 +165,7 @@ async def read_config(
         method: `PEER_DELIVER`, or `ORDERER_DELIVER` when the node is one that orders.
 
     Raises:
-        GatewayError: the node refuses, or the connection broke.
+        GatewayError, EndorseError: the node refuses, or the connection broke.
         BlockError: the newest block does not say where the configuration is.
         ConfigError: the configuration is refused.
     """
