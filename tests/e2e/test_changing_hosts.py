@@ -113,9 +113,13 @@ def test_a_host_whose_disk_is_lost_comes_back_from_its_backup_with_its_ordering_
     with ThreadPoolExecutor() as pool:
         coming = pool.submit(far.bring_up, "cleveland")
         # What it had approved was at its peer alone: a majority approves the same once more.
-        far.wait_until(lambda: "cleveland cannot run the contract" in far.tell_error("coordinator", "contract"))
+        far.wait_for_error("coordinator", "contract", "cleveland cannot run the contract")
         far.consortium.each(["coordinator", "regulator", "university"], far.bring_up)
         coming.result()
+    # The others' peers run the contract again when they have approved it, too, and their status says so.
+    for name in ("hungary", "geneva", "lausanne"):
+        far.wait_for_error(name, "contract", "has not approved it")
+        far.bring_up(name)
     far.start_agent("cleveland")
     far.wait_for_next_rounds(2, "coordinator")
     far.wait_until(lambda: {row["error"] for row in far.status("cleveland").values()} == {""})

@@ -98,6 +98,29 @@ async def test_what_is_in_force_is_brought_into_force_again_for_a_peer_that_was_
     assert (await first.plan()).sequence == before + 1, "once is enough"
 
 
+async def test_an_organisation_that_has_not_approved_what_is_in_force_is_told_so(layout: Layout) -> None:
+    """Its peer runs no contract until it has, though the code is the same."""
+    upgrades = [
+        Upgrade(ConnectionProfile.load(place.profile("admin")), Host.open(place.directory).load_consortium())
+        for place in map(layout.organisation, ORGANISATIONS)
+    ]
+    following = (await upgrades[0].plan()).sequence + 1
+    for upgrade in upgrades[:3]:
+        definition = await upgrade.approve(following)
+    await upgrades[0].commit(definition)
+    network = Network.open(layout.directory)
+
+    def list_errors() -> dict[str, str]:
+        return {row.name: row.error for row in network.status() if row.error}
+
+    errors = await asyncio.to_thread(list_errors)
+    assert list(errors) == [f"contract-{ORGANISATIONS[3]}"]
+    assert f"definition {following} is in force, and this organisation has not approved it" in errors.popitem()[1]
+    await asyncio.to_thread(network.up, lambda _: None)
+    assert await asyncio.to_thread(list_errors) == {}
+    assert (await upgrades[3].plan()).sequence == following
+
+
 def test_up_with_other_code_changes_nothing_until_it_is_named(layout: Layout, others: list[Path]) -> None:
     before, name = shown(layout), name_of(others[0])
     assert before["approved"] == sorted(ORGANISATIONS)

@@ -122,9 +122,10 @@ class Far:
             assert time.monotonic() < deadline, "nothing happened"
             time.sleep(1)
 
-    def tell_error(self, name: str, kind: str) -> str:
-        """What a host's status says is wrong with a process of its part."""
-        return " ".join(self.status(name)[f"{kind}-{name}"]["error"].split())
+    def wait_for_error(self, name: str, kind: str, text: str) -> None:
+        """Wait until a host's status says of a process of its part that something is wrong."""
+        process = f"{kind}-{name}"
+        self.wait_until(lambda: text in " ".join(self.status(name)[process]["error"].split()))
 
     def query(self, name: str, *arguments: str) -> Any:
         """What a command answers on a host."""

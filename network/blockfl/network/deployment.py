@@ -29,7 +29,8 @@ from blockfl.protocol.records import Consortium
 Report = Callable[[str], None]
 _SAME = (
     "contract: what is in force is approved once more, for {names}: a peer that was set up anew does not know what its "
-    "organisation had approved. Have a majority of the organisations say `blockfl network up`"
+    "organisation had approved. Have the others say `blockfl network up`, too: a majority brings it into force, and no "
+    "peer runs the contract whose organisation has not approved it"
 )
 T = TypeVar("T")
 _POLL_S = 0.25

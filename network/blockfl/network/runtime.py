@@ -204,16 +204,21 @@ async def _find_discord(host: Host, runs: str) -> str:
     try:
         async with asyncio.timeout(_ASKED_S):
             current = await read_definition(profile)
-            if current is not None and current.version == runs:
-                return _tell_waiting(await Upgrade(profile, host.load_consortium()).list_waiting())
+            if current is None:
+                return ""
+            if current.version != runs:
+                return (
+                    f"{current.version} is in force: its peer endorses nothing until this organisation upgrades, too: "
+                    f"network up --upgrade {current.version}"
+                )
+            if not current.approvals.get(host.organisation.msp_id, False):
+                return (
+                    f"definition {current.sequence} is in force, and this organisation has not approved it: its peer "
+                    "endorses nothing until it does: network up"
+                )
+            return _tell_waiting(await Upgrade(profile, host.load_consortium()).list_waiting())
     except (FabricError, LedgerError, TimeoutError):
         return ""  # the peer's own row tells
-    if current is None:
-        return ""
-    return (
-        f"{current.version} is in force: its peer endorses nothing until this organisation upgrades, too: network up "
-        f"--upgrade {current.version}"
-    )
 
 
 def _tell_waiting(names: Sequence[str]) -> str:
