@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from blockfl.audit import changes, queries, views
 from blockfl.audit.book import Book, open_book
@@ -178,3 +179,21 @@ def test_without_a_first_block_that_the_auditor_trusts_nothing_is_answered(playe
     result = CliRunner().invoke(app, ["audit", "tasks", "--bundle", str(played.bundle)], env={"BLOCKFL_PROFILE": ""})
     assert result.exit_code != 0
     assert "a bundle cannot vouch for itself" in str(result.exception)
+
+
+def test_a_trusted_first_block_is_named_as_a_file_or_as_its_hash(played: Played, tmp_path: Path) -> None:
+    def verify(root: str) -> Result:
+        command = ["audit", "verify", str(played.bundle), "--trust-root", root]
+        return CliRunner().invoke(app, command, env={"BLOCKFL_PROFILE": ""})
+
+    block, certificate = tmp_path / "genesis.block", tmp_path / "root.pem"
+    with Bundle.open(played.bundle) as bundle:
+        first = bundle.block(0)
+    assert first is not None
+    block.write_bytes(first.SerializeToString())
+    certificate.write_text("-----BEGIN CERTIFICATE-----\n")
+    assert verify(str(block)).exit_code == 0
+    assert verify(played.genesis_hash.hex()).exit_code == 0
+    assert "this is another ledger than the one you pinned" in str(verify("0" * 64).exception)
+    assert "name that with --founding FILE, too" in str(verify(str(certificate)).exception)
+    assert "is neither a file nor a block's hash" in str(verify("nothing").exception)

@@ -44,7 +44,7 @@ class Answer:
 def ask_book(
     bundles: Sequence[Path] | None,
     profile: Path | None,
-    anchor: tuple[Path | None, str | None, Path | None, Path | None],
+    anchor: tuple[Path | None, str | None, Path | None, str | None],
     output: Output,
 ) -> Book:
     """Verify the chain that the user named and return it as a book.
