@@ -179,7 +179,8 @@ def test_the_contract_is_upgraded_host_by_host(far: Far) -> None:
 def test_no_round_was_lost(far: Far) -> None:
     last = far.find_published("coordinator")
     assert last >= LEAST_ROUNDS
-    rounds = far.query("lausanne", "audit", "rounds", "--task", TASK)[:last]
+    # Not of lausanne: its peer began with a snapshot, and has no block from before.
+    rounds = far.query("geneva", "audit", "rounds", "--task", TASK)[:last]
     assert [(row["round"], row["state"]) for row in rounds] == [(number, "published") for number in range(1, last + 1)]
     # Only who was gone was missed: the host without its disk, and the one without power.
     missed = {name: sum(name not in row["accepted"] for row in rounds) for name in INSTITUTIONS}

@@ -91,7 +91,7 @@ async def test_a_killed_process_loses_neither_the_round_nor_anything_acknowledge
     task = f"{victim}-{point.lower()}"
     act, _ = VICTIMS[victim]
     # An institution that loses an attempt which it had begun makes the others wait until the deadline.
-    deadline = ["--submit-seconds", "90"] if victim == "institution" else []
+    deadline = ["--submit-seconds", "60"] if victim == "institution" else []
     await asyncio.to_thread(federation.create_task, task, dimension=DIMENSION, rounds=ROUNDS, options=deadline)
     reached = asyncio.create_task(wait_for_event(federation, task, point))
     federation.start_institutions(task, dimension=DIMENSION)

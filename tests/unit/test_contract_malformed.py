@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from blockfl.contract.argument import MAX_ARGUMENT_BYTES
 from blockfl.fabric.identity.signing import Identity
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.codes import Code
-from support.contract import make_scenario, refused
+from support.contract import make_registered_world, make_scenario, refused
 from support.scenario import Scenario, make_spec
 from support.world import Refused, World
 
@@ -192,8 +193,34 @@ async def test_every_function_counts_its_arguments_and_transient_fields(function
         await world.simulate("alpha", "alpha", function, *["x"] * expected, transient={"chunk": b"x", "more": b"x"})
 
 
+async def test_a_record_that_only_one_may_send_is_decoded_for_nobody_else() -> None:
+    world = await make_registered_world()
+    names = b'{"institutions":[' + b",".join([b'"alpha"'] * 300_000) + b"]}"
+    with refused(Code.NOT_COORDINATOR):
+        await world.simulate("alpha", "alpha", "CreateTask", names)
+    with refused(Code.MALFORMED, "TaskSpec: "):
+        await world.simulate("coordinator", "coordinator", "CreateTask", names)
+
+
+@pytest.mark.parametrize(
+    ("function", "before", "kind"),
+    [
+        ("RegisterConsortium", [], "Consortium"),
+        ("SubmitUpdate", [], "SignedHeader"),
+        ("AssessUpdate", [], "Assessment"),
+        ("AttestAggregate", ["heart", "1"], "Blob"),
+        ("ReadModelUpload", ["heart"], "Blob"),
+        ("ReportMetrics", [], "Metrics"),
+    ],
+)
+async def test_a_record_that_any_member_may_send_is_bounded(function: str, before: list[str], kind: str) -> None:
+    world = await make_registered_world()
+    with refused(Code.MALFORMED, f"{kind}: expected at most {MAX_ARGUMENT_BYTES} bytes, got {MAX_ARGUMENT_BYTES + 1}"):
+        await world.simulate("alpha", "alpha", function, *before, b" " * (MAX_ARGUMENT_BYTES + 1))
+
+
 async def test_other_spellings_of_a_record_are_refused() -> None:
-    world = World()
+    world = await make_registered_world()
     spec = make_spec()[0].encode()
     for other in (spec + b"\n", b" " + spec, spec.replace(b'"title":', b'"title": ', 1), spec[:-1] + b',"more":1}'):
         with refused(Code.MALFORMED):

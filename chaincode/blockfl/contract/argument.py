@@ -9,15 +9,20 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from blockfl.protocol.canonical import MAX_INTEGER, Digest, MspId, Name
+from blockfl.protocol.canonical import MAX_INTEGER, Digest, MspId, Name, Record
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import MAX_NUMBER
 from blockfl.protocol.records import Text
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Record)
 Decoder = Callable[[bytes], T]
 
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]*")
+MAX_ARGUMENT_BYTES: Final = 256 * 1024
+"""No argument that any member may send is longer: decoding it keeps the one thread of another member's service busy."""
+_MAX_TEXT_BYTES: Final = 4 * 500
+"""Of the longest text, 500 characters, in UTF-8."""
 _SHOWN: Final = 80
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 _TEXT: Final[TypeAdapter[str]] = TypeAdapter(Text)
@@ -88,7 +93,7 @@ def decode_amount(data: bytes) -> int:
     Raises:
         ProtocolError: BFL601 when it is none, BFL301 when it is no number.
     """
-    text = data.decode(errors="replace")
+    text = data[:_SHOWN].decode(errors="replace")
     if not re.fullmatch(r"-?[0-9]{1,40}", text):
         raise ProtocolError(Code.MALFORMED, f"expected a whole number of credits, got {show(data)}")
     if text.startswith(("-", "0")) or int(text) > MAX_INTEGER:
@@ -96,14 +101,37 @@ def decode_amount(data: bytes) -> int:
     return int(text)
 
 
+def bound(kind: type[R]) -> Decoder[R]:
+    """Return the decoder of a record that any member may send.
+
+    A record that only one organisation may send, which is asked for its role first, needs no other bound than its own.
+    """
+
+    def decode(data: bytes) -> R:
+        if len(data) > MAX_ARGUMENT_BYTES:
+            expected = f"{kind.__name__}: expected at most {MAX_ARGUMENT_BYTES} bytes, got {len(data)}"
+            raise ProtocolError(Code.MALFORMED, expected)
+        return kind.decode(data)
+
+    return decode
+
+
+def count_arguments(decoders: Sequence[Decoder[Any]], arguments: Sequence[bytes]) -> None:
+    """Check that a call has as many arguments as are expected.
+
+    Raises:
+        ProtocolError: BFL303.
+    """
+    if len(arguments) != len(decoders):
+        raise ProtocolError(Code.ARGUMENTS, f"expected {len(decoders)} arguments, got {len(arguments)}")
+
+
 def decode_arguments(decoders: Sequence[Decoder[Any]], arguments: Sequence[bytes]) -> tuple[Any, ...]:
     """Decode all arguments of a call.
 
     Raises:
-        ProtocolError: BFL303 when there are more or fewer than expected, BFL301 when one is malformed.
+        ProtocolError: BFL301 when one is malformed.
     """
-    if len(arguments) != len(decoders):
-        raise ProtocolError(Code.ARGUMENTS, f"expected {len(decoders)} arguments, got {len(arguments)}")
     return tuple(decode(argument) for decode, argument in zip(decoders, arguments, strict=True))
 
 
@@ -121,6 +149,8 @@ def decode_transient(fields: Sequence[str], transient: Mapping[str, bytes]) -> t
 
 
 def _decode_text(adapter: TypeAdapter[str], data: bytes, expected: str) -> str:
+    if len(data) > _MAX_TEXT_BYTES:
+        raise ProtocolError(Code.MALFORMED, f"expected {expected}, got {len(data)} bytes")
     try:
         return adapter.validate_python(data.decode(), strict=True)
     except (UnicodeDecodeError, ValidationError) as error:
@@ -128,7 +158,7 @@ def _decode_text(adapter: TypeAdapter[str], data: bytes, expected: str) -> str:
 
 
 def _decode_decimal(data: bytes, maximum: int, minimum: int = 0) -> int:
-    text = data.decode(errors="replace")
+    text = data[:_SHOWN].decode(errors="replace")
     if len(text) > len(str(maximum)) or not _DECIMAL.fullmatch(text) or not minimum <= int(text) <= maximum:
         raise ProtocolError(
             Code.MALFORMED, f"expected a number from {minimum} to {maximum} without leading zeros, got {show(data)}"
@@ -138,7 +168,7 @@ def _decode_decimal(data: bytes, maximum: int, minimum: int = 0) -> int:
 
 def show(value: bytes | str) -> str:
     """Return what a caller sent in printable ASCII, cut short."""
-    return _cut(ascii(value))
+    return _cut(ascii(value[: 2 * _SHOWN]))
 
 
 def _cut(text: str) -> str:

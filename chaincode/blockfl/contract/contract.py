@@ -1,6 +1,6 @@
 """The contract as a peer calls it: the table of transactions and reads, and how one is run.
 
-A transaction reads: decode, authorise, apply a rule of the protocol, write, announce. What it writes depends on its
+A transaction reads: authorise, decode, apply a rule of the protocol, write, announce. What it writes depends on its
 arguments and the ledger only; the one private input, the committee's opening keys, gives every member the same result.
 Every transaction may be repeated: what is there already is a success that writes nothing. Whatever is wrong with a
 call is refused with a stable code.
@@ -17,6 +17,8 @@ from pydantic import ValidationError
 from blockfl.contract import appeals, disputes, erasure, query
 from blockfl.contract.argument import (
     Decoder,
+    bound,
+    count_arguments,
     decode_amount,
     decode_arguments,
     decode_count,
@@ -28,6 +30,7 @@ from blockfl.contract.argument import (
     decode_transient,
     show,
 )
+from blockfl.contract.authority import require_coordinator
 from blockfl.contract.certificates import require_valid_creator, withdraw_certificate
 from blockfl.contract.credits import Credits
 from blockfl.contract.opener import Opener
@@ -40,7 +43,7 @@ from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.shim import Context, ContractFault
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Digest, MspId, Name
-from blockfl.protocol.catalogue import LISTINGS, RECORDS
+from blockfl.protocol.catalogue import CONSORTIUM, LISTINGS, RECORDS
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import Number, Parts
 from blockfl.protocol.records import Blob, Consortium, Metrics, SignedHeader
@@ -59,11 +62,19 @@ _DECODERS: Final[tuple[tuple[object, Decoder[Any]], ...]] = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the table: what runs, what its arguments are, and its transient fields."""
+    """One row of the table.
+
+    Attributes:
+        run: What runs.
+        arguments: The decoders of its arguments.
+        transient: Its transient fields.
+        role: Who may call it, where arguments are so large that decoding them has to be earned.
+    """
 
     run: Callable[..., Awaitable[bytes]]
     arguments: tuple[Decoder[Any], ...] = ()
     transient: tuple[str, ...] = ()
+    role: Callable[[Consortium, str], None] | None = None
 
 
 class Contract:
@@ -102,13 +113,16 @@ class Contract:
             raise ProtocolError(
                 Code.UNKNOWN_TRANSACTION, f"no transaction {show(_function(context))}: see docs/protocol.md"
             )
+        count_arguments(entry.arguments, context.args)
         transient = decode_transient(entry.transient, context.transient)
-        arguments = decode_arguments(entry.arguments, context.args)
         if not 0 <= context.timestamp_ms <= _MAX_TIME_MS:
             raise ProtocolError(Code.MALFORMED, f"expected a time since 1970, got {context.timestamp_ms} ms")
         state = State(context)
         if entry.run is not withdraw_certificate:
             await require_valid_creator(state)
+        if entry.role is not None:
+            entry.role(await state.read(CONSORTIUM.key()), state.caller)
+        arguments = decode_arguments(entry.arguments, context.args)
         return await entry.run(state, *arguments, *transient)
 
 
@@ -122,27 +136,27 @@ def _function(context: Context) -> str:
 def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
     task, number = decode_name, decode_number
     return {
-        "RegisterConsortium": Entry(setup.register_consortium, (Consortium.decode,)),
+        "RegisterConsortium": Entry(setup.register_consortium, (bound(Consortium),)),
         "RegisterCommitteeKey": Entry(setup.register_committee_key, (decode_digest,)),
         "WithdrawCertificate": Entry(withdraw_certificate, (decode_digest,)),
-        "CreateTask": Entry(setup.create_task, (TaskSpec.decode,)),
+        "CreateTask": Entry(setup.create_task, (TaskSpec.decode,), role=require_coordinator),
         "UploadModelChunk": Entry(setup.upload_model_chunk, (task, decode_digest), ("chunk",)),
         "EndTask": Entry(setup.end_task, (task, decode_text)),
         "Enrol": Entry(setup.enrol, (task, decode_count)),
         "OpenRound": Entry(rounds.open_round, (task, number)),
-        "SubmitUpdate": Entry(rounds.submit_update, (SignedHeader.decode,)),
+        "SubmitUpdate": Entry(rounds.submit_update, (bound(SignedHeader),)),
         "UploadChunk": Entry(rounds.upload_chunk, (task, number, decode_number), ("chunk",)),
         "JudgeUpdate": Entry(rounds.judge_update, (task, number, decode_organisation)),
-        "AssessUpdate": Entry(rounds.assess_update, (Assessment.decode,)),
+        "AssessUpdate": Entry(rounds.assess_update, (bound(Assessment),)),
         "ClaimWrap": Entry(disputes.claim_wrap, (task, number, decode_organisation)),
         "SettleWrap": Entry(
             disputes.settle_wrap, (task, number, decode_organisation, decode_organisation), ("ephemeral_key",)
         ),
         "CloseRound": Entry(rounds.close_round, (task, number)),
-        "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, Blob.decode)),
+        "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, bound(Blob))),
         "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
         "AbandonRound": Entry(rounds.abandon_round, (task, number)),
-        "ReportMetrics": Entry(rounds.report_metrics, (Metrics.decode,)),
+        "ReportMetrics": Entry(rounds.report_metrics, (bound(Metrics),)),
         "RequestErasure": Entry(erasure.request_erasure, (task,)),
         "EraseUpdate": Entry(erasure.erase_update, (task, number, decode_organisation)),
     } | _list_credits(Credits(rounds.opener))
@@ -166,7 +180,7 @@ def _list_reads() -> dict[str, Entry]:
         "ReadUpload": Entry(query.read_upload, (task, number, organisation)),
         "ReadChunk": Entry(query.read_chunk, (task, number, organisation, decode_number)),
         "ReadModelChunk": Entry(query.read_model_chunk, (task, decode_digest)),
-        "ReadModelUpload": Entry(query.read_model_upload, (task, Blob.decode)),
+        "ReadModelUpload": Entry(query.read_model_upload, (task, bound(Blob))),
     }
 
 
