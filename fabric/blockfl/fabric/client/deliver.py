@@ -254,7 +254,7 @@ def _decode_answer(answer: bytes, kind: str = "block") -> Any | None:
 def _refusal(status: int) -> GatewayError:
     name = common_pb2.Status.Name(status) if status in common_pb2.Status.values() else str(status)
     reason = (
-        "it does not have the block; a peer that joined from a snapshot has none from before"
+        "it does not have the block; a peer that joined from a snapshot has none from before: ask another peer"
         if status == common_pb2.NOT_FOUND
         else "a reader must be a member of the channel, with a valid certificate and a clock that is right"
     )
