@@ -254,8 +254,28 @@ async def test_a_peer_that_never_catches_up_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(endorsers, "_CATCH_UP_S", 0.05)
     gateway = ScriptedGateway([{"beta": REFUSED}], {"alpha": [9], "beta": [7]})
-    with pytest.raises(RefusedError):
+    with pytest.raises(UnreachableError, match="of the peers of beta one is still behind our own"):
         await make_ledger(gateway).submit("OpenRound")
+
+
+async def test_members_that_are_behind_are_left_out_while_enough_are_left(
+    make_ledger: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endorsers, "_CATCH_UP_S", 0.05)
+    gateway = ScriptedGateway([{"university": REFUSED}, None], {"alpha": [9], "university": [7]})
+    await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    assert gateway.asked == [COMMITTEE, ("coordinator", "regulator")]
+
+
+async def test_a_refusal_counts_where_no_height_is_told(make_ledger: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An institution without a peer of its own knows no height to compare with."""
+
+    async def refuse(_: ScriptedGateway, organisation: str) -> int:
+        raise EvaluateError(f"no peer of {organisation}", status=grpc.StatusCode.UNAVAILABLE)
+
+    monkeypatch.setattr(ScriptedGateway, "peer_height", refuse)
+    with pytest.raises(RefusedError):
+        await make_ledger(ScriptedGateway([{"beta": REFUSED}])).submit("OpenRound")
 
 
 async def test_private_data_that_the_own_peer_is_still_fetching_are_waited_for(make_ledger: Make) -> None:

@@ -6,7 +6,7 @@ is invalid. Peers know nothing of it: a certificate that is to lose all access i
 configuration as well.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from blockfl.contract.authority import compute_creator_digest, require_member
 from blockfl.contract.state import State
@@ -53,6 +53,7 @@ async def require_valid(state: State, organisation: str, digest: str) -> None:
         )
 
 
-async def select_valid(state: State, enrolments: Iterable[Enrolment]) -> list[Enrolment]:
+async def select_valid(state: State, enrolments: Sequence[Enrolment]) -> list[Enrolment]:
     """Return the enrolments whose certificates were not withdrawn."""
-    return [one for one in enrolments if not await state.find(WITHDRAWAL.key(one.organisation, one.certificate_digest))]
+    keys = [WITHDRAWAL.key(one.organisation, one.certificate_digest) for one in enrolments]
+    return [one for one, withdrawn in zip(enrolments, await state.find_all(keys), strict=True) if not withdrawn]

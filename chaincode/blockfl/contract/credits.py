@@ -150,9 +150,8 @@ async def _collect_facts(state: State, spec: TaskSpec, round_: Round) -> Facts:
     if round_.base_version:
         base = await state.read(MODEL.key(round_.task, round_.base_version))
         votes = await state.find_votes(await state.read(ROUND.key(round_.task, base.round)))
-        for part in round_.participants:
-            report = await state.find(METRICS.key(round_.task, round_.base_version, part.organisation))
-            reports += [report] if report else []
+        keys = [METRICS.key(round_.task, round_.base_version, one.organisation) for one in round_.participants]
+        reports = [one for one in await state.find_all(keys) if one]
     return Facts(
         spec=spec,
         round_=round_,

@@ -53,7 +53,7 @@ async def fill_stake(state: State, policy: Economics, spec: TaskSpec, samples: i
 
 async def select_eligible(state: State, spec: TaskSpec, enrolments: list[Enrolment], number: int) -> list[Enrolment]:
     """Return the enrolments of those that may take part in a round; referees need no stake."""
-    standings = {one.organisation: await state.find(STANDING.key(spec.task, one.organisation)) for one in enrolments}
-    staked = {name: standing for name, standing in standings.items() if standing is not None}
+    found = await state.find_all([STANDING.key(spec.task, one.organisation) for one in enrolments])
+    staked = {one.organisation: standing for one, standing in zip(enrolments, found, strict=True) if standing}
     eligible = list_eligible(staked, number, spec.minimum_accepted)
     return [one for one in enrolments if one.organisation in (*eligible, *spec.referees)]

@@ -4,6 +4,7 @@ Peers may keep their state in databases of two kinds. CouchDB gives JSON back in
 restored rather than compared with its canonical bytes: peers of both kinds endorse alike.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from blockfl.fabric.identity.policy import signature_policy
@@ -54,13 +55,23 @@ class State:
         self.context = context
         self.caller = context.creator.msp_id
         self.now_ms = context.timestamp_ms
+        self._seen: dict[str, bytes | None] = {}
 
     # Reads
 
     async def find(self, key: Key[R]) -> R | None:
         """Return the record of a key, or None."""
-        data = await self.context.get_state(key)
-        return None if data is None else key.of.kind.restore(data)
+        (found,) = await self.find_all([key])
+        return found
+
+    async def find_all(self, keys: Sequence[Key[R]]) -> list[R | None]:
+        """Return the record of each key, or None; a peer is asked once for all, and for no key twice."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self._seen]
+        if len(missing) == 1:
+            self._seen[missing[0]] = await self.context.get_state(missing[0])
+        elif missing:
+            self._seen |= zip(missing, await self.context.get_states(missing), strict=True)
+        return [None if (data := self._seen[key]) is None else key.of.kind.restore(data) for key in keys]
 
     async def read(self, key: Key[R]) -> R:
         """Return the record of a key.
@@ -84,24 +95,24 @@ class State:
 
     async def find_enrolments(self, task: str, organisations: Organisations) -> list[Enrolment]:
         """Return the enrolments of those that have enrolled, ascending."""
-        found = [await self.find(ENROLMENT.key(task, one)) for one in organisations]
+        found = await self.find_all([ENROLMENT.key(task, one) for one in organisations])
         return [one for one in found if one is not None]
 
     async def find_committee_keys(self, committee: Organisations) -> list[CommitteeKey]:
         """Return the keys of those that have registered one, ascending."""
-        found = [await self.find(COMMITTEE_KEY.key(one)) for one in committee]
+        found = await self.find_all([COMMITTEE_KEY.key(one) for one in committee])
         return [one for one in found if one is not None]
 
     async def find_updates(self, round_: Round) -> dict[str, Update]:
         """Return the updates of the participants that have submitted one, ascending, and the referee's."""
         keys = [UPDATE.key(round_.task, round_.round, one) for one in round_.contributors]
-        found = [await self.find(key) for key in keys]
+        found = await self.find_all(keys)
         return {one.organisation: one for one in found if one is not None}
 
     async def find_equivocators(self, round_: Round) -> Organisations:
         """Return the participants that have signed two different headers, ascending, and the referee if it has."""
         keys = [EQUIVOCATION.key(round_.task, round_.round, one) for one in round_.contributors]
-        found = [await self.find(key) for key in keys]
+        found = await self.find_all(keys)
         return tuple(one.organisation for one in found if one is not None)
 
     async def find_assessments(self, round_: Round) -> list[Assessment]:
@@ -115,7 +126,7 @@ class State:
             for part in round_.participants
             for member in assessors
         ]
-        found = [await self.find(key) for key in keys]
+        found = await self.find_all(keys)
         return [one for one in found if one is not None]
 
     async def find_votes(self, round_: Round) -> dict[str, Vote]:
@@ -125,7 +136,7 @@ class State:
         can never both miss the other.
         """
         keys = [VOTE.key(round_.task, round_.round, one.organisation) for one in round_.committee]
-        found = [await self.find(key) for key in keys]
+        found = await self.find_all(keys)
         return {one.organisation: one for one in found if one is not None}
 
     async def list_encoded(self, keys: Range[R]) -> bytes:

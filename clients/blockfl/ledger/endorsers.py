@@ -13,6 +13,7 @@ import grpc
 
 from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.errors import EndorseError, ErrorDetail, FabricError
+from blockfl.ledger.errors import UnreachableError
 from blockfl.protocol.codes import Code
 
 _CATCH_UP_S = 10.0
@@ -54,6 +55,9 @@ class Endorsers:
         Args:
             error: Why it failed.
             attempt: How often it has been tried before.
+
+        Raises:
+            UnreachableError: A peer has still not the blocks that the own peer has: what it says counts for nothing.
         """
         if error.status == grpc.StatusCode.FAILED_PRECONDITION and not error.details:
             # A gateway that has just started does not know the other peers yet.
@@ -66,19 +70,26 @@ class Endorsers:
         refused = not all(is_dissent(detail) for detail in opinions)
         if refused and attempt >= len(_SECOND_THOUGHTS_S):
             return False
-        caught_up = await self._have_caught_up(names)
-        await asyncio.sleep(_SECOND_THOUGHTS_S[min(attempt, len(_SECOND_THOUGHTS_S) - 1)])
-        return caught_up
-
-    async def _have_caught_up(self, names: Iterable[str]) -> bool:
-        """Wait until these peers have every block that the own peer has now."""
         try:
-            height = await self._gateway.peer_height(self._organisation)
-            async with asyncio.timeout(_CATCH_UP_S):
-                await asyncio.gather(*(self._wait_for(name, height) for name in names))
-        except (FabricError, TimeoutError):
+            await self._let_catch_up(names)
+        except FabricError:
             return False
+        except TimeoutError:
+            asked = ", ".join(sorted(names))
+            raise UnreachableError(f"of the peers of {asked} one is still behind our own: try again later") from error
+        await asyncio.sleep(_SECOND_THOUGHTS_S[min(attempt, len(_SECOND_THOUGHTS_S) - 1)])
         return True
+
+    async def _let_catch_up(self, names: Iterable[str]) -> None:
+        """Wait until these peers have every block that the own peer has now.
+
+        Raises:
+            TimeoutError: They do not get them.
+            FabricError: A peer does not tell its height.
+        """
+        height = await self._gateway.peer_height(self._organisation)
+        async with asyncio.timeout(_CATCH_UP_S):
+            await asyncio.gather(*(self._wait_for(name, height) for name in names))
 
     async def _wait_for(self, name: str, height: int) -> None:
         while await self._gateway.peer_height(name) < height:  # noqa: ASYNC110 (nothing here tells when)
