@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks check format bench commitments accuracy examples robustness economics docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
+.PHONY: help install demo test test-quick attacks check format bench commitments accuracy examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ robustness: $(STAMP) ## Every rule under every attack, with every referee (resul
 
 economics: $(STAMP) ## What each behaviour earns over 200 rounds (result in build/economics)
 	$(BIN)/python -m benchmarks.economics
+
+disclosure: $(STAMP) ## What sums tell about one hospital, with and without bounds (result in build/disclosure)
+	$(BIN)/python -m benchmarks.disclosure
 
 docs: $(STAMP) ## Write the tables of rules and codes (docs/protocol.md) and attacks (docs/attacks.md) anew
 	PYTHONPATH=tests $(BIN)/python -m support.documentation

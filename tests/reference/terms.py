@@ -10,6 +10,16 @@ def compute_weight_naively(samples: int, largest: int, samples_cap: int, weight_
     return max(1, floor(share + Fraction(1, 2)))
 
 
+def limit_shares_naively(weights: dict[str, int], share_max_micro: int) -> dict[str, int]:
+    """Return the weights cut to one value, raised from 1 while nobody is over its share of their sum."""
+    kept: dict[str, int] = {}
+    for cap in range(1, max(weights.values()) + 1):
+        cut = {name: weight if weight < cap else cap for name, weight in weights.items()}
+        if all(Fraction(weight, sum(cut.values())) <= Fraction(share_max_micro, 10**6) for weight in cut.values()):
+            kept = cut
+    return kept
+
+
 def compute_linf_squared_naively(bound_l2_micro: int, dimension: int) -> Fraction:
     """Return B∞² = min(B, 64·B/√d)²."""
     bound_squared = Fraction(bound_l2_micro, 10**6) ** 2

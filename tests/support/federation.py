@@ -219,6 +219,9 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "spec": federation.task.spec,
         "spec with economics": federation.task.spec.model_copy(update={"economics": DEFAULT_ECONOMICS}),
         "spec with norms": strict.task.spec,
+        "spec with a stable set": federation.task.spec.model_copy(
+            update={"stable_set": True, "weight_share_max_micro": 340_000}
+        ),
         "spec with columns": federation.task.spec.model_copy(update={"table": make_table()}),
         "spec with a robust rule": federation.task.spec.model_copy(
             update={

@@ -25,10 +25,11 @@ from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.combination import Aggregation, combine, drive
 from blockfl.protocol.combining import REFERENCE
 from blockfl.protocol.commitment import add_commitments, compute_commitment, expand_randomness, verify_sum
+from blockfl.protocol.disclosure import limit_shares
 from blockfl.protocol.dispute import claim_wrap, settle_claim
 from blockfl.protocol.effect import is_harmful
 from blockfl.protocol.judging import judge_values
-from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundNorms, TensorBound
+from blockfl.protocol.limits import MICRO, AdaptiveBound, NormRules, RoundNorms, TensorBound
 from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.optimiser import Optimiser
@@ -174,8 +175,9 @@ def derive_adaptive_bound(given: Document) -> Document:
 
 
 def derive_terms(given: Document) -> Document:
-    """Samples, caps and bound → weights, scale and integer bounds."""
+    """Samples, caps, perhaps a largest share, and bound → weights, scale and integer bounds."""
     weights = compute_weights(given["samples"], given["samples_cap"], given["weight_cap"])
+    weights = limit_shares(weights, given.get("weight_share_max_micro", MICRO))
     bounds = compute_bounds(given["bound_l2_micro"], max(weights.values()), given["dimension"], encoding=INT16)
     return {
         "weights": weights,

@@ -28,6 +28,7 @@ from reference.terms import (
     compute_typical_naively,
     compute_weight_naively,
     fits_int16,
+    limit_shares_naively,
     root_floor,
 )
 from support.vectors import DERIVATIONS, DIRECTORY, Document, list_record_kinds, read_vectors
@@ -178,6 +179,7 @@ def terms_naively(given: Document) -> Document:
         one: compute_weight_naively(samples, largest, given["samples_cap"], given["weight_cap"])
         for one, samples in given["samples"].items()
     }
+    weights = limit_shares_naively(weights, given.get("weight_share_max_micro", 10**6))
     bound, dimension = given["bound_l2_micro"], given["dimension"]
     scale = max(s for s in range(-64, 65) if fits_int16(s, bound, max(weights.values()), dimension))
     power = Fraction(4) ** scale

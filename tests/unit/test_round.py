@@ -131,7 +131,9 @@ def test_the_order_of_keys_and_enrolments_does_not_matter() -> None:
 
 def test_the_scale_follows_from_the_largest_weight_that_takes_part() -> None:
     """Weights are relative to the largest enrolled, so that the cap is always reached."""
-    without_alpha = reopen(enrolments=FEDERATION.enrolments[1:])
+    spec = FEDERATION.task.spec.model_copy(update={"weight_share_max_micro": 600_000})
+    task = FEDERATION.task.model_copy(update={"spec": spec})
+    without_alpha = reopen(task=task, enrolments=FEDERATION.enrolments[1:])
     assert [one.weight for one in without_alpha.participants] == [3, 1, 1]
     assert without_alpha.scale == ROUND.scale
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
-from blockfl.institution.errors import SettingsError
-from blockfl.institution.frames import Train, Trained
+from blockfl.institution.errors import SettingsError, WorkloadError
+from blockfl.institution.frames import Train, Trained, TrainingProgress
 from blockfl.institution.vector import Vector
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import ProtocolError
@@ -116,6 +116,23 @@ def test_a_round_with_too_few_updates_fails_and_the_next_begins_from_the_same_ve
     results = run(make_spec(), sites)
     assert {one.failure for one in results[1:]} == {"too few accepted"}
     assert {one.digest for one in results} == {results[0].digest}
+
+
+class Away(NumpySite):
+    """Brings nothing in one round."""
+
+    def train(self, base: Vector, request: Train, report: Callable[[TrainingProgress], None]) -> tuple[Trained, Vector]:
+        if request.round == 2:
+            raise WorkloadError("nobody is there")
+        return super().train(base, request, report)
+
+
+def test_a_round_without_one_institution_fails_where_the_set_is_stable() -> None:
+    names = (*SITES, "x-ray")
+    for stable_set, failure in ((False, ""), (True, "set changed")):
+        sites = make_sites() | {"x-ray": Away(NumpyTraining(MANIFEST))}
+        results = run(make_spec(institutions=names, stable_set=stable_set), sites)
+        assert [one.failure for one in results[1:]] == ["", failure, ""]
 
 
 def test_an_update_that_breaks_a_rule_is_not_sent() -> None:

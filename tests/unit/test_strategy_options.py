@@ -195,6 +195,14 @@ def test_a_task_is_a_weighted_mean_that_everybody_checks_unless_told_otherwise(c
     task = asyncio.run(consortium.scenario.read_task())
     assert describe_strategy(task.spec) == "fedavg, commitment"
     assert (task.spec.weight_cap, task.spec.optimiser) == (16, None)
+    assert (task.spec.weight_share_max_micro, task.spec.stable_set) == (500_000, False)
+
+
+def test_a_task_bounds_what_its_sums_tell_as_it_is_told(consortium: Consortium) -> None:
+    assert consortium.create("--weight-share-max", "0.4", "--stable-set") == 0
+    task = asyncio.run(consortium.scenario.read_task())
+    assert (task.spec.weight_share_max_micro, task.spec.stable_set) == (400_000, True)
+    assert describe_strategy(task.spec) == "fedavg, commitment, weights up to 0.4 of their sum, stable set"
 
 
 @pytest.mark.parametrize(
@@ -206,6 +214,7 @@ def test_a_task_is_a_weighted_mean_that_everybody_checks_unless_told_otherwise(c
         (("--rule", "multi_krum"), "multi_krum with these parameters needs 5 updates"),
         (("--rule", "norm_clipped_mean:clip_l2=1.1"), "would clip nothing"),
         (("--rule", "mean"), "expected one of fedavg"),
+        (("--weight-share-max", "0.3"), "allow 333334, or accept more"),
         (("--optimiser", "sgd"), "expected one of momentum"),
     ],
 )

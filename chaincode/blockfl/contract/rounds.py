@@ -214,7 +214,14 @@ class Rounds:
         spec = (await state.read(TASK.key(task))).spec
         updates, equivocators = await state.find_updates(round_), await state.find_equivocators(round_)
         terms = spec.minimum_accepted, state.now_ms, spec.aggregation
-        closed = rule.close_round(round_, updates, equivocators, *terms, await state.find_assessments(round_))
+        closed = rule.close_round(
+            round_,
+            updates,
+            equivocators,
+            *terms,
+            await state.find_assessments(round_),
+            await self._find_last_accepted(state, spec, round_),
+        )
         await state.write(closed)
         if closed.state == "closed":
             await state.write_guarded(
@@ -229,6 +236,12 @@ class Rounds:
         detail = f"accepted: {', '.join(closed.accepted) or 'none'}"
         state.announce(event, task=task, number=number, organisation=state.caller, detail=detail)
         return closed.encode()
+
+    async def _find_last_accepted(self, state: State, spec: TaskSpec, round_: Round) -> tuple[str, ...] | None:
+        """Return whose updates are in the sum of the round's base model, where the task wants a stable set."""
+        if not spec.stable_set or not round_.base_version:
+            return None
+        return (await state.read(MODEL.key(spec.task, round_.base_version))).accepted
 
     async def attest_aggregate(self, state: State, task: str, number: int, total: Blob) -> bytes:
         """Attest a round's sum: each endorsing committee member has checked it as the task wants."""

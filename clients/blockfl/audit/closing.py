@@ -9,7 +9,7 @@ from blockfl.audit.difference import describe_differences
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
 from blockfl.protocol.assessment import Assessment
-from blockfl.protocol.catalogue import ASSESSMENTS, CONSORTIUM, EQUIVOCATIONS, HEADER, ROUND, find_key
+from blockfl.protocol.catalogue import ASSESSMENTS, CONSORTIUM, EQUIVOCATIONS, HEADER, MODEL, ROUND, find_key
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.records import Round, SignedHeader, Update
 from blockfl.protocol.round import close_round
@@ -60,7 +60,14 @@ def verify_close(history: History, task: Task, round_: Round, updates: dict[str,
         raise VerificationError(f"{where}: it was opened a second time: {describe_differences(closed, opened)}")
     terms = task.spec.minimum_accepted, closed.closed_at_ms, task.spec.aggregation
     try:
-        expected = close_round(opened, updates, equivocators, *terms, _list_assessments(history, opened, where))
+        expected = close_round(
+            opened,
+            updates,
+            equivocators,
+            *terms,
+            _list_assessments(history, opened, where),
+            _find_last_accepted(history, task, opened),
+        )
     except ProtocolError as error:
         raise VerificationError(f"{where}: it could not be closed: {error}") from error
     for name in _LISTS:
@@ -81,6 +88,13 @@ def verify_close(history: History, task: Task, round_: Round, updates: dict[str,
             f"{describe_differences(closed, expected)}"
         )
     _verify_end(later, where)
+
+
+def _find_last_accepted(history: History, task: Task, round_: Round) -> tuple[str, ...] | None:
+    """Return whose updates are in the sum of the round's base model, where the task wants a stable set."""
+    if not task.spec.stable_set or not round_.base_version:
+        return None
+    return history.get(MODEL.key(round_.task, round_.base_version)).accepted
 
 
 def _verify_end(later: list[Round], where: str) -> None:

@@ -34,7 +34,7 @@ from blockfl.protocol.key import Key, Range
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, Update
 from blockfl.protocol.round import describe_ending
-from blockfl.protocol.task import TaskSpec
+from blockfl.protocol.task import WEIGHT_SHARE_MAX_MICRO, TaskSpec
 from blockfl.protocol.value_rules import CHOICES
 
 R = TypeVar("R", bound=Record)
@@ -100,6 +100,10 @@ def describe_strategy(spec: TaskSpec) -> str:
         parts.append(
             f"loss on the rows of {' and '.join(spec.assessors)}, {spec.effect.tolerance_micro / 10**6:g} more"
         )
+    if spec.weight_share_max_micro != WEIGHT_SHARE_MAX_MICRO:
+        parts.append(f"weights up to {spec.weight_share_max_micro / 10**6:g} of their sum")
+    if spec.stable_set:
+        parts.append("stable set")
     return ", ".join(parts)
 
 
@@ -290,7 +294,7 @@ def _update_row(update: Update) -> Row:
 
 
 async def _find_aggregate(ledger: Reader, round_: Round) -> Aggregate | None:
-    if round_.state == "open" or round_.failure == "too few accepted":
+    if round_.state == "open" or round_.has_failed_closing:
         return None
     try:
         return await ledger.read(AGGREGATE.key(round_.task, round_.round))

@@ -31,7 +31,7 @@ from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.records import Blob
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.table import Table
-from blockfl.protocol.task import MINIMUM_ACCEPTED, Deadlines, TaskSpec, Training
+from blockfl.protocol.task import MINIMUM_ACCEPTED, WEIGHT_SHARE_MAX_MICRO, Deadlines, TaskSpec, Training
 from blockfl.protocol.value_rules import CHOICES
 
 Check = Literal["commitment", "recompute"]
@@ -49,6 +49,8 @@ class Terms:
     adaptive_bound: str | None
     weight_cap: int | None
     samples_cap: int
+    weight_share_max_micro: int
+    stable_set: bool
     aggregation: Aggregation
     optimiser: Optimiser | None
     check: Check | None
@@ -110,6 +112,8 @@ class Terms:
                 bound_l2_micro=self.bound_l2_micro,
                 weight_cap=self.weight_cap or (16 if is_linear else 1),
                 samples_cap=self.samples_cap,
+                weight_share_max_micro=self.weight_share_max_micro,
+                stable_set=self.stable_set,
                 norms=rules,
                 economics=self.credits,
                 deadlines=self.deadlines,
@@ -137,6 +141,20 @@ def parse_terms(
     samples_cap: Annotated[
         int, whole_option(limits_of(TaskSpec, "samples_cap"), help="Most samples that count.")
     ] = 1_000_000,
+    weight_share_max: Annotated[
+        Decimal,
+        real_option(
+            limits_of(TaskSpec, "weight_share_max_micro"),
+            help="The largest share of a round's weights that one institution has; larger weights are cut to it.",
+        ),
+    ] = Decimal(WEIGHT_SHARE_MAX_MICRO) / MICRO,
+    stable_set: Annotated[
+        bool,
+        typer.Option(
+            "--stable-set",
+            help="Fail rounds whose accepted institutions differ by one or two from those of the last version.",
+        ),
+    ] = False,
     rule: strategy.Rule = "fedavg",
     optimiser: strategy.ServerOptimiserOption = None,
     check: Annotated[
@@ -185,6 +203,8 @@ def parse_terms(
         adaptive_bound=adaptive_bound,
         weight_cap=weight_cap,
         samples_cap=samples_cap,
+        weight_share_max_micro=int(weight_share_max * MICRO),
+        stable_set=stable_set,
         aggregation=strategy.parse_rule(rule, minimum),
         optimiser=strategy.parse_optimiser(optimiser),
         check=check,

@@ -370,8 +370,8 @@ class InstitutionAgent:
             text = "absent: no update was submitted"
         elif organisation in round_.unjudged:
             text = "not judged in time"
-        if round_.failure == "too few accepted":
-            text += f"; the round failed, {len(round_.accepted)} updates were accepted"
+        if round_.has_failed_closing:
+            text += f"; the round failed ({round_.failure}), {len(round_.accepted)} updates were accepted"
         if organisation in round_.absent:
             self._outcomes.setdefault(number, text)
         else:

@@ -64,7 +64,7 @@ def list_steps(book: Book, task: str, number: int) -> list[Step]:
     round_ = book.history.get(ROUND.key(task, number))
     updates = {one.organisation: one for one in book.history.read_all(UPDATES.below(task, number))}
     steps = [_open(book, round_), _submit(book, round_, updates), _judge(book, round_, updates), _close(book, round_)]
-    if round_.failure != "too few accepted":
+    if not round_.has_failed_closing:
         steps += [_sum(book, round_), _publish(book, round_), _report(book, round_)]
         if book.history.get(TASK.key(task)).spec.economics:
             steps.append(_settle(book, round_))
@@ -113,8 +113,8 @@ def _close(book: Book, round_: Round) -> Step:
     if round_.state == "open":
         return Step(name="closed", state="ahead", text="when all are judged, or time is up")
     writes = book.list_writes(ROUND.key(round_.task, round_.round))
-    failed = round_.failure == "too few accepted"
-    text = f"with {len(round_.accepted)} accepted updates{': too few, the round failed' if failed else ''}"
+    failed, why = round_.has_failed_closing, round_.failure.removesuffix(" accepted")
+    text = f"with {len(round_.accepted)} accepted updates{f': {why}, the round failed' if failed else ''}"
     return _make("closed", "failed" if failed else "done", text, writes[1][1])
 
 

@@ -201,7 +201,8 @@ class _Simulation:
     def _finish(self, round_: Round, brought: Mapping[str, tuple[Outcome, Values | None, Update | None]]) -> Result:
         spec, updates = self._spec, {name: update for name, (_, _, update) in brought.items() if update}
         self._now_ms = round_.judge_deadline_ms
-        closed = close_round(round_, updates, (), spec.minimum_accepted, self._now_ms, spec.aggregation)
+        terms = spec.minimum_accepted, self._now_ms, spec.aggregation
+        closed = close_round(round_, updates, (), *terms, last_accepted=self._find_last_accepted())
         outcomes = {name: outcome for name, (outcome, _, _) in brought.items()}
         version = self._progress.version
         if closed.state == "closed":
@@ -220,6 +221,11 @@ class _Simulation:
             outcomes=outcomes,
             metrics=() if closed.failure else self._evaluate(version),
         )
+
+    def _find_last_accepted(self) -> tuple[str, ...] | None:
+        """Return whose updates are in the last published sum, where the task wants a stable set."""
+        published = [one.accepted for one in self._rounds if one.state == "published"]
+        return published[-1] if self._spec.stable_set and published else None
 
     def _publish(self, round_: Round, accepted: list[Values | None]) -> None:
         """Make the version after a closed round."""

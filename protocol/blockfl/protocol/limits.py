@@ -18,6 +18,7 @@ CHANGE_INTERVAL_MS = 10_000
 """How long an enrolment or an opening key stays before its owner may change it again: rounds cannot open while what
 they start from changes all the time."""
 MAX_TENSOR_BOUNDS = 512
+MICRO = 10**6
 MICRO_SQUARED = 10**12
 BoundMicro = Annotated[int, Field(ge=1, le=10**15)]
 CosineMicro = Annotated[int, Field(ge=-999_999, le=999_999)]

@@ -216,7 +216,7 @@ class Round(Record):
     task: Name
     round: Positive
     state: Literal["open", "closed", "published", "failed"]
-    failure: Literal["", "too few accepted", "no reference", "abandoned"]
+    failure: Literal["", "too few accepted", "no reference", "set changed", "abandoned"]
     base_version: Natural
     base_digest: Digest
     committee: Annotated[tuple[Recipient, ...], FailFast()]
@@ -250,6 +250,11 @@ class Round(Record):
         """Everybody who may submit an update: the participants, and the referee after them."""
         referee = (self.referee.organisation,) if self.referee else ()
         return (*(one.organisation for one in self.participants), *referee)
+
+    @property
+    def has_failed_closing(self) -> bool:
+        """Whether the round failed when it closed: it never has a sum."""
+        return self.failure not in ("", "abandoned")
 
     @property
     def has_reference(self) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.combination import FEDAVG, AggregationRule
+from blockfl.protocol.disclosure import is_disclosing, limit_shares
 from blockfl.protocol.economics import Score
 from blockfl.protocol.effect import freeze_effect, list_accepted, list_missing, settle_effect
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS, RoundNorms
@@ -32,6 +33,7 @@ from blockfl.protocol.records import (
     Progress,
     Recipient,
     Round,
+    RoundReferee,
     Update,
 )
 from blockfl.protocol.referee import choose_referee, is_reference_missed, is_reference_pending, settle_reference
@@ -179,6 +181,7 @@ def _list_participants(spec: TaskSpec, enrolments: Iterable[Enrolment]) -> tuple
             f"waiting for {', '.join(sorted(set(spec.institutions) - set(enrolled)))}",
         )
     samples = {organisation: one.samples for organisation, one in enrolled.items()}
+    weights = limit_shares(compute_weights(samples, spec.samples_cap, spec.weight_cap), spec.weight_share_max_micro)
     return tuple(
         Participant(
             organisation=organisation,
@@ -186,7 +189,7 @@ def _list_participants(spec: TaskSpec, enrolments: Iterable[Enrolment]) -> tuple
             weight=weight,
             certificate_digest=enrolled[organisation].certificate_digest,
         )
-        for organisation, weight in compute_weights(samples, spec.samples_cap, spec.weight_cap).items()
+        for organisation, weight in weights.items()
     )
 
 
@@ -268,8 +271,9 @@ def close_round(
     now_ms: int,
     aggregation: AggregationRule = FEDAVG,
     assessments: Collection[Assessment] = (),
+    last_accepted: tuple[str, ...] | None = None,
 ) -> Round:
-    """Return the round closed, or failed if too few updates were accepted or the reference that it needs is missing.
+    """Return the round closed, or failed: too few updates, no reference that it needs, or a set too like the last one.
 
     Args:
         round_: the open round.
@@ -279,6 +283,7 @@ def close_round(
         now_ms: the transaction's time.
         aggregation: the task's rule, which gives a closed round its divisor; a failed round has none, 0.
         assessments: what committee members say of the updates' effect.
+        last_accepted: whose updates are in the last published sum, where the task wants a stable set; else None.
 
     Raises:
         ProtocolError: BFL104 if it is not open; BFL106 if somebody may still submit, or a submitted update is
@@ -304,26 +309,39 @@ def close_round(
     effect = settle_effect(round_, good, assessments)
     accepted = tuple(name for name in good if effect is None or name not in effect.harmful)
     weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
-    is_missed = is_reference_missed(referee)
-    is_closed = len(accepted) >= minimum_accepted and not is_missed
+    failure = _find_failure(accepted, minimum_accepted, referee, last_accepted)
     # Whoever closes late leaves as much time to publish as whoever closes in time.
     delay_ms = max(0, now_ms - round_.judge_deadline_ms)
     return round_.model_copy(
         update={
-            "state": "closed" if is_closed else "failed",
-            "failure": "" if is_closed else "no reference" if is_missed else "too few accepted",
+            "state": "failed" if failure else "closed",
+            "failure": failure,
             "publish_deadline_ms": round_.publish_deadline_ms + delay_ms,
             "closed_at_ms": now_ms,
             "accepted": accepted,
             "rejected": tuple(name for name in names if name not in (*accepted, *undecided, *absent)),
             "unjudged": tuple(undecided),
             "absent": tuple(absent),
-            "divisor": aggregation.traits.divisor(weight) if is_closed else 0,
+            "divisor": 0 if failure else aggregation.traits.divisor(weight),
             "norms": _with_typical(round_, updates, accepted),
             "referee": referee,
             "effect": effect,
         }
     )
+
+
+def _find_failure(
+    accepted: Organisations,
+    minimum_accepted: int,
+    referee: RoundReferee | None,
+    last_accepted: tuple[str, ...] | None,
+) -> str:
+    """Return why a round that closes with these updates fails, empty if it does not."""
+    if is_reference_missed(referee):
+        return "no reference"
+    if len(accepted) < minimum_accepted:
+        return "too few accepted"
+    return "set changed" if last_accepted is not None and is_disclosing(accepted, last_accepted) else ""
 
 
 def _with_typical(round_: Round, updates: Mapping[str, Update], accepted: Collection[str]) -> RoundNorms | None:

@@ -13,7 +13,7 @@ from blockfl.protocol.assessment import Effect
 from blockfl.protocol.canonical import Digest, MspId, Name, Natural, Positive, Record
 from blockfl.protocol.combination import MAX_COMPARED_VALUES, MAX_PRODUCTS, Aggregation
 from blockfl.protocol.economics import KNOWN_SUMS, Economics
-from blockfl.protocol.limits import NormRules
+from blockfl.protocol.limits import MICRO, NormRules
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS, Manifest
 from blockfl.protocol.optimiser import Optimiser, name_state_tensor
 from blockfl.protocol.payload import EncodingName
@@ -25,6 +25,8 @@ MINIMUM_ACCEPTED = 3
 """Below three accepted updates the sum would expose an individual one."""
 MAX_COMMITTED_DIMENSION = 2**26
 """Beyond that, verifying a sum by commitments would keep every contract service busy for too long."""
+WEIGHT_SHARE_MAX_MICRO = 500_000
+"""No institution has more than half of a round's weights, unless a task says otherwise."""
 MAX_SCORED_INSTITUTIONS = 100
 """The most institutions of a task with economics: with twice as many, a score takes ten times as long."""
 
@@ -80,11 +82,13 @@ class TaskSpec(Record):
     """What the coordinator proposes: one federated activity.
 
     ``bound_l2_micro`` is the bound B on an update's L2 norm in millionths; ``weight_cap`` the largest integer weight;
-    ``samples_cap`` the most samples that count; ``norms`` are further rules about norms. ``check`` says who checks a
-    sum: with ``commitment`` every organisation against the accepted updates' commitments, with ``recompute`` the
-    committee, which opens these updates again. ``referee`` names committee members whose own updates the others are
-    compared with, ``effect`` those that try every accepted update on rows of their own.
-    ``table`` says which columns every institution's table has.
+    ``samples_cap`` the most samples that count; ``weight_share_max_micro`` the largest share of a round's weights that
+    one institution has. With ``stable_set`` a round fails whose accepted institutions differ from those of the last
+    published one by one or two. ``norms`` are further rules about norms. ``check`` says who checks a sum: with
+    ``commitment`` every organisation against the accepted updates' commitments, with ``recompute`` the committee,
+    which opens these updates again. ``referee`` names committee members whose own updates the others are compared
+    with, ``effect`` those that try every accepted update on rows of their own. ``table`` says which columns every
+    institution's table has.
     Rules other than fedavg are recomputed, and every update has weight 1.
     """
 
@@ -105,6 +109,8 @@ class TaskSpec(Record):
     bound_l2_micro: Annotated[int, Field(ge=1, le=10**15)]
     weight_cap: Annotated[int, Field(ge=1, le=255)]
     samples_cap: Positive
+    weight_share_max_micro: Annotated[int, Field(ge=1, le=MICRO)] = WEIGHT_SHARE_MAX_MICRO
+    stable_set: Annotated[bool, Field(exclude_if=lambda is_set: not is_set)] = False
     norms: Annotated[NormRules | None, Field(exclude_if=lambda rules: rules is None)] = None
     economics: Annotated[Economics | None, Field(exclude_if=lambda policy: policy is None)] = None
     deadlines: Deadlines
@@ -142,6 +148,12 @@ class TaskSpec(Record):
         if self.minimum_accepted > len(self.institutions):
             raise ValueError(
                 f"minimum_accepted {self.minimum_accepted} is more than {len(self.institutions)} institutions"
+            )
+        if self.weight_share_max_micro * self.minimum_accepted < MICRO:
+            raise ValueError(
+                f"{self.minimum_accepted} institutions, with which a round may open, cannot each have at most "
+                f"{self.weight_share_max_micro} millionths of the weights: allow "
+                f"{-(-MICRO // self.minimum_accepted)}, or accept more"
             )
         self._check_rule()
         self._check_referee()
