@@ -30,6 +30,7 @@ from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.optimiser import OPTIMISERS
 from blockfl.protocol.rules import JUDGING
 from blockfl.protocol.seal import encode_public_key
+from blockfl.protocol.task import TaskSpec
 from support.assessed_task import AssessedTask, make_assessed_spec
 from support.contract import make_registered_world
 from support.credit_examples import make_credit_examples
@@ -207,8 +208,10 @@ async def play() -> Mapping[str, Observed]:
 
 
 async def play_strictly(world: Watched) -> None:
-    """A third task, with every norm rule: the second round compares updates with the first one's sum."""
-    task = StrictTask(world, world.consortium, world.signers, world.opening_keys, make_strict_spec("kidneys"))
+    """A third task, with every norm rule and a stable set: the second round is compared with the first."""
+    spec, initial_model = make_strict_spec("kidneys")
+    stable = TaskSpec.model_validate({**dict(spec), "stable_set": True}), initial_model
+    task = StrictTask(world, world.consortium, world.signers, world.opening_keys, stable)
     await task.create()
     await task.enrol()
     _, model = await task.play(1, task.initial_model, {})
