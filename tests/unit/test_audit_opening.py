@@ -217,7 +217,8 @@ RECORDS: dict[str, tuple[Callable[[Telling], Record], str]] = {
         "threshold 2 (expected 3)",
     ),
     "a role taken away": (take_role, "participants (gamma)"),
-    "a certificate withdrawn": (withdraw, "participants (beta)"),
+    # Without beta half of the weights would be alpha's: its weight is cut.
+    "a certificate withdrawn": (withdraw, "participants (alpha, beta)"),
 }
 
 
