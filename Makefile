@@ -60,7 +60,7 @@ commitments: $(STAMP) ## What commitments cost, against their limits: exit code 
 accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result in build/accuracy)
 	$(BIN)/python -m benchmarks.accuracy
 
-examples: $(STAMP) ## Hospitals, banks, factories, a city: together, pooled, alone (build/examples/summary.json); EXAMPLES="--splits 10"
+examples: $(STAMP) ## Hospitals, banks, factories, a city, a CNN, PyTorch, Flower: together, pooled, alone; EXAMPLES="--only cnn"
 	$(BIN)/python -m examples.comparison $(EXAMPLES)
 
 robustness: $(STAMP) ## Every rule under every attack, with every referee (result in build/robustness)
@@ -98,6 +98,7 @@ lock: $(STAMP) ## Write requirements/*.txt anew
 	$(LOCK) --constraint requirements/all.txt pyproject.toml -o requirements/service.txt
 	$(LOCK) --constraint requirements/all.txt --extra tensorflow --extra parquet pyproject.toml -o requirements/training.txt
 	$(LOCK) --constraint requirements/all.txt --extra fuzz pyproject.toml -o requirements/fuzz.txt
+	$(LOCK) examples/flower/requirements.in -o examples/flower/requirements.txt
 
 compose: $(STAMP) ## Write docker-compose.yaml anew
 	$(BIN)/blockfl network compose --output docker-compose.yaml

@@ -1,8 +1,9 @@
 """``make examples``: each example's model trained together, on the pooled rows, and at each site alone.
 
 Trained together is ``blockfl simulate``: the network's own rules and rounding, bit for bit. All three begin from the
-same initial weights and train for as many epochs; each is measured on the union of the sites' test rows. Writes
-``build/examples/summary.json``: ``{name: {"metric", "federated", "pooled", "alone": {site: …}}}``.
+same initial weights and train for as many epochs; each is measured on the union of the sites' test rows. Ends with a
+table, and writes ``build/examples/summary.json``: ``{name: {"metric", "federated", "pooled", "alone": {site: …}}}``.
+An example whose framework cannot be had here is skipped, says so, and is not in the summary.
 
     python -m examples.comparison --only bank --splits 10
 """
@@ -22,47 +23,54 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import numpy.typing as npt
+from examples.alone import Array, CodeTrainer, KerasTrainer, Measure, Trainer
 from examples.bank import example as bank
 from examples.city import example as city
+from examples.cnn import example as cnn
+from examples.environment import Unavailable, find_flower, find_pytorch
 from examples.factory import example as factory
+from examples.flower import example as flower
 from examples.heart import example as heart
-from safetensors.numpy import load_file
+from examples.pytorch import example as pytorch
 
 from blockfl.cli.columns import read_columns
 from blockfl.institution.dataset import Dataset, load_dataset
 
 TEST_FRACTION = 0.25
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One field of the mission.
+    """A model and several sites: either ``build_model``, or ``code`` with ``find_python``.
 
     Attributes:
-        metric: Its name, and how labels and predictions, each of shape (n,), become a number.
-        build_model: Returns the compiled model; equal seeds give equal weights.
+        metric: Its name, and how labels and predictions become a number; for code, the name by which code returns it.
         write_sites: Writes each site's file into a directory, shuffled by a seed; returns the files by site.
-        columns: The task's columns, where the files are tables.
         rounds: Of the task.
         batch_size: Of the task.
         norm_bound: Of the task.
+        build_model: Returns the compiled Keras model; equal seeds give equal weights.
+        code: As ``blockfl institution run --code``.
+        find_python: Returns the interpreter that has the code's framework.
+        columns: The task's columns, where the files are tables.
         options: Further options of ``blockfl simulate``.
     """
 
-    metric: tuple[str, Callable[[Array, Array], float]]
-    build_model: Callable[[int], keras.Model]
+    metric: tuple[str, Measure | str]
     write_sites: Callable[[Path, int], Mapping[str, Path]]
-    columns: Path | None
     rounds: int
     batch_size: int
     norm_bound: float
+    build_model: Callable[[int], keras.Model] | None = None
+    code: Path | None = None
+    find_python: Callable[[], Path] | None = None
+    columns: Path | None = None
     options: tuple[str, ...] = ()
 
 
 def compute_auc(labels: Array, predicted: Array) -> float:
     """Return the area under the ROC curve: the chance that a positive is ranked over a negative, ties half."""
+    predicted = predicted[:, 0]
     order = np.argsort(predicted, kind="stable")
     values, first, counts = np.unique(predicted[order], return_index=True, return_counts=True)
     ranks = np.repeat(first + (counts + 1) / 2, counts)
@@ -73,43 +81,70 @@ def compute_auc(labels: Array, predicted: Array) -> float:
 
 def compute_r_squared(labels: Array, predicted: Array) -> float:
     """Return the coefficient of determination R²."""
-    return float(1 - ((labels - predicted) ** 2).sum() / ((labels - labels.mean()) ** 2).sum())
+    return float(1 - ((labels - predicted[:, 0]) ** 2).sum() / ((labels - labels.mean()) ** 2).sum())
 
 
-AUC, R_SQUARED = ("AUC", compute_auc), ("R²", compute_r_squared)
+def compute_accuracy(labels: Array, predicted: Array) -> float:
+    """Return the part of the labels, each a class's number, whose class has the largest prediction."""
+    return float(np.mean(predicted.argmax(axis=1) == labels))
+
+
+AUC, R_SQUARED, ACCURACY = ("AUC", compute_auc), ("R²", compute_r_squared), ("accuracy", compute_accuracy)
 EXAMPLES: dict[str, Example] = {
-    "heart": Example(metric=AUC, columns=None, **heart.SETTINGS),
+    "heart": Example(metric=AUC, **heart.SETTINGS),
     "bank": Example(metric=AUC, columns=bank.COLUMNS, **bank.SETTINGS),
     "factory": Example(metric=R_SQUARED, columns=factory.COLUMNS, **factory.SETTINGS),
     "city": Example(metric=R_SQUARED, columns=city.COLUMNS, **city.SETTINGS),
+    "cnn": Example(metric=ACCURACY, **cnn.SETTINGS),
+    "pytorch": Example(metric=("R²", "r_squared"), find_python=find_pytorch, **pytorch.SETTINGS),
+    "flower": Example(metric=("accuracy", "accuracy"), find_python=find_flower, **flower.SETTINGS),
 }
 
 
 def compare(example: Example, seed: int, directory: Path) -> dict[str, Any]:
-    """Return what one split of an example's rows gives, by who trained."""
+    """Return what one split of an example's rows gives, by who trained.
+
+    Raises:
+        Unavailable: Its framework cannot be had.
+    """
+    python = example.find_python() if example.find_python else None
     files = example.write_sites(directory, seed)
-    example.build_model(seed).save(directory / "model.keras")
     table = read_columns(example.columns)
     sites = {name: load_dataset(file, None, TEST_FRACTION, table) for name, file in files.items()}
-    # The file's own layers: Keras numbers the names of those that are built after them.
-    federated = keras.models.load_model(directory / "model.keras")
-    _assign(federated, _simulate(example, files, seed, directory))
-    parts = [
-        np.concatenate([getattr(site, name) for site in sites.values()])
-        for name in ("x_train", "y_train", "x_test", "y_test")
-    ]
-    pooled = Dataset(x_train=parts[0], y_train=parts[1], x_test=parts[2], y_test=parts[3])
+    x_test, y_test = (np.concatenate([getattr(one, name) for one in sites.values()]) for name in ("x_test", "y_test"))
+    pooled = [np.concatenate([getattr(one, name) for one in sites.values()]) for name in ("x_train", "y_train")]
+    everybody = Dataset(x_train=pooled[0], y_train=pooled[1], x_test=x_test, y_test=y_test)
+    trainer, model = _make_trainer(example, seed, directory, python)
+    alone = {
+        name: trainer.train(Dataset(x_train=one.x_train, y_train=one.y_train, x_test=x_test, y_test=y_test))
+        for name, one in sites.items()
+    }
     return {
-        "federated": _measure(example, federated, sites),
-        "pooled": _measure(example, _train(example, seed, pooled), sites),
-        "alone": {name: _measure(example, _train(example, seed, site), sites) for name, site in sites.items()},
+        "federated": trainer.measure(_simulate(example, files, seed, directory, model), everybody),
+        "pooled": trainer.train(everybody),
+        "alone": alone,
     }
 
 
-def _simulate(example: Example, files: Mapping[str, Path], seed: int, directory: Path) -> Path:
+def _make_trainer(example: Example, seed: int, directory: Path, python: Path | None) -> tuple[Trainer, list[str]]:
+    """Return what trains without the others, and the options that name the same model to ``blockfl simulate``."""
+    same: dict[str, Any] = {"rounds": example.rounds, "batch_size": example.batch_size, "seed": seed}
+    measured = example.metric[1]
+    if example.build_model is not None and not isinstance(measured, str):
+        file = directory / "model.keras"
+        example.build_model(seed).save(file)
+        keras_trainer = KerasTrainer(model=file, build_model=example.build_model, measured=measured, **same)
+        return keras_trainer, ["--model", str(file)]
+    if example.code is None or python is None or not isinstance(measured, str):
+        raise ValueError("expected build_model, or code with find_python and a metric's name")
+    code = ["--code", str(example.code), "--python", str(python)]
+    return CodeTrainer(code=example.code, python=python, metric=measured, **same), code
+
+
+def _simulate(example: Example, files: Mapping[str, Path], seed: int, directory: Path, model: list[str]) -> Path:
     """Train together with ``blockfl simulate``, and return the last version's file."""
-    command = [sys.executable, "-m", "blockfl.cli.main", "simulate", "--json", "--seed", str(seed)]
-    command += ["--model", str(directory / "model.keras"), "--directory", str(directory / "simulation")]
+    command = [sys.executable, "-m", "blockfl.cli.main", "simulate", "--json", "--seed", str(seed), *model]
+    command += ["--directory", str(directory / "simulation")]
     command += ["--rounds", str(example.rounds), "--batch-size", str(example.batch_size)]
     command += ["--norm-bound", str(example.norm_bound), "--test-fraction", str(TEST_FRACTION)]
     command += ["--columns", str(example.columns)] if example.columns else []
@@ -125,42 +160,40 @@ def _simulate(example: Example, files: Mapping[str, Path], seed: int, directory:
     return Path(summary["model"])
 
 
-def _build(example: Example, seed: int) -> keras.Model:
-    keras.utils.set_random_seed(seed)
-    return example.build_model(seed)
-
-
-def _assign(model: keras.Model, file: Path) -> None:
-    values, prefix = load_file(file), f"{model.name}/"
-    for weight in model.weights:
-        weight.assign(values[str(weight.path).removeprefix(prefix)])
-
-
-def _train(example: Example, seed: int, own: Dataset) -> keras.Model:
-    model = _build(example, seed)
-    # As in a federated round, each epoch begins with the optimizer's initial state.
-    state = [(one, np.array(one.numpy())) for one in model.optimizer.variables]
-    for _ in range(example.rounds):
-        for variable, value in state:
-            variable.assign(value)
-        model.fit(own.x_train, own.y_train, epochs=1, batch_size=example.batch_size, verbose=0)
-    return model
-
-
-def _measure(example: Example, model: keras.Model, sites: Mapping[str, Dataset]) -> float:
-    labels = np.concatenate([site.y_test for site in sites.values()]).astype(np.float64)
-    predicted = np.concatenate([np.asarray(model(site.x_test))[:, 0] for site in sites.values()]).astype(np.float64)
-    return example.metric[1](labels, predicted)
-
-
 def _average(found: list[dict[str, Any]]) -> dict[str, Any]:
     alone = {name: float(np.mean([one["alone"][name] for one in found])) for name in found[0]["alone"]}
     means = {key: float(np.mean([one[key] for one in found])) for key in ("federated", "pooled")}
     return {**means, "alone": alone, "splits": len(found)}
 
 
+def run(name: str, splits: int) -> dict[str, Any]:
+    """Return an example's entry in the summary, and print each split's result.
+
+    Raises:
+        Unavailable: Its framework cannot be had.
+    """
+    metric, found = EXAMPLES[name].metric[0], []
+    for seed in range(splits):
+        with tempfile.TemporaryDirectory() as directory:
+            found.append(compare(EXAMPLES[name], seed, Path(directory)))
+        keras.backend.clear_session()
+        one = found[-1]
+        alone = ", ".join(f"{site} {value:.3f}" for site, value in one["alone"].items())
+        print(f"{name}, split {seed}: {metric} federated {one['federated']:.3f}, ", end="")
+        print(f"pooled {one['pooled']:.3f}, alone {alone}", flush=True)
+    return {"metric": metric, **_average(found)}
+
+
+def print_table(summary: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the summary, an example a line."""
+    print(f"\n{'example':<9} {'metric':<9} {'federated':>9} {'pooled':>7}  alone")
+    for name, one in summary.items():
+        alone = ", ".join(f"{site} {value:.3f}" for site, value in one["alone"].items())
+        print(f"{name:<9} {one['metric']:<9} {one['federated']:>9.3f} {one['pooled']:>7.3f}  {alone}")
+
+
 def main() -> None:
-    """Run the examples and write the summary."""
+    """Run the examples, print the table and write the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=sorted(EXAMPLES), help="may be repeated; default: all")
     parser.add_argument("--splits", type=int, default=1, help="how many random splits are averaged")
@@ -168,20 +201,15 @@ def main() -> None:
     arguments = parser.parse_args()
     summary: dict[str, Any] = {}
     for name in arguments.only or EXAMPLES:
-        found = []
-        for seed in range(arguments.splits):
-            with tempfile.TemporaryDirectory() as directory:
-                found.append(compare(EXAMPLES[name], seed, Path(directory)))
-            keras.backend.clear_session()
-            one = found[-1]
-            alone = ", ".join(f"{site} {value:.3f}" for site, value in one["alone"].items())
-            print(f"{name}, split {seed}: {EXAMPLES[name].metric[0]} federated {one['federated']:.3f}, ", end="")
-            print(f"pooled {one['pooled']:.3f}, alone {alone}", flush=True)
-        summary[name] = {"metric": EXAMPLES[name].metric[0], **_average(found)}
+        try:
+            summary[name] = run(name, arguments.splits)
+        except Unavailable as reason:
+            print(f"{name}: skipped: {reason}", flush=True)
     arguments.directory.mkdir(parents=True, exist_ok=True)
     file = arguments.directory / "summary.json"
     file.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    print(f"written: {file}")
+    print_table(summary)
+    print(f"\nwritten: {file}")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from blockfl.cli.export import Exported, export_version, find_best, make_card, split_values, write_model
+from blockfl.cli.export import export_version, find_best, make_card
+from blockfl.cli.formats import Exported, choose_format, choose_layers, split_values, write_arrays
+from blockfl.cli.history import make_csv, write_events
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.model import decode_model
@@ -16,6 +22,16 @@ from blockfl.protocol.records import Metric, Metrics
 from support.scenario import Scenario
 from support.world import World
 from support.world_ledger import WorldHub
+
+READ_EVENTS = """
+import json, sys
+import tensorflow as tf
+found = []
+for one in tf.compat.v1.train.summary_iterator(sys.argv[1]):
+    scalars = {value.tag: round(value.simple_value, 6) for value in one.summary.value}
+    found.append([one.wall_time, one.step, one.file_version, scalars])
+print(json.dumps(found))
+"""
 
 
 @pytest.fixture
@@ -75,14 +91,42 @@ async def test_both_formats_hold_the_tensors_by_name(
     hub, scenario, model = published
     exported = await export(hub)
     for name in ("model.npz", "model.safetensors"):
-        write_model(exported, tmp_path / name)
+        write_arrays(exported, tmp_path / name)
     expected = split_values(scenario.spec.manifest, decode_model(scenario.spec.manifest, model))
     with np.load(tmp_path / "model.npz", allow_pickle=False) as archive:
         found = {name: archive[name] for name in archive.files}
     assert sorted(expected) == sorted(found) == sorted(load_file(tmp_path / "model.safetensors"))
     assert all((found[name] == expected[name]).all() for name in expected)
-    with pytest.raises(LedgerError, match=r"named \.safetensors or \.npz"):
-        write_model(exported, tmp_path / "model.keras")
+    with pytest.raises(LedgerError, match=r"only \.safetensors and \.npz can be written"):
+        write_arrays(exported, tmp_path / "model.keras")
+    assert not (tmp_path / "model.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "chosen"),
+    [
+        ("a.keras", None, "keras"),
+        ("a.npz", "numpy", "numpy"),
+        ("a.weights", "safetensors", "safetensors"),
+    ],
+)
+def test_the_format_is_what_is_said_or_named(name: str, form: Any, chosen: str) -> None:
+    assert choose_format(Path(name), form) == chosen
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("a.keras", "safetensors"), ("a.npz", "keras"), ("a.model", "keras"), ("a.h5", None)]
+)
+def test_a_name_that_says_another_format_is_refused(name: str, form: Any) -> None:
+    with pytest.raises(LedgerError, match="expected an --output named"):
+        choose_format(Path(name), form)
+
+
+def test_a_keras_file_needs_layers_and_no_other_does() -> None:
+    with pytest.raises(LedgerError, match="name the task's model with --model"):
+        choose_layers("keras", None, None, None)
+    with pytest.raises(LedgerError, match=r"are for a \.keras file"):
+        choose_layers("numpy", Path("model.keras"), None, None)
 
 
 async def test_a_card_says_what_a_version_is_and_where_it_came_from(
@@ -97,3 +141,32 @@ async def test_a_card_says_what_a_version_is_and_where_it_came_from(
     assert f"| 1 | 1 | alpha, beta, delta, gamma | `{compute_digest(model)}` |" in card
     assert f"| 0 | 0 | none | `{compute_digest(scenario.initial_model)}` |" in card
     assert "Confirmed by: alpha" in card
+
+
+async def test_the_history_has_a_line_for_each_version_and_metric(published: tuple[WorldHub, Scenario, bytes]) -> None:
+    hub, _, _ = published
+    lines = [line.split(",") for line in make_csv((await export(hub)).rows).splitlines()]
+    assert ",".join(lines[0]) == "version,round,published,metric,pooling,value,lowest,highest,samples,alpha"
+    assert [[line[0], line[3], *line[5:]] for line in lines[1:]] == [
+        ["0", "auc", "0.7", "0.7", "0.7", "5", "0.7"],
+        ["0", "loss", "0.5", "0.5", "0.5", "5", "0.5"],
+        ["1", "auc", "0.8", "0.8", "0.8", "5", "0.8"],
+        ["1", "loss", "0.9", "0.9", "0.9", "5", "0.9"],
+    ]
+
+
+@pytest.mark.tensorflow
+async def test_tensorflow_reads_the_logs(published: tuple[WorldHub, Scenario, bytes], tmp_path: Path) -> None:
+    hub, _, _ = published
+    rows = (await export(hub)).rows
+    write_events(rows, tmp_path)
+    write_events(rows, tmp_path)  # replaces what is there
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["all-institutions", "alpha"]
+    (file,) = (tmp_path / "alpha").iterdir()
+    done = subprocess.run([sys.executable, "-c", READ_EVENTS, str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == [
+        [1_800_000_000, 0, "brain.Event:2", {}],
+        [1_800_000_000, 0, "", {"auc": 0.7, "loss": 0.5}],
+        [1_800_000_000, 1, "", {"auc": 0.8, "loss": 0.9}],
+    ]

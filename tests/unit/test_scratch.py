@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from blockfl.institution.scratch import make_scratch, measure_tree, remove_tree
+from blockfl.institution.scratch import make_scratch, measure_tree, remove_tree, take_file
 
 
 def nest(directory: Path, depth: int) -> None:
@@ -94,3 +94,17 @@ def test_a_tree_of_endlessly_many_files_counts_as_endless(tmp_path: Path, monkey
     for number in range(11):
         (tmp_path / str(number)).touch()
     assert measure_tree(tmp_path) > 1 << 60
+
+
+def test_only_a_plain_file_is_taken_from_the_scratch_directory(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("secret")
+    (tmp_path / "link").symlink_to(tmp_path / "key.pem")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "plain").write_text("model")
+    for name in ("link", "pipe", "directory", "absent"):
+        with pytest.raises(OSError, match=name):
+            take_file(tmp_path / name, tmp_path / "taken")
+        assert not (tmp_path / "taken").exists()
+    take_file(tmp_path / "plain", tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "model"

@@ -28,8 +28,9 @@ from blockfl.institution.frames import (
     decode_request,
     encode_frame,
 )
+from blockfl.institution.interpreter import make_environment
 from blockfl.institution.rehearsal import check_participation
-from blockfl.institution.training import TrainingProcess, Workload, make_environment, make_manifest
+from blockfl.institution.training import TrainingProcess, Workload, make_manifest
 from blockfl.institution.training_limits import TrainingLimits
 from blockfl.institution.vector import decode_vector, encode_vector
 from blockfl.protocol import catalogue

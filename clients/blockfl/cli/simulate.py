@@ -36,6 +36,7 @@ def simulate(
     ],
     model: workload.Model = None,
     code: workload.Code = None,
+    python: workload.Python = None,
     label: workload.Label = None,
     test_fraction: workload.TestFraction = Decimal("0.25"),
     directory: Annotated[Path, typer.Option(help="Where models, log and summary.json go.")] = Path("simulation"),
@@ -44,10 +45,10 @@ def simulate(
     unconfined: workload.Unconfined = False,
     json: option.Json = False,
 ) -> None:
-    """Run a whole task in one process, without a ledger: for choosing a model, rules and the norm bound.
+    """Run a whole task on this machine, without a ledger: for choosing a model, rules and the norm bound.
 
-    Training, rounding, rules and models are those of the network, bit for bit for equal seeds. Nothing is sealed,
-    signed or paid, and nobody is late.
+    One process trains for all; with --python, one process for each institution does. Training, rounding, rules and
+    models are those of the network, bit for bit for equal seeds. Nothing is sealed, signed or paid, and nobody is late.
     """
     output = Output(as_json=json)
     if terms.needs_referee:
@@ -57,7 +58,7 @@ def simulate(
     data = parse_sites(site)
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()
-    bare = workload.make_workload(model, code, None, None, Decimal("0.25"))
+    bare = workload.make_workload(model, code, None, None, Decimal("0.25"), python)
     output.progress("reading the model")
     begun = asyncio.run(
         read_initial_model(bare, directory=directory / "scratch", confined=not unconfined, seed=seed, table=terms.table)
@@ -76,6 +77,7 @@ def simulate(
         initial_model=str(directory / _INITIAL),
         model=_resolve(model),
         code=_resolve(code),
+        python=None if python is None else str(python.absolute()),
         sites=tuple(SiteFile(name=name, data=str(path)) for name, path in sorted(data.items())),
         label=label,
         test_fraction=float(test_fraction),

@@ -16,6 +16,7 @@ for frameworks make these functions (``blockfl.institution.adapters``). Every ro
 import math
 import random
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -125,6 +126,15 @@ class ArrayLearner:
         del report
         self._assign(values)
         return self._measure((self._dataset.x_test, self._dataset.y_test))
+
+    def save(self, values: Vector, path: Path) -> None:
+        """Refuse: only Keras has such a file.
+
+        Raises:
+            ModelError: Always.
+        """
+        del values, path
+        raise ModelError("the code is no Keras model: export its arrays as safetensors or numpy, and assign them")
 
     @property
     def _dataset(self) -> Dataset:

@@ -82,6 +82,13 @@ class Evaluate(Message):
     kind: Literal["evaluate"] = "evaluate"
 
 
+class Save(Message):
+    """Write the model with the values in the body as a file of its framework."""
+
+    kind: Literal["save"] = "save"
+    file: str
+
+
 class TensorShape(Message):
     """One tensor of the model, and what happens to it (``blockfl.protocol.records.Tensor``)."""
 
@@ -112,6 +119,12 @@ class Values(Message):
     """The initial values, in the body."""
 
     kind: Literal["values"] = "values"
+
+
+class Saved(Message):
+    """The model's file is written."""
+
+    kind: Literal["saved"] = "saved"
 
 
 class Trained(Message):
@@ -167,8 +180,8 @@ class Failed(Message):
     message: Text
 
 
-Request = Begin | Initial | Train | Rehearse | Evaluate
-Reply = Began | Description | Values | Trained | Rehearsed | Evaluated | TrainingProgress | Failed
+Request = Begin | Initial | Train | Rehearse | Evaluate | Save
+Reply = Began | Description | Values | Trained | Rehearsed | Evaluated | Saved | TrainingProgress | Failed
 M = TypeVar("M")
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])

@@ -7,12 +7,20 @@ numpy and rfc8785 must be there. Only pydantic, with what it is made of, is the 
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import blockfl
 
 TRAINER: Final = "blockfl.institution.trainer"
+_PASSED_ON: Final = (
+    "OMP_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "KERAS_BACKEND",
+    "LD_LIBRARY_PATH",
+)
 _BEGIN: Final = f"""
 import runpy, sys
 version, own, packages = sys.argv[2:5]
@@ -41,3 +49,21 @@ def make_command(python: Path | None, agent: int) -> tuple[str, ...]:
     packages = [place for place in sys.path if place.endswith("-packages")]
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return (program, "-P", "-B", "-c", _BEGIN, str(agent), version, ":".join(own), ":".join(packages))
+
+
+def make_environment(scratch: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the training process's whole environment: nothing of the agent's but the number of threads."""
+    home = str(scratch)
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": home,
+        "TMPDIR": home,
+        "KERAS_HOME": home,
+        "MPLCONFIGDIR": home,
+        "KERAS_BACKEND": "tensorflow",
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+    } | {name: environment[name] for name in _PASSED_ON if name in environment}

@@ -229,6 +229,14 @@ class Learner:
             ),
         )
 
+    def save(self, values: Vector, path: Path) -> None:
+        """Write the model with these values as a ``.keras`` file, compiled as it was; its optimizer begins anew."""
+        self._write(values)
+        self._reset(None)
+        file = path.with_suffix(".keras")
+        self._model.save(file)
+        file.rename(path)
+
     @property
     def _dataset(self) -> Dataset:
         if self._samples is None:

@@ -4,7 +4,9 @@ Training code may leave directories that cannot be read, or thousands inside eac
 training again.
 """
 
+import errno
 import os
+import shutil
 import stat
 from itertools import count
 from pathlib import Path
@@ -22,6 +24,19 @@ def make_scratch(path: Path) -> None:
     """
     remove_tree(path)
     path.mkdir(parents=True, mode=_OWN)
+
+
+def take_file(source: Path, target: Path) -> None:
+    """Copy a file that training has left; a link, a pipe or a directory in its place is refused.
+
+    Raises:
+        OSError: It is no plain file, or the copy cannot be written.
+    """
+    with os.fdopen(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as left:
+        if not stat.S_ISREG(os.fstat(left.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(source))
+        with target.open("wb") as taken:
+            shutil.copyfileobj(left, taken)
 
 
 def remove_tree(path: Path) -> None:

@@ -24,6 +24,8 @@ from blockfl.institution.frames import (
     Rehearse,
     Reply,
     Request,
+    Save,
+    Saved,
     Train,
     Values,
     decode_prefix,
@@ -141,6 +143,9 @@ def _answer(learner: "Learner | ArrayLearner", channel: Channel, request: Reques
             channel.send(learner.rehearse(request.training))
         elif isinstance(request, Evaluate):
             channel.send(learner.evaluate(decode_vector(body), channel.send))
+        elif isinstance(request, Save):
+            learner.save(decode_vector(body), Path(request.file))
+            channel.send(Saved())
         else:
             channel.send(Failed(reason="training", message=f"unexpected request: {request.kind}"))
     except WorkloadError as error:

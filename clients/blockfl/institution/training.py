@@ -15,7 +15,7 @@ import contextlib
 import os
 import signal
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -35,6 +35,8 @@ from blockfl.institution.frames import (
     Rehearsed,
     Reply,
     Request,
+    Save,
+    Saved,
     Train,
     Trained,
     TrainingProgress,
@@ -43,10 +45,10 @@ from blockfl.institution.frames import (
     decode_reply,
     encode_frame,
 )
-from blockfl.institution.interpreter import make_command
+from blockfl.institution.interpreter import make_command, make_environment
 from blockfl.institution.log import TrainingLog
 from blockfl.institution.room import find_lack_of_room
-from blockfl.institution.scratch import make_scratch, remove_tree
+from blockfl.institution.scratch import make_scratch, remove_tree, take_file
 from blockfl.institution.training_limits import TrainingLimits, watch
 from blockfl.institution.vector import Vector, decode_vector, encode_vector
 from blockfl.institution.workload import Workload as Workload
@@ -57,7 +59,7 @@ R = TypeVar("R", bound=Reply)
 Progress = Callable[[TrainingProgress], None]
 
 _BLOCK_BYTES = 4 * 1024 * 1024
-_PASSED_ON = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "KERAS_BACKEND", "LD_LIBRARY_PATH")
+_SAVED = "saved"
 _TIMEOUT_S = 900.0
 _CLOSE_S, _EXIT_S = 5.0, 1.0
 
@@ -202,6 +204,17 @@ class TrainingProcess:
         """
         evaluated, _ = await self._ask(Evaluate(), values, Evaluated)
         return evaluated
+
+    async def save(self, values: Vector, path: Path) -> None:
+        """Have the model with these values, shape (d,), written as a file of its framework.
+
+        Raises:
+            ConfinementError, TrainingError: As ``describe``; or the framework has no such file.
+            OSError: The file cannot be written.
+        """
+        written = self._scratch / _SAVED
+        await self._ask(Save(file=str(written)), values, Saved)
+        take_file(written, path)
 
     async def close(self) -> None:
         """End the process and remove its scratch directory."""
@@ -420,21 +433,3 @@ def _describe_exit(status: int) -> str:
         hint = " (out of memory?)" if -status == signal.SIGKILL else ""
         return f" with signal {name}{hint}"
     return f" with status {status}"
-
-
-def make_environment(scratch: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the training process's whole environment: nothing of the agent's but the number of threads."""
-    home = str(scratch)
-    return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "HOME": home,
-        "TMPDIR": home,
-        "KERAS_HOME": home,
-        "MPLCONFIGDIR": home,
-        "KERAS_BACKEND": "tensorflow",
-        "CUDA_VISIBLE_DEVICES": "",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "PYTHONHASHSEED": "0",
-        "PYTHONUNBUFFERED": "1",
-    } | {name: environment[name] for name in _PASSED_ON if name in environment}

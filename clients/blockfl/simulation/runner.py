@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from blockfl.institution.errors import TrainingError
-from blockfl.institution.training import make_environment
+from blockfl.institution.interpreter import make_environment
 from blockfl.simulation.worker import TOLD, Failed, Order, Progress, RoundDone
 
 LOG = "training.log"

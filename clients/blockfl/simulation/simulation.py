@@ -16,7 +16,7 @@ import numpy as np
 from blockfl.audit.metrics import pool
 from blockfl.institution.draft import check_loss, encode_trained, make_request
 from blockfl.institution.encoder import BoundedEncoder
-from blockfl.institution.errors import WorkloadError
+from blockfl.institution.errors import TrainingError, WorkloadError
 from blockfl.institution.frames import Evaluated, Train, Trained, TrainingProgress
 from blockfl.institution.obedience import explain_refusal
 from blockfl.institution.vector import Vector
@@ -185,7 +185,7 @@ class _Simulation:
             trained, found = self._sites[name].train(base, make_request(spec, round_.round, seed), lambda _: None)
             check_loss(trained)
             values, told = encode_trained(BoundedEncoder(seed), spec, round_, part.weight, base, found)
-        except (WorkloadError, ProtocolError) as error:
+        except (WorkloadError, TrainingError, ProtocolError) as error:
             return Outcome(state="nothing", told=(str(error),)), None, None
         norm = float(np.linalg.norm(measure_change(spec.manifest, base, found)[: spec.manifest.trained].astype(float)))
         last_sum = self._last_sum if round_.norms and round_.norms.needs_last_sum else None

@@ -2,21 +2,29 @@
 
 It reads one JSON document from standard input, and writes one JSON document a line on what was standard output: what it
 does, and each round. Model files go to its scratch directory. The output of the user's code goes to standard error.
+With an interpreter of another environment, this process runs no code of the user: a confined process of each
+institution does.
 """
 
+import asyncio
 import os
 import sys
 import traceback
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from blockfl.institution.confinement import Reach, confine
-from blockfl.institution.errors import ConfinementError, WorkloadError
+from blockfl.institution.errors import ConfinementError, TrainingError, WorkloadError
 from blockfl.protocol.codes import ProtocolError
 
 if TYPE_CHECKING:
+    from blockfl.institution.arrays import ArrayLearner
+    from blockfl.institution.learner import Learner
+    from blockfl.protocol.task import TaskSpec
+    from blockfl.simulation.remote import RemoteSite
     from blockfl.simulation.simulation import Result
 
 # As in the agent's training process, what starts threads is imported once the process is confined.
@@ -36,12 +44,16 @@ class SiteFile(Message):
 
 
 class Order(Message):
-    """What to simulate; ``model`` or ``code`` as for an institution, ``spec`` the task's specification in JSON."""
+    """What to simulate; ``model`` or ``code`` as for an institution, ``spec`` the task's specification in JSON.
+
+    With ``python``, the interpreter of another environment, a process of each institution trains.
+    """
 
     spec: str
     initial_model: str
     model: str | None
     code: str | None
+    python: str | None = None
     sites: tuple[SiteFile, ...]
     label: str | None
     test_fraction: float
@@ -105,12 +117,12 @@ def main() -> int:
     os.dup2(2, 1)
     order = Order.model_validate_json(sys.stdin.buffer.read())
     try:
-        if order.confined:
+        if order.confined and order.python is None:
             paths = [order.initial_model, order.model, order.code, *(site.data for site in order.sites)]
             readable = tuple(Path(path) for path in paths if path is not None)
             confine(Reach(readable=readable, scratch=Path(order.scratch), private=()))
         _run(order, sink)
-    except (ConfinementError, WorkloadError, ProtocolError, OSError) as error:
+    except (ConfinementError, TrainingError, WorkloadError, ProtocolError, OSError) as error:
         _tell(sink, Failed(text=str(error)))
         return 1
     except Exception as error:
@@ -121,8 +133,6 @@ def main() -> int:
 
 
 def _run(order: Order, sink: IO[str]) -> None:
-    from blockfl.institution.frames import Begin
-    from blockfl.institution.loading import load_learner
     from blockfl.institution.preparation import check_tensors
     from blockfl.institution.workload import make_manifest
     from blockfl.protocol.task import TaskSpec
@@ -130,35 +140,74 @@ def _run(order: Order, sink: IO[str]) -> None:
 
     spec = TaskSpec.decode(order.spec.encode())
     sites, samples = {}, {}
-    for site in order.sites:
-        _tell(sink, Progress(text=f"{site.name}: reading {site.data}"))
-        learner = load_learner(
-            Begin(
-                confined=order.confined,
-                scratch=order.scratch,
-                readable=(),
-                private=(),
-                model=order.model,
-                code=order.code,
-                data=site.data,
-                label=order.label,
-                test_fraction=order.test_fraction,
-                seed=order.seed,
-                table=None if spec.table is None else spec.table.encode().decode(),
-            )
+    with ExitStack() as stack:
+        runner = stack.enter_context(asyncio.Runner())
+        for site in order.sites:
+            _tell(sink, Progress(text=f"{site.name}: reading {site.data}"))
+            if order.python is None:
+                learner: Learner | ArrayLearner | RemoteSite = _load(order, site, spec)
+            else:
+                learner = stack.enter_context(closing(_start(order, site, spec, runner)))
+            description = learner.describe()
+            for note in description.notes:
+                _tell(sink, Progress(text=f"{site.name}: {note}"))
+            check_tensors(spec, make_manifest(description))
+            sites[site.name], samples[site.name] = learner, description.train_samples
+        initial = Path(order.initial_model).read_bytes()
+        seeds = None if order.seed is None else dict.fromkeys(sites, order.seed)
+
+        def report(text: str) -> None:
+            _tell(sink, Progress(text=text))
+
+        for result in simulate(spec, initial, sites, samples, seeds=seeds, report=report):
+            file = Path(order.scratch) / f"version-{result.version}.safetensors"
+            file.write_bytes(result.content)
+            _tell(sink, _describe(result, file))
+
+
+def _load(order: Order, site: SiteFile, spec: "TaskSpec") -> "Learner | ArrayLearner":
+    """Load an institution's model and samples into this process."""
+    from blockfl.institution.frames import Begin
+    from blockfl.institution.loading import load_learner
+
+    return load_learner(
+        Begin(
+            confined=order.confined,
+            scratch=order.scratch,
+            readable=(),
+            private=(),
+            model=order.model,
+            code=order.code,
+            data=site.data,
+            label=order.label,
+            test_fraction=order.test_fraction,
+            seed=order.seed,
+            table=None if spec.table is None else spec.table.encode().decode(),
         )
-        description = learner.describe()
-        for note in description.notes:
-            _tell(sink, Progress(text=f"{site.name}: {note}"))
-        check_tensors(spec, make_manifest(description))
-        sites[site.name], samples[site.name] = learner, description.train_samples
-    initial = Path(order.initial_model).read_bytes()
-    seeds = None if order.seed is None else dict.fromkeys(sites, order.seed)
-    results = simulate(spec, initial, sites, samples, seeds=seeds, report=lambda text: _tell(sink, Progress(text=text)))
-    for result in results:
-        file = Path(order.scratch) / f"version-{result.version}.safetensors"
-        file.write_bytes(result.content)
-        _tell(sink, _describe(result, file))
+    )
+
+
+def _start(order: Order, site: SiteFile, spec: "TaskSpec", runner: asyncio.Runner) -> "RemoteSite":
+    """Prepare a process of an institution's own, in the other environment."""
+    from blockfl.institution.workload import Workload
+    from blockfl.simulation.remote import RemoteSite
+
+    workload = Workload(
+        model=None if order.model is None else Path(order.model),
+        code=None if order.code is None else Path(order.code),
+        data=Path(site.data),
+        label=order.label,
+        test_fraction=order.test_fraction,
+        python=None if order.python is None else Path(order.python),
+    )
+    return RemoteSite(
+        runner,
+        workload,
+        directory=Path(order.scratch) / "sites" / site.name,
+        confined=order.confined,
+        seed=order.seed,
+        table=spec.table,
+    )
 
 
 def _describe(result: "Result", file: Path) -> RoundDone:

@@ -1,0 +1,60 @@
+"""An institution whose framework is in another environment: a confined process of its own trains, as in the network."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from blockfl.institution.frames import Description, Evaluated, Train, Trained, TrainingProgress
+from blockfl.institution.training import TrainingProcess
+from blockfl.institution.vector import Vector
+from blockfl.institution.workload import Workload
+from blockfl.protocol.table import Table
+
+
+class RemoteSite:
+    """A training process behind the calls of a site (``simulation.Site``)."""
+
+    def __init__(
+        self,
+        runner: asyncio.Runner,
+        workload: Workload,
+        *,
+        directory: Path,
+        confined: bool,
+        seed: int | None,
+        table: Table | None,
+    ) -> None:
+        """Prepare; the first call starts the process.
+
+        Args:
+            runner: Its loop runs while a call lasts; several sites may share it.
+            workload: Code, samples and interpreter.
+            directory: For scratch files and the process's log; made if absent.
+            confined: Whether to refuse without the kernel's confinement.
+            seed: Makes training repeatable.
+            table: The task's columns.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self._runner = runner
+        self._training = TrainingProcess(workload, directory=directory, confined=confined, seed=seed, table=table)
+
+    def describe(self) -> Description:
+        """Return the tensors that cross, and the numbers of samples.
+
+        Raises:
+            ConfinementError, TrainingError: The process cannot be confined, or failed.
+        """
+        return self._runner.run(self._training.describe())
+
+    def train(self, base: Vector, request: Train, report: Callable[[TrainingProgress], None]) -> tuple[Trained, Vector]:
+        """Train from the base values, shape (d,); return the outcome and the new values, shape (d,)."""
+        values, trained = self._runner.run(self._training.train(base, request, report))
+        return trained, values
+
+    def evaluate(self, values: Vector) -> Evaluated:
+        """Evaluate values, shape (d,), on the institution's test samples."""
+        return self._runner.run(self._training.evaluate(values))
+
+    def close(self) -> None:
+        """End the process."""
+        self._runner.run(self._training.close())

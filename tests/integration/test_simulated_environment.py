@@ -1,0 +1,71 @@
+"""A simulation whose framework is in another environment gives the same model as one in BlockFL's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+CODE = """
+import os, numpy as np
+def build_model(): return {"w": np.full(3, 0.1), "bias": np.zeros(1)}
+def load_data(path):
+    rows = np.load(path)
+    return {"train": (rows[:30, :3], rows[:30, 3]), "test": (rows[-10:, :3], rows[-10:, 3])}
+def weights(model): return model
+def assign(model, arrays): model.update(arrays)
+def train(model, data, config):
+    if os.environ.get("BLOCKFL_SECRET") or len(data[0]) == 1:
+        raise ValueError("one row is not enough")
+    order = np.random.default_rng(config["seed"]).permutation(len(data[0]))
+    for row in order:
+        error = data[0][row] @ model["w"] + model["bias"] - data[1][row]
+        model["w"] = model["w"] - 0.02 * error * data[0][row]
+        model["bias"] = model["bias"] - 0.02 * error
+def evaluate(model, data):
+    return {"loss": float(np.mean((data[0] @ model["w"] + model["bias"] - data[1]) ** 2))}
+"""
+SITES = ("a1", "b1", "c1", "d1")
+
+
+def simulate(tmp_path: Path, name: str, *options: str) -> tuple[dict[str, object], str]:
+    command = [sys.executable, "-m", "blockfl.cli.main", "simulate", "--code", str(tmp_path / "training.py")]
+    command += ["--rounds", "2", "--seed", "4", "--json", "--directory", str(tmp_path / name), *options]
+    for site in SITES:
+        command += ["--site", f"{site}={tmp_path / site}.npy"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "BLOCKFL_SECRET": "s"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, object] = json.loads(done.stdout)
+    return found, done.stderr
+
+
+def test_a_process_of_each_institution_makes_the_same_model(tmp_path: Path) -> None:
+    (tmp_path / "training.py").write_text(CODE)
+    for number, site in enumerate(SITES):
+        x = np.random.default_rng(number).normal(size=(40, 3))
+        np.save(tmp_path / f"{site}.npy", np.column_stack([x, x @ [1.0, -2.0, 0.5] + number]))
+    inside, _ = simulate(tmp_path, "inside")
+    outside, _ = simulate(tmp_path, "outside", "--python", sys.executable)
+    assert outside["digest"] == inside["digest"]
+    assert outside["bound"] == inside["bound"]
+    assert sorted(one.name for one in (tmp_path / "outside" / "sites").iterdir()) == [*SITES]
+    assert not (tmp_path / "inside" / "sites").exists()
+
+
+def test_an_institution_whose_training_fails_sends_nothing_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "training.py").write_text(CODE.replace("[:30", "[:40 if len(rows) > 12 else 1"))
+    for site, rows in zip(SITES, (60, 60, 60, 12), strict=True):
+        x = np.random.default_rng(rows).normal(size=(rows, 3))
+        np.save(tmp_path / f"{site}.npy", np.column_stack([x, x.sum(axis=1)]))
+    options = ("--python", sys.executable, "--minimum", "3")
+    found, _ = simulate(tmp_path, "outside", *options)
+    rounds = found["rounds"]
+    assert isinstance(rounds, list)
+    states = {one["institution"]: (one["state"], *one["told"]) for one in rounds[1]["brought"]}
+    assert [states[site][0] for site in SITES[:3]] == ["accepted"] * 3
+    assert states["d1"][0] == "nothing"
+    assert "one row is not enough" in states["d1"][1]
