@@ -24,7 +24,8 @@ from typing import Any, Final, TypeVar
 
 from blockfl.audit import views
 from blockfl.audit.entry import Row
-from blockfl.cli.export import Exported, export_version, make_card, write_model
+from blockfl.cli.export import export_version, make_card
+from blockfl.cli.formats import Exported, choose_format, choose_layers, write_arrays, write_file, write_keras
 from blockfl.cli.task import put_task
 from blockfl.cli.terms import parse_terms
 from blockfl.cli.workload import make_workload
@@ -209,24 +210,36 @@ class Client:
         version: int | str | None = None,
         metric: str = "loss",
         card: PathLike | None = None,
+        model: PathLike | None = None,
+        code: PathLike | None = None,
+        python: PathLike | None = None,
     ) -> Exported:
         """Compute a version anew from the ledger, and write it if a file is named.
 
         Args:
             task: Its name.
-            output: Named .safetensors or .npz; None: the arrays are only returned.
+            output: Named .safetensors, .npz or .keras; None: the arrays are only returned.
             version: Its number, ``best``, or None for the last.
             metric: What ``best`` goes by.
             card: Where to write a model card.
+            model: The task's Keras model, whose layers a .keras file needs; or ``code``.
+            code: See ``model``.
+            python: The interpreter of the environment that has Keras.
 
         Raises:
             LedgerError: There is no such version, or it does not follow from the ledger.
+            InstitutionError, ProtocolError: The layers cannot be used, or are not the task's.
         """
-        exported = self._read(lambda ledger: export_version(ledger, task, version, metric=metric))
+        layers = None
         if output is not None:
-            write_model(exported, Path(output))
+            layers = choose_layers(choose_format(Path(output)), *map(_as_path, (model, code, python)))
+        exported = self._read(lambda ledger: export_version(ledger, task, version, metric=metric))
+        if output is not None and layers is not None:
+            _run(write_keras(exported, layers, Path(output), confined=self._confined))
+        elif output is not None:
+            write_arrays(exported, Path(output))
         if card is not None:
-            Path(card).write_text(make_card(exported), encoding="utf-8")
+            write_file(Path(card), make_card(exported).encode())
         return exported
 
     def _open(self) -> Ledger:

@@ -1,71 +1,38 @@
 """``blockfl task export``: a version of the model as a file, computed anew from the ledger, with a card about it.
 
 exported = await export_version(ledger, "heart", "best", metric="auc")
-write_model(exported, Path("final.npz"))
+write_arrays(exported, Path("final.npz"))
 Path("card.md").write_text(make_card(exported))
 """
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-import numpy as np
 import typer
 
 from blockfl.audit import views
 from blockfl.audit.metrics import is_lower_better
-from blockfl.cli import option
+from blockfl.cli import formats, option, workload
+from blockfl.cli.formats import AnyRow, Exported
+from blockfl.cli.history import make_csv, write_events
 from blockfl.cli.number import make_limits, parse_whole
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.reach import reach
+from blockfl.institution.errors import SettingsError
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.lineage import obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import MODELS, PROGRESS, TASK
-from blockfl.protocol.manifest import Manifest
-from blockfl.protocol.model import encode_model
 from blockfl.protocol.publication import find_version_without
 from blockfl.protocol.task import Task
 from blockfl.protocol.version import decode_version
 
-AnyRow = Mapping[str, Any]
-"""A row of ``views.list_models``."""
 BEST: Final = "best"
-_SUFFIXES: Final = (".safetensors", ".npz")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """A version of a task's model.
-
-    Attributes:
-        task: The task on the ledger.
-        version: The version's number.
-        digest: Of its file on the ledger, which the values were checked with.
-        values: float32, shape (d,), in the manifest's order.
-        rows: Of every version up to this one (``views.list_models``).
-    """
-
-    task: Task
-    version: int
-    digest: str
-    values: Any
-    rows: Sequence[AnyRow]
-
-    @property
-    def arrays(self) -> Mapping[str, Any]:
-        """The tensors by name."""
-        return split_values(self.task.spec.manifest, self.values)
-
-
-def split_values(manifest: Manifest, values: Any) -> dict[str, Any]:
-    """Return the tensors of a model by name, of values of shape (d,)."""
-    return {one.name: values[one.offset : one.offset + one.size].reshape(one.shape) for one in manifest.tensors}
 
 
 async def export_version(
@@ -129,36 +96,6 @@ def find_best(rows: Sequence[AnyRow], metric: str) -> int:
     return int(best)
 
 
-def write_model(exported: Exported, path: Path) -> None:
-    """Write a version as the path's name says.
-
-    Raises:
-        LedgerError: The name ends in neither .safetensors nor .npz, or the file cannot be written.
-    """
-    check_name(path)
-    try:
-        if path.suffix == ".npz":
-            with path.open("wb") as file:
-                np.savez(file, **exported.arrays)
-        else:
-            path.write_bytes(encode_model(exported.task.spec.manifest, exported.values))
-    except OSError as error:
-        raise LedgerError(f"{path}: the model cannot be written ({error.strerror})") from error
-
-
-def check_name(path: Path) -> None:
-    """Check that a file's name says which format it has.
-
-    Raises:
-        LedgerError: It does not.
-    """
-    if path.suffix not in _SUFFIXES:
-        raise LedgerError(
-            f"expected an --output named .safetensors or .npz, which is what is written, got {path.name}; weights of a "
-            "Keras model are set by name from either"
-        )
-
-
 def make_card(exported: Exported) -> str:
     """Return what a version is, how it came about and how good it is, in Markdown."""
     spec, row = exported.task.spec, exported.rows[-1]
@@ -195,8 +132,14 @@ def make_card(exported: Exported) -> str:
 
 def export(
     task: Annotated[str, typer.Argument(help="The task.")],
-    output: Annotated[Path, typer.Option(help="The file to write: .safetensors, or .npz for numpy.")],
+    output: Annotated[Path, typer.Option(help="The file to write: .safetensors, .npz for numpy, or .keras.")],
     profile: option.Profile,
+    form: Annotated[
+        formats.Format | None, typer.Option("--format", help="What is written; default: as the output is named.")
+    ] = None,
+    model: workload.Model = None,
+    code: workload.Code = None,
+    python: workload.Python = None,
     version: Annotated[
         str | None, typer.Option(metavar="NUMBER|best", help="Which version; default: the last.")
     ] = None,
@@ -207,17 +150,29 @@ def export(
     card: Annotated[
         Path | None, typer.Option(help="Also write a model card (Markdown): task, version, metrics, lineage.")
     ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="Also write each version's metrics, pooled and of each institution, as CSV.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Also write each version's metrics as TensorBoard's logs into this directory.")
+    ] = None,
+    unconfined: workload.Unconfined = False,
     json: option.Json = False,
 ) -> None:
-    """Write a version of the model, computed anew from the ledger, as a file with the model's tensors and no others."""
+    """Write a version of the model, computed anew from the ledger, as a file with the model's tensors and no others.
+
+    A .keras file also holds the layers, which the ledger does not have: --model (or --code) names the task's model, and
+    a confined process puts the values into it.
+    """
     told = Output(as_json=json)
     if version is not None and without is not None:
         told.error("--version and --without both name a version: give one of them")
         raise typer.Exit(Exit.USAGE)
     try:
-        check_name(output)
+        chosen = formats.choose_format(output, form)
+        layers = formats.choose_layers(chosen, model, code, python)
         wanted = version if version in (None, BEST) else parse_whole("--version", str(version), make_limits(0))
-    except LedgerError as error:
+    except (LedgerError, SettingsError) as error:
         told.error(str(error))
         raise typer.Exit(Exit.USAGE) from error
 
@@ -233,11 +188,15 @@ def export(
             )
 
     exported = asyncio.run(ask())
-    write_model(exported, output)
+    if layers is not None:
+        asyncio.run(formats.write_keras(exported, layers, output, confined=not unconfined))
+    else:
+        formats.write_arrays(exported, output, chosen)
     if card is not None:
-        try:
-            card.write_text(make_card(exported), encoding="utf-8")
-        except OSError as error:
-            raise LedgerError(f"{card}: the card cannot be written ({error.strerror})") from error
+        formats.write_file(card, make_card(exported).encode())
+    if metrics is not None:
+        formats.write_file(metrics, make_csv(exported.rows).encode())
+    if tensorboard is not None:
+        write_events(exported.rows, tensorboard)
     told.result({"task": task, "version": exported.version, "digest": exported.digest, "file": str(output)})
     told.line(f"task {task}: version {exported.version}, {exported.digest} on the ledger, is in {output}")
