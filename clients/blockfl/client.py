@@ -36,9 +36,9 @@ from blockfl.institution.step import Step
 from blockfl.institution.training import TrainingProcess
 from blockfl.institution.workload import Workload
 from blockfl.ledger.client import Ledger
+from blockfl.ledger.ending import find_ending
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.remote import open_ledger
-from blockfl.protocol.catalogue import PROGRESS, ROUND, TASK
 from blockfl.protocol.task import TaskSpec
 
 R = TypeVar("R")
@@ -192,13 +192,13 @@ class Client:
         """
         told = -1
         while True:
-            is_over = self._read(lambda ledger: _is_over(ledger, task))
+            ending, _ = self._read(lambda ledger: find_ending(ledger, task))
             for row in self.versions(task):
                 version = row["version"]
                 if isinstance(version, int) and version > told:
                     told = version
                     yield row
-            if is_over:
+            if ending:
                 return
             time.sleep(look_s)
 
@@ -251,15 +251,6 @@ class Client:
                 return await ask(ledger)
 
         return _run(work())
-
-
-async def _is_over(ledger: Ledger, task: str) -> bool:
-    spec = (await ledger.read(TASK.key(task))).spec
-    progress = await ledger.read(PROGRESS.key(task))
-    if not progress.round:
-        return progress.ended is not None
-    is_settled = (await ledger.read(ROUND.key(task, progress.round))).state in ("published", "failed")
-    return is_settled and (progress.ended is not None or progress.round >= spec.rounds)
 
 
 def _make_workload(

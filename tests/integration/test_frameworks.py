@@ -1,16 +1,18 @@
 """Each framework trains in an environment of its own, confined, with twenty lines of the user's or fewer.
 
-An environment is named by a variable, such as ``TORCH_PYTHON=/usr/bin/python3``; without it the test is skipped.
+The environments of PyTorch and Flower are those of the examples; scikit-learn's is named by ``SKLEARN_PYTHON``. A test
+whose framework cannot be had is skipped.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from examples.environment import Unavailable, find_flower, find_pytorch
 
 from blockfl.institution.frames import Train
 from blockfl.institution.training import TrainingProcess
@@ -52,6 +54,44 @@ from blockfl.institution.adapters.flower import adapt
 
 build_model, load_data, weights, assign, train, evaluate = adapt(LogisticClient, samples=(60, 20))
 """
+FLOWER_APP = """
+import numpy as np
+from client import app
+from blockfl.institution.adapters.flower import adapt_app
+
+build_model, load_data, weights, assign, train, evaluate = adapt_app(
+    app, initial=lambda: {"w": np.zeros(4), "b": np.zeros(1)}, samples=lambda path: (60, 20), scale=0.5
+)
+"""
+APP = """
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+@app.train()
+def train(message: Message, context: Context):
+    rows = np.load(context.node_config["data-path"])[:60].astype(float)
+    config, (w, b) = message.content["config"], message.content["arrays"].to_numpy_ndarrays()
+    for _ in range(config["local_epochs"]):
+        error = 1 / (1 + np.exp(-(rows[:, :4] @ w + b))) - rows[:, 4]
+        w = w - context.node_config["scale"] * rows[:, :4].T @ error / 60
+        b = b - context.node_config["scale"] * error.mean(keepdims=True)
+    arrays = ArrayRecord(dict(zip(message.content["arrays"], map(Array, (w, b)))))
+    metrics = MetricRecord({"train_loss": float(np.mean(error**2)), "num-examples": 60})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context):
+    rows = np.load(context.node_config["data-path"])[60:].astype(float)
+    w, b = message.content["arrays"].to_numpy_ndarrays()
+    margins, signs = rows[:, :4] @ w + b, 2 * rows[:, 4] - 1
+    numbers = {"eval_loss": np.logaddexp(0, -signs * margins).mean(), "accuracy": (margins * signs > 0).mean()}
+    metrics = MetricRecord({name: float(value) for name, value in numbers.items()} | {"num-examples": 20})
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+"""
 CLIENT = """
 import numpy as np
 BASE
@@ -83,10 +123,10 @@ PLAIN = "class NumPyClient: ..."
 """What a client's class is made of, without Flower: its adapter asks for nothing of Flower's."""
 
 
-def find_python(name: str, module: str) -> Path:
-    found = os.environ.get(f"{name}_PYTHON")
-    if not found or subprocess.run([found, "-c", f"import {module}"], capture_output=True).returncode:
-        pytest.skip(f"{name}_PYTHON names no interpreter that has {module}")
+def find_scikit() -> Path:
+    found = os.environ.get("SKLEARN_PYTHON")
+    if not found:
+        raise Unavailable("SKLEARN_PYTHON names no interpreter")
     return Path(found)
 
 
@@ -99,7 +139,7 @@ def write(tmp_path: Path, code: str, client: str = "") -> Workload:
     np.save(home / "rows.npy", rows)
     (home / "training.py").write_text(code)
     (home / "client.py").write_text(client)
-    return Workload(code=home, data=None if client else home / "rows.npy")
+    return Workload(code=home, data=None if "ROWS" in client else home / "rows.npy")
 
 
 async def check(workload: Workload, directory: Path) -> None:
@@ -119,20 +159,24 @@ async def check(workload: Workload, directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "code", "client"),
+    ("find", "code", "client"),
     [
-        pytest.param("TORCH", "torch", TORCH, "", id="PyTorch"),
-        pytest.param("SKLEARN", "sklearn", SKLEARN, "", id="scikit-learn"),
-        pytest.param("FLOWER", "flwr", FLOWER, CLIENT.replace("BASE", FLWR), id="Flower"),
+        pytest.param(find_pytorch, TORCH, "", id="PyTorch"),
+        pytest.param(find_scikit, SKLEARN, "", id="scikit-learn"),
+        pytest.param(find_flower, FLOWER, CLIENT.replace("BASE", FLWR), id="Flower"),
+        pytest.param(find_flower, FLOWER_APP, APP, id="Flower's ClientApp"),
     ],
 )
 async def test_a_framework_trains_in_its_own_environment(
-    tmp_path: Path, name: str, module: str, code: str, client: str
+    tmp_path: Path, find: Callable[[], Path], code: str, client: str
 ) -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    try:
+        python = find()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
     workload = write(tmp_path, code, client)
-    other = Workload(code=workload.code, data=workload.data, python=find_python(name, module))
-    await check(other, tmp_path / "state")
+    await check(Workload(code=workload.code, data=workload.data, python=python), tmp_path / "state")
 
 
 async def test_the_adapter_for_flower_needs_nothing_of_flower_itself(tmp_path: Path) -> None:

@@ -437,6 +437,28 @@ async def test_what_a_rehearsal_finds_wrong_ends_the_agent_before_it_enrols(stag
     assert await stage.referee.ledger.read_all(catalogue.ENROLMENTS.below("heart")) == ()
 
 
+async def test_a_table_that_does_not_fit_a_task_that_is_over_is_told_that_it_is_over(stage: Stage) -> None:
+    async def refuse(spec: TaskSpec) -> tuple[str, ...]:
+        raise TrainingError("the data cannot be used: column 'chol' is not there")
+
+    alpha = stage.sites["alpha"]
+    async with stage.running("beta", "delta", "gamma"):
+        await stage.referee.wait_for_enrolments(3)
+        await stage.referee.open(1)
+        await stage.hub.ledger("coordinator").end_task("heart", "wrong columns")
+        with pytest.raises(TrainingError):  # a round is open
+            await alpha.agent(rehearse=refuse).run()
+        await stage.referee.wait_for_uploads(1, "beta", "delta", "gamma")
+        await stage.referee.settle(1)
+
+    over = "coordinator has ended task heart after round 1: wrong columns: there is nothing left to take part in"
+    with pytest.raises(NothingContributedError, match=f"^{over}. Besides: .* column 'chol' is not there$"):
+        await alpha.agent(rehearse=refuse).run()
+    beta = stage.sites["beta"]
+    await beta.agent(rehearse=refuse).run()  # its update is part of the last round
+    assert any(text.startswith(over) for text in beta.said("wait"))
+
+
 async def test_what_is_to_be_known_of_the_samples_is_told_before_the_institution_enrols(stage: Stage) -> None:
     async def tell(spec: TaskSpec) -> tuple[str, ...]:
         return ("the columns are put into the task's order",)

@@ -40,6 +40,7 @@ from blockfl.institution.training import Training, make_manifest
 from blockfl.institution.vector import Vector
 from blockfl.institution.version import Versions
 from blockfl.ledger.client import Ledger
+from blockfl.ledger.ending import find_ending
 from blockfl.ledger.errors import LedgerError, RefusedError
 from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
@@ -208,7 +209,12 @@ class InstitutionAgent:
 
     async def _look(self) -> bool:
         """Do everything that is due now; return whether the task is done."""
-        task = await self._prepare()
+        try:
+            task = await self._prepare()
+        except (TrainingError, ProtocolError) as error:
+            if await self._is_over(error):
+                return True
+            raise
         progress = await self._ledger.read(PROGRESS.key(self._name))
         round_ = await self._ledger.read(ROUND.key(self._name, progress.round)) if progress.round else None
         if round_ is not None and self._metrics is not None:
@@ -258,6 +264,21 @@ class InstitutionAgent:
         text = f"{description.train_samples} samples to train, {description.test_samples} to test"
         self._tell("start", 0, text, started)
         return task
+
+    async def _is_over(self, error: TrainingError | ProtocolError) -> bool:
+        """Return whether the task is over, so that it no longer matters that model or samples do not fit.
+
+        Raises:
+            NothingContributedError: It is, and its last round accepted no update of this institution.
+        """
+        ending, last = await find_ending(self._ledger, self._name)
+        if not ending:
+            return False
+        text = f"{ending}: there is nothing left to take part in. Besides: {error}"
+        if last is None or self._ledger.organisation not in last.accepted:
+            raise NothingContributedError(text) from error
+        self._report(Step(stage="wait", text=text))
+        return True
 
     async def _enrol(self) -> None:
         """Enrol, or again when samples or certificate are others than before."""

@@ -5,8 +5,8 @@
 
     build_model, load_data, weights, assign, train, evaluate = adapt(HeartClient, samples=(228, 76))
 
-``adapt`` needs Flower only where the client's own code does; ``adapt_app`` needs Flower 1.21 or later. The client reads
-its samples itself; their numbers are told once, as the agent asks for them before anything is trained.
+``adapt`` needs Flower only where the client's own code does; ``adapt_app`` needs a Flower with messages (tried: 1.42).
+The client reads its samples itself; their numbers are told once, as the agent asks for them before anything is trained.
 """
 
 import time
