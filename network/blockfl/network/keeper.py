@@ -104,7 +104,7 @@ class Keeper:
             return []
         self._asked, ended = now, []
         for name, state in self._read_states():
-            watch = self._watches.setdefault(name, StallWatch(name))
+            watch = self._watches.setdefault(name, StallWatch())
             stalled_s = watch.look(now, self._clock(), state)
             if stalled_s is not None:
                 _log.warning("%s made no progress for %.0f s, and begins anew: %s", name, stalled_s, state.describe())

@@ -6,7 +6,6 @@ node says of itself stands in its own metrics, on its operations address (Hyperl
 Service"; names in its metrics reference).
 """
 
-import hashlib
 import http.client
 import logging
 from collections.abc import Iterator
@@ -16,16 +15,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from blockfl.network.port import parse_address
 
-STALLED_S = 60.0
-"""How long an ordering node may make no progress at least; every node has begun anew once after twice that."""
+STALLED_S = 120.0
+"""How long an ordering node may make no progress; BFT nodes took 68 s to leave a leader over lines of 40 ms."""
 FAR_BEHIND = 20
 """Blocks that a node may lack while it catches up."""
-TOGETHER_S = 300.0
-"""At multiples of this, in seconds since 1970, all nodes begin anew that still make no progress."""
+TOGETHER_S = 180.0
+"""At multiples of this, in seconds since 1970, all nodes begin anew that make no progress."""
 _ASKED_S = 2.0
 _METRICS_BYTES = 4 << 20
 _HEIGHTS = ("consensus_BFT_committed_block_number", "consensus_etcdraft_committed_block_number")
 _WAITING = "consensus_smartbft_pool_count_of_elements"
+_VIEW = "consensus_smartbft_view_number"
 _PEER_HEIGHT = "ledger_blockchain_height"
 CONTAINER_CHECK = f"""
 ask() {{
@@ -35,7 +35,8 @@ ask() {{
 }}
 ask /healthz | grep -q '"OK"' || exit 1
 said=$(ask /metrics)
-newest=$(grep -oE '^({"|".join(_HEIGHTS)})[{{][^}}]*[}}] .*' <<< "$said")
+newest=$(grep -E '^({"|".join((*_HEIGHTS, _VIEW))})[{{]' <<< "$said")
+newest=${{newest//$'\\n'/ }}
 waiting=$(grep -E '^{_WAITING}[{{]' <<< "$said")
 printf -v now '%(%s)T'
 file=${{STALL_FILE:-/tmp/stall}}
@@ -61,16 +62,23 @@ class OrderingState:
         newest: Number of the node's newest block.
         waiting: Requests that the node has and that are in no block yet; raft nodes do not tell, and have 0.
         known: Number of the newest block that the peer has; 0 without a peer.
+        view: Number of the BFT view that the node is in; raft nodes have none, and 0.
     """
 
     newest: int
     waiting: int
     known: int
+    view: int = 0
 
     @property
     def has_work(self) -> bool:
         """Whether a node that works would make or fetch a block now."""
-        return self.waiting > 0 or self.known - self.newest > FAR_BEHIND
+        return self.waiting > 0 or self.is_far_behind
+
+    @property
+    def is_far_behind(self) -> bool:
+        """Whether others have made blocks that the node does not fetch."""
+        return self.known - self.newest > FAR_BEHIND
 
     def describe(self) -> str:
         """Say what there is to do."""
@@ -82,17 +90,15 @@ class OrderingState:
 class StallWatch:
     """Decides when one ordering node begins anew.
 
-    The first time each node waits between ``STALLED_S`` and twice that, by its name, so that they begin anew one after
-    the other. A node that has begun anew alone may be in another view than the rest, and BFT needs nearly all in one:
-    where the first time does not help, the next comes for all nodes at once, at a time that all clocks know.
+    BFT nodes that leave a leader agree on a new view by themselves, and one that begins anew meanwhile may forget the
+    view that it had agreed to: then it stays in another one than the rest. So a new view is progress, and where no view
+    brings a block, all nodes begin anew at once, at a time that all clocks know. A node that only lacks blocks which
+    the others have begins anew alone.
     """
 
-    def __init__(self, name: str) -> None:
-        digest = hashlib.sha256(name.encode()).digest()
-        self._alone_s = STALLED_S * (1 + int.from_bytes(digest[:4]) / 2**32)
-        self._newest = -1
+    def __init__(self) -> None:
+        self._newest = self._view = -1
         self._since: float | None = None
-        self._was_alone = False
         self._clock_s = 0.0
 
     def look(self, now: float, clock_s: float, state: OrderingState | None) -> float | None:
@@ -107,13 +113,12 @@ class StallWatch:
         self._clock_s = clock_s
         if state is None:
             return None
-        if self._since is None or state.newest != self._newest or not (state.has_work or self._was_alone):
-            self._newest, self._since, self._was_alone = state.newest, now, False
+        if self._since is None or state.newest != self._newest or state.view > self._view or not state.has_work:
+            self._newest, self._view, self._since = state.newest, max(self._view, state.view), now
         stalled_s = now - self._since
-        is_due = not self._was_alone and stalled_s >= self._alone_s
-        if not state.has_work or not (is_due or (is_common and stalled_s >= 2 * STALLED_S)):
+        if not state.has_work or stalled_s < STALLED_S or not (is_common or state.is_far_behind):
             return None
-        self._was_alone = True
+        self._newest = self._view = -1
         return stalled_s
 
 
@@ -132,7 +137,9 @@ def read_ordering_state(orderer: str, peer: str | None) -> OrderingState | None:
     if newest is None:
         return None
     height = dict(_read_metrics(peer)).get(_PEER_HEIGHT, 0) if peer is not None else 0
-    return OrderingState(newest=newest, waiting=said.get(_WAITING, 0), known=max(0, height - 1))
+    return OrderingState(
+        newest=newest, waiting=said.get(_WAITING, 0), known=max(0, height - 1), view=said.get(_VIEW, 0)
+    )
 
 
 def _read_metrics(address: str) -> Iterator[tuple[str, int]]:
@@ -144,7 +151,7 @@ def _read_metrics(address: str) -> Iterator[tuple[str, int]]:
         text = connection.getresponse().read(_METRICS_BYTES).decode()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                if sample.name in (*_HEIGHTS, _WAITING, _PEER_HEIGHT):
+                if sample.name in (*_HEIGHTS, _WAITING, _VIEW, _PEER_HEIGHT):
                     yield sample.name, int(sample.value)
     except (http.client.HTTPException, OSError, ValueError) as error:
         _log.debug("%s does not tell its metrics: %s", address, error)
