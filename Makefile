@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks check format bench commitments accuracy examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
+.PHONY: help install demo test test-quick attacks chaos check format bench commitments accuracy examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test-quick: $(STAMP) ## What a developer runs before each commit: no networks, n
 
 attacks: $(STAMP) ## Every attack on a network of its own, one line each; LEDGER=local, ATTACKS="--json", "-k seals"
 	GRPC_VERBOSITY=NONE PYTHONPATH=tests $(BIN)/python -m attacks --ledger $(LEDGER) $(ATTACKS)
+
+chaos: $(STAMP) ## Rounds while processes are killed, stopped, starved (build/chaos/summary.json); ROUNDS=200 SEED=1, SCHEDULE=FILE
+	GRPC_VERBOSITY=NONE PYTHONPATH=tests $(BIN)/python -m chaos --ledger $(LEDGER) \
+		--rounds $(or $(ROUNDS),200) --seed $(or $(SEED),1) $(addprefix --schedule ,$(SCHEDULE))
 
 check: $(STAMP) ## Formatting, lint, types, imports between the rooms
 	$(BIN)/ruff format --check .

@@ -11,18 +11,25 @@ import pytest
 @contextmanager
 def small_disk(path: Path, size_bytes: int) -> Iterator[None]:
     """A file system of this size at this path; the test is skipped where none can be mounted."""
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(path)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
+    if reason := mount_small(path, size_bytes):
+        pytest.skip(reason)
     try:
         yield
     finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
+        unmount(path)
+
+
+def mount_small(path: Path, size_bytes: int) -> str:
+    """Make a directory with a file system of this size; return why that cannot be, "" if it was done."""
+    path.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(path)]
+    mounted = subprocess.run(command, capture_output=True, check=False)
+    return f"cannot mount a small file system: {mounted.stderr.decode().strip()}" if mounted.returncode else ""
+
+
+def unmount(path: Path) -> None:
+    """Take a file system away, whatever still uses it."""
+    subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def fill(directory: Path) -> Path:

@@ -181,12 +181,28 @@ class FederationProcesses:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH")))),
-                    "PYTHONUNBUFFERED": "1",
-                },
+                env=self.environment(name),
             )
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What an agent's or aggregator's process is started with."""
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH")))),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def agents(self) -> list[str]:
+        """The names of all agents and aggregators that were started."""
+        return list(self._children)
+
+    def poll(self, name: str) -> int | None:
+        """The exit code of an agent's or aggregator's process, None while it runs."""
+        return self._children[name].poll()
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to an agent's or aggregator's process, if it runs."""
+        self._children[name].send_signal(number)
 
     def kill(self, name: str) -> None:
         """kill -9 an agent's process."""
