@@ -18,6 +18,7 @@ from typing import Final
 from blockfl.cli.output import Exit
 from blockfl.network.process import ProcessTable
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY
+from chaos.link import Link
 from support.disk import mount_small, unmount
 from support.federation_processes import COMMITTEE, INSTITUTIONS, PORTS, FederationProcesses
 from support.port_range import find_free_base_port
@@ -39,8 +40,10 @@ class Crew(FederationProcesses):
 
     Attributes:
         not_done: Which faults cannot be done on this machine, and why.
+        links: By organisation, the way between its agent or aggregator and its peer.
         restarts: How often each was started again.
         endings: How processes ended that nobody had killed: name and last line.
+        links: By organisation, the way between its agent or aggregator and its peer.
         diverged: Institutions whose agent found another model than the published one.
     """
 
@@ -51,6 +54,7 @@ class Crew(FederationProcesses):
         self.restarts: Counter[str] = Counter()
         self.endings: list[str] = []
         self.diverged: set[str] = set()
+        self.links: dict[str, Link] = {}
         self._commands: dict[str, Sequence[str]] = {}
         self._killed: set[str] = set()
         self._library = find_clock_library()
@@ -58,12 +62,17 @@ class Crew(FederationProcesses):
 
     # Life
 
-    def begin(self, rounds: int) -> None:
+    async def begin(self, rounds: int) -> None:
         """Bring everything up, and create a task that moves credits; its first round opens soon."""
         self._mount_disks()
         if self._library is None:
             self.not_done["step"] = "libfaketime is not installed"
-        self.up()
+        await asyncio.to_thread(self.up)
+        for name in (*COMMITTEE, *INSTITUTIONS):
+            await self._lay_link(name)
+        await asyncio.to_thread(self._employ, rounds)
+
+    def _employ(self, rounds: int) -> None:
         self.start_aggregators(COMMITTEE, ["--takeover", "10", "--judge-patience", "2"])
         self._create(rounds)
         self.start_institutions(TASK, dimension=DIMENSION)
@@ -80,6 +89,23 @@ class Crew(FederationProcesses):
         self.blockfl("task", "grant", "pool", TREASURY, str(_POOL), *coordinator)
         for name in INSTITUTIONS:
             self.blockfl("task", "grant", f"start-{name}", name, str(_ENDOWMENT), *coordinator)
+
+    async def _lay_link(self, organisation: str) -> None:
+        profile = json.loads(self.profile_path(organisation).read_bytes())
+        link = self.links[organisation] = Link(profile["endpoint"])
+        await link.open()
+        self.dialled_profile(organisation).write_text(json.dumps(profile | {"endpoint": link.address}))
+
+    def dialled_profile(self, organisation: str) -> Path:
+        """The profile with which an organisation's agent or aggregator is started: it dials the link to its peer."""
+        return self.profile_path(organisation, "agent-linked")
+
+    async def end(self) -> None:
+        """End everything."""
+        self.end_agents()
+        for link in self.links.values():
+            await link.close()
+        await asyncio.to_thread(self.down)
 
     def down(self) -> None:
         """End everything, and take the disks away."""
@@ -187,8 +213,3 @@ class Crew(FederationProcesses):
 def find_clock_library() -> Path | None:
     """The library that gives a process a clock of its own, None where it is not installed."""
     return next(iter(sorted(Path("/usr").glob(_LIBRARIES))), None)
-
-
-def describe_deadlines(ledger: str) -> str:
-    """The deadlines of a round, in words."""
-    return json.dumps(dict(zip(("submit_s", "judge_s", "publish_s"), _DEADLINES_S[ledger], strict=True)))

@@ -17,6 +17,7 @@ from chaos.schedule import Fault, Schedule
 from support.disk import fill
 
 _BUSY_PER_PROCESSOR: Final = 2
+_SLOW_S: Final = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,8 @@ class Injector:
                     self._crew.strike(name, signal.SIGKILL)
             case "pause":
                 await self._pause(hit, lasts_s)
+            case "cut" | "slow":
+                await self._weaken(fault, lasts_s)
             case "starve":
                 await starve(lasts_s)
             case "step":
@@ -150,6 +153,17 @@ class Injector:
         finally:
             for name in names:
                 self._crew.step_clock(name, 0)
+
+    async def _weaken(self, fault: Fault, lasts_s: float) -> None:
+        link = self._crew.links[fault.organisation]
+        if fault.kind == "cut":
+            link.cut()
+        else:
+            link.slow(_SLOW_S)
+        try:
+            await asyncio.sleep(lasts_s)
+        finally:
+            link.mend()
 
     async def _fill(self, fault: Fault, lasts_s: float) -> None:
         ballast = await asyncio.to_thread(fill, self._crew.disk_of(fault.target, fault.organisation))

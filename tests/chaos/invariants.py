@@ -113,9 +113,17 @@ def find_stuck(round_: Round, now_ms: int, slack_ms: int) -> list[str]:
 
 def find_lost_rounds(rounds: Sequence[Round], expected: int) -> dict[int, str]:
     """Return the rounds that were not published, and what became of each."""
-    states = {one.round: f"{one.state} {one.failure}".strip() for one in rounds}
-    found = {number: states.get(number, "never opened") for number in range(1, expected + 1)}
-    return {number: state for number, state in found.items() if state != "published"}
+    lost = {number: "it was never opened" for number in range(1, expected + 1)}
+    for round_ in rounds:
+        lost.pop(round_.round, None)
+        for problem in find_failure(round_):
+            lost[round_.round] = problem
+    return lost
+
+
+def find_failure(round_: Round) -> list[str]:
+    """Return whether a round came to an end without a model."""
+    return [] if round_.state == "published" else [f"it is {round_.state} {round_.failure}".rstrip()]
 
 
 def find_changed_blocks(seen: Mapping[int, bytes], chain: Mapping[int, bytes]) -> list[str]:

