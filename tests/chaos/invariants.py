@@ -113,7 +113,7 @@ def find_stuck(round_: Round, now_ms: int, slack_ms: int) -> list[str]:
 
 def find_lost_rounds(rounds: Sequence[Round], expected: int) -> dict[int, str]:
     """Return the rounds that were not published, and what became of each."""
-    lost = {number: "it was never opened" for number in range(1, expected + 1)}
+    lost = dict.fromkeys(range(1, expected + 1), "it was never opened")
     for round_ in rounds:
         lost.pop(round_.round, None)
         for problem in find_failure(round_):
