@@ -54,7 +54,7 @@ class Injector:
         self._crew = crew
         self._tell = tell
         self._waiting = list(schedule.faults)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
         self._round = 0
         self._began = time.monotonic()
         self.strikes: list[Strike] = []
@@ -66,12 +66,14 @@ class Injector:
             self._miss(fault, "its moment was not seen before the next round")
         for fault in [one for one in self._waiting if (one.at, one.round) == (event, number)]:
             self._waiting.remove(fault)
-            task = asyncio.create_task(self._carry_out(fault))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.append(asyncio.create_task(self._carry_out(fault)))
 
     async def finish(self) -> None:
-        """Wait until every fault that has begun is over; what never began is noted as missed."""
+        """Wait until every fault that has begun is over; what never began is noted as missed.
+
+        Raises:
+            Exception: The harness itself failed at one of them.
+        """
         for fault in list(self._waiting):
             self._miss(fault, "its moment never came")
         await asyncio.gather(*self._tasks)
@@ -170,7 +172,7 @@ class Injector:
         try:
             await asyncio.sleep(lasts_s)
         finally:
-            ballast.unlink()
+            ballast.unlink(missing_ok=True)  # another fault may have filled the same disk meanwhile
 
 
 async def starve(lasts_s: float) -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from chaos import crew as crews
+from chaos import injection
 from chaos.crew import Crew, find_clock_library
 from chaos.injection import Injector
 from chaos.schedule import Fault, Kind, Schedule, Target
@@ -155,6 +156,25 @@ async def test_a_full_disk_is_full_until_the_fault_is_over(crew: Crew, monkeypat
         assert psutil.disk_usage(str(disk)).free > 0
     finally:
         crew.down()
+
+
+async def test_a_disk_that_two_faults_fill_is_free_after_both(crew: Crew) -> None:
+    crew.start(AGENT, SLEEP)
+    crew.disk_of("agent", "hungary").mkdir(parents=True)
+    ballast = crew.disk_of("agent", "hungary") / "ballast"
+
+    def fill(directory: Path) -> Path:
+        ballast.write_bytes(b"all of it")
+        return ballast
+
+    faults = [make_fault("fill", lasts_ms=200), make_fault("fill", lasts_ms=400)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(injection, "fill", fill)
+        injector = make_injector(crew, *faults)
+        injector.happened("RoundOpened", 1)
+        await injector.finish()
+    assert [one.missed for one in injector.strikes] == ["", ""]
+    assert not ballast.exists()
 
 
 async def test_a_fault_whose_moment_passed_unseen_is_missed_and_said_to_be(crew: Crew) -> None:
