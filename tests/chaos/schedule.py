@@ -53,8 +53,13 @@ _WHERE: Final[dict[Target, Sequence[str]]] = {
     "agent": INSTITUTIONS,
     "organisation": ORGANISATIONS,
 }
-_STEPS_S: Final = (-20, 20, -20, 20, -3600, 3600)
-"""Peers tolerate 30 s: with the small steps work goes on, with the large ones it waits until the clock is back."""
+_SMALL_STEPS_S: Final = (-20, 20)
+_STEPS_S: Final = (*_SMALL_STEPS_S, *_SMALL_STEPS_S, -3600, 3600)
+"""Peers tolerate 30 s: with the small steps work goes on, with the large ones it waits until the clock is back.
+
+An agent skips a round that is over by its clock, and the others wait for it until the deadline. On real Fabric that is
+minutes away, so agents' clocks take small steps only.
+"""
 _FAULTS_PER_ROUND: Final = (0, 1, 1, 1, 1, 1, 1, 2, 2, 2)
 _LONGEST_DELAY_MS: Final = 1500
 _LONGEST_DELAY_WHILE_OPEN_MS: Final = 300
@@ -197,6 +202,7 @@ def draw_schedule(*, rounds: int, seed: int, ledger: LedgerKind) -> Schedule:
 def _draw_fault(rng: random.Random, number: int, ledger: LedgerKind) -> Fault:
     kind, target = rng.choice(MENU[ledger])
     organisation = rng.choice(_WHERE.get(target, ("",)))
+    steps_s = _SMALL_STEPS_S if ledger == "local" and target == "agent" else _STEPS_S
     is_open = target == "agent" or (target == "organisation" and organisation in INSTITUTIONS)
     return Fault(
         round=number,
@@ -206,5 +212,5 @@ def _draw_fault(rng: random.Random, number: int, ledger: LedgerKind) -> Fault:
         target=target,
         organisation=organisation,
         lasts_ms=0 if kind == "kill" else rng.randrange(1000, 8000),
-        step_s=rng.choice(_STEPS_S) if kind == "step" else 0,
+        step_s=rng.choice(steps_s) if kind == "step" else 0,
     )
