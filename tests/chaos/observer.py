@@ -85,6 +85,7 @@ class Observer:
         self._checks: asyncio.Queue[int] = asyncio.Queue()
         self.acknowledged: dict[tuple[int, str], str] = {}
         self.blocks: dict[int, bytes] = {}
+        self.published: set[int] = set()
         self.durations_s: dict[int, float] = {}
         self.broken: list[Broken] = []
 
@@ -152,6 +153,8 @@ class Observer:
                 )
             case "ModelPublished" | "RoundFailed" | "RoundAbandoned":
                 self.durations_s[number] = time.monotonic() - self._opened.get(number, time.monotonic())
+                if name == "ModelPublished":
+                    self.published.add(number)
                 self._tell(f"round {number}: {name} after {self.durations_s[number]:.1f} s")
                 self._checks.put_nowait(number)
 

@@ -162,7 +162,7 @@ def _summarise(
     done = [one for one in injector.strikes if not one.missed]
     return {
         "rounds": schedule.rounds,
-        "lost": schedule.rounds - evidence.get("published", 0),
+        "lost": schedule.rounds - evidence.get("published", len(observer.published)),
         "broken": [one.as_dict() for one in observer.broken],
         "seed": schedule.seed,
         "ledger": schedule.ledger,
