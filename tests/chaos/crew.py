@@ -28,6 +28,7 @@ DIMENSION: Final = 2000
 _RESTART_S: Final = 2.0
 _LOOK_S: Final = 0.25
 _DISK_BYTES: Final = 24 << 20
+_NETWORK_DISK_BYTES: Final = 256 << 20
 _POOL, _ENDOWMENT = 100_000_000, 100_000
 _DEADLINES_S: Final[Mapping[str, tuple[int, int, int]]] = {"embedded": (40, 40, 120), "local": (600, 600, 1200)}
 """To submit, judge and publish. On real Fabric an ordering node that stands still may need minutes to begin anew."""
@@ -49,6 +50,7 @@ class Crew(FederationProcesses):
 
     def __init__(self, directory: Path, ledger: str) -> None:
         super().__init__(directory, find_free_base_port(PORTS), ledger)
+        self.network = directory / "disk" / "network"
         self.table = ProcessTable(self.network)
         self.not_done: dict[str, str] = {}
         self.restarts: Counter[str] = Counter()
@@ -198,16 +200,21 @@ class Crew(FederationProcesses):
         return self.directory / "clocks" / f"{name}.offset"
 
     def disk_of(self, kind: str, organisation: str) -> Path:
-        """The directory of an aggregator's or agent's own disk."""
+        """The directory of an aggregator's or agent's own disk, or of the embedded node's, which is the network's."""
+        if kind == "node":
+            return self.network.parent
         return self.directory / ("aggregators" if kind == "aggregator" else "institutions") / organisation
 
     def _mount_disks(self) -> None:
-        for kind, names in (("aggregator", COMMITTEE), ("agent", INSTITUTIONS)):
-            for name in names:
-                if reason := mount_small(self.disk_of(kind, name), _DISK_BYTES):
-                    self.not_done["fill"] = reason
-                    return
-                self._disks.append(self.disk_of(kind, name))
+        sizes = {self.disk_of("aggregator", name): _DISK_BYTES for name in COMMITTEE}
+        sizes |= {self.disk_of("agent", name): _DISK_BYTES for name in INSTITUTIONS}
+        if self.ledger == "embedded":
+            sizes[self.disk_of("node", "")] = _NETWORK_DISK_BYTES
+        for path, size_bytes in sizes.items():
+            if reason := mount_small(path, size_bytes):
+                self.not_done["fill"] = reason
+                return
+            self._disks.append(path)
 
 
 def find_clock_library() -> Path | None:

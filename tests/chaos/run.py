@@ -41,7 +41,7 @@ _REPORTS_S: Final = 120.0
 _ALWAYS_NOT_DONE: Final = {
     "links between nodes": "only those of agents and aggregators are cut or slowed",
     "clock of the network's own processes": "only agents and aggregators run under a clock that can be stepped",
-    "disk of the network's own processes": "only agents and aggregators have a disk that can be filled",
+    "disk of Fabric's own nodes": "only agents, aggregators and the embedded node have a disk that can be filled",
 }
 
 

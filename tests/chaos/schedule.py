@@ -37,7 +37,7 @@ _OUTSIDE: Final[tuple[tuple[Kind, Target], ...]] = (
     *(("starve", "machine"), ("kill", "organisation"), ("kill", "contract"), ("pause", "contract")),
 )
 MENU: Final[dict[LedgerKind, tuple[tuple[Kind, Target], ...]]] = {
-    "embedded": (*_OUTSIDE, ("kill", "node"), ("pause", "node")),
+    "embedded": (*_OUTSIDE, ("kill", "node"), ("pause", "node"), ("fill", "node")),
     "local": (
         *_OUTSIDE,
         *(("kill", "peer"), ("kill", "orderer"), ("kill", "leader")),

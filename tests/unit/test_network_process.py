@@ -19,7 +19,7 @@ from blockfl.network.errors import NetworkError
 from blockfl.network.keeper import KEEPER, Keeper, keeper_process, rotate_log
 from blockfl.network.process import ProcessSpec, ProcessTable, require_unused
 from blockfl.network.status import process_status
-from support.disk import small_disk
+from support.disk import fill, small_disk
 
 WAIT_S = 20.0
 SLEEPER = "import os, time; print('here', os.environ.get('GREETING'), flush=True); time.sleep(600)"
@@ -350,6 +350,24 @@ def test_a_large_log_is_moved_aside_while_its_process_goes_on_writing(table: Pro
     kept = sorted(one.name for one in path.parent.glob("one.log.*"))
     assert kept == ["one.log.1", "one.log.2"]
     assert (path.parent / kept[0]).stat().st_size > 2000
+
+
+def test_the_keeper_starts_what_ended_once_a_full_disk_has_space(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, 1 << 20):
+        table = ProcessTable(disk)
+        table.start(spec(code="import time; time.sleep(600)"))
+        kill(table, "one")
+        ballast, keeper = fill(disk), Keeper(table)
+        assert keeper.look(0.0) == []
+        assert table.find("one") is None, "what cannot be remembered is not started"
+        with pytest.raises(NetworkError, match=r"no note can be taken of one \(No space left on device\); free disk"):
+            table.start(spec())
+        ballast.unlink()
+        assert keeper.look(0.1) == [], "not at once"
+        assert keeper.look(1.0) == ["one"]
+        assert table.find("one") is not None
+        table.stop(["one"])
 
 
 def test_a_log_on_a_full_disk_is_cut(tmp_path: Path) -> None:

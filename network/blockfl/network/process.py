@@ -183,8 +183,13 @@ class ProcessTable:
     def _write(self, name: str, record: "_Record") -> None:
         path = self._run / f"{name}.json"
         partial = path.with_suffix(".partial")
-        partial.write_text(record.model_dump_json())
-        partial.rename(path)
+        try:
+            partial.write_text(record.model_dump_json())
+            partial.rename(path)
+        except OSError as error:
+            raise NetworkError(
+                f"{path}: no note can be taken of {name} ({error.strerror}); free disk space, or check the disk"
+            ) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
