@@ -6,6 +6,7 @@ that the kernel confines.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -90,6 +91,7 @@ class Assessor:
 
     async def _assess(self, task: Task, round_: Round, organisations: Collection[str]) -> None:
         for organisation in organisations:
+            started = time.perf_counter()
             base, base_loss = await self._obtain_base(task, round_)
             opening = await fetch_opening(self._ledger, round_, organisation, self._opening_key)
             part = round_.participant(organisation)
@@ -106,7 +108,8 @@ class Assessor:
             await self._ledger.assess_update(assessment)
             self._report(
                 f"task {round_.task}, round {round_.round}: the loss with the update of {organisation} is "
-                f"{assessment.loss_micro / 10**6:.4f}, {assessment.rise_micro / 10**6:+.4f}"
+                f"{assessment.loss_micro / 10**6:.4f}, {assessment.rise_micro / 10**6:+.4f} "
+                f"({time.perf_counter() - started:.2f} s)"
             )
 
     async def _obtain_base(self, task: Task, round_: Round) -> tuple[Vector, int]:
