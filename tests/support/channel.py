@@ -28,16 +28,18 @@ from blockfl.fabric.transaction.rwset import (
     HashedWrite,
     MetadataWrite,
     NamespaceReadWriteSet,
-    PrivateWriteSet,
     Read,
     ReadWriteSet,
     Version,
     Write,
+)
+from support.organisation import Organisation, channel_spec, make_organisation
+from support.read_write_sets import (
+    PrivateWriteSet,
     encode_private_write_set,
     encode_read_write_set,
     hash_private_write_set,
 )
-from support.organisation import Organisation, channel_spec, make_organisation
 
 ORGANISATIONS = ("alpha", "beta", "gamma")
 CHANNEL = "testchannel"

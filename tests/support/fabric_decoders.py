@@ -47,6 +47,7 @@ from support.channel import make_channel
 from support.damage import Form
 from support.decoders import Decoder
 from support.organisation import make_organisation
+from support.read_write_sets import encode_read_write_set
 from support.recorded_state import RecordedState
 from support.recording import recorded_block_bytes, recorded_blocks
 from support.replay import Step, replayed
@@ -126,8 +127,8 @@ def read_tx_id(content: bytes) -> None:
 
 def decode_rwset(content: bytes) -> None:
     found = rwset.decode_read_write_set(content)
-    again = rwset.encode_read_write_set(found)
-    assert rwset.encode_read_write_set(rwset.decode_read_write_set(again)) == again
+    again = encode_read_write_set(found)
+    assert encode_read_write_set(rwset.decode_read_write_set(again)) == again
 
 
 def private_sets() -> Sequence[bytes]:
@@ -137,11 +138,6 @@ def private_sets() -> Sequence[bytes]:
         metadata_writes=[kv_rwset_pb2.KVMetadataWrite(key="m")],
     )
     return (bytes(built.SerializeToString()),)
-
-
-def decode_private_set(content: bytes) -> None:
-    found = rwset.decode_private_write_set(content)
-    assert rwset.decode_private_write_set(rwset.encode_private_write_set(found)) == found
 
 
 def scan_private_set(content: bytes) -> None:
@@ -420,7 +416,6 @@ DECODERS: tuple[Decoder, ...] = (
     of("transaction id", read_tx_id, (), envelopes, max_bytes=12_288),
     of("transaction to validate", validate, BLOCK, envelopes, max_bytes=12_288),
     of("read/write set", decode_rwset, BLOCK, read_write_sets),
-    of("private write set", decode_private_set, BLOCK, private_sets),
     of("private write set in store", scan_private_set, BLOCK, private_sets),
     of("key metadata", rwset.decode_metadata, BLOCK, metadata_seeds),
     of("collections", decode_collections, BLOCK, collection_fields),

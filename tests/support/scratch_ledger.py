@@ -40,11 +40,11 @@ from blockfl.fabric.transaction.rwset import (
     Version,
     Write,
     encode_metadata,
-    encode_read_write_set,
 )
 from blockfl.fabric.validate import BlockValidation, HashedUpdate, PublicUpdate, StateUpdates, validate_block
 from blockfl.fabric.validate.memory_state import MemoryState
 from support.organisation import Organisation, channel_spec, make_organisation
+from support.read_write_sets import encode_read_write_set
 
 NAMES = ("alpha", "beta", "gamma", "delta")
 MAJORITY = ("alpha", "beta", "gamma")

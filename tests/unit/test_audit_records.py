@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from blockfl.audit.errors import VerificationError
-from blockfl.fabric.transaction.rwset import hash_value
 from blockfl.protocol import catalogue
 from blockfl.protocol.limits import RoundNorms
 from blockfl.protocol.records import (
@@ -21,6 +20,7 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.submission import sign_header
 from support.federation import INSTITUTIONS
+from support.read_write_sets import hash_value
 from support.recorded_world import Recorded, Telling, make_recorded_scenario, tell
 from support.scenario import TASK, Scenario
 from support.strict_task import StrictTask, make_strict_spec

@@ -22,8 +22,9 @@ from blockfl.fabric.embedded.storage.private_set import (
 )
 from blockfl.fabric.embedded.storage.private_store import PrivateStore
 from blockfl.fabric.errors import BlockError, NodeError
-from blockfl.fabric.transaction.rwset import PrivateWriteSet, Version, Write, encode_private_write_set
+from blockfl.fabric.transaction.rwset import Version, Write
 from support.faults import FaultyFiles
+from support.read_write_sets import PrivateWriteSet, encode_private_write_set
 
 FLIPS = 600
 LARGE = random.Random(3).randbytes(40_000)

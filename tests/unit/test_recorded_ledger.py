@@ -26,15 +26,14 @@ from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import (
     decode_metadata as decode_entries,
 )
-from blockfl.fabric.transaction.rwset import (
+from blockfl.fabric.transaction.rwset import decode_read_write_set, hash_key
+from blockfl.fabric.validate import signatures as signature_module
+from support.read_write_sets import (
     decode_private_write_set,
-    decode_read_write_set,
     encode_private_write_set,
     encode_read_write_set,
-    hash_key,
     hash_private_write_set,
 )
-from blockfl.fabric.validate import signatures as signature_module
 from support.recording import recorded_block_bytes, recorded_json
 from support.replay import Step, replayed
 

@@ -29,7 +29,8 @@ from blockfl.fabric.transaction.envelope import (
     sign_envelope,
 )
 from blockfl.fabric.transaction.reading import decode_transaction, read_tx_id
-from blockfl.fabric.transaction.rwset import ReadWriteSet, encode_read_write_set
+from blockfl.fabric.transaction.rwset import ReadWriteSet
+from support.read_write_sets import encode_read_write_set
 from support.recording import recorded_blocks, recorded_json
 from support.scratch_ledger import client, peer, scratch_ledger, writes
 
