@@ -66,6 +66,7 @@ async def administrative(bout: Bout) -> tuple[Outcome, ...]:
         ("CloseRound", *bout.place),
         ("AttestAggregate", *bout.place, spec.initial_model.encode()),
         ("PublishModel", *bout.place, "ab" * 32),
+        ("AbandonRound", *bout.place),
         ("ScoreRound", *bout.place),
     ]
     return await attempt_all(*(bout.network.submit("delta", *call) for call in calls))

@@ -296,13 +296,17 @@ class Bout:
         left_ms = self.round.submit_deadline_ms + 1 - time.time_ns() // 1_000_000
         await asyncio.sleep(left_ms / 1000)
 
-    async def await_model(self, blob: Blob) -> None:
-        """Wait until every committee member's peer answers that a model or sum is there: peers commit one by one."""
+    async def await_sum(self, blob: Blob) -> None:
+        """Wait until every committee member's peer has a sum: peers commit one by one."""
         for member in self.arena.consortium.committee:
             while b"0" in await self.network.evaluate(
-                "coordinator", "ReadModelUpload", self.task, blob.encode(), peer=member
+                "coordinator", "ReadSumUpload", *self.place, blob.encode(), peer=member
             ):
                 await asyncio.sleep(0.05)
+
+    async def read_sum_chunk(self, reader: str, digest: str, peer: str = "") -> bytes:
+        """Ask for a chunk of the round's sum that the committee keeps."""
+        return await self.network.evaluate(reader, "ReadSumChunk", *self.place, digest, peer=peer or reader)
 
     async def close(self) -> Round:
         """Have everybody who is left contribute, an awaited referee first, and close the round."""
@@ -322,6 +326,10 @@ class Bout:
         early = bool(undecided) and self._backdated
         with self.network.clock("university", AHEAD_S) if early else nullcontext():
             return await self.scenario.close(self.number)
+
+    async def derive_digest(self) -> str:
+        """Return the digest of the model that the round's sum makes."""
+        return compute_digest(await self.scenario.derive(self.number, self._site.model))
 
     async def publish(self) -> None:
         """Do what is left to do until the round has its model."""

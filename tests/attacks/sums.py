@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attacks.bout import Bout
+from attacks.bout import AHEAD_S, Bout
 from attacks.catalogue import Outcome, attack, found, invalid, outvoted, refused, succeeded
 from attacks.committee import COMMITTEE
 from attacks.observation import attempt, attempt_all, name_refusal
@@ -19,7 +19,6 @@ from blockfl.protocol.aggregation import RANDOMNESS_SUM_BYTES, encode_sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.commitment import add_commitments, compute_commitment, decode_commitment
-from blockfl.protocol.records import Blob
 from blockfl.protocol.version import decode_version
 
 
@@ -33,8 +32,8 @@ async def attest(bout: Bout, data: bytes, *, by: str = "coordinator", upload: bo
     """Upload a sum and have it attested."""
     blob, _ = split_blob(data)
     if upload:
-        await bout.scenario.upload_model(by, data)
-        await bout.await_model(blob)
+        await bout.scenario.upload_sum(by, data, bout.number)
+        await bout.await_sum(blob)
     await bout.network.submit(by, "AttestAggregate", *bout.place, blob.encode(), endorsers=COMMITTEE)
 
 
@@ -168,28 +167,29 @@ async def second_sum(bout: Bout) -> Outcome:
     does="Two services endorse a record that attests a forged sum; the threshold lets it in, the majority does not "
     "publish it.",
     expect=(refused(Code.SUM_MISMATCH), found("blockfl audit check-aggregate", Code.SUM_MISMATCH)),
-    terms=BRIEF,
 )
 async def colluding(bout: Bout) -> tuple[Outcome, ...]:
-    await bout.open(ends_soon=True)
-    await bout.close()
+    await close(bout)
+    # Nobody can go on with this task.
+    bout.forsake()
     data = bytearray(await bout.scenario.total(bout.number))
     data[0] ^= 1
-    blob: Blob = await bout.scenario.upload_model("coordinator", bytes(data))
+    blob, _ = split_blob(bytes(data))
     record = (await bout.scenario.aggregate(bout.number)).model_copy(
         update={"state": "attested", "sum": blob, "summed_by": "coordinator", "attested_at_ms": 1}
     )
     key = catalogue.AGGREGATE.key(bout.task, bout.number)
     await bout.arena.bend("coordinator", key, ["coordinator", "regulator"], value=record.encode())
     for member in ("coordinator", "regulator"):
-        outcome = await attempt(bout.scenario.vote(member, "ab" * 32, bout.number))
+        await bout.scenario.vote(member, "ab" * 32, bout.number)
+    await bout.scenario.upload_model("coordinator", bytes(data))
+    outcome = await attempt(bout.scenario.vote("coordinator", "ab" * 32, bout.number))
     async with bout.arena.ledger("alpha") as ledger:
         try:
             await check_aggregate(ledger, *bout.place_typed)
             check = succeeded("nobody finds it")
         except VerificationError as error:
             check = Outcome("found", f"blockfl audit check-aggregate, {name_refusal(str(error))}")
-    await bout.abandon()
     return outcome, check
 
 
@@ -235,6 +235,7 @@ async def false_model(bout: Bout) -> tuple[Outcome, ...]:
     await bout.scenario.attest(bout.number)
     for member in ("coordinator", "regulator"):
         await bout.scenario.vote(member, "ab" * 32, bout.number)
+    await bout.scenario.disclose("coordinator", "ab" * 32, bout.number)
     # Nobody can go on with this task.
     bout.forsake()
     return await try_to_train(bout)
@@ -328,6 +329,56 @@ async def abandoned(bout: Bout) -> tuple[Outcome, ...]:
     early = await attempt(bout.network.submit("university", "AbandonRound", *bout.place))
     await bout.finish()
     return early, await attempt(bout.network.submit("university", "AbandonRound", *bout.place))
+
+
+@attack(
+    "sum of a round that may still fail",
+    by="institution",
+    does="Reads the attested sum before the committee agrees on the model: from the committee, and among the models.",
+    expect=(refused(Code.NOT_COMMITTEE), refused(Code.MODEL_MISSING)),
+)
+async def early_sum(bout: Bout) -> tuple[Outcome, ...]:
+    await close(bout)
+    (digest,) = (await bout.scenario.attest(bout.number)).chunks
+    return await attempt_all(
+        bout.read_sum_chunk("delta", digest, peer="regulator"),
+        bout.network.evaluate("delta", "ReadModelChunk", bout.task, digest),
+    )
+
+
+@attack(
+    "sum laid before everybody too early",
+    by="committee member",
+    does="Uploads the sum for all members before two members agree on the model, and bytes that nobody attested.",
+    expect=(refused(Code.NOT_AGREED), refused(Code.CHUNK_MISMATCH)),
+)
+async def early_upload(bout: Bout) -> tuple[Outcome, ...]:
+    await close(bout)
+    await bout.scenario.attest(bout.number)
+    await bout.scenario.vote("coordinator", "ab" * 32, bout.number)
+    total = await bout.scenario.total(bout.number)
+    return await attempt_all(
+        bout.scenario.upload_model("coordinator", total), bout.scenario.upload_model("coordinator", total + b"x")
+    )
+
+
+@attack(
+    "repeated round on one base",
+    by="committee member",
+    does="Gives a round up, late enough, whose sum can be read by then, so that it would be repeated on the same base.",
+    expect=refused(Code.AGREED),
+    terms=BRIEF,
+)
+async def repeated(bout: Bout) -> Outcome:
+    await bout.open(ends_soon=True)
+    await bout.close()
+    await bout.scenario.attest(bout.number)
+    digest = await bout.derive_digest()
+    for member in ("coordinator", "regulator"):
+        await bout.scenario.vote(member, digest, bout.number)
+    await bout.scenario.upload_model("coordinator", await bout.scenario.total(bout.number))
+    with bout.network.clock("university", AHEAD_S):
+        return await attempt(bout.network.submit("university", "AbandonRound", *bout.place))
 
 
 @attack(

@@ -74,7 +74,8 @@ class Rounds:
     publish_ms: int
     all: dict[int, Round] = field(default_factory=dict)
     versions: list[int] = field(default_factory=lambda: [0])
-    sums: set[int] = field(default_factory=set)
+    kept: set[tuple[int, int]] = field(default_factory=set)
+    readable: set[int] = field(default_factory=set)
     withdrawn: set[str] = field(default_factory=set)
 
     @property
@@ -174,15 +175,32 @@ class Rounds:
 
         return Change("RoundClosed" if len(honest) >= MINIMUM else "RoundFailed", apply)
 
-    def bring_sum(self, caller: str, number: int) -> Outcome:
-        """UploadModelChunk, the sum of a round that is or was closed."""
+    def bring_sum(self, caller: str, number: int, of: int) -> Outcome:
+        """UploadSumChunk, the sum of round ``of`` as that of a round, for the committee alone."""
         if caller not in COMMITTEE:
             return "BFL202"
-        if number in self.sums:
+        if (number, of) in self.kept:
             return NOTHING
-        if self.all[self.last].state != "closed":
+        if refusal := self._refuse(caller, number):
+            return refusal
+        if self.all[number].state != "closed":
             return "BFL107"
-        return Change("ModelChunkUploaded", lambda: self.sums.add(number))
+        return Change("SumChunkUploaded", lambda: self.kept.add((number, of)))
+
+    def disclose_sum(self, caller: str, of: int) -> Outcome:
+        """UploadModelChunk, the sum of round ``of``: the last round's, once enough members agree on its model."""
+        if caller not in COMMITTEE:
+            return "BFL202"
+        if of in self.readable:
+            return NOTHING
+        round_ = self.all[self.last]
+        if round_.state != "closed":
+            return "BFL107"
+        if not round_.sum_by:
+            return "BFL502"
+        if of != self.last:
+            return "BFL304"
+        return Change("ModelChunkUploaded", lambda: self.readable.add(of)) if self.agreed(round_) else "BFL508"
 
     def attest(self, caller: str, number: int, of: int) -> Outcome:
         """AttestAggregate, with the sum of round ``of``."""
@@ -191,7 +209,7 @@ class Rounds:
         round_ = self.all[number]
         if round_.sum_by:
             return NOTHING if of == number else "BFL504"
-        if of not in self.sums:
+        if (number, of) not in self.kept:
             return "BFL111"
         return Change("AggregateAttested", lambda: setattr(round_, "sum_by", caller)) if of == number else "BFL501"
 
@@ -201,20 +219,23 @@ class Rounds:
             return refusal
         round_ = self.all[number]
         if round_.state == "published":
-            return NOTHING if digest == self._winner(round_) else "BFL504"
+            return NOTHING if digest == self.agreed(round_) else "BFL504"
         if not round_.sum_by:
             return "BFL502"
-        if caller in round_.votes:
-            return NOTHING if round_.votes[caller] == digest else "BFL504"
-        is_decisive = list(round_.votes.values()).count(digest) + 1 >= THRESHOLD
+        if round_.votes.get(caller, digest) != digest:
+            return "BFL504"
+        is_enough = list((round_.votes | {caller: digest}).values()).count(digest) >= THRESHOLD
+        is_published = is_enough and number in self.readable
+        if caller in round_.votes and not is_published:
+            return NOTHING
 
         def apply() -> None:
             round_.votes[caller] = digest
-            if is_decisive:
+            if is_published:
                 round_.state, round_.score_ms = "published", now + self.publish_ms
                 self.versions.append(number)
 
-        return Change("ModelPublished" if is_decisive else "ModelProposed", apply)
+        return Change("ModelPublished" if is_published else "ModelProposed", apply)
 
     def abandon(self, caller: str, number: int, now: int) -> Outcome:
         """AbandonRound."""
@@ -229,6 +250,8 @@ class Rounds:
             return {"failed": "BFL505", "published": "BFL504", "open": "BFL107"}[round_.state]
         if now <= round_.publish_ms:
             return "BFL507"
+        if self.agreed(round_):
+            return "BFL509"
 
         def apply() -> None:
             round_.state, round_.is_abandoned = "failed", True
@@ -280,6 +303,8 @@ class Rounds:
             return "BFL506" if round_.is_abandoned else "BFL505"
         return "BFL107" if round_.state == "open" else ""
 
-    def _winner(self, round_: Round) -> str:
+    @staticmethod
+    def agreed(round_: Round) -> str:
+        """The model that enough members name, empty as long as they do not."""
         votes = list(round_.votes.values())
-        return next(digest for digest in votes if votes.count(digest) >= THRESHOLD)
+        return next((digest for digest in votes if votes.count(digest) >= THRESHOLD), "")

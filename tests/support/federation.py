@@ -24,6 +24,7 @@ from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundStatistics, T
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.optimiser import Momentum
 from blockfl.protocol.payload import INT16
+from blockfl.protocol.publication import create_aggregate
 from blockfl.protocol.records import (
     CommitteeKey,
     Consortium,
@@ -43,7 +44,7 @@ from blockfl.protocol.records import (
     Vote,
     Withdrawal,
 )
-from blockfl.protocol.round import close_round, create_aggregate, create_task, open_round
+from blockfl.protocol.round import close_round, create_task, open_round
 from blockfl.protocol.seal import Sealed, encode_public_key, seal
 from blockfl.protocol.submission import (
     compose_place,

@@ -8,7 +8,7 @@ from blockfl.aggregator.summing import compute_round_sum
 from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
-from blockfl.ledger.transfer import upload_blob
+from blockfl.ledger.transfer import upload_blob, upload_sum
 from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
@@ -64,14 +64,16 @@ class Referee:
         key = self.hub.world.opening_keys["coordinator"]
         total = await compute_round_sum(self.ledger, round_, task.spec, key, lambda _: None)
         blob, parts = split_blob(total)
-        await upload_blob(self.ledger, self.task, blob, parts)
+        await upload_sum(self.ledger, self.task, round_.round, blob, parts)
         await self.ledger.attest_aggregate(self.task, round_.round, blob)
         base = await obtain_model(self.ledger, self.store, task, round_.base_version)
         content = compute_model(task.spec, base, total, len(round_.accepted), round_.scale, round_.divisor)
         self.store.put(content)
+        digest = wrong_digest or compute_digest(content)
         for member in ("coordinator", "regulator"):
-            digest = wrong_digest or compute_digest(content)
             await self.hub.ledger(member).publish_model(self.task, round_.round, digest)
+        await upload_blob(self.ledger, self.task, blob, parts)
+        await self.ledger.publish_model(self.task, round_.round, digest)
         return await self.ledger.read(catalogue.MODEL.key(self.task, round_.base_version + 1))
 
     async def run(self, rounds: int, *organisations: str) -> None:

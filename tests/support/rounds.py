@@ -48,9 +48,9 @@ async def a_task_and_its_first_round(world: Chronicle) -> None:
         await task.contribute(name)
     world.say("The round closes: everybody is judged, before any deadline")
     await task.close()
-    world.say("The coordinator uploads the sum; the committee attests it")
+    world.say("The coordinator uploads the sum for the committee, which attests it")
     await task.attest()
-    world.say("Two members arrive at one model: it is published")
+    world.say("Two members arrive at one model; now everybody may read the sum, and the version is made")
     model = await task.publish(1, task.initial_model)
     world.say("Institutions report what the model does on their data")
     for name in INSTITUTIONS:
@@ -197,7 +197,7 @@ async def a_round_that_is_recomputed(world: Chronicle) -> None:
     world.now_ms = (await task.round()).submit_deadline_ms + 1
     await task.close()
     world.say("A wrong sum is refused by everybody who opens the updates")
-    wrong = await task.upload_model("coordinator", bytes(len(await task.total())))
+    wrong = await task.upload_sum("coordinator", bytes(len(await task.total())))
     await refused(
         world.submit(
             "coordinator", "AttestAggregate", "heart", "1", wrong.encode(), endorsers=world.consortium.committee

@@ -150,6 +150,21 @@ class Scenario:
             await self.ledger.submit(creator, "UploadModelChunk", self.task, digest, transient={"chunk": chunk})
         return blob
 
+    async def upload_sum(self, creator: str, data: bytes, number: int = 1) -> Blob:
+        """Upload the chunks of a round's sum for the committee alone."""
+        blob, chunks = split_blob(data)
+        for digest, chunk in zip(blob.chunks, chunks, strict=True):
+            await self.ledger.submit(
+                creator,
+                "UploadSumChunk",
+                self.task,
+                str(number),
+                digest,
+                transient={"chunk": chunk},
+                endorsers=self.consortium.committee,
+            )
+        return blob
+
     async def enrol(self, *institutions: str) -> None:
         """Enrol institutions, all of the task's and its referees if none is named."""
         for name in institutions or self.spec.contributors:
@@ -265,8 +280,8 @@ class Scenario:
         return total
 
     async def attest(self, number: int = 1) -> Blob:
-        """Upload and attest a round's sum."""
-        blob = await self.upload_model("coordinator", await self.total(number))
+        """Upload a round's sum for the committee, and attest it."""
+        blob = await self.upload_sum("coordinator", await self.total(number), number)
         await self.ledger.submit(
             "coordinator",
             "AttestAggregate",
@@ -278,14 +293,26 @@ class Scenario:
         return blob
 
     async def publish(self, number: int, base: bytes, voters: Sequence[str] = ()) -> bytes:
-        """Have as many members as are needed, of these if some are named, vote for a round's model; return its file."""
+        """Have as many members as are needed, of these if some are named, publish a round's model; return its file."""
+        model = await self.derive(number, base)
+        digest = hashlib.sha256(model).hexdigest()
+        members = (voters or self.consortium.committee)[: self.consortium.threshold]
+        for member in members:
+            await self.vote(member, digest, number)
+        await self.disclose(members[0], digest, number)
+        return model
+
+    async def derive(self, number: int, base: bytes) -> bytes:
+        """Return the file of the model that a round's sum makes."""
         round_ = await self.round(number)
         total, count = await self.total(number), len(round_.accepted)
-        model = compute_model(self.spec, base, total, count, round_.scale, round_.divisor)
-        digest = hashlib.sha256(model).hexdigest()
-        for member in (voters or self.consortium.committee)[: self.consortium.threshold]:
+        return compute_model(self.spec, base, total, count, round_.scale, round_.divisor)
+
+    async def disclose(self, member: str, digest: str, number: int = 1) -> None:
+        """Have a member let everybody read the attested sum, and make the version that the members agree on."""
+        await self.upload_model(member, await self.total(number))
+        while (await self.round(number)).state == "closed":  # a peer that endorses may not have the sum's block yet
             await self.vote(member, digest, number)
-        return model
 
     async def vote(self, member: str, digest: str, number: int = 1) -> None:
         """Have a committee member vote for a model."""

@@ -238,6 +238,7 @@ async def test_what_is_wrong_with_one_task_does_not_stop_another(committee: Comm
     await forged.attest()
     for member in ("regulator", "university"):
         await forged.vote(member, "f" * 64)
+    await forged.disclose("regulator", "f" * 64)
     await forged.open(2)
     await forged.contribute(number=2)
     await forged.close(2)

@@ -23,6 +23,7 @@ CODED = re.compile(r"BFL[1-6][0-9]{2} .+", re.DOTALL)
 VALID_ARGUMENTS: dict[str, list[bytes]] = {
     "RegisterCommitteeKey": [b"09" + b"00" * 31],
     "UploadModelChunk": [b"heart", b"ab" * 32],
+    "UploadSumChunk": [b"heart", b"1", b"ab" * 32],
     "EndTask": [b"heart", b"wrong columns"],
     "Enrol": [b"heart", b"5"],
     "OpenRound": [b"heart", b"1"],
@@ -45,6 +46,7 @@ VALID_ARGUMENTS: dict[str, list[bytes]] = {
     "ReadTask": [b"heart"],
     "ReadChunk": [b"heart", b"1", b"alpha", b"0"],
     "ReadModelChunk": [b"heart", b"ab" * 32],
+    "ReadSumChunk": [b"heart", b"1", b"ab" * 32],
     "ListMetrics": [b"heart", b"0"],
 }
 
@@ -74,6 +76,7 @@ def prepared() -> tuple[World, Scenario, dict[str, list[bytes]]]:
             ],
             "AttestAggregate": [b"heart", b"1", scenario.spec.initial_model.encode()],
             "ReadModelUpload": [b"heart", scenario.spec.initial_model.encode()],
+            "ReadSumUpload": [b"heart", b"1", scenario.spec.initial_model.encode()],
             "ReportMetrics": [scenario.metrics("alpha", 0, b"model").encode()],
         }
         return world, scenario, arguments

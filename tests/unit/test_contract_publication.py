@@ -47,7 +47,7 @@ class TestAttestAggregate:
         accepted = (await scenario.round()).accepted
         for names in (accepted[1:], (*accepted, accepted[0])):
             total = await scenario.sum(1, names)
-            blob = await scenario.upload_model("coordinator", total.encode())
+            blob = await scenario.upload_sum("coordinator", total.encode())
             with refused(Code.SUM_MISMATCH):
                 await attest(world, blob)
         assert (await scenario.aggregate()).state == "pending"
@@ -56,7 +56,7 @@ class TestAttestAggregate:
     async def test_refuses_the_right_digest_with_other_chunks_or_another_size(self, check: Check, code: Code) -> None:
         scenario, world = await closed(check)
         blob = await uploaded_sum(scenario)
-        other = await scenario.upload_model("coordinator", b"other")
+        other = await scenario.upload_sum("coordinator", b"other")
         with refused(code):
             await attest(world, blob.model_copy(update={"chunks": other.chunks}))
         with refused(Code.SUM_MISMATCH):
@@ -71,7 +71,7 @@ class TestAttestAggregate:
     async def test_refuses_a_sum_whose_place_holds_other_bytes(self) -> None:
         scenario, world = await closed()
         blob, _ = split_blob(await scenario.total())
-        world.force("models", catalogue.model_chunk_key("heart", blob.chunks[0]), b"something else")
+        world.force("sealed", catalogue.sum_chunk_key("heart", 1, blob.chunks[0]), b"something else")
         with refused(Code.MODEL_MISSING):
             await attest(world, blob)
 
@@ -88,13 +88,14 @@ class TestAttestAggregate:
         world.expire("sealed", catalogue.sealed_chunk_key("heart", 1, "beta", 0))
         world.configure("university", world.consortium, X25519PrivateKey.from_private_bytes(b"9" * 32))
         done = await attest(world, blob, endorsers=["regulator", "university"])
-        assert {collection for collection, _ in done.simulation.private_reads} == {"models"}
+        (read,) = done.simulation.private_reads
+        assert read == ("sealed", catalogue.sum_chunk_key("heart", 1, blob.chunks[0]))
 
     @pytest.mark.parametrize("place", ["first value", "last value", "randomness"])
     async def test_refuses_a_forged_sum(self, place: str) -> None:
         scenario, world = await closed()
         forged = forge(await scenario.total(), scenario, place)
-        blob = await scenario.upload_model("coordinator", forged)
+        blob = await scenario.upload_sum("coordinator", forged)
         with refused(Code.SUM_MISMATCH, "do not open"):
             await attest(world, blob)
         assert (await scenario.aggregate()).state == "pending"
@@ -104,14 +105,14 @@ class TestAttestAggregate:
         scenario, world = await closed()
         total = np.frombuffer(await scenario.total(), dtype="<i4").copy()
         total[-1] = 4 * 32768 + 1
-        blob = await scenario.upload_model("coordinator", total.tobytes())
+        blob = await scenario.upload_sum("coordinator", total.tobytes())
         with refused(Code.SUM_MISMATCH, "randomness of 4 updates within ±131072"):
             await attest(world, blob)
 
     async def test_refuses_a_sum_without_its_randomness_before_it_is_fetched(self) -> None:
         scenario, world = await closed()
         total = (await scenario.total())[: 4 * scenario.spec.manifest.dimension]
-        blob = await scenario.upload_model("coordinator", total)
+        blob = await scenario.upload_sum("coordinator", total)
         with refused(Code.SUM_MISMATCH, "expected a sum of 16424 bytes, got one of 40"):
             await attest(world, blob)
 
@@ -128,7 +129,7 @@ class TestAttestAggregate:
     async def test_a_peer_without_the_sum_s_bytes_refuses_and_the_others_go_on(self) -> None:
         scenario, world = await closed()
         blob = await uploaded_sum(scenario)
-        world.lose("university", "models", catalogue.model_chunk_key("heart", blob.chunks[0]))
+        world.lose("university", "sealed", catalogue.sum_chunk_key("heart", 1, blob.chunks[0]))
         with refused(Code.CHUNK_UNAVAILABLE):
             await world.simulate("university", "regulator", "AttestAggregate", "heart", "1", blob.encode())
         await attest(world, blob, endorsers=["coordinator", "regulator"])
@@ -202,13 +203,18 @@ class TestPublishModel:
         assert (cast.digest, cast.voted_at_ms) == (DIGEST, world.now_ms)
         assert await world.evaluate("alpha", "ListVotes", "heart", "1") == b"[" + cast.encode() + b"]"
 
-    async def test_the_vote_that_reaches_the_threshold_writes_version_progress_and_round(self) -> None:
+    async def test_once_all_may_read_the_sum_that_enough_members_agree_on_a_call_writes_version_progress_and_round(
+        self,
+    ) -> None:
         scenario, world = await attested()
         await vote(world, "university")
         done = await vote(world, "regulator")
-        assert done.written == [
-            "model/heart/000001", "progress/heart", "round/heart/000001", "vote/heart/000001/regulator",
-        ]  # fmt: skip
+        assert (done.written, done.event) == (["vote/heart/000001/regulator"], "ModelProposed")
+        assert (await vote(world, "regulator")).written == []
+        await scenario.upload_model("university", await scenario.total())
+        assert ((await scenario.round()).state, (await scenario.progress()).version) == ("closed", 0)
+        done = await vote(world, "regulator")
+        assert done.written == ["model/heart/000001", "progress/heart", "round/heart/000001"]
         assert done.event == "ModelPublished"
         model, round_ = await scenario.model(1), await scenario.round()
         assert Round.decode(done.payload) == round_
@@ -222,8 +228,10 @@ class TestPublishModel:
     async def test_one_member_that_lies_cannot_stop_the_other_two(self, liar: str) -> None:
         scenario, world = await attested()
         await vote(world, liar, OTHER)
-        for member in set(world.consortium.committee) - {liar}:
+        honest = sorted(set(world.consortium.committee) - {liar})
+        for member in honest:
             await vote(world, member)
+        await scenario.disclose(honest[0], DIGEST)
         model = await scenario.model(1)
         assert (model.digest, liar in model.voters) == (DIGEST, False)
         assert Vote.decode(world.get(f"vote/heart/000001/{liar}") or b"").digest == OTHER
@@ -249,6 +257,7 @@ class TestPublishModel:
         scenario, world = await attested()
         for member in ("university", "regulator"):
             await vote(world, member)
+        await scenario.disclose("coordinator", DIGEST)
         await scenario.open(2)
         for member in world.consortium.committee:
             assert (await vote(world, member)).written == []
@@ -291,26 +300,31 @@ class TestPublishModel:
             await vote(world, "university")
         for member in ("coordinator", "regulator"):
             await vote(world, member)
+        await scenario.disclose("coordinator", DIGEST)
         assert (await scenario.round()).state == "published"
 
     async def test_every_organisation_refuses_a_forged_sum_that_the_committee_attested(self) -> None:
         scenario, world = await attested()
-        await vote(world, "regulator")
-        blob = await scenario.upload_model("coordinator", forge(await scenario.total(), scenario, "first value"))
-        lie = (await scenario.aggregate()).model_copy(update={"sum": blob})
+        await agree(world)
+        forged = forge(await scenario.total(), scenario, "first value")
+        lie = (await scenario.aggregate()).model_copy(update={"sum": split_blob(forged)[0]})
         world.force("", "aggregate/heart/000001", lie.encode())
+        await scenario.upload_model("coordinator", forged)
         for organisation in world.signers:
             with refused(Code.SUM_MISMATCH, "do not open"):
                 await world.simulate(organisation, "university", "PublishModel", "heart", "1", DIGEST)
 
     async def test_where_the_committee_recomputes_its_word_is_taken(self) -> None:
-        _, world = await attested("recompute")
-        await vote(world, "regulator")
-        assert (await vote(world, "university")).simulation.private_reads == set()
+        scenario, world = await attested("recompute")
+        await agree(world)
+        await scenario.upload_model("coordinator", await scenario.total())
+        done = await vote(world, "university")
+        assert (done.event, done.simulation.private_reads) == ("ModelPublished", set())
 
-    async def test_an_organisation_whose_peer_lacks_the_sum_does_not_endorse_the_decisive_vote(self) -> None:
+    async def test_an_organisation_whose_peer_lacks_the_sum_does_not_endorse_the_publication(self) -> None:
         scenario, world = await attested()
-        await vote(world, "regulator")
+        await agree(world)
+        await scenario.upload_model("coordinator", await scenario.total())
         total = (await scenario.aggregate()).sum
         assert total is not None
         world.lose("alpha", "models", catalogue.model_chunk_key("heart", total.chunks[0]))
@@ -325,9 +339,7 @@ class TestPublishModel:
         first = await world.endorse("university", "PublishModel", "heart", "1", digests[0])
         second = await world.endorse("coordinator", "PublishModel", "heart", "1", digests[1])
         assert [world.commit(first), world.commit(second)] == [VALID, CONFLICT]
-        assert (await vote(world, "coordinator", digests[1])).event == (
-            "ModelPublished" if digests[0] == digests[1] else "ModelProposed"
-        )
+        assert (await vote(world, "coordinator", digests[1])).event == "ModelProposed"
 
     async def test_a_vote_and_an_abandonment_at_once_are_one_or_the_other(self) -> None:
         for order in (1, -1):
@@ -337,6 +349,79 @@ class TestPublishModel:
             decisive = await world.endorse("regulator", "PublishModel", "heart", "1", DIGEST)
             giving_up = await world.endorse("coordinator", "AbandonRound", "heart", "1")
             assert [world.commit(one) for one in (decisive, giving_up)[::order]] == [VALID, CONFLICT]
+
+
+class TestReadability:
+    """No sum can be read before its round is certain to be published."""
+
+    async def test_until_enough_members_agree_the_committee_alone_reads_the_sum(self) -> None:
+        scenario, world = await attested()
+        total = await scenario.total()
+        digest = compute_digest(total)
+        for member in world.consortium.committee:
+            assert await world.evaluate(member, "ReadSumChunk", "heart", "1", digest) == total
+        with refused(Code.NOT_COMMITTEE):
+            await world.evaluate("alpha", "ReadSumChunk", "heart", "1", digest)
+        with refused(Code.MODEL_MISSING):
+            await world.evaluate("alpha", "ReadModelChunk", "heart", digest)
+        for member, said in (("university", DIGEST), ("coordinator", OTHER)):
+            await vote(world, member, said)
+            with refused(Code.NOT_AGREED, "until 2 of its members name the same model"):
+                await scenario.upload_model("coordinator", total)
+        await vote(world, "regulator")
+        await scenario.upload_model("coordinator", total)
+        assert await world.evaluate("alpha", "ReadModelChunk", "heart", digest) == total
+
+    async def test_nothing_but_the_attested_sum_is_laid_before_everybody(self) -> None:
+        scenario, world = await closed()
+        total = await scenario.total()
+        with refused(Code.NOT_ATTESTED):
+            await scenario.upload_model("coordinator", total)
+        await scenario.attest()
+        await agree(world)
+        with refused(Code.CHUNK_MISMATCH, "is none of the sum of round 1 of heart"):
+            await scenario.upload_model("coordinator", total[:-1] + b"x")
+
+    async def test_a_round_that_enough_members_agree_on_is_never_given_up_but_published_however_late(self) -> None:
+        scenario, world = await attested()
+        await agree(world)
+        world.now_ms = (await scenario.round()).publish_deadline_ms + 10**9
+        with refused(Code.AGREED, f"the model {DIGEST} of round 1 of heart: publish it"):
+            await world.submit("regulator", "AbandonRound", "heart", "1")
+        await scenario.disclose("university", DIGEST)
+        assert (await scenario.round()).state == "published"
+
+    async def test_a_sum_brought_while_the_round_is_given_up_is_invalid(self) -> None:
+        scenario, world = await attested()
+        await vote(world, "university")
+        world.now_ms = (await scenario.round()).publish_deadline_ms + 1
+        giving_up = await world.endorse("coordinator", "AbandonRound", "heart", "1")
+        await vote(world, "regulator")
+        total = await scenario.total()
+        shown = {"chunk": total}
+        bringing = await world.endorse(
+            "coordinator", "UploadModelChunk", "heart", compute_digest(total), transient=shown
+        )
+        assert [world.commit(one) for one in (giving_up, bringing)] == [CONFLICT, VALID]
+
+    async def test_a_sum_for_the_committee_is_of_a_closed_round_and_from_a_member(self) -> None:
+        scenario, world = await make_scenario()
+        await scenario.open()
+        with refused(Code.ROUND_NOT_CLOSED):
+            await scenario.upload_sum("coordinator", b"sum")
+        scenario, world = await closed()
+        blob = await scenario.upload_sum("regulator", b"sum")
+        call = ("coordinator", "UploadSumChunk", "heart", "1", blob.digest)
+        assert (await world.endorse(*call, transient={"chunk": b"sum"})).written == []
+        with refused(Code.NOT_COMMITTEE):
+            await scenario.upload_sum("alpha", b"sum")
+        with refused(Code.CHUNK_MISMATCH):
+            await world.submit(
+                "regulator", "UploadSumChunk", "heart", "1", DIGEST, transient={"chunk": b"sum"}, endorsers=()
+            )
+        scenario, world = await abandoned()
+        with refused(Code.ROUND_ABANDONED):
+            await scenario.upload_sum("coordinator", b"sum")
 
 
 class TestAbandonRound:
@@ -463,6 +548,12 @@ async def vote(world: World, member: str, digest: str = DIGEST) -> Transaction:
     return await world.submit(member, "PublishModel", "heart", "1", digest)
 
 
+async def agree(world: World) -> None:
+    """Have two members vote for one model."""
+    for member in ("regulator", "university"):
+        await vote(world, member)
+
+
 async def published() -> tuple[Scenario, World, bytes]:
     scenario, world = await attested()
     return scenario, world, await scenario.publish(1, scenario.initial_model)
@@ -477,7 +568,7 @@ def forge(total: bytes, scenario: Scenario, place: str) -> bytes:
 
 
 async def uploaded_sum(scenario: Scenario) -> Blob:
-    return await scenario.upload_model("coordinator", await scenario.total())
+    return await scenario.upload_sum("coordinator", await scenario.total())
 
 
 async def attest(world: World, blob: Blob, endorsers: list[str] | None = None) -> Transaction:
@@ -495,6 +586,6 @@ async def test_a_member_attests_nothing_of_an_update_that_does_not_open_though_t
     update = await scenario.update("gamma")
     world.force("", catalogue.UPDATE.key("heart", 1, "gamma"), update.model_copy(update={"state": "accepted"}).encode())
     assert (await scenario.close()).accepted == ("alpha", "beta", "delta", "gamma")
-    blob = await scenario.upload_model("coordinator", bytes(4 * scenario.spec.manifest.dimension))
+    blob = await scenario.upload_sum("coordinator", bytes(4 * scenario.spec.manifest.dimension))
     with refused(Code.KEY_COMMITMENT):
         await world.simulate("regulator", "regulator", "AttestAggregate", "heart", "1", blob.encode())

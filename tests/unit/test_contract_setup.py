@@ -253,11 +253,14 @@ class TestUploadModelChunk:
         with refused(Code.ROUND_NOT_CLOSED):
             await upload_model_chunk(world, "regulator", compute_digest(other), other)
 
-    async def test_takes_a_sum_of_a_closed_round_from_the_committee_only(self) -> None:
+    async def test_takes_the_sum_of_a_round_that_is_agreed_on_from_the_committee_only(self) -> None:
         scenario, world = await make_scenario()
         await scenario.open()
         await scenario.contribute()
         await scenario.close()
+        await scenario.attest()
+        for member in ("coordinator", "regulator"):
+            await scenario.vote(member, "ab" * 32)
         total = await scenario.total()
         for institution in ("alpha", "delta"):
             with refused(Code.NOT_COMMITTEE):

@@ -23,6 +23,7 @@ from blockfl.cli.main import app
 from blockfl.contract.authority import compute_creator_digest
 from blockfl.protocol import catalogue
 from blockfl.protocol.assessment import Assessment, Effect
+from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
 from blockfl.protocol.combination import RULES
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
@@ -312,7 +313,11 @@ NEVER: Sequence[tuple[set[str], set[str], str]] = (
         "the round that a task's progress names is there",
     ),
     ({"OpenRound", "PublishModel", "SettleRound"}, {"BFL117"}, "the versions up to the last one are there"),
-    ({"AttestAggregate", "PublishModel"}, {"BFL117"}, "a closed round has an aggregate, and its updates commitments"),
+    (
+        {"AttestAggregate", "PublishModel", "UploadModelChunk"},
+        {"BFL117"},
+        "a closed round has an aggregate, and its updates commitments",
+    ),
     ({"ScoreRound"}, {"BFL117"}, "a closed round of a task with economics has a score"),
     ({"SubmitUpdate", "AttestAggregate", "PublishModel", "ScoreRound"}, {"BFL114"}, "what was submitted has a header"),
     ({"CloseRound", "AttestAggregate", "PublishModel"}, {"BFL101"}, "the task of a round is there"),
@@ -429,8 +434,13 @@ async def ask_as_everybody() -> Mapping[str, Mapping[str, str]]:
         await world.submit("regulator", "JudgeUpdate", "lungs", "1", name, endorsers=["coordinator", "regulator"])
         await world.submit("regulator", "AssessUpdate", make_assessment(name))
     await task.close(1)
-    blob = await task.upload_model("coordinator", await task.total(1))
     sealers = ["coordinator", "regulator"]
+    total = await task.total(1)
+    blob, _ = split_blob(total)
+    for digest in blob.chunks:
+        arguments = ("lungs", "1", digest)
+        shown = {"chunk": total}
+        await world.submit("coordinator", "UploadSumChunk", *arguments, transient=shown, endorsers=sealers)
     await world.submit("coordinator", "AttestAggregate", "lungs", "1", blob.encode(), endorsers=sealers)
     settlement = make_credit_examples()["settlement"].model_copy(update={"task": "lungs"})
     assert [one.organisation for one in settlement.outcomes if one.penalty] == ["alpha"]  # type: ignore[attr-defined]
@@ -444,11 +454,13 @@ async def ask_as_everybody() -> Mapping[str, Mapping[str, str]]:
         "UploadModelChunk": ("lungs", spec.initial_model.chunks[0]),
         "UploadModelChunk of a sum": ("lungs", "0" * 64),
         "SubmitUpdate": (task.sealed[1, "alpha"][0].encode(),),
+        "UploadSumChunk": ("lungs", "1", "0" * 64),
         "AttestAggregate": ("lungs", "1", blob.encode()),
         "ReportMetrics": (task.metrics("alpha", 0, model).encode(),),
         "AssessUpdate": (make_assessment("alpha"),),
     }
-    transients = {"UploadModelChunk": "chunk", "UploadChunk": "chunk", "SettleWrap": "ephemeral_key"}
+    transients = dict.fromkeys(("UploadChunk", "UploadModelChunk", "UploadSumChunk"), "chunk")
+    transients["SettleWrap"] = "ephemeral_key"
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for call, arguments in calls.items():
         function = call.split()[0]

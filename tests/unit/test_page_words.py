@@ -57,7 +57,7 @@ def test_a_transaction_is_a_sentence_with_its_place_and_what_came_of_it() -> Non
         "alpha had the committee judge the update of gamma (round 7 of heart): BFL416 too large"
     )
     published = entry("PublishModel", event="ModelPublished", notice=notice("ab" * 32))
-    assert describe_sentence(published) == "alpha cast the deciding vote: the model is published (round 7 of heart)"
+    assert describe_sentence(published) == "alpha published the model that the committee agreed on (round 7 of heart)"
     late = entry("PublishModel", code="MVCC_READ_CONFLICT", event="ModelPublished", notice=notice("ab" * 32))
     assert "MVCC_READ_CONFLICT" in describe_sentence(late)
     assert "deciding" not in describe_sentence(late), "what was invalid decided nothing"

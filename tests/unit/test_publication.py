@@ -12,9 +12,19 @@ from hypothesis import strategies as st
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
 from blockfl.protocol.moment import format_moment
-from blockfl.protocol.publication import abandon_round, cast_vote, check_not_failed, list_voters, publish_round
+from blockfl.protocol.publication import (
+    abandon_round,
+    attest_aggregate,
+    cast_vote,
+    check_not_failed,
+    check_readable,
+    create_aggregate,
+    find_agreed,
+    list_voters,
+    publish_round,
+)
 from blockfl.protocol.records import Model, Progress, Vote
-from blockfl.protocol.round import attest_aggregate, close_round, create_aggregate
+from blockfl.protocol.round import close_round
 from blockfl.protocol.submission import create_update
 from support.federation import COMMITTEE, INSTITUTIONS, NOW_MS, make_federation
 from support.refusal import refused
@@ -105,28 +115,56 @@ class TestThreshold:
             assert publish_round(CLOSED, PROGRESS, ATTESTED, cast, ONE, NOW_MS) is not None
 
 
+class TestReadability:
+    @given(st.dictionaries(st.sampled_from(COMMITTEE), st.sampled_from([ONE, OTHER])), st.integers(2, 3))
+    def test_a_sum_is_readable_and_a_round_beyond_giving_up_with_the_threshold_and_not_before(
+        self, said: dict[str, str], threshold: int
+    ) -> None:
+        round_, cast = CLOSED.model_copy(update={"threshold": threshold}), votes(**said)
+        agreed = [one for one in (ONE, OTHER) if list(said.values()).count(one) >= threshold]
+        assert find_agreed(round_, cast) == (agreed[0] if agreed else None)
+        late = CLOSED.publish_deadline_ms + 1
+        if agreed:
+            check_readable(round_, ATTESTED, cast, SUM.chunks[0])
+            with refused(Code.AGREED, agreed[0]):
+                abandon_round(round_, cast, late)
+        else:
+            with refused(Code.NOT_AGREED, f"until {threshold} of its members"):
+                check_readable(round_, ATTESTED, cast, SUM.chunks[0])
+            assert abandon_round(round_, cast, late).failure == "abandoned"
+
+    def test_what_is_not_the_attested_sum_of_a_closed_round_is_never_readable(self) -> None:
+        cast = votes(regulator=ONE, university=ONE)
+        with refused(Code.CHUNK_MISMATCH):
+            check_readable(CLOSED, ATTESTED, cast, ONE)
+        with refused(Code.NOT_ATTESTED):
+            check_readable(CLOSED, PENDING, cast, SUM.chunks[0])
+        with refused(Code.ROUND_NOT_CLOSED):
+            check_readable(CLOSED.model_copy(update={"state": "published"}), ATTESTED, cast, SUM.chunks[0])
+
+
 class TestAbandoning:
     def test_a_closed_round_is_given_up_once_its_time_is_over(self) -> None:
         now_ms = CLOSED.publish_deadline_ms + 1
-        abandoned = abandon_round(CLOSED, now_ms)
+        abandoned = abandon_round(CLOSED, votes(regulator=ONE, university=OTHER), now_ms)
         assert abandoned == CLOSED.model_copy(update={"state": "failed", "failure": "abandoned"})
-        assert abandon_round(abandoned, now_ms) == abandoned
+        assert abandon_round(abandoned, {}, now_ms) == abandoned
         with refused(Code.PUBLISH_PENDING, f"until {format_moment(CLOSED.publish_deadline_ms)}"):
-            abandon_round(CLOSED, CLOSED.publish_deadline_ms)
+            abandon_round(CLOSED, {}, CLOSED.publish_deadline_ms)
 
     def test_no_other_round_is_given_up(self) -> None:
         late = CLOSED.publish_deadline_ms + 1
         with refused(Code.ROUND_NOT_CLOSED):
-            abandon_round(ROUND, late)
+            abandon_round(ROUND, {}, late)
         with refused(Code.ALREADY_SETTLED):
-            abandon_round(CLOSED.model_copy(update={"state": "published"}), late)
+            abandon_round(CLOSED.model_copy(update={"state": "published"}), {}, late)
         with refused(Code.TOO_FEW_ACCEPTED):
-            abandon_round(close_round(ROUND, {}, (), 3, late), late)
+            abandon_round(close_round(ROUND, {}, (), 3, late), {}, late)
 
     def test_what_was_given_up_has_no_sum_and_no_model_for_another_reason_than_what_failed(self) -> None:
         check_not_failed(CLOSED)
         with refused(Code.ROUND_ABANDONED, "open the next round"):
-            check_not_failed(abandon_round(CLOSED, CLOSED.publish_deadline_ms + 1))
+            check_not_failed(abandon_round(CLOSED, {}, CLOSED.publish_deadline_ms + 1))
         with refused(Code.TOO_FEW_ACCEPTED, "open the next round"):
             check_not_failed(close_round(ROUND, {}, (), 3, ROUND.judge_deadline_ms))
 

@@ -11,14 +11,13 @@ from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
 from blockfl.protocol.moment import format_moment
 from blockfl.protocol.payload import INT16
+from blockfl.protocol.publication import attest_aggregate, create_aggregate
 from blockfl.protocol.records import Aggregate, Blob, Progress, Round, Update
 from blockfl.protocol.round import (
-    attest_aggregate,
     check_accepting,
     check_open,
     check_spec,
     close_round,
-    create_aggregate,
     create_score,
     create_task,
     list_candidates,

@@ -20,8 +20,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from blockfl.protocol import catalogue
 from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
+from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.records import Model, Progress, Round, SignedHeader, Vote
@@ -206,12 +208,21 @@ class RoundStates(RuleBasedStateMachine):
         expected = self.model.close(caller, number, self.world.now_ms)
         self.do(expected, caller, "CloseRound", "heart", str(number), is_held=is_held)
 
-    @rule(caller=MEMBERS, number=NUMBERS)
-    def bring_sum(self, caller: str, number: int) -> None:
-        number = self.some_opened_round(number)
-        blob, (chunk,) = split_blob(self.total(number))
-        expected = self.model.bring_sum(caller, number)
-        self.do(expected, caller, "UploadModelChunk", "heart", blob.digest, transient={"chunk": chunk})
+    @rule(caller=MEMBERS, number=NUMBERS, of=NUMBERS)
+    def bring_sum(self, caller: str, number: int, of: int) -> None:
+        number, of = self.some_round(number), self.some_opened_round(of)
+        blob, (chunk,) = split_blob(self.total(of))
+        expected = self.model.bring_sum(caller, number, of)
+        arguments = ("heart", str(number), blob.digest)
+        self.do(expected, caller, "UploadSumChunk", *arguments, transient={"chunk": chunk}, endorsers=COMMITTEE)
+
+    @rule(caller=MEMBERS, of=NUMBERS, is_held=st.booleans())
+    def disclose_sum(self, caller: str, of: int, is_held: bool) -> None:
+        of = self.some_opened_round(of)
+        blob, (chunk,) = split_blob(self.total(of))
+        expected = self.model.disclose_sum(caller, of)
+        shown = {"chunk": chunk}
+        self.do(expected, caller, "UploadModelChunk", "heart", blob.digest, transient=shown, is_held=is_held)
 
     @rule(caller=MEMBERS, number=NUMBERS, of=NUMBERS)
     def attest(self, caller: str, number: int, of: int) -> None:
@@ -296,14 +307,18 @@ class RoundStates(RuleBasedStateMachine):
     def _publish(self, number: int, round_: reference.Round, digest: str) -> None:
         silent = [member for member in COMMITTEE if member not in round_.votes]
         if not round_.sum_by:
-            blob, (chunk,) = split_blob(self.total(number))
-            brought = self.model.bring_sum("coordinator", number)
-            self.do(brought, "coordinator", "UploadModelChunk", "heart", blob.digest, transient={"chunk": chunk})
-            if number > 1 and 1 in self.model.sums:
+            blob, _ = split_blob(self.total(number))
+            self.bring_sum("coordinator", number, number)
+            if number > 1:
+                self.bring_sum("coordinator", number, 1)
                 self.attest("coordinator", number, 1)
             attested = self.model.attest("coordinator", number, number)
             arguments = ("heart", str(number), blob.encode())
             self.do(attested, "coordinator", "AttestAggregate", *arguments, endorsers=COMMITTEE)
+        elif agreed := self.model.agreed(round_):
+            self.disclose_sum("coordinator", number, False)
+            named = next(member for member, said in round_.votes.items() if said == agreed)
+            self.vote(named, number, agreed, False)
         elif silent:
             expected = self.model.vote(silent[0], number, digest, self.world.now_ms)
             self.do(expected, silent[0], "PublishModel", "heart", str(number), digest)
@@ -372,6 +387,14 @@ class RoundStates(RuleBasedStateMachine):
             assert before == {key: records[key] for key in before}
             assert round_.is_settled or set(records) == set(before)
             self.final[number] = records
+
+    @invariant()
+    def no_sum_of_a_round_that_may_still_fail_can_be_read(self) -> None:
+        held = self.world.snapshot()
+        for number, total in self.sums.items():
+            round_ = self.model.all[number]
+            if round_.state == "failed" or not (round_.state == "published" or self.model.agreed(round_)):
+                assert ("models", catalogue.model_chunk_key("heart", compute_digest(total))) not in held
 
     @invariant()
     def credits_neither_come_from_nowhere_nor_get_lost(self) -> None:

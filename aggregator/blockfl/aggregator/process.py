@@ -56,7 +56,7 @@ _RETRY_LIMIT_S = 15.0
 _CLOCK_MARGIN_MS = 1000
 _NOT_YET = (Code.UPLOAD_INCOMPLETE, Code.CHUNK_UNAVAILABLE, Code.ROUND_CLOSED, Code.REFERENCE_PENDING)
 """Why an update is not judged at a moment."""
-_OF_NO_CONSEQUENCE = frozenset({"MetricsReported", "ModelProposed", "EquivocationRecorded"})
+_OF_NO_CONSEQUENCE = frozenset({"MetricsReported", "EquivocationRecorded", "SumChunkUploaded"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,10 +436,15 @@ class Aggregator:
             outlook.wake_s = 0.0
             return
         attested = (await self._ledger.read(AGGREGATE.key(name, number))).sum
-        if attested is not None:
-            await self._publisher.vote(task, round_, attested)
+        first, patience_s = task.spec.aggregator, self._settings.takeover_s
+        if attested is None:
+            if self._is_due(consortium, f"sum/{name}/{number}", outlook, patience_s, first):
+                await self._publisher.sum(task, round_)
+                outlook.wake_s = 0.0
             return
-        duty, first = f"sum/{name}/{number}", task.spec.aggregator
-        if self._is_due(consortium, duty, outlook, self._settings.takeover_s, first):
-            await self._publisher.sum(task, round_)
+        await self._publisher.vote(task, round_, attested)
+        if await self._publisher.is_agreed(round_) and self._is_due(
+            consortium, f"publish/{name}/{number}", outlook, patience_s, first
+        ):
+            await self._publisher.publish(round_, attested)
             outlook.wake_s = 0.0

@@ -6,15 +6,21 @@ handed over chunk by chunk and let go at once: a contract service stays small wh
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from blockfl.contract.state import State
 from blockfl.fabric.shim import LedgerRefusal
 from blockfl.protocol.blob import join_blob
 from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.catalogue import MODEL_COLLECTION, SEALED_COLLECTION, model_chunk_key, sealed_chunk_key
+from blockfl.protocol.catalogue import (
+    MODEL_COLLECTION,
+    SEALED_COLLECTION,
+    model_chunk_key,
+    sealed_chunk_key,
+    sum_chunk_key,
+)
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import CHUNK_BYTES, Blob, Header
+from blockfl.protocol.records import CHUNK_BYTES, Blob, Header, Round
 
 _SPACE = b" \t\r\n"
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
@@ -62,13 +68,19 @@ async def list_model_presence(state: State, task: str, blob: Blob) -> list[bool]
     return [await is_present(state, MODEL_COLLECTION, model_chunk_key(task, digest), digest) for digest in blob.chunks]
 
 
-async def require_model(state: State, task: str, blob: Blob, what: str) -> None:
+async def list_sum_presence(state: State, task: str, number: int, blob: Blob) -> list[bool]:
+    """Return for each chunk of a round's sum whether the committee has it."""
+    keys = [(sum_chunk_key(task, number, digest), digest) for digest in blob.chunks]
+    return [await is_present(state, SEALED_COLLECTION, key, digest) for key, digest in keys]
+
+
+def require_chunks(presence: Sequence[bool], blob: Blob, what: str) -> None:
     """Check that a model or sum is on the ledger.
 
     Raises:
         ProtocolError: BFL111, naming the chunks.
     """
-    missing = [index for index, there in enumerate(await list_model_presence(state, task, blob)) if not there]
+    missing = [index for index, there in enumerate(presence) if not there]
     if missing:
         raise ProtocolError(
             Code.MODEL_MISSING,
@@ -100,6 +112,16 @@ async def fetch_model(state: State, task: str, blob: Blob) -> bytes:
     """
     chunks = [await fetch_chunk(state, MODEL_COLLECTION, model_chunk_key(task, digest)) for digest in blob.chunks]
     return join_blob(blob, chunks)
+
+
+async def fetch_sum(state: State, round_: Round, blob: Blob) -> bytes:
+    """Return the bytes of a round's sum from the endorsing peer, which is one of the committee.
+
+    Raises:
+        ProtocolError: BFL116 when this peer does not hold them, BFL308 when they are others.
+    """
+    keys = [sum_chunk_key(round_.task, round_.round, digest) for digest in blob.chunks]
+    return join_blob(blob, [await fetch_chunk(state, SEALED_COLLECTION, key) for key in keys])
 
 
 async def fetch_sealed(state: State, header: Header) -> Iterator[bytes]:

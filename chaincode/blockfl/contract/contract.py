@@ -153,6 +153,7 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
             disputes.settle_wrap, (task, number, decode_organisation, decode_organisation), ("ephemeral_key",)
         ),
         "CloseRound": Entry(rounds.close_round, (task, number)),
+        "UploadSumChunk": Entry(rounds.upload_sum_chunk, (task, number, decode_digest), ("chunk",)),
         "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, bound(Blob))),
         "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
         "AbandonRound": Entry(rounds.abandon_round, (task, number)),
@@ -179,6 +180,8 @@ def _list_reads() -> dict[str, Entry]:
     return _list_record_reads() | {
         "ReadUpload": Entry(query.read_upload, (task, number, organisation)),
         "ReadChunk": Entry(query.read_chunk, (task, number, organisation, decode_number)),
+        "ReadSumChunk": Entry(query.read_sum_chunk, (task, number, decode_digest)),
+        "ReadSumUpload": Entry(query.read_sum_upload, (task, number, bound(Blob))),
         "ReadModelChunk": Entry(query.read_model_chunk, (task, decode_digest)),
         "ReadModelUpload": Entry(query.read_model_upload, (task, bound(Blob))),
     }

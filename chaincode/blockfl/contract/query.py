@@ -4,7 +4,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from blockfl.contract.authority import require_committee, require_member
-from blockfl.contract.chunk import fetch_chunk, is_present, list_model_presence, list_sealed_presence
+from blockfl.contract.chunk import (
+    fetch_chunk,
+    is_present,
+    list_model_presence,
+    list_sealed_presence,
+    list_sum_presence,
+)
 from blockfl.contract.state import State
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import (
@@ -14,6 +20,7 @@ from blockfl.protocol.catalogue import (
     SEALED_COLLECTION,
     model_chunk_key,
     sealed_chunk_key,
+    sum_chunk_key,
 )
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import Listing, RecordType
@@ -66,6 +73,22 @@ async def read_model_chunk(state: State, task: str, digest: str) -> bytes:
     if not await is_present(state, MODEL_COLLECTION, key, digest):
         raise ProtocolError(Code.MODEL_MISSING, f"the chunk {digest} of task {task} has not been uploaded")
     return await fetch_chunk(state, MODEL_COLLECTION, key)
+
+
+async def read_sum_chunk(state: State, task: str, number: int, digest: str) -> bytes:
+    """Return a chunk of a round's sum to a member of the committee (BFL202, BFL111, BFL116)."""
+    require_committee(await state.read(CONSORTIUM.key()), state.caller)
+    key = sum_chunk_key(task, number, digest)
+    if not await is_present(state, SEALED_COLLECTION, key, digest):
+        raise ProtocolError(
+            Code.MODEL_MISSING, f"the chunk {digest} of the sum of round {number} of {task} has not been uploaded"
+        )
+    return await fetch_chunk(state, SEALED_COLLECTION, key)
+
+
+async def read_sum_upload(state: State, task: str, number: int, blob: Blob) -> bytes:
+    """Return for each chunk of a round's sum 1 if the committee has it, else 0."""
+    return _encode_flags(await list_sum_presence(state, task, number, blob))
 
 
 async def read_model_upload(state: State, task: str, blob: Blob) -> bytes:

@@ -2,7 +2,14 @@
 
 from blockfl.contract.authority import describe_certificate, require_committee, require_contributor
 from blockfl.contract.certificates import require_valid, select_valid
-from blockfl.contract.chunk import check_chunk, is_present, list_sealed_presence, require_model
+from blockfl.contract.chunk import (
+    check_chunk,
+    is_present,
+    list_model_presence,
+    list_sealed_presence,
+    list_sum_presence,
+    require_chunks,
+)
 from blockfl.contract.opener import Opener
 from blockfl.contract.stake import require_settled, select_eligible
 from blockfl.contract.state import State
@@ -25,6 +32,7 @@ from blockfl.protocol.catalogue import (
     TASK,
     UPDATE,
     sealed_chunk_key,
+    sum_chunk_key,
 )
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.effect import check_assessing
@@ -73,7 +81,9 @@ class Rounds:
             enrolments = await select_eligible(state, record.spec, enrolments, number)
             round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, *when)
         if progress.version == 0:
-            await require_model(state, task, record.spec.initial_model, f"the initial model of task {task}")
+            initial = record.spec.initial_model
+            presence = await list_model_presence(state, task, initial)
+            require_chunks(presence, initial, f"the initial model of task {task}")
         await state.write(round_)
         await state.write(progress.model_copy(update={"round": number}))
         state.announce("RoundOpened", task=task, number=number, organisation=state.caller, detail=round_.base_digest)
@@ -225,7 +235,7 @@ class Rounds:
         await state.write(closed)
         if closed.state == "closed":
             await state.write_guarded(
-                rule.create_aggregate(closed),
+                publication.create_aggregate(closed),
                 consortium.threshold,
                 _committee(closed),
             )
@@ -243,15 +253,28 @@ class Rounds:
             return None
         return (await state.read(MODEL.key(spec.task, round_.base_version))).accepted
 
+    async def upload_sum_chunk(self, state: State, task: str, number: int, digest: str, chunk: bytes) -> bytes:
+        """Put one chunk of a closed round's sum where the committee alone can read it."""
+        require_committee(await state.read(CONSORTIUM.key()), state.caller)
+        check_chunk(chunk, digest)
+        key = sum_chunk_key(task, number, digest)
+        if await is_present(state, SEALED_COLLECTION, key, digest):
+            return b""
+        rule.check_closed(await self._read_accepted_round(state, task, number))
+        await state.context.put_private(SEALED_COLLECTION, key, chunk)
+        state.announce("SumChunkUploaded", task=task, number=number, organisation=state.caller, detail=digest)
+        return b""
+
     async def attest_aggregate(self, state: State, task: str, number: int, total: Blob) -> bytes:
         """Attest a round's sum: each endorsing committee member has checked it as the task wants."""
         require_committee(await state.read(CONSORTIUM.key()), state.caller)
         round_ = await self._read_accepted_round(state, task, number)
         aggregate = await state.read(AGGREGATE.key(task, number))
-        attested = rule.attest_aggregate(aggregate, round_, total, state.caller, state.now_ms)
+        attested = publication.attest_aggregate(aggregate, round_, total, state.caller, state.now_ms)
         if attested == aggregate:
             return aggregate.encode()
-        await require_model(state, task, total, f"the sum of round {number} of task {task}")
+        presence = await list_sum_presence(state, task, number, total)
+        require_chunks(presence, total, f"the sum of round {number} of task {task}")
         await self._check_sum(state, (await state.read(TASK.key(task))).spec, round_, total)
         await state.write(attested)
         state.announce("AggregateAttested", task=task, number=number, organisation=state.caller, detail=total.digest)
@@ -259,7 +282,7 @@ class Rounds:
 
     async def _check_sum(self, state: State, spec: TaskSpec, round_: Round, total: Blob) -> None:
         if spec.is_committed:
-            await self._verifier.verify(state, round_, spec.manifest.dimension, total)
+            await self._verifier.verify(state, round_, spec.manifest.dimension, total, is_public=False)
             return
         own = await self._opener.compute_sum(state, round_, spec)
         if own != total:
@@ -270,9 +293,9 @@ class Rounds:
             )
 
     async def publish_model(self, state: State, task: str, number: int, digest: str) -> bytes:
-        """Vote for the model that the attested sum makes; the vote that reaches the threshold makes the version.
+        """Vote for the model that the attested sum makes; make the version once the sum can be read by everybody.
 
-        With commitments every organisation that endorses the decisive vote verifies the sum again; it takes nobody's
+        With commitments every organisation that endorses the publication verifies the sum again; it takes nobody's
         word for it.
         """
         require_committee(await state.read(CONSORTIUM.key()), state.caller)
@@ -286,20 +309,21 @@ class Rounds:
             return round_.encode()
         aggregate, votes = await state.read(AGGREGATE.key(task, number)), await state.find_votes(round_)
         vote = publication.cast_vote(round_, aggregate, votes, state.caller, digest, state.now_ms)
-        if state.caller in votes:
-            return round_.encode()
+        if state.caller not in votes:
+            await state.write(vote)
         progress = await state.read(PROGRESS.key(task))
         made = publication.publish_round(
             round_, progress, aggregate, {**votes, state.caller: vote}, digest, state.now_ms
         )
-        await state.write(vote)
-        if made is None:
-            state.announce("ModelProposed", task=task, number=number, organisation=state.caller, detail=digest)
+        total = aggregate.sum
+        if made is None or total is None or not all(await list_model_presence(state, task, total)):
+            if state.caller not in votes:
+                state.announce("ModelProposed", task=task, number=number, organisation=state.caller, detail=digest)
             return round_.encode()
         published, moved, model = made
         spec = (await state.read(TASK.key(task))).spec
-        if spec.is_committed and aggregate.sum:
-            await self._verifier.verify(state, round_, spec.manifest.dimension, aggregate.sum)
+        if spec.is_committed:
+            await self._verifier.verify(state, round_, spec.manifest.dimension, total, is_public=True)
         await state.write(model)
         await state.write(moved)
         await state.write(published)
@@ -310,7 +334,7 @@ class Rounds:
         """Give up a closed round whose time to be published is over; the next opens on the same base model."""
         require_committee(await state.read(CONSORTIUM.key()), state.caller)
         round_ = await state.read(ROUND.key(task, number))
-        abandoned = publication.abandon_round(round_, state.now_ms)
+        abandoned = publication.abandon_round(round_, await state.find_votes(round_), state.now_ms)
         if abandoned == round_:
             return round_.encode()
         await state.write(abandoned)

@@ -13,6 +13,7 @@ from blockfl.contract.stake import fill_stake, is_settled, require_settled
 from blockfl.contract.state import State
 from blockfl.protocol import round as rule
 from blockfl.protocol.catalogue import (
+    AGGREGATE,
     COMMITTEE_KEY,
     CONSORTIUM,
     ENROLMENT,
@@ -23,6 +24,7 @@ from blockfl.protocol.catalogue import (
     model_chunk_key,
 )
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.publication import check_readable
 from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment
 from blockfl.protocol.seal import check_public_key
 from blockfl.protocol.task import TaskSpec
@@ -116,7 +118,7 @@ class Setup:
         return ended.encode()
 
     async def upload_model_chunk(self, state: State, task: str, digest: str, chunk: bytes) -> bytes:
-        """Put one chunk of the initial model, or of a closed round's sum, into the collection of all members."""
+        """Put one chunk of the initial model, or of the sum of a round that is certain to be published, before all."""
         consortium = await state.read(CONSORTIUM.key())
         initial = digest in (await state.read(TASK.key(task))).spec.initial_model.chunks
         if not initial or state.caller not in consortium.having("coordinator"):
@@ -125,17 +127,21 @@ class Setup:
         key = model_chunk_key(task, digest)
         if await is_present(state, MODEL_COLLECTION, key, digest):
             return b""
-        number = 0 if initial else await self._find_closed_round(state, task)
+        number = 0 if initial else await self._find_agreed_round(state, task, digest)
         await state.context.put_private(MODEL_COLLECTION, key, chunk)
         state.announce("ModelChunkUploaded", task=task, number=number, organisation=state.caller, detail=digest)
         return b""
 
-    async def _find_closed_round(self, state: State, task: str) -> int:
+    async def _find_agreed_round(self, state: State, task: str, digest: str) -> int:
+        """Return the round whose sum everybody may read, a chunk of which is to be uploaded."""
         number = (await state.read(PROGRESS.key(task))).round
-        if not number or (await state.read(ROUND.key(task, number))).state != "closed":
+        round_ = await state.read(ROUND.key(task, number)) if number else None
+        if round_ is None or round_.state != "closed":
             raise ProtocolError(
                 Code.ROUND_NOT_CLOSED, f"task {task} has no closed round whose sum is wanted: upload it after the close"
             )
+        aggregate = await state.read(AGGREGATE.key(task, number))
+        check_readable(round_, aggregate, await state.find_votes(round_), digest)
         return number
 
     async def enrol(self, state: State, task: str, samples: int) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from blockfl.contract.chunk import fetch_model
+from blockfl.contract.chunk import fetch_model, fetch_sum
 from blockfl.contract.state import State
 from blockfl.protocol.aggregation import compute_sum_bytes
 from blockfl.protocol.catalogue import COMMITMENT, HEADER
@@ -18,8 +18,15 @@ class SumVerifier:
         # Whatever the number of transactions, one sum is in memory at any time.
         self._turn = asyncio.Lock()
 
-    async def verify(self, state: State, round_: Round, dimension: int, total: Blob) -> None:
+    async def verify(self, state: State, round_: Round, dimension: int, total: Blob, *, is_public: bool) -> None:
         """Verify that a sum on the ledger is that of a round's accepted updates.
+
+        Args:
+            state: The transaction's.
+            round_: A closed round.
+            dimension: Of the model.
+            total: The sum.
+            is_public: Whether all members hold it, or the committee alone.
 
         Raises:
             ProtocolError: BFL501 or BFL308 when it is not; BFL116 when this peer cannot say.
@@ -28,7 +35,10 @@ class SumVerifier:
         if total.size_bytes != expected:
             raise ProtocolError(Code.SUM_MISMATCH, f"expected a sum of {expected} bytes, got one of {total.size_bytes}")
         async with self._turn:
-            content = await fetch_model(state, round_.task, total)
+            if is_public:
+                content = await fetch_model(state, round_.task, total)
+            else:
+                content = await fetch_sum(state, round_, total)
             evidence = [await self._read_evidence(state, round_, organisation) for organisation in round_.accepted]
             verify_round_sum(content, dimension, evidence)
 

@@ -9,8 +9,9 @@ from blockfl.audit.difference import describe_differences
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
 from blockfl.protocol.assessment import Assessment
-from blockfl.protocol.catalogue import ASSESSMENTS, CONSORTIUM, EQUIVOCATIONS, HEADER, MODEL, ROUND, find_key
+from blockfl.protocol.catalogue import ASSESSMENTS, CONSORTIUM, EQUIVOCATIONS, HEADER, MODEL, ROUND, VOTES, find_key
 from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.publication import find_agreed
 from blockfl.protocol.records import Round, SignedHeader, Update
 from blockfl.protocol.round import close_round
 from blockfl.protocol.submission import check_header, verify_header_signature
@@ -87,7 +88,7 @@ def verify_close(history: History, task: Task, round_: Round, updates: dict[str,
             f"{where}: what it closed with does not follow from its opening and the verdicts: "
             f"{describe_differences(closed, expected)}"
         )
-    _verify_end(later, where)
+    _verify_end(history, later, where)
 
 
 def _find_last_accepted(history: History, task: Task, round_: Round) -> tuple[str, ...] | None:
@@ -97,8 +98,11 @@ def _find_last_accepted(history: History, task: Task, round_: Round) -> tuple[st
     return history.get(MODEL.key(round_.task, round_.base_version)).accepted
 
 
-def _verify_end(later: list[Round], where: str) -> None:
-    """Verify that a closed round was published or given up at most once, which changes nothing else of it."""
+def _verify_end(history: History, later: list[Round], where: str) -> None:
+    """Verify that a closed round was published or given up at most once, which changes nothing else of it.
+
+    A round on whose model the committee agreed is not given up: its sum may have been read.
+    """
     for before, after in pairwise(later):
         if before.state != "closed":
             raise VerificationError(
@@ -111,6 +115,10 @@ def _verify_end(later: list[Round], where: str) -> None:
                 f"{where}: it was closed, and was then changed as no transaction does: "
                 f"{describe_differences(after, expected)}"
             )
+        votes = history.read_all(VOTES.below(after.task, after.round))
+        agreed = find_agreed(after, {one.organisation: one for one in votes})
+        if agreed and after.state == "failed":
+            raise VerificationError(f"{where}: it was given up although the committee had agreed on the model {agreed}")
 
 
 def _list_assessments(history: History, round_: Round, where: str) -> list[Assessment]:

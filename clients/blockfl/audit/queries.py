@@ -37,6 +37,7 @@ ACTS: Final = {
     "CreateTask": "created the task",
     "EndTask": "ended the task",
     "UploadModelChunk": "uploaded a chunk of a model or sum",
+    "UploadSumChunk": "uploaded a chunk of a sum for the committee",
     "Enrol": "enrolled",
     "OpenRound": "opened the round",
     "SubmitUpdate": "submitted its update",

@@ -20,7 +20,7 @@ from blockfl.protocol.task import Task
 
 FORMAT: Final = "blockfl-report-1"
 _PIECE_BYTES: Final = 1 << 20
-_TEDIOUS: Final = ("UploadChunk", "UploadModelChunk")
+_TEDIOUS: Final = ("UploadChunk", "UploadModelChunk", "UploadSumChunk")
 """Left out of the timeline: a chunk says nothing that its header does not."""
 _STANDINGS: Final = ("proven", "word", "unknown")
 

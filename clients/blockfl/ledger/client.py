@@ -154,12 +154,17 @@ class Ledger:
         """Close a round (committee)."""
         return await self.submit("CloseRound", task, str(number))
 
+    async def upload_sum_chunk(self, task: str, number: int, digest: str, chunk: bytes) -> Committed:
+        """Upload one chunk of a closed round's sum for the committee alone (committee)."""
+        transient = {"chunk": chunk}
+        return await self._submit_as_committee("UploadSumChunk", task, str(number), digest, transient=transient)
+
     async def attest_aggregate(self, task: str, number: int, blob: records.Blob) -> Committed:
         """Have the committee check and attest the sum (committee)."""
         return await self._submit_as_committee("AttestAggregate", task, str(number), blob.encode())
 
     async def publish_model(self, task: str, number: int, model_digest: str) -> Committed:
-        """Vote for the round's new model version (committee); endorsed by every member that has the sum."""
+        """Vote for the round's new model version; once all can read the sum, make it (committee)."""
         return await self._submit_as_members("PublishModel", task, str(number), model_digest)
 
     async def abandon_round(self, task: str, number: int) -> Committed:
@@ -230,6 +235,14 @@ class Ledger:
     async def read_chunk(self, task: str, number: int, organisation: str, index: int) -> bytes:
         """Return a sealed chunk from the organisation's own peer (committee)."""
         return await self._read_private("ReadChunk", task, str(number), organisation, str(index))
+
+    async def read_sum_chunk(self, task: str, number: int, digest: str) -> bytes:
+        """Return a chunk of a round's sum from the organisation's own peer (committee)."""
+        return await self._read_private("ReadSumChunk", task, str(number), digest)
+
+    async def read_sum_upload(self, task: str, number: int, blob: records.Blob) -> tuple[bool, ...]:
+        """Return for each chunk of a round's sum whether the committee has it."""
+        return _flags(await self.evaluate("ReadSumUpload", task, str(number), blob.encode()))
 
     async def read_model_chunk(self, task: str, digest: str) -> bytes:
         """Return a chunk of a model or sum from the organisation's own peer."""

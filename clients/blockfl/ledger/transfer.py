@@ -74,6 +74,28 @@ async def upload_blob(
     await _move(present, put, progress)
 
 
+async def upload_sum(ledger: Ledger, task: str, number: int, blob: Blob, chunks: Sequence[bytes]) -> None:
+    """Upload those chunks of a round's sum, for the committee alone, that are not there yet.
+
+    Raises:
+        LedgerError: As the transactions do; calling again resumes.
+    """
+
+    async def put(index: int) -> None:
+        await ledger.upload_sum_chunk(task, number, blob.chunks[index], chunks[index])
+
+    await _move(await ledger.read_sum_upload(task, number, blob), put, ignore_progress)
+
+
+async def fetch_sum(ledger: Ledger, task: str, number: int, blob: Blob) -> bytes:
+    """Return a round's sum as the committee has it, verified.
+
+    Raises:
+        LedgerError, ProtocolError: As ``fetch_blob``.
+    """
+    return await _fetch(blob, lambda digest: ledger.read_sum_chunk(task, number, digest), ignore_progress)
+
+
 async def fetch_blob(ledger: ModelChunks, task: str, blob: Blob, *, progress: Progress = ignore_progress) -> bytes:
     """Return a model or sum, verified.
 
@@ -81,10 +103,14 @@ async def fetch_blob(ledger: ModelChunks, task: str, blob: Blob, *, progress: Pr
         LedgerError: As the reads do.
         ProtocolError: BFL308 when the bytes are not what the blob says.
     """
+    return await _fetch(blob, lambda digest: ledger.read_model_chunk(task, digest), progress)
+
+
+async def _fetch(blob: Blob, read: Callable[[str], Awaitable[bytes]], progress: Progress) -> bytes:
     chunks: list[bytes] = [b""] * len(blob.chunks)
 
     async def get(index: int) -> None:
-        chunk = await ledger.read_model_chunk(task, blob.chunks[index])
+        chunk = await read(blob.chunks[index])
         if compute_digest(chunk) != blob.chunks[index]:
             raise ProtocolError(Code.BLOB_MISMATCH, f"chunk {index} of {blob.digest}: the peer returned other bytes")
         chunks[index] = chunk

@@ -20,7 +20,7 @@ from blockfl.protocol.key import Number
 
 _OUTCOMES: Final = {
     "EquivocationRecorded": "signed a second, different update: equivocation",
-    "ModelPublished": "cast the deciding vote: the model is published",
+    "ModelPublished": "published the model that the committee agreed on",
     "RoundFailed": "closed the round, which failed",
     "PenaltyOverturned": "cast the deciding vote: a penalty is overturned",
 }
@@ -34,7 +34,7 @@ _DETAILS: Final = {
 }
 """What the detail of an announcement is, where a number alone would say nothing."""
 
-QUIET: Final = frozenset({"UploadChunk", "UploadModelChunk"})
+QUIET: Final = frozenset({"UploadChunk", "UploadModelChunk", "UploadSumChunk"})
 """Too many of them to tell each as it happens."""
 
 KEYS: Final = {

@@ -49,9 +49,9 @@ from blockfl.protocol.task import Task
 R = TypeVar("R", bound=Record)
 
 SEALED_COLLECTION: Final = "sealed"
-"""The sealed updates: the committee only."""
+"""The sealed updates, and each round's sum until the committee has agreed on its model: the committee only."""
 MODEL_COLLECTION: Final = "models"
-"""The initial models and the sums: all members."""
+"""The initial models and the sums of rounds that are certain to be published: all members."""
 
 # What the parts of keys are
 
@@ -344,6 +344,11 @@ def find_key(record: R) -> Key[R]:
 def sealed_chunk_key(task: str, number: int, organisation: str, index: int) -> str:
     """Return the key of a sealed chunk in its collection."""
     return join_key("chunk", (task, number, organisation, index))
+
+
+def sum_chunk_key(task: str, number: int, digest: str) -> str:
+    """Return the key of a chunk of a round's sum in the committee's collection: content-addressed."""
+    return join_key("sum", (task, number, digest))
 
 
 def model_chunk_key(task: str, digest: str) -> str:

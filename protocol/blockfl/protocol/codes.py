@@ -95,6 +95,8 @@ class Code(Enum):
     TOO_FEW_ACCEPTED = ("BFL505", "too few updates were accepted")
     ROUND_ABANDONED = ("BFL506", "the round was abandoned, it makes no model")
     PUBLISH_PENDING = ("BFL507", "the round may still be published")
+    NOT_AGREED = ("BFL508", "the committee has not agreed on the round's model, so that only it may read the sum")
+    AGREED = ("BFL509", "the committee has agreed on the round's model: it is published, not given up")
 
     # 6xx: credits
     AMOUNT = ("BFL601", "not an amount of credits that can be moved")

@@ -21,8 +21,6 @@ from blockfl.protocol.limits import CHANGE_INTERVAL_MS, RoundNorms
 from blockfl.protocol.moment import format_moment
 from blockfl.protocol.payload import ENCODINGS
 from blockfl.protocol.records import (
-    Aggregate,
-    Blob,
     CommitteeKey,
     Consortium,
     Ending,
@@ -355,51 +353,10 @@ def _with_typical(round_: Round, updates: Mapping[str, Update], accepted: Collec
     return round_.norms.model_copy(update={"typical_l2_micro": compute_typical(norms, round_.scale)})
 
 
-def create_aggregate(round_: Round) -> Aggregate:
-    """Return the record of a closed round's sum, which the committee is to attest.
-
-    Raises:
-        ProtocolError: BFL107 if the round is not closed.
-    """
-    check_closed(round_)
-    return Aggregate(
-        task=round_.task,
-        round=round_.round,
-        state="pending",
-        accepted=round_.accepted,
-        divisor=round_.divisor,
-        sum=None,
-        summed_by=None,
-        attested_at_ms=0,
-    )
-
-
 def create_score(round_: Round) -> Score:
     """Return the record that the committee will write a closed round's points into."""
     check_closed(round_)
     return Score(task=round_.task, round=round_.round, state="pending", credits=(), scored_at_ms=0)
-
-
-def attest_aggregate(aggregate: Aggregate, round_: Round, total: Blob, summed_by: str, now_ms: int) -> Aggregate:
-    """Return the aggregate attested with this sum; whether it is the sum is for the caller to have checked.
-
-    The first to bring it stays the one who did.
-
-    Raises:
-        ProtocolError: BFL107 if the round is not closed, BFL504 if another sum was attested before.
-    """
-    if aggregate.state == "attested":
-        if aggregate.sum != total:
-            raise ProtocolError(
-                Code.ALREADY_SETTLED,
-                f"the sum of round {round_.round} was attested as {aggregate.sum and aggregate.sum.digest}, "
-                f"not {total.digest}",
-            )
-        return aggregate
-    check_closed(round_)
-    return aggregate.model_copy(
-        update={"state": "attested", "sum": total, "summed_by": summed_by, "attested_at_ms": now_ms}
-    )
 
 
 def end_task(spec: TaskSpec, progress: Progress, coordinator: str, reason: str, now_ms: int) -> Progress:
