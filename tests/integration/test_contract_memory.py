@@ -43,7 +43,7 @@ async def test_judging_and_summing_a_million_parameters_stays_under_the_limit(tm
             await scenario.judge(name)
         await scenario.close()
         total = await scenario.total()
-        await scenario.upload_model("coordinator", total)
+        await scenario.upload_sum("coordinator", total)
         peer.state = ledger_of(world)
         attested = await calls(peer, world, [("AttestAggregate", "heart", "1", split_blob(total)[0].encode())])
         assert {Aggregate.decode(payload).state for payload in attested} == {"attested"}
@@ -66,7 +66,7 @@ async def test_comparing_and_scoring_a_million_parameters_stays_under_the_limit(
     await scenario.contribute()
     await scenario.close()
     total = await scenario.total()
-    await scenario.upload_model("coordinator", total)
+    await scenario.upload_sum("coordinator", total)
     files = write_service(tmp_path, world.consortium, "regulator")
     async with running_service(files) as (process, said), dial(files.tls.endpoint(said["address"])) as peer:
         peer.state = ledger_of(world)

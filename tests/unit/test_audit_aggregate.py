@@ -101,10 +101,15 @@ async def test_any_organisation_verifies_a_sum(published: Federation, organisati
     assert "ReadChunk" not in ledger.calls
 
 
-async def test_a_sum_is_verified_before_it_is_published() -> None:
+async def test_a_sum_is_verified_once_the_committee_agrees_on_its_model_and_everybody_may_read_it() -> None:
     federation = Federation()
     await federation.close()
     blob = await federation.scenario.attest()
+    with pytest.raises(RefusedError, match=r"BFL111 .* has not been uploaded"):
+        await check_aggregate(federation.hub.ledger("alpha"), TASK, 1)
+    for member in ("coordinator", "regulator"):
+        await federation.scenario.vote(member, "ab" * 32)
+    await federation.scenario.upload_model("coordinator", await federation.scenario.total())
     assert (await check_aggregate(federation.hub.ledger("alpha"), TASK, 1)).sum_digest == blob.digest
 
 

@@ -65,7 +65,7 @@ async def test_a_sum_that_counts_what_the_referee_contradicts_is_refused() -> No
     await task.close()
     x = np.frombuffer(await task.total(), dtype="<i4").copy()
     x[0] += 1
-    wrong = await task.upload_model("coordinator", x.astype("<i4").tobytes())
+    wrong = await task.upload_sum("coordinator", x.astype("<i4").tobytes())
     with refused(Code.SUM_MISMATCH):
         await task.ledger.submit(
             "coordinator", "AttestAggregate", "heart", "1", wrong.encode(), endorsers=task.consortium.committee

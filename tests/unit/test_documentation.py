@@ -438,9 +438,8 @@ async def ask_as_everybody() -> Mapping[str, Mapping[str, str]]:
     total = await task.total(1)
     blob, _ = split_blob(total)
     for digest in blob.chunks:
-        arguments = ("lungs", "1", digest)
-        shown = {"chunk": total}
-        await world.submit("coordinator", "UploadSumChunk", *arguments, transient=shown, endorsers=sealers)
+        place, shown = ("lungs", "1", digest), {"chunk": total}
+        await world.submit("coordinator", "UploadSumChunk", *place, transient=shown, endorsers=sealers)
     await world.submit("coordinator", "AttestAggregate", "lungs", "1", blob.encode(), endorsers=sealers)
     settlement = make_credit_examples()["settlement"].model_copy(update={"task": "lungs"})
     assert [one.organisation for one in settlement.outcomes if one.penalty] == ["alpha"]  # type: ignore[attr-defined]

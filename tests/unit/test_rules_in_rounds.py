@@ -163,7 +163,7 @@ async def test_nothing_but_what_the_rule_gives_is_attested(rule: str) -> None:
     off = (np.frombuffer(right, dtype="<i4") + np.eye(1, 10, 9, dtype=np.int32)[0]).astype("<i4").tobytes()
     for wrong in (plain, off, right + bytes(4)):
         assert wrong != right
-        blob = await scenario.upload_model("coordinator", wrong)
+        blob = await scenario.upload_sum("coordinator", wrong)
         for member in COMMITTEE:
             with refused(Code.SUM_MISMATCH, compute_digest(right)):
                 await world.simulate(member, "coordinator", "AttestAggregate", TASK, "1", blob.encode())
