@@ -1,4 +1,4 @@
-"""The agent's side of training: a persistent, confined process that only named arrays leave.
+"""The agent's side of training: a persistent, confined process; only named arrays leave it, or a model's file if asked.
 
 The process is given a fresh environment, no open file but its pipes, and a private scratch directory. It is believed
 nothing: sizes are checked before anything is read, a silent or garbled process is killed, and whatever it prints ends
