@@ -42,6 +42,7 @@ from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import decode_model, manifest_of
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Commitment, Round
+from blockfl.protocol.records import Progress as TaskProgress
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.value_rules import VALUE_RULES
 from support.federation import make_certificate
@@ -202,6 +203,32 @@ async def test_an_agent_that_starts_when_the_task_is_complete_only_fetches_the_m
     published = await stage.referee.ledger.read(catalogue.MODEL.key("heart", 2))
     assert late.store.fetch(published.digest) is not None
     assert late.training.trained == 2
+
+
+class Overtaken(WorldLedger):
+    """Reads first how the task stood just before its last model was published, and everything else after that."""
+
+    async def evaluate(self, function: str, *arguments: str | bytes, own_peer: bool = False) -> bytes:
+        is_first = function not in self.calls
+        answer = await super().evaluate(function, *arguments, own_peer=own_peer)
+        if function != "ReadProgress" or not is_first:
+            return answer
+        now = TaskProgress.decode(answer)
+        before = await self.read(catalogue.MODEL.key(now.task, now.version - 1))
+        return now.model_copy(update={"version": before.version, "model_digest": before.digest}).encode()
+
+
+async def test_it_does_not_end_without_the_last_model_where_that_is_published_between_two_of_its_reads(
+    stage: Stage,
+) -> None:
+    await run_all(stage)
+    late = Site(stage.hub, "alpha", stage.sites["alpha"].directory / "new", stage.sites["alpha"].training)
+
+    await late.agent(Overtaken(stage.hub, "alpha")).run()
+
+    published = await stage.referee.ledger.read(catalogue.MODEL.key("heart", 2))
+    assert late.store.fetch(published.digest) is not None
+    assert late.steps[-1].stage == "done"
 
 
 async def test_it_ends_with_the_round_that_a_task_was_ended_in(stage: Stage) -> None:

@@ -222,7 +222,9 @@ class InstitutionAgent:
         settled = round_ is None or round_.state in ("published", "failed")
         if self._first_round is None:
             self._first_round = progress.round + (1 if settled else 0)
-        complete = settled and self._is_last(task, progress)
+        # Published between the two reads: the last version is still to be fetched, and reported.
+        is_behind = round_ is not None and round_.state == "published" and progress.version <= round_.base_version
+        complete = settled and not is_behind and self._is_last(task, progress)
         if progress.ended:
             self._tell_once(0, "wait", describe_ending(progress))
         if not complete:
