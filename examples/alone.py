@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
@@ -34,7 +33,7 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class KerasTrainer:
-    """A Keras model, in this process.
+    """A Keras model, in this process, which only then imports Keras.
 
     Attributes:
         model: Its compiled file.
@@ -46,7 +45,7 @@ class KerasTrainer:
     """
 
     model: Path
-    build_model: Callable[[int], keras.Model]
+    build_model: Callable[[int], Any]
     measured: Measure
     rounds: int
     batch_size: int
@@ -54,6 +53,9 @@ class KerasTrainer:
 
     def train(self, own: Dataset) -> float:
         """Return what a model gives that is trained on these samples."""
+        import keras
+
+        keras.backend.clear_session()
         keras.utils.set_random_seed(self.seed)
         model = self.build_model(self.seed)
         state = [(one, np.array(one.numpy())) for one in model.optimizer.variables]
@@ -65,6 +67,8 @@ class KerasTrainer:
 
     def measure(self, file: Path, own: Dataset) -> float:
         """Return what the values in a safetensors file give."""
+        import keras
+
         # The file's own layers: Keras numbers the names of those that are built after them.
         model = keras.models.load_model(self.model)
         values, prefix = load_file(file), f"{model.name}/"
@@ -74,7 +78,7 @@ class KerasTrainer:
                 weight.assign(values[name])
         return self._measure(model, own)
 
-    def _measure(self, model: keras.Model, own: Dataset) -> float:
+    def _measure(self, model: Any, own: Dataset) -> float:
         return self.measured(own.y_test.astype(np.float64), np.asarray(model(own.x_test), np.float64))
 
 

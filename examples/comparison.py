@@ -15,13 +15,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
 from examples.alone import Array, CodeTrainer, KerasTrainer, Measure, Trainer
 from examples.bank import example as bank
@@ -61,7 +60,7 @@ class Example:
     rounds: int
     batch_size: int
     norm_bound: float
-    build_model: Callable[[int], keras.Model] | None = None
+    build_model: Callable[[int], Any] | None = None
     code: Path | None = None
     find_python: Callable[[], Path] | None = None
     columns: Path | None = None
@@ -166,17 +165,17 @@ def _average(found: list[dict[str, Any]]) -> dict[str, Any]:
     return {**means, "alone": alone, "splits": len(found)}
 
 
-def run(name: str, splits: int) -> dict[str, Any]:
-    """Return an example's entry in the summary, and print each split's result.
+def run(name: str, splits: int, rounds: int | None) -> dict[str, Any]:
+    """Return an example's entry in the summary, and print each split's result; rounds None: the example's own.
 
     Raises:
         Unavailable: Its framework cannot be had.
     """
-    metric, found = EXAMPLES[name].metric[0], []
+    example = EXAMPLES[name] if rounds is None else replace(EXAMPLES[name], rounds=rounds)
+    metric, found = example.metric[0], []
     for seed in range(splits):
         with tempfile.TemporaryDirectory() as directory:
-            found.append(compare(EXAMPLES[name], seed, Path(directory)))
-        keras.backend.clear_session()
+            found.append(compare(example, seed, Path(directory)))
         one = found[-1]
         alone = ", ".join(f"{site} {value:.3f}" for site, value in one["alone"].items())
         print(f"{name}, split {seed}: {metric} federated {one['federated']:.3f}, ", end="")
@@ -197,12 +196,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=sorted(EXAMPLES), help="may be repeated; default: all")
     parser.add_argument("--splits", type=int, default=1, help="how many random splits are averaged")
+    parser.add_argument("--rounds", type=int, help="instead of each example's own: a quick look")
     parser.add_argument("--directory", type=Path, default=Path("build/examples"))
     arguments = parser.parse_args()
     summary: dict[str, Any] = {}
     for name in arguments.only or EXAMPLES:
         try:
-            summary[name] = run(name, arguments.splits)
+            summary[name] = run(name, arguments.splits, arguments.rounds)
         except Unavailable as reason:
             print(f"{name}: skipped: {reason}", flush=True)
     arguments.directory.mkdir(parents=True, exist_ok=True)

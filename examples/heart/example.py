@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from examples.heart.hospitals import load_all
-from examples.heart.model import build_model
 
 
 def write_sites(directory: Path, seed: int) -> Mapping[str, Path]:
@@ -15,6 +14,13 @@ def write_sites(directory: Path, seed: int) -> Mapping[str, Path]:
         files[name] = directory / f"{name}.npz"
         split.save(files[name])
     return files
+
+
+def build_model(seed: int = 0) -> Any:
+    """Return the compiled model (``examples.heart.model``)."""
+    from examples.heart import model
+
+    return model.build_model(seed)
 
 
 SETTINGS: dict[str, Any] = {

@@ -26,7 +26,8 @@ def test_a_frameworks_example_is_one_command(tmp_path: Path, name: str, sites: i
         find()
     except Unavailable as reason:
         pytest.skip(str(reason))
-    command = [sys.executable, "-m", "examples.comparison", "--only", name, "--directory", str(tmp_path)]
+    command = [sys.executable, "-m", "examples.comparison", "--only", name, "--rounds", "6"]
+    command += ["--directory", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -34,7 +35,7 @@ def test_a_frameworks_example_is_one_command(tmp_path: Path, name: str, sites: i
     found = summary[name]
     assert len(found["alone"]) == sites
     assert found["federated"] > sum(found["alone"].values()) / sites + 0.05
-    assert abs(found["federated"] - found["pooled"]) < 0.05
+    assert abs(found["federated"] - found["pooled"]) < 0.1
     line = next(one for one in done.stdout.splitlines() if one.startswith(f"{name} "))
     assert f"{found['federated']:.3f}" in line
 
