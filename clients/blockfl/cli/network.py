@@ -26,6 +26,7 @@ from blockfl.network.description import Description, LedgerKind, default_descrip
 from blockfl.network.layout import is_part
 from blockfl.network.network import HostPart, Network, Part, open_part
 from blockfl.network.snapshot import pack_snapshot, take_snapshot
+from blockfl.network.status import wait_until_level
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(network_config.app, name="config", help="Look at the channel's configuration and change it.")
@@ -96,6 +97,7 @@ def up(
             raise typer.Exit(Exit.USAGE)
         part = HostPart.open(directory, ledger)
         part.up(output.progress, agreement, founding, consortium, timeout, snapshot)
+        wait_until_level(part.status, output.progress)
         if not _print_status(part, output):
             raise typer.Exit(Exit.FAILED)
         return
@@ -106,6 +108,7 @@ def up(
     description = Description.load(consortium, kind) if consortium else None
     network = Network.prepare(directory, description, kind, base_port=base_port)
     network.up(output.progress, agreement)
+    wait_until_level(network.status, output.progress)
     if not _print_status(network, output):
         raise typer.Exit(Exit.FAILED)
 

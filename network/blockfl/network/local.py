@@ -154,7 +154,11 @@ def _tell_behind(rows: Sequence[ProcessStatus]) -> list[ProcessStatus]:
     newest = max(heights.values(), default=0)
     behind = [name for name in list_behind(heights) if name.startswith(f"{node_name('orderer', '')}")]
     return [
-        replace(row, error=f"has {row.height} of {newest} blocks: if it stays behind, the keeper has it begin anew")
+        replace(
+            row,
+            error=f"has {row.height} of {newest} blocks: if it stays behind, the keeper has it begin anew",
+            is_behind=True,
+        )
         if row.name in behind
         else row
         for row in rows

@@ -19,6 +19,8 @@ STALLED_S = 120.0
 """How long an ordering node may make no progress; BFT nodes took 68 s to leave a leader over lines of 40 ms."""
 FAR_BEHIND = 20
 """Blocks that a node may lack while it catches up."""
+BEHIND_S = 60.0
+"""How long a node that lacks more of them may fetch none."""
 TOGETHER_S = 180.0
 """At multiples of this, in seconds since 1970, all nodes begin anew that make no progress."""
 _ASKED_S = 2.0
@@ -116,7 +118,8 @@ class StallWatch:
         if self._since is None or state.newest != self._newest or state.view > self._view or not state.has_work:
             self._newest, self._view, self._since = state.newest, max(self._view, state.view), now
         stalled_s = now - self._since
-        if not state.has_work or stalled_s < STALLED_S or not (is_common or state.is_far_behind):
+        is_lost = state.is_far_behind and stalled_s >= BEHIND_S
+        if not is_lost and not (is_common and state.has_work and stalled_s >= STALLED_S):
             return None
         self._newest = self._view = -1
         return stalled_s

@@ -1,8 +1,14 @@
 """How a network's processes are."""
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from blockfl.network.process import ProcessTable, State
+
+_LEVEL_S: Final = 240.0
+_POLL_S: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +17,7 @@ class ProcessStatus:
 
     ``height`` is the number of blocks, for processes that hold a ledger; ``certificate_ends`` when the first of the
     certificates ends that it uses (ISO 8601), for those that use some; ``runs`` the name of the contract's code that a
-    contract service says that it runs.
+    contract service says that it runs. ``is_behind`` marks a node that lacks blocks which others have.
     """
 
     name: str
@@ -23,10 +29,27 @@ class ProcessStatus:
     error: str
     certificate_ends: str | None = None
     runs: str = ""
+    is_behind: bool = False
 
     def as_dict(self) -> dict[str, object]:
-        """Return the status as a row."""
-        return asdict(self)
+        """Return the status as a row; what ``is_behind`` means stands in its error."""
+        return {name: value for name, value in asdict(self).items() if name != "is_behind"}
+
+
+def wait_until_level(
+    read: Callable[[], Sequence[ProcessStatus]], report: Callable[[str], None], timeout_s: float = _LEVEL_S
+) -> None:
+    """Wait until no node is behind: it fetches its blocks, or the keeper has it begin anew; not for ever."""
+    deadline = time.monotonic() + timeout_s
+    told: set[str] = set()
+    while behind := [row for row in read() if row.is_behind]:
+        for row in behind:
+            if row.name not in told:
+                told.add(row.name)
+                report(f"{row.name} {row.error}; waiting for it")
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_POLL_S)
 
 
 def process_status(
