@@ -94,6 +94,25 @@ async def test_giving_a_round_up_changes_nothing_else() -> None:
         told.verify()
 
 
+async def test_a_round_that_was_given_up_although_the_committee_agreed_is_named() -> None:
+    scenario = make_recorded_scenario()
+    await scenario.prepare()
+    await scenario.open(1)
+    await scenario.contribute(number=1)
+    closed = await scenario.close(1)
+    await scenario.attest(1)
+    given_up = closed.model_copy(update={"state": "failed", "failure": "abandoned"})
+    for member, said in (("coordinator", "ab" * 32), ("regulator", "cd" * 32), ("university", "ab" * 32)):
+        told = tell(scenario)
+        told.append(FIRST, given_up.encode())
+        assert told.verify().abandoned == (1,)
+        await scenario.vote(member, said)
+    told = tell(scenario)
+    told.append(FIRST, given_up.encode())
+    with pytest.raises(VerificationError, match=f"given up although the committee had agreed on the model {'ab' * 32}"):
+        told.verify()
+
+
 @pytest.mark.parametrize("failure", ["", "too few accepted"])
 async def test_a_closed_round_fails_only_by_being_given_up(failure: str) -> None:
     told = await give_up()

@@ -100,7 +100,7 @@ async def test_a_round_with_one_or_two_fewer_fails_where_the_set_is_stable(missi
     tell(task).verify()
     told = tell(task)
     told[ROUND.key(task.task, 2)] = failed.model_copy(update={"state": "closed", "failure": ""}).encode()
-    with pytest.raises(VerificationError, match="it is closed with"):
+    with pytest.raises(VerificationError, match="the task needs 3, and a stable set"):
         told.verify()
     assert (await task.open(3)).base_version == 1
     await task.contribute(number=3)

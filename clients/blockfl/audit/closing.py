@@ -81,7 +81,7 @@ def verify_close(history: History, task: Task, round_: Round, updates: dict[str,
     if (expected.state == "failed") != (closed.state == "failed"):
         raise VerificationError(
             f"{where}: it is {closed.state} with {len(closed.accepted)} accepted updates, the task needs "
-            f"{task.spec.minimum_accepted}"
+            f"{task.spec.minimum_accepted}{', and a stable set' if task.spec.stable_set else ''}"
         )
     if closed != expected:
         raise VerificationError(
