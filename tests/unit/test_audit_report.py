@@ -68,7 +68,7 @@ def page(report: Any) -> Page:
 def test_it_says_which_institutions_made_a_version(page: Page) -> None:
     (answer,) = page.answers["Which institutions made version 2?"]
     assert answer.startswith("Version 2 was made in round 2 from the updates of alpha, beta and delta.")
-    assert re.search(r"Block \d+, transaction [0-9a-f]{64}, .* stated by regulator; endorsed by ", answer)
+    assert re.search(r"Block \d+, transaction [0-9a-f]{64}, .* stated by coordinator; endorsed by ", answer)
 
 
 def test_it_says_who_was_rejected_why_and_what_became_of_the_penalty(page: Page) -> None:
