@@ -8,8 +8,9 @@ Path("card.md").write_text(make_card(exported))
 import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -176,27 +177,31 @@ def export(
         told.error(str(error))
         raise typer.Exit(Exit.USAGE) from error
 
-    async def ask() -> Exported:
-        async with reach(profile) as ledger:
-            return await export_version(
-                ledger,
-                task,
-                wanted,
-                without=without,
-                metric=metric,
-                progress=lambda done, total: told.progress(f"chunk {done} of {total}"),
-            )
-
-    exported = asyncio.run(ask())
+    progress = partial(_tell_chunks, told)
+    exported = asyncio.run(_read(profile, task, wanted, without=without, metric=metric, progress=progress))
     if layers is not None:
         asyncio.run(formats.write_keras(exported, layers, output, confined=not unconfined))
     else:
         formats.write_arrays(exported, output, chosen)
+    _write_beside(exported, card, metrics, tensorboard)
+    told.result({"task": task, "version": exported.version, "digest": exported.digest, "file": str(output)})
+    told.line(f"task {task}: version {exported.version}, {exported.digest} on the ledger, is in {output}")
+
+
+async def _read(profile: Path, task: str, version: int | str | None, **options: Any) -> Exported:
+    async with reach(profile) as ledger:
+        return await export_version(ledger, task, version, **options)
+
+
+def _tell_chunks(told: Output, done: int, total: int) -> None:
+    told.progress(f"chunk {done} of {total}")
+
+
+def _write_beside(exported: Exported, card: Path | None, metrics: Path | None, tensorboard: Path | None) -> None:
+    """Write what was asked for beside the model."""
     if card is not None:
         formats.write_file(card, make_card(exported).encode())
     if metrics is not None:
         formats.write_file(metrics, make_csv(exported.rows).encode())
     if tensorboard is not None:
         write_events(exported.rows, tensorboard)
-    told.result({"task": task, "version": exported.version, "digest": exported.digest, "file": str(output)})
-    told.line(f"task {task}: version {exported.version}, {exported.digest} on the ledger, is in {output}")
