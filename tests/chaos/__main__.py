@@ -45,7 +45,10 @@ def main() -> None:
     logging.disable(logging.WARNING)
     # Whoever ends the run early gets what Ctrl-C gives: everything is taken down.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    summary = asyncio.run(run_chaos(schedule, directory.resolve(), tell))
+    try:
+        summary = asyncio.run(run_chaos(schedule, directory.resolve(), tell))
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: everything was taken down, and nothing is said of the run") from None
     (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(
         f"{summary['rounds']} rounds, {summary['lost']} lost, {len(summary['broken'])} invariants broken, "
