@@ -296,9 +296,20 @@ def test_a_task_that_cannot_be_is_refused_with_the_field_and_the_reason() -> Non
         Training(epochs=1, batch_size=0, learning_rate_micro=0)
 
 
-def test_a_model_is_not_exported_under_the_name_of_another_format(tmp_path: Path) -> None:
-    output = tmp_path / "final.keras"
-    result = CliRunner().invoke(app, ["task", "export", "heart", "-p", "profile.json", "--output", str(output)])
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("final.keras", (), "name the task's model with --model"),
+        ("final.keras", ("--format", "safetensors"), "expected an --output named .safetensors"),
+        ("final.h5", (), "expected an --output named .safetensors, .npz, .keras"),
+    ],
+)
+def test_a_model_is_not_exported_under_the_name_of_another_format(
+    tmp_path: Path, name: str, options: tuple[str, ...], words: str
+) -> None:
+    output = tmp_path / name
+    command = ["task", "export", "heart", "-p", "profile.json", "--output", str(output), *options]
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == Exit.USAGE
-    assert "expected an --output named .safetensors or .npz" in result.stderr
+    assert words in result.stderr
     assert not output.exists()
