@@ -18,6 +18,7 @@ settings.load_profile("blockfl")
 
 SLOW_S = 1800
 PLAN = pytest.StashKey[LedgerPlan]()
+_LONGEST = {"e2e": 0, "integration": 1}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,7 +47,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("ledger_kind", chosen, indirect=True, scope="session")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        # Of several workers none shall begin with minutes of work when the others have nothing left.
+        items.sort(key=lambda item: _LONGEST.get(item.path.parent.name, len(_LONGEST)))
     for item in items:
         # Their networks alone take a busy machine longer than a test may otherwise; each wait has its own limit.
         if item.get_closest_marker("timeout") is None and (
