@@ -43,7 +43,7 @@ def main() -> None:
     (directory / "schedule.json").write_bytes(schedule.dump())
     # What the client says of a peer that does not answer is no news here.
     logging.disable(logging.WARNING)
-    # Whoever ends the run early gets what Ctrl-C gives: everything is taken down.
+    # A signal to end gives what Ctrl-C gives: everything is taken down.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         summary = asyncio.run(run_chaos(schedule, directory.resolve(), tell))

@@ -1,4 +1,4 @@
-"""The invariants: what must hold whatever is killed, stopped, starved or filled.
+"""The invariants: what must hold while processes are killed, stopped and starved, and disks filled.
 
 Each function looks at records and returns what is wrong in words, nothing when all is well. None of them asks a ledger:
 the same functions judge what was read while the rounds ran, what the exported evidence holds, and made-up records that

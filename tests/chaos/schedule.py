@@ -1,7 +1,7 @@
 """The schedule: which fault strikes where, in which round and at which moment; a pure function of seed and rounds.
 
 A schedule leaves enough members in every round: at most one institution is struck in a round, and none other in the
-round after a fault that lasts. So every round has to be published, whatever the schedule.
+round after a fault that lasts. So every round of every schedule has to be published.
 
     schedule = draw_schedule(rounds=200, seed=1, ledger="embedded")
     assert draw_schedule(rounds=20, seed=1, ledger="embedded").faults == schedule.until(20).faults

@@ -28,7 +28,7 @@ def mount_small(path: Path, size_bytes: int) -> str:
 
 
 def unmount(path: Path) -> None:
-    """Take a file system away, whatever still uses it."""
+    """Take a file system away, though processes still use it."""
     subprocess.run(["umount", "-l", str(path)], check=True)
 
 

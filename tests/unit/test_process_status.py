@@ -22,14 +22,14 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_node_that_is_behind_is_waited_for_and_named_once() -> None:
     looks, said = [[BEHIND], [BEHIND], [LEVEL], []], list[str]()
-    wait_until_level(lambda: looks.pop(0), said.append)
+    assert wait_until_level(lambda: looks.pop(0), said.append) == [LEVEL]
     assert looks == [[]]
     assert said == ["orderer-alpha has 481 of 593 blocks; waiting for it"]
 
 
 def test_a_node_that_stays_behind_is_not_waited_for_for_ever() -> None:
     said: list[str] = []
-    wait_until_level(lambda: [BEHIND], said.append, timeout_s=0.05)
+    assert wait_until_level(lambda: [BEHIND], said.append, timeout_s=0.05) == [BEHIND]
     assert len(said) == 1
 
 

@@ -101,7 +101,7 @@ def decode_amount(data: bytes) -> int:
     return int(text)
 
 
-def bound(kind: type[R]) -> Decoder[R]:
+def bounded(kind: type[R]) -> Decoder[R]:
     """Return the decoder of a record that any member may send.
 
     A record that only one organisation may send, which is asked for its role first, needs no other bound than its own.

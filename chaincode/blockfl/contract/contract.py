@@ -1,9 +1,10 @@
 """The contract as a peer calls it: the table of transactions and reads, and how one is run.
 
-A transaction reads: authorise, decode, apply a rule of the protocol, write, announce. What it writes depends on its
-arguments and the ledger only; the one private input, the committee's opening keys, gives every member the same result.
-Every transaction may be repeated: what is there already is a success that writes nothing. Whatever is wrong with a
-call is refused with a stable code.
+A transaction reads: decode, authorise, apply a rule of the protocol, write, announce. A task, which may be large, is
+decoded for the coordinator alone: there the role comes first. What a transaction writes depends on its arguments and
+the ledger only; the one private input, the committee's opening keys, gives every member the same result. Every
+transaction may be repeated: what is there already is a success that writes nothing. A call with anything wrong about
+it is refused with a stable code.
 
     server = ContractServer(Contract(settings), package_id, "127.0.0.1:9999", tls)
 """
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from blockfl.contract import appeals, disputes, erasure, query
 from blockfl.contract.argument import (
     Decoder,
-    bound,
+    bounded,
     count_arguments,
     decode_amount,
     decode_arguments,
@@ -136,7 +137,7 @@ def _function(context: Context) -> str:
 def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
     task, number = decode_name, decode_number
     return {
-        "RegisterConsortium": Entry(setup.register_consortium, (bound(Consortium),)),
+        "RegisterConsortium": Entry(setup.register_consortium, (bounded(Consortium),)),
         "RegisterCommitteeKey": Entry(setup.register_committee_key, (decode_digest,)),
         "WithdrawCertificate": Entry(withdraw_certificate, (decode_digest,)),
         "CreateTask": Entry(setup.create_task, (TaskSpec.decode,), role=require_coordinator),
@@ -144,20 +145,20 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "EndTask": Entry(setup.end_task, (task, decode_text)),
         "Enrol": Entry(setup.enrol, (task, decode_count)),
         "OpenRound": Entry(rounds.open_round, (task, number)),
-        "SubmitUpdate": Entry(rounds.submit_update, (bound(SignedHeader),)),
+        "SubmitUpdate": Entry(rounds.submit_update, (bounded(SignedHeader),)),
         "UploadChunk": Entry(rounds.upload_chunk, (task, number, decode_number), ("chunk",)),
         "JudgeUpdate": Entry(rounds.judge_update, (task, number, decode_organisation)),
-        "AssessUpdate": Entry(rounds.assess_update, (bound(Assessment),)),
+        "AssessUpdate": Entry(rounds.assess_update, (bounded(Assessment),)),
         "ClaimWrap": Entry(disputes.claim_wrap, (task, number, decode_organisation)),
         "SettleWrap": Entry(
             disputes.settle_wrap, (task, number, decode_organisation, decode_organisation), ("ephemeral_key",)
         ),
         "CloseRound": Entry(rounds.close_round, (task, number)),
         "UploadSumChunk": Entry(rounds.upload_sum_chunk, (task, number, decode_digest), ("chunk",)),
-        "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, bound(Blob))),
+        "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, bounded(Blob))),
         "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
         "AbandonRound": Entry(rounds.abandon_round, (task, number)),
-        "ReportMetrics": Entry(rounds.report_metrics, (bound(Metrics),)),
+        "ReportMetrics": Entry(rounds.report_metrics, (bounded(Metrics),)),
         "RequestErasure": Entry(erasure.request_erasure, (task,)),
         "EraseUpdate": Entry(erasure.erase_update, (task, number, decode_organisation)),
     } | _list_credits(Credits(rounds.opener))
@@ -181,9 +182,9 @@ def _list_reads() -> dict[str, Entry]:
         "ReadUpload": Entry(query.read_upload, (task, number, organisation)),
         "ReadChunk": Entry(query.read_chunk, (task, number, organisation, decode_number)),
         "ReadSumChunk": Entry(query.read_sum_chunk, (task, number, decode_digest)),
-        "ReadSumUpload": Entry(query.read_sum_upload, (task, number, bound(Blob))),
+        "ReadSumUpload": Entry(query.read_sum_upload, (task, number, bounded(Blob))),
         "ReadModelChunk": Entry(query.read_model_chunk, (task, decode_digest)),
-        "ReadModelUpload": Entry(query.read_model_upload, (task, bound(Blob))),
+        "ReadModelUpload": Entry(query.read_model_upload, (task, bounded(Blob))),
     }
 
 

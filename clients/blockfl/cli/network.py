@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ from blockfl.network.description import Description, LedgerKind, default_descrip
 from blockfl.network.layout import is_part
 from blockfl.network.network import HostPart, Network, Part, open_part
 from blockfl.network.snapshot import pack_snapshot, take_snapshot
-from blockfl.network.status import wait_until_level
+from blockfl.network.status import ProcessStatus, wait_until_level
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(network_config.app, name="config", help="Look at the channel's configuration and change it.")
@@ -97,8 +98,7 @@ def up(
             raise typer.Exit(Exit.USAGE)
         part = HostPart.open(directory, ledger)
         part.up(output.progress, agreement, founding, consortium, timeout, snapshot)
-        wait_until_level(part.status, output.progress)
-        if not _print_status(part, output):
+        if not _print_status(part, output, wait_until_level(part.status, output.progress)):
             raise typer.Exit(Exit.FAILED)
         return
     if consortium is not None and base_port is not None:
@@ -108,8 +108,7 @@ def up(
     description = Description.load(consortium, kind) if consortium else None
     network = Network.prepare(directory, description, kind, base_port=base_port)
     network.up(output.progress, agreement)
-    wait_until_level(network.status, output.progress)
-    if not _print_status(network, output):
+    if not _print_status(network, output, wait_until_level(network.status, output.progress)):
         raise typer.Exit(Exit.FAILED)
 
 
@@ -117,7 +116,8 @@ def up(
 def status(directory: Directory = Path("network-data"), json: option.Json = False) -> None:
     """Show each process: state, memory, height, last error."""
     output = Output(as_json=json)
-    if not _print_status(open_part(directory), output):
+    part = open_part(directory)
+    if not _print_status(part, output, part.status()):
         raise typer.Exit(Exit.FAILED)
 
 
@@ -237,9 +237,8 @@ def _ask(change: CodeChange) -> bool:
     return typer.confirm("Bring it into force?")
 
 
-def _print_status(part: Part, output: Output) -> bool:
-    """Print the status; return whether every process runs and none complains."""
-    rows = part.status()
+def _print_status(part: Part, output: Output, rows: Sequence[ProcessStatus]) -> bool:
+    """Print a status; return whether every process runs and none complains."""
     output.table(
         f"{part.name}, ledger {part.ledger}",
         [row.as_dict() for row in rows],

@@ -38,17 +38,28 @@ class ProcessStatus:
 
 def wait_until_level(
     read: Callable[[], Sequence[ProcessStatus]], report: Callable[[str], None], timeout_s: float = _LEVEL_S
-) -> None:
-    """Wait until no node is behind: it fetches its blocks, or the keeper has it begin anew; not for ever."""
+) -> Sequence[ProcessStatus]:
+    """Wait until no node is behind: it fetches its blocks, or the keeper has it begin anew.
+
+    Args:
+        read: Gives the status of each process.
+        report: Called with one line for each node that is waited for.
+        timeout_s: How long to wait at most.
+
+    Returns:
+        The last status that was read.
+    """
     deadline = time.monotonic() + timeout_s
     told: set[str] = set()
-    while behind := [row for row in read() if row.is_behind]:
+    while True:
+        rows = read()
+        behind = [row for row in rows if row.is_behind]
+        if not behind or time.monotonic() > deadline:
+            return rows
         for row in behind:
             if row.name not in told:
                 told.add(row.name)
                 report(f"{row.name} {row.error}; waiting for it")
-        if time.monotonic() > deadline:
-            return
         time.sleep(_POLL_S)
 
 
