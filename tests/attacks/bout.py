@@ -21,10 +21,11 @@ import numpy as np
 from attacks.catalogue import Outcome, recorded, rejected, succeeded
 from attacks.terms import PLAIN, Terms
 from blockfl.protocol.canonical import Record, compute_digest
+from blockfl.protocol.claims import Dispute, Equivocation
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import Settlement
 from blockfl.protocol.model import decode_model, encode_model
-from blockfl.protocol.records import Blob, Commitment, Dispute, Equivocation, Header, Round, SignedHeader, Update, Vote
+from blockfl.protocol.records import Blob, Commitment, Header, Round, SignedHeader, Update, Vote
 from blockfl.protocol.seal import seal
 from blockfl.protocol.submission import compose_header, compose_place, verify_header_signature
 from blockfl.protocol.task import TaskSpec

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from blockfl.contract.authority import compute_creator_digest
+from blockfl.protocol.claims import Dispute
 from blockfl.protocol.codes import Code
-from blockfl.protocol.records import Dispute
 from support.contract import refused
 from support.contract_network import contract_network
 from support.world import POLICY_FAILURE, Invalid

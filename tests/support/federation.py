@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from blockfl.protocol.assessment import Assessment, Effect, RoundEffect
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.claims import Dispute, Erasure, Withdrawal
 from blockfl.protocol.combination import FEDAVG, NormClippedMean
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundStatistics, TensorBound
@@ -28,10 +29,8 @@ from blockfl.protocol.publication import create_aggregate
 from blockfl.protocol.records import (
     CommitteeKey,
     Consortium,
-    Dispute,
     Ending,
     Enrolment,
-    Erasure,
     Header,
     Member,
     Metric,
@@ -42,7 +41,6 @@ from blockfl.protocol.records import (
     RoundReferee,
     SignedHeader,
     Vote,
-    Withdrawal,
 )
 from blockfl.protocol.round import close_round, create_task, open_round
 from blockfl.protocol.seal import Sealed, encode_public_key, seal

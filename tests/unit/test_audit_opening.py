@@ -13,9 +13,10 @@ from blockfl.audit.entry import format_time
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import MAX_INTEGER, Record
+from blockfl.protocol.claims import Withdrawal
 from blockfl.protocol.economics import Settlement, Standing
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
-from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Model, Progress, Round, Withdrawal
+from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Model, Progress, Round
 from blockfl.protocol.round import open_round
 from support.federation import INSTITUTIONS
 from support.paid_task import PaidTask

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from blockfl.protocol.claims import Dispute
 from blockfl.protocol.codes import Code
-from blockfl.protocol.records import Dispute
 from support.contract import make_scenario, not_endorsed, refused
 from support.scenario import Scenario
 from support.world import World

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from blockfl.protocol import catalogue
+from blockfl.protocol.claims import Erasure
 from blockfl.protocol.codes import Code
-from blockfl.protocol.records import Erasure
 from support.contract import make_scenario, refused
 from support.paid_task import make_paid_task
 from support.recorded_world import Recorded, publish_recorded_round, tell

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blockfl.protocol import catalogue, economics, records
+from blockfl.protocol import catalogue, claims, economics, records
 from blockfl.protocol.codes import Code
 from blockfl.protocol.task import Task
 from support.contract import make_scenario, refused
@@ -41,7 +41,7 @@ READS: list[tuple[str, list[str], type[Any], int | None]] = [
     ("ReadHeader", ["heart", "1", "alpha"], records.SignedHeader, None),
     ("ReadUpdate", ["heart", "1", "alpha"], records.Update, None),
     ("ListUpdates", ["heart", "1"], records.Update, 4),
-    ("ListEquivocations", ["heart", "1"], records.Equivocation, 0),
+    ("ListEquivocations", ["heart", "1"], claims.Equivocation, 0),
     ("ReadAggregate", ["heart", "1"], records.Aggregate, None),
     ("ReadModel", ["heart", "1"], records.Model, None),
     ("ListModels", ["heart"], records.Model, 2),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from blockfl.protocol.claims import Equivocation
 from blockfl.protocol.codes import Code
-from blockfl.protocol.records import Equivocation
 from support.contract import refused
 from support.paid_task import PaidTask, make_paid_task
 from support.scenario import Scenario

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from blockfl.protocol.claims import Equivocation
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Score
-from blockfl.protocol.records import Equivocation, Update
+from blockfl.protocol.records import Update
 from blockfl.protocol.settlement import Facts
 from reference import economics as reference
 from support.federation import INSTITUTIONS

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.claims import Equivocation
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.combination import MAX_COMPARED_UPDATES, MAX_COMPARED_VALUES, MAX_PRODUCTS
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS
@@ -20,7 +21,6 @@ from blockfl.protocol.records import (
     Blob,
     Commitment,
     Consortium,
-    Equivocation,
     Header,
     Model,
     SignedHeader,

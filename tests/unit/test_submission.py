@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blockfl.protocol.claims import Equivocation
 from blockfl.protocol.codes import Code
-from blockfl.protocol.records import Equivocation, Header, Round, SignedHeader, Update
+from blockfl.protocol.records import Header, Round, SignedHeader, Update
 from blockfl.protocol.seal import SealPlace, derive_commitment_secret, derive_data_key
 from blockfl.protocol.submission import (
     check_header,

@@ -3,10 +3,10 @@
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.catalogue import DISPUTE, HEADER
+from blockfl.protocol.claims import Dispute
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.dispute import choose_ephemeral_key
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.records import Dispute
 from blockfl.protocol.seal import recover_data_key, unwrap_data_key
 
 

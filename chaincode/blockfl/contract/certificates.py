@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from blockfl.contract.authority import compute_creator_digest, require_member
 from blockfl.contract.state import State
 from blockfl.protocol.catalogue import CONSORTIUM, WITHDRAWAL
+from blockfl.protocol.claims import Withdrawal
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.moment import format_moment
-from blockfl.protocol.records import Enrolment, Withdrawal
+from blockfl.protocol.records import Enrolment
 
 
 async def withdraw_certificate(state: State, digest: str) -> bytes:

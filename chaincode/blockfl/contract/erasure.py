@@ -18,8 +18,8 @@ from blockfl.protocol.catalogue import (
     TASK,
     sealed_chunk_key,
 )
+from blockfl.protocol.claims import Erasure
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Erasure
 
 
 async def request_erasure(state: State, task: str) -> bytes:

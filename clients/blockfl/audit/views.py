@@ -28,11 +28,12 @@ from blockfl.protocol.catalogue import (
     WITHDRAWALS,
     find_key,
 )
+from blockfl.protocol.claims import Dispute
 from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.key import Key, Range
 from blockfl.protocol.limits import NormRules
-from blockfl.protocol.records import Aggregate, Dispute, Model, Progress, Round, Update
+from blockfl.protocol.records import Aggregate, Model, Progress, Round, Update
 from blockfl.protocol.round import describe_ending
 from blockfl.protocol.task import WEIGHT_SHARE_MAX_MICRO, TaskSpec
 from blockfl.protocol.value_rules import CHOICES

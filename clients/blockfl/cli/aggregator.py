@@ -24,8 +24,8 @@ from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.metrics import tell_operations
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
+from blockfl.protocol.claims import Dispute
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.records import Dispute
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -3,7 +3,7 @@
 import json as json_format
 
 from blockfl.cli.output import Output
-from blockfl.protocol.records import Dispute
+from blockfl.protocol.claims import Dispute
 
 _MEANING = {
     "claimed": "not settled",

@@ -27,7 +27,7 @@ from blockfl.institution.step import Step
 from blockfl.institution.training_limits import TrainingLimits
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.records import Dispute
+from blockfl.protocol.claims import Dispute
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(check.check)

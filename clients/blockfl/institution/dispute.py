@@ -3,8 +3,8 @@
 from blockfl.institution.outbox import Outbox
 from blockfl.ledger.client import Ledger
 from blockfl.protocol.catalogue import DISPUTE
+from blockfl.protocol.claims import Dispute
 from blockfl.protocol.dispute import choose_ephemeral_key
-from blockfl.protocol.records import Dispute
 from blockfl.protocol.seal import SealPlace, derive_data_key
 
 

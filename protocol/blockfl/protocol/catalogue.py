@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Digest, MspId, Name, Record
+from blockfl.protocol.claims import Dispute, Equivocation, Erasure, Withdrawal
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import (
     Account,
@@ -31,10 +32,7 @@ from blockfl.protocol.records import (
     Commitment,
     CommitteeKey,
     Consortium,
-    Dispute,
     Enrolment,
-    Equivocation,
-    Erasure,
     Metrics,
     Model,
     Progress,
@@ -42,7 +40,6 @@ from blockfl.protocol.records import (
     SignedHeader,
     Update,
     Vote,
-    Withdrawal,
 )
 from blockfl.protocol.task import Task
 

@@ -18,8 +18,9 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from blockfl.protocol.claims import Dispute
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Dispute, Header, WrappedKey
+from blockfl.protocol.records import Header, WrappedKey
 from blockfl.protocol.seal import (
     commit_key,
     derive_ephemeral_key_of,

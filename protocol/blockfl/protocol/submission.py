@@ -24,19 +24,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.claims import Equivocation
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.payload import ENCODINGS, Values
-from blockfl.protocol.records import (
-    Commitment,
-    Consortium,
-    Equivocation,
-    Header,
-    Participant,
-    Round,
-    SignedHeader,
-    Update,
-)
+from blockfl.protocol.records import Commitment, Consortium, Header, Participant, Round, SignedHeader, Update
 from blockfl.protocol.seal import Sealed, SealPlace, compute_chunk_count, seal
 from blockfl.protocol.task import Task
 
