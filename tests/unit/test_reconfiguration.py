@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,12 @@ from blockfl.fabric.errors import BlockError, NodeError
 from blockfl.fabric.validate import validate_block
 from blockfl.fabric.validate.memory_state import MemoryState
 from support.channel import CONTRACT, ORGANISATIONS, PrivateWrites, make_channel
+from support.embedded_ledger import define, opened
 from support.organisation import make_organisation
 
 VALID = transaction_pb2.VALID
 BAD_CREATOR = transaction_pb2.BAD_CREATOR_SIGNATURE
 TWO = ("alpha", "gamma")
-
-
-@contextmanager
-def opened(directory: Path) -> Iterator[Ledger]:
-    channel = make_channel()
-    with Ledger.open(directory, channel.genesis, orderer=channel.orderer) as ledger:
-        yield ledger
 
 
 def envelope(config: ChannelConfig, wanted: Any, signers: Sequence[str] = ORGANISATIONS[:2]) -> bytes:
@@ -63,10 +56,6 @@ def set_consensus(group: Any, **fields: Any) -> None:
     for name, field in fields.items():
         setattr(consensus, name, field)
     value.value = consensus.SerializeToString()
-
-
-async def define(ledger: Ledger) -> None:
-    assert (await ledger.order(make_channel().define("sealed").envelope)).code == VALID
 
 
 async def test_an_update_gets_a_block_of_its_own_that_verifies_and_is_in_force_when_it_is_acknowledged(
