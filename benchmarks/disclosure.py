@@ -31,8 +31,9 @@ from blockfl.protocol.blob import split_blob
 from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.disclosure import limit_shares
 from blockfl.protocol.model import decode_model, encode_model, manifest_of
-from blockfl.protocol.task import Deadlines, TaskSpec, Training
+from blockfl.protocol.task import Deadlines, TaskSpec
 from blockfl.protocol.terms import compute_weights
+from blockfl.protocol.training import Training
 from blockfl.simulation.simulation import Result, simulate
 
 HOSPITALS: Final = ("cleveland", "hungary", "longbeach", "switzerland")

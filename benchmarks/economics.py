@@ -38,8 +38,9 @@ from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
 from blockfl.protocol.scoring import compute_gram, compute_points, weigh_points
 from blockfl.protocol.settlement import Facts, list_payments, settle_round
-from blockfl.protocol.task import Deadlines, TaskSpec, Training
+from blockfl.protocol.task import Deadlines, TaskSpec
 from blockfl.protocol.terms import compute_bounds, compute_weights
+from blockfl.protocol.training import Training
 
 FEATURES, CLASSES = 30, 10
 DIMENSION = FEATURES * CLASSES

@@ -54,7 +54,8 @@ from blockfl.protocol.submission import (
     sign_header,
 )
 from blockfl.protocol.table import Column, Table
-from blockfl.protocol.task import Deadlines, Task, TaskSpec, Training
+from blockfl.protocol.task import Deadlines, Task, TaskSpec
+from blockfl.protocol.training import Cosine, Phase, Training
 
 INSTITUTIONS = ("alpha", "beta", "delta", "gamma")
 COMMITTEE = ("coordinator", "regulator", "university")
@@ -190,6 +191,18 @@ def make_table() -> Table:
     return Table(columns=(age, pain), label=label)
 
 
+def make_training() -> Training:
+    """Return training with everything that a task can say of single rounds."""
+    return Training(
+        epochs=2,
+        batch_size=16,
+        learning_rate_micro=100_000,
+        schedule=Cosine(rounds=12, end_micro=1000),
+        proximal_micro=10_000,
+        phases=(Phase(first_round=5, epochs=1), Phase(first_round=9, batch_size=32, proximal_micro=0)),
+    )
+
+
 def make_examples(federation: Federation) -> dict[str, Record]:
     """Return one example of each record that stands under a key."""
     header, _ = federation.update("alpha", np.zeros(federation.dimension, dtype=np.int16))
@@ -222,6 +235,7 @@ def make_examples(federation: Federation) -> dict[str, Record]:
             update={"stable_set": True, "weight_share_max_micro": 340_000}
         ),
         "spec with columns": federation.task.spec.model_copy(update={"table": make_table()}),
+        "spec with training by round": federation.task.spec.model_copy(update={"training": make_training()}),
         "spec with a robust rule": federation.task.spec.model_copy(
             update={
                 "aggregation": NormClippedMean(clip_l2_micro=0),

@@ -36,7 +36,8 @@ from blockfl.protocol.records import (
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.seal import SealPlace, derive_data_key, encode_public_key
 from blockfl.protocol.submission import compose_place, compose_update, sign_header
-from blockfl.protocol.task import Deadlines, Task, TaskSpec, Training
+from blockfl.protocol.task import Deadlines, Task, TaskSpec
+from blockfl.protocol.training import Training
 from reference.combination import combine_naively
 from support.federation import INSTITUTIONS, SAMPLES
 

@@ -18,7 +18,7 @@ class NumpyTraining(Training):
         target: where this institution's samples pull to, shape (d,); None: drawn from the seed.
         samples: training samples.
         seed: draws the target.
-        rate: step of one epoch.
+        rate: step of one epoch, unless the task says one.
     """
 
     def __init__(
@@ -52,8 +52,9 @@ class NumpyTraining(Training):
     async def train(self, base: Vector, request: Train, progress: Progress | None = None) -> tuple[Vector, Trained]:
         self.trained += 1
         values = base.astype(np.float64)
+        rate = self.rate if request.learning_rate is None else request.learning_rate
         for epoch in range(request.epochs):
-            values += self.rate * (self.target - values)
+            values += rate * (self.target - values - request.proximal * (values - base))
             if progress is not None:
                 loss = self._loss(values.astype(np.float32))
                 progress(TrainingProgress(epoch=epoch + 1, epochs=request.epochs, step=1, steps=1, loss=loss))

@@ -111,3 +111,11 @@ def test_an_interpreter_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "code.py").touch()
     with pytest.raises(SettingsError, match="no program that can be run"):
         Workload(code=tmp_path / "code.py", python=tmp_path / "absent")
+
+
+async def test_the_code_is_told_the_round_and_the_proximal_term(tmp_path: Path) -> None:
+    code = CODE.replace("    x, y = data\n", '    x, y = data\n    return config["round"] + config["proximal"]\n', 1)
+    told = TRAIN.model_copy(update={"round": 7, "proximal": 0.25})
+    async with TrainingProcess(write(tmp_path, code), directory=tmp_path / "state", seed=5) as training:
+        _, trained = await training.train(await training.initial(), told)
+    assert trained.loss == 7.25

@@ -25,7 +25,7 @@ from blockfl.network.errors import NetworkError
 from blockfl.network.network import Network
 from blockfl.network.port import parse_address
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.task import Training
+from blockfl.protocol.training import Training
 from support.organisation import make_organisation
 
 COMMANDS = [

@@ -28,7 +28,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import manifest_of
 from blockfl.protocol.optimiser import Adam
-from blockfl.protocol.task import Training
+from blockfl.protocol.training import Training
 
 NO_NUMBERS = [
     "",

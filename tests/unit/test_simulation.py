@@ -18,7 +18,8 @@ from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.combination import FEDAVG, Median
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.model import decode_model, encode_model, manifest_of
-from blockfl.protocol.task import Deadlines, TaskSpec, Training
+from blockfl.protocol.task import Deadlines, TaskSpec
+from blockfl.protocol.training import Phase, Step, Training
 from blockfl.simulation.proposal import propose_bound
 from blockfl.simulation.simulation import Result, simulate
 from support.simulated_site import NumpySite
@@ -192,3 +193,29 @@ def test_sites_that_cannot_be_are_refused(sites: list[str], words: str) -> None:
 
     with pytest.raises(SettingsError, match=words):
         parse_sites([text.format(file=__file__) for text in sites])
+
+
+class Listening(NumpySite):
+    """Keeps what it was told."""
+
+    def __init__(self, training: NumpyTraining) -> None:
+        super().__init__(training)
+        self.told: list[tuple[int, int, float | None, float]] = []
+
+    def train(self, base: Vector, request: Train, report: Callable[[TrainingProgress], None]) -> tuple[Trained, Vector]:
+        self.told.append((request.round, request.epochs, request.learning_rate, request.proximal))
+        return super().train(base, request, report)
+
+
+def test_training_is_told_what_the_task_says_of_each_round() -> None:
+    training = Training(
+        epochs=2,
+        batch_size=32,
+        learning_rate_micro=80_000,
+        schedule=Step(every=1, factor_micro=500_000),
+        proximal_micro=10_000,
+        phases=(Phase(first_round=3, epochs=1, proximal_micro=0),),
+    )
+    sites = {name: Listening(NumpyTraining(MANIFEST)) for name in SITES}
+    run(make_spec(training=training), sites)
+    assert sites["north"].told == [(1, 2, 0.08, 0.01), (2, 2, 0.04, 0.01), (3, 1, 0.02, 0.0)]

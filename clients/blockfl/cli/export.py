@@ -31,6 +31,7 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import MODELS, PROGRESS, TASK
 from blockfl.protocol.publication import find_version_without
 from blockfl.protocol.task import Task
+from blockfl.protocol.training import plan_training
 from blockfl.protocol.version import decode_version
 
 BEST: Final = "best"
@@ -100,6 +101,7 @@ def find_best(rows: Sequence[AnyRow], metric: str) -> int:
 def make_card(exported: Exported) -> str:
     """Return what a version is, how it came about and how good it is, in Markdown."""
     spec, row = exported.task.spec, exported.rows[-1]
+    number = max(row["round"], 1)
     lines = [
         f"# {spec.title}: version {exported.version}",
         "",
@@ -109,8 +111,7 @@ def make_card(exported: Exported) -> str:
         f"- Confirmed by: {', '.join(row['confirmed_by']) or 'nobody yet'}; contested by: "
         f"{', '.join(row['contested_by']) or 'nobody'}",
         f"- How updates became one: {views.describe_strategy(spec)}; norm bound {spec.bound_l2_micro / 10**6:g}",
-        f"- In each round: {spec.training.epochs} epochs, batches of {spec.training.batch_size}, learning rate "
-        f"{spec.training.learning_rate_micro / 10**6 or 'the model' + chr(39) + 's own'}",
+        f"- Training in round {number}: {plan_training(spec.training, number).describe()}",
     ]
     if spec.table:
         lines += [

@@ -1,4 +1,4 @@
-"""The options that choose a task's aggregation rule and server optimiser: ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``.
+"""The options of the form ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``: rule, server optimiser, schedule, phases.
 
 ``--rule trimmed_mean:trim=2``, ``--optimiser adam:learning_rate=0.01,beta2=0.99``. Parameters that are left out have
 the values that the rule or the optimiser gives them.
@@ -14,11 +14,15 @@ from blockfl.cli.number import limits_of, parse_micro, parse_whole
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.combination import RULES, Aggregation, AggregationRule
 from blockfl.protocol.optimiser import OPTIMISERS, Optimiser, ServerOptimiser
+from blockfl.protocol.training import SCHEDULES, Phase, Schedule
+
+_NAMES: Final = ("rule", "method", "first_round")
+"""Fields that stand before the colon."""
 
 
 def _fields_of(record: type[BaseModel]) -> dict[str, str]:
     """Return the record's fields by their keys: a field in millionths has a key in its own unit."""
-    return {field.removesuffix("_micro"): field for field in record.model_fields if field not in ("rule", "method")}
+    return {field.removesuffix("_micro"): field for field in record.model_fields if field not in _NAMES}
 
 
 def _describe_rule(name: str, rule: type[AggregationRule]) -> str:
@@ -58,6 +62,26 @@ ServerOptimiserOption = Annotated[
         f"{', '.join(f'{key} {words}' for key, words in _ALLOWED.items())}.",
     ),
 ]
+ScheduleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--learning-rate-schedule",
+        metavar="NAME[:KEY=VALUE,…]",
+        help="How --learning-rate goes on after round 1; default: constant. step multiplies it by factor (default 0.5) "
+        "after each every rounds (default 10), exponential by factor (default 0.95) after each round, cosine lets it "
+        "fall along half a cosine to end (default 0.000001) in round rounds (default the last).",
+    ),
+]
+PhasesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from-round",
+        metavar="ROUND:KEY=VALUE,…",
+        help="What is other from a round on: epochs, batch_size, proximal. Several times for several rounds.",
+    ),
+]
+_CONSTANT: Final = "constant"
+_PHASE: Final = "ROUND"
 
 
 def parse_rule(text: str, minimum: int) -> Aggregation:
@@ -89,6 +113,42 @@ def parse_optimiser(text: str | None) -> Optimiser | None:
     name, fields = _parse("optimiser", text, OPTIMISERS, suggested)
     optimiser: Optimiser = TypeAdapter(Optimiser).validate_python({"method": name, **fields})
     return optimiser
+
+
+def parse_schedule(text: str | None, rounds: int) -> Schedule | None:
+    """Return the schedule of learning rates that an option names, None where it is constant.
+
+    Args:
+        text: the option.
+        rounds: of the task, for a schedule that goes on to its end.
+
+    Raises:
+        LedgerError: It names no schedule, or parameters that it does not have or allow.
+    """
+    if text is None or text == _CONSTANT:
+        return None
+    suggested = {name: dict(one.suggested) for name, one in SCHEDULES.items()}
+    suggested["cosine"]["rounds"] = str(rounds)
+    name, fields = _parse("learning-rate-schedule", text, SCHEDULES, suggested)
+    schedule: Schedule = TypeAdapter(Schedule).validate_python({"method": name, **fields})
+    return schedule
+
+
+def parse_phases(texts: list[str] | None) -> tuple[Phase, ...]:
+    """Return what options say is other from a round on, in the order of the rounds.
+
+    Raises:
+        LedgerError: An option has no round, or keys that are not there or allowed.
+    """
+    phases = []
+    for text in texts or ():
+        number, _, rest = text.partition(":")
+        first_round = parse_whole(f"--from-round {text[:180]}", number, limits_of(Phase, "first_round"))
+        _, fields = _parse("from-round", f"{_PHASE}:{rest}", {_PHASE: Phase}, {})
+        if not fields:
+            raise LedgerError(f"--from-round {text[:180]}: expected epochs, batch_size or proximal, as KEY=VALUE")
+        phases.append(Phase(first_round=first_round, **fields))
+    return tuple(sorted(phases, key=lambda one: one.first_round))
 
 
 def _parse(

@@ -31,7 +31,8 @@ from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.records import Blob
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.table import Table
-from blockfl.protocol.task import MINIMUM_ACCEPTED, WEIGHT_SHARE_MAX_MICRO, Deadlines, TaskSpec, Training
+from blockfl.protocol.task import MINIMUM_ACCEPTED, WEIGHT_SHARE_MAX_MICRO, Deadlines, TaskSpec
+from blockfl.protocol.training import Training
 from blockfl.protocol.value_rules import CHOICES
 
 Check = Literal["commitment", "recompute"]
@@ -122,6 +123,18 @@ class Terms:
             )
 
 
+@contextmanager
+def naming_the_field() -> Iterator[None]:
+    """Say which part of a task cannot be, instead of what a library thinks of it."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "task"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise LedgerError(f"no such task can be: {place}: {reason}; got {first['input']!r:.80}") from error
+
+
 def parse_terms(
     rounds: Annotated[int, whole_option(limits_of(TaskSpec, "rounds"), help="How many rounds it has.")] = 10,
     minimum: Annotated[
@@ -169,6 +182,15 @@ def parse_terms(
     learning_rate: Annotated[
         Decimal, real_option(limits_of(Training, "learning_rate_micro"), help="0: the model's own.")
     ] = Decimal(0),
+    learning_rate_schedule: strategy.ScheduleOption = None,
+    proximal: Annotated[
+        Decimal,
+        real_option(
+            limits_of(Training, "proximal_micro"),
+            help="FedProx: the loss of training is this half times the squared distance from the base model more.",
+        ),
+    ] = Decimal(0),
+    from_round: strategy.PhasesOption = None,
     columns: columns_file.Columns = None,
     policy: Annotated[
         str | None,
@@ -208,11 +230,23 @@ def parse_terms(
         aggregation=strategy.parse_rule(rule, minimum),
         optimiser=strategy.parse_optimiser(optimiser),
         check=check,
-        training=Training(epochs=epochs, batch_size=batch_size, learning_rate_micro=int(learning_rate * MICRO)),
+        training=_make_training(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate_micro=int(learning_rate * MICRO),
+            schedule=strategy.parse_schedule(learning_rate_schedule, rounds),
+            proximal_micro=int(proximal * MICRO),
+            phases=strategy.parse_phases(from_round),
+        ),
         credits=economics.read_policy(policy),
         deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
         table=columns_file.read_columns(columns),
     )
+
+
+def _make_training(**fields: Any) -> Training:
+    with naming_the_field():
+        return Training(**fields)
 
 
 def _list_options() -> list[Parameter]:
@@ -255,15 +289,3 @@ def with_terms(command: Callable[..., None]) -> Callable[..., None]:
     vars(run)["__signature__"] = Signature(parameters)
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
-
-
-@contextmanager
-def naming_the_field() -> Iterator[None]:
-    """Say which part of a task cannot be, instead of what a library thinks of it."""
-    try:
-        yield
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "task"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise LedgerError(f"no such task can be: {place}: {reason}; got {first['input']!r:.80}") from error

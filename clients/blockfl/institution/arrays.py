@@ -8,8 +8,9 @@ The code defines, beside ``build_model`` and ``load_data``::
     def evaluate(model, data): ...          # returns {"loss": ..., "accuracy": ..., "any other name": ...}
     def kinds(model): ...                   # optional: {name: "weight", "statistic", "variance" or "frozen"}
 
-``config`` has ``epochs``, ``batch_size``, ``learning_rate`` (None: the model's own), ``seed`` and ``round``. Adapters
-for frameworks make these functions (``blockfl.institution.adapters``). Every round begins with a model that
+``config`` has ``epochs``, ``batch_size``, ``learning_rate`` (None: the model's own), ``seed``, ``round`` and
+``proximal`` (FedProx's μ, 0 without the term), as the task has them for this round. Adapters for frameworks make these
+functions (``blockfl.institution.adapters``). Every round begins with a model that
 ``build_model`` has built anew, so that no optimizer's state is left over. Runs in the training process.
 """
 

@@ -30,6 +30,7 @@ from blockfl.protocol.payload import SEED_BYTES, Values
 from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader
 from blockfl.protocol.submission import compose_update, sign_header
 from blockfl.protocol.task import Task
+from blockfl.protocol.training import plan_training
 
 R = TypeVar("R")
 
@@ -164,7 +165,8 @@ class Contribution:
 
         for attempt in range(_ATTEMPTS):
             started = time.monotonic()
-            self._report(Step(stage="train", round=round_.round, text="training"))
+            text = f"training: {plan_training(task.spec.training, round_.round).describe()}"
+            self._report(Step(stage="train", round=round_.round, text=text))
             try:
                 values, trained = await self._training.train(base, request, on_progress)
             except TrainingError as error:

@@ -12,6 +12,7 @@ from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Round
 from blockfl.protocol.statistics import measure_change
 from blockfl.protocol.task import TaskSpec
+from blockfl.protocol.training import plan_training
 
 
 def make_request(spec: TaskSpec, number: int, seed: int | None) -> Train:
@@ -22,13 +23,14 @@ def make_request(spec: TaskSpec, number: int, seed: int | None) -> Train:
         number: Of the round.
         seed: The institution's, from which each round gets one of its own; None: training is not repeatable.
     """
-    training = spec.training
+    plan = plan_training(spec.training, number)
     return Train(
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate_micro / 1e6 if training.learning_rate_micro else None,
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate_micro / 1e6 if plan.learning_rate_micro else None,
         seed=None if seed is None else int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
         round=number,
+        proximal=plan.proximal_micro / 1e6,
     )
 
 

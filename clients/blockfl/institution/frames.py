@@ -59,7 +59,10 @@ class Initial(Message):
 
 
 class Train(Message):
-    """Train from the values in the body. ``learning_rate`` None: the model's own, whose schedule goes on by round."""
+    """Train from the values in the body. ``learning_rate`` None: the model's own, whose schedule goes on by round.
+
+    ``proximal`` is FedProx's μ, 0 without the term.
+    """
 
     kind: Literal["train"] = "train"
     epochs: Annotated[int, Field(ge=1)]
@@ -67,6 +70,7 @@ class Train(Message):
     learning_rate: Annotated[float, Field(gt=0)] | None
     seed: Count | None
     round: Annotated[int, Field(ge=1)] = 1
+    proximal: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class Rehearse(Message):

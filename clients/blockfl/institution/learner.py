@@ -32,6 +32,7 @@ from blockfl.institution.frames import (
     TrainingProgress,
 )
 from blockfl.institution.learning import ORDER, TRIED, Tried, find_finite, rehearse
+from blockfl.institution.proximal import Proximal
 from blockfl.institution.vector import Vector
 from blockfl.protocol.dtype import choose_dtype
 from blockfl.protocol.manifest import Kind
@@ -59,6 +60,7 @@ class Learner:
         check_shapes(model, dataset)
         self._initial = self._read()
         self._schedule: Shifted | None = None
+        self._proximal = Proximal(model)
         self._set_optimizer(None)
         self._notes = self._list_notes()
         self._try()
@@ -167,14 +169,15 @@ class Learner:
     def train(self, base: Vector, request: Train, report: Callable[[TrainingProgress], None]) -> tuple[Trained, Vector]:
         """Train from the base values; return the outcome and the new values, shape (d,)."""
         self._begin(base, request)
-        history = self._model.fit(
-            self._dataset.x_train,
-            self._dataset.y_train,
-            epochs=request.epochs,
-            batch_size=request.batch_size,
-            verbose=0,
-            callbacks=[_Reporter(report)],
-        )
+        with self._proximal.applied(request.proximal):
+            history = self._model.fit(
+                self._dataset.x_train,
+                self._dataset.y_train,
+                epochs=request.epochs,
+                batch_size=request.batch_size,
+                verbose=0,
+                callbacks=[_Reporter(report)],
+            )
         loss = history.history["loss"][-1]
         return Trained(samples=len(self._dataset.x_train), loss=find_finite(loss)), self._read()
 
@@ -200,7 +203,8 @@ class Learner:
         def run_epoch(few: Dataset) -> Tried:
             self._begin(self._initial, request)
             size = min(request.batch_size, len(few.x_train))
-            history = self._model.fit(few.x_train, few.y_train, epochs=1, batch_size=size, verbose=0)
+            with self._proximal.applied(request.proximal):
+                history = self._model.fit(few.x_train, few.y_train, epochs=1, batch_size=size, verbose=0)
             found = self._model.evaluate(few.x_test, few.y_test, verbose=0, return_dict=True)
             values = self._read()
             self._begin(self._initial, request)

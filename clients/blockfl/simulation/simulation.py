@@ -42,6 +42,7 @@ from blockfl.protocol.round import close_round, create_task, open_round
 from blockfl.protocol.rule import find_breach
 from blockfl.protocol.statistics import measure_change
 from blockfl.protocol.task import TaskSpec
+from blockfl.protocol.training import plan_training
 from blockfl.protocol.value_rules import VALUE_RULES, Candidate
 from blockfl.protocol.version import apply_round, decode_version, encode_version
 
@@ -180,7 +181,8 @@ class _Simulation:
         """Return what an institution brings: its outcome, and the values and the verdict if it sends them."""
         name, spec = part.organisation, self._spec
         base, seed = decode_version(spec, self._content).model, self._seeds.get(name)
-        self._report(f"round {round_.round}: {name} trains on {part.samples} samples")
+        plan = plan_training(spec.training, round_.round).describe()
+        self._report(f"round {round_.round}: {name} trains on {part.samples} samples: {plan}")
         try:
             trained, found = self._sites[name].train(base, make_request(spec, round_.round, seed), lambda _: None)
             check_loss(trained)

@@ -20,6 +20,7 @@ from blockfl.protocol.payload import EncodingName
 from blockfl.protocol.records import Blob, Organisations, Text, check_ascending
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.table import Table
+from blockfl.protocol.training import Training
 
 MINIMUM_ACCEPTED = 3
 """Below three accepted updates the sum would expose an individual one."""
@@ -68,14 +69,6 @@ class Deadlines(Record):
     submit_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
     judge_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
     publish_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
-
-
-class Training(Record):
-    """What each institution does with the base model in a round. ``learning_rate_micro`` 0: the model's own."""
-
-    epochs: Annotated[int, Field(ge=1, le=10_000)]
-    batch_size: Annotated[int, Field(ge=1, le=2**20)]
-    learning_rate_micro: Annotated[int, Field(ge=0, le=10**9)]
 
 
 class TaskSpec(Record):

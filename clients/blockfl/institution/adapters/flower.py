@@ -176,6 +176,8 @@ def _adapt(make: Callable[..., _Client], samples: Samples) -> Functions:
             "local_epochs": config["epochs"],
             "batch_size": config["batch_size"],
             "learning_rate": config["learning_rate"] or 0.0,
+            "proximal-mu": config["proximal"],
+            "proximal_mu": config["proximal"],
         }
         model.parameters, found = model.client.fit(model.parameters, given)
         loss = found.get("loss", found.get("train_loss"))

@@ -65,7 +65,9 @@ def adapt(
         if config["seed"] is not None:
             torch.manual_seed(config["seed"])
         model.train()
-        steps = optimizer([one for one in model.parameters() if one.requires_grad], config["learning_rate"])
+        trained = [one for one in model.parameters() if one.requires_grad]
+        base = [one.detach().clone() for one in trained]
+        steps = optimizer(trained, config["learning_rate"])
         total = 0.0
         for _ in range(config["epochs"]):
             total, order = 0.0, torch.randperm(len(x))
@@ -74,6 +76,9 @@ def adapt(
                 steps.zero_grad()
                 output = model(x[batch])
                 value = loss(output, _fit_labels(y[batch], output))
+                if config["proximal"]:
+                    far = sum(((one - was) ** 2).sum() for one, was in zip(trained, base, strict=True))
+                    value = value + 0.5 * config["proximal"] * far
                 value.backward()
                 steps.step()
                 total += float(value) * len(batch)

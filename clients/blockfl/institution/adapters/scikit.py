@@ -45,6 +45,8 @@ def adapt(*, inputs: int, classes: Sequence[Any] | None = None) -> Functions:
 
     def train(model: Any, data: tuple[Any, Any], config: Mapping[str, Any]) -> None:
         x, y = np.asarray(data[0], np.float64), data[1]
+        if config["proximal"]:
+            raise ValueError("partial_fit has no proximal term: have the task made without --proximal")
         if config["learning_rate"] is not None:
             model.set_params(learning_rate="constant", eta0=config["learning_rate"])
         order = np.random.default_rng(config["seed"])
