@@ -1,195 +1,30 @@
-"""Attesting sums, publishing models, reporting metrics: what they write, each code, each repetition."""
+"""Publishing models, abandoning rounds, reporting metrics: what they write, each code, each repetition."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal
-
-import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.records import Aggregate, Blob, Commitment, Metrics, Round, Vote
-from support.contract import make_scenario, not_endorsed, refused, upload_chunk
-from support.scenario import Scenario, make_spec
-from support.world import CONFLICT, POLICY_FAILURE, VALID, Transaction, World
-
-DIGEST, OTHER = "ab" * 32, "cd" * 32
-Check = Literal["commitment", "recompute"]
-
-
-class TestAttestAggregate:
-    async def test_writes_the_aggregate_only_and_the_committee_is_enough(self) -> None:
-        scenario, world = await closed()
-        blob = await uploaded_sum(scenario)
-        done = await attest(world, blob, endorsers=["regulator", "university"])
-        assert done.written == ["aggregate/heart/000001"]
-        assert done.simulation.policies == {}
-        assert done.event == "AggregateAttested"
-        aggregate = Aggregate.decode(done.payload)
-        assert (aggregate.state, aggregate.sum, aggregate.attested_at_ms) == ("attested", blob, world.now_ms)
-
-    async def test_again_is_a_success_without_opening_anything(self) -> None:
-        scenario, world = await closed()
-        blob = await scenario.attest()
-        again = await world.endorse("regulator", "AttestAggregate", "heart", "1", blob.encode())
-        assert (again.written, again.event) == ([], "")
-        assert again.simulation.private_reads == set()
-        await scenario.publish(1, scenario.initial_model)
-        assert (await world.endorse("regulator", "AttestAggregate", "heart", "1", blob.encode())).written == []
-
-    async def test_refuses_a_sum_that_leaves_one_out_or_counts_one_twice(self) -> None:
-        scenario, world = await closed()
-        accepted = (await scenario.round()).accepted
-        for names in (accepted[1:], (*accepted, accepted[0])):
-            total = await scenario.sum(1, names)
-            blob = await scenario.upload_sum("coordinator", total.encode())
-            with refused(Code.SUM_MISMATCH):
-                await attest(world, blob)
-        assert (await scenario.aggregate()).state == "pending"
-
-    @pytest.mark.parametrize(("check", "code"), [("commitment", Code.BLOB_MISMATCH), ("recompute", Code.SUM_MISMATCH)])
-    async def test_refuses_the_right_digest_with_other_chunks_or_another_size(self, check: Check, code: Code) -> None:
-        scenario, world = await closed(check)
-        blob = await uploaded_sum(scenario)
-        other = await scenario.upload_sum("coordinator", b"other")
-        with refused(code):
-            await attest(world, blob.model_copy(update={"chunks": other.chunks}))
-        with refused(Code.SUM_MISMATCH):
-            await attest(world, blob.model_copy(update={"size_bytes": blob.size_bytes + 1}))
-
-    async def test_refuses_a_sum_that_nobody_could_fetch(self) -> None:
-        scenario, world = await closed()
-        blob, _ = split_blob(await scenario.total())
-        with refused(Code.MODEL_MISSING):
-            await attest(world, blob)
-
-    async def test_refuses_a_sum_whose_place_holds_other_bytes(self) -> None:
-        scenario, world = await closed()
-        blob, _ = split_blob(await scenario.total())
-        world.force("sealed", catalogue.sum_chunk_key("heart", 1, blob.chunks[0]), b"something else")
-        with refused(Code.MODEL_MISSING):
-            await attest(world, blob)
-
-    async def test_refuses_when_an_accepted_update_has_been_purged_and_must_be_opened_again(self) -> None:
-        scenario, world = await closed("recompute")
-        blob = await uploaded_sum(scenario)
-        world.expire("sealed", catalogue.sealed_chunk_key("heart", 1, "beta", 0))
-        with refused(Code.CHUNK_UNAVAILABLE):
-            await attest(world, blob)
-
-    async def test_with_commitments_nothing_is_opened_and_no_key_is_needed(self) -> None:
-        scenario, world = await closed()
-        blob = await uploaded_sum(scenario)
-        world.expire("sealed", catalogue.sealed_chunk_key("heart", 1, "beta", 0))
-        world.configure("university", world.consortium, X25519PrivateKey.from_private_bytes(b"9" * 32))
-        done = await attest(world, blob, endorsers=["regulator", "university"])
-        (read,) = done.simulation.private_reads
-        assert read == ("sealed", catalogue.sum_chunk_key("heart", 1, blob.chunks[0]))
-
-    @pytest.mark.parametrize("place", ["first value", "last value", "randomness"])
-    async def test_refuses_a_forged_sum(self, place: str) -> None:
-        scenario, world = await closed()
-        forged = forge(await scenario.total(), scenario, place)
-        blob = await scenario.upload_sum("coordinator", forged)
-        with refused(Code.SUM_MISMATCH, "do not open"):
-            await attest(world, blob)
-        assert (await scenario.aggregate()).state == "pending"
-
-    async def test_refuses_a_forged_sum_that_is_opened_with_unbounded_randomness(self) -> None:
-        """Whoever may choose the randomness freely solves it; nothing over 32768 for each update is taken."""
-        scenario, world = await closed()
-        total = np.frombuffer(await scenario.total(), dtype="<i4").copy()
-        total[-1] = 4 * 32768 + 1
-        blob = await scenario.upload_sum("coordinator", total.tobytes())
-        with refused(Code.SUM_MISMATCH, "randomness of 4 updates within ±131072"):
-            await attest(world, blob)
-
-    async def test_refuses_a_sum_without_its_randomness_before_it_is_fetched(self) -> None:
-        scenario, world = await closed()
-        total = (await scenario.total())[: 4 * scenario.spec.manifest.dimension]
-        blob = await scenario.upload_sum("coordinator", total)
-        with refused(Code.SUM_MISMATCH, "expected a sum of 16424 bytes, got one of 40"):
-            await attest(world, blob)
-
-    async def test_refuses_a_sum_when_a_commitment_was_replaced(self) -> None:
-        """As organisations in sufficient number could: the signed header still tells."""
-        scenario, world = await closed()
-        blob = await uploaded_sum(scenario)
-        key = catalogue.COMMITMENT.key("heart", 1, "beta")
-        other = Commitment.decode(world.get(catalogue.COMMITMENT.key("heart", 1, "alpha")) or b"")
-        world.force("", key, other.model_copy(update={"organisation": "beta"}).encode())
-        with refused(Code.SUM_MISMATCH, "the commitment of beta in round 1 of heart is not the one that it signed"):
-            await attest(world, blob)
-
-    async def test_a_peer_without_the_sum_s_bytes_refuses_and_the_others_go_on(self) -> None:
-        scenario, world = await closed()
-        blob = await uploaded_sum(scenario)
-        world.lose("university", "sealed", catalogue.sum_chunk_key("heart", 1, blob.chunks[0]))
-        with refused(Code.CHUNK_UNAVAILABLE):
-            await world.simulate("university", "regulator", "AttestAggregate", "heart", "1", blob.encode())
-        await attest(world, blob, endorsers=["coordinator", "regulator"])
-
-    async def test_a_service_with_another_opening_key_refuses_to_open_again(self) -> None:
-        scenario, world = await closed("recompute")
-        blob = await uploaded_sum(scenario)
-        world.configure("university", world.consortium, X25519PrivateKey.from_private_bytes(b"9" * 32))
-        with refused(Code.OPENING_KEY):
-            await world.simulate("university", "regulator", "AttestAggregate", "heart", "1", blob.encode())
-
-    async def test_refuses_another_sum_than_the_attested_one(self) -> None:
-        scenario, world = await closed()
-        await scenario.attest()
-        with refused(Code.ALREADY_SETTLED):
-            await attest(world, split_blob(b"other")[0])
-
-    async def test_an_institution_or_one_member_cannot_attest(self) -> None:
-        scenario, world = await closed()
-        blob = await uploaded_sum(scenario)
-        with refused(Code.NOT_COMMITTEE):
-            await world.submit("alpha", "AttestAggregate", "heart", "1", blob.encode())
-        with not_endorsed():
-            await attest(world, blob, endorsers=["coordinator"])
-        honest = await world.endorse("coordinator", "AttestAggregate", "heart", "1", blob.encode())
-        everybody_else = Transaction(honest.simulation, ("coordinator", "alpha", "beta", "delta", "gamma"))
-        assert world.commit(everybody_else) == POLICY_FAILURE
-        assert world.commit(honest) == VALID
-
-    async def test_a_bent_service_finds_nobody_to_agree(self) -> None:
-        scenario, world = await closed()
-        blob = await uploaded_sum(scenario)
-        honest = await world.endorse("coordinator", "AttestAggregate", "heart", "1", blob.encode())
-        (at,) = honest.simulation.writes
-        bent = Aggregate.decode(honest.payload).model_copy(update={"sum": split_blob(b"bent")[0]})
-        simulation = dataclasses.replace(honest.simulation, writes={at: bent.encode()})
-        assert world.commit(Transaction(simulation, ("university",))) == POLICY_FAILURE
-
-    async def test_members_without_key_or_bytes_refuse_to_open_again(self) -> None:
-        scenario, world = await closed("recompute")
-        blob = await uploaded_sum(scenario)
-        world.lose("university", "sealed", catalogue.sealed_chunk_key("heart", 1, "beta", 0))
-        with refused(Code.CHUNK_UNAVAILABLE, "beta"):
-            await world.simulate("university", "regulator", "AttestAggregate", "heart", "1", blob.encode())
-        with refused(Code.OPENING_KEY):
-            await world.simulate("alpha", "regulator", "AttestAggregate", "heart", "1", blob.encode())
-        await attest(world, blob, endorsers=["coordinator", "regulator"])
-
-    async def test_refuses_open_failed_and_unknown_rounds(self) -> None:
-        scenario, world = await make_scenario()
-        blob = split_blob(b"sum")[0]
-        with refused(Code.ROUND_UNKNOWN):
-            await attest(world, blob)
-        await scenario.open()
-        with refused(Code.ROUND_NOT_CLOSED):
-            await attest(world, blob)
-        world.now_ms = (await scenario.round()).judge_deadline_ms
-        await scenario.close()
-        with refused(Code.TOO_FEW_ACCEPTED):
-            await attest(world, blob)
+from blockfl.protocol.records import Metrics, Round, Vote
+from support.closed_round import (
+    DIGEST,
+    OTHER,
+    abandon,
+    abandoned,
+    agree,
+    attest,
+    attested,
+    closed,
+    forge,
+    published,
+    summed,
+    vote,
+)
+from support.contract import make_scenario, not_endorsed, refused
+from support.world import CONFLICT, VALID
 
 
 class TestPublishModel:
@@ -387,7 +222,7 @@ class TestReadability:
         await agree(world)
         world.now_ms = (await scenario.round()).publish_deadline_ms + 10**9
         with refused(Code.AGREED, f"the model {DIGEST} of round 1 of heart: publish it"):
-            await world.submit("regulator", "AbandonRound", "heart", "1")
+            await abandon(world)
         await scenario.disclose("university", DIGEST)
         assert (await scenario.round()).state == "published"
 
@@ -429,7 +264,7 @@ class TestAbandonRound:
         scenario, world = await attested()
         base, round_ = await scenario.progress(), await scenario.round()
         world.now_ms = round_.publish_deadline_ms + 1
-        done = await world.submit("regulator", "AbandonRound", "heart", "1")
+        done = await abandon(world)
         assert (done.written, done.event) == (["round/heart/000001"], "RoundAbandoned")
         assert Round.decode(done.payload) == round_.model_copy(update={"state": "failed", "failure": "abandoned"})
         again = await world.submit("university", "AbandonRound", "heart", "1")
@@ -442,23 +277,23 @@ class TestAbandonRound:
         scenario, world = await attested()
         world.now_ms = (await scenario.round()).publish_deadline_ms
         with refused(Code.PUBLISH_PENDING):
-            await world.submit("regulator", "AbandonRound", "heart", "1")
+            await abandon(world)
 
     async def test_refuses_open_failed_published_and_unknown_rounds_however_late(self) -> None:
         scenario, world = await make_scenario()
         with refused(Code.ROUND_UNKNOWN):
-            await world.submit("regulator", "AbandonRound", "heart", "1")
+            await abandon(world)
         await scenario.open()
         world.now_ms += 10**9
         with refused(Code.ROUND_NOT_CLOSED):
-            await world.submit("regulator", "AbandonRound", "heart", "1")
+            await abandon(world)
         await scenario.close()
         with refused(Code.TOO_FEW_ACCEPTED):
-            await world.submit("regulator", "AbandonRound", "heart", "1")
+            await abandon(world)
         scenario, world, _ = await published()
         world.now_ms += 10**9
         with refused(Code.ALREADY_SETTLED):
-            await world.submit("regulator", "AbandonRound", "heart", "1")
+            await abandon(world)
 
     async def test_only_the_committee_with_a_majority_gives_up(self) -> None:
         scenario, world = await attested()
@@ -469,10 +304,9 @@ class TestAbandonRound:
             await world.submit("regulator", "AbandonRound", "heart", "1", endorsers=world.consortium.committee)
 
     async def test_an_abandoned_round_gets_no_sum_any_more(self) -> None:
-        scenario, world = await closed()
-        blob = await uploaded_sum(scenario)
+        scenario, world, blob = await summed()
         world.now_ms = (await scenario.round()).publish_deadline_ms + 1
-        await world.submit("regulator", "AbandonRound", "heart", "1")
+        await abandon(world)
         with refused(Code.ROUND_ABANDONED):
             await attest(world, blob)
 
@@ -521,71 +355,3 @@ class TestReportMetrics:
         with refused(Code.NOT_INSTITUTION):
             report = scenario.metrics("alpha", 1, model).model_copy(update={"organisation": "regulator"})
             await world.submit("regulator", "ReportMetrics", report.encode())
-
-
-async def closed(check: Check = "commitment") -> tuple[Scenario, World]:
-    scenario, world = await make_scenario(make_spec(check=check))
-    await scenario.open()
-    await scenario.contribute()
-    await scenario.close()
-    return scenario, world
-
-
-async def attested(check: Check = "commitment") -> tuple[Scenario, World]:
-    scenario, world = await closed(check)
-    await scenario.attest()
-    return scenario, world
-
-
-async def abandoned() -> tuple[Scenario, World]:
-    scenario, world = await attested()
-    world.now_ms = (await scenario.round()).publish_deadline_ms + 1
-    await world.submit("regulator", "AbandonRound", "heart", "1")
-    return scenario, world
-
-
-async def vote(world: World, member: str, digest: str = DIGEST) -> Transaction:
-    return await world.submit(member, "PublishModel", "heart", "1", digest)
-
-
-async def agree(world: World) -> None:
-    """Have two members vote for one model."""
-    for member in ("regulator", "university"):
-        await vote(world, member)
-
-
-async def published() -> tuple[Scenario, World, bytes]:
-    scenario, world = await attested()
-    return scenario, world, await scenario.publish(1, scenario.initial_model)
-
-
-def forge(total: bytes, scenario: Scenario, place: str) -> bytes:
-    """Return a sum that is off by one somewhere."""
-    index = {"first value": 0, "last value": scenario.spec.manifest.dimension - 1, "randomness": -1}[place]
-    numbers = np.frombuffer(total, dtype="<i4").copy()
-    numbers[index] -= np.sign(numbers[index]) or 1
-    return numbers.tobytes()
-
-
-async def uploaded_sum(scenario: Scenario) -> Blob:
-    return await scenario.upload_sum("coordinator", await scenario.total())
-
-
-async def attest(world: World, blob: Blob, endorsers: list[str] | None = None) -> Transaction:
-    return await world.submit("coordinator", "AttestAggregate", "heart", "1", blob.encode(), endorsers=endorsers or ())
-
-
-async def test_a_member_attests_nothing_of_an_update_that_does_not_open_though_the_others_accepted_it() -> None:
-    scenario, world = await make_scenario(make_spec(check="recompute"))
-    await scenario.open()
-    await scenario.contribute("alpha", "beta", "delta")
-    header, chunks = await scenario.seal("gamma")
-    broken = scenario.sign(header.model_copy(update={"key_commitment": "0" * 64}))
-    await world.submit("gamma", "SubmitUpdate", broken.encode())
-    await upload_chunk(world, "gamma", 1, 0, chunks[0])
-    update = await scenario.update("gamma")
-    world.force("", catalogue.UPDATE.key("heart", 1, "gamma"), update.model_copy(update={"state": "accepted"}).encode())
-    assert (await scenario.close()).accepted == ("alpha", "beta", "delta", "gamma")
-    blob = await scenario.upload_sum("coordinator", bytes(4 * scenario.spec.manifest.dimension))
-    with refused(Code.KEY_COMMITMENT):
-        await world.simulate("regulator", "regulator", "AttestAggregate", "heart", "1", blob.encode())
