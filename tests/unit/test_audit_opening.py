@@ -5,41 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from blockfl.audit.entry import format_time
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol import catalogue
-from blockfl.protocol.canonical import MAX_INTEGER, Record
+from blockfl.protocol.canonical import Record
 from blockfl.protocol.claims import Withdrawal
-from blockfl.protocol.economics import Settlement, Standing
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
-from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Model, Progress, Round
-from blockfl.protocol.round import open_round
+from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Round
 from support.federation import INSTITUTIONS
-from support.paid_task import PaidTask
-from support.recorded_world import (
-    PLACE,
-    Recorded,
-    Telling,
-    make_recorded_scenario,
-    make_recorded_task,
-    publish_recorded_round,
-    tell,
-)
+from support.forged_openings import FIRST, MEMBER, Forgery, change, enrolled, open_anew, publish_and_open, set_fields
+from support.recorded_world import PLACE, Recorded, Telling, make_recorded_scenario, tell
 from support.scenario import TASK
-
-R = TypeVar("R", bound=Record)
-Forgery = Callable[[Telling], None]
-FIRST, SECOND = catalogue.ROUND.key(TASK, 1), catalogue.ROUND.key(TASK, 2)
-PROGRESS, INITIAL = catalogue.PROGRESS.key(TASK), catalogue.MODEL.key(TASK, 0)
-MEMBER = catalogue.COMMITTEE_KEY.key("regulator")
-
-
-def enrolled(organisation: str) -> str:
-    return catalogue.ENROLMENT.key(TASK, organisation)
 
 
 @pytest.fixture
@@ -49,44 +29,6 @@ async def opened() -> Telling:
     await scenario.prepare()
     await scenario.open(1)
     return tell(scenario)
-
-
-@pytest.fixture
-async def published() -> Telling:
-    """What is on the ledger when round 1 is published and round 2 has just opened."""
-    scenario = await publish_recorded_round()
-    await scenario.open(2)
-    return tell(scenario)
-
-
-def change(kind: type[R], key: str, **fields: Any) -> Callable[[Telling], R]:
-    """Return what makes of a record, as it is, another one."""
-    return lambda told: kind.decode(told[key]).model_copy(update=fields)
-
-
-def open_anew(key: str = FIRST, without: str = "", **inputs: Any) -> Forgery:
-    """Write a round as the rules open it, but from these inputs, or from enrolments without one."""
-
-    def forge(told: Telling) -> None:
-        first = Round.decode(told.read(key, 0))
-        past = told.history().before(key)
-        consortium = past.get(catalogue.CONSORTIUM.key())
-        arguments: dict[str, Any] = {
-            "task": past.get(catalogue.TASK.key(TASK)),
-            "progress": past.get(PROGRESS),
-            "previous": past.find(catalogue.ROUND.key(TASK, first.round - 1)),
-            "consortium": consortium,
-            "keys": past.read_all(catalogue.COMMITTEE_KEYS.below()),
-            "enrolments": [
-                one for one in past.read_all(catalogue.ENROLMENTS.below(TASK)) if one.organisation != without
-            ],
-            "number": first.round,
-            "now_ms": first.opened_at_ms,
-        }
-        given = {name: make(told) if callable(make) else make for name, make in inputs.items()}
-        told.replace(key, 0, open_round(**(arguments | given)).encode())
-
-    return forge
 
 
 def enrol_otherwise(organisation: str, **fields: Any) -> Callable[[Telling], list[Enrolment]]:
@@ -108,15 +50,6 @@ def exchange_key(told: Telling) -> list[CommitteeKey]:
 
 def leave_out_key(told: Telling) -> list[CommitteeKey]:
     return [CommitteeKey.decode(told[key]) for key in told.list_keys("committee-key/") if key != MEMBER]
-
-
-def set_fields(key: str, **fields: Any) -> Forgery:
-    """Replace fields of a round as it opened."""
-
-    def forge(told: Telling) -> None:
-        told.replace(key, 0, Round.decode(told.read(key, 0)).model_copy(update=fields).encode())
-
-    return forge
 
 
 def name_twice(told: Telling) -> None:
@@ -160,9 +93,9 @@ FORGERIES: dict[str, tuple[Forgery, str]] = {
 }
 
 
-def test_rounds_that_opened_as_they_must_verify(opened: Telling, published: Telling) -> None:
+async def test_rounds_that_opened_as_they_must_verify(opened: Telling) -> None:
     assert opened.verify().rounds == 1
-    assert published.verify().rounds == 2
+    assert (await publish_and_open()).verify().rounds == 2
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
@@ -285,219 +218,3 @@ async def test_enrolments_that_change_between_rounds_verify() -> None:
     await scenario.publish(1, scenario.initial_model)
     assert (await scenario.open(2)).participants[-1].samples == 160
     assert tell(scenario).verify().rounds == 2
-
-
-# --- the base model, and when a round may open
-
-
-def name_initial(told: Telling) -> Progress:
-    return Progress(task=TASK, round=1, version=0, model_digest=Model.decode(told[INITIAL]).digest)
-
-
-def step_back(told: Telling) -> None:
-    """Open round 2 on the initial model, and have the progress say so."""
-    told.insert(PROGRESS, name_initial(told).encode(), SECOND, -1)
-    open_anew(SECOND, progress=name_initial)(told)
-
-
-def name_another_base(told: Telling) -> None:
-    progress = Progress(task=TASK, round=1, version=1, model_digest="ab" * 32)
-    told.insert(PROGRESS, progress.encode(), SECOND, -1)
-    open_anew(SECOND, progress=progress)(told)
-
-
-def open_third(told: Telling) -> None:
-    """Open round 3 while round 2 is open."""
-    second = Round.decode(told[SECOND])
-    told.append(catalogue.ROUND.key(TASK, 3), second.model_copy(update={"round": 3}).encode())
-
-
-def skip_second(told: Telling) -> None:
-    """Open round 3 after round 1."""
-    second = Round.decode(told[SECOND])
-    del told[SECOND]
-    told.take_back(PROGRESS)
-    told.append(catalogue.ROUND.key(TASK, 3), second.model_copy(update={"round": 3}).encode())
-
-
-def leave_two(told: Telling) -> None:
-    del told[enrolled("gamma")], told[enrolled("delta")]
-
-
-def leave_one_key(told: Telling) -> None:
-    del told[MEMBER], told[catalogue.COMMITTEE_KEY.key("university")]
-
-
-def create_later(told: Telling) -> None:
-    key = catalogue.TASK.key(TASK)
-    value = told[key]
-    del told[key]
-    told.append(key, value)
-
-
-def create_again(told: Telling) -> None:
-    told.append(catalogue.TASK.key(TASK), told[catalogue.TASK.key(TASK)])
-
-
-def state_progress(**fields: Any) -> Forgery:
-    """Have the progress say something else at the end."""
-    return lambda told: told.append(PROGRESS, change(Progress, PROGRESS, **fields)(told).encode())
-
-
-def exchange_committee_key(told: Telling) -> None:
-    told[MEMBER] = CommitteeKey.decode(told[MEMBER]).model_copy(update={"organisation": "coordinator"}).encode()
-
-
-def open_at_the_end_of_time(told: Telling) -> None:
-    set_fields(SECOND, opened_at_ms=MAX_INTEGER)(told)
-
-
-TURNS: dict[str, tuple[Forgery, str]] = {
-    "the base of an earlier version": (
-        open_anew(SECOND, progress=name_initial),
-        "round 2: what it opened with does not follow .*: base_version 0 .expected 1., base_digest '.*' .exp",
-    ),
-    "the base of an earlier version, and the progress with it": (
-        step_back,
-        "round 2: it could not be opened: task heart: its progress, round 1 and version 0, is not that of its rounds",
-    ),
-    "a base that no version has, and the progress with it": (
-        name_another_base,
-        "round 2: it could not be opened: task heart: its progress, round 1 and version 1, is not that of its rounds",
-    ),
-    "a progress that forgets a version": (
-        lambda told: told.append(PROGRESS, name_initial(told).model_copy(update={"round": 2}).encode()),
-        f"{PLACE}task heart: its progress, round 2 and version 0, is not that of its rounds and versions$",
-    ),
-    "a progress that forgets a round": (
-        state_progress(round=1),
-        f"{PLACE}task heart: its progress, round 1 and version 1, is",
-    ),
-    "a progress with a round too many": (
-        state_progress(round=3),
-        f"{PLACE}task heart: its progress, round 3 and version 1, is",
-    ),
-    "a progress with a version too many": (
-        state_progress(version=2),
-        f"{PLACE}task heart: its progress, round 2 and version 2, is not that of its rounds and versions$",
-    ),
-    "a progress with another model": (
-        state_progress(model_digest="ab" * 32),
-        f"{PLACE}task heart: its progress, round 2 and version 1, is not that of its rounds and versions$",
-    ),
-    "a round before the one before was over": (open_third, "round 3: it could not be opened: BFL107 "),
-    "a round out of turn": (skip_second, "round 3: it could not be opened: BFL105 "),
-    "a round with too few enrolled": (leave_two, "round 1: it could not be opened: BFL109 "),
-    "a round with too few keys": (leave_one_key, "round 1: it could not be opened: BFL110 "),
-    "a round from before its task": (create_later, "round 1: it could not be opened: the task did not exist yet"),
-    "a task that was written again": (create_again, "task heart: its record was written more than once"),
-    "the key of another member": (
-        exchange_committee_key,
-        "round 1: it could not be opened: record committee-key/regul",
-    ),
-    "a time that no deadline can follow": (open_at_the_end_of_time, "round 2: it could not be opened: "),
-}
-
-
-@pytest.mark.parametrize("forgery", TURNS)
-def test_a_round_that_could_not_open_like_that_is_named(published: Telling, forgery: str) -> None:
-    forge, said = TURNS[forgery]
-    forge(published)
-    with pytest.raises(VerificationError, match=said):
-        published.verify()
-
-
-# --- credits
-
-
-async def open_paid(standing: dict[str, dict[str, int]] | None = None) -> tuple[PaidTask, Telling]:
-    """Return a task with credits where round 2 has opened with these standings, and what is on the ledger."""
-    task = await make_recorded_task()
-    await task.play(1)
-    await task.settle(1)
-    for organisation, fields in (standing or {}).items():
-        changed = task.standing(organisation).model_copy(update=fields)
-        task.world.force("", catalogue.STANDING.key(TASK, organisation), changed.encode())
-    await task.open(2)
-    return task, tell(task)
-
-
-async def test_rounds_with_credits_verify() -> None:
-    _, told = await open_paid()
-    assert told.verify().rounds == 2
-
-
-SUSPENDED = {"suspended_until": 5}
-
-
-@pytest.mark.parametrize("fields", [SUSPENDED, {"stake": 0}])
-async def test_a_round_without_those_who_may_not_take_part_verifies_and_one_with_them_is_named(
-    fields: dict[str, int],
-) -> None:
-    task, told = await open_paid({"gamma": fields})
-    assert [one.organisation for one in (await task.round(2)).participants] == ["alpha", "beta", "delta"]
-    assert told.verify().rounds == 2
-    open_anew(SECOND)(told)
-    with pytest.raises(VerificationError, match=r"round 2: what it opened with .*: participants \(gamma\)$"):
-        told.verify()
-
-
-async def test_a_suspension_that_ended_and_one_from_after_the_opening_keep_nobody_out() -> None:
-    task, told = await open_paid({"gamma": {"suspended_until": 1}})
-    assert len((await task.round(2)).participants) == 4
-    later = task.standing("gamma").model_copy(update=SUSPENDED)
-    told.insert(catalogue.STANDING.key(TASK, "gamma"), later.encode(), SECOND, 1)
-    assert told.verify().rounds == 2
-
-
-async def test_suspended_institutions_take_part_where_no_round_would_open_without_them() -> None:
-    task, told = await open_paid({"gamma": SUSPENDED, "beta": SUSPENDED})
-    assert len((await task.round(2)).participants) == 4
-    assert told.verify().rounds == 2
-    open_anew(SECOND, without="gamma")(told)
-    with pytest.raises(VerificationError, match=r"round 2: what it opened with .*: participants \(gamma\)$"):
-        told.verify()
-
-
-async def test_an_institution_without_a_standing_takes_no_part() -> None:
-    _, told = await open_paid()
-    del told[catalogue.STANDING.key(TASK, "gamma")]
-    with pytest.raises(VerificationError, match=r"round 1: what it opened with .*: participants \(gamma\)$"):
-        told.verify()
-
-
-async def test_a_round_that_opened_before_the_one_before_was_settled_is_named() -> None:
-    _, told = await open_paid()
-    key = catalogue.SETTLEMENT.key(TASK, 1)
-    settlement = Settlement.decode(told[key])
-    del told[key]
-    told.append(key, settlement.encode())
-    with pytest.raises(
-        VerificationError, match=f"{PLACE}task heart, round 2: it could not be opened: round 1 was not settl"
-    ):
-        told.verify()
-
-
-async def test_a_round_that_failed_needs_no_settlement() -> None:
-    task = await make_recorded_task()
-    await task.play(1, "alpha")
-    assert (await task.round(1)).state == "failed"
-    await task.open(2)
-    assert tell(task).verify().rounds == 2
-
-
-def test_without_credits_neither_standings_nor_settlements_count(published: Telling) -> None:
-    standing = Standing(
-        task=TASK,
-        organisation="gamma",
-        stake=0,
-        required=3,
-        reputation=500,
-        debt=0,
-        absences=0,
-        suspended_until=9,
-        earned=0,
-        slashed=0,
-    )
-    published.insert(catalogue.STANDING.key(TASK, "gamma"), standing.encode(), FIRST, -1)
-    assert published.verify().rounds == 2
