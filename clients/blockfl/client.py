@@ -24,9 +24,9 @@ from typing import Any, Final, TypeVar
 
 from blockfl.audit import views
 from blockfl.audit.entry import Row
+from blockfl.cli.creation import put_task
 from blockfl.cli.export import export_version, make_card
 from blockfl.cli.formats import Exported, choose_format, choose_layers, write_arrays, write_file, write_keras
-from blockfl.cli.task import put_task
 from blockfl.cli.terms import parse_terms
 from blockfl.cli.workload import make_workload
 from blockfl.institution.agent import AgentSettings
@@ -93,7 +93,12 @@ class Client:
 
         async def work(scratch: str) -> TaskSpec:
             begun = await read_initial_model(
-                workload, directory=Path(scratch), confined=self._confined, seed=seed, table=parsed.table
+                workload,
+                directory=Path(scratch),
+                confined=self._confined,
+                seed=seed,
+                table=parsed.table,
+                personal=parsed.personal,
             )
             async with self._open() as ledger:
                 return await put_task(ledger, task, begun, parsed, title=title, institutions=institutions)
@@ -210,6 +215,7 @@ class Client:
         version: int | str | None = None,
         metric: str = "loss",
         card: PathLike | None = None,
+        personal: PathLike | None = None,
         model: PathLike | None = None,
         code: PathLike | None = None,
         python: PathLike | None = None,
@@ -222,6 +228,7 @@ class Client:
             version: Its number, ``best``, or None for the last.
             metric: What ``best`` goes by.
             card: Where to write a model card.
+            personal: The directory of an institution's agent, whose personal layers complete the model.
             model: The task's Keras model, whose layers a .keras file needs; or ``code``.
             code: See ``model``.
             python: The interpreter of the environment that has Keras.
@@ -233,7 +240,8 @@ class Client:
         layers = None
         if output is not None:
             layers = choose_layers(choose_format(Path(output)), *map(_as_path, (model, code, python)))
-        exported = self._read(lambda ledger: export_version(ledger, task, version, metric=metric))
+        own = _as_path(personal)
+        exported = self._read(lambda ledger: export_version(ledger, task, version, metric=metric, directory=own))
         if output is not None and layers is not None:
             _run(write_keras(exported, layers, Path(output), confined=self._confined))
         elif output is not None:

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from blockfl.institution import landlock
-from blockfl.institution.errors import ConfinementError, TrainingError
+from blockfl.institution.errors import ConfinementError, SettingsError, TrainingError
 from blockfl.institution.frames import Train, TrainingProgress
 from blockfl.institution.run import read_initial_model
 from blockfl.institution.training import TrainingProcess, Workload, make_manifest
 from blockfl.protocol.model import decode_model
+from blockfl.protocol.table import Column, Table
+from blockfl.protocol.tally import decode_tally, make_tally_manifest
 from support import intruder
 from support.sanctum import open_sanctum
 
@@ -190,6 +192,49 @@ async def test_trained_weights_come_first_then_statistics_then_frozen_weights(mo
         ("base/bias", "frozen"),
     ]
     assert initial.manifest.trained == 16 + 9
+
+
+async def test_normalisation_that_is_personal_is_in_no_shared_model(models: Path, tmp_path: Path) -> None:
+    workload = Workload(model=models / "frozen.keras")
+    initial = await read_initial_model(workload, directory=tmp_path, personal=("norm/*", "scale/*"))
+    assert [tensor.name for tensor in initial.manifest.tensors] == [
+        "last/kernel",
+        "last/bias",
+        "base/kernel",
+        "base/bias",
+    ]
+    assert decode_model(initial.manifest, initial.content).size == 8 + 1 + 5 * 8 + 8
+    assert initial.notes[-1].startswith("42 values are personal and stay here: norm/gamma, norm/beta, scale/mean, ")
+    with pytest.raises(SettingsError, match="no tensor has such a name; there are norm/gamma"):
+        await read_initial_model(workload, directory=tmp_path, personal=("head/*",))
+    with pytest.raises(TrainingError, match="at least one weight that is trained"):
+        await read_initial_model(workload, directory=tmp_path, personal=("last/*", "norm/*"))
+
+
+async def test_a_tally_is_counted_in_the_confined_process_and_needs_no_model(tmp_path: Path) -> None:
+    table = Table(
+        columns=(Column(name="age", kind="number"),), label=Column(name="sick", kind="ordinal", values=("no", "yes"))
+    )
+    rows = tmp_path / "rows.csv"
+    rows.write_text("sick,age\n" + "no,50\n" * 30 + "yes,60.5\n" * 10)
+    async with TrainingProcess(Workload(data=rows, test_fraction=0.5), directory=tmp_path / "state") as training:
+        training.use_table(table, tallies=True)
+        description = await training.describe()
+        values, trained = await training.train(await training.initial(), TRAIN)
+    assert make_manifest(description) == make_tally_manifest(table)
+    found = decode_tally(table, values, 1)
+    assert found["rows"] == (trained.samples,) == (20,)
+    old, young, other = found["sick"][1], found["sick"][0], found["sick"][2]
+    assert (old + young, other) == (20, 0)
+    assert found["age"][:2] == (20, 50_000_000 * young + 60_500_000 * old)
+
+
+async def test_a_table_without_a_model_trains_nothing(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("sick,age\n0,50\n1,60\n")
+    async with TrainingProcess(Workload(data=rows), directory=tmp_path / "state") as training:
+        with pytest.raises(TrainingError, match="expected a model file, or a code file"):
+            await training.describe()
 
 
 async def test_an_error_in_the_users_code_is_told_with_its_type(tmp_path: Path) -> None:

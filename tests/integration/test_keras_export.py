@@ -16,6 +16,8 @@ from blockfl.cli.formats import Exported, write_keras
 from blockfl.institution.errors import TrainingError
 from blockfl.institution.training import TrainingProcess, Workload, make_manifest
 from blockfl.protocol.codes import ProtocolError
+from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.model import manifest_of
 from support.scenario import make_spec
 
 pytestmark = pytest.mark.tensorflow
@@ -78,6 +80,25 @@ async def test_keras_loads_a_version_with_the_ledgers_values(tmp_path: Path) -> 
     with pytest.raises(ProtocolError, match="BFL306"):
         await write_keras(exported, Workload(model=tmp_path / "other.keras"), tmp_path / "wrong.keras")
     assert not (tmp_path / "wrong.keras").exists()
+
+
+async def test_an_institution_s_personal_layers_complete_the_model(tmp_path: Path) -> None:
+    run(MAKE, tmp_path)
+    layers = Workload(model=tmp_path / "model.keras")
+    whole = await read_exported(layers, tmp_path / "scratch")
+    name = next(one.name for one in whole.task.spec.manifest.tensors if one.name.endswith("gamma"))
+    manifest = manifest_of({key: array for key, array in whole.arrays.items() if key != name})
+    kinds = {one.name: one.kind for one in whole.task.spec.manifest.tensors}
+    tensors = tuple(one.model_copy(update={"kind": kinds[one.name]}) for one in manifest.tensors)
+    spec = whole.task.spec.model_copy(update={"manifest": Manifest(tensors=tensors), "personal": (name,)})
+    task: Any = SimpleNamespace(spec=spec)
+    values = np.arange(1, manifest.dimension + 1, dtype=np.float32)
+    own = {name: np.array([5, 6, 7, 8], np.float32)}
+    exported = Exported(task=task, version=1, digest="", values=values, rows=[], personal=own)
+    await write_keras(exported, layers, tmp_path / "final.keras")
+    found = json.loads(run(LOAD, tmp_path / "final.keras"))["weights"]
+    assert all(found[key] == array.ravel().tolist() for key, array in exported.arrays.items())
+    assert found[name] == [5, 6, 7, 8]
 
 
 async def test_code_that_is_no_keras_model_has_no_keras_file(tmp_path: Path) -> None:

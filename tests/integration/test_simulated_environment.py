@@ -56,6 +56,26 @@ def test_a_process_of_each_institution_makes_the_same_model(tmp_path: Path) -> N
     assert not (tmp_path / "inside" / "sites").exists()
 
 
+def test_a_layer_that_is_personal_fits_each_institution(tmp_path: Path) -> None:
+    (tmp_path / "training.py").write_text(CODE)
+    for number, site in enumerate(SITES):
+        x = np.random.default_rng(number).normal(size=(40, 3))
+        np.save(tmp_path / f"{site}.npy", np.column_stack([x, x @ [1.0, -2.0, 0.5] + number]))
+    common, _ = simulate(tmp_path, "common")
+    inside, told = simulate(tmp_path, "inside", "--personal", "bi*")
+    outside, _ = simulate(tmp_path, "outside", "--personal", "bi*", "--python", sys.executable)
+    assert outside["digest"] == inside["digest"] != common["digest"]
+    assert "a1: 1 values are personal and stay here: bias" in told
+    losses = [find_loss(found) for found in (common, inside)]
+    assert losses[1] < losses[0] / 2
+
+
+def find_loss(found: dict[str, object]) -> float:
+    rounds = found["rounds"]
+    assert isinstance(rounds, list)
+    return float(next(one["value"] for one in rounds[-1]["metrics"] if one["name"] == "loss"))
+
+
 def test_an_institution_whose_training_fails_sends_nothing_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "training.py").write_text(CODE.replace("[:30", "[:40 if len(rows) > 12 else 1"))
     for site, rows in zip(SITES, (60, 60, 60, 12), strict=True):

@@ -234,6 +234,7 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "spec with a stable set": federation.task.spec.model_copy(
             update={"stable_set": True, "weight_share_max_micro": 340_000}
         ),
+        "spec with personal layers": federation.task.spec.model_copy(update={"personal": ("head/*", "norm*/gamma")}),
         "spec with columns": federation.task.spec.model_copy(update={"table": make_table()}),
         "spec with training by round": federation.task.spec.model_copy(update={"training": make_training()}),
         "spec with a robust rule": federation.task.spec.model_copy(

@@ -49,8 +49,19 @@ def test_every_record_survives_encoding(record: Record) -> None:
 def test_every_field_of_every_record_is_needed(record: Record) -> None:
     document = json.loads(record.encode())
     # Without these, a task moves no credits, averages plainly, has one norm rule, no referee, no rows that measure
-    # effect, no columns and no stable set, and ends with its last round; a model has weights only.
-    absent = {"economics", "effect", "ended", "norms", "optimiser", "referee", "stable_set", "statistics", "table"}
+    # effect, no columns, no personal layers and no stable set, and ends with its last round; a model has weights only.
+    absent = {
+        "economics",
+        "effect",
+        "ended",
+        "norms",
+        "optimiser",
+        "personal",
+        "referee",
+        "stable_set",
+        "statistics",
+        "table",
+    }
     for name in document.keys() - absent:
         with refused(Code.MALFORMED):
             type(record).decode(encode_naively({key: value for key, value in document.items() if key != name}))

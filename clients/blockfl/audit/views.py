@@ -105,6 +105,8 @@ def describe_strategy(spec: TaskSpec) -> str:
         parts.append(f"weights up to {spec.weight_share_max_micro / 10**6:g} of their sum")
     if spec.stable_set:
         parts.append("stable set")
+    if spec.personal:
+        parts.append(f"personal {' '.join(spec.personal)}")
     return ", ".join(parts)
 
 

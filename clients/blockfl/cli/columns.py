@@ -13,7 +13,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, overload
 
 import numpy as np
 import typer
@@ -40,6 +40,10 @@ _MAX_CLASSES: Final = 20
 _MAX_CATEGORIES: Final = 50
 
 
+@overload
+def read_columns(path: Path) -> Table: ...
+@overload
+def read_columns(path: Path | None) -> Table | None: ...
 def read_columns(path: Path | None) -> Table | None:
     """Return the columns that a file says; None without a file.
 
@@ -56,6 +60,26 @@ def read_columns(path: Path | None) -> Table | None:
         return Table(columns=columns, label=_parse(path, found["label"]))
     except ValidationError as error:
         raise LedgerError(f"{path}: {_explain(error)}") from error
+
+
+def format_columns(table: Table) -> str:
+    """Return the file that says these columns."""
+    label, columns = _format(table.label), [_format(column) for column in table.columns]
+    if table.classes:
+        label["classes"] = label.pop("values")
+    return yaml.safe_dump({"label": label, "columns": columns}, sort_keys=False, allow_unicode=True)
+
+
+def _format(column: Column) -> dict[str, Any]:
+    given: dict[str, Any] = {"name": column.name}
+    if column.unit:
+        given["unit"] = column.unit
+    if column.kind != "number":
+        given["categories" if column.kind == "category" else "values"] = list(column.values)
+        return given
+    numbers = {key: getattr(column, f"{key}_micro") for key in _NUMBERS}
+    plain = {"center": 0, "scale": MICRO}
+    return given | {key: one / MICRO for key, one in numbers.items() if one is not None and one != plain.get(key)}
 
 
 def _parse(path: Path, given: Any) -> Column:

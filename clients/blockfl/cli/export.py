@@ -7,7 +7,7 @@ Path("card.md").write_text(make_card(exported))
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -23,6 +23,8 @@ from blockfl.cli.number import make_limits, parse_whole
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.reach import reach
 from blockfl.institution.errors import SettingsError
+from blockfl.institution.personal import PersonalStore
+from blockfl.institution.run import PERSONAL
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.lineage import obtain_model
@@ -44,6 +46,7 @@ async def export_version(
     *,
     without: str | None = None,
     metric: str = "loss",
+    directory: Path | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Exported:
     """Compute a version anew from the ledger's sums, and check it with the published digest.
@@ -54,10 +57,13 @@ async def export_version(
         version: Its number, ``best`` by a metric, or None for the last.
         without: Instead: the last version that holds nothing of this institution.
         metric: What ``best`` means.
+        directory: Of an institution's agent, whose personal layers complete the model; None: the shared part alone.
         progress: Told how many chunks are there.
 
     Raises:
-        LedgerError: There is no such version, or it does not follow from the ledger.
+        LedgerError: There is no such version, or it does not follow from the ledger; or the directory has no
+            personal layers of the task.
+        SettingsError: The personal layers cannot be read.
     """
     record: Task = await ledger.read(TASK.key(task))
     rows: Sequence[AnyRow] = await views.list_models(ledger, task)
@@ -80,7 +86,25 @@ async def export_version(
         digest=compute_digest(content),
         values=decode_version(record.spec, content).model,
         rows=[row for row in rows if row["version"] <= wanted],
+        personal={} if directory is None else read_personal(directory, record),
     )
+
+
+def read_personal(directory: Path, task: Task) -> Mapping[str, Any]:
+    """Return the latest personal layers by name that an institution's agent keeps of a task.
+
+    Raises:
+        LedgerError: There are none.
+        SettingsError: They cannot be read.
+    """
+    found = PersonalStore(directory / PERSONAL / task.spec.task).load()
+    if found is None:
+        named = ", ".join(task.spec.personal) or "none"
+        raise LedgerError(
+            f"{directory}: has no personal layers of task {task.spec.task} (patterns: {named}): name the directory of "
+            "an agent that has trained in it, or leave --personal out"
+        )
+    return found
 
 
 def find_best(rows: Sequence[AnyRow], metric: str) -> int:
@@ -113,6 +137,9 @@ def make_card(exported: Exported) -> str:
         f"- How updates became one: {views.describe_strategy(spec)}; norm bound {spec.bound_l2_micro / 10**6:g}",
         f"- Training in round {number}: {plan_training(spec.training, number).describe()}",
     ]
+    if spec.personal:
+        own = "those of one institution are in this file" if exported.personal else "none is in this file"
+        lines.append(f"- Personal layers, which stay at each institution: `{'`, `'.join(spec.personal)}`; {own}")
     if spec.table:
         lines += [
             f"- Columns: {', '.join(column.name for column in spec.table.columns)}",
@@ -146,6 +173,10 @@ def export(
         str | None, typer.Option(metavar="NUMBER|best", help="Which version; default: the last.")
     ] = None,
     metric: Annotated[str, typer.Option(help="What --version best goes by.")] = "loss",
+    personal: Annotated[
+        Path | None,
+        typer.Option(help="An agent's directory, whose personal layers complete the model: then it is that one's own."),
+    ] = None,
     without: Annotated[
         str | None, typer.Option(help="The last version that holds nothing of this institution, to go on from.")
     ] = None,
@@ -179,7 +210,9 @@ def export(
         raise typer.Exit(Exit.USAGE) from error
 
     progress = partial(_tell_chunks, told)
-    exported = asyncio.run(_read(profile, task, wanted, without=without, metric=metric, progress=progress))
+    exported = asyncio.run(
+        _read(profile, task, wanted, without=without, metric=metric, directory=personal, progress=progress)
+    )
     if layers is not None:
         asyncio.run(formats.write_keras(exported, layers, output, confined=not unconfined))
     else:

@@ -6,7 +6,7 @@ await write_keras(exported, Workload(model=Path("model.keras")), Path("final.ker
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
@@ -15,12 +15,13 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from blockfl.cli.workload import make_workload
+from blockfl.institution.personal import Division
 from blockfl.institution.preparation import check_tensors
 from blockfl.institution.training import TrainingProcess
 from blockfl.institution.workload import Workload, make_manifest
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.manifest import Manifest
-from blockfl.protocol.model import encode_model
+from blockfl.protocol.model import encode_model, flatten, manifest_of
 from blockfl.protocol.task import Task
 
 AnyRow = Mapping[str, Any]
@@ -39,6 +40,7 @@ class Exported:
         digest: Of its file on the ledger, which the values were checked with.
         values: float32, shape (d,), in the manifest's order.
         rows: Of every version up to this one (``views.list_models``).
+        personal: An institution's own layers by name, which complete the model; none: the shared part alone.
     """
 
     task: Task
@@ -46,11 +48,12 @@ class Exported:
     digest: str
     values: Any
     rows: Sequence[AnyRow]
+    personal: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def arrays(self) -> Mapping[str, Any]:
-        """The tensors by name."""
-        return split_values(self.task.spec.manifest, self.values)
+        """The tensors by name, personal ones last."""
+        return split_values(self.task.spec.manifest, self.values) | dict(self.personal)
 
 
 def split_values(manifest: Manifest, values: Any) -> dict[str, Any]:
@@ -105,11 +108,14 @@ def write_arrays(exported: Exported, path: Path, form: Format | None = None) -> 
         np.savez(content, **exported.arrays)
         write_file(path, content.getvalue())
     else:
-        write_file(path, encode_model(exported.task.spec.manifest, exported.values))
+        manifest = manifest_of(exported.arrays) if exported.personal else exported.task.spec.manifest
+        write_file(path, encode_model(manifest, flatten(manifest, exported.arrays)))
 
 
 async def write_keras(exported: Exported, layers: Workload, path: Path, *, confined: bool = True) -> None:
     """Write a version as a Keras model: a confined process puts the values into the layers.
+
+    Personal layers are the institution's own, where ``exported`` has them, else those of ``layers``.
 
     Raises:
         ProtocolError: BFL306, the layers are not the task's.
@@ -119,9 +125,12 @@ async def write_keras(exported: Exported, layers: Workload, path: Path, *, confi
     spec = exported.task.spec
     with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
         async with TrainingProcess(layers, directory=Path(scratch), confined=confined, table=spec.table) as training:
-            check_tensors(spec, make_manifest(await training.describe()))
+            division = Division.of(await training.describe(), spec.personal)
+            check_tensors(spec, make_manifest(division.shared))
+            personal = exported.personal or division.split(await training.initial())[1]
+            values = division.join(exported.values, personal)
             try:
-                await training.save(exported.values, path)
+                await training.save(values, path)
             except OSError as error:
                 raise LedgerError(f"{path}: cannot be written ({error.strerror})") from error
 

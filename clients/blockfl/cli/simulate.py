@@ -61,7 +61,14 @@ def simulate(
     bare = workload.make_workload(model, code, None, None, Decimal("0.25"), python)
     output.progress("reading the model")
     begun = asyncio.run(
-        read_initial_model(bare, directory=directory / "scratch", confined=not unconfined, seed=seed, table=terms.table)
+        read_initial_model(
+            bare,
+            directory=directory / "scratch",
+            confined=not unconfined,
+            seed=seed,
+            table=terms.table,
+            personal=terms.personal,
+        )
     )
     (directory / _INITIAL).write_bytes(begun.content)
     spec = terms.specify(

@@ -3,7 +3,6 @@
 import asyncio
 import json as json_format
 import tempfile
-from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,8 @@ import typer
 
 from blockfl.audit import views
 from blockfl.audit.entry import Row
-from blockfl.cli import columns, economics, erasure, export, option, workload
+from blockfl.cli import columns, economics, erasure, export, option, tally, workload
+from blockfl.cli.creation import put_task, tell_created
 from blockfl.cli.number import MICRO, limits_of, real_option
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.reach import reach
@@ -22,23 +22,22 @@ from blockfl.institution.workload import Workload
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.ledger.transfer import upload_blob
 from blockfl.protocol.assessment import Effect
-from blockfl.protocol.blob import split_blob
-from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, PROGRESS, TASK
+from blockfl.protocol.catalogue import ENROLMENTS, PROGRESS, TASK
 from blockfl.protocol.model import decode_manifest, decode_model
 from blockfl.protocol.records import IfAbsent, Progress
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.round import describe_ending
 from blockfl.protocol.task import TaskSpec
 
-_AMPLE_SUBMIT_S = 120
 app = typer.Typer(no_args_is_help=True)
 app.command(name="economics")(economics.show_economics)
 app.command()(economics.grant)
 app.command()(economics.overturn)
 app.command()(erasure.erase)
 app.command()(columns.columns)
+app.command(name="create-statistics")(tally.create_statistics)
+app.command()(tally.statistics)
 app.command()(export.export)
 
 
@@ -119,45 +118,9 @@ def create(
 
     spec = asyncio.run(put())
     output.result(json_format.loads(spec.encode()))
-    _tell_created(output, spec)
+    tell_created(output, spec)
     for note in begun.notes:
         output.progress(note)
-
-
-async def put_task(
-    ledger: Ledger,
-    task: str,
-    begun: InitialModel,
-    terms: Terms,
-    *,
-    title: str = "",
-    institutions: Sequence[str] = (),
-    aggregator: str | None = None,
-    referee: Referee | None = None,
-    effect: Effect | None = None,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> TaskSpec:
-    """Create a task and put its initial model on the ledger; calling it again resumes the upload.
-
-    Raises:
-        LedgerError: No such task can be, or the ledger refuses it.
-    """
-    consortium = await ledger.read(CONSORTIUM.key())
-    blob, chunks = split_blob(begun.content)
-    judges = {*(referee.organisations if referee else ()), *(effect.assessors if effect else ())}
-    spec = terms.specify(
-        task=task,
-        title=title or task,
-        manifest=begun.manifest,
-        initial_model=blob,
-        aggregator=aggregator or consortium.having("coordinator")[0],
-        institutions=tuple(institutions or {*consortium.having("institution")} - judges),
-        referee=referee,
-        effect=effect,
-    )
-    await ledger.create_task(spec)
-    await upload_blob(ledger, task, blob, chunks, progress=progress)
-    return spec
 
 
 def make_effect(assessors: list[str] | None, tolerance: Decimal) -> Effect | None:
@@ -165,21 +128,6 @@ def make_effect(assessors: list[str] | None, tolerance: Decimal) -> Effect | Non
     if not assessors:
         return None
     return Effect(assessors=tuple(sorted(set(assessors))), tolerance_micro=int(tolerance * MICRO))
-
-
-def _tell_created(output: Output, spec: TaskSpec) -> None:
-    manifest, deadlines = spec.manifest, spec.deadlines
-    output.line(
-        f"task {spec.task}: {manifest.dimension} parameters in {len(manifest.tensors)} tensors, {spec.rounds} rounds, "
-        f"institutions {', '.join(spec.institutions)}, {views.describe_strategy(spec)}, "
-        f"initial model {spec.initial_model.digest}, {deadlines.submit_s} s to submit, {deadlines.judge_s} s to judge, "
-        f"{deadlines.publish_s} s to publish"
-    )
-    if deadlines.submit_s < _AMPLE_SUBMIT_S:
-        output.progress(
-            "time to submit is short: a committee member that holds its opening of a round back can take a minute of "
-            "it, until another opens the round (blockfl aggregator run --takeover)"
-        )
 
 
 @app.command()
@@ -253,5 +201,12 @@ def _read_safetensors(path: Path) -> InitialModel:
 def _read_model(bare: Workload, terms: Terms, *, unconfined: bool, seed: int | None) -> InitialModel:
     with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
         return asyncio.run(
-            read_initial_model(bare, directory=Path(scratch), confined=not unconfined, seed=seed, table=terms.table)
+            read_initial_model(
+                bare,
+                directory=Path(scratch),
+                confined=not unconfined,
+                seed=seed,
+                table=terms.table,
+                personal=terms.personal,
+            )
         )

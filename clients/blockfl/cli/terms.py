@@ -59,6 +59,8 @@ class Terms:
     credits: Economics | None
     deadlines: Deadlines
     table: Table | None
+    personal: tuple[str, ...]
+    tallies: bool = False
 
     @property
     def needs_referee(self) -> bool:
@@ -120,6 +122,8 @@ class Terms:
                 deadlines=self.deadlines,
                 training=self.training,
                 table=self.table,
+                personal=self.personal,
+                tallies=self.tallies,
             )
 
 
@@ -192,6 +196,13 @@ def parse_terms(
     ] = Decimal(0),
     from_round: strategy.PhasesOption = None,
     columns: columns_file.Columns = None,
+    personal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Tensors whose names match stay at each institution, * for any characters; repeatable.",
+        ),
+    ] = None,
     policy: Annotated[
         str | None,
         typer.Option("--economics", help="Moves credits: the word default, or a JSON file with a policy."),
@@ -241,6 +252,7 @@ def parse_terms(
         credits=economics.read_policy(policy),
         deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
         table=columns_file.read_columns(columns),
+        personal=tuple(sorted(set(personal or ()))),
     )
 
 

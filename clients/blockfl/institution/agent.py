@@ -27,6 +27,7 @@ from blockfl.institution.errors import (
     TrainingError,
 )
 from blockfl.institution.outbox import Outbox, Parcel
+from blockfl.institution.personal import DividedTraining, Keeper, PersonalMemory
 from blockfl.institution.policy import Departures, LocalPolicy
 from blockfl.institution.preparation import (
     check_role,
@@ -104,18 +105,19 @@ class InstitutionAgent:
         metrics: LedgerMetrics | None = None,
         rehearse: Rehearsal | None = None,
         departures: Departures | None = None,
+        personal: Keeper | None = None,
     ) -> None:
         self._ledger = ledger
         self._rehearse = rehearse
         self._departures = departures or Departures(None)
         self._metrics = metrics
-        self._training = training
+        self._training = DividedTraining(training, personal or PersonalMemory())
         self._outbox = outbox
         self._settings = settings
         self._report = report
         self._contribution = Contribution(
             ledger=ledger,
-            training=training,
+            training=self._training,
             encoder=encoder or BoundedEncoder(settings.seed),
             outbox=outbox,
             report=report,
@@ -124,7 +126,7 @@ class InstitutionAgent:
             departures=self._departures,
         )
         self._versions = Versions(
-            ledger=ledger, training=training, store=store, report=report, departures=self._departures
+            ledger=ledger, training=self._training, store=store, report=report, departures=self._departures
         )
         self._woken = asyncio.Event()
         self._consortium: Consortium | None = None
@@ -259,6 +261,7 @@ class InstitutionAgent:
         if self._rehearse is not None:
             for note in await self._rehearse(task.spec):
                 self._report(Step(stage="start", text=note))
+        self._training.use(task.spec)
         description = await self._training.describe()
         check_tensors(task.spec, make_manifest(description))
         self._samples = choose_samples(self._settings.samples, description.train_samples)

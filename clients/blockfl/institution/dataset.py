@@ -181,10 +181,20 @@ def _load_table(path: Path, label: str | None, test_fraction: float, table: Tabl
         x, y = _read_plain(cells, label or "")
     if len(y) < 2:
         raise DataError(f"{path}: {len(y)} rows: expected at least two, one to train and one to test")
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(y))
-    tests = min(max(1, round(test_fraction * len(y))), len(y) - 1)
-    test, train = order[:tests], order[tests:]
+    train, test = split_rows(len(y), test_fraction)
     return Dataset(x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test], notes=notes)
+
+
+def split_rows(count: int, test_fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of a table that train and those that test, the same at every start.
+
+    Args:
+        count: Of all rows, at least two.
+        test_fraction: The part that tests.
+    """
+    order = np.random.default_rng(_SPLIT_SEED).permutation(count)
+    tests = min(max(1, round(test_fraction * count)), count - 1)
+    return order[tests:], order[:tests]
 
 
 def _read_plain(cells: Cells, label: str) -> tuple[NDArray[np.float32], NDArray[Any]]:

@@ -36,7 +36,10 @@ class Message(BaseModel):
 
 
 class Begin(Message):
-    """First request: what to confine, and whose code and data to load. ``table`` are the task's columns in JSON."""
+    """First request: what to confine, and whose code and data to load. ``table`` are the task's columns in JSON.
+
+    With ``tallies`` these are counted, and nothing is trained.
+    """
 
     kind: Literal["begin"] = "begin"
     confined: bool
@@ -50,6 +53,7 @@ class Begin(Message):
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
     seed: Count | None
     table: str | None = None
+    tallies: bool = False
 
 
 class Initial(Message):

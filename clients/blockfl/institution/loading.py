@@ -11,15 +11,22 @@ from blockfl.institution.frames import Begin
 if TYPE_CHECKING:
     from blockfl.institution.arrays import ArrayLearner
     from blockfl.institution.learner import Learner
+    from blockfl.institution.tallying import Tallier
+
+    AnyLearner = Learner | ArrayLearner | Tallier
 
 
-def load_learner(begin: Begin) -> "Learner | ArrayLearner":
+def load_learner(begin: Begin) -> "AnyLearner":
     """Load the user's model, data or code.
 
     Raises:
         ModelError: The model cannot be used.
         DataError: The data cannot be used.
     """
+    if begin.tallies:
+        from blockfl.institution.tallying import Tallier
+
+        return Tallier.load(begin)
     code = None
     if begin.code is not None:
         from blockfl.institution.code import load_code

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from blockfl.institution.draft import make_request
 from blockfl.institution.errors import InstitutionError
+from blockfl.institution.personal import Division
 from blockfl.institution.preparation import check_role, check_tensors, choose_samples
 from blockfl.institution.training import TrainingProcess, make_manifest
 from blockfl.ledger.client import Ledger
@@ -29,13 +30,15 @@ async def rehearse(training: TrainingProcess, spec: TaskSpec, *, seed: int | Non
         ConfinementError, TrainingError: Model or samples cannot be used.
         ProtocolError: BFL306, the model is not the task's.
     """
-    training.use_table(spec.table)
+    training.use_table(spec.table, tallies=spec.tallies)
     description = await training.describe()
-    check_tensors(spec, make_manifest(description))
-    if not description.train_samples:
-        return description.notes
+    division = Division.of(description, spec.personal)
+    check_tensors(spec, make_manifest(division.shared))
+    notes = (*description.notes, *division.notes)
+    if not description.train_samples or spec.tallies:
+        return notes
     done = await training.rehearse(make_request(spec, 1, seed))
-    return (*description.notes, f"a dry epoch on {done.samples} samples works: loss {done.loss:.4f}")
+    return (*notes, f"a dry epoch on {done.samples} samples works: loss {done.loss:.4f}")
 
 
 @dataclass(kw_only=True)

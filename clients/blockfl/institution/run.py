@@ -14,6 +14,7 @@ from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.outbox import Outbox
+from blockfl.institution.personal import Division, PersonalStore, check_patterns
 from blockfl.institution.policy import Departures
 from blockfl.institution.rehearsal import rehearse
 from blockfl.institution.room import find_lack_of_room
@@ -33,6 +34,8 @@ DEPARTURES: Final = "left.jsonl"
 """The record of all that left the building, in the agent's directory."""
 OUTBOX: Final = "outbox"
 """Where sealed updates are, in the agent's directory."""
+PERSONAL: Final = "personal"
+"""Where the institution's own layers are, in the agent's directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,7 @@ async def run_institution(
                     metrics=metrics,
                     rehearse=rehearsal,
                     departures=Departures(settings.directory / DEPARTURES),
+                    personal=PersonalStore(settings.directory / PERSONAL / settings.agent.task),
                 )
                 await agent.run()
         finally:
@@ -174,6 +178,7 @@ async def read_initial_model(
     confined: bool = True,
     seed: int | None = None,
     table: Table | None = None,
+    personal: tuple[str, ...] = (),
 ) -> InitialModel:
     """Read a user's model in a confined process, for the creation of a task.
 
@@ -183,18 +188,22 @@ async def read_initial_model(
         confined: Whether to refuse without the kernel's confinement.
         seed: Makes what code builds repeatable.
         table: The task's columns, which the model must take.
+        personal: Patterns of the tensors that stay at each institution.
 
     Raises:
         ConfinementError, TrainingError: The process cannot be confined, or the model cannot be used.
+        SettingsError: A pattern matches no tensor, or all of them together match every one.
     """
     directory.mkdir(parents=True, exist_ok=True)
     async with TrainingProcess(workload, directory=directory, confined=confined, seed=seed, table=table) as training:
         description = await training.describe()
-        manifest = make_manifest(description)
-        content = encode_model(manifest, await training.initial())
+        check_patterns(description, personal)
+        division = Division.of(description, personal)
+        manifest = make_manifest(division.shared)
+        content = encode_model(manifest, division.split(await training.initial())[0])
         return InitialModel(
             manifest=manifest,
             content=content,
             train_samples=description.train_samples,
-            notes=description.notes,
+            notes=(*description.notes, *division.notes),
         )

@@ -167,7 +167,7 @@ def fit_table(cells: Cells, table: Table) -> tuple[NDArray[np.float32], NDArray[
     Raises:
         DataError: A column is missing or none of the task's, or a cell is not allowed.
     """
-    _check_names(cells, table)
+    check_names(cells, table)
     notes = []
     if cells.header != table.names:
         found, wanted = [one for one in cells.header if one != table.label.name], table.names[:-1]
@@ -187,7 +187,12 @@ def fit_table(cells: Cells, table: Table) -> tuple[NDArray[np.float32], NDArray[
     return x, y.astype(np.int64) if table.classes else y, tuple(notes)
 
 
-def _check_names(cells: Cells, table: Table) -> None:
+def check_names(cells: Cells, table: Table) -> None:
+    """Check that a table has the task's columns and no others.
+
+    Raises:
+        DataError: It has not; the error lists both.
+    """
     missing = [name for name in table.names if name not in cells.header]
     extra = [name for name in cells.header if name not in table.names]
     if not missing and not extra:
@@ -213,6 +218,16 @@ def _fit_column(cells: Cells, column: Column) -> tuple[NDArray[np.float64], list
     """Return a column's inputs, shape (n, column.width), and what was done."""
     if column.kind == "number":
         return _fit_numbers(cells, column)
+    found = find_values(cells, column)
+    words = ", ".join(repr(value) for value in column.values[:_SHOWN])
+    _refuse(cells, column, found < 0, lambda cell: f"{cell!r} is none of the task's values, which are {words}")
+    if column.kind == "ordinal":
+        return found[:, None].astype(np.float64), []
+    return np.eye(len(column.values))[found], []
+
+
+def find_values(cells: Cells, column: Column) -> NDArray[np.int64]:
+    """Return which of a column's values each cell is, shape (n,); -1: none of them."""
     numbers = {value: number for number, value in enumerate(column.values)}
     spelled = {float(value): number for value, number in numbers.items() if math.isfinite(read_number(value))}
 
@@ -226,30 +241,40 @@ def _fit_column(cells: Cells, column: Column) -> tuple[NDArray[np.float64], list
         return spelled.get(value, -1)
 
     known = {cell: find(cell) for cell in set(cells.get(column.name))}
-    found = np.array([known[cell] for cell in cells.get(column.name)], dtype=np.int64)
-    words = ", ".join(repr(value) for value in column.values[:_SHOWN])
-    _refuse(cells, column, found < 0, lambda cell: f"{cell!r} is none of the task's values, which are {words}")
-    if column.kind == "ordinal":
-        return found[:, None].astype(np.float64), []
-    return np.eye(len(column.values))[found], []
+    return np.array([known[cell] for cell in cells.get(column.name)], dtype=np.int64)
 
 
 def _fit_numbers(cells: Cells, column: Column) -> tuple[NDArray[np.float64], list[str]]:
-    name, notes, texts = column.name, [], cells.get(column.name)
-    values = np.array([read_number(cell) for cell in texts], dtype=np.float64)
-    missing = np.array([cell.strip().lower() in MISSING for cell in texts], dtype=np.bool_)
-    if missing.any() and column.missing_micro is not None:
-        fill = column.missing_micro / _MICRO
-        values[missing] = fill
-        notes.append(f"{int(missing.sum())} missing cells of {name} become {fill:g}, as the task says")
-    elif missing.any():
+    notes = []
+    missing = find_missing(cells, column.name)
+    if missing.any() and column.missing_micro is None:
         _refuse(
             cells,
             column,
             missing,
             lambda cell: f"{cell!r} is missing, and the task has no value for that: remove or impute it",
         )
-    _refuse(cells, column, ~np.isfinite(values), lambda cell: f"expected a number, got {cell!r}")
+    values = find_numbers(cells, column, missing)
+    if missing.any() and column.missing_micro is not None:
+        fill = column.missing_micro / _MICRO
+        values[missing] = fill
+        notes.append(f"{int(missing.sum())} missing cells of {column.name} become {fill:g}, as the task says")
+    return ((values - column.center_micro / _MICRO) / (column.scale_micro / _MICRO))[:, None], notes
+
+
+def find_missing(cells: Cells, name: str) -> NDArray[np.bool_]:
+    """Return which cells of a column say that there is no value, shape (n,)."""
+    return np.array([cell.strip().lower() in MISSING for cell in cells.get(name)], dtype=np.bool_)
+
+
+def find_numbers(cells: Cells, column: Column, missing: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return a column's numbers as they stand in the table, shape (n,); anything where a cell is missing.
+
+    Raises:
+        DataError: Another cell holds no number, or one outside of what the task allows.
+    """
+    values = np.array([read_number(cell) for cell in cells.get(column.name)], dtype=np.float64)
+    _refuse(cells, column, ~np.isfinite(values) & ~missing, lambda cell: f"expected a number, got {cell!r}")
     unit = f" {column.unit}" if column.unit else ""
     if column.minimum_micro is not None:
         least = column.minimum_micro / _MICRO
@@ -257,7 +282,7 @@ def _fit_numbers(cells: Cells, column: Column) -> tuple[NDArray[np.float64], lis
     if column.maximum_micro is not None:
         greatest = column.maximum_micro / _MICRO
         _refuse(cells, column, (values > greatest) & ~missing, _tell_limit(f"greatest {greatest:g}{unit}"))
-    return ((values - column.center_micro / _MICRO) / (column.scale_micro / _MICRO))[:, None], notes
+    return values
 
 
 def _tell_limit(limit: str) -> Callable[[str], str]:

@@ -35,8 +35,7 @@ from blockfl.institution.frames import (
 from blockfl.institution.guard import stand_guard
 
 if TYPE_CHECKING:
-    from blockfl.institution.arrays import ArrayLearner
-    from blockfl.institution.learner import Learner
+    from blockfl.institution.loading import AnyLearner
 
 # numpy and what builds on it start threads, which confinement would not cover: they are imported after it.
 
@@ -113,7 +112,7 @@ def _reach(begin: Begin) -> Reach:
     )
 
 
-def _load(begin: Begin, channel: Channel) -> "Learner | ArrayLearner | None":
+def _load(begin: Begin, channel: Channel) -> "AnyLearner | None":
     """Load the user's model and data, and describe them; None after a failure that was told."""
     try:
         from blockfl.institution.loading import load_learner
@@ -130,7 +129,7 @@ def _load(begin: Begin, channel: Channel) -> "Learner | ArrayLearner | None":
     return None
 
 
-def _answer(learner: "Learner | ArrayLearner", channel: Channel, request: Request, body: bytearray) -> None:
+def _answer(learner: "AnyLearner", channel: Channel, request: Request, body: bytearray) -> None:
     from blockfl.institution.vector import decode_vector, encode_vector
 
     try:

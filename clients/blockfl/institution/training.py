@@ -119,7 +119,7 @@ class TrainingProcess:
         self._seed = seed
         self._timeout_s = timeout_s
         self._limits = limits or TrainingLimits()
-        self._table = table
+        self._table, self._tallies = table, False
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._excess = ""
@@ -152,11 +152,11 @@ class TrainingProcess:
             await self._ensure_running()
             return self._described()
 
-    def use_table(self, table: Table | None) -> None:
-        """Match samples and model with a task's columns; only before the first request."""
+    def use_table(self, table: Table | None, *, tallies: bool = False) -> None:
+        """Match samples and model with a task's columns, or count these; only before the first request."""
         if self._process is not None:
             raise AssertionError("the training process has read its samples already")
-        self._table = table
+        self._table, self._tallies = table, tallies
 
     async def rehearse(self, request: Train) -> Rehearsed:
         """Train on a few samples from the model's own values and evaluate them; nothing of it stays.
@@ -309,6 +309,7 @@ class TrainingProcess:
             test_fraction=workload.test_fraction,
             seed=self._seed,
             table=None if self._table is None else self._table.encode().decode(),
+            tallies=self._tallies,
         )
 
     async def _send(self, request: Request, body: bytes | memoryview = b"") -> None:

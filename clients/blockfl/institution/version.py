@@ -63,7 +63,7 @@ class Versions:
             self._model = await self._obtain(task, progress)
             self._version = version
         if version > self._evaluated:
-            await self._evaluate(progress, self._model, progress.model_digest)
+            await self._evaluate(task, progress, self._model, progress.model_digest)
             self._evaluated = version
         return self._model
 
@@ -87,8 +87,8 @@ class Versions:
         self._store.prune({digest, task.spec.initial_model.digest})
         return model
 
-    async def _evaluate(self, progress: Progress, model: Vector, digest: str) -> None:
-        """Evaluate a version on the institution's own samples, and report it once."""
+    async def _evaluate(self, task: Task, progress: Progress, model: Vector, digest: str) -> None:
+        """Evaluate a version on the institution's own samples, and report it once; of a tally only its digest."""
         started = time.monotonic()
         organisation, version = self._ledger.organisation, progress.version
         if organisation in {
@@ -96,13 +96,8 @@ class Versions:
         }:
             return
         values: tuple[Metric, ...] = ()
-        try:
-            evaluated = await self._training.evaluate(model)
-        except TrainingError as error:
-            self._report(Step(stage="skip", round=progress.round, text=f"version {version} is not evaluated: {error}"))
-        else:
-            values = list_metrics(evaluated)
-            self._tell("evaluate", progress, f"version {version}: {describe(evaluated, values)}", started)
+        if not task.spec.tallies:
+            values = await self._measure(progress, model)
         started = time.monotonic()
         await self._ledger.report_metrics(
             Metrics(
@@ -117,6 +112,18 @@ class Versions:
         told = {one.name: one.value_micro / 1e6 for one in values}
         self._departures.add("metrics", progress.task, progress.round, version=version, values=told)
         self._tell("metrics", progress, f"reported version {version}", started)
+
+    async def _measure(self, progress: Progress, model: Vector) -> tuple[Metric, ...]:
+        """Return a version's metrics on the institution's own samples, none if it cannot be evaluated."""
+        started, version = time.monotonic(), progress.version
+        try:
+            evaluated = await self._training.evaluate(model)
+        except TrainingError as error:
+            self._report(Step(stage="skip", round=progress.round, text=f"version {version} is not evaluated: {error}"))
+            return ()
+        values = list_metrics(evaluated)
+        self._tell("evaluate", progress, f"version {version}: {describe(evaluated, values)}", started)
+        return values
 
     async def _testify(self, task: Task, progress: Progress) -> None:
         """Put on record what the sum of the first version that differs gives here: evidence for the auditors."""
@@ -137,7 +144,7 @@ class Versions:
         if digest == record.digest:
             return False
         at = Progress(task=record.task, round=record.round, version=record.version, model_digest=record.digest)
-        await self._evaluate(at, decode_version(task.spec, content).model, digest)
+        await self._evaluate(task, at, decode_version(task.spec, content).model, digest)
         return True
 
     def _tell(self, stage: Stage, progress: Progress, text: str, started: float) -> None:

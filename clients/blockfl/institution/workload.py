@@ -13,7 +13,7 @@ from blockfl.protocol.manifest import Manifest, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What the user brings: a model file with a data file, or a code file.
+    """What the user brings: a model file with a data file, or a code file; for a tally a data file alone.
 
     Attributes:
         model: A compiled model written by Keras 3 (``.keras``).
@@ -33,7 +33,7 @@ class Workload:
     python: Path | None = None
 
     def __post_init__(self) -> None:
-        if (self.model is None) == (self.code is None):
+        if (self.model is None) == (self.code is None) and (self.model is not None or self.data is None):
             raise SettingsError("expected either --model FILE.keras with --data FILE, or --code FILE.py")
         if not 0 < self.test_fraction < 1:
             raise SettingsError(f"test fraction {self.test_fraction}: expected more than 0 and less than 1")

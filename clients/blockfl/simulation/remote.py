@@ -46,6 +46,10 @@ class RemoteSite:
         """
         return self._runner.run(self._training.describe())
 
+    def initial(self) -> Vector:
+        """Return the model's initial values, shape (d,)."""
+        return self._runner.run(self._training.initial())
+
     def train(self, base: Vector, request: Train, report: Callable[[TrainingProgress], None]) -> tuple[Trained, Vector]:
         """Train from the base values, shape (d,); return the outcome and the new values, shape (d,)."""
         values, trained = self._runner.run(self._training.train(base, request, report))

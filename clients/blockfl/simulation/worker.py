@@ -21,8 +21,7 @@ from blockfl.institution.errors import ConfinementError, TrainingError, Workload
 from blockfl.protocol.codes import ProtocolError
 
 if TYPE_CHECKING:
-    from blockfl.institution.arrays import ArrayLearner
-    from blockfl.institution.learner import Learner
+    from blockfl.institution.loading import AnyLearner
     from blockfl.protocol.task import TaskSpec
     from blockfl.simulation.remote import RemoteSite
     from blockfl.simulation.simulation import Result
@@ -133,26 +132,33 @@ def main() -> int:
 
 
 def _run(order: Order, sink: IO[str]) -> None:
+    from blockfl.institution.personal import Division
     from blockfl.institution.preparation import check_tensors
     from blockfl.institution.workload import make_manifest
     from blockfl.protocol.task import TaskSpec
-    from blockfl.simulation.simulation import simulate
+    from blockfl.simulation.divided import DividedSite
+    from blockfl.simulation.simulation import Site, simulate
 
     spec = TaskSpec.decode(order.spec.encode())
-    sites, samples = {}, {}
+    sites: dict[str, Site] = {}
+    samples: dict[str, int] = {}
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
         for site in order.sites:
             _tell(sink, Progress(text=f"{site.name}: reading {site.data}"))
             if order.python is None:
-                learner: Learner | ArrayLearner | RemoteSite = _load(order, site, spec)
+                learner: AnyLearner | RemoteSite = _load(order, site, spec)
             else:
                 learner = stack.enter_context(closing(_start(order, site, spec, runner)))
             description = learner.describe()
             for note in description.notes:
                 _tell(sink, Progress(text=f"{site.name}: {note}"))
-            check_tensors(spec, make_manifest(description))
-            sites[site.name], samples[site.name] = learner, description.train_samples
+            division = Division.of(description, spec.personal)
+            for note in division.notes:
+                _tell(sink, Progress(text=f"{site.name}: {note}"))
+            check_tensors(spec, make_manifest(division.shared))
+            sites[site.name] = DividedSite(learner, division) if division.personal else learner
+            samples[site.name] = description.train_samples
         initial = Path(order.initial_model).read_bytes()
         seeds = None if order.seed is None else dict.fromkeys(sites, order.seed)
 
@@ -165,7 +171,7 @@ def _run(order: Order, sink: IO[str]) -> None:
             _tell(sink, _describe(result, file))
 
 
-def _load(order: Order, site: SiteFile, spec: "TaskSpec") -> "Learner | ArrayLearner":
+def _load(order: Order, site: SiteFile, spec: "TaskSpec") -> "AnyLearner":
     """Load an institution's model and samples into this process."""
     from blockfl.institution.frames import Begin
     from blockfl.institution.loading import load_learner

@@ -17,9 +17,11 @@ from blockfl.protocol.limits import MICRO, NormRules
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS, Manifest
 from blockfl.protocol.optimiser import Optimiser, name_state_tensor
 from blockfl.protocol.payload import EncodingName
+from blockfl.protocol.personal import MAX_PATTERNS, Pattern, is_personal
 from blockfl.protocol.records import Blob, Organisations, Text, check_ascending
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.table import Table
+from blockfl.protocol.tally import compute_tally_bound, make_tally_manifest
 from blockfl.protocol.training import Training
 
 MINIMUM_ACCEPTED = 3
@@ -81,7 +83,8 @@ class TaskSpec(Record):
     ``commitment`` every organisation against the accepted updates' commitments, with ``recompute`` the committee,
     which opens these updates again. ``referee`` names committee members whose own updates the others are compared
     with, ``effect`` those that try every accepted update on rows of their own. ``table`` says which columns every
-    institution's table has.
+    institution's table has. ``personal`` are patterns of the names of tensors that stay at each institution. A task
+    that ``tallies`` trains nothing: its one round adds up counts of the table's columns.
     Rules other than fedavg are recomputed, and every update has weight 1.
     """
 
@@ -109,6 +112,10 @@ class TaskSpec(Record):
     deadlines: Deadlines
     training: Training
     table: Annotated[Table | None, Field(exclude_if=lambda table: table is None)] = None
+    personal: Annotated[
+        tuple[Pattern, ...], Field(max_length=MAX_PATTERNS, exclude_if=lambda patterns: not patterns)
+    ] = ()
+    tallies: Annotated[bool, Field(exclude_if=lambda is_set: not is_set)] = False
 
     @property
     def is_committed(self) -> bool:
@@ -156,7 +163,35 @@ class TaskSpec(Record):
             self._check_optimiser(self.optimiser)
         if self.norms:
             check_rules(self.norms, self.manifest, self.bound_l2_micro)
+        if self.personal:
+            self._check_personal()
+        if self.tallies:
+            self._check_tally()
         return self
+
+    def _check_tally(self) -> None:
+        if self.table is None:
+            raise ValueError("a tally counts the columns of a table: name them")
+        if self.manifest != make_tally_manifest(self.table):
+            raise ValueError("the tensors are not those of a tally of these columns")
+        others = (self.optimiser, self.norms, self.economics, self.effect, self.referee, *self.personal)
+        plain = self.aggregation.rule == "fedavg" and self.weight_cap == 1 and self.rounds == 1
+        if not plain or any(one is not None for one in others):
+            raise ValueError(
+                "a tally is one round of plain sums: expected fedavg, weight_cap 1, rounds 1, and no optimiser, norms, "
+                "economics, effect, referee and personal layers"
+            )
+        if self.bound_l2_micro != compute_tally_bound(self.manifest):
+            raise ValueError(f"a tally of these columns has the bound {compute_tally_bound(self.manifest)}")
+
+    def _check_personal(self) -> None:
+        if list(self.personal) != sorted(set(self.personal)):
+            raise ValueError("personal: expected patterns in ascending order, each once")
+        shared = next((one.name for one in self.manifest.tensors if is_personal(one.name, self.personal)), None)
+        if shared is not None:
+            raise ValueError(f"tensor {shared} is personal, and in no model file: leave it out of the initial model")
+        if self.effect:
+            raise ValueError("assessors have no personal layers of an institution: choose no effect, or none personal")
 
     def _check_scores(self) -> None:
         count, dimension = len(self.institutions), self.manifest.dimension
