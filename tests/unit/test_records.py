@@ -61,6 +61,7 @@ def test_every_field_of_every_record_is_needed(record: Record) -> None:
         "stable_set",
         "statistics",
         "table",
+        "tallies",
     }
     for name in document.keys() - absent:
         with refused(Code.MALFORMED):
