@@ -13,7 +13,7 @@ import grpc
 import psutil
 import pytest
 
-from blockfl.fabric.embedded.services.reception import MAX_REQUEST_BYTES, compute_connection_limit
+from blockfl.fabric.reception import MAX_REQUEST_BYTES, compute_connection_limit
 from support.consortium import CONTRACT, consortium
 from support.key_value_contract import key_value_contract
 from support.node_process import NodeProcess, running

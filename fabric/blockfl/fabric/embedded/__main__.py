@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 from blockfl.fabric.embedded.node import BANNER, EmbeddedNode
-from blockfl.fabric.embedded.services.reception import raise_file_limit
 from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.log import configure_log
+from blockfl.fabric.reception import raise_file_limit
 
 _LOG = logging.getLogger("blockfl.fabric.embedded")
 

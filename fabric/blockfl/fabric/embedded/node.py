@@ -34,12 +34,13 @@ from blockfl.fabric.embedded.services.deliver_service import DeliverService
 from blockfl.fabric.embedded.services.endorser_service import EndorserService
 from blockfl.fabric.embedded.services.gateway_service import GatewayService
 from blockfl.fabric.embedded.services.node_metrics import NodeMetrics
-from blockfl.fabric.embedded.services.reception import make_server
-from blockfl.fabric.embedded.settings import EndpointSettings, NodeSettings, OrganisationSettings, read_bytes
+from blockfl.fabric.embedded.settings import EndpointSettings, NodeSettings, OrganisationSettings
 from blockfl.fabric.errors import IdentityError, NodeError
 from blockfl.fabric.identity.policy import role_principal
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.operations import OperationsService
+from blockfl.fabric.reception import make_server
+from blockfl.fabric.settings_file import read_bytes
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,39 +11,15 @@ Source: the field names are this project's; the contract's values fill the place
 from __future__ import annotations
 
 import ipaddress
-import re
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from blockfl.fabric.errors import NodeError
-
-
-def _check_address(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    if not host or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:
-        raise ValueError(f"expected host:port, got {address!r}")
-    return address
+from blockfl.fabric.settings_file import ListenAddress, Settings, StoredPath, load_settings, read_text, resolve_paths
 
 
-ListenAddress = Annotated[str, AfterValidator(_check_address)]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _check_path(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("expected a path, got one with a null character")
-    return path
-
-
-StoredPath = Annotated[Path, Field(strict=False), AfterValidator(_check_path)]
-
-
-class ContractSettings(_Settings):
+class ContractSettings(Settings):
     """Where an organisation's contract service listens, and the TLS that the node shows it.
 
     Attributes:
@@ -68,7 +44,7 @@ class ContractSettings(_Settings):
         return {"addr": self.address} | {name: read_text(path) for name, path in files.items() if path is not None}
 
 
-class EndpointSettings(_Settings):
+class EndpointSettings(Settings):
     """One TLS endpoint of the node and the identity behind it.
 
     Attributes:
@@ -98,7 +74,7 @@ class OrganisationSettings(EndpointSettings):
     contract: ContractSettings | None = None
 
 
-class NodeSettings(_Settings):
+class NodeSettings(Settings):
     """The embedded node.
 
     Attributes:
@@ -150,42 +126,11 @@ class NodeSettings(_Settings):
         Raises:
             NodeError: The file is missing or not acceptable; the text says which field.
         """
-        try:
-            settings = cls.model_validate_json(read_text(path))
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}" for problem in error.errors()
-            )
-            raise NodeError(f"{path} is not a node's settings: {problems}") from error
-        return settings.resolved(path.parent)
+        return load_settings(cls, path, "a node's settings")
 
     def resolved(self, base: Path) -> NodeSettings:
         """Returns the same settings with paths that do not depend on the working directory."""
-        return _resolve(self, base.resolve())
-
-
-def read_text(path: Path) -> str:
-    """Reads a file of the settings.
-
-    Raises:
-        NodeError: It cannot be read.
-    """
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NodeError(f"cannot read {path}: {error}") from error
-
-
-def read_bytes(path: Path) -> bytes:
-    """Reads a file of the settings.
-
-    Raises:
-        NodeError: It cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise NodeError(f"cannot read {path}: {error}") from error
+        return resolve_paths(self, base)
 
 
 def _is_loopback(address: str) -> bool:
@@ -194,19 +139,3 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-_Model = TypeVar("_Model", bound=_Settings)
-
-
-def _resolve(model: _Model, base: Path) -> _Model:
-    changes: dict[str, object] = {}
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        if isinstance(value, Path):
-            changes[name] = base / value
-        elif isinstance(value, _Settings):
-            changes[name] = _resolve(value, base)
-        elif isinstance(value, tuple):
-            changes[name] = tuple(_resolve(part, base) if isinstance(part, _Settings) else part for part in value)
-    return model.model_copy(update=changes)

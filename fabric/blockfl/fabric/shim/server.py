@@ -33,9 +33,9 @@ SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Without this a second server on a port in use would silently share it.
     ("grpc.so_reuseport", 0),
-    # Peers ping an idle connection every minute; gRPC's default is to hang up on that.
+    # Peers ping every ten seconds, and nobody is sent away for pinging: connections are limited by number.
+    ("grpc.http2.max_ping_strikes", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),

@@ -30,9 +30,9 @@ from blockfl.fabric.channel.block import (
     verify_block,
 )
 from blockfl.fabric.channel.config import BLOCK_VALIDATION, ChannelConfig
-from blockfl.fabric.embedded.ordering.private_plan import PrivatePlan, SetReference, private_sets
+from blockfl.fabric.embedded.ordering.private_plan import PrivatePlan, private_sets
 from blockfl.fabric.embedded.ordering.reconfiguration import CONSENSUS, build_config_transaction
-from blockfl.fabric.embedded.ordering.refusal import Orderable, verify_orderable
+from blockfl.fabric.embedded.ordering.refusal import verify_orderable
 from blockfl.fabric.embedded.storage.blocks import BlockStore
 from blockfl.fabric.embedded.storage.definition import LIFECYCLE
 from blockfl.fabric.embedded.storage.files import FileIdentity, Files
@@ -43,6 +43,7 @@ from blockfl.fabric.errors import BlockError, NodeError
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.transaction.envelope import VALID
 from blockfl.fabric.validate import BlockValidation, SignatureCache, StateUpdates, validate_block
+from blockfl.fabric.validate.orderable import Orderable, SetReference
 
 _log = logging.getLogger(__name__)
 _STAGED_BLOCKS: Final = 1000
@@ -205,7 +206,7 @@ class Committer:
         """
         view = self._state.begin_read()
         try:
-            return verify_orderable(envelope, self.config, view, self.holds)
+            return verify_orderable(envelope, self.config, view, self.signatures, self.holds)
         finally:
             view.close()
 

@@ -225,7 +225,7 @@ class Ledger:
             await self._wait_beyond(self.height)
             self._orderer.check_running()
         with self.snapshot() as view:
-            orderable = verify_orderable(envelope, view.config, view, self._committer.holds)
+            orderable = verify_orderable(envelope, view.config, view, self.signatures, self._committer.holds)
             submission = Submission(envelope=envelope, orderable=orderable, sequence=view.config.sequence)
         self._orderer.add(submission)
         outcome = await asyncio.wrap_future(submission.outcome)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from blockfl.fabric.embedded.ordering.committer import Committer, Prepared
-from blockfl.fabric.embedded.ordering.refusal import Orderable
 from blockfl.fabric.errors import BlockError, FabricError, NodeError
+from blockfl.fabric.validate.orderable import Orderable
 
 _log = logging.getLogger(__name__)
 _WAITING_BYTES: Final = 32 << 20

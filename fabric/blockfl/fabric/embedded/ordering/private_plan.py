@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from blockfl.fabric.embedded.storage.database import storable
 from blockfl.fabric.embedded.storage.definition import read_collection
@@ -14,15 +13,7 @@ from blockfl.fabric.transaction.envelope import VALID
 from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from blockfl.fabric.validate import BlockValidation, HashedUpdate, StateView
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetReference:
-    """A private set that a transaction's public read/write set names."""
-
-    namespace: str
-    collection: str
-    digest: bytes
+from blockfl.fabric.validate.orderable import SetReference
 
 
 def private_sets(envelope: bytes) -> tuple[SetReference, ...]:

@@ -9,8 +9,9 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from blockfl.fabric.embedded.settings import NodeSettings, read_bytes
+from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.operations import certificate_family
+from blockfl.fabric.settings_file import read_bytes
 
 
 class NodeMetrics(Collector):

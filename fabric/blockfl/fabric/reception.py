@@ -42,14 +42,15 @@ def compute_connection_limit(endpoints: int) -> int:
     return max(1, min(_MAX_CONNECTIONS, (soft - _OTHER_FILES) // endpoints))
 
 
-def make_server(endpoints: int) -> grpc.aio.Server:
+def make_server(endpoints: int, max_request_bytes: int = MAX_REQUEST_BYTES) -> grpc.aio.Server:
     """Returns a server for one of a node's endpoints.
 
     Args:
         endpoints: How many the node has.
+        max_request_bytes: How large a message may be.
     """
     limits = {
-        "grpc.max_receive_message_length": MAX_REQUEST_BYTES,
+        "grpc.max_receive_message_length": max_request_bytes,
         "grpc.max_allowed_incoming_connections": compute_connection_limit(endpoints),
         "grpc.max_connection_idle_ms": 600_000,
     }
