@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,10 +151,7 @@ class RealPeer(ScratchLedger):
 
         The commit hashes cover everything that the block changes.
         """
-        block = build_block(self.height, self._previous, envelopes)
-        self._last_config = self.height if is_config_block(block) else self._last_config
-        sign_block(block, [self.orderer], last_config=self._last_config)
-        await self._source.add(encode_block(block))
+        block = await self._give(envelopes)
         validation = validate_block(block, self.config, self.state)
         theirs = decode_metadata(await self._committed(self.height))
         assert list(theirs.filter) == list(validation.codes), validation.reasons
@@ -166,6 +163,23 @@ class RealPeer(ScratchLedger):
         self._previous = header_hash(block.header)
         self.height += 1
         return validation
+
+    async def stops_at(self, *envelopes: bytes, within_s: float) -> bool:
+        """Give the next block to the peer; return whether it has not committed it within a time."""
+        await self._give(envelopes)
+        try:
+            async with asyncio.timeout(within_s):
+                await self._committed(self.height)
+        except (TimeoutError, FabricError):
+            return True
+        return False
+
+    async def _give(self, envelopes: Sequence[bytes]) -> Any:
+        block = build_block(self.height, self._previous, envelopes)
+        self._last_config = self.height if is_config_block(block) else self._last_config
+        sign_block(block, [self.orderer], last_config=self._last_config)
+        await self._source.add(encode_block(block))
+        return block
 
     async def _committed(self, number: int) -> Any:
         request = sign_seek(seek_from(number), CHANNEL, organisations()["delta"].signer("admin", "admin"))

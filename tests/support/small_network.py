@@ -19,22 +19,32 @@ threshold: 2
 consensus: {consensus}
 base_port: {base_port}
 organisations:
-  - {{name: coordinator, roles: [committee, coordinator], orderer: true}}
-  - {{name: regulator, roles: [committee], orderer: true}}
-  - {{name: university, roles: [committee], orderer: true}}
-  - {{name: hospital, roles: [institution], orderer: {fourth}}}
+  - {{name: coordinator, roles: [committee, coordinator], orderer: true{guard}}}
+  - {{name: regulator, roles: [committee], orderer: true{guard}}}
+  - {{name: university, roles: [committee], orderer: true{guard}}}
+  - {{name: hospital, roles: [institution], orderer: {fourth}{fourth_guard}}}
 """
 
 
-def describe_small(base_port: int, *, consensus: str = "BFT") -> str:
-    """The description as YAML; under raft three of the four order."""
-    return _TEXT.format(base_port=base_port, consensus=consensus, fourth=str(consensus == "BFT").lower())
+def describe_small(base_port: int, *, consensus: str = "BFT", guard: bool = False) -> str:
+    """The description as YAML; under raft three of the four order. A guard stands before each node, or before none."""
+    before = ", guard: true" if guard else ""
+    fourth = consensus == "BFT"
+    return _TEXT.format(
+        base_port=base_port,
+        consensus=consensus,
+        guard=before,
+        fourth=str(fourth).lower(),
+        fourth_guard=before if fourth else "",
+    )
 
 
 @contextmanager
-def small_network(directory: Path, ledger: LedgerKind, *, consensus: str = "BFT") -> Iterator[Network]:
+def small_network(
+    directory: Path, ledger: LedgerKind, *, consensus: str = "BFT", guard: bool = False
+) -> Iterator[Network]:
     """Bring one up, and take it down."""
-    text = describe_small(find_free_base_port(60), consensus=consensus)
+    text = describe_small(find_free_base_port(60), consensus=consensus, guard=guard)
     network = Network.prepare(directory, Description.parse(text, "small.yaml", ledger), ledger)
     try:
         network.up(lambda _: None)

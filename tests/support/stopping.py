@@ -34,6 +34,25 @@ def craft(ledger: ScratchLedger, namespaces: Sequence[NamespaceReadWriteSet], **
     return ledger.craft(namespaces, **{"proposal_payload": lambda _: _CALL, **settings})
 
 
+def craft_block(ledger: ScratchLedger, kind: str, names: tuple[str, str, str], **settings: Any) -> list[bytes]:
+    """The transactions of a kind, as they must stand in one block.
+
+    Args:
+        ledger: makes them.
+        kind: of `STOPPING`.
+        names: a contract, a second one, and the member.
+        settings: those of `ScratchLedger.craft`.
+    """
+    one = STOPPING[kind]
+    block = [craft(ledger, one.namespaces(*names), chaincode=names[0], **settings, **one.changes)]
+    if one.precedes is not None:
+        block.insert(0, craft(ledger, one.precedes(*names), chaincode=names[0], **settings))
+    if one.follows is not None:
+        follows = one.follows(*names)
+        block.append(craft(ledger, follows, chaincode=follows[0].namespace, **settings))
+    return block
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stopping:
     """A kind.

@@ -46,6 +46,12 @@ def member(
     base_port: Annotated[int, whole_option(make_limits(1024, 65_529), help="First of its ten ports.")] = 17050,
     peer: Annotated[str, typer.Option("--peer-address", help="host:port that others dial, behind port mapping.")] = "",
     ordering_node: Annotated[str, typer.Option("--orderer-address", help="Likewise for its ordering node.")] = "",
+    guard: Annotated[
+        bool, typer.Option("--guard", help="A guard before its ordering node refuses what would stop peers.")
+    ] = False,
+    guard_node: Annotated[
+        str, typer.Option("--guard-address", help="host:port that others dial for it, behind port mapping.")
+    ] = "",
     no_peer: Annotated[
         bool, typer.Option("--no-peer", help="It runs no peer and opens no port; of institutions only.")
     ] = False,
@@ -70,6 +76,8 @@ def member(
         "listen": listen,
         "peer": peer,
         "ordering_node": ordering_node,
+        "guard": guard,
+        "guard_node": guard_node,
         "gateways": gateway or [],
         "ports": Ports.from_base(base_port),
     }
@@ -172,12 +180,15 @@ def _print_member(one: Member, output: Output) -> None:
         "roles": list(told.roles),
         "peer": told.peer,
         "ordering_node": told.orderer.address if told.orderer else None,
+        "guard": told.orderer.guard if told.orderer else None,
         "fingerprints": one.fingerprints(),
     }
     output.result(content)
     output.line(f"{told.name} (MSP id {told.msp_id}): {', '.join(told.roles)}")
     peer = f"peer {told.peer}" if told.peer else "no peer: it uses the gateways of others, and endorses nothing"
-    output.line(f"  {peer}" + (f", ordering node {told.orderer.address}" if told.orderer else ""))
+    ordering = f", ordering node {told.orderer.address}" if told.orderer else ""
+    guard = f", guard before it {told.orderer.guard}" if told.orderer and told.orderer.guard else ""
+    output.line(f"  {peer}{ordering}{guard}")
     for what, fingerprint in one.fingerprints().items():
         output.line(f"  {what} {fingerprint}")
 

@@ -43,10 +43,10 @@ from blockfl.ledger.remote import RemoteLedger
 from blockfl.network.errors import NetworkError
 from blockfl.network.member import Membership
 from blockfl.network.ordering import (
-    address_of,
     describe_tolerance,
     find_silent,
     list_beginning,
+    list_nodes,
     orderer_endpoints,
     require_quorum,
 )
@@ -108,8 +108,8 @@ class Administrator:
         """
         wanted = remove_organisation(config, organisation)
         if (orders := config.orderer_organisations.get(organisation)) is not None:
-            own = {*orders.endpoints}
-            left = [one for one in config.consenters if one.msp_id != orders.msp_id and address_of(one) not in own]
+            own = list_nodes(config, orders)
+            left = [one for one in config.consenters if one not in own]
             try:
                 wanted = change_consenters(_read(config, wanted), left)
             except ConfigError as error:

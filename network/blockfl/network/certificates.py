@@ -120,6 +120,10 @@ def list_pairs(host: Host) -> list[Pair]:
     ]
     if organisation.has_peer:
         pairs.append(pair("contract", nodes("contract", "x").parent, None, tls, organisation.hosts))
+    if organisation.guard:
+        directory = nodes("guard", "x").parent
+        pairs.append(pair("guard", directory, "client", signing, ()))
+        pairs.append(pair("guard", directory, None, tls, organisation.hosts))
     for kind in [*(["peer"] if organisation.has_peer else []), *(["orderer"] if organisation.orderer else [])]:
         directory = nodes(kind, "x").parent
         pairs.append(pair(kind, directory, kind, signing, ()))

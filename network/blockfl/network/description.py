@@ -114,9 +114,14 @@ class Description(Model):
         """Check that everybody runs nodes that containers can be made for.
 
         Raises:
-            Fault: An institution runs no peer.
+            Fault: An institution runs no peer, or there is a guard.
         """
         for index, one in enumerate(self.organisations):
+            if one.guard:
+                raise Fault(
+                    ("organisations", index, "guard"),
+                    f"there is no container yet for the guard of {one.name}: use another ledger, or leave it out",
+                )
             if not one.has_peer:
                 raise Fault(
                     ("organisations", index, "gateways"),
@@ -256,7 +261,11 @@ class Description(Model):
         if ledger != "embedded":
             return self
         first = self.orderers[0]
-        organisations = [one.model_copy(update={"orderer": one == first}) for one in self.organisations]
+        # It looks into what it orders itself.
+        organisations = [
+            one.model_copy(update={"orderer": one == first, "guard": False, "guard_node": ""})
+            for one in self.organisations
+        ]
         return self.model_copy(update={"organisations": organisations, "consensus": "raft"})
 
     def organisation(self, name: str) -> Organisation:

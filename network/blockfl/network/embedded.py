@@ -47,6 +47,19 @@ def decode_status(content: bytes, address: str) -> NodeStatus:
         return NodeStatus(error=f"{address} answers something else than a node's status: is it another program?")
 
 
+def query_status(address: str) -> NodeStatus | None:
+    """Return how a node or a guard says that it is; None when nobody answers."""
+    # Never through a proxy of the user's environment: it is on this machine.
+    connection = http.client.HTTPConnection(*parse_address(address), timeout=_STATUS_S)
+    try:
+        connection.request("GET", "/status")
+        return decode_status(connection.getresponse().read(_STATUS_BYTES), address)
+    except (http.client.HTTPException, OSError):
+        return None
+    finally:
+        connection.close()
+
+
 class EmbeddedLauncher:
     """Starts and watches the embedded node."""
 
@@ -90,7 +103,7 @@ class EmbeddedLauncher:
         wanted = {host.organisation.msp_id for host in self._with_peer(hosts)}
         deadline = time.monotonic() + timeout_s
         told = False
-        while not wanted <= set((status := self._query() or NodeStatus()).organisations):
+        while not wanted <= set((status := query_status(self.operations) or NodeStatus()).organisations):
             self._processes.require_running(NODE)
             if time.monotonic() > deadline:
                 raise NetworkError(f"the node is not ready after {timeout_s:.0f} s:\n{self._processes.tail(NODE)}")
@@ -103,20 +116,8 @@ class EmbeddedLauncher:
 
     def status(self) -> list[ProcessStatus]:
         """Return how the node is."""
-        said = self._query() or NodeStatus()
+        said = query_status(self.operations) or NodeStatus()
         return [process_status(self._processes, NODE, self.operations, height=said.height, error=said.error or "")]
-
-    def _query(self) -> "NodeStatus | None":
-        """How the node says that it is; None when nobody answers."""
-        # Never through a proxy of the user's environment: the node is on this machine.
-        connection = http.client.HTTPConnection(*parse_address(self.operations), timeout=_STATUS_S)
-        try:
-            connection.request("GET", "/status")
-            return decode_status(connection.getresponse().read(_STATUS_BYTES), self.operations)
-        except (http.client.HTTPException, OSError):
-            return None
-        finally:
-            connection.close()
 
     def _with_peer(self, hosts: Sequence[Host] | None = None) -> list[Host]:
         return [host for host in (self._hosts if hosts is None else hosts) if host.organisation.has_peer]

@@ -289,7 +289,9 @@ def _is_signature(path: Path, founding: Path) -> bool:
 
 
 def _addresses(membership: Membership) -> list[str]:
-    return [one for one in (membership.peer, membership.orderer and membership.orderer.address) if one]
+    orderer = membership.orderer
+    ordering = {orderer.address, orderer.endpoint} if orderer else ()
+    return [one for one in (membership.peer, *ordering) if one]
 
 
 def _root_keys(membership: Membership) -> list[str]:

@@ -67,6 +67,7 @@ def describe_membership(organisation: Organisation, place: OrganisationLayout) -
                 address=organisation.orderer_address,
                 certificate=place.node("orderer", "certificate.pem").read_text(),
                 tls_certificate=place.node("orderer", "tls-certificate.pem").read_text(),
+                guard=organisation.guard_address if organisation.guard else None,
             )
         if "committee" in organisation.roles:
             opening_key = encode_public_key(decode_opening_key(place.opening_key.read_text()))
@@ -119,7 +120,11 @@ def _provision(organisation: Organisation, place: OrganisationLayout) -> None:
     for kind in kinds:
         pair = [place.node(kind, file) for file in ("certificate.pem", "key.pem")]
         _signing_pair(signing, f"{kind}.{name}", kind, *pair)
-    for kind in [*kinds, "contract"] if organisation.has_peer else kinds:
+    if organisation.guard:
+        pair = [place.node("guard", file) for file in ("certificate.pem", "key.pem")]
+        _signing_pair(signing, f"guard.{name}", "client", *pair)
+    others = [*(["contract"] if organisation.has_peer else []), *(["guard"] if organisation.guard else [])]
+    for kind in [*kinds, *others]:
         pair = [place.node(kind, file) for file in ("tls-certificate.pem", "tls-key.pem")]
         _tls_pair(tls, f"{kind}.{name}", organisation.hosts, *pair)
     if organisation.has_peer:

@@ -9,7 +9,7 @@ genesis.block             the channel's first block
 consortium.json           the record that every organisation agrees to
 contract.tar.gz           the contract's package
 authority/                its certificates' authorities (private keys: 0600)
-peer/ orderer/ contract/  what these nodes read
+peer/ orderer/ contract/  what these nodes read; guard/ likewise, of the guard before the ordering node
 users/ profiles/          administrator and agent, and how they reach the peer
 gateways/                 of an organisation without a peer: TLS roots of those whose gateways it uses
 opening-key               of a member of the committee
@@ -105,7 +105,7 @@ class OrganisationLayout:
         return self.directory / "authority" / f"admin-tls-{suffix}.pem"
 
     def node(self, kind: str, name: str) -> Path:
-        """A file of the organisation's ``peer``, ``orderer`` or ``contract`` node."""
+        """A file of the organisation's ``peer``, ``orderer``, ``guard`` or ``contract`` node."""
         return self.directory / kind / name
 
     def user(self, user: str, name: str) -> Path:

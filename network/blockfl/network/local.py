@@ -12,6 +12,7 @@ from pathlib import Path
 from blockfl.fabric.errors import FabricError
 from blockfl.network import builder
 from blockfl.network.binaries import FabricBinaries, find_binaries
+from blockfl.network.guard import guard_addresses, guard_name, guard_process, guard_status
 from blockfl.network.host import Host
 from blockfl.network.node import (
     Node,
@@ -62,11 +63,14 @@ class LocalLauncher:
 
     def addresses(self) -> list[tuple[str, str]]:
         """Return the nodes' names and the addresses on which they listen."""
-        return [
+        nodes = [
             (node.name, address)
             for host in self._hosts
             for node in _describe(host, "", Path(), Path())
             for address in node.addresses.values()
+        ]
+        return nodes + [
+            (guard_name(host.name), address) for host in self._guarded for address in guard_addresses(host.organisation)
         ]
 
     def start(self) -> None:
@@ -84,12 +88,20 @@ class LocalLauncher:
             if node.kind == "peer" or not host.has_lost_ordering_key
         ]
         require_files([node for _, node in nodes])
-        # Ordering nodes first: peers ask them for blocks.
+        # Ordering nodes first: peers ask them for blocks, through guards where there are some.
         for host, node in sorted(nodes, key=lambda pair: pair[1].kind):
             write_builder(host.layout.builder)
             claim_volume(node.data, host.layout.genesis.read_bytes())
             command = [str(programs[node.command[0]]), *node.command[1:]]
             self._processes.start(ProcessSpec(name=node.name, command=command, environment=node.environment))
+        for host in self._guarded:
+            if not host.has_lost_ordering_key:
+                self._processes.start(guard_process(host))
+
+    @property
+    def _guarded(self) -> list[Host]:
+        """The parts that have a guard before their ordering node."""
+        return [host for host in self._hosts if host.organisation.guard]
 
     def nodes(self, host: Host, binaries: FabricBinaries) -> list[Node]:
         """Return an organisation's nodes."""
@@ -133,7 +145,8 @@ class LocalLauncher:
                 continue
             read = ChannelNodes(host).read_peer_height
             rows.append(self._node_status(node_name("peer", host.name), host.organisation.peer_address, read))
-        return _tell_behind(await asyncio.gather(*rows))
+        guards = [guard_status(self._processes, host) for host in self._guarded]
+        return [*_tell_behind(await asyncio.gather(*rows)), *guards]
 
     async def _node_status(
         self, name: str, address: str, read_height: Callable[[], Awaitable[int | None]], error: str = ""

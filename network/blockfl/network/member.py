@@ -14,7 +14,7 @@ from typing import Annotated, Self
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from blockfl.fabric.channel.config import Address, Consenter
 from blockfl.fabric.channel.spec import OrganisationSpec
@@ -35,11 +35,29 @@ Signature = Annotated[Hex, StringConstraints(max_length=200)]
 
 
 class OrderingNode(Record):
-    """An ordering node as the channel's configuration names it: address, signing certificate, TLS certificate."""
+    """An ordering node as the channel's configuration names it.
+
+    Attributes:
+        address: ``host:port`` that the other ordering nodes dial, and everybody else, too, if there is no guard.
+        certificate: Its signing certificate.
+        tls_certificate: Its TLS certificate.
+        guard: ``host:port`` that peers and clients dial, where a guard stands before it; otherwise not in the file.
+    """
 
     address: str
     certificate: Pem
     tls_certificate: Pem
+    guard: str | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Where peers and clients reach it."""
+        return self.guard or self.address
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = serialise(self)
+        return {name: value for name, value in content.items() if name != "guard" or value is not None}
 
 
 class Membership(Record):
@@ -89,7 +107,7 @@ class Membership(Record):
                 name=self.name,
                 msp_config=msp_config(self.msp_id, roots, tls_roots),
                 anchor_peers=(_address(self.peer),) if self.peer else (),
-                orderer_endpoints=(_address(self.orderer.address),) if self.orderer else (),
+                orderer_endpoints=(_address(self.orderer.endpoint),) if self.orderer else (),
             )
         except FabricError as error:
             raise NetworkError(f"{self.name}: {error}") from error
@@ -185,6 +203,7 @@ class Member(Record):
             raise NetworkError(f"{name}: {error}") from error
         if not any(_is_issued_by(tls, root) for root in roots):
             raise NetworkError(f"{name}: the ordering node's TLS certificate is not one of its TLS authority")
+        parse_address(orderer.endpoint)
         host = parse_address(orderer.address)[0]
         if host not in _list_names(tls):
             raise NetworkError(

@@ -163,12 +163,13 @@ def describe_orderer(organisation: Organisation, site: Site) -> Node:
         "admin": format_address(site.local, ports.orderer_admin),
         "operations": format_address(organisation.local_host, ports.orderer_operations),
     }
+    if organisation.guard:
+        addresses["inner"] = organisation.inner_orderer_address
     environment = {
         "FABRIC_CFG_PATH": str(site.configuration),
         **_COMMON,
         "TMPDIR": str(site.data / "tmp"),
-        "ORDERER_GENERAL_LISTENADDRESS": addresses["orderer"].rpartition(":")[0],
-        "ORDERER_GENERAL_LISTENPORT": str(ports.orderer),
+        **_listeners(addresses, tls),
         "ORDERER_GENERAL_LOCALMSPID": organisation.msp_id,
         "ORDERER_GENERAL_LOCALMSPDIR": str(site.identity / "msp"),
         "ORDERER_GENERAL_TLS_ENABLED": "true",
@@ -202,6 +203,23 @@ def describe_orderer(organisation: Organisation, site: Site) -> Node:
         data=site.data,
         addresses=addresses,
     )
+
+
+def _listeners(addresses: Mapping[str, str], tls: "_TlsFiles") -> dict[str, str]:
+    """Return on which addresses an ordering node listens: on one for all, or with a guard on one for each kind."""
+    host, _, port = addresses["orderer"].rpartition(":")
+    if "inner" not in addresses:
+        return {"ORDERER_GENERAL_LISTENADDRESS": host, "ORDERER_GENERAL_LISTENPORT": port}
+    inner_host, _, inner_port = addresses["inner"].rpartition(":")
+    return {
+        "ORDERER_GENERAL_LISTENADDRESS": inner_host,
+        "ORDERER_GENERAL_LISTENPORT": inner_port,
+        # There it asks for certificates, and takes nothing that is to be ordered.
+        "ORDERER_GENERAL_CLUSTER_LISTENADDRESS": host,
+        "ORDERER_GENERAL_CLUSTER_LISTENPORT": port,
+        "ORDERER_GENERAL_CLUSTER_SERVERCERTIFICATE": str(tls.certificate),
+        "ORDERER_GENERAL_CLUSTER_SERVERPRIVATEKEY": str(tls.key),
+    }
 
 
 def require_files(nodes: Sequence[Node]) -> None:

@@ -10,11 +10,12 @@ that is far behind the others: it answers, and takes no part.
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from blockfl.fabric.channel.config import ChannelConfig, Consenter
+from blockfl.fabric.channel.config import ChannelConfig, Consenter, OrdererOrganisation
+from blockfl.fabric.channel.renewal import is_issued
 from blockfl.fabric.client.deliver import ORDERER_DELIVER, read_height, seek_newest, sign_seek
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.errors import ConfigError, FabricError
-from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.identity.signing import Signer, parse_certificate
 from blockfl.network.stall import FAR_BEHIND
 
 _ASKED_S = 10.0
@@ -69,7 +70,33 @@ async def find_silent(config: ChannelConfig, signer: Signer) -> list[str]:
 
     endpoints = orderer_endpoints(config)
     heights = await asyncio.gather(*map(ask, endpoints))
-    return list_behind(dict(zip((one.address for one in endpoints), heights, strict=True)))
+    return name_nodes(config, list_behind(dict(zip((one.address for one in endpoints), heights, strict=True))))
+
+
+def name_nodes(config: ChannelConfig, endpoints: Sequence[str]) -> list[str]:
+    """Return the addresses by which ordering nodes know those that peers reach at endpoints: guards are in between."""
+    known = {address_of(one) for one in config.consenters}
+    if known.issuperset(endpoints):
+        return list(endpoints)
+    behind = {
+        endpoint: address_of(node)
+        for organisation in config.orderer_organisations.values()
+        for endpoint, node in zip(organisation.endpoints, list_nodes(config, organisation), strict=False)
+    }
+    return [one if one in known else behind.get(one, one) for one in endpoints]
+
+
+def list_nodes(config: ChannelConfig, organisation: OrdererOrganisation) -> list[Consenter]:
+    """Return an organisation's ordering nodes; raft does not say whose a node is, but its TLS authority does."""
+    roots = config.msps[organisation.msp_id].tls_roots
+
+    def owns(one: Consenter) -> bool:
+        if one.msp_id:
+            return one.msp_id == organisation.msp_id
+        certificate = parse_certificate(one.server_tls_certificate, f"the ordering node {address_of(one)}")
+        return address_of(one) in organisation.endpoints or any(is_issued(certificate, root) for root in roots)
+
+    return [one for one in config.consenters if owns(one)]
 
 
 def list_behind(heights: Mapping[str, int]) -> list[str]:

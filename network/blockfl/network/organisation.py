@@ -21,6 +21,8 @@ from blockfl.protocol.records import Role
 Port = Annotated[int, Field(ge=1024, le=65535)]
 LOOPBACK = "127.0.0.1"
 ANY = "0.0.0.0"  # noqa: S104 - of a container
+_INNER = ("127.0.0.2", "127.0.0.3")
+_GUARD_OFFSETS = {"guard": 8, "guard_operations": 9}
 
 
 class Model(BaseModel):
@@ -40,6 +42,16 @@ class Ports(Model):
     orderer_operations: Port
     peer_chaincode: Port
     contract_operations: Port
+    guard: Port
+    guard_operations: Port
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, content: Any) -> Any:
+        """Those of a guard follow the peer's, where a description from before there were guards does not have them."""
+        if isinstance(content, dict) and isinstance(first := content.get("peer"), int):
+            return {name: first + offset for name, offset in _GUARD_OFFSETS.items()} | content
+        return content
 
     @classmethod
     def from_base(cls, base: int) -> Self:
@@ -58,6 +70,8 @@ class Organisation(Model):
         listen: The address on which they listen; the host, unless it is given.
         peer: ``host:port`` that others dial for its peer, where that is not host and port.
         ordering_node: Likewise for its ordering node.
+        guard: Whether a guard stands before its ordering node.
+        guard_node: ``host:port`` that others dial for its guard, where that is not host and port.
         gateways: Of an institution that runs no peer and opens no port: the organisations, by name, through whose
             gateways it reaches the ledger; the first that is there serves it.
     """
@@ -70,6 +84,8 @@ class Organisation(Model):
     listen: str = ""
     peer: str = ""
     ordering_node: str = ""
+    guard: bool = False
+    guard_node: str = ""
     gateways: list[Name] = []
     ports: Ports
 
@@ -97,10 +113,18 @@ class Organisation(Model):
     def _check_listen(cls, host: str) -> str:
         return str(_valid(normalise_host, host)) if host else host
 
-    @field_validator("peer", "ordering_node")
+    @field_validator("peer", "ordering_node", "guard_node")
     @classmethod
     def _check_address(cls, address: str) -> str:
         return format_address(*_valid(parse_address, address)) if address else address
+
+    @model_validator(mode="after")
+    def _check_guard(self) -> Self:
+        if self.guard and not self.orderer:
+            raise ValueError(f"{self.name} runs no ordering node, so there is nothing for a guard to stand before")
+        if self.guard_node and not self.guard:
+            raise ValueError(f"{self.name} has no guard, so others cannot dial it at {self.guard_node}")
+        return self
 
     @model_validator(mode="after")
     def _check_gateways(self) -> Self:
@@ -145,8 +169,28 @@ class Organisation(Model):
 
     @property
     def orderer_address(self) -> str:
-        """Where others dial its ordering node."""
+        """Where others dial its ordering node: all of them, or with a guard before it the other ordering nodes."""
         return self.ordering_node or format_address(self.host, self.ports.orderer)
+
+    @property
+    def guard_address(self) -> str:
+        """Where peers and clients dial the guard before its ordering node."""
+        return self.guard_node or format_address(self.host, self.ports.guard)
+
+    @property
+    def guard_operations_address(self) -> str:
+        """Where its guard tells how it is."""
+        return format_address(self.local_host, self.ports.guard_operations)
+
+    @property
+    def inner_host(self) -> str:
+        """The address of this machine alone on which an ordering node listens that its guard alone dials."""
+        return next(host for host in _INNER if host != self.local_host)
+
+    @property
+    def inner_orderer_address(self) -> str:
+        """Where its guard dials its ordering node."""
+        return format_address(self.inner_host, self.ports.guard_operations)
 
     @property
     def orderer_admin_address(self) -> str:
@@ -176,7 +220,8 @@ class Organisation(Model):
     @property
     def hosts(self) -> list[str]:
         """Every name and address by which its nodes are dialled: what their TLS certificates say."""
-        dialled = [parse_address(one)[0] for one in (self.peer_address, self.orderer_address, self.own_peer_address)]
+        addresses = [self.peer_address, self.orderer_address, self.own_peer_address]
+        dialled = [parse_address(one)[0] for one in (*addresses, *([self.guard_address] if self.guard else []))]
         containers = [f"{kind}.{self.name}" for kind in ("peer", "orderer", "contract")]
         return list(dict.fromkeys([*dialled, self.host, self.local_host, "localhost", *containers]))
 
@@ -242,6 +287,11 @@ class ContainerOrganisation(Organisation):
             raise NetworkError(
                 f"organisation {self.name} runs no peer, and its agent no container yet: run it as a process, "
                 "blockfl network up and blockfl institution run"
+            )
+        if self.guard:
+            raise NetworkError(
+                f"organisation {self.name} has a guard before its ordering node, and there is no container for it yet: "
+                "run its part as processes, or leave `guard` out"
             )
         if not _is_address(self.listen_host):
             raise NetworkError(

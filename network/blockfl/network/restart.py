@@ -5,6 +5,7 @@ from typing import Protocol
 
 from blockfl.network.contract_service import service_name, service_process
 from blockfl.network.embedded import NODE
+from blockfl.network.guard import guard_name
 from blockfl.network.host import Host
 from blockfl.network.keeper import KEEPER
 from blockfl.network.launcher import Launcher
@@ -32,7 +33,8 @@ class Restarts(Protocol):
 
         Args:
             host: Whose it is.
-            kind: ``peer``, ``orderer``, ``contract``, or ``dialling`` for both ends of what dials the contract service.
+            kind: ``peer``, ``orderer``, ``guard``, ``contract``, or ``dialling`` for both ends of what dials the
+                contract service.
 
         Raises:
             NetworkError: It does not come back.
@@ -60,6 +62,9 @@ class ProcessRestarts:
         """As ``Restarts.begin_anew``."""
         if kind in ("contract", "dialling"):
             self._restart_service(host)
+        if kind == "guard" and self.runs(guard_name(host.name)):
+            self._processes.stop([guard_name(host.name)])
+            self._launcher.start()
         if kind in ("peer", "orderer", "dialling"):
             node = NODE if self.is_embedded else node_name("orderer" if kind == "orderer" else "peer", host.name)
             # An ordering node whose key was gone does not run, while the others do.

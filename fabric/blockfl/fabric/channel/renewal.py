@@ -132,14 +132,15 @@ def _verify_unused(consenter: Consenter, signing: Sequence[bytes], tls: Sequence
     used += [(pem, tls) for pem in (consenter.client_tls_certificate, consenter.server_tls_certificate)]
     for pem, removed in used:
         certificate = parse_certificate(pem, f"the ordering node {consenter.host}:{consenter.port}")
-        if any(_issued(certificate, root) for root in removed):
+        if any(is_issued(certificate, root) for root in removed):
             raise ConfigError(
                 f"the ordering node {consenter.host}:{consenter.port} still has a certificate of an authority that is "
                 "to be removed: renew that node first"
             )
 
 
-def _issued(certificate: x509.Certificate, root: bytes) -> bool:
+def is_issued(certificate: x509.Certificate, root: bytes) -> bool:
+    """Whether an authority, by its PEM certificate, has issued a certificate."""
     try:
         certificate.verify_directly_issued_by(parse_certificate(root, "the authority"))
     except (ValueError, TypeError, InvalidSignature):
