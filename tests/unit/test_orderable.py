@@ -26,6 +26,7 @@ from blockfl.fabric.validate.orderable import (
     UnknownCollection,
     read_orderable,
     require_collections,
+    require_independent,
     require_new,
 )
 from support.config_updates import admin
@@ -43,6 +44,7 @@ def ledger() -> ScratchLedger:
 def read(ledger: ScratchLedger, envelope: bytes) -> Orderable:
     orderable = read_orderable(envelope, ledger.config, SignatureCache())
     require_collections(orderable, lambda *place: place in KNOWN)
+    require_independent(orderable)
     return orderable
 
 

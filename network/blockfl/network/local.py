@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from blockfl.fabric.errors import FabricError
@@ -26,6 +27,7 @@ from blockfl.network.node import (
 )
 from blockfl.network.ordering import list_behind
 from blockfl.network.participation import ChannelNodes
+from blockfl.network.port import wait_for_port
 from blockfl.network.process import ProcessSpec, ProcessTable
 from blockfl.network.status import ProcessStatus, process_status
 from blockfl.network.volume import claim_volume
@@ -111,9 +113,15 @@ class LocalLauncher:
     def wait_until_ready(self, timeout_s: float, hosts: Sequence[Host] | None = None) -> None:
         """Wait until every ordering node, and these organisations' peers or all, serve the channel; they join it.
 
+        Guards before ordering nodes are waited for, too.
+
         Raises:
             NetworkError: A node ended or is not ready in time, with its last log lines.
         """
+        for host in self._guarded:
+            if not host.has_lost_ordering_key:
+                check = partial(self._processes.require_running, guard_name(host.name))
+                wait_for_port(host.organisation.guard_operations_address, timeout_s, check)
         asyncio.run(self._join(timeout_s, self._hosts if hosts is None else hosts))
 
     async def _join(self, timeout_s: float, hosts: Sequence[Host]) -> None:

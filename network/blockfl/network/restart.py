@@ -65,6 +65,7 @@ class ProcessRestarts:
         if kind == "guard" and self.runs(guard_name(host.name)):
             self._processes.stop([guard_name(host.name)])
             self._launcher.start()
+            self._launcher.wait_until_ready(_READY_S, [host])
         if kind in ("peer", "orderer", "dialling"):
             node = NODE if self.is_embedded else node_name("orderer" if kind == "orderer" else "peer", host.name)
             # An ordering node whose key was gone does not run, while the others do.

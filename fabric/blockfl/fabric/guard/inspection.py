@@ -21,6 +21,7 @@ from blockfl.fabric.validate.orderable import (
     read_orderable,
     refuse,
     require_collections,
+    require_independent,
     require_new,
 )
 
@@ -68,6 +69,7 @@ class Inspector:
         await self._authenticate(envelope)
         try:
             orderable = await _judge(envelope, self._read)
+            require_independent(orderable)
             await self._require_collections(orderable)
             if orderable.changes_policies:
                 if self._was_taken(orderable.transaction_id):

@@ -56,6 +56,7 @@ class Orderable:
         collections: chaincodes and private collections that it names: each must exist.
         references: the private sets that it writes.
         changes_policies: whether it changes keys' policies: then it must not be on the ledger already.
+        leans: what of it rests on other transactions of its block, in words; empty when nothing does.
         is_update: whether it is a configuration update, which is judged when its turn comes.
     """
 
@@ -63,6 +64,7 @@ class Orderable:
     collections: tuple[tuple[str, str], ...] = ()
     references: tuple[SetReference, ...] = ()
     changes_policies: bool = False
+    leans: str = ""
     is_update: bool = False
 
 
@@ -78,8 +80,7 @@ def read_orderable(encoded: bytes, config: ChannelConfig, signatures: SignatureC
     3. every part of it is there and parses;
     4. it is an endorsed transaction of this channel, or a configuration update;
     5. every policy that it gives to a key parses;
-    6. one that changes keys' policies comes as far as being judged by them: peers wait for that with all that follows;
-    7. a private key's policy changes only together with its value, and each private key once.
+    6. one that changes keys' policies comes as far as being judged by them: peers wait for that with all that follows.
 
     Args:
         encoded: a serialised common.Envelope.
@@ -126,6 +127,7 @@ def read_orderable(encoded: bytes, config: ChannelConfig, signatures: SignatureC
             if part.private_hash
         ),
         changes_policies=changes_policies,
+        leans=next(filter(None, (_find_leaning(part) for _, part in parts)), ""),
     )
 
 
@@ -155,6 +157,16 @@ def require_new(orderable: Orderable, is_on_ledger: bool) -> None:
     """
     if orderable.changes_policies and is_on_ledger:
         raise refuse(f"{orderable.transaction_id} is on the ledger already: ask for its status")
+
+
+def require_independent(orderable: Orderable) -> None:
+    """Refuse a transaction that changes private keys so that peers stop if another one of its block deletes them.
+
+    Raises:
+        BlockError: it does.
+    """
+    if orderable.leans:
+        raise refuse(orderable.leans)
 
 
 def refuse(reason: str) -> BlockError:
@@ -191,7 +203,6 @@ def _verify_policies(readwrites: ReadWriteSet) -> bool:
             for hashed in collection.metadata_writes:
                 changes = True
                 _verify_policy(f"a private key of collection {collection.collection!r}", hashed.entries)
-            _verify_private_keys(collection)
     return changes
 
 
@@ -208,18 +219,16 @@ def _verify_policy(what: str, entries: Entries) -> None:
             ) from error
 
 
-def _verify_private_keys(collection: CollectionReadWriteSet) -> None:
-    """A member alone rules its own collection: its change of a key's policy must not rest on another transaction."""
+def _find_leaning(collection: CollectionReadWriteSet) -> str:
+    """A member alone rules its own collection, so nothing there may rest on another transaction; return what does."""
     where = f"collection {collection.collection!r}"
-    counts = [
-        Counter(one.key_hash for one in collection.writes),
-        Counter(one.key_hash for one in collection.metadata_writes),
-    ]
-    if any(count > 1 for counter in counts for count in counter.values()):
-        raise refuse(f"it changes a private key of {where} more than once: contracts leave the last change only")
-    written = {one.key_hash for one in collection.writes if not one.deletes}
-    if counts[1].keys() - written:
-        raise refuse(f"it changes the policy of a private key of {where} without its value: write the value with it")
+    writes = Counter(one.key_hash for one in collection.writes)
+    rules = Counter(one.key_hash for one in collection.metadata_writes)
+    if max((*writes.values(), *rules.values()), default=0) > 1:
+        return f"it changes a private key of {where} more than once: contracts leave the last change only"
+    if rules.keys() - {one.key_hash for one in collection.writes if not one.deletes}:
+        return f"it changes the policy of a private key of {where} without its value: write the value with it"
+    return ""
 
 
 def _verify_judged(
