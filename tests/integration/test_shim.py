@@ -1,55 +1,21 @@
-"""A Python contract behind the shim, called by a peer that speaks the official bindings over mutual TLS."""
+"""What a Python contract does on the ledger through the shim, with a peer that speaks the official bindings."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
-import grpc
-import pytest
 from fabric_protos.peer import chaincode_shim_pb2
 
-from blockfl.fabric.errors import ShimError
 from blockfl.fabric.identity.authority import Authority
 from blockfl.fabric.identity.signing import Identity, create_private_key
-from blockfl.fabric.shim import Context, ContractFault, ContractServer, LedgerRefusal, stream
-from support.shim_peer import BATCH, Message, ShimPeer, ShimTls, dial, event_of
+from blockfl.fabric.shim import Context, ContractFault, LedgerRefusal
+from support.shim_peer import BATCH, Message, event_of, serving
 
-PACKAGE = "demo:" + "0" * 64
 # field 1: takes batches of writes, field 2: of up to this many
 BATCHES_OF_TWO = b"\x08\x01\x10\x02"
 # field 3: takes reads of several keys, field 4: of up to this many
 READS_OF_TWO = b"\x18\x01\x20\x02"
-
-Operation = Callable[[Context], Awaitable[bytes]]
-
-
-@asynccontextmanager
-async def serving(operation: Operation, *, ready_payload: bytes = b"") -> AsyncIterator[ShimPeer]:
-    tls = ShimTls()
-    server = ContractServer(operation, PACKAGE, "127.0.0.1:0", tls.server())
-    await server.start()
-    try:
-        async with dial(tls.endpoint(server.address), ready_payload=ready_payload) as peer:
-            yield peer
-    finally:
-        await server.stop()
-
-
-def open_raw_stream(channel: Any) -> Any:
-    return channel.stream_stream("/protos.Chaincode/Connect")()
-
-
-async def test_a_service_registers_under_its_package_id() -> None:
-    async def contract(context: Context) -> bytes:
-        return b""
-
-    async with serving(contract) as peer:
-        assert peer.registered_as == PACKAGE
 
 
 async def test_a_contract_reads_the_call_as_the_client_signed_it() -> None:
@@ -209,52 +175,6 @@ async def test_an_operation_that_the_peer_refuses_reaches_the_client_in_the_peer
         assert (response.status, response.message, caught) == (500, expected, [expected])
 
 
-async def test_an_unforeseen_error_is_logged_here_and_tells_the_client_nothing_private(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def contract(context: Context) -> bytes:
-        raise RuntimeError("the secret is 42")
-
-    async with serving(contract) as peer:
-        with caplog.at_level(logging.ERROR):
-            response, _ = await peer.call("Run", tx_id="tx77")
-        assert response.status == 500
-        assert response.message == "internal error of the contract in transaction tx77: see its service's log"
-        assert "the secret is 42" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [((), "got no arguments"), ((b"\xff",), "got other bytes")],
-)
-async def test_a_call_without_a_readable_function_is_refused(args: tuple[bytes, ...], message: str) -> None:
-    async def contract(context: Context) -> bytes:
-        return context.function.encode()
-
-    async with serving(contract) as peer:
-        response, _ = await peer.call(*args)
-        assert response.status == 500
-        assert message in response.message
-
-
-async def test_many_transactions_run_at_once_on_one_stream() -> None:
-    arrived = 0
-    everybody = asyncio.Event()
-
-    async def contract(context: Context) -> bytes:
-        nonlocal arrived
-        arrived += 1
-        if arrived == 20:
-            everybody.set()
-        await everybody.wait()
-        return await context.get_state(context.tx_id) or b""
-
-    async with serving(contract) as peer:
-        peer.state = {("", f"t{i}"): b"%d" % i for i in range(20)}
-        answers = await asyncio.gather(*(peer.call("Run", tx_id=f"t{i}") for i in range(20)))
-        assert [response.payload for response, _ in answers] == [b"%d" % i for i in range(20)]
-
-
 async def test_operations_that_are_awaited_together_reach_the_peer_one_after_the_other() -> None:
     async def contract(context: Context) -> bytes:
         values = await asyncio.gather(*(context.get_state(f"k{i}") for i in range(10)))
@@ -264,23 +184,6 @@ async def test_operations_that_are_awaited_together_reach_the_peer_one_after_the
         peer.state = {("", f"k{i}"): b"%d" % i for i in range(10)}
         response, _ = await peer.call("Run")
         assert response.payload == b"0123456789"
-
-
-async def test_a_transaction_that_is_already_running_is_not_started_twice() -> None:
-    started = asyncio.Event()
-    finish = asyncio.Event()
-
-    async def contract(context: Context) -> bytes:
-        started.set()
-        await finish.wait()
-        return b"once"
-
-    async with serving(contract) as peer:
-        first = asyncio.create_task(peer.call("Run"))
-        await started.wait()
-        answer = await peer.ask(Message(type=Message.TRANSACTION, txid="t1", channel_id="fed"))
-        assert (answer.type, answer.payload) == (Message.ERROR, b"transaction t1 is already running")
-        first.cancel()
 
 
 async def test_writes_travel_in_batches_where_the_peer_takes_them() -> None:
@@ -331,163 +234,6 @@ async def test_a_batch_that_the_peer_refuses_fails_the_transaction() -> None:
         response, _ = await peer.call("Run")
         assert (response.status, response.payload) == (500, b"")
         assert response.message.startswith("WRITE_BATCH_STATE failed")
-
-
-async def test_what_no_message_can_hold_is_refused_and_the_stream_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "MAX_MESSAGE_BYTES", 1000)
-
-    async def contract(context: Context) -> bytes:
-        if context.function == "Put":
-            await context.put_state("key", b"v" * 1000)
-        return b"r" * 1000 if context.function == "Return" else b"alive"
-
-    async with serving(contract) as peer:
-        response, _ = await peer.call("Put")
-        assert (response.status, response.message[:55]) == (
-            500,
-            "expected a ledger operation of at most 1000 bytes, got ",
-        )
-        response, _ = await peer.call("Return", tx_id="t2")
-        assert (response.status, response.message[:48]) == (500, "expected a response of at most 1000 bytes, got 1")
-        assert (await peer.call("Other", tx_id="t3"))[0].payload == b"alive"
-
-
-async def test_a_keepalive_is_answered() -> None:
-    async def contract(context: Context) -> bytes:
-        return b""
-
-    async with serving(contract) as peer:
-        assert (await peer.ask(Message(type=Message.KEEPALIVE))).type == Message.KEEPALIVE
-
-
-async def test_a_malformed_message_ends_the_stream_with_a_reason_and_the_service_lives_on() -> None:
-    async def contract(context: Context) -> bytes:
-        return b"alive"
-
-    tls = ShimTls()
-    server = ContractServer(contract, PACKAGE, "127.0.0.1:0", tls.server())
-    await server.start()
-    try:
-        async with tls.endpoint(server.address).open_channel() as channel:
-            call = open_raw_stream(channel)
-            await call.read()
-            await call.write(b"\xff\xff\xff")
-            assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
-            assert "expected a chaincode message, got 3 bytes" in await call.details()
-        async with dial(tls.endpoint(server.address)) as peer:
-            assert (await peer.call("Run"))[0].payload == b"alive"
-    finally:
-        await server.stop()
-
-
-@pytest.mark.parametrize("field", ["payload", "proposal"])
-async def test_a_malformed_call_is_answered_with_an_error(field: str) -> None:
-    async def contract(context: Context) -> bytes:
-        return b""
-
-    async with serving(contract) as peer:
-        message = Message(type=Message.TRANSACTION, txid="t1", channel_id="fed")
-        if field == "payload":
-            message.payload = b"\xff"
-        else:
-            message.proposal.proposal_bytes = b"\x0a\x05"
-        answer = await peer.ask(message)
-        assert answer.type == Message.ERROR
-        assert b"does not parse" in answer.payload
-
-
-async def test_a_service_that_stops_finishes_what_runs_and_takes_nothing_new() -> None:
-    started = asyncio.Event()
-    finish = asyncio.Event()
-
-    async def contract(context: Context) -> bytes:
-        started.set()
-        await finish.wait()
-        return b"finished"
-
-    tls = ShimTls()
-    server = ContractServer(contract, PACKAGE, "127.0.0.1:0", tls.server())
-    await server.start()
-    async with dial(tls.endpoint(server.address)) as peer:
-        running = asyncio.create_task(peer.call("Run", tx_id="t1"))
-        await started.wait()
-        stopping = asyncio.create_task(server.stop())
-        late = None
-        while late is None or late.type != Message.ERROR:
-            late = await peer.ask(Message(type=Message.TRANSACTION, txid="t2", channel_id="fed"))
-        assert late.payload == b"the contract service is stopping"
-        finish.set()
-        assert (await running)[0].payload == b"finished"
-        await stopping
-
-
-async def test_a_peer_that_goes_away_takes_its_transactions_with_it() -> None:
-    started = asyncio.Event()
-    given_up = asyncio.Event()
-
-    async def contract(context: Context) -> bytes:
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            given_up.set()
-            raise
-        return b""
-
-    tls = ShimTls()
-    server = ContractServer(contract, PACKAGE, "127.0.0.1:0", tls.server())
-    await server.start()
-    try:
-        async with dial(tls.endpoint(server.address)) as peer:
-            call = asyncio.create_task(peer.call("Run"))
-            await started.wait()
-            assert server.connected_peers == 1
-        await given_up.wait()
-        call.cancel()
-    finally:
-        await server.stop()
-    assert server.connected_peers == 0
-
-
-async def test_a_peer_of_another_authority_is_not_let_in() -> None:
-    async def contract(context: Context) -> bytes:
-        return b""
-
-    tls = ShimTls()
-    server = ContractServer(contract, PACKAGE, "127.0.0.1:0", tls.server())
-    await server.start()
-    stranger = tls.endpoint(server.address, Authority.create("tls", "stranger"))
-    try:
-        async with stranger.open_channel() as channel:
-            call = open_raw_stream(channel)
-            assert await call.code() == grpc.StatusCode.UNAVAILABLE
-        assert server.connected_peers == 0
-    finally:
-        await server.stop()
-
-
-async def test_a_port_in_use_is_named() -> None:
-    async def contract(context: Context) -> bytes:
-        return b""
-
-    tls = ShimTls()
-    first = ContractServer(contract, PACKAGE, "127.0.0.1:0", tls.server())
-    await first.start()
-    try:
-        second = ContractServer(contract, PACKAGE, first.address, tls.server())
-        with pytest.raises(ShimError, match=f"cannot listen on {first.address}"):
-            await second.start()
-    finally:
-        await first.stop()
-
-
-def test_a_service_without_tls_stays_on_loopback() -> None:
-    async def contract(context: Context) -> bytes:
-        return b""
-
-    with pytest.raises(ShimError, match="expected TLS"):
-        ContractServer(contract, PACKAGE, "0.0.0.0:9999", None)
-    ContractServer(contract, PACKAGE, "127.0.0.1:9999", None)
 
 
 def test_the_batch_record_types_are_those_of_the_messages() -> None:

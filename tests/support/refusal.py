@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
+from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
+from reference.canonical import encode_naively
 
 T = TypeVar("T")
 
@@ -37,3 +40,11 @@ def value_or_code(call: Callable[[], T]) -> T | Code:
         return call()
     except ProtocolError as error:
         return error.code
+
+
+def refuse(record: type[Record], match: str, example: Record, **changes: Any) -> None:
+    """Assert that the example decodes as it is and, so changed, is refused as malformed for this reason."""
+    document = json.loads(example.encode())
+    record.decode(encode_naively(document))
+    with pytest.raises(ProtocolError, match=f"^BFL301 .*{match}"):
+        record.decode(encode_naively(document | changes))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,10 +25,12 @@ from fabric_protos.peer import (
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.identity.authority import Authority
 from blockfl.fabric.identity.signing import Identity, create_private_key, private_key_pem
-from blockfl.fabric.shim import ServerTls
+from blockfl.fabric.shim import Context, ContractServer, ServerTls
 
 Message = chaincode_shim_pb2.ChaincodeMessage
 BATCH = 3
+PACKAGE = "demo:" + "0" * 64
+Operation = Callable[[Context], Awaitable[bytes]]
 
 
 class ShimTls:
@@ -279,3 +281,27 @@ async def dial(endpoint: Endpoint, *, ready_payload: bytes = b"") -> AsyncIterat
         finally:
             stream.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+
+
+async def idle(context: Context) -> bytes:
+    return b""
+
+
+@asynccontextmanager
+async def running(operation: Operation, tls: ShimTls) -> AsyncIterator[ContractServer]:
+    server = ContractServer(operation, PACKAGE, "127.0.0.1:0", tls.server())
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def serving(operation: Operation, *, ready_payload: bytes = b"") -> AsyncIterator[ShimPeer]:
+    tls = ShimTls()
+    async with (
+        running(operation, tls) as server,
+        dial(tls.endpoint(server.address), ready_payload=ready_payload) as peer,
+    ):
+        yield peer
