@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks chaos check format bench commitments accuracy examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
+.PHONY: help install demo test test-quick attacks chaos check format bench counts commitments accuracy examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ check: $(STAMP) ## Formatting, lint, types, imports between the rooms
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+counts: $(STAMP) ## What a round costs in transactions, reads, messages, bytes; exit code 1 over the record; COUNTS="--record"
+	$(BIN)/python -m benchmarks.counts $(COUNTS)
 
 bench: $(STAMP) ## Rounds and transactions, timed (result in build/bench)
 	$(BIN)/python -m benchmarks.bench --ledger $(LEDGER)

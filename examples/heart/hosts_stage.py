@@ -99,7 +99,8 @@ class HostsStage(Stage):
     def _spawn(self, by: str, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         return self._host(by).start(log.stem, command, log)
 
-    def _processes(self) -> Iterator[tuple[str, int]]:
+    def processes(self) -> Iterator[tuple[str, int]]:
+        """Return every process on every host by its name."""
         if self._consortium is None:
             return
         for name, host in self._consortium.hosts.items():

@@ -124,16 +124,31 @@ class Stage:
         pending = set(names)
         while pending:
             shown = self._show(_SHOWN, shown)
-            for name in sorted(self._running):
-                code = self._running[name].poll()
-                if code is not None and code != 0:
-                    raise DemoError(f"{name} ended with {code}; its last lines:\n{self._tail(name)}")
-                if code == 0:
-                    pending.discard(name)
-            if time.monotonic() > deadline:
-                raise DemoError(f"not done within {timeout_s:.0f} s: {', '.join(sorted(pending))}")
+            pending -= self.check(deadline)
             self._done.wait(0.2)
         self._show(_SHOWN, shown)
+
+    def check(self, deadline: float) -> set[str]:
+        """Return the names of what has ended well.
+
+        Args:
+            deadline: Until when everything should be done, of `time.monotonic`.
+
+        Raises:
+            DemoError: A process failed, or the time is over.
+        """
+        ended = {name: code for name, child in sorted(self._running.items()) if (code := child.poll()) is not None}
+        for name, code in ended.items():
+            if code != 0:
+                raise DemoError(f"{name} ended with {code}; its last lines:\n{self._tail(name)}")
+        if time.monotonic() > deadline:
+            raise DemoError(f"not done in time: {', '.join(sorted(self._running.keys() - ended))}")
+        return set(ended)
+
+    def read_log(self, name: str) -> str:
+        """Return what a process has said so far."""
+        path = self._log(name)
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def watch_memory(self) -> threading.Thread:
         """Read the peak memory of every process until `close`."""
@@ -162,10 +177,10 @@ class Stage:
 
     def _watch(self) -> None:
         while not self._done.wait(0.5):
-            for name, pid in self._processes():
+            for name, pid in self.processes():
                 self._measure(name, pid)
 
-    def _processes(self) -> Iterator[tuple[str, int]]:
+    def processes(self) -> Iterator[tuple[str, int]]:
         """Return every process of the network and of the demo by its name."""
         if self.ledger == "compose":
             yield from self._container_processes()
@@ -194,7 +209,7 @@ class Stage:
                     self.peak_rss[name] = max(self.peak_rss.get(name, 0.0), int(line.split()[1]) / 1024)
 
     def _show(self, name: str, shown: int) -> int:
-        text = self._log(name).read_text(errors="replace") if self._log(name).exists() else ""
+        text = self.read_log(name)
         whole = text[: text.rfind("\n") + 1]
         if len(whole) > shown:
             sys.stderr.write(whole[shown:])
@@ -206,13 +221,13 @@ class Stage:
         return path
 
     def _tail(self, name: str) -> str:
-        return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-15:])
+        return "\n".join(self.read_log(name).splitlines()[-15:])
 
 
-def find_free_ports(first: int = 17050) -> int:
-    """Return the first port of a free range."""
-    for base in range(first, 60000, PORTS):
-        if all(_is_free(port) for port in range(base, base + PORTS)):
+def find_free_ports(first: int = 17050, ports: int = PORTS) -> int:
+    """Return the first port of a free range of so many."""
+    for base in range(first, 60000, ports):
+        if all(_is_free(port) for port in range(base, base + ports)):
             return base
     raise SystemExit("error: no free range of ports on 127.0.0.1")
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from benchmarks.meter import parse_counts
 
 from blockfl.fabric.channel.changes import add_organisation, revoke_certificates
 from blockfl.fabric.client.gateway import Gateway
@@ -121,6 +122,22 @@ async def test_the_operations_address_tells_how_the_node_is(network: Consortium,
         assert (await node.ask(b"POST /status HTTP/1.1\r\n\r\n"))[0] == 405
         assert (await node.ask(b"GET /secrets HTTP/1.1\r\n\r\n"))[0] == 404
         assert (await node.ask(b"\xff" * 20_000))[0] == 400
+
+
+async def test_the_node_counts_what_it_does(network: Consortium, tmp_path: Path) -> None:
+    async with running(network, tmp_path) as node, node.gateway("alpha") as gateway:
+        assert node.settings.operations_listen is not None
+        before = parse_counts((await ask(node.settings.operations_listen, "/metrics"))[1])
+        await gateway.submit(CONTRACT, "Put", "counted", "x" * 1000)
+        await gateway.evaluate(CONTRACT, "Get", "counted")
+        after = parse_counts((await ask(node.settings.operations_listen, "/metrics"))[1])
+    added = {name: after[name] - before[name] for name in after}
+    # A majority of the three; each asks its contract service, which writes.
+    assert (added["transactions"], added["invalid"], added["endorsements"], added["evaluations"]) == (1, 0, 2, 1)
+    assert added["requests"] == 4, "endorse, submit, commit status, evaluate"
+    assert added["contract_messages"] >= 2 * 3
+    assert added["syncs"] >= 2, "the block, and the state that it makes"
+    assert all(added[name] > 1000 for name in added if name.endswith(("bytes", "bytes_sent", "bytes_received")))
 
 
 async def test_a_port_in_use_is_named(network: Consortium, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
 from blockfl.fabric.client.deliver import seek_from, seek_newest, sign_seek
 from blockfl.fabric.client.lifecycle import CollectionSpec
+from blockfl.fabric.counters import Counters
 from blockfl.fabric.embedded.endorsing.admission import Admission
 from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
 from blockfl.fabric.embedded.endorsing.contract_stream import ContractStream, _scan_message, _settle
@@ -406,7 +407,7 @@ class Registering:
 
 def registration(content: bytes) -> None:
     service_side = Registering(content)
-    drive(ContractStream(service_side, "app:00").register())
+    drive(ContractStream(service_side, "app:00", Counters()).register())
     assert len(service_side.written) == 2
 
 

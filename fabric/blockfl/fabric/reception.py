@@ -16,6 +16,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from blockfl.fabric.counters import Counters
 from blockfl.fabric.shim.server import SERVER_OPTIONS
 
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
@@ -42,12 +43,15 @@ def compute_connection_limit(endpoints: int) -> int:
     return max(1, min(_MAX_CONNECTIONS, (soft - _OTHER_FILES) // endpoints))
 
 
-def make_server(endpoints: int, max_request_bytes: int = MAX_REQUEST_BYTES) -> grpc.aio.Server:
+def make_server(
+    endpoints: int, max_request_bytes: int = MAX_REQUEST_BYTES, counters: Counters | None = None
+) -> grpc.aio.Server:
     """Returns a server for one of a node's endpoints.
 
     Args:
         endpoints: How many the node has.
         max_request_bytes: How large a message may be.
+        counters: Counts requests and their bytes.
     """
     limits = {
         "grpc.max_receive_message_length": max_request_bytes,
@@ -55,13 +59,14 @@ def make_server(endpoints: int, max_request_bytes: int = MAX_REQUEST_BYTES) -> g
         "grpc.max_connection_idle_ms": 600_000,
     }
     options = tuple((dict(SERVER_OPTIONS) | limits).items())
-    return grpc.aio.server(options=options, interceptors=(Reception(),), maximum_concurrent_rpcs=MAX_CALLS)
+    return grpc.aio.server(options=options, interceptors=(Reception(counters),), maximum_concurrent_rpcs=MAX_CALLS)
 
 
 class Reception(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Receives the first message of each call, a few at a time, within a time."""
 
-    def __init__(self, slots: int = _SLOTS, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, counters: Counters | None = None, *, slots: int = _SLOTS, timeout_s: float = _TIMEOUT_S) -> None:
+        self._counters = counters or Counters()
         self._slots = asyncio.Semaphore(slots)
         self._timeout_s = timeout_s
 
@@ -82,6 +87,7 @@ class Reception(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         async def handle(_: object, call: Any) -> bytes:
             with _forgetting():
                 answer: bytes = await behaviour(await self._receive(call), call)
+                self._counters.add("answer_bytes", len(answer))
                 return answer
 
         return handle
@@ -90,6 +96,7 @@ class Reception(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         async def handle(_: object, call: Any) -> AsyncIterator[bytes]:
             with _forgetting():
                 async for message in behaviour(await self._receive(call), call):
+                    self._counters.add("answer_bytes", len(message))
                     yield message
 
         return handle
@@ -98,6 +105,7 @@ class Reception(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         async def handle(_: object, call: Any) -> AsyncIterator[bytes]:
             with _forgetting():
                 async for message in behaviour(self._receive_all(call), call):
+                    self._counters.add("answer_bytes", len(message))
                     yield message
 
         return handle
@@ -118,6 +126,8 @@ class Reception(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
             )
         if request is _EOF:
             await call.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a request, got none")
+        self._counters.add("requests")
+        self._counters.add("request_bytes", len(request))
         return request
 
 

@@ -5,6 +5,7 @@ import json
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -90,9 +91,14 @@ class EmbeddedLauncher:
 
     def start(self) -> None:
         """Write the node's settings and start it unless it runs."""
-        self._layout.node_settings.write_text(json.dumps(self._settings(), indent=2) + "\n")
+        self.write_settings()
         command = python_command("blockfl.fabric.embedded", "--config", str(self._layout.node_settings.resolve()))
         self._processes.start(ProcessSpec(name=NODE, command=command, environment={}))
+
+    def write_settings(self) -> Path:
+        """Write the node's settings, and return their file."""
+        self._layout.node_settings.write_text(json.dumps(self._settings(), indent=2) + "\n")
+        return self._layout.node_settings
 
     def wait_until_ready(self, timeout_s: float, hosts: Sequence[Host] | None = None) -> None:
         """Wait until the node serves these organisations, or all; it takes up those that were added since.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from fabric_protos.common import common_pb2
 from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry
 
+from blockfl.fabric.channel.block import code_name
+from blockfl.fabric.counters import Counters
 from blockfl.fabric.embedded.endorsing.admission import Admission
 from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
 from blockfl.fabric.embedded.endorsing.endorser import Endorser
@@ -69,6 +72,7 @@ class EmbeddedNode:
         self._settings = settings
         self._ledger: Ledger | None = None
         self._hosts: dict[str, ContractHost] = {}
+        self._counters: defaultdict[str, Counters] = defaultdict(Counters)
         self._listeners: dict[str, _Listener] = {}
         self._blocks: BlockReader | None = None
         self._operations: OperationsService | None = None
@@ -139,7 +143,7 @@ class EmbeddedNode:
         self._follower = asyncio.create_task(self._follow_configuration())
         if settings.operations_listen is not None:
             registry = CollectorRegistry()
-            registry.register(NodeMetrics(settings, self.status))
+            registry.register(NodeMetrics(settings, self.status, self._counters))
             self._operations = OperationsService(settings.operations_listen, self.status, registry=registry)
             await self._operations.start()
 
@@ -169,6 +173,11 @@ class EmbeddedNode:
             await self._listening.wait()
         return self._listeners[msp_id].address
 
+    @property
+    def counters(self) -> Mapping[str, Counters]:
+        """What each endpoint has done since the start, by MSP id; the ordering endpoint's is empty."""
+        return self._counters
+
     def status(self) -> dict[str, Any]:
         """Tells how the node is, for people and for `blockfl network status`."""
         ledger = self.ledger
@@ -178,6 +187,8 @@ class EmbeddedNode:
             "channel": ledger.channel_id,
             "height": ledger.height,
             "error": str(failure) if failure else None,
+            "codes": {code_name(code): count for code, count in sorted(ledger.codes.items())},
+            "syncs": ledger.syncs,
             "orderer": self._listeners[_ORDERER].address,
             "organisations": {
                 msp_id: {"address": self._listeners[msp_id].address, "contracts": dict(host.status())}
@@ -308,7 +319,8 @@ class EmbeddedNode:
         assert self._admission is not None
         signer = _load_signer(organisation)
         _check_role(self.ledger, signer, "peer")
-        host = ContractHost(execute_timeout_s=self._settings.execute_timeout_s)
+        counters = self._counters[organisation.msp_id]
+        host = ContractHost(execute_timeout_s=self._settings.execute_timeout_s, counters=counters)
         self._hosts[organisation.msp_id] = host
         directory = self.ledger.organisation_directory(organisation.msp_id) / _INSTALLED
         values = organisation.contract.values() if organisation.contract else {}
@@ -318,10 +330,11 @@ class EmbeddedNode:
             admission=self._admission,
             host=host,
             installation=Installation(directory, host, values),
+            counters=counters,
         )
 
     async def _listen(self, name: str, endpoint: EndpointSettings, services: list[Any]) -> str:
-        server = make_server(endpoints=len(self._settings.organisations) + 1)
+        server = make_server(len(self._settings.organisations) + 1, counters=self._counters[name])
         server.add_generic_rpc_handlers(tuple(services))
         pair = (read_bytes(endpoint.tls_private_key), read_bytes(endpoint.tls_certificate))
         credentials = grpc.ssl_server_credentials([pair])

@@ -18,6 +18,7 @@ import grpc.aio
 
 from blockfl.fabric.client.endpoint import MAX_MESSAGE_BYTES
 from blockfl.fabric.client.status import explain_failure
+from blockfl.fabric.counters import Counters
 from blockfl.fabric.embedded.endorsing.contract_stream import ContractAnswer, ContractStream
 from blockfl.fabric.embedded.endorsing.operations import Operations
 from blockfl.fabric.embedded.endorsing.package import ServiceAddress
@@ -46,11 +47,13 @@ class ContractConnection:
     Args:
         address: Where the service listens and its TLS.
         package_id: The package that it must run.
+        counters: Counts what goes to and fro.
     """
 
-    def __init__(self, address: ServiceAddress, package_id: str) -> None:
+    def __init__(self, address: ServiceAddress, package_id: str, counters: Counters) -> None:
         self._address = address
         self._package_id = package_id
+        self._counters = counters
         self._stream: ContractStream | None = None
         self._changed = asyncio.Condition()
         self._wanted_now = asyncio.Event()
@@ -133,7 +136,7 @@ class ContractConnection:
         # A channel of its own for each attempt: an old one would wait before it dials again.
         async with self._address.open_channel(_OPTIONS) as channel:
             call: Any = channel.stream_stream("/protos.Chaincode/Connect")()  # type: ignore[call-arg]
-            stream = ContractStream(call, self._package_id)
+            stream = ContractStream(call, self._package_id, self._counters)
             try:
                 async with asyncio.timeout(self._address.dial_timeout_s):
                     await stream.register()
@@ -169,15 +172,17 @@ class ContractHost:
 
     Args:
         execute_timeout_s: How long one transaction may take.
+        counters: Counts what goes to and fro.
     """
 
-    def __init__(self, *, execute_timeout_s: float = 30.0) -> None:
+    def __init__(self, *, execute_timeout_s: float = 30.0, counters: Counters | None = None) -> None:
         self._execute_timeout_s = execute_timeout_s
+        self._counters = counters or Counters()
         self._connections: dict[str, ContractConnection] = {}
 
     def add(self, package_id: str, address: ServiceAddress) -> None:
         """Makes an installed package known; its service is dialled when first needed."""
-        self._connections.setdefault(package_id, ContractConnection(address, package_id))
+        self._connections.setdefault(package_id, ContractConnection(address, package_id, self._counters))
 
     def connect(self) -> None:
         """Dials the services of all installed packages now instead of when they are first needed."""

@@ -16,6 +16,7 @@ import grpc.aio
 from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2, proposal_response_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.counters import Counters
 from blockfl.fabric.embedded.endorsing.operations import Operations, is_operation
 from blockfl.fabric.embedded.endorsing.simulator import SimulationError
 from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix, scan_fields
@@ -83,9 +84,10 @@ class _Running:
 class ContractStream:
     """A registered connection to one contract service, good for many transactions at once."""
 
-    def __init__(self, call: Any, package_id: str) -> None:
+    def __init__(self, call: Any, package_id: str, counters: Counters) -> None:
         self._call = call
         self._package_id = package_id
+        self._counters = counters
         self._running: dict[tuple[str, str], _Running] = {}
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -171,12 +173,17 @@ class ContractStream:
     async def _write(self) -> None:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             while True:
-                await self._call.write(await self._outgoing.get())
+                message = await self._outgoing.get()
+                self._counters.add("contract_messages")
+                self._counters.add("contract_bytes_sent", len(message))
+                await self._call.write(message)
 
     def _receive(self, data: bytes) -> None:
         kind, payload, tx_id, channel = _scan_message(data)
         if kind == _Message.KEEPALIVE:
             return
+        self._counters.add("contract_messages")
+        self._counters.add("contract_bytes_received", len(data))
         running = self._running.get((channel, tx_id))
         if running is None:  # the transaction was given up
             if is_operation(kind):

@@ -17,6 +17,7 @@ from fabric_protos.peer import (
     proposal_response_pb2,
 )
 
+from blockfl.fabric.counters import Counters
 from blockfl.fabric.embedded.endorsing.admission import Admission, Refused
 from blockfl.fabric.embedded.endorsing.approvals import Approval, Approvals
 from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
@@ -92,6 +93,7 @@ class Endorser:
         admission: Knows who is a member of what.
         host: The organisation's contract services.
         installation: The organisation's installed packages.
+        counters: Counts the proposals.
     """
 
     def __init__(
@@ -102,12 +104,14 @@ class Endorser:
         admission: Admission,
         host: ContractHost,
         installation: Installation,
+        counters: Counters | None = None,
     ) -> None:
         self.organisation = signer.identity.msp_id
         self.signer = signer
         self.host = host
         self._ledger = ledger
         self._admission = admission
+        self._counters = counters or Counters()
         self._lifecycle = LifecycleContract(
             self.organisation, installation, lambda: ledger.config, self._list_committed
         )
@@ -142,6 +146,7 @@ class Endorser:
         """
         if snapshot is None:
             return Endorsed(organisation=self.organisation, response=self._run_without_channel(proposal, creator))
+        self._counters.add("evaluations" if evaluate else "endorsements")
         simulator = self._simulator(proposal, creator, snapshot)
         try:
             simulated = await self._simulate(proposal, creator, snapshot, simulator)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ class Ledger:
         self._height_waiters: list[Waiter] = []
         self._transaction_waiters: dict[str, list[Waiter]] = {}
         self._staging: dict[bytes, asyncio.Future[None]] = {}
+        self._codes: Counter[int] = Counter()
         self._orderer = Orderer(committer, self._published)
 
     @classmethod
@@ -131,6 +133,18 @@ class Ledger:
     def failure(self) -> NodeError | None:
         """Why the ledger stopped accepting, or None."""
         return self._orderer.failure
+
+    @property
+    def codes(self) -> Mapping[int, int]:
+        """How many transactions were committed with each validation code since it was opened."""
+        return dict(self._codes)
+
+    @property
+    def syncs(self) -> int:
+        """How often the ledger waited for the disk since it was opened: files, and commits of its databases."""
+        committer = self._committer
+        private = sum(store.commits for store in committer.private.values())
+        return committer.files.syncs + committer.state.commits + private
 
     @property
     def signatures(self) -> SignatureCache:
@@ -299,6 +313,7 @@ class Ledger:
     def _published(self, prepared: Prepared | None) -> None:
         """Wake whoever waits for a block; runs in the orderer's thread."""
         with self._guard:
+            self._codes.update(() if prepared is None else prepared.validation.codes)
             waiters, self._height_waiters = self._height_waiters, []
             names = list(self._transaction_waiters) if prepared is None else prepared.validation.tx_ids
             for name in names:

@@ -1,4 +1,4 @@
-"""What the node tells Prometheus: height, failure, contract services, certificates, room."""
+"""What the node tells Prometheus: height, failure, contract services, certificates, room, what it has done."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from blockfl.fabric.counters import DESCRIPTIONS, Counters
 from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.operations import certificate_family
 from blockfl.fabric.settings_file import read_bytes
@@ -20,10 +21,14 @@ class NodeMetrics(Collector):
     Args:
         settings: The node's.
         status: Tells how the node is.
+        counters: What each endpoint has done, by MSP id; the ordering endpoint's is empty.
     """
 
-    def __init__(self, settings: NodeSettings, status: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self, settings: NodeSettings, status: Callable[[], Mapping[str, Any]], counters: Mapping[str, Counters]
+    ) -> None:
         self._settings = settings
+        self._counters = counters
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
@@ -47,3 +52,13 @@ class NodeMetrics(Collector):
             for use, path in (("signing", one.certificate), ("TLS", one.tls_certificate))
         ]
         yield from (height, failed, services, room, certificate_family(certificates))
+        transactions = CounterMetricFamily("blockfl_transactions", "Transactions committed.", labels=["code"])
+        for code, count in status["codes"].items():
+            transactions.add_metric([code], count)
+        yield transactions
+        yield CounterMetricFamily("blockfl_syncs", "How often the ledger waited for its disk.", status["syncs"])
+        for what, description in DESCRIPTIONS.items():
+            family = CounterMetricFamily(f"blockfl_{what}", description, labels=["organisation"])
+            for name, counters in self._counters.items():
+                family.add_metric([name], counters.read(what))
+            yield family

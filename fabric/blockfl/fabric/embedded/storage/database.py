@@ -75,6 +75,7 @@ class Database:
         self._guard = threading.Lock()
         self._closed = False
         self._trim_at = _LOG_BYTES
+        self.commits = 0
         with self.errors():
             self._writer = self._connect()
             self._writer.execute("PRAGMA synchronous = FULL")
@@ -110,6 +111,7 @@ class Database:
             try:
                 yield self._writer
                 self._writer.execute("COMMIT")
+                self.commits += 1
             except BaseException:
                 with suppress(sqlite3.Error):
                     self._writer.execute("ROLLBACK")

@@ -58,7 +58,13 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 class Files:
-    """Durable operations on files."""
+    """Durable operations on files.
+
+    Attributes:
+        syncs: How often something was waited for until it was on disk.
+    """
+
+    syncs = 0
 
     def write(self, descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
         """Write all parts at the descriptor's position; not yet durable."""
@@ -69,10 +75,12 @@ class Files:
 
     def sync(self, descriptor: int) -> None:
         """Wait until the descriptor's file is on disk."""
+        self.syncs += 1
         os.fdatasync(descriptor)
 
     def sync_directory(self, directory: Path) -> None:
         """Wait until names made or removed in the directory are on disk."""
+        self.syncs += 1
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)

@@ -64,6 +64,11 @@ class PrivateStore:
         return self._database.path
 
     @property
+    def commits(self) -> int:
+        """How often something was written since it was opened."""
+        return self._database.commits
+
+    @property
     def height(self) -> int:
         """One more than the number of the last block that changed something here."""
         return int(read_meta(self._database.writer, "height") or b"0")

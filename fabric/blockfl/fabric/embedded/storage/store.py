@@ -135,6 +135,11 @@ class StateStore:
         """The file, for error messages."""
         return self._database.path
 
+    @property
+    def commits(self) -> int:
+        """How often something was written since it was opened."""
+        return self._database.commits
+
     def verify(self) -> None:
         """Check every row.
 

@@ -1,0 +1,156 @@
+"""A whole consortium in one process: node, contract services, committee, institutions that do not train.
+
+As in production everybody has an identity, dials the others over TLS and keeps files of its own; only the processes are
+one. That is no measure of seconds, but of what is done: no start of twenty interpreters, and one event loop, so that a
+busy machine delays everybody alike.
+
+    async with consortium_in_one_process(directory, institutions=4) as consortium:
+        async for counts in consortium.play("a-task", dimension=10_000, rounds=3):
+            ...
+"""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from examples.heart.stage import PORTS, find_free_ports
+
+from benchmarks.consortium import COMMITTEE, describe, write_initial_model
+from benchmarks.institution import StillTraining
+from benchmarks.meter import COUNTED
+from blockfl.aggregator.process import Aggregator, AggregatorSettings
+from blockfl.contract.contract import Contract
+from blockfl.contract.settings import ServiceSettings, load_opening_key
+from blockfl.fabric.counters import DESCRIPTIONS
+from blockfl.fabric.embedded.node import EmbeddedNode
+from blockfl.fabric.embedded.settings import NodeSettings
+from blockfl.fabric.shim import ContractServer
+from blockfl.institution.agent import AgentSettings
+from blockfl.institution.run import InstitutionSettings, run_institution
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.profile import ConnectionProfile
+from blockfl.ledger.store import ModelStore
+from blockfl.network.code_change import Agreement
+from blockfl.network.contract_service import provision_service
+from blockfl.network.deployment import deploy
+from blockfl.network.description import PORTS_PER_ORGANISATION
+from blockfl.network.embedded import EmbeddedLauncher
+from blockfl.network.foundation import found
+from blockfl.network.host import Host
+from blockfl.network.layout import Layout
+from blockfl.network.process import ProcessTable
+
+_DEPLOY_S: Final = 120.0
+_DEADLINE_S: Final = 300
+_PUBLISHED: Final = "published version"
+
+
+class OneProcess:
+    """Everybody.
+
+    Args:
+        directory: Where everything is kept.
+        hosts: The organisations' parts.
+        node: Their ledger.
+    """
+
+    def __init__(self, directory: Path, hosts: list[Host], node: EmbeddedNode) -> None:
+        self._directory = directory
+        self._hosts = {host.name: host for host in hosts}
+        self._institutions = [one.name for one in hosts if "institution" in one.organisation.roles]
+        self._node = node
+
+    async def play(self, task: str, *, dimension: int, rounds: int) -> AsyncIterator[Counter[str]]:
+        """Run a task; yield what the node has counted in all whenever a version is published.
+
+        Args:
+            task: Its name.
+            dimension: Of its one tensor.
+            rounds: How many it has.
+        """
+        published: asyncio.Queue[Counter[str]] = asyncio.Queue()
+        said: set[str] = set()
+
+        def hear(text: str) -> None:
+            # More than one member of the committee may say it.
+            if _PUBLISHED in text and text not in said:
+                said.add(text)
+                published.put_nowait(self.count())
+
+        await self._create(task, dimension, rounds)
+        async with asyncio.TaskGroup() as group:
+            for name in COMMITTEE:
+                group.create_task(self._aggregate(name, hear))
+            for name in self._institutions:
+                group.create_task(self._contribute(name, task, dimension))
+            for _ in range(rounds):
+                yield await published.get()
+
+    def count(self) -> Counter[str]:
+        """Return what the node has counted since its start, in the words of `benchmarks.meter`."""
+        status = self._node.status()
+        codes = status["codes"]
+        counts = Counter(dict.fromkeys(COUNTED, 0))
+        counts.update(transactions=sum(codes.values()), invalid=sum(codes.values()) - codes.get("VALID", 0))
+        counts.update(syncs=status["syncs"])
+        for counters in self._node.counters.values():
+            counts.update({what: counters.read(what) for what in DESCRIPTIONS})
+        return counts
+
+    async def _create(self, task: str, dimension: int, rounds: int) -> None:
+        initial = write_initial_model(self._directory / f"{task}.safetensors", dimension)
+        profile = str(self._hosts["coordinator"].layout.profile("agent"))
+        create = ["task", "create", task, "--profile", profile, "--initial", str(initial), "--rounds", str(rounds)]
+        create += ["--submit-seconds", str(_DEADLINE_S), "--judge-seconds", str(_DEADLINE_S)]
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "blockfl.cli.main", *create)
+        if await process.wait():
+            raise RuntimeError(f"the task was not created: exit code {process.returncode}")
+
+    async def _aggregate(self, name: str, hear: Callable[[str], None]) -> None:
+        profile = ConnectionProfile.load(self._hosts[name].layout.profile("agent"))
+        assert profile.opening_key is not None
+        opening_key = load_opening_key(Path(profile.opening_key))
+        store = ModelStore(self._directory / "committee" / name)
+        async with Ledger(profile) as ledger:
+            settings = AggregatorSettings(until_complete=True)
+            await Aggregator(ledger, opening_key, store, settings, hear).run()
+
+    async def _contribute(self, name: str, task: str, dimension: int) -> None:
+        settings = InstitutionSettings(
+            profile=self._hosts[name].layout.profile("agent"),
+            directory=self._directory / "institutions" / name,
+            workload=None,
+            agent=AgentSettings(task=task),
+        )
+        await run_institution(settings, training=StillTraining(dimension))
+
+
+@asynccontextmanager
+async def consortium_in_one_process(directory: Path, *, institutions: int = 4) -> AsyncIterator[OneProcess]:
+    """Bring a consortium up on the embedded node, its contract in force, and take it down.
+
+    Args:
+        directory: An empty one.
+        institutions: How many there are; the committee has three members more.
+    """
+    ports = max(PORTS, PORTS_PER_ORGANISATION * (institutions + len(COMMITTEE)))
+    description = describe(institutions, find_free_ports(ports=ports))
+    layout = Layout(directory)
+    hosts = found(description.for_ledger("embedded"), layout)
+    settings = EmbeddedLauncher(hosts, layout, ProcessTable(directory)).write_settings()
+    async with AsyncExitStack() as stack:
+        for host in hosts:
+            provision_service(host.organisation, host.layout, host.load_consortium())
+            service = ServiceSettings.load(host.layout.service)
+            server = ContractServer(Contract(service.contract), service.package_id, service.listen, service.tls)
+            await server.start()
+            stack.push_async_callback(server.stop)
+        node = EmbeddedNode(NodeSettings.load(settings))
+        await node.start()
+        stack.push_async_callback(node.stop)
+        await deploy(hosts, lambda _: None, Agreement(), _DEPLOY_S)
+        yield OneProcess(directory, hosts, node)
