@@ -35,7 +35,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 _REMEMBERED: Final = 4096
 SHA256: Final = "SHA256"
 SHA3_256: Final = "SHA3_256"
-_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {SHA256: hashes.SHA256(), SHA3_256: hashes.SHA3_256()}
+_SCHEMES: Final = {SHA256: ec.ECDSA(hashes.SHA256()), SHA3_256: ec.ECDSA(hashes.SHA3_256())}
 # Orders of the curves that peers accept in certificates.
 CURVE_ORDERS: Final = {
     "secp224r1": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFF16A2E0B8F03E13DD29455C5C2A3D,
@@ -187,7 +187,7 @@ def verify_signature(
         if isinstance(key, ed25519.Ed25519PublicKey):
             key.verify(signature, message)
             return
-        if signature_hash not in _HASHES:
+        if signature_hash not in _SCHEMES:
             raise IdentityError("the organisation's membership names a family of hashes that nobody knows")
         r, s = parse_ecdsa_signature(signature)
         if s > CURVE_ORDERS[key.curve.name] >> 1:
@@ -195,7 +195,7 @@ def verify_signature(
                 "expected a signature with S in the lower half of the curve's order, got one in the upper "
                 "half: sign with low S"
             )
-        key.verify(utils.encode_dss_signature(r, s), message, ec.ECDSA(_HASHES[signature_hash]))
+        key.verify(utils.encode_dss_signature(r, s), message, _SCHEMES[signature_hash])
     except InvalidSignature as error:
         raise IdentityError(
             f"the signature over {len(message)} bytes does not verify: the bytes were changed, or another "
@@ -213,15 +213,22 @@ def parse_ecdsa_signature(signature: bytes) -> tuple[int, int]:
         IdentityError: it is no such signature, or R or S is not positive.
     """
     try:
+        values = utils.decode_dss_signature(signature)
+    except ValueError:  # this decoder takes only a part of what Go takes
+        values = _read_as_go(signature)
+    if min(values) <= 0:
+        raise IdentityError("expected an ECDSA signature with positive R and S")
+    return values
+
+
+def _read_as_go(signature: bytes) -> tuple[int, int]:
+    try:
         body = Reader(Reader(signature).read(SEQUENCE))
-        values = (body.read_integer(INTEGER), body.read_integer(INTEGER))
+        return body.read_integer(INTEGER), body.read_integer(INTEGER)
     except DerError as error:
         raise IdentityError(
             f"expected an ECDSA signature in DER, got {len(signature)} bytes that are none: {error}"
         ) from error
-    if min(values) <= 0:
-        raise IdentityError("expected an ECDSA signature with positive R and S")
-    return values
 
 
 def low_s(signature: bytes, curve: str = "secp256r1") -> bytes:

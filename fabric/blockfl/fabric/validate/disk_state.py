@@ -10,6 +10,9 @@ from blockfl.fabric.validate import HashedValue, StateUpdates, StateValue
 from blockfl.fabric.validate.temporary import TemporaryDatabase
 
 _PAGE: Final = 200
+_REMEMBERED: Final = 2048
+_LARGEST_REMEMBERED: Final = 8192
+"""So many public values, none longer, are held in memory as well: the same few keys are read again and again."""
 _LARGEST: Final = 2**63 - 1
 _SCHEMA: Final = """
 CREATE TABLE public (
@@ -31,12 +34,28 @@ class DiskState:
 
     def __init__(self, *, page_limit: int | None = None) -> None:
         self._database = TemporaryDatabase(_SCHEMA, page_limit=page_limit)
+        self._recent: dict[tuple[str, str], StateValue | None] = {}
 
     def get(self, namespace: str, key: str) -> StateValue | None:
         """The public value of a key."""
+        place = (namespace, key)
+        if place in self._recent:
+            return self._recent[place]
+        value = self._read(namespace, key)
+        self._remember(place, value)
+        return value
+
+    def _read(self, namespace: str, key: str) -> StateValue | None:
         query = "SELECT value, block, tx, metadata FROM public WHERE namespace = ? AND key = ?"
         row = self._database.row(query, (namespace, key.encode()))
         return None if row is None else StateValue(value=row[0], version=Version(row[1], row[2]), metadata=row[3])
+
+    def _remember(self, place: tuple[str, str], value: StateValue | None) -> None:
+        self._recent.pop(place, None)
+        if value is None or len(value.value) + len(value.metadata) <= _LARGEST_REMEMBERED:
+            if len(self._recent) == _REMEMBERED:
+                del self._recent[next(iter(self._recent))]
+            self._recent[place] = value
 
     def range(self, namespace: str, start: str, end: str) -> Iterator[tuple[str, StateValue]]:
         """Public keys in order, `start` included, `end` not; an empty one means unbounded."""
@@ -74,6 +93,7 @@ class DiskState:
         """
         self._database.execute("DELETE FROM hashed WHERE expires <= ?", (updates.number,))
         for update in updates.public:
+            self._recent.pop((update.namespace, update.key), None)
             key = (update.namespace, update.key.encode())
             if update.value is None:
                 self._database.execute("DELETE FROM public WHERE namespace = ? AND key = ?", key)

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from blockfl.fabric.errors import StorageError
@@ -35,13 +34,17 @@ class TemporaryDatabase:
     """
 
     def __init__(self, schema: str, *, page_limit: int | None = None) -> None:
-        with _storage_errors():
+        try:
             # An empty name asks for a file of its own.
             self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
             weakref.finalize(self, self._connection.close)
             self._connection.executescript(_SETTINGS + schema)
             if page_limit is not None:
                 self._connection.execute(f"PRAGMA max_page_count = {page_limit}")
+            # It never ends: nobody else reads, and nothing need be there after its owner.
+            self._connection.execute("BEGIN")
+        except sqlite3.OperationalError as error:
+            raise _unusable(error) from error
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Run a statement.
@@ -49,18 +52,24 @@ class TemporaryDatabase:
         Raises:
             StorageError: The disk is full or refuses.
         """
-        with _storage_errors():
+        try:
             self._connection.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise _unusable(error) from error
 
     def execute_all(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement for each row; errors as of `execute`."""
-        with _storage_errors():
+        try:
             self._connection.executemany(statement, rows)
+        except sqlite3.OperationalError as error:
+            raise _unusable(error) from error
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return what a query finds; errors as of `execute`."""
-        with _storage_errors():
+        try:
             return self._connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            raise _unusable(error) from error
 
     def row(self, query: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         """Return the first row that a query finds, or None; errors as of `execute`."""
@@ -68,11 +77,7 @@ class TemporaryDatabase:
         return found[0] if found else None
 
 
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise StorageError(
-            f"a temporary file cannot be used ({error}): make room where TMPDIR points, or point it elsewhere"
-        ) from error
+def _unusable(error: sqlite3.OperationalError) -> StorageError:
+    return StorageError(
+        f"a temporary file cannot be used ({error}): make room where TMPDIR points, or point it elsewhere"
+    )
