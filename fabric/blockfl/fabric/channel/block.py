@@ -207,13 +207,13 @@ def verify_data(block: Any) -> None:
         )
     if not block.data.data:
         raise BlockError(f"block {number} is empty")
-    if len(block.data.data) == 1 and _is_configuration(block.data.data[0]):
-        return
     for index, encoded in enumerate(block.data.data):
         envelope = _parse(common_pb2.Envelope, encoded, f"block {number}, transaction {index}")
+        if len(block.data.data) == 1 and _is_configuration(envelope):
+            return
         if not envelope.payload or not envelope.signature:
             raise BlockError(f"block {number}, transaction {index}: the envelope lacks payload or signature")
-        if remarshal(common_pb2.Envelope, encoded) != encoded:
+        if envelope.SerializeToString() != encoded and remarshal(common_pb2.Envelope, encoded) != encoded:
             raise BlockError(f"block {number}, transaction {index}: the envelope is not canonically encoded")
 
 
@@ -424,9 +424,9 @@ def _decode_signature(message: Any, number: int) -> BlockSignature:
     )
 
 
-def _is_configuration(encoded: bytes) -> bool:
+def _is_configuration(envelope: Any) -> bool:
     try:
-        payload = parse(common_pb2.Payload, parse(common_pb2.Envelope, encoded).payload)
+        payload = parse(common_pb2.Payload, envelope.payload)
         header = parse(common_pb2.ChannelHeader, payload.header.channel_header)
     except DecodeError:
         return False

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any, Final, Literal, Protocol
 
@@ -31,6 +32,7 @@ MetaRule = Literal["ANY", "ALL", "MAJORITY"]
 
 ROOT: Final = "Channel"
 _PREFIX: Final = f"/{ROOT}"
+_REMEMBERED: Final = 64
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,7 @@ class PolicyManager:
         """Compile the policies of a common.ConfigGroup."""
         self._msps = msps
         self._policies: dict[str, Policy] = {}
+        self._applied = lru_cache(maxsize=_REMEMBERED)(self._read_application_policy)
         self.malformed: dict[str, str] = {}
         self._add(f"/{ROOT}", channel_group)
 
@@ -240,6 +243,9 @@ class PolicyManager:
         Raises:
             PolicyError: it is malformed, or the path does not exist.
         """
+        return self._applied(encoded)
+
+    def _read_application_policy(self, encoded: bytes) -> Policy:
         message = _decode(policy_pb2.ApplicationPolicy, encoded, "an application policy")
         kind = message.WhichOneof("Type")
         if kind == "signature_policy":

@@ -9,6 +9,7 @@ the upper half of the curve's order, as peers do. Whether a certificate belongs 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,6 +81,11 @@ class Identity:
         """The identity as every Fabric message carries it."""
         message = identities_pb2.SerializedIdentity(mspid=self.msp_id, id_bytes=self.certificate_pem)
         return bytes(message.SerializeToString())
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """What stands for this identity and the hash of its signatures: SHA-256 of the one, then of the other."""
+        return hashlib.sha256(self.serialized).digest() + hashlib.sha256(self.signature_hash.encode()).digest()
 
     @cached_property
     def decoded(self) -> Certificate:

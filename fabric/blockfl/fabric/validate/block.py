@@ -171,7 +171,7 @@ class _BlockCheck:
         candidates = self._check_alone()
         self._mark_duplicates(candidates)
         updates = self._check_in_order(candidates)
-        return self._outcome(updates)
+        return self._outcome(updates, candidates)
 
     def follow(self, codes: Sequence[int]) -> BlockValidation:
         if len(codes) != len(self._envelopes):
@@ -270,12 +270,13 @@ class _BlockCheck:
         self._codes[index] = reason.code
         self._reasons[index] = reason.reason
 
-    def _outcome(self, updates: StateUpdates) -> BlockValidation:
+    def _outcome(self, updates: StateUpdates, candidates: Sequence[Candidate | None] = ()) -> BlockValidation:
+        known = [None if one is None else one.tx_id for one in candidates] or [None] * len(self._envelopes)
         return BlockValidation(
             number=self._number,
             codes=tuple(self._codes),
             reasons=tuple(self._reasons),
-            tx_ids=tuple(read_tx_id(envelope) for envelope in self._envelopes),
+            tx_ids=tuple(tx_id or read_tx_id(one) for tx_id, one in zip(known, self._envelopes, strict=True)),
             updates=updates,
             config=self._new_config,
         )

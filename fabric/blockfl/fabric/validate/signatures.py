@@ -55,7 +55,6 @@ class SignatureCache:
 
 def _fingerprint(identity: Identity, signature: bytes, message: bytes) -> bytes:
     digest = hashlib.sha256(hashlib.sha256(message).digest())
-    digest.update(hashlib.sha256(identity.serialized).digest())
-    digest.update(hashlib.sha256(identity.signature_hash.encode()).digest())
+    digest.update(identity.fingerprint)
     digest.update(signature)
     return digest.digest()
