@@ -35,7 +35,7 @@ from blockfl.fabric.channel.endorsing import list_endorsing
 from blockfl.fabric.errors import BlockError, FabricError, StorageError
 from blockfl.fabric.transaction.envelope import Transaction
 from blockfl.fabric.transaction.reading import decode_transaction
-from blockfl.fabric.validate import BlockValidation, follow_block, validate_block
+from blockfl.fabric.validate import BlockValidation, SignatureCache, follow_block, validate_block
 from blockfl.fabric.validate.disk_state import DiskState
 from blockfl.ledger.errors import LedgerError
 
@@ -50,6 +50,7 @@ _UNSIGNED: Final = frozenset(
     )
 )
 """A signature is not what it should be, or too few have signed."""
+_REMEMBERED_SIGNATURES: Final = 16_384
 LATEST_VERDICTS: Final = 20
 """A committee member that is missing from so many verdicts in a row is named by the audit."""
 
@@ -66,6 +67,7 @@ class ChainProof:
         entries: Every transaction, valid or not, in the chain's order.
         identities: The serialised identities that have sent or endorsed a valid transaction, and where first.
         configurations: The channel's configurations, each with the number of its block.
+        signatures: Those that were verified already, or ahead of their block.
         findings: Transactions that are judged otherwise than most peers have recorded.
         endorsements: By function of that contract and organisation: how many valid transactions it has endorsed.
         judged: Who endorsed each of the last verdicts on updates, the latest last.
@@ -77,6 +79,7 @@ class ChainProof:
     transactions: int = 0
     codes: Counter[str] = field(default_factory=Counter)
     state: DiskState = field(default_factory=DiskState)
+    signatures: SignatureCache = field(default_factory=lambda: SignatureCache(_REMEMBERED_SIGNATURES))
     writes: WriteLog = field(default_factory=WriteLog)
     block_bytes: int = 0
     function_bytes: Counter[str] = field(default_factory=Counter)
@@ -129,7 +132,7 @@ class ChainProof:
             verify_link(self.last_hash, block, number=self.blocks)
             verify_data(block)
         with self._in_step("ordering nodes"):
-            verify_block_signatures(block, self.config)
+            verify_block_signatures(block, self.config, self.signatures.verify)
         self._replay(block, agreed)
 
     @contextmanager
@@ -186,7 +189,7 @@ class ChainProof:
         """Validate a block; a configuration that peers took, and that is refused here, counts as an invalid one."""
         assert self.config is not None
         try:
-            return validate_block(block, self.config, self.state)
+            return validate_block(block, self.config, self.state, signatures=self.signatures)
         except BlockError as error:
             if len(recorded) != 1 or recorded[0] != _VALID:
                 raise

@@ -1,7 +1,7 @@
 """The whole proof: the chain, then every task's records, then every model."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from blockfl.audit.history import History
 from blockfl.audit.records import TaskProof, verify_models, verify_task
 from blockfl.fabric.channel.config import describe_consensus
 from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.validate.ahead import look_ahead, look_ahead_async
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.transfer import ModelChunks
@@ -91,15 +92,26 @@ async def read_chain(
     """Verify a peer's chain; arguments and errors as of `verify_ledger`."""
     chain = ChainProof(genesis_hash=genesis_hash, namespace=ledger.profile.contract)
     height = _limit_height(await ledger.gateway.height(), until, "the peer's ledger")
-    async with aclosing(ledger.gateway.blocks(0)) as blocks:
+    async with (
+        aclosing(ledger.gateway.blocks(0)) as stream,
+        aclosing(_first(stream, height)) as first,
+        aclosing(look_ahead_async(first, chain.signatures)) as blocks,
+    ):
         async for block in blocks:
             await add_block(chain, block, ledger.signer, progress)
             _tell(chain, height, progress)
-            if chain.blocks == height:
-                break
     with in_step("chain"):
         _check_end(chain, expected_hash, "the peer's ledger")
     return chain
+
+
+async def _first(blocks: AsyncIterator[Any], count: int) -> AsyncGenerator[Any]:
+    """Yield so many blocks of a stream that does not end."""
+    async for block in blocks:
+        yield block
+        count -= 1
+        if not count:
+            return
 
 
 def _limit_height(height: int, until: int | None, what: str) -> int:
@@ -185,8 +197,11 @@ def verify_chain(
 ) -> ChainProof:
     """Verify the chain that bundles hold; arguments and errors as of `verify_bundles`."""
     chain = ChainProof(genesis_hash=genesis_hash, namespace=opened.evidence.manifest.contract)
-    with in_step("chain"):
-        for block in islice(opened.evidence.blocks(), opened.height):
+    with (
+        in_step("chain"),
+        closing(look_ahead(islice(opened.evidence.blocks(), opened.height), chain.signatures)) as all,
+    ):
+        for block in all:
             _add_recorded(chain, block, opened.witnesses, progress)
             _tell(chain, opened.height, progress)
         _check_end(chain, expected_hash, "the evidence")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from blockfl.fabric.encoding.protobuf import parse, remarshal
 from blockfl.fabric.encoding.wire import encode_varint
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.identity.policy import SignedData, signing_identities
+from blockfl.fabric.identity.policy import SignedData, VerifySignature, signing_identities
 from blockfl.fabric.identity.signing import Identity, Signer
 
 if TYPE_CHECKING:
@@ -89,10 +89,7 @@ def header_hash(header: Any) -> bytes:
 
 def data_hash(data: Sequence[bytes]) -> bytes:
     """SHA-256 of the envelopes, one after the other."""
-    digest = hashlib.sha256()
-    for envelope in data:
-        digest.update(envelope)
-    return digest.digest()
+    return hashlib.sha256(b"".join(data)).digest()
 
 
 def build_block(number: int, previous_hash: bytes, data: Sequence[bytes]) -> Any:
@@ -142,13 +139,12 @@ def decode_metadata(block: Any) -> Metadata:
     number = block.header.number
     entries = _read_entries(block)
     message = _parse(common_pb2.Metadata, entries[_SIGNATURES], f"block {number}: SIGNATURES metadata")
-    signatures = tuple(_decode_signature(entry, number) for entry in message.signatures)
     last_config, consenter_metadata = _read_signed(message.value, entries[_LAST_CONFIG])
     return Metadata(
         value=message.value,
         last_config=last_config,
         consenter_metadata=consenter_metadata,
-        signatures=signatures,
+        signatures=tuple(_decode_signature(entry, number) for entry in message.signatures),
         filter=entries[_TRANSACTIONS_FILTER],
         commit_hash=_read_commit_hash(entries[_COMMIT_HASH]),
     )
@@ -217,19 +213,21 @@ def verify_data(block: Any) -> None:
             raise BlockError(f"block {number}, transaction {index}: the envelope is not canonically encoded")
 
 
-def verify_block_signatures(block: Any, config: ChannelConfig) -> None:
+def verify_block_signatures(block: Any, config: ChannelConfig, verify: VerifySignature = Identity.verify) -> None:
     """Verify that the ordering nodes' signatures are enough; one too many that is wrong does not matter, as to peers.
 
     Args:
         block: any block but block 0, which nobody signs.
         config: the configuration in force before this block.
+        verify: how one signature is verified.
 
     Raises:
         BlockError: a signature's header does not parse, or those that are good are too few.
     """
     number = block.header.number
     metadata = decode_metadata(block)
-    identities = _signed_by(metadata, header_bytes(block.header), config)
+    signed = list_block_signatures(metadata, block.header, config.numbered_nodes)
+    identities = signing_identities(signed, config.msps, verify)
     if config.consensus_type == "BFT":
         quorum = bft_quorum(len(config.consenters))
         if len(identities) < quorum:
@@ -239,6 +237,19 @@ def verify_block_signatures(block: Any, config: ChannelConfig) -> None:
             )
     if not config.policies.satisfied_by(_BLOCK_VALIDATION, identities):
         raise BlockError(f"block {number}: the {len(identities)} good signatures do not satisfy {_BLOCK_VALIDATION}")
+
+
+def list_block_signatures(metadata: Metadata, header: Any, nodes: Mapping[int, bytes]) -> list[SignedData]:
+    """What ordering nodes are said to have signed; a number that is not one of the nodes' is nobody."""
+    der = header_bytes(header)
+    return [
+        SignedData(
+            identity=one.creator if one.identifier is None else nodes.get(one.identifier, b""),
+            signature=one.signature,
+            data=metadata.value + one.header + der,
+        )
+        for one in metadata.signatures
+    ]
 
 
 def verify_genesis(block: Any) -> None:
@@ -398,17 +409,6 @@ def _read_commit_hash(entry: bytes) -> bytes:
 
 def _encode_commit_hash(commit_hash: bytes) -> bytes:
     return bytes(common_pb2.Metadata(value=commit_hash).SerializeToString())
-
-
-def _signed_by(metadata: Metadata, der: bytes, config: ChannelConfig) -> list[Identity]:
-    """The distinct ordering nodes whose signatures are good; a number that is not listed is nobody."""
-    signed = []
-    for signature in metadata.signatures:
-        number = signature.identifier
-        identity = signature.creator if number is None else config.numbered_nodes.get(number, b"")
-        data = metadata.value + signature.header + der
-        signed.append(SignedData(identity=identity, signature=signature.signature, data=data))
-    return signing_identities(signed, config.msps)
 
 
 def _decode_signature(message: Any, number: int) -> BlockSignature:

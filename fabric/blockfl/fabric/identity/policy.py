@@ -10,7 +10,7 @@ satisfies it, and gives none back for a later rule's sake. Refuses malformed pol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -29,6 +29,9 @@ from blockfl.fabric.identity.signing import Identity
 
 Role = Literal["member", "admin", "client", "peer", "orderer"]
 MetaRule = Literal["ANY", "ALL", "MAJORITY"]
+
+VerifySignature = Callable[[Identity, bytes, bytes], None]
+"""Raises `IdentityError` when a signature is not this identity's over a message; `Identity.verify` is one."""
 
 ROOT: Final = "Channel"
 _PREFIX: Final = f"/{ROOT}"
@@ -184,7 +187,9 @@ def evaluate_signature_policy(envelope: Any, identities: Sequence[Identity], msp
     return SignaturePolicy(envelope).satisfied_by(identities, msps)
 
 
-def signing_identities(signed: Sequence[SignedData], msps: MspManager) -> list[Identity]:
+def signing_identities(
+    signed: Sequence[SignedData], msps: MspManager, verify: VerifySignature = Identity.verify
+) -> list[Identity]:
     """The distinct identities whose signatures verify, in order; the others are left out, as peers do."""
     found: dict[tuple[str, bytes], Identity] = {}
     for item in signed:
@@ -192,7 +197,7 @@ def signing_identities(signed: Sequence[SignedData], msps: MspManager) -> list[I
             identity = msps.parse(item.identity)
             key = (identity.msp_id, msps.of(identity).identifier(identity))
             if key not in found:
-                identity.verify(item.signature, item.data)
+                verify(identity, item.signature, item.data)
                 found[key] = identity
         except IdentityError:
             continue

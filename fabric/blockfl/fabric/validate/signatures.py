@@ -9,6 +9,7 @@ from typing import Final
 
 from blockfl.fabric.identity.signing import SHA256, Identity, verify_signature
 
+FINGERPRINT_BYTES: Final = 32
 _CAPACITY: Final = 65_536
 
 
@@ -31,7 +32,7 @@ class SignatureCache:
         Raises:
             IdentityError: it is not one of this identity over this message.
         """
-        fingerprint = _fingerprint(identity, signature, message)
+        fingerprint = compute_fingerprint(identity, signature, message)
         with self._lock:
             if fingerprint in self._known:
                 self._known.move_to_end(fingerprint)
@@ -40,20 +41,22 @@ class SignatureCache:
             verify_signature(identity.public_key, signature, message)
         else:
             identity.verify(signature, message)
-        self._remember(fingerprint)
+        self.admit(fingerprint)
 
     def remember(self, identity: Identity, signature: bytes, message: bytes) -> None:
         """Remember a signature that this process has just made itself."""
-        self._remember(_fingerprint(identity, signature, message))
+        self.admit(compute_fingerprint(identity, signature, message))
 
-    def _remember(self, fingerprint: bytes) -> None:
+    def admit(self, fingerprint: bytes) -> None:
+        """Remember a signature that was verified elsewhere, by its fingerprint."""
         with self._lock:
             self._known[fingerprint] = None
             if len(self._known) > self._capacity:
                 self._known.popitem(last=False)
 
 
-def _fingerprint(identity: Identity, signature: bytes, message: bytes) -> bytes:
+def compute_fingerprint(identity: Identity, signature: bytes, message: bytes) -> bytes:
+    """By what a good signature is known again: 32 bytes, other ones for every identity, signature and message."""
     digest = hashlib.sha256(hashlib.sha256(message).digest())
     digest.update(identity.fingerprint)
     digest.update(signature)
