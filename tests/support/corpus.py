@@ -37,9 +37,6 @@ REFUSED: Final = 252
 """In place of a code: the whole block, or the configuration, is refused."""
 TAKEN: Final = 0
 KNOWN: Final[Mapping[tuple[str, int], str]] = {
-    ("update", 186): "ordering nodes refuse to lose their own organisation; peers do not look",
-    ("update", 728): "ordering nodes refuse to lose their own organisation; peers do not look",
-    ("update", 981): "ordering nodes refuse capabilities that they do not have; peers do not look",
     ("update", 698): "channels without application capabilities are refused here; most organisations must want one",
 }
 """Cases that are judged otherwise here, and why: no minority can bring them onto a ledger."""

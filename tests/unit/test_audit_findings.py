@@ -20,7 +20,7 @@ from blockfl.cli.main import app
 from blockfl.cli.output import Exit
 from blockfl.fabric.channel.block import decode_metadata, encode_block, header_hash, set_commit
 from blockfl.fabric.errors import BlockError
-from blockfl.fabric.validate import BlockValidation, follow_block, validate_block
+from blockfl.fabric.validate import BlockValidation, SignatureCache, follow_block, validate_block
 from blockfl.fabric.validate.envelope import InvalidTransaction
 from support.recording import recorded_block_bytes, recorded_blocks, recorded_json
 from support.replay import replayed
@@ -47,8 +47,8 @@ def misjudging(monkeypatch: pytest.MonkeyPatch) -> int:
     """Our validation takes one valid transaction in the middle of the ledger for a bad one, as a parser might."""
     number, index = valid_places()[40]
 
-    def validate(block: Any, *arguments: Any) -> BlockValidation:
-        found = validate_block(block, *arguments)
+    def validate(block: Any, *arguments: Any, signatures: SignatureCache) -> BlockValidation:
+        found = validate_block(block, *arguments, signatures=signatures)
         if block.header.number != number:
             return found
         codes = [*found.codes]
@@ -125,10 +125,10 @@ def test_a_changed_record_is_tampering_whatever_peers_are_said_to_agree(computes
 def test_a_configuration_that_we_refuse_and_most_peers_took_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     number = 66
 
-    def validate(block: Any, *arguments: Any) -> BlockValidation:
+    def validate(block: Any, *arguments: Any, signatures: SignatureCache) -> BlockValidation:
         if block.header.number == number:
             raise BlockError("planted: the update is not allowed")
-        return validate_block(block, *arguments)
+        return validate_block(block, *arguments, signatures=signatures)
 
     monkeypatch.setattr(chain_module, "validate_block", validate)
     proof = new_proof(number)

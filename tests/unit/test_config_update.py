@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from fabric_protos.common import common_pb2, configtx_pb2
+from fabric_protos.common import common_pb2, configtx_pb2, configuration_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +24,7 @@ from blockfl.fabric.channel.spec import OrganisationSpec
 from blockfl.fabric.channel.update import (
     build_update_envelope,
     compute_update,
+    preview_update,
     read_signature,
     read_update,
     read_update_envelope,
@@ -298,6 +299,23 @@ def test_raft_changes_one_ordering_node_at_a_time() -> None:
     assert [consenter.port for consenter in wider.consenters] == [7000, 7012]
     with pytest.raises(ConfigError, match="raft changes one node at a time"):
         change_consenters(config, [*config.consenters, alpha.consenter(2, 7012), alpha.consenter(3, 7013)])
+
+
+@pytest.mark.parametrize("what", ["capabilities", "organisations"])
+def test_ordering_nodes_refuse_what_they_could_not_order_under_and_peers_do_not_look(what: str) -> None:
+    config = genesis_config()
+    wanted = configtx_pb2.Config()
+    wanted.CopyFrom(config.config)
+    ordering = wanted.channel_group.groups["Orderer"]
+    if what == "capabilities":
+        stated = configuration_pb2.Capabilities(capabilities={"V3_0": configuration_pb2.Capability()})
+        ordering.values["Capabilities"].value = stated.SerializeToString()
+    else:
+        ordering.ClearField("groups")
+    update = update_of(config, wanted)
+    with pytest.raises(ConfigError, match={"capabilities": "V3_0", "organisations": "no organisation"}[what]):
+        verify_update(config, update, signed_by(update, "alpha", "beta", "gamma", "delta"))
+    assert preview_update(config, update).sequence == config.sequence + 1  # as peers see it
 
 
 def test_an_envelope_holds_the_update_and_its_signatures() -> None:

@@ -1,7 +1,7 @@
 """Configuration transactions: whether an update was allowed, and whether it led to the new configuration.
 
-Ordering nodes check an update before they order it; peers, and this module, check it again, so that orderers
-alone cannot change a channel.
+Ordering nodes check an update before they order it (`propose_config`); peers check it again (`apply_config`), so that
+orderers alone cannot change a channel. Ordering nodes refuse more: what they could not go on ordering under.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _ROOT: Final = ("Channel",)
 # Channels of old had elements without a modification policy; where this element exists they get a default.
 _ORDERER_CAPABILITIES: Final = ("value", ("Channel", "Orderer", "Capabilities"))
 _DEFAULT_MOD_POLICY: Final = "Admins"
+_KNOWN_TO_ORDERERS: Final = frozenset(("V1_1", "V1_4_2", "V2_0"))
 Element = tuple[str, tuple[str, ...]]  # "group", "value" or "policy", and its path
 
 
@@ -81,9 +82,9 @@ def propose_config(current: ChannelConfig, update: Any) -> ProposedConfig:
     group = _lead_to(current, update)
     config = configtx_pb2.Config(sequence=current.sequence + 1, channel_group=group)
     envelope = configtx_pb2.ConfigEnvelope(config=config, last_update=update)
-    return ProposedConfig(
-        encoded=envelope.SerializeToString(deterministic=True), config=_accept(current, envelope.config)
-    )
+    new = _accept(current, envelope.config)
+    _check_orderable(new)
+    return ProposedConfig(encoded=envelope.SerializeToString(deterministic=True), config=new)
 
 
 def preview_config(current: ChannelConfig, update: Any) -> ChannelConfig:
@@ -121,6 +122,15 @@ def _accept(current: ChannelConfig, config: Any) -> ChannelConfig:
         raise BlockError(f"the new configuration is not acceptable: {refused}")
     _check_same_organisations(current, new)
     return new
+
+
+def _check_orderable(new: ChannelConfig) -> None:
+    """Check what ordering nodes ask of a configuration, and peers do not."""
+    unknown = new.orderer_capabilities - _KNOWN_TO_ORDERERS
+    if unknown:
+        raise BlockError(f"ordering nodes do not have the capabilities {', '.join(sorted(unknown))}")
+    if not new.orderer_organisations:
+        raise BlockError("the new configuration leaves no organisation that runs ordering nodes")
 
 
 def _read_update(last_update: Any) -> tuple[Any, list[SignedData]]:
