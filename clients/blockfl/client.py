@@ -213,7 +213,7 @@ class Client:
         output: PathLike | None = None,
         *,
         version: int | str | None = None,
-        metric: str = "loss",
+        metric: str | None = None,
         card: PathLike | None = None,
         personal: PathLike | None = None,
         model: PathLike | None = None,
@@ -226,7 +226,7 @@ class Client:
             task: Its name.
             output: Named .safetensors, .npz or .keras; None: the arrays are only returned.
             version: Its number, ``best``, or None for the last.
-            metric: What ``best`` goes by.
+            metric: What ``best`` goes by; None: the task's goal, without one the loss.
             card: Where to write a model card.
             personal: The directory of an institution's agent, whose personal layers complete the model.
             model: The task's Keras model, whose layers a .keras file needs; or ``code``.

@@ -21,6 +21,7 @@ from blockfl.protocol.canonical import Record
 from blockfl.protocol.claims import Dispute, Erasure, Withdrawal
 from blockfl.protocol.combination import FEDAVG, NormClippedMean
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
+from blockfl.protocol.goal import Appraisal, Goal
 from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundStatistics, TensorBound
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.optimiser import Momentum
@@ -237,6 +238,9 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "spec with personal layers": federation.task.spec.model_copy(update={"personal": ("head/*", "norm*/gamma")}),
         "spec with columns": federation.task.spec.model_copy(update={"table": make_table()}),
         "spec with training by round": federation.task.spec.model_copy(update={"training": make_training()}),
+        "spec with a goal": federation.task.spec.model_copy(
+            update={"goal": Goal(metric="auc", better="max", patience=3, min_delta_micro=500, report_s=300)}
+        ),
         "spec with a robust rule": federation.task.spec.model_copy(
             update={
                 "aggregation": NormClippedMean(clip_l2_micro=0),
@@ -292,6 +296,22 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "withdrawal": Withdrawal(organisation="alpha", certificate_digest="ab" * 32, withdrawn_at_ms=NOW_MS),
         "ended progress": federation.progress.model_copy(
             update={"ended": Ending(organisation="coordinator", reason="enough was learnt", ended_at_ms=NOW_MS)}
+        ),
+        "progress ended by a goal": federation.progress.model_copy(
+            update={
+                "ended": Ending(organisation="regulator", reason="auc is as it was", ended_at_ms=NOW_MS, cause="goal")
+            }
+        ),
+        "appraisal": Appraisal(
+            task="heart",
+            version=2,
+            value_micro=812_000,
+            counted=INSTITUTIONS,
+            best_version=1,
+            best_micro=813_000,
+            mark_micro=812_800,
+            without=1,
+            appraised_at_ms=NOW_MS,
         ),
         "erasure": Erasure(task="heart", organisation="alpha", until_round=1, requested_at_ms=NOW_MS),
         "dispute": Dispute(

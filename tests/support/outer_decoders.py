@@ -94,6 +94,7 @@ def prepared() -> tuple[World, Scenario, dict[str, list[bytes]]]:
             "UploadChunk": [b"heart", b"1", b"0"],
             "JudgeUpdate": [b"heart", b"1", b"alpha"],
             "CloseRound": [b"heart", b"1"],
+            "AppraiseVersion": [b"heart", b"0"],
             "PublishModel": [b"heart", b"1", b"ab" * 32],
             "Grant": [b"first", b"alpha", b"5"],
             "Transfer": [b"first", b"beta", b"5"],

@@ -41,6 +41,7 @@ VALID_ARGUMENTS: dict[str, list[bytes]] = {
     "Transfer": [b"first", b"beta", b"5"],
     "Withdraw": [b"heart"],
     "ScoreRound": [b"heart", b"1"],
+    "AppraiseVersion": [b"heart", b"0"],
     "SettleRound": [b"heart", b"1"],
     "OverturnPenalty": [b"heart", b"1", b"gamma"],
     "ReadTask": [b"heart"],

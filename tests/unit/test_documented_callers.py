@@ -49,6 +49,7 @@ CALLS: Mapping[str, tuple[str, ...]] = {
     "Transfer": ("rent", "beta", "1"),
     "Withdraw": ("lungs",),
     "ScoreRound": ("lungs", "1"),
+    "AppraiseVersion": ("lungs", "0"),
     "OverturnPenalty": ("lungs", "1", "alpha"),
     "SettleRound": ("lungs", "1"),
 }

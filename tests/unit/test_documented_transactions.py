@@ -16,6 +16,7 @@ from blockfl.protocol.task import TaskSpec
 from support.assessed_task import AssessedTask, make_assessed_spec
 from support.contract import make_registered_world
 from support.documentation import list_quoted
+from support.goal_task import LOSS, GoalTask, make_goal_spec
 from support.paid_task import PaidTask, make_paid_spec
 from support.protocol_page import READS, RECORDS, TRANSACTIONS, called
 from support.scenario import Scenario
@@ -116,6 +117,7 @@ async def play() -> Mapping[str, Observed]:
     await play_strictly(world)
     await play_for_credits(world)
     await play_on_rows(world)
+    await play_for_a_goal(world)
     return world.observed
 
 
@@ -141,6 +143,19 @@ async def play_on_rows(world: Watched) -> None:
     for name in spec[0].institutions:
         await task.assess(name, 0, 0, 0)
     await task.close()
+
+
+async def play_for_a_goal(world: Watched) -> None:
+    """A fifth task, which ends because its second version is no better than the first."""
+    spec = make_goal_spec("eyes", LOSS.model_copy(update={"patience": 1}))
+    task = GoalTask(world, world.consortium, world.signers, world.opening_keys, spec)
+    await task.create()
+    await task.enrol()
+    model = await task.play(1, task.initial_model)
+    for version, file in enumerate((task.initial_model, model)):
+        await task.report(version, file, task.everybody(500_000))
+        await task.appraise(version)
+    assert (await task.progress()).ended is not None
 
 
 async def play_for_credits(world: Watched) -> None:

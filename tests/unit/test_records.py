@@ -42,11 +42,13 @@ def test_every_record_survives_encoding(record: Record) -> None:
 def test_every_field_of_every_record_is_needed(record: Record) -> None:
     document = json.loads(record.encode())
     # Without these, a task moves no credits, averages plainly, has one norm rule, no referee, no rows that measure
-    # effect, no columns, no personal layers and no stable set, and ends with its last round; a model has weights only.
+    # effect, no columns, no personal layers, no goal and no stable set, and ends with its last round; a model has
+    # weights only.
     absent = {
         "economics",
         "effect",
         "ended",
+        "goal",
         "norms",
         "optimiser",
         "personal",

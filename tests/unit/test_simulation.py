@@ -16,6 +16,7 @@ from blockfl.institution.vector import Vector
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.combination import FEDAVG, Median
+from blockfl.protocol.goal import Goal
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.model import decode_model, encode_model, manifest_of
 from blockfl.protocol.task import Deadlines, TaskSpec
@@ -219,3 +220,16 @@ def test_training_is_told_what_the_task_says_of_each_round() -> None:
     sites = {name: Listening(NumpyTraining(MANIFEST)) for name in SITES}
     run(make_spec(training=training), sites)
     assert sites["north"].told == [(1, 2, 0.08, 0.01), (2, 2, 0.04, 0.01), (3, 1, 0.02, 0.0)]
+
+
+def test_a_task_with_a_goal_ends_when_nothing_gets_better_and_names_the_best_version() -> None:
+    goal = Goal(metric="loss", better="min", patience=2, min_delta_micro=10_000, report_s=60)
+    results = run(make_spec(rounds=50, goal=goal))
+    values = [one.appraisal.value_micro for one in results if one.appraisal and one.appraisal.value_micro is not None]
+    assert len(values) == len(results) < 51
+    last = results[-1]
+    assert last.appraisal is not None
+    assert last.appraisal.without == 2
+    assert values[last.appraisal.best_version or 0] == min(values)
+    assert "loss has not become better by more than 0.01 in 2 versions" in last.ending
+    assert {one.ending for one in results[:-1]} == {""}

@@ -6,6 +6,9 @@ do the same at once, each duty has an order of members; a member acts when those
 
 import hashlib
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+_IDLE_S = 5.0
 
 
 def compute_rank(committee: Sequence[str], organisation: str, duty: str, first: str | None = None) -> int:
@@ -37,3 +40,33 @@ class Watch:
     def forget(self, keep: Sequence[Hashable]) -> None:
         """Drop all duties but these."""
         self._since = {duty: since for duty, since in self._since.items() if duty in set(keep)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregatorSettings:
+    """What a committee member may choose.
+
+    Attributes:
+        tasks: Only these tasks; empty: every task of the ledger.
+        enrolment_patience_s: How long the first round waits, once enough institutions have enrolled, for the rest.
+        judge_patience_s: After how long the next member judges or closes what the one before has not.
+        takeover_s: After how long another member opens, sums or settles in the aggregator's place.
+        abandon_slack_s: How long after its publish deadline a round is given up: as much as stated times may be off.
+        until_complete: End once every task has had all its rounds.
+    """
+
+    tasks: tuple[str, ...] = ()
+    enrolment_patience_s: float = 60.0
+    judge_patience_s: float = 5.0
+    takeover_s: float = 60.0
+    abandon_slack_s: float = 30.0
+    until_complete: bool = False
+
+
+@dataclass
+class Outlook:
+    """What one look at the ledger left to wait for."""
+
+    wake_s: float = _IDLE_S
+    complete: bool = True
+    duties: list[str] = field(default_factory=list)

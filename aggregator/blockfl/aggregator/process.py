@@ -13,13 +13,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from blockfl.aggregator.appraisal import Appraiser
 from blockfl.aggregator.assessment import Assessor, Evaluator
-from blockfl.aggregator.duty import Watch, compute_rank
+from blockfl.aggregator.duty import AggregatorSettings as AggregatorSettings
+from blockfl.aggregator.duty import Outlook, Watch, compute_rank
 from blockfl.aggregator.publishing import Publisher
 from blockfl.ledger.client import Ledger, is_refused_with, is_unreadable
 from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.event import Event
 from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.catalogue import (
@@ -50,43 +52,12 @@ _log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 """Called with one line for each thing that was done."""
 
-_IDLE_S = 5.0
 _RETRY_S = 0.5
 _RETRY_LIMIT_S = 15.0
 _CLOCK_MARGIN_MS = 1000
 _NOT_YET = (Code.UPLOAD_INCOMPLETE, Code.CHUNK_UNAVAILABLE, Code.ROUND_CLOSED, Code.REFERENCE_PENDING)
 """Why an update is not judged at a moment."""
 _OF_NO_CONSEQUENCE = frozenset({"MetricsReported", "EquivocationRecorded", "SumChunkUploaded"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class AggregatorSettings:
-    """What a committee member may choose.
-
-    Attributes:
-        tasks: Only these tasks; empty: every task of the ledger.
-        enrolment_patience_s: How long the first round waits, once enough institutions have enrolled, for the rest.
-        judge_patience_s: After how long the next member judges or closes what the one before has not.
-        takeover_s: After how long another member opens, sums or settles in the aggregator's place.
-        abandon_slack_s: How long after its publish deadline a round is given up: as much as stated times may be off.
-        until_complete: End once every task has had all its rounds.
-    """
-
-    tasks: tuple[str, ...] = ()
-    enrolment_patience_s: float = 60.0
-    judge_patience_s: float = 5.0
-    takeover_s: float = 60.0
-    abandon_slack_s: float = 30.0
-    until_complete: bool = False
-
-
-@dataclass
-class _Outlook:
-    """What one look at the ledger left to wait for."""
-
-    wake_s: float = _IDLE_S
-    complete: bool = True
-    duties: list[str] = field(default_factory=list)
 
 
 class Aggregator:
@@ -116,6 +87,7 @@ class Aggregator:
         self._unreadable: set[str] = set()
         self._settled: set[tuple[str, int]] = set()
         self._publisher = Publisher(ledger, opening_key, store, report)
+        self._appraiser = Appraiser(ledger, report)
 
     async def run(self) -> None:
         """Work until cancelled, or until every task is complete when the settings say so.
@@ -134,7 +106,7 @@ class Aggregator:
                     self._report(f"waiting: {error}")
                     if self._metrics is not None:
                         self._metrics.failed(str(error))
-                    outlook = _Outlook(wake_s=retry_s, complete=False)
+                    outlook = Outlook(wake_s=retry_s, complete=False)
                     retry_s = min(2 * retry_s, _RETRY_LIMIT_S)
                 else:
                     retry_s = _RETRY_S
@@ -158,8 +130,12 @@ class Aggregator:
                 self._names = None
             if event.name == "ConsortiumRegistered":
                 self._consortium = None
-            if event.name not in _OF_NO_CONSEQUENCE:
+            if event.name not in _OF_NO_CONSEQUENCE or self._is_report_awaited(event):
                 self._woken.set()
+
+    def _is_report_awaited(self, event: Event) -> bool:
+        task = self._tasks.get(event.notice.task)
+        return event.name == "MetricsReported" and task is not None and task.spec.goal is not None
 
     async def _wait(self, timeout_s: float) -> None:
         # Not wait_for: on Python 3.11 it may swallow a cancellation that comes together with the event.
@@ -169,7 +145,7 @@ class Aggregator:
         except TimeoutError:
             self._names = None
 
-    async def _look(self) -> _Outlook:
+    async def _look(self) -> Outlook:
         """Do everything that is due now."""
         if self._consortium is None:
             consortium = await self._ledger.read(CONSORTIUM.key())
@@ -179,7 +155,7 @@ class Aggregator:
             self._names = self._settings.tasks or tuple(
                 [one.task for one in await self._ledger.read_all(ALL_PROGRESS.below())]
             )
-        outlook = _Outlook()
+        outlook = Outlook()
         found = 0
         failures: list[LedgerError | ProtocolError] = []
         for name in self._names:
@@ -228,7 +204,7 @@ class Aggregator:
             await self._ledger.register_committee_key(public_key)
             self._report("registered the opening key")
 
-    async def _attend(self, consortium: Consortium, task: Task, outlook: _Outlook) -> None:
+    async def _attend(self, consortium: Consortium, task: Task, outlook: Outlook) -> None:
         await self._publisher.tell_of_vote(task.spec.task)
         progress = await self._ledger.read(PROGRESS.key(task.spec.task))
         round_ = await self._ledger.read(ROUND.key(task.spec.task, progress.round)) if progress.round else None
@@ -237,7 +213,8 @@ class Aggregator:
         if round_ is not None and not await self._settle(consortium, task, round_, outlook):
             outlook.complete = False
         elif round_ is None or round_.state in ("published", "failed"):
-            await self._open_next(consortium, task, progress, outlook)
+            if await self._appraise(consortium, task, progress, outlook):
+                await self._open_next(consortium, task, progress, outlook)
         elif round_.state == "open":
             outlook.complete = False
             await self._judge_and_close(consortium, task, round_, outlook)
@@ -246,7 +223,7 @@ class Aggregator:
             await self._publish(consortium, task, round_, outlook)
 
     def _is_due(
-        self, consortium: Consortium, duty: str, outlook: _Outlook, patience_s: float, first: str | None
+        self, consortium: Consortium, duty: str, outlook: Outlook, patience_s: float, first: str | None
     ) -> bool:
         """Whether it is this member's turn now; otherwise the outlook knows when it will be."""
         outlook.duties.append(duty)
@@ -257,7 +234,7 @@ class Aggregator:
             return False
         return True
 
-    async def _open_next(self, consortium: Consortium, task: Task, progress: Progress, outlook: _Outlook) -> None:
+    async def _open_next(self, consortium: Consortium, task: Task, progress: Progress, outlook: Outlook) -> None:
         spec = task.spec
         number = progress.round + 1
         if number > spec.rounds or progress.ended:
@@ -281,7 +258,22 @@ class Aggregator:
         self._report(f"task {spec.task}: round {number} is open")
         outlook.wake_s = 0.0
 
-    async def _settle(self, consortium: Consortium, task: Task, round_: Round, outlook: _Outlook) -> bool:
+    async def _appraise(self, consortium: Consortium, task: Task, progress: Progress, outlook: Outlook) -> bool:
+        """Have the versions of a task with a goal appraised, which may end it; return whether none was left."""
+        version = await self._appraiser.find_next(task.spec, progress)
+        if version is None:
+            return True
+        outlook.complete = False
+        until_ms = await self._appraiser.find_wait(task.spec, version)
+        duty, patience_s = f"appraise/{task.spec.task}/{version}", self._settings.takeover_s
+        if (not until_ms or self._is_past(until_ms, outlook)) and self._is_due(
+            consortium, duty, outlook, patience_s, task.spec.aggregator
+        ):
+            await self._appraiser.appraise(task.spec, version)
+            outlook.wake_s = 0.0
+        return False
+
+    async def _settle(self, consortium: Consortium, task: Task, round_: Round, outlook: Outlook) -> bool:
         """Score and settle a published round of a task that moves credits; return whether nothing is left.
 
         If the committee cannot score it in time, it is settled without points.
@@ -303,7 +295,7 @@ class Aggregator:
         self._settled.add((name, number))
         return True
 
-    async def _score(self, task: Task, round_: Round, outlook: _Outlook) -> None:
+    async def _score(self, task: Task, round_: Round, outlook: Outlook) -> None:
         """Have a round scored; when that fails and the time for it is over, it is to be settled without points."""
         try:
             await self._ledger.score_round(round_.task, round_.round)
@@ -316,7 +308,7 @@ class Aggregator:
                 raise
             self._report(f"task {round_.task}, round {round_.round}: no points in time: {error}")
 
-    async def _are_enrolled(self, task: Task, outlook: _Outlook) -> bool:
+    async def _are_enrolled(self, task: Task, outlook: Outlook) -> bool:
         enrolled = len(await self._ledger.read_all(ENROLMENTS.below(task.spec.task)))
         if enrolled == len(task.spec.contributors):
             return True
@@ -328,7 +320,7 @@ class Aggregator:
         outlook.wake_s = min(outlook.wake_s, max(remaining, 0.0))
         return remaining <= 0
 
-    async def _judge_and_close(self, consortium: Consortium, task: Task, round_: Round, outlook: _Outlook) -> None:
+    async def _judge_and_close(self, consortium: Consortium, task: Task, round_: Round, outlook: Outlook) -> None:
         name, number = task.spec.task, round_.round
         patience_s = self._settings.judge_patience_s
         updates = {update.organisation: update for update in await self._ledger.read_all(UPDATES.below(name, number))}
@@ -363,7 +355,7 @@ class Aggregator:
         return await self._assessor.assess(task, round_, due)
 
     def _waits_for_reference(
-        self, round_: Round, updates: dict[str, Update], organisation: str, outlook: _Outlook
+        self, round_: Round, updates: dict[str, Update], organisation: str, outlook: Outlook
     ) -> bool:
         """Whether an update is compared with the referee's, and that may still come or is not judged."""
         referee = round_.referee.organisation if round_.referee else organisation
@@ -373,7 +365,7 @@ class Aggregator:
             return updates[referee].state == "submitted"
         return not self._is_past(round_.get_submit_deadline_ms(referee), outlook)
 
-    async def _can_be_judged(self, round_: Round, update: Update, outlook: _Outlook) -> bool:
+    async def _can_be_judged(self, round_: Round, update: Update, outlook: Outlook) -> bool:
         """Whether all chunks are there, or the time for them is over."""
         if self._is_past(round_.get_submit_deadline_ms(update.organisation), outlook):
             return True
@@ -391,7 +383,7 @@ class Aggregator:
         said = describe_verdict(verdict) if verdict.code else verdict.state
         self._report(f"task {round_.task}, round {round_.round}: {organisation} {said}")
 
-    async def _can_close(self, round_: Round, updates: dict[str, Update], outlook: _Outlook) -> bool:
+    async def _can_close(self, round_: Round, updates: dict[str, Update], outlook: Outlook) -> bool:
         """Whether the contract would let the round close, so that no transaction is wasted on asking."""
         submitted = [update for update in updates.values() if update.state == "submitted"]
         missing = [one for one in round_.contributors if one not in updates]
@@ -404,7 +396,7 @@ class Aggregator:
             return True
         return self._is_past(round_.judge_deadline_ms, outlook)
 
-    def _is_past(self, deadline_ms: int, outlook: _Outlook) -> bool:
+    def _is_past(self, deadline_ms: int, outlook: Outlook) -> bool:
         remaining_ms = deadline_ms + _CLOCK_MARGIN_MS - time.time_ns() // 1_000_000
         if remaining_ms > 0:
             outlook.wake_s = min(outlook.wake_s, remaining_ms / 1000)
@@ -424,7 +416,7 @@ class Aggregator:
             f"of {len(closed.participants)}"
         )
 
-    async def _publish(self, consortium: Consortium, task: Task, round_: Round, outlook: _Outlook) -> None:
+    async def _publish(self, consortium: Consortium, task: Task, round_: Round, outlook: Outlook) -> None:
         """Bring a closed round its model: sum in the member's turn, vote at once; or give the round up."""
         name, number = task.spec.task, round_.round
         slack_ms = round(1000 * self._settings.abandon_slack_s)

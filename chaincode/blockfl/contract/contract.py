@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from blockfl.contract import appeals, disputes, erasure, query
+from blockfl.contract import appeals, disputes, erasure, goals, query
 from blockfl.contract.argument import (
     Decoder,
     bounded,
@@ -158,6 +158,7 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, bounded(Blob))),
         "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
         "AbandonRound": Entry(rounds.abandon_round, (task, number)),
+        "AppraiseVersion": Entry(goals.appraise_version, (task, decode_number)),
         "ReportMetrics": Entry(rounds.report_metrics, (bounded(Metrics),)),
         "RequestErasure": Entry(erasure.request_erasure, (task,)),
         "EraseUpdate": Entry(erasure.erase_update, (task, number, decode_organisation)),

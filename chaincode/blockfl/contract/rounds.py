@@ -10,12 +10,14 @@ from blockfl.contract.chunk import (
     list_sum_presence,
     require_chunks,
 )
+from blockfl.contract.goals import find_base_appraisal
 from blockfl.contract.opener import Opener
 from blockfl.contract.stake import require_settled, select_eligible
 from blockfl.contract.state import State
 from blockfl.contract.verifier import SumVerifier
 from blockfl.protocol import publication
 from blockfl.protocol import round as rule
+from blockfl.protocol.appraising import check_appraised
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.catalogue import (
     AGGREGATE,
@@ -80,6 +82,7 @@ class Rounds:
             await require_settled(state, task, Code.NOT_SETTLED)
             enrolments = await select_eligible(state, record.spec, enrolments, number)
             round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, *when)
+        check_appraised(record.spec, progress, await find_base_appraisal(state, record.spec, progress))
         if progress.version == 0:
             initial = record.spec.initial_model
             presence = await list_model_presence(state, task, initial)

@@ -1,15 +1,17 @@
-"""In which fields a round's record is not what it must be, in words."""
+"""In which fields a record is not what it must be, in words."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from blockfl.audit.entry import format_time
+from blockfl.protocol.canonical import Record
 from blockfl.protocol.limits import RoundNorms
-from blockfl.protocol.records import Round
+
+R = TypeVar("R", bound=Record)
 
 
-def describe_differences(said: Round, made: Round) -> str:
+def describe_differences(said: R, made: R) -> str:
     """Return the fields that differ, and whose they are: "threshold 3 (expected 2), participants (alpha, gamma)"."""
-    names = [name for name in Round.model_fields if getattr(said, name) != getattr(made, name)]
+    names = [name for name in type(made).model_fields if getattr(said, name) != getattr(made, name)]
     return ", ".join(_describe(name, getattr(said, name), getattr(made, name)) for name in names)
 
 

@@ -7,7 +7,9 @@ later. When it was opened is the round's own word.
 from blockfl.audit.difference import describe_differences
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
+from blockfl.protocol.appraising import check_appraised
 from blockfl.protocol.catalogue import (
+    APPRAISAL,
     COMMITTEE_KEY,
     CONSORTIUM,
     ENROLMENT,
@@ -82,6 +84,8 @@ def _repeat_opening(past: History, task: Task, opened: Round) -> Round:
     if spec.economics:
         _require_settled(past, previous)
         enrolments = _list_eligible(past, spec, enrolments, opened.round)
+    if spec.goal:
+        check_appraised(spec, progress, past.find(APPRAISAL.key(spec.task, progress.version)))
     latest = [past.get(MODEL.key(spec.task, one)) for one in list_recent_versions(spec, progress.version)]
     return open_round(
         task,

@@ -51,6 +51,7 @@ ACTS: Final = {
     "PublishModel": "voted for the model",
     "AbandonRound": "gave the round up",
     "ReportMetrics": "reported its metrics",
+    "AppraiseVersion": "had a version appraised by the task's goal",
     "RequestErasure": "asked for its updates to be erased",
     "EraseUpdate": "had the sealed update of {organisation} erased",
     "Grant": "created credits for {organisation}",

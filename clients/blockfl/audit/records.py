@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
+from blockfl.audit.appraisal import verify_appraisals
 from blockfl.audit.closing import verify_close, verify_header
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
@@ -88,6 +89,7 @@ def verify_task(history: History, task: Task) -> TaskProof:
         updates += len(submitted)
         accepted += len(round_.accepted)
     _verify_erasures(history, task)
+    verify_appraisals(history, task)
     with history.about("versions", PROGRESS.key(name)):
         _verify_versions(history, task, models, is_opened=bool(rounds))
         verify_progress(history, name)

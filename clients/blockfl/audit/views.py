@@ -17,6 +17,7 @@ from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import (
     AGGREGATE,
     ALL_PROGRESS,
+    APPRAISALS,
     ASSESSMENTS,
     DISPUTES,
     MODELS,
@@ -30,6 +31,7 @@ from blockfl.protocol.catalogue import (
 )
 from blockfl.protocol.claims import Dispute
 from blockfl.protocol.effect import find_verdict
+from blockfl.protocol.goal import Appraisal
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.key import Key, Range
 from blockfl.protocol.limits import NormRules
@@ -107,6 +109,9 @@ def describe_strategy(spec: TaskSpec) -> str:
         parts.append("stable set")
     if spec.personal:
         parts.append(f"personal {' '.join(spec.personal)}")
+    if spec.goal:
+        stops = f", patience {spec.goal.patience}" if spec.goal.patience else ""
+        parts.append(f"best by {spec.goal.metric} ({spec.goal.better}{stops})")
     return ", ".join(parts)
 
 
@@ -220,6 +225,7 @@ def describe_norm(round_: Round, update: Update) -> Row:
 async def list_models(ledger: Reader, task: str) -> list[Row]:
     """Return a row for each version, with what the institutions reported of it."""
     rows: list[Row] = []
+    appraisals = {one.version: one for one in await ledger.read_all(APPRAISALS.below(task))}
     for model in await ledger.read_all(MODELS.below(task)):
         reports = await ledger.read_all(REPORTS.below(task, model.version))
         pooled = pool(reports)
@@ -235,6 +241,7 @@ async def list_models(ledger: Reader, task: str) -> list[Row]:
                 "published": format_time(model.published_at_ms),
                 "accuracy": pooled.get("accuracy", {}).get("value"),
                 "metrics": pooled,
+                "appraisal": _describe_appraisal(appraisals.get(model.version)),
                 "confirmed_by": [report.organisation for report in reports if report.model_digest == model.digest],
                 "contested_by": [report.organisation for report in reports if report.model_digest != model.digest],
                 "reports": {
@@ -248,6 +255,18 @@ async def list_models(ledger: Reader, task: str) -> list[Row]:
             }
         )
     return rows
+
+
+def _describe_appraisal(appraisal: Appraisal | None) -> Row | None:
+    """Return what a version is worth by its task's goal; None without one, or before."""
+    if appraisal is None:
+        return None
+    return {
+        "value": None if appraisal.value_micro is None else appraisal.value_micro / 10**6,
+        "counted": list(appraisal.counted),
+        "best_version": appraisal.best_version,
+        "without_improvement": appraisal.without,
+    }
 
 
 def describe_metrics(metrics: object) -> list[str]:

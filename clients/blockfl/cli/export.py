@@ -37,6 +37,7 @@ from blockfl.protocol.training import plan_training
 from blockfl.protocol.version import decode_version
 
 BEST: Final = "best"
+_METRIC: Final = "loss"
 
 
 async def export_version(
@@ -45,7 +46,7 @@ async def export_version(
     version: int | str | None = None,
     *,
     without: str | None = None,
-    metric: str = "loss",
+    metric: str | None = None,
     directory: Path | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Exported:
@@ -56,7 +57,7 @@ async def export_version(
         task: Its name.
         version: Its number, ``best`` by a metric, or None for the last.
         without: Instead: the last version that holds nothing of this institution.
-        metric: What ``best`` means.
+        metric: What ``best`` means; None: the task's goal, without one the loss.
         directory: Of an institution's agent, whose personal layers complete the model; None: the shared part alone.
         progress: Told how many chunks are there.
 
@@ -73,7 +74,7 @@ async def export_version(
             raise LedgerError(f"task {task} has no institution {without!r:.100}: its are {names}")
         wanted = find_version_without(await ledger.read_all(MODELS.below(task)), without)
     elif version == BEST:
-        wanted = find_best(rows, metric)
+        wanted = find_appraised(rows) if metric is None and record.spec.goal else find_best(rows, metric or _METRIC)
     elif version is None:
         wanted = (await ledger.read(PROGRESS.key(task))).version
     else:
@@ -105,6 +106,18 @@ def read_personal(directory: Path, task: Task) -> Mapping[str, Any]:
             "an agent that has trained in it, or leave --personal out"
         )
     return found
+
+
+def find_appraised(rows: Sequence[AnyRow]) -> int:
+    """Return the best version by the task's goal, as the last appraisal on the ledger has it.
+
+    Raises:
+        LedgerError: No version was appraised with enough reports.
+    """
+    best = [row["appraisal"]["best_version"] for row in rows if row["appraisal"]]
+    if not best or best[-1] is None:
+        raise LedgerError("no version has been appraised with enough reports: name a version, or --metric")
+    return int(best[-1])
 
 
 def find_best(rows: Sequence[AnyRow], metric: str) -> int:
@@ -172,7 +185,9 @@ def export(
     version: Annotated[
         str | None, typer.Option(metavar="NUMBER|best", help="Which version; default: the last.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="What --version best goes by.")] = "loss",
+    metric: Annotated[
+        str | None, typer.Option(help="What --version best goes by; default: the task's goal, or the loss.")
+    ] = None,
     personal: Annotated[
         Path | None,
         typer.Option(help="An agent's directory, whose personal layers complete the model: then it is that one's own."),

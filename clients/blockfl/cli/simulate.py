@@ -130,6 +130,7 @@ def describe_round(done: RoundDone) -> str:
     accepted = sum(one.state == "accepted" for one in done.brought)
     lines = [f"round {done.number}: {accepted} of {len(done.brought)} updates accepted"]
     lines[0] += f"; version {done.version}: {metrics}" if not done.failure else f"; failed: {done.failure}"
+    lines += [done.ending] if done.ending else []
     lines += [f"  {one.institution}: {text}" for one in done.brought for text in one.told]
     return "\n".join(lines)
 
@@ -138,11 +139,14 @@ def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], directory: Pa
     bound = spec.bound_l2_micro / _MICRO
     norms = [one.norm for done in rounds for one in done.brought if one.norm is not None]
     proposal, last = propose_bound(norms, bound), rounds[-1]
+    best_version = next((one.best_version for one in reversed(rounds) if one.best_version is not None), None)
+    best = next((one for one in rounds if one.version == best_version), None)
     summary = {
         "rounds": [done.model_dump(exclude={"kind"}) for done in rounds],
         "bound": asdict(proposal),
         "model": last.file,
         "digest": last.digest,
+        "best": None if best is None else best.version,
     }
     summary["summary"] = str(write_summary(directory, summary))
     output.result(summary)
@@ -150,6 +154,8 @@ def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], directory: Pa
         output.table("versions", [_row(done) for done in rounds], _columns(rounds))
     output.line(describe_bound(proposal, bound))
     output.line(f"version {last.version}, {last.digest}, is in {last.file}")
+    if best is not None:
+        output.line(f"version {best.version} is the best by the task's goal ({best.value}); it is in {best.file}")
     if not last.version:
         output.error("no round made a version: see what the institutions were told above")
         raise typer.Exit(Exit.FAILED)

@@ -20,12 +20,13 @@ import typer
 from pydantic import ValidationError
 
 from blockfl.cli import columns as columns_file
-from blockfl.cli import economics, norms, strategy
+from blockfl.cli import economics, goal, norms, strategy
 from blockfl.cli.number import MICRO, limits_of, real_option, whole_option
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.assessment import Effect
 from blockfl.protocol.combination import Aggregation
 from blockfl.protocol.economics import Economics
+from blockfl.protocol.goal import Goal
 from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.records import Blob
@@ -60,6 +61,7 @@ class Terms:
     deadlines: Deadlines
     table: Table | None
     personal: tuple[str, ...]
+    goal: Goal | None = None
     tallies: bool = False
 
     @property
@@ -124,6 +126,7 @@ class Terms:
                 table=self.table,
                 personal=self.personal,
                 tallies=self.tallies,
+                goal=self.goal,
             )
 
 
@@ -195,6 +198,10 @@ def parse_terms(
         ),
     ] = Decimal(0),
     from_round: strategy.PhasesOption = None,
+    best: goal.Best = None,
+    patience: goal.Patience = 0,
+    min_delta: goal.MinDelta = Decimal(0),
+    report_seconds: goal.ReportSeconds = goal.REPORT_S,
     columns: columns_file.Columns = None,
     personal: Annotated[
         list[str] | None,
@@ -253,6 +260,7 @@ def parse_terms(
         deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
         table=columns_file.read_columns(columns),
         personal=tuple(sorted(set(personal or ()))),
+        goal=goal.parse_goal(best, patience, min_delta, report_seconds),
     )
 
 

@@ -30,6 +30,7 @@ _DETAILS: Final = {
     "Enrol": ", with {} samples",
     "UploadChunk": ", number {}",
     "ReportMetrics": ", for version {}",
+    "AppraiseVersion": " (version or reason: {})",
     "AssessUpdate": " (millionths: {})",
 }
 """What the detail of an announcement is, where a number alone would say nothing."""
@@ -55,6 +56,7 @@ KEYS: Final = {
     "aggregate": "sum of round {round} of {task}",
     "vote": "vote of {organisation} on the model of round {round} of {task}",
     "model": "version {version} of the model of {task}",
+    "appraisal": "what version {version} of {task} is worth by its goal",
     "metrics": "metrics of {organisation} for version {version} of {task}",
     "supply": "supply: all credits ever granted",
     "account": "account of {organisation}",

@@ -21,9 +21,11 @@ from blockfl.institution.frames import Evaluated, Train, Trained, TrainingProgre
 from blockfl.institution.obedience import explain_refusal
 from blockfl.institution.vector import Vector
 from blockfl.institution.version import list_metrics
+from blockfl.protocol.appraising import appraise, end_by_goal
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.combination import combine, drive
+from blockfl.protocol.goal import Appraisal
 from blockfl.protocol.judging import Judgement
 from blockfl.protocol.norms import Integers
 from blockfl.protocol.payload import Values
@@ -33,12 +35,13 @@ from blockfl.protocol.records import (
     Enrolment,
     Member,
     Metrics,
+    Model,
     Participant,
     Role,
     Round,
     Update,
 )
-from blockfl.protocol.round import close_round, create_task, open_round
+from blockfl.protocol.round import close_round, create_task, describe_ending, open_round
 from blockfl.protocol.rule import find_breach
 from blockfl.protocol.statistics import measure_change
 from blockfl.protocol.task import TaskSpec
@@ -90,6 +93,8 @@ class Result:
         failure: Empty, or why the round made no version.
         outcomes: By institution.
         metrics: The version's, by institution.
+        appraisal: What the version is worth by the task's goal; None without one, or when the round failed.
+        ending: Why the task ends with this round before its last, empty if it does not.
     """
 
     number: int
@@ -98,6 +103,8 @@ class Result:
     failure: str = ""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     metrics: tuple[Metrics, ...] = ()
+    appraisal: Appraisal | None = None
+    ending: str = ""
 
     @property
     def digest(self) -> str:
@@ -147,7 +154,8 @@ class _Simulation:
     ) -> None:
         self._spec, self._sites, self._seeds, self._report = spec, sites, seeds or {}, report
         self._consortium = _make_consortium(spec)
-        self._task, self._progress, _ = create_task(spec, _COMMITTEE[0], 0)
+        self._task, self._progress, self._model = create_task(spec, _COMMITTEE[0], 0)
+        self._appraisal: Appraisal | None = None
         self._enrolments = [_enrol(spec, name, samples[name]) for name in spec.institutions]
         self._content = initial_model
         self._last_sum: Integers | None = None
@@ -155,11 +163,16 @@ class _Simulation:
         self._now_ms = 0
 
     def run(self) -> Iterator[Result]:
-        yield Result(number=0, version=0, content=self._content, metrics=self._evaluate(0))
+        metrics = self._evaluate(0)
+        yield Result(
+            number=0, version=0, content=self._content, metrics=metrics, appraisal=self._appraise(self._model, metrics)
+        )
         for number in range(1, self._spec.rounds + 1):
             round_ = self._open(number)
             brought = {one.organisation: self._bring(round_, one) for one in round_.participants}
             yield self._finish(round_, brought)
+            if self._progress.ended:
+                return
 
     def _open(self, number: int) -> Round:
         rules = self._spec.norms
@@ -215,14 +228,29 @@ class _Simulation:
         self._progress = self._progress.model_copy(
             update={"round": round_.round, "version": version, "model_digest": compute_digest(self._content)}
         )
+        metrics = () if closed.failure else self._evaluate(version)
+        update = {"version": version, "digest": self._progress.model_digest}
+        appraisal = None if closed.failure else self._appraise(self._model.model_copy(update=update), metrics)
         return Result(
             number=round_.round,
             version=version,
             content=self._content,
             failure=closed.failure,
             outcomes=outcomes,
-            metrics=() if closed.failure else self._evaluate(version),
+            metrics=metrics,
+            appraisal=appraisal,
+            ending=describe_ending(self._progress),
         )
+
+    def _appraise(self, model: Model, metrics: tuple[Metrics, ...]) -> Appraisal | None:
+        """Return what a version is worth, with all reports in; the task may end with it."""
+        if self._spec.goal is None:
+            return None
+        found = appraise(self._spec, model, metrics, self._enrolments, self._appraisal, self._now_ms)
+        self._appraisal = found
+        ended = end_by_goal(self._spec, self._progress, found, _COMMITTEE[0], self._now_ms)
+        self._progress = ended or self._progress
+        return found
 
     def _find_last_accepted(self) -> tuple[str, ...] | None:
         """Return whose updates are in the last published sum, where the task wants a stable set."""

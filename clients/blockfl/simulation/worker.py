@@ -87,7 +87,7 @@ class Pooled(Message):
 
 
 class RoundDone(Message):
-    """A round's result (``simulation.Result``); the model is in ``file``."""
+    """A round's result (``simulation.Result``); the model is in ``file``, ``value`` is by the task's goal."""
 
     kind: Literal["round"] = "round"
     number: int
@@ -97,6 +97,9 @@ class RoundDone(Message):
     failure: str
     brought: tuple[Brought, ...]
     metrics: tuple[Pooled, ...]
+    value: float | None = None
+    best_version: int | None = None
+    ending: str = ""
 
 
 class Failed(Message):
@@ -217,6 +220,7 @@ def _start(order: Order, site: SiteFile, spec: "TaskSpec", runner: asyncio.Runne
 
 
 def _describe(result: "Result", file: Path) -> RoundDone:
+    appraisal = result.appraisal
     by_name: dict[str, dict[str, float]] = {}
     for report in result.metrics:
         for metric in report.values:
@@ -234,6 +238,9 @@ def _describe(result: "Result", file: Path) -> RoundDone:
         metrics=tuple(
             Pooled(name=name, value=one["value"], by_institution=by_name[name]) for name, one in result.pooled.items()
         ),
+        value=None if appraisal is None or appraisal.value_micro is None else appraisal.value_micro / 1e6,
+        best_version=None if appraisal is None else appraisal.best_version,
+        ending=result.ending,
     )
 
 

@@ -26,6 +26,7 @@ from blockfl.protocol.economics import (
     Standing,
     Supply,
 )
+from blockfl.protocol.goal import Appraisal
 from blockfl.protocol.key import Key, Listing, Number, Parts, RecordType, join_key
 from blockfl.protocol.records import (
     Aggregate,
@@ -233,6 +234,13 @@ METRICS = RecordType(
     parts=_of_report,
     holds="an institution's own metrics of a version, and the digest that it arrived at",
 )
+APPRAISAL = RecordType(
+    kind=Appraisal,
+    prefix="appraisal",
+    parts=_of_version,
+    holds="what a version is worth by its task's goal: the median of which reports, the best so far; never changed",
+    refusal="version {version} of task {task} is not appraised yet: versions are appraised one after the other",
+)
 SUPPLY = RecordType(
     kind=Supply,
     prefix="supply",
@@ -318,6 +326,7 @@ EQUIVOCATIONS = Listing(of=EQUIVOCATION, parts=_of_round, read="ListEquivocation
 VOTES = Listing(of=VOTE, parts=_of_round, read="ListVotes")
 MODELS = Listing(of=MODEL, parts=_of_task, read="ListModels")
 REPORTS = Listing(of=METRICS, parts=_of_version, read="ListMetrics")
+APPRAISALS = Listing(of=APPRAISAL, parts=_of_task, read="ListAppraisals")
 ACCOUNTS = Listing(of=ACCOUNT, parts=_single, read="ListAccounts")
 RECEIPTS = Listing(of=RECEIPT, parts=_single, read="ListReceipts")
 STANDINGS = Listing(of=STANDING, parts=_of_task, read="ListStandings")

@@ -39,7 +39,9 @@ class Code(Enum):
     OPENING_KEY = ("BFL119", "this organisation's opening key is not one that the update is sealed to")
     CHANGED_LATELY = ("BFL120", "it was changed less than ten seconds ago")
     REFERENCE_PENDING = ("BFL121", "the referee's update is not judged yet, and every other is compared with it")
-    TASK_ENDED = ("BFL122", "the coordinator has ended the task")
+    TASK_ENDED = ("BFL122", "the task has ended before its last round")
+    REPORTS_PENDING = ("BFL123", "reports on the version may still come, or it is not appraised yet")
+    NO_GOAL = ("BFL125", "the task has no goal by which versions are compared")
 
     # 2xx: who may do what
     NOT_COORDINATOR = ("BFL201", "only the coordinator may do this")

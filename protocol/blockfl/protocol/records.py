@@ -32,6 +32,10 @@ Text = Annotated[str, StringConstraints(max_length=500)]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Certificate = Annotated[str, StringConstraints(max_length=8192, pattern=r"^-----BEGIN CERTIFICATE-----\n")]
 
+MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_./ -]{0,63}$")]
+MetricValue = Annotated[int, Field(ge=-(10**15), le=10**15)]
+"""In millionths."""
+
 
 def check_ascending(names: tuple[str, ...], what: str) -> None:
     """Check that names ascend, each once.
@@ -136,11 +140,17 @@ class Blob(Record):
 
 
 class Ending(Record):
-    """A task that its coordinator has ended: no further round opens."""
+    """A task that has ended before its last round: no further one opens.
+
+    ``cause`` says whether its coordinator or its goal has ended it; ``organisation`` is whose transaction it was.
+    """
 
     organisation: MspId
     reason: Text
     ended_at_ms: Natural
+    cause: Annotated[Literal["coordinator", "goal"], Field(exclude_if=lambda cause: cause == "coordinator")] = (
+        "coordinator"
+    )
 
 
 class Progress(Record):
@@ -415,9 +425,9 @@ class Metric(Record):
     squares, or not at all, because it is of each ``institution`` alone (an AUC of all is no mean of AUCs).
     """
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_./ -]{0,63}$")]
+    name: MetricName
     pooling: Literal["mean", "root_mean_square", "institution"]
-    value_micro: Annotated[int, Field(ge=-(10**15), le=10**15)]
+    value_micro: MetricValue
     count: Positive
 
 

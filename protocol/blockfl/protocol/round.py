@@ -384,6 +384,8 @@ def describe_ending(progress: Progress) -> str:
     """Return who ended a task after which round, and why; empty if nobody has."""
     if not progress.ended:
         return ""
+    if progress.ended.cause == "goal":
+        return f"task {progress.task} has ended after round {progress.round}: {progress.ended.reason}"
     why = f": {progress.ended.reason}" if progress.ended.reason else ""
     return f"{progress.ended.organisation} has ended task {progress.task} after round {progress.round}{why}"
 

@@ -13,6 +13,7 @@ from blockfl.protocol.assessment import Effect
 from blockfl.protocol.canonical import Digest, MspId, Name, Natural, Positive, Record
 from blockfl.protocol.combination import MAX_COMPARED_VALUES, MAX_PRODUCTS, Aggregation
 from blockfl.protocol.economics import KNOWN_SUMS, Economics
+from blockfl.protocol.goal import Goal
 from blockfl.protocol.limits import MICRO, NormRules
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS, Manifest
 from blockfl.protocol.optimiser import Optimiser, name_state_tensor
@@ -84,7 +85,8 @@ class TaskSpec(Record):
     which opens these updates again. ``referee`` names committee members whose own updates the others are compared
     with, ``effect`` those that try every accepted update on rows of their own. ``table`` says which columns every
     institution's table has. ``personal`` are patterns of the names of tensors that stay at each institution. A task
-    that ``tallies`` trains nothing: its one round adds up counts of the table's columns.
+    that ``tallies`` trains nothing: its one round adds up counts of the table's columns. ``goal`` is the metric by
+    which versions are compared, and when the task stops.
     Rules other than fedavg are recomputed, and every update has weight 1.
     """
 
@@ -116,6 +118,7 @@ class TaskSpec(Record):
         tuple[Pattern, ...], Field(max_length=MAX_PATTERNS, exclude_if=lambda patterns: not patterns)
     ] = ()
     tallies: Annotated[bool, Field(exclude_if=lambda is_set: not is_set)] = False
+    goal: Annotated[Goal | None, Field(exclude_if=lambda goal: goal is None)] = None
 
     @property
     def is_committed(self) -> bool:
@@ -174,12 +177,12 @@ class TaskSpec(Record):
             raise ValueError("a tally counts the columns of a table: name them")
         if self.manifest != make_tally_manifest(self.table):
             raise ValueError("the tensors are not those of a tally of these columns")
-        others = (self.optimiser, self.norms, self.economics, self.effect, self.referee, *self.personal)
+        others = (self.optimiser, self.norms, self.economics, self.effect, self.referee, self.goal, *self.personal)
         plain = self.aggregation.rule == "fedavg" and self.weight_cap == 1 and self.rounds == 1
         if not plain or any(one is not None for one in others):
             raise ValueError(
                 "a tally is one round of plain sums: expected fedavg, weight_cap 1, rounds 1, and no optimiser, norms, "
-                "economics, effect, referee and personal layers"
+                "economics, effect, referee, goal and personal layers"
             )
         if self.bound_l2_micro != compute_tally_bound(self.manifest):
             raise ValueError(f"a tally of these columns has the bound {compute_tally_bound(self.manifest)}")
