@@ -31,12 +31,16 @@ class Link:
         self._passing = asyncio.Event()
         self._passing.set()
         self._delay_s = 0.0
+        self.carried_bytes = 0
+        """In both directions, since the beginning."""
         self._server: asyncio.Server | None = None
+        self._port = 0
         self._connections: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Begin to forward."""
-        self._server = await asyncio.start_server(self._accept, _HOST, 0)
+        """Begin to forward; after ``close`` again at the same address."""
+        self._server = await asyncio.start_server(self._accept, _HOST, self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """End all connections."""
@@ -49,8 +53,7 @@ class Link:
     @property
     def address(self) -> str:
         """Where it is dialled."""
-        assert self._server is not None
-        return format_address(_HOST, self._server.sockets[0].getsockname()[1])
+        return format_address(_HOST, self._port)
 
     def cut(self) -> None:
         """Let nothing pass; connections stay as they are."""
@@ -99,6 +102,7 @@ class Link:
         while piece := await source.read(_PIECE_BYTES):
             await self._passing.wait()
             await asyncio.sleep(self._delay_s)
+            self.carried_bytes += len(piece)
             sink.write(piece)
             await sink.drain()
 
