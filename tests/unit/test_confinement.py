@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from blockfl.institution import landlock, seccomp
-from blockfl.institution.confinement import Reach, confine, list_grants, list_libraries
+from blockfl.institution.confinement import Reach, confine, list_devices, list_grants, list_libraries
 from blockfl.institution.errors import ConfinementError
 from blockfl.institution.seccomp import Instruction, compile_filter
 from support import intruder
@@ -106,6 +106,67 @@ def test_the_users_files_are_read_only_and_the_scratch_directory_is_not(tmp_path
     assert grants[tmp_path / "scratch"] & landlock.WRITE_FILE
     writable = {path for path, access in grants.items() if access & landlock.WRITE_FILE}
     assert writable == {tmp_path / "scratch", Path("/dev/null"), Path("/dev/zero"), Path("/dev/full")}
+
+
+def make_devices(home: Path) -> Path:
+    """A directory of devices as that of a machine with one GPU, of plain files."""
+    devices = home / "dev"
+    for name in ("nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-caps/nvidia-cap1", "mem", "sda", "shm/other"):
+        (devices / name).parent.mkdir(parents=True, exist_ok=True)
+        (devices / name).write_text(name)
+    return devices
+
+
+def test_gpus_and_shared_memory_are_granted_only_where_the_institution_says_so(tmp_path: Path) -> None:
+    devices = make_devices(tmp_path)
+    assert list_devices(make_reach(tmp_path), devices) == ()
+    gpu = {one.path: one.access for one in list_devices(make_reach(tmp_path, gpu=True), devices)}
+    own = {path.name for path in gpu if path.is_relative_to(devices)}
+    assert own == {"nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-caps"}
+    asked = landlock.READ_FILE | landlock.WRITE_FILE | landlock.IOCTL_DEVICE
+    assert all(gpu[devices / name] & asked == asked for name in own)
+    assert {access & landlock.WRITE for path, access in gpu.items() if not path.is_relative_to(devices)} == {
+        landlock.READ_FILE | landlock.READ_DIR
+    }
+    (shared,) = list_devices(make_reach(tmp_path, shared_memory=True), devices)
+    assert (shared.path, shared.access) == (devices / "shm", landlock.WRITE)
+
+
+def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
+    for choice, words in (
+        ({"gpu": True}, r"nvidia\* is there: .*leave --gpu out"),
+        ({"shared_memory": True}, "no .*shm"),
+    ):
+        with pytest.raises(ConfinementError, match=words):
+            list_devices(make_reach(tmp_path, **choice), tmp_path)
+
+
+REACH_DEVICES = """
+import sys
+from pathlib import Path
+from blockfl.institution import landlock, confinement
+home, gpu = Path(sys.argv[1]), sys.argv[2] == "gpu"
+reach = confinement.Reach(readable=(), scratch=home / "scratch", private=(), gpu=gpu)
+landlock.set_no_new_privileges()
+landlock.restrict([one for one in confinement.list_devices(reach, home / "dev") if one.path.is_relative_to(home)])
+for name in ("nvidia0", "nvidia-caps/nvidia-cap1", "mem", "shm/other"):
+    try:
+        with open(home / "dev" / name, "r+b", buffering=0) as device:
+            device.write(b"x")
+        print(name)
+    except PermissionError:
+        pass
+"""
+
+
+@needs_landlock
+@pytest.mark.parametrize(("choice", "reached"), [("none", []), ("gpu", ["nvidia0", "nvidia-caps/nvidia-cap1"])])
+def test_the_kernel_lets_through_what_is_granted_of_devices(tmp_path: Path, choice: str, reached: list[str]) -> None:
+    make_devices(tmp_path)
+    command = [sys.executable, "-c", REACH_DEVICES, str(tmp_path), choice]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == reached
 
 
 def test_no_home_and_no_working_directory_is_granted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +328,22 @@ def test_the_filter_refuses_what_it_names_and_allows_the_rest(
     known = set(calls.values())
     assert {run_filter(program, machine.audit, number) for number in range(470) if number not in known} == {ALLOW}
     assert run_filter(program, machine.audit, 470) == refusal(errno.ENOSYS)
+
+
+@pytest.mark.parametrize(("name", "machine"), MACHINES, ids=[name for name, _ in MACHINES])
+def test_requests_to_a_gpu_pass_only_where_it_may_be_used(name: str, machine: seccomp.Machine) -> None:
+    programs = [compile_filter(machine, pid=1, signals_scoped=True, gpu=gpu) for gpu in (False, True)]
+
+    def verdicts(request: int) -> list[int]:
+        return [run_filter(program, machine.audit, machine.calls["ioctl"], 1, request) for program in programs]
+
+    refused = refusal(errno.ENOTTY)
+    # NV_ESC_CARD_INFO, NV_ESC_RM_ALLOC, UVM_INITIALIZE, UVM_DEINITIALIZE, UVM_REGISTER_GPU.
+    for request in (0xC90046C8, 0xC030462B, 0x30000001, 0x30000002, 37):
+        assert verdicts(request) == [refused, ALLOW]
+    for request in (termios.TIOCSTI, 0x8901, 0x40086602, 0x401C5820, 0x30000003):
+        assert verdicts(request) == [refused, refused]
+    assert verdicts(termios.TIOCGWINSZ) == [ALLOW, ALLOW]
 
 
 @pytest.mark.parametrize(("name", "machine"), MACHINES, ids=[name for name, _ in MACHINES])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from support.scripted_training import BASE, TRAIN, fail, make_process
     ids=["memory", "disk", "processes"],
 )
 async def test_training_that_uses_more_than_it_may_is_killed_and_told_what_of(
-    tmp_path: Path, use: str, limits: dict[str, int], what: str
+    tmp_path: Path, use: str, limits: dict[str, Any], what: str
 ) -> None:
     script = f"begin()\nreceive()\n{use}\ntime.sleep(600)\n"
     async with make_process(tmp_path, script, limits=TrainingLimits(**limits)) as training:
@@ -114,6 +115,17 @@ def test_the_environment_names_nothing_of_the_agents() -> None:
     assert made["HOME"] == "/scratch"
     assert made["KERAS_BACKEND"] == "jax"
     assert not [name for name in made if name.startswith("BLOCKFL")]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "named", "seen"), [(False, "1", ""), (True, "1", "1"), (True, None, None), (False, None, "")]
+)
+def test_gpus_are_seen_where_the_institution_says_so(gpu: bool, named: str | None, seen: str | None) -> None:
+    agent = {} if named is None else {"CUDA_VISIBLE_DEVICES": named}
+    made = make_environment(Path("/scratch"), agent | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, gpu=gpu)
+
+    assert made.get("CUDA_VISIBLE_DEVICES") == seen
+    assert ("CUDA_DEVICE_ORDER" in made) == gpu
 
 
 async def test_a_disk_that_is_full_is_named_and_not_the_model(tmp_path: Path) -> None:

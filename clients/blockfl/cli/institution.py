@@ -70,6 +70,8 @@ def run(
     training_disk: workload.Disk = 10,
     training_processes: workload.Processes = 256,
     training_timeout: workload.Silence = 900,
+    gpu: workload.Gpu = False,
+    shared_memory: workload.SharedMemory = False,
     operations: option.Operations = None,
     log_format: option.LogFormat = None,
 ) -> None:
@@ -94,6 +96,8 @@ def run(
             memory_bytes=None if training_memory is None else training_memory << 30,
             scratch_bytes=training_disk << 30,
             processes=training_processes,
+            gpu=gpu,
+            shared_memory=shared_memory,
         ),
         training_timeout_s=float(training_timeout),
         operations=operations,

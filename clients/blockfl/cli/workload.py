@@ -33,6 +33,16 @@ Memory = Annotated[
 ]
 Disk = Annotated[int, whole_option(make_limits(1, 65_536), help="GiB that training may write to its scratch space.")]
 Processes = Annotated[int, whole_option(make_limits(1, 65_536), help="Processes that training may run at once.")]
+Gpu = Annotated[
+    bool, typer.Option("--gpu", help="Let training use this machine's NVIDIA GPUs, or those of CUDA_VISIBLE_DEVICES.")
+]
+SharedMemory = Annotated[
+    bool,
+    typer.Option(
+        "--shared-memory",
+        help="Let training use /dev/shm (DataLoader with workers, joblib), which all processes of this user share.",
+    ),
+]
 Silence = Annotated[
     int, whole_option(make_limits(1, 604_800), help="Seconds without a sign of progress after which training is ended.")
 ]

@@ -6,6 +6,7 @@ threads. From then on, for this process and all that it starts:
 * it reads the interpreter, the libraries, and the files that the user named; nothing else of the disk;
 * it writes its scratch directory only;
 * it opens no socket, unix sockets included, and signals, traces, slows or inspects no process outside;
+* it opens no device but harmless ones, unless the institution has chosen GPUs (``Reach.gpu``);
 * it has no capability but those that override file permissions, and gains no new privilege.
 
 What is *not* kept from it: names and sizes of files (``stat`` is not restricted), and processor time.
@@ -38,6 +39,11 @@ _KERNEL_FILES = (
 _READ_DEVICES = ("/dev/random", "/dev/urandom")
 _WRITE_DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 
+_DEVICES = Path("/dev")
+_GPU_FILES = ("/proc/driver/nvidia", "/proc/driver/nvidia-uvm", "/proc/devices", "/proc/modules", "/sys/module/nvidia",
+    "/sys/module/nvidia_uvm", "/sys/bus/pci/devices", "/sys/devices")  # fmt: skip
+"""What NVIDIA's libraries read to find a GPU."""
+
 _DROP_BOUNDING, _AMBIENT, _AMBIENT_CLEAR_ALL = 24, 47, 4
 _CAPABILITY_VERSION = 0x20080522
 _OVERRIDE_PERMISSIONS = 0b110
@@ -52,11 +58,42 @@ class Reach:
         readable: The user's files, or directories with all beneath them.
         scratch: The one directory that it may write; also its home and temporary directory.
         private: What must stay out of reach; a grant that covers one of these is refused.
+        gpu: Whether it may use this machine's NVIDIA GPUs.
+        shared_memory: Whether it may use ``/dev/shm``, which every process of the same user can.
     """
 
     readable: tuple[Path, ...]
     scratch: Path
     private: tuple[Path, ...]
+    gpu: bool = False
+    shared_memory: bool = False
+
+
+def list_devices(reach: Reach, devices: Path = _DEVICES) -> tuple[Grant, ...]:
+    """Return the grants of devices that the institution has chosen.
+
+    Args:
+        reach: With the choice.
+        devices: The directory of devices.
+
+    Raises:
+        ConfinementError: There is no NVIDIA GPU, or no shared memory.
+    """
+    grants = []
+    if reach.gpu:
+        # Control, memory (nvidia-uvm), each GPU (nvidia0, ...), and nvidia-caps with the parts of a divided one.
+        found = sorted(devices.glob("nvidia*"))
+        if not found:
+            raise ConfinementError(f"no {devices}/nvidia* is there: install NVIDIA's driver, or leave --gpu out")
+        access = landlock.READ | landlock.WRITE_FILE | landlock.IOCTL_DEVICE
+        grants += [Grant(path=path, access=access) for path in found]
+        grants += [Grant(path=Path(name), access=landlock.READ_FILE | landlock.READ_DIR) for name in _GPU_FILES]
+    if reach.shared_memory:
+        path = devices / "shm"
+        if not path.is_dir():
+            raise ConfinementError(f"no {path} is there: mount it, or leave --shared-memory out")
+        grants.append(Grant(path=path, access=landlock.WRITE))
+    return tuple(grants)
 
 
 def list_libraries() -> tuple[Path, ...]:
@@ -70,7 +107,8 @@ def list_grants(reach: Reach) -> tuple[Grant, ...]:
     """Return every grant, after checking that none covers what is private.
 
     Raises:
-        ConfinementError: A private path lies within a grant, or a readable path lies within a private one.
+        ConfinementError: A private path lies within a grant, or a readable path lies within a private one; or a
+            device that the institution has chosen is not there.
     """
     read = [*map(Path, _SYSTEM_DIRECTORIES), *list_libraries(), *reach.readable]
     _check_private(read, reach)
@@ -79,6 +117,7 @@ def list_grants(reach: Reach) -> tuple[Grant, ...]:
         *(Grant(path=path, access=landlock.READ) for path in (*read, *files)),
         *(Grant(path=Path(name), access=landlock.READ_FILE | landlock.WRITE_FILE) for name in _WRITE_DEVICES),
         Grant(path=reach.scratch, access=landlock.WRITE),
+        *list_devices(reach),
     )
 
 
@@ -115,7 +154,7 @@ def confine(reach: Reach) -> None:
     drop_capabilities()
     landlock.set_no_new_privileges()
     landlock.restrict(grants)
-    seccomp.install(signals_scoped=landlock.read_version() >= landlock.SIGNAL_SCOPE_VERSION)
+    seccomp.install(signals_scoped=landlock.read_version() >= landlock.SIGNAL_SCOPE_VERSION, gpu=reach.gpu)
 
 
 def drop_capabilities() -> None:

@@ -38,7 +38,7 @@ class Message(BaseModel):
 class Begin(Message):
     """First request: what to confine, and whose code and data to load. ``table`` are the task's columns in JSON.
 
-    With ``tallies`` these are counted, and nothing is trained.
+    With ``tallies`` these are counted, and nothing is trained. ``gpu`` and ``shared_memory``: see ``Reach``.
     """
 
     kind: Literal["begin"] = "begin"
@@ -54,6 +54,8 @@ class Begin(Message):
     seed: Count | None
     table: str | None = None
     tallies: bool = False
+    gpu: bool = False
+    shared_memory: bool = False
 
 
 class Initial(Message):

@@ -21,6 +21,7 @@ _PASSED_ON: Final = (
     "KERAS_BACKEND",
     "LD_LIBRARY_PATH",
 )
+_GPU: Final = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "TF_FORCE_GPU_ALLOW_GROWTH", "PYTORCH_CUDA_ALLOC_CONF")
 _BEGIN: Final = f"""
 import runpy, sys
 version, own, packages = sys.argv[2:5]
@@ -51,10 +52,17 @@ def make_command(python: Path | None, agent: int) -> tuple[str, ...]:
     return (program, "-P", "-B", "-c", _BEGIN, str(agent), version, ":".join(own), ":".join(packages))
 
 
-def make_environment(scratch: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the training process's whole environment: nothing of the agent's but the number of threads."""
+def make_environment(scratch: Path, environment: Mapping[str, str], *, gpu: bool = False) -> dict[str, str]:
+    """Return the training process's whole environment: nothing of the agent's but the number of threads.
+
+    Args:
+        scratch: Its home and temporary directory.
+        environment: The agent's.
+        gpu: Whether it may use GPUs: those that ``CUDA_VISIBLE_DEVICES`` of the agent names, or all.
+    """
     home = str(scratch)
-    return {
+    passed_on = _PASSED_ON + (_GPU if gpu else ())
+    made = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "HOME": home,
@@ -66,4 +74,7 @@ def make_environment(scratch: Path, environment: Mapping[str, str]) -> dict[str,
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
-    } | {name: environment[name] for name in _PASSED_ON if name in environment}
+    } | {name: environment[name] for name in passed_on if name in environment}
+    if gpu and "CUDA_VISIBLE_DEVICES" not in environment:
+        del made["CUDA_VISIBLE_DEVICES"]
+    return made

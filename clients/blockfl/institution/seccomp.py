@@ -9,10 +9,10 @@ What Landlock does not see is refused here:
 * limits, priority and processors of other processes; signals to them by way of a descriptor's owner;
 * watching files (inotify, dnotify), and outliving the agent.
 
-Of device requests only those of terminals and descriptors are let through.
+Of device requests only those of terminals and descriptors are let through, and NVIDIA's where a GPU is to be used.
 
 Source: Linux, Documentation/userspace-api/seccomp_filter.rst; asm/unistd_64.h; asm-generic/unistd.h; fcntl(2);
-ioctl_list(2); prctl(2).
+ioctl_list(2); prctl(2). NVIDIA's open kernel modules, nv-ioctl-numbers.h, uvm_ioctl.h and uvm_linux_ioctl.h.
 """
 
 import ctypes
@@ -56,6 +56,10 @@ _DESCRIPTOR_OWNERS = (8, 10, 15, 1024, 1026)
 """F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: each has the kernel signal somebody, or hold somebody up."""
 _DEVICE_REQUESTS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+_GPU_REQUESTS = (0x30000001, 0x30000002)
+"""UVM_INITIALIZE, UVM_DEINITIALIZE; other requests of /dev/nvidia-uvm are plain numbers below 256."""
+_GPU_MAGIC = 0x4600
+"""NV_IOCTL_MAGIC, 'F', where a request carries its type."""
 _SET_PARENT_DEATH_SIGNAL = 1
 
 _SHARED = {
@@ -207,13 +211,25 @@ _PAIRS = [
 _FORKS = [_load(0), (_BITS, 0, 1, _NEW_NAMESPACES), _DENY, _PERMIT]
 
 
-def compile_filter(machine: Machine, *, pid: int, signals_scoped: bool) -> tuple[Instruction, ...]:
+_OF_GPU = [
+    (_AND, 0, 0, 0xFFFFFF00),
+    (_EQUAL, 0, 1, 0),
+    _PERMIT,
+    (_AND, 0, 0, 0xFF00),
+    (_EQUAL, 0, 1, _GPU_MAGIC),
+    _PERMIT,
+]
+"""Permits NVIDIA's requests; the request is loaded."""
+
+
+def compile_filter(machine: Machine, *, pid: int, signals_scoped: bool, gpu: bool = False) -> tuple[Instruction, ...]:
     """Return the filter's program. Pure.
 
     Args:
         machine: The architecture; calls of any other end the process.
         pid: The process itself, the only one whose limits it may change.
         signals_scoped: Whether Landlock keeps signals inside; if not, it may only signal itself.
+        gpu: Whether NVIDIA's requests to devices are let through.
     """
     program: list[Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
@@ -244,7 +260,8 @@ def compile_filter(machine: Machine, *, pid: int, signals_scoped: bool) -> tuple
     program += _when(calls["socketpair"], _PAIRS)
     program += _when(calls["clone"], _FORKS)
     program += _when(calls["fcntl"], _DESCRIPTORS)
-    program += _when(calls["ioctl"], _only(1, _DEVICE_REQUESTS, _refuse(errno.ENOTTY)))
+    requests = _only(1, _DEVICE_REQUESTS + (_GPU_REQUESTS if gpu else ()), _refuse(errno.ENOTTY))
+    program += _when(calls["ioctl"], [*requests[:-1], *(_OF_GPU if gpu else ()), requests[-1]])
     program += _when(calls["prctl"], [*_none_of(0, (_SET_PARENT_DEATH_SIGNAL,)), _PERMIT])
     if not signals_scoped:
         for name in _SIGNALS:
@@ -254,7 +271,7 @@ def compile_filter(machine: Machine, *, pid: int, signals_scoped: bool) -> tuple
     return tuple(program)
 
 
-def install(*, signals_scoped: bool) -> None:
+def install(*, signals_scoped: bool, gpu: bool = False) -> None:
     """Filter the system calls of every thread of this process, for ever. Needs no_new_privs.
 
     Raises:
@@ -264,7 +281,7 @@ def install(*, signals_scoped: bool) -> None:
     if machine is None:
         known = ", ".join(sorted(_MACHINES))
         raise ConfinementError(f"no system call filter for {platform.machine()}: expected one of {known}")
-    instructions = compile_filter(machine, pid=os.getpid(), signals_scoped=signals_scoped)
+    instructions = compile_filter(machine, pid=os.getpid(), signals_scoped=signals_scoped, gpu=gpu)
     array = (_Instruction * len(instructions))(*(_Instruction(*one) for one in instructions))
     program = _Program(len(instructions), array)
     library = ctypes.CDLL(None, use_errno=True)

@@ -109,6 +109,8 @@ def _reach(begin: Begin) -> Reach:
         readable=tuple(Path(path) for path in begin.readable),
         scratch=Path(begin.scratch),
         private=tuple(Path(path) for path in begin.private),
+        gpu=begin.gpu,
+        shared_memory=begin.shared_memory,
     )
 
 

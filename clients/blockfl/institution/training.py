@@ -274,7 +274,7 @@ class TrainingProcess:
                 stderr=PIPE,
                 cwd=self._scratch,
                 start_new_session=True,
-                env=make_environment(self._scratch, os.environ),
+                env=make_environment(self._scratch, os.environ, gpu=self._limits.gpu),
             )
         except OSError as error:
             lack = find_lack_of_room(self._scratch.parent)
@@ -310,6 +310,8 @@ class TrainingProcess:
             seed=self._seed,
             table=None if self._table is None else self._table.encode().decode(),
             tallies=self._tallies,
+            gpu=self._limits.gpu,
+            shared_memory=self._limits.shared_memory,
         )
 
     async def _send(self, request: Request, body: bytes | memoryview = b"") -> None:

@@ -26,11 +26,15 @@ class TrainingLimits:
         memory_bytes: Resident memory of all its processes together; None: as much as there is.
         scratch_bytes: Disk below its scratch directory.
         processes: How many processes it may run at once.
+        gpu: Whether it may use this machine's NVIDIA GPUs.
+        shared_memory: Whether it may use ``/dev/shm``.
     """
 
     memory_bytes: int | None = None
     scratch_bytes: int = 10 * _GIB
     processes: int = 256
+    gpu: bool = False
+    shared_memory: bool = False
 
 
 async def watch(pid: int, scratch: Path, limits: TrainingLimits) -> str:
