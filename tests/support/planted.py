@@ -18,8 +18,8 @@ from google.protobuf.message import DecodeError
 from blockfl.fabric.channel import block as block_module
 from blockfl.fabric.channel import config as config_module
 from blockfl.fabric.channel import organisations, update_rules
+from blockfl.fabric.encoding import address, der, extension, protobuf
 from blockfl.fabric.encoding import certificate as certificate_module
-from blockfl.fabric.encoding import der, extension, protobuf
 from blockfl.fabric.encoding import name as name_module
 from blockfl.fabric.encoding import pem as pem_module
 from blockfl.fabric.encoding import revocation_list as revocation_module
@@ -27,6 +27,8 @@ from blockfl.fabric.encoding.public_key import PublicKeyInfo
 from blockfl.fabric.errors import BlockError, IdentityError, PolicyError
 from blockfl.fabric.identity import chain, msp, name_constraint, policy, signing
 from blockfl.fabric.identity.msp_manager import MspManager
+from blockfl.fabric.validate import block as validate_block
+from blockfl.fabric.validate import endorsement, envelope
 
 TRANSACTIONS: Final = (
     *("part", "results", "creator", "creator text", "creator certificate"),
@@ -180,15 +182,39 @@ def _five_entries(patch: pytest.MonkeyPatch) -> None:
 
 def _all_signatures(patch: pytest.MonkeyPatch) -> None:
     """Every signature of a block must be good."""
-    original = block_module._signed_by
+    original = policy.signing_identities
 
-    def strict(metadata: Any, encoded: bytes, config: Any) -> Any:
-        found = original(metadata, encoded, config)
-        if len(found) < len(metadata.signatures):
+    def strict(signed: Sequence[Any], *arguments: Any) -> Any:
+        found = original(signed, *arguments)
+        if len(found) < len(signed):
             raise BlockError("planted")
         return found
 
-    patch.setattr(block_module, "_signed_by", strict)
+    patch.setattr(block_module, "signing_identities", strict)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Nothing is asked."""
+
+
+def _no_uri(_: bytes) -> bytes:
+    raise der.DerError("planted")
+
+
+def _wrap_varints(patch: pytest.MonkeyPatch) -> None:
+    """What overflows 64 bits is cut to them."""
+
+    def lenient(data: bytes, position: int, end: int) -> tuple[int, int]:
+        value = shift = 0
+        while position < end:
+            byte, position = data[position], position + 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value & 0xFFFFFFFFFFFFFFFF, position
+            shift += 7
+        raise DecodeError("planted")
+
+    patch.setattr(protobuf, "read_varint", lenient)
 
 
 PLANTED: Final[Mapping[str, Planted]] = {
@@ -199,11 +225,19 @@ PLANTED: Final[Mapping[str, Planted]] = {
         plant=_parse_by(_canonical_only, "validate.envelope", "identity.signing"), kinds=TRANSACTIONS
     ),
     "protobuf: a hundred levels": Planted(plant=_replace(protobuf, "MAX_DEPTH", 99), kinds=TRANSACTIONS),
+    "varints": Planted(plant=_wrap_varints, kinds=TRANSACTIONS),
+    "envelopes": Planted(plant=_replace(envelope, "_check_signature_header", lambda *_: None), kinds=("part",)),
+    "reads": Planted(plant=_replace(validate_block, "check_reads", lambda *_: None), kinds=("results",)),
+    "endorsements": Planted(plant=_replace(endorsement._NamespaceCheck, "_require", _nothing), kinds=TRANSACTIONS),
     "read/write sets": Planted(plant=_parse_by(_upb_alone, "transaction.rwset"), kinds=("results",)),
     "PEM": Planted(plant=_text, kinds=("creator text", "endorser text", "membership")),
     "certificates": Planted(plant=_certificate, kinds=CERTIFICATES),
     "extensions": Planted(plant=_forgive(extension.Extensions, "read", extension.Extensions()), kinds=CERTIFICATES),
     "alternative names": Planted(plant=_forgive(extension, "check_alternative_names", True), kinds=CERTIFICATES),
+    "URIs": Planted(plant=_replace(address, "check_uri", _no_uri), kinds=CERTIFICATES),
+    "signatures of authorities": Planted(
+        plant=_replace(chain, "authority_signed", lambda *_, **__: True), kinds=CERTIFICATES
+    ),
     "names": Planted(plant=_forgive(name_module, "read_text", "client"), kinds=CERTIFICATES),
     "public keys": Planted(
         plant=_forgive(
