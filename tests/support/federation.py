@@ -45,6 +45,7 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.round import close_round, create_task, open_round
 from blockfl.protocol.seal import Sealed, encode_public_key, seal
+from blockfl.protocol.selection import Selection
 from blockfl.protocol.submission import (
     compose_place,
     compose_update,
@@ -238,6 +239,13 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "spec with personal layers": federation.task.spec.model_copy(update={"personal": ("head/*", "norm*/gamma")}),
         "spec with columns": federation.task.spec.model_copy(update={"table": make_table()}),
         "spec with training by round": federation.task.spec.model_copy(update={"training": make_training()}),
+        "spec with a share of participants": federation.task.spec.model_copy(
+            update={"selection": Selection(share_micro=300_000)}
+        ),
+        "spec with a number of participants": federation.task.spec.model_copy(update={"selection": Selection(count=3)}),
+        "round with institutions that rest": federation.round.model_copy(
+            update={"participants": federation.round.participants[:3], "resting": ("gamma",)}
+        ),
         "spec with a goal": federation.task.spec.model_copy(
             update={"goal": Goal(metric="auc", better="max", patience=3, min_delta_micro=500, report_s=300)}
         ),

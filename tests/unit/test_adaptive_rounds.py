@@ -14,6 +14,7 @@ from blockfl.institution.step import Step
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol import catalogue
 from blockfl.protocol.goal import Goal
+from blockfl.protocol.selection import Selection
 from blockfl.protocol.training import Exponential, Phase, Training
 from blockfl.simulation.simulation import simulate
 from support.federation import COMMITTEE, INSTITUTIONS
@@ -68,7 +69,7 @@ async def run(scenario: Scenario, hub: WorldHub, tmp_path: Path) -> dict[str, li
 
 async def test_a_task_that_adapts_ends_by_its_goal_and_a_simulation_gives_the_same_models(tmp_path: Path) -> None:
     spec, initial_model = make_spec(weight_cap=1, rounds=12)
-    spec = spec.model_copy(update={"training": TRAINING, "goal": GOAL})
+    spec = spec.model_copy(update={"training": TRAINING, "goal": GOAL, "selection": Selection(count=3)})
     world = World()
     hub = WorldHub(world)
     scenario = Scenario(hub, world.consortium, world.signers, world.opening_keys, (spec, initial_model))
@@ -92,6 +93,12 @@ async def test_a_task_that_adapts_ends_by_its_goal_and_a_simulation_gives_the_sa
     assert progress.ended is not None
     assert 3 <= progress.round < 12
     assert progress.ended.reason in results[-1].ending
-    for steps in told.values():
-        assert steps[-1].text == f"done with task {TASK}: {progress.round} of {progress.round} rounds contributed"
+    rounds = await ledger.read_all(catalogue.ROUNDS.below(TASK))
+    assert [one.accepted for one in rounds] == [tuple(one.outcomes) for one in results[1:]]
+    assert len({one.accepted for one in rounds}) > 1
+    for name, steps in told.items():
+        count = sum(name in one.accepted for one in rounds)
+        assert steps[-1].text == f"done with task {TASK}: {count} of {count} rounds contributed"
+        resting = {one.round for one in steps if one.text == "not chosen for this round; nothing is owed"}
+        assert resting == {one.round for one in rounds if name in one.resting}
     assert np.diff([one.value_micro or 0 for one in appraisals])[0] < -GOAL.min_delta_micro

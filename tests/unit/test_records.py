@@ -53,6 +53,8 @@ def test_every_field_of_every_record_is_needed(record: Record) -> None:
         "optimiser",
         "personal",
         "referee",
+        "resting",
+        "selection",
         "stable_set",
         "statistics",
         "table",

@@ -16,12 +16,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from blockfl.fabric.identity.signing import Identity, Signer
+from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import Judgement, judge_update
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.payload import INT16
-from blockfl.protocol.records import Header, Round, SignedHeader, WrappedKey
+from blockfl.protocol.records import Header, Member, Round, SignedHeader, WrappedKey
 from blockfl.protocol.rule import Rule
 from blockfl.protocol.rules import JUDGING, NOTHING, SUBMISSION
 from blockfl.protocol.seal import SealPlace, encode_public_key
@@ -30,9 +31,16 @@ from blockfl.protocol.task import Task
 from blockfl.protocol.value_rules import CHOICES, NORMS, VALUE_RULES, Candidate
 from reference import seal as naive
 from support.contract import make_scenario, upload_chunk
-from support.federation import ALL_NORMS, COMMITTEE, make_certificate, make_federation
+from support.federation import (
+    ALL_NORMS,
+    COMMITTEE,
+    INSTITUTIONS,
+    make_certificate,
+    make_consortium,
+    make_federation,
+)
 from support.refusals import list_refusals
-from support.scenario import Scenario
+from support.scenario import Scenario, make_spec
 from support.world import Refused, World
 
 # Submission
@@ -74,7 +82,8 @@ BREAKS = (
     Break(Code.CERTIFICATE_WITHDRAWN, {"certificate_digest": WITHDRAWN}),
     Break(Code.HEADER_NETWORK, {"channel": "another"}),
     Break(Code.HEADER_ROUND, {"round": 2}),
-    Break(Code.NOT_ENROLLED, {"organisation": "gamma"}, {"creator": "gamma"}),
+    Break(Code.NOT_CHOSEN, {"organisation": "gamma"}, {"creator": "gamma"}),
+    Break(Code.NOT_ENROLLED, {"organisation": "omega"}, {"creator": "omega"}),
     Break(Code.CERTIFICATE_MISMATCH, {"certificate_digest": "0" * 64}),
     Break(Code.HEADER_BASE, {"base_digest": "0" * 64}),
     Break(Code.HEADER_MANIFEST, {"manifest_digest": "0" * 64}),
@@ -88,12 +97,12 @@ BREAKS = (
 )
 # Whom the ledger asks is the round that the header names, so that it cannot be another one.
 OF_THE_CONTRACT = tuple(one for one in BREAKS if one.code is not Code.HEADER_ROUND)
-OF_THE_HEADER = tuple(one for one in BREAKS[6:16] if not one.attempt)
+OF_THE_HEADER = tuple(one for one in BREAKS[6:17] if not one.attempt)
 
 
 @dataclass(frozen=True)
 class Desk:
-    """A ledger on which round 1 is open for all but gamma, before and after alpha's first submission."""
+    """A ledger on which round 1 has chosen all but gamma, without omega, before and after alpha's first submission."""
 
     world: World
     scenario: Scenario
@@ -140,13 +149,19 @@ def renew(signer: Signer) -> Identity:
 
 
 async def make_desk() -> Desk:
-    world = World()
-    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
+    five = (*INSTITUTIONS, "omega")
+    members = (*make_consortium().members, Member(organisation="omega", roles=("institution",)))
+    ascending = tuple(sorted(members, key=lambda one: one.organisation))
+    world = World(make_consortium().model_copy(update={"members": ascending}))
+    spec = make_spec(institutions=five)
+    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys, spec)
     await scenario.register()
     await scenario.create()
     await scenario.enrol("alpha", "beta", "delta")
-    await scenario.open()
-    for name in ("alpha", "gamma", "regulator"):
+    opened = await scenario.open()
+    resting = opened.model_copy(update={"resting": ("gamma",)})
+    world.force("", catalogue.ROUND.key("heart", 1), resting.encode())
+    for name in ("alpha", "gamma", "omega", "regulator"):
         await world.submit(name, "WithdrawCertificate", WITHDRAWN)
     header, _ = await scenario.seal("alpha")
     return Desk(world, scenario, header, await scenario.round(), await scenario.read_task())

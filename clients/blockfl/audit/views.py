@@ -109,6 +109,10 @@ def describe_strategy(spec: TaskSpec) -> str:
         parts.append("stable set")
     if spec.personal:
         parts.append(f"personal {' '.join(spec.personal)}")
+    if spec.selection:
+        size = spec.selection
+        share = f"{(size.share_micro or 0) / 10**4:g}%" if size.count is None else str(size.count)
+        parts.append(f"{share} of the institutions in a round")
     if spec.goal:
         stops = f", patience {spec.goal.patience}" if spec.goal.patience else ""
         parts.append(f"best by {spec.goal.metric} ({spec.goal.better}{stops})")
@@ -179,6 +183,7 @@ async def list_rounds(ledger: Reader, task: str) -> list[Row]:
                 ],
                 "unjudged": list(round_.unjudged),
                 "absent": list(round_.absent),
+                "resting": list(round_.resting),
                 "referee": f"{referee.organisation} {referee.reference}".rstrip()
                 if (referee := round_.referee)
                 else "",

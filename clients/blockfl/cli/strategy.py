@@ -5,15 +5,17 @@ the values that the rule or the optimiser gives them.
 """
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Final
 
 import typer
 from pydantic import BaseModel, TypeAdapter
 
-from blockfl.cli.number import limits_of, parse_micro, parse_whole
+from blockfl.cli.number import MICRO, Limits, limits_of, parse_micro, parse_number, parse_whole
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.combination import RULES, Aggregation, AggregationRule
 from blockfl.protocol.optimiser import OPTIMISERS, Optimiser, ServerOptimiser
+from blockfl.protocol.selection import Selection
 from blockfl.protocol.training import SCHEDULES, Phase, Schedule
 
 _NAMES: Final = ("rule", "method", "first_round")
@@ -78,6 +80,15 @@ PhasesOption = Annotated[
         "--from-round",
         metavar="ROUND:KEY=VALUE,…",
         help="What is other from a round on: epochs, batch_size, proximal. Several times for several rounds.",
+    ),
+]
+ParticipantsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--participants",
+        metavar="NUMBER|SHARE%",
+        help="How many of the enrolled institutions take part in a round, such as 5 or 30%: drawn from the task, the "
+        "round and the base model's digest, never fewer than --minimum; default: all.",
     ),
 ]
 _CONSTANT: Final = "constant"
@@ -149,6 +160,21 @@ def parse_phases(texts: list[str] | None) -> tuple[Phase, ...]:
             raise LedgerError(f"--from-round {text[:180]}: expected epochs, batch_size or proximal, as KEY=VALUE")
         phases.append(Phase(first_round=first_round, **fields))
     return tuple(sorted(phases, key=lambda one: one.first_round))
+
+
+def parse_participants(text: str | None) -> Selection | None:
+    """Return how many take part in a round, None where all do.
+
+    Raises:
+        LedgerError: The option is neither a number nor a share in per cent.
+    """
+    if text is None:
+        return None
+    option = f"--participants {text[:60]}"
+    if text.endswith("%"):
+        percent = parse_number(option, text.removesuffix("%"), Limits(lowest=Decimal("0.0001"), highest=Decimal(100)))
+        return Selection(share_micro=int(percent * MICRO / 100))
+    return Selection(count=parse_whole(option, text, limits_of(Selection, "count")))
 
 
 def _parse(

@@ -31,6 +31,7 @@ from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.records import Blob
 from blockfl.protocol.referee import Referee
+from blockfl.protocol.selection import Selection
 from blockfl.protocol.table import Table
 from blockfl.protocol.task import MINIMUM_ACCEPTED, WEIGHT_SHARE_MAX_MICRO, Deadlines, TaskSpec
 from blockfl.protocol.training import Training
@@ -61,6 +62,7 @@ class Terms:
     deadlines: Deadlines
     table: Table | None
     personal: tuple[str, ...]
+    selection: Selection | None = None
     goal: Goal | None = None
     tallies: bool = False
 
@@ -126,6 +128,7 @@ class Terms:
                 table=self.table,
                 personal=self.personal,
                 tallies=self.tallies,
+                selection=self.selection,
                 goal=self.goal,
             )
 
@@ -198,6 +201,7 @@ def parse_terms(
         ),
     ] = Decimal(0),
     from_round: strategy.PhasesOption = None,
+    participants: strategy.ParticipantsOption = None,
     best: goal.Best = None,
     patience: goal.Patience = 0,
     min_delta: goal.MinDelta = Decimal(0),
@@ -260,6 +264,7 @@ def parse_terms(
         deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
         table=columns_file.read_columns(columns),
         personal=tuple(sorted(set(personal or ()))),
+        selection=strategy.parse_participants(participants),
         goal=goal.parse_goal(best, patience, min_delta, report_seconds),
     )
 

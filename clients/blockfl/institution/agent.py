@@ -338,6 +338,9 @@ class InstitutionAgent:
         if wait is not None:
             self._tell_once(number, "wait", wait)
             return
+        if self._ledger.organisation in round_.resting:
+            self._tell_once(number, "wait", "not chosen for this round; nothing is owed")
+            return
         reason = await self._find_obstacle(round_, part)
         if reason is not None or part is None or self._consortium is None:
             self._skip(number, reason or "not part of this round")

@@ -40,13 +40,14 @@ def require_goal(spec: TaskSpec) -> Goal:
 
 
 def list_awaited(round_: Round, version: int) -> Organisations:
-    """Return whose reports on a version are awaited.
+    """Return whose reports on a version are awaited, ascending: of those that were there, and those that rested.
 
     Args:
         round_: The round that made the version; of version 0, the task's first.
         version: The version's number.
     """
-    return round_.accepted if version else tuple(one.organisation for one in round_.participants)
+    there = round_.accepted if version else tuple(one.organisation for one in round_.participants)
+    return tuple(sorted((*there, *round_.resting)))
 
 
 def compute_report_deadline(goal: Goal, model: Model, round_: Round) -> int:

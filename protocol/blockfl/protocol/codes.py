@@ -52,6 +52,7 @@ class Code(Enum):
     CREATOR_MISMATCH = ("BFL206", "the transaction's creator is another organisation")
     NOT_MEMBER = ("BFL207", "the organisation is not a member of the consortium")
     CERTIFICATE_WITHDRAWN = ("BFL208", "the certificate was withdrawn by its organisation")
+    NOT_CHOSEN = ("BFL209", "the institution was not chosen for this round")
 
     # 3xx: malformed input
     MALFORMED = ("BFL301", "not in the expected format")

@@ -218,7 +218,7 @@ class Round(Record):
     Σx² ≤ ω²·bound_l2_squared and |x| ≤ min(32767, ω·bound_linf), where x = ω·δ·2^scale rounded. ``norms`` are the
     task's further norm rules as they hold in this round; ``statistics`` where an update's values are not trained
     weights, so that norms count the values before them only; ``referee`` is no participant; ``effect`` is measured on
-    rows of the committee.
+    rows of the committee; ``resting`` are enrolled institutions that the task did not choose for the round.
     After closing: ``accepted``, ``rejected``, ``unjudged`` and ``absent`` partition the participants. ``failure`` says
     why a round failed, and is empty otherwise. ``divisor`` turns the round's sum into the mean; 0 without a sum.
     """
@@ -232,6 +232,7 @@ class Round(Record):
     committee: Annotated[tuple[Recipient, ...], FailFast()]
     threshold: Positive
     participants: Annotated[tuple[Participant, ...], FailFast()]
+    resting: Annotated[Organisations, Field(exclude_if=lambda names: not names)] = ()
     scale: Annotated[int, Field(ge=-64, le=64)]
     bound_l2_squared: Decimal
     bound_linf: Natural

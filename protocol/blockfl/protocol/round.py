@@ -35,6 +35,7 @@ from blockfl.protocol.records import (
     Update,
 )
 from blockfl.protocol.referee import choose_referee, is_reference_missed, is_reference_pending, settle_reference
+from blockfl.protocol.selection import Place, choose_participants
 from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.terms import (
     choose_bound,
@@ -131,7 +132,8 @@ def open_round(
     spec, enrolments = task.spec, list(enrolments)
     _check_turn(spec, progress, previous, number)
     referee = choose_referee(spec.referee, enrolments, number)
-    participants, committee = _list_participants(spec, enrolments), _list_recipients(consortium, keys)
+    chosen, resting = _choose(spec, enrolments, Place(spec.task, number, progress.model_digest))
+    participants, committee = _list_participants(spec, chosen), _list_recipients(consortium, keys)
     weight_max = max(one.weight for one in participants)
     bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
     bounds = compute_bounds(bound_l2_micro, weight_max, spec.manifest.trained, ENCODINGS[spec.encoding])
@@ -147,6 +149,7 @@ def open_round(
         committee=committee,
         threshold=consortium.threshold,
         participants=participants,
+        resting=resting,
         scale=bounds.scale,
         bound_l2_squared=str(bounds.l2_squared),
         bound_linf=bounds.linf,
@@ -169,8 +172,10 @@ def open_round(
     )
 
 
-def _list_participants(spec: TaskSpec, enrolments: Iterable[Enrolment]) -> tuple[Participant, ...]:
-    """Return those who take part in a round that opens now, with their weights, ascending."""
+def _choose(
+    spec: TaskSpec, enrolments: Iterable[Enrolment], place: Place
+) -> tuple[dict[str, Enrolment], Organisations]:
+    """Return the enrolments of those who take part in a round that opens now, and who else may take part, ascending."""
     enrolled = {one.organisation: one for one in enrolments if one.organisation in spec.institutions}
     if len(enrolled) < spec.minimum_accepted:
         raise ProtocolError(
@@ -178,6 +183,12 @@ def _list_participants(spec: TaskSpec, enrolments: Iterable[Enrolment]) -> tuple
             f"task {spec.task} needs {spec.minimum_accepted} enrolled institutions, {len(enrolled)} are: "
             f"waiting for {', '.join(sorted(set(spec.institutions) - set(enrolled)))}",
         )
+    chosen = choose_participants(spec.selection, enrolled, spec.minimum_accepted, place)
+    return {one: enrolled[one] for one in chosen}, tuple(sorted(set(enrolled) - set(chosen)))
+
+
+def _list_participants(spec: TaskSpec, enrolled: Mapping[str, Enrolment]) -> tuple[Participant, ...]:
+    """Return these as participants with their weights, ascending."""
     samples = {organisation: one.samples for organisation, one in enrolled.items()}
     weights = limit_shares(compute_weights(samples, spec.samples_cap, spec.weight_cap), spec.weight_share_max_micro)
     return tuple(

@@ -45,6 +45,7 @@ SUBMISSION: Final = (
     Requirement(Code.CERTIFICATE_WITHDRAWN, "the header's certificate was not withdrawn"),
     Requirement(Code.HEADER_NETWORK, "network, channel and contract are the consortium's"),
     Requirement(Code.HEADER_ROUND, "task and round are those of the round that it is checked against (by an auditor)"),
+    Requirement(Code.NOT_CHOSEN, "the round has chosen the organisation, where its task chooses among the enrolled"),
     Requirement(Code.NOT_ENROLLED, "the organisation is a participant of the round"),
     Requirement(
         Code.CERTIFICATE_MISMATCH, "the certificate's digest is that of the participant's enrolled certificate"

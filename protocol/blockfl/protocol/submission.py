@@ -131,7 +131,7 @@ def check_header(header: Header, consortium: Consortium, task: Task, round_: Rou
     Whether the round is open, and whether the caller is ``header.organisation``, is the contract's to check.
 
     Raises:
-        ProtocolError: BFL401, BFL402, BFL204, BFL205, BFL403 to BFL406, BFL414 or BFL418, in this order.
+        ProtocolError: BFL401, BFL402, BFL209, BFL204, BFL205, BFL403 to BFL406, BFL414 or BFL418, in this order.
     """
     _expect(Code.HEADER_NETWORK, "network", consortium.network, header.network)
     _expect(Code.HEADER_NETWORK, "channel", consortium.channel, header.channel)
@@ -266,6 +266,12 @@ def create_equivocation(first: Header, second: SignedHeader, now_ms: int) -> Equ
 
 def _participant(round_: Round, organisation: str) -> Participant:
     part = round_.participant(organisation)
+    if organisation in round_.resting:
+        raise ProtocolError(
+            Code.NOT_CHOSEN,
+            f"{organisation} was not chosen for round {round_.round} of {round_.task} and owes nothing: wait for the "
+            "next",
+        )
     if part is None:
         raise ProtocolError(
             Code.NOT_ENROLLED,

@@ -21,6 +21,7 @@ from blockfl.protocol.payload import EncodingName
 from blockfl.protocol.personal import MAX_PATTERNS, Pattern, is_personal
 from blockfl.protocol.records import Blob, Organisations, Text, check_ascending
 from blockfl.protocol.referee import Referee
+from blockfl.protocol.selection import Selection
 from blockfl.protocol.table import Table
 from blockfl.protocol.tally import compute_tally_bound, make_tally_manifest
 from blockfl.protocol.training import Training
@@ -86,7 +87,8 @@ class TaskSpec(Record):
     with, ``effect`` those that try every accepted update on rows of their own. ``table`` says which columns every
     institution's table has. ``personal`` are patterns of the names of tensors that stay at each institution. A task
     that ``tallies`` trains nothing: its one round adds up counts of the table's columns. ``goal`` is the metric by
-    which versions are compared, and when the task stops.
+    which versions are compared, and when the task stops. ``selection`` says how many of the enrolled institutions take
+    part in a round.
     Rules other than fedavg are recomputed, and every update has weight 1.
     """
 
@@ -118,6 +120,7 @@ class TaskSpec(Record):
         tuple[Pattern, ...], Field(max_length=MAX_PATTERNS, exclude_if=lambda patterns: not patterns)
     ] = ()
     tallies: Annotated[bool, Field(exclude_if=lambda is_set: not is_set)] = False
+    selection: Annotated[Selection | None, Field(exclude_if=lambda selection: selection is None)] = None
     goal: Annotated[Goal | None, Field(exclude_if=lambda goal: goal is None)] = None
 
     @property
@@ -177,12 +180,12 @@ class TaskSpec(Record):
             raise ValueError("a tally counts the columns of a table: name them")
         if self.manifest != make_tally_manifest(self.table):
             raise ValueError("the tensors are not those of a tally of these columns")
-        others = (self.optimiser, self.norms, self.economics, self.effect, self.referee, self.goal, *self.personal)
+        others = (self.optimiser, self.norms, self.economics, self.effect, self.referee, self.selection, self.goal)
         plain = self.aggregation.rule == "fedavg" and self.weight_cap == 1 and self.rounds == 1
-        if not plain or any(one is not None for one in others):
+        if not plain or any(one is not None for one in (*others, *self.personal)):
             raise ValueError(
                 "a tally is one round of plain sums: expected fedavg, weight_cap 1, rounds 1, and no optimiser, norms, "
-                "economics, effect, referee, goal and personal layers"
+                "economics, effect, referee, selection, goal and personal layers"
             )
         if self.bound_l2_micro != compute_tally_bound(self.manifest):
             raise ValueError(f"a tally of these columns has the bound {compute_tally_bound(self.manifest)}")
