@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from blockfl.cli.columns import draft_columns, read_columns
+from blockfl.cli.main import app
 from blockfl.institution.dataset import Dataset, load_dataset
 from blockfl.institution.errors import DataError
 from blockfl.institution.table import read_table
@@ -208,3 +210,13 @@ def test_a_parquet_table_is_the_same_as_its_text(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table(typed, names=HEADER.split(",")), path)
 
     assert rows_of(load_dataset(path, None, 0.25, table(tmp_path))) == rows_of(load(tmp_path))
+
+
+def test_a_draft_tells_how_many_inputs_it_makes(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("age,pain,sex,sick\n50,typical,f,1\n60,none,m,0\n70,odd,f,1\n")
+    done = CliRunner().invoke(app, ["task", "columns", str(path), "--label", "sick"])
+    assert done.exit_code == 0
+    drafted = table(tmp_path, done.stdout)
+    assert drafted.width == 5
+    assert done.stderr == "these columns make 5 inputs of the model: keras.Input((5,))\n"

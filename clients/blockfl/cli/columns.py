@@ -21,6 +21,7 @@ import yaml
 from pydantic import ValidationError
 
 from blockfl.cli.number import MICRO, make_limits, parse_micro
+from blockfl.cli.output import Output
 from blockfl.institution.errors import DataError
 from blockfl.institution.table import MISSING, Cells, read_number, read_table
 from blockfl.ledger.errors import LedgerError
@@ -172,6 +173,9 @@ def columns(
     Centres, scales, fills and values are those of this table. Everybody who reads the ledger sees them.
     """
     try:
-        typer.echo(draft_columns(read_table(table), label), nl=False)
+        draft = draft_columns(read_table(table), label)
     except OSError as error:
         raise DataError(f"{table}: cannot be read ({error.strerror or error})") from error
+    typer.echo(draft, nl=False)
+    width = sum(len(one.get("categories", ("",))) for one in yaml.safe_load(draft)["columns"])
+    Output(as_json=False).progress(f"these columns make {width} inputs of the model: keras.Input(({width},))")

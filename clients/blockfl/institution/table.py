@@ -26,6 +26,7 @@ MISSING: Final = frozenset({"", "na", "n/a", "nan", "null"})
 """Cells in lower case that say that there is no value."""
 _MICRO: Final = 10**6
 _SHOWN: Final = 40
+_OTHER_SEPARATORS: Final = (";", "\t", "|")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,10 @@ def _read_csv(path: Path) -> Cells:
                     lines.append(reader.line_num)
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{path}: not UTF-8 text with comma-separated values ({error})") from error
+    if len(header) == 1 and any(separator in header[0] for separator in _OTHER_SEPARATORS):
+        raise DataError(
+            f"{path}: the header {header[0]!r:.100} has no comma: expected comma-separated values; export it with commas"
+        )
     for line, row in zip(lines, rows, strict=True):
         if len(row) != len(header):
             raise DataError(f"{path}, line {line}: {len(row)} cells, expected {len(header)}")
