@@ -31,7 +31,7 @@ def test_a_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
 def test_another_separator_is_named(tmp_path: Path, separator: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(("age,chol,sick\n" + ROWS).replace(",", separator))
-    with pytest.raises(DataError, match="has no comma: expected comma-separated values; export it with commas"):
+    with pytest.raises(DataError, match="has no comma: expected comma-separated values; export it so"):
         load_dataset(path, "sick", 0.25)
 
 

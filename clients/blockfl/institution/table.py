@@ -81,7 +81,7 @@ def _read_csv(path: Path) -> Cells:
             raise DataError(f"{path}: not UTF-8 text with comma-separated values ({error})") from error
     if len(header) == 1 and any(separator in header[0] for separator in _OTHER_SEPARATORS):
         raise DataError(
-            f"{path}: the header {header[0]!r:.100} has no comma: expected comma-separated values; export it with commas"
+            f"{path}: the header {header[0]!r:.100} has no comma: expected comma-separated values; export it so"
         )
     for line, row in zip(lines, rows, strict=True):
         if len(row) != len(header):
