@@ -1,4 +1,4 @@
-"""FedProx in Keras against a computation by hand: two full-batch steps of a linear model with two institutions' rules.
+"""What the agent adds to training in Keras, against computations by hand: FedProx, and momentum over the rounds.
 
 mean squared error: g(w) = 2/n · Xᵀ(Xw + b − y); the layer's own regularizer adds 2·λ·w; the proximal term μ·(w − base).
 """
@@ -14,9 +14,9 @@ import pytest
 
 pytestmark = pytest.mark.tensorflow
 
-RATE, OWN = 0.05, 0.03
+RATE, OWN, MOMENTUM = 0.05, 0.03, 0.9
 SCRIPT = f"""
-import json, sys, numpy as np, keras
+import json, sys, tempfile, numpy as np, keras
 from keras import layers as L
 from blockfl.institution.dataset import Dataset
 from blockfl.institution.frames import Train
@@ -40,6 +40,17 @@ out["trained"] = {{str(mu): train(mu) for mu in (0.0, 0.7, 2.0)}}
 out["far"] = train(0.7, base + 1)
 out["again"] = train(0.0)
 out["evaluated again"] = learner.evaluate(base).loss
+
+model.compile(keras.optimizers.SGD({RATE}, momentum={MOMENTUM}), loss="mse")
+learner = Learner(model, Dataset(x_train=x, y_train=y, x_test=x, y_test=y), 1)
+with tempfile.TemporaryDirectory() as home:
+    file, rounds = f"{{home}}/state", []
+    for number in range(3):
+        request = Train(epochs=1, batch_size=8, learning_rate=None, seed=3, optimiser=file, resumes=number > 0)
+        rounds.append(learner.train(base + number, request, lambda told: None)[1].tolist())
+    out["kept"] = rounds
+request = Train(epochs=1, batch_size=8, learning_rate=None, seed=3)
+out["anew"] = learner.train(base + 2, request, lambda told: None)[1].tolist()
 print(json.dumps(out))
 """
 
@@ -86,3 +97,17 @@ def test_nothing_of_the_term_stays(found: dict[str, object]) -> None:
     assert isinstance(trained, dict)
     assert found["again"] == trained["0.0"]
     assert found["evaluated again"] == found["evaluated"]
+
+
+def test_momentum_goes_on_over_the_rounds_where_it_is_kept(found: dict[str, object]) -> None:
+    x, y, base = (np.array(found[name]) for name in ("x", "y", "base"))
+    columns, kernel, velocity = np.column_stack([x, np.ones(len(x))]), np.array([1.0, 1.0, 1.0, 0.0]), np.zeros(4)
+    kept, step = found["kept"], velocity
+    assert isinstance(kept, list)
+    for number, values in enumerate(kept):
+        start = base + number
+        step = -RATE * (2 / len(y) * columns.T @ (columns @ start - y) + 2 * OWN * kernel * start)
+        velocity = MOMENTUM * velocity + step
+        assert np.allclose(values, start + velocity, rtol=0, atol=1e-5), number
+    assert np.allclose(found["anew"], base + 2 + step, rtol=0, atol=1e-5)
+    assert np.abs(velocity - step).max() > 0.01

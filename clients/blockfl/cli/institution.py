@@ -72,6 +72,7 @@ def run(
     training_timeout: workload.Silence = 900,
     gpu: workload.Gpu = False,
     shared_memory: workload.SharedMemory = False,
+    keep_optimiser: workload.KeepOptimiser = False,
     operations: option.Operations = None,
     log_format: option.LogFormat = None,
 ) -> None:
@@ -101,6 +102,7 @@ def run(
         ),
         training_timeout_s=float(training_timeout),
         operations=operations,
+        keeps_optimiser=keep_optimiser,
     )
     report = StepPrinter(make_reporter("institution", log_format))
     asyncio.run(run_until_terminated(run_institution(settings, report=report)))

@@ -41,6 +41,7 @@ def simulate(
     test_fraction: workload.TestFraction = Decimal("0.25"),
     directory: Annotated[Path, typer.Option(help="Where models, log and summary.json go.")] = Path("simulation"),
     terms: Terms = NO_TERMS,
+    keep_optimiser: workload.KeepOptimiser = False,
     seed: workload.Seed = None,
     unconfined: workload.Unconfined = False,
     json: option.Json = False,
@@ -91,6 +92,7 @@ def simulate(
         seed=seed,
         scratch=str(directory),
         confined=not unconfined,
+        keeps_optimiser=keep_optimiser,
     )
     rounds: list[RoundDone] = []
     for told in run_simulation(order, directory):

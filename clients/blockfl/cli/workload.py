@@ -46,6 +46,14 @@ SharedMemory = Annotated[
 Silence = Annotated[
     int, whole_option(make_limits(1, 604_800), help="Seconds without a sign of progress after which training is ended.")
 ]
+KeepOptimiser = Annotated[
+    bool,
+    typer.Option(
+        "--keep-optimiser",
+        help="Go on in each round with the optimizer's state after the one before (momentum, variances, steps), which "
+        "stays with the institution; default: every round begins anew.",
+    ),
+]
 Seed = Annotated[
     int | None, whole_option(make_limits(0), help="Makes training and rounding repeatable; for tests only.")
 ]

@@ -9,9 +9,11 @@ The code defines, beside ``build_model`` and ``load_data``::
     def kinds(model): ...                   # optional: {name: "weight", "statistic", "variance" or "frozen"}
 
 ``config`` has ``epochs``, ``batch_size``, ``learning_rate`` (None: the model's own), ``seed``, ``round`` and
-``proximal`` (FedProx's μ, 0 without the term), as the task has them for this round. Adapters for frameworks make these
-functions (``blockfl.institution.adapters``). Every round begins with a model that
-``build_model`` has built anew, so that no optimizer's state is left over. Runs in the training process.
+``proximal`` (FedProx's μ, 0 without the term), as the task has them for this round, and ``optimiser``: the arrays by
+name that ``train`` returned in the round before as ``{"loss": …, "optimiser": …}``, None where none are kept. Adapters
+for frameworks make these functions (``blockfl.institution.adapters``). Every round begins with a model that
+``build_model`` has built anew, so that nothing of an optimizer is left over but what is kept on purpose. Runs in the
+training process.
 """
 
 import math
@@ -38,6 +40,7 @@ from blockfl.institution.frames import (
     TrainingProgress,
 )
 from blockfl.institution.learning import ORDER, Tried, find_finite, rehearse
+from blockfl.institution.optimiser_state import resume, write_state
 from blockfl.institution.vector import Vector
 from blockfl.protocol.dtype import choose_dtype
 from blockfl.protocol.manifest import Kind
@@ -147,10 +150,18 @@ class ArrayLearner:
         _set_seed(request.seed)
         self._model = self._code.build_model()
         self._assign(base)
-        config = request.model_dump(exclude={"kind"})
-        loss = self._code.train(self._model, data, config)
-        if isinstance(loss, Mapping):
-            loss = loss.get("loss")
+        file = None if request.optimiser is None else Path(request.optimiser)
+        config = request.model_dump(exclude={"kind", "optimiser", "resumes"})
+        config["optimiser"] = None if file is None else resume(file, is_there=request.resumes)
+        found = self._code.train(self._model, data, config)
+        loss, state = (found.get("loss"), found.get("optimiser")) if isinstance(found, Mapping) else (found, None)
+        if file is not None and state is None:
+            raise ModelError(
+                f"{self._code.__file__}: train() gives no state of its optimizer, so none can be kept: have it return "
+                "{'loss': number, 'optimiser': {name: array}}, or leave --keep-optimiser out"
+            )
+        if file is not None:
+            write_state(file, state or {})
         return find_finite(self._measure(data).loss if loss is None else loss)
 
     def _measure(self, data: tuple[Any, Any]) -> Evaluated:

@@ -67,7 +67,8 @@ class Initial(Message):
 class Train(Message):
     """Train from the values in the body. ``learning_rate`` None: the model's own, whose schedule goes on by round.
 
-    ``proximal`` is FedProx's μ, 0 without the term.
+    ``proximal`` is FedProx's μ, 0 without the term. ``optimiser`` is a file that training leaves the optimizer's state
+    in, and finds that after the round before where it ``resumes``; None: every round begins anew.
     """
 
     kind: Literal["train"] = "train"
@@ -77,6 +78,8 @@ class Train(Message):
     seed: Count | None
     round: Annotated[int, Field(ge=1)] = 1
     proximal: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    optimiser: str | None = None
+    resumes: bool = False
 
 
 class Rehearse(Message):

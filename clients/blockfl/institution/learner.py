@@ -8,7 +8,7 @@ that was restarted in between makes no difference.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from blockfl.institution.frames import (
     TrainingProgress,
 )
 from blockfl.institution.learning import ORDER, TRIED, Tried, find_finite, rehearse
+from blockfl.institution.optimiser_state import resume, write_state
 from blockfl.institution.proximal import Proximal
 from blockfl.institution.vector import Vector
 from blockfl.protocol.dtype import choose_dtype
@@ -169,6 +170,9 @@ class Learner:
     def train(self, base: Vector, request: Train, report: Callable[[TrainingProgress], None]) -> tuple[Trained, Vector]:
         """Train from the base values; return the outcome and the new values, shape (d,)."""
         self._begin(base, request)
+        file = None if request.optimiser is None else Path(request.optimiser)
+        if file is not None:
+            self._resume(resume(file, is_there=request.resumes))
         with self._proximal.applied(request.proximal):
             history = self._model.fit(
                 self._dataset.x_train,
@@ -179,7 +183,29 @@ class Learner:
                 callbacks=[_Reporter(report)],
             )
         loss = history.history["loss"][-1]
+        if file is not None:
+            write_state(file, {f"variable/{index}": one.numpy() for index, one in enumerate(self._list_state())})
         return Trained(samples=len(self._dataset.x_train), loss=find_finite(loss)), self._read()
+
+    def _list_state(self) -> list[Any]:
+        """Return the optimizer's variables but its learning rate, which is the task's or the model's in every round."""
+        optimizer = self._model.optimizer
+        return [one for one in optimizer.variables if one is not optimizer._learning_rate]
+
+    def _resume(self, state: Mapping[str, Any] | None) -> None:
+        """Go on with the optimizer's state; a schedule then goes by the steps in it."""
+        variables = self._list_state()
+        if state is None:
+            return
+        if {name: array.size for name, array in state.items()} != {
+            f"variable/{index}": max(1, math.prod(one.shape)) for index, one in enumerate(variables)
+        }:
+            raise ModelError("the optimizer's state that was kept is of another model or optimizer: remove it")
+        for index, variable in enumerate(variables):
+            value = state[f"variable/{index}"].reshape(variable.shape)
+            variable.assign(keras.ops.cast(value, variable.dtype))
+        if self._schedule is not None:
+            self._schedule.begun.assign(0)
 
     def _begin(self, base: Vector, request: Train) -> None:
         """Set everything that training depends on beside the samples."""

@@ -143,8 +143,14 @@ class PersonalMemory:
 class PersonalStore:
     """Keeps them as files of one task in the agent's directory, those of the last two rounds."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, what: str = "personal layers") -> None:
+        """Keep there.
+
+        Args:
+            directory: Made when there is something to keep.
+            what: It is, for errors.
+        """
+        self._directory, self._what = directory, what
 
     def load(self, before: int | None = None) -> Arrays | None:
         """Return the latest personal tensors, of a round before this one; None: there are none.
@@ -162,7 +168,7 @@ class PersonalStore:
             return unflatten(manifest, decode_model(manifest, content))
         except (OSError, ProtocolError) as error:
             raise SettingsError(
-                f"{path}: the institution's personal layers cannot be read ({error}): bring a copy back, or remove the "
+                f"{path}: the institution's {self._what} cannot be read ({error}): bring a copy back, or remove the "
                 "file, and the round before counts"
             ) from error
 
@@ -185,7 +191,7 @@ class PersonalStore:
                 self._path(old).unlink(missing_ok=True)
         except OSError as error:
             raise SettingsError(
-                f"{self._directory}: cannot keep the institution's personal layers ({error.strerror}); free disk space"
+                f"{self._directory}: cannot keep the institution's {self._what} ({error.strerror}); free disk space"
             ) from error
 
     def _list(self) -> list[int]:

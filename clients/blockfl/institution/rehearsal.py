@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from blockfl.institution.draft import make_request
 from blockfl.institution.errors import InstitutionError
+from blockfl.institution.kept import lay_state
+from blockfl.institution.optimiser_state import FILE
 from blockfl.institution.personal import Division
 from blockfl.institution.preparation import check_role, check_tensors, choose_samples
 from blockfl.institution.training import TrainingProcess, make_manifest
@@ -18,13 +20,16 @@ from blockfl.protocol.records import Consortium
 from blockfl.protocol.task import Task, TaskSpec
 
 
-async def rehearse(training: TrainingProcess, spec: TaskSpec, *, seed: int | None) -> tuple[str, ...]:
+async def rehearse(
+    training: TrainingProcess, spec: TaskSpec, *, seed: int | None, keeps_optimiser: bool = False
+) -> tuple[str, ...]:
     """Read the samples as the task's columns say, and train on a few of them; return what is to be known, in words.
 
     Args:
         training: A process that has read nothing yet.
         spec: The task's.
         seed: The institution's.
+        keeps_optimiser: Whether rounds are to go on with the optimizer's state, which the code must give then.
 
     Raises:
         ConfinementError, TrainingError: Model or samples cannot be used.
@@ -37,7 +42,10 @@ async def rehearse(training: TrainingProcess, spec: TaskSpec, *, seed: int | Non
     notes = (*description.notes, *division.notes)
     if not description.train_samples or spec.tallies:
         return notes
-    done = await training.rehearse(make_request(spec, 1, seed))
+    request = make_request(spec, 1, seed)
+    if keeps_optimiser:
+        request = lay_state(training.scratch / FILE, None, request)
+    done = await training.rehearse(request)
     return (*notes, f"a dry epoch on {done.samples} samples works: loss {done.loss:.4f}")
 
 

@@ -13,6 +13,7 @@ from blockfl.fabric.identity.process_memory import hide_memory
 from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import SettingsError
+from blockfl.institution.kept import KeptTraining
 from blockfl.institution.outbox import Outbox
 from blockfl.institution.personal import Division, PersonalStore, check_patterns
 from blockfl.institution.policy import Departures
@@ -34,6 +35,8 @@ DEPARTURES: Final = "left.jsonl"
 """The record of all that left the building, in the agent's directory."""
 OUTBOX: Final = "outbox"
 """Where sealed updates are, in the agent's directory."""
+OPTIMISER: Final = "optimiser"
+"""Where the optimizer's state is kept, by task, in the agent's directory."""
 PERSONAL: Final = "personal"
 """Where the institution's own layers are, in the agent's directory."""
 
@@ -51,6 +54,7 @@ class InstitutionSettings:
         limits: What training may use of the machine.
         training_timeout_s: The longest silence of the training process.
         operations: ``host:port`` where health and metrics are told in the clear; None: nowhere.
+        keeps_optimiser: Whether each round goes on with the optimizer's state after the one before.
     """
 
     profile: Path
@@ -61,6 +65,7 @@ class InstitutionSettings:
     limits: TrainingLimits = field(default_factory=TrainingLimits)
     training_timeout_s: float = 900.0
     operations: str | None = None
+    keeps_optimiser: bool = False
 
 
 async def run_institution(
@@ -85,9 +90,12 @@ async def run_institution(
     hide_memory()
     with lock_directory(settings.directory):
         training = training or _make_training(settings, profile)
-        rehearsal = None
+        rehearsal, keeps = None, settings.keeps_optimiser
         if isinstance(training, TrainingProcess):
-            rehearsal = partial(rehearse, training, seed=settings.agent.seed)
+            rehearsal = partial(rehearse, training, seed=settings.agent.seed, keeps_optimiser=keeps)
+        if isinstance(training, TrainingProcess) and keeps:
+            store = PersonalStore(settings.directory / OPTIMISER / settings.agent.task, "optimizer's state")
+            training = KeptTraining(training, store)
         try:
             async with (
                 open_ledger(profile, tell=lambda text: report(Step(stage="gateway", text=text))) as ledger,

@@ -10,6 +10,7 @@ import shutil
 import stat
 from itertools import count
 from pathlib import Path
+from typing import IO
 
 _OWN = 0o700
 _REMOVED = ".removed-"
@@ -26,17 +27,37 @@ def make_scratch(path: Path) -> None:
     path.mkdir(parents=True, mode=_OWN)
 
 
+def read_plain(source: Path, limit_bytes: int) -> bytes:
+    """Return what a file holds that training has left; a link, a pipe or a directory in its place is refused.
+
+    Raises:
+        OSError: It is no plain file, or larger.
+    """
+    with _open_plain(source) as left:
+        # It may have grown since; what a limit says is no size to make room for.
+        size = os.fstat(left.fileno()).st_size
+        content = left.read(min(size, limit_bytes) + 1)
+    if len(content) > min(size, limit_bytes):
+        raise OSError(errno.EFBIG, f"more than {limit_bytes} bytes", str(source))
+    return content
+
+
 def take_file(source: Path, target: Path) -> None:
     """Copy a file that training has left; a link, a pipe or a directory in its place is refused.
 
     Raises:
         OSError: It is no plain file, or the copy cannot be written.
     """
-    with os.fdopen(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as left:
-        if not stat.S_ISREG(os.fstat(left.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a plain file", str(source))
-        with target.open("wb") as taken:
-            shutil.copyfileobj(left, taken)
+    with _open_plain(source) as left, target.open("wb") as taken:
+        shutil.copyfileobj(left, taken)
+
+
+def _open_plain(source: Path) -> IO[bytes]:
+    left = os.fdopen(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(left.fileno()).st_mode):
+        left.close()
+        raise OSError(errno.EINVAL, "not a plain file", str(source))
+    return left
 
 
 def remove_tree(path: Path) -> None:

@@ -137,6 +137,11 @@ class TrainingProcess:
         await self.close()
 
     @property
+    def scratch(self) -> Path:
+        """The directory that training may write to; made anew with each start of the process."""
+        return self._scratch
+
+    @property
     def pid(self) -> int | None:
         """The process's id, or None while there is none."""
         return self._process.pid if self._process and self._process.returncode is None else None

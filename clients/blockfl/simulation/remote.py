@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blockfl.institution.frames import Description, Evaluated, Train, Trained, TrainingProgress
-from blockfl.institution.training import TrainingProcess
+from blockfl.institution.kept import KeptTraining
+from blockfl.institution.personal import PersonalMemory
+from blockfl.institution.training import Training, TrainingProcess
 from blockfl.institution.vector import Vector
 from blockfl.institution.workload import Workload
 from blockfl.protocol.table import Table
@@ -23,6 +25,7 @@ class RemoteSite:
         confined: bool,
         seed: int | None,
         table: Table | None,
+        keeps_optimiser: bool = False,
     ) -> None:
         """Prepare; the first call starts the process.
 
@@ -33,10 +36,12 @@ class RemoteSite:
             confined: Whether to refuse without the kernel's confinement.
             seed: Makes training repeatable.
             table: The task's columns.
+            keeps_optimiser: Whether each round goes on with the optimizer's state after the one before.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._runner = runner
-        self._training = TrainingProcess(workload, directory=directory, confined=confined, seed=seed, table=table)
+        process = TrainingProcess(workload, directory=directory, confined=confined, seed=seed, table=table)
+        self._training: Training = KeptTraining(process, PersonalMemory()) if keeps_optimiser else process
 
     def describe(self) -> Description:
         """Return the tensors that cross, and the numbers of samples.

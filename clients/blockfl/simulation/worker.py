@@ -59,6 +59,7 @@ class Order(Message):
     seed: int | None
     scratch: str
     confined: bool
+    keeps_optimiser: bool = False
 
 
 class Progress(Message):
@@ -139,7 +140,8 @@ def _run(order: Order, sink: IO[str]) -> None:
     from blockfl.institution.preparation import check_tensors
     from blockfl.institution.workload import make_manifest
     from blockfl.protocol.task import TaskSpec
-    from blockfl.simulation.divided import DividedSite
+    from blockfl.simulation.divided import DividedSite, WholeSite
+    from blockfl.simulation.kept import KeptSite
     from blockfl.simulation.simulation import Site, simulate
 
     spec = TaskSpec.decode(order.spec.encode())
@@ -160,7 +162,10 @@ def _run(order: Order, sink: IO[str]) -> None:
             for note in division.notes:
                 _tell(sink, Progress(text=f"{site.name}: {note}"))
             check_tensors(spec, make_manifest(division.shared))
-            sites[site.name] = DividedSite(learner, division) if division.personal else learner
+            whole: WholeSite = learner
+            if order.keeps_optimiser and order.python is None:
+                whole = KeptSite(learner, Path(order.scratch) / "sites" / site.name)
+            sites[site.name] = DividedSite(whole, division) if division.personal else whole
             samples[site.name] = description.train_samples
         initial = Path(order.initial_model).read_bytes()
         seeds = None if order.seed is None else dict.fromkeys(sites, order.seed)
@@ -216,6 +221,7 @@ def _start(order: Order, site: SiteFile, spec: "TaskSpec", runner: asyncio.Runne
         confined=order.confined,
         seed=order.seed,
         table=spec.table,
+        keeps_optimiser=order.keeps_optimiser,
     )
 
 

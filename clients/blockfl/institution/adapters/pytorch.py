@@ -60,7 +60,7 @@ def adapt(
                 found[name] = "variance" if name.endswith("var") else "statistic"
         return found
 
-    def train(model: Any, data: tuple[Any, Any], config: Mapping[str, Any]) -> float:
+    def train(model: Any, data: tuple[Any, Any], config: Mapping[str, Any]) -> dict[str, Any]:
         x, y = torch.from_numpy(np.asarray(data[0], np.float32)), torch.from_numpy(np.asarray(data[1]))
         if config["seed"] is not None:
             torch.manual_seed(config["seed"])
@@ -68,6 +68,7 @@ def adapt(
         trained = [one for one in model.parameters() if one.requires_grad]
         base = [one.detach().clone() for one in trained]
         steps = optimizer(trained, config["learning_rate"])
+        _resume(steps, trained, config["optimiser"])
         total = 0.0
         for _ in range(config["epochs"]):
             total, order = 0.0, torch.randperm(len(x))
@@ -82,7 +83,7 @@ def adapt(
                 value.backward()
                 steps.step()
                 total += float(value) * len(batch)
-        return total / len(x)
+        return {"loss": total / len(x), "optimiser": _list_state(steps, trained)}
 
     def evaluate(model: Any, data: tuple[Any, Any]) -> dict[str, float]:
         x, y = torch.from_numpy(np.asarray(data[0], np.float32)), torch.from_numpy(np.asarray(data[1]))
@@ -94,6 +95,24 @@ def adapt(
             return found | {name: float(metric(output, y)) for name, metric in (metrics or {}).items()}
 
     return weights, assign, train, evaluate, kinds
+
+
+def _list_state(steps: Any, trained: list[Any]) -> dict[str, Any]:
+    """Return what an optimizer keeps of each parameter: "0/exp_avg" and so on."""
+    return {
+        f"{index}/{name}": value.detach().cpu().numpy()
+        for index, one in enumerate(trained)
+        for name, value in steps.state.get(one, {}).items()
+        if torch.is_tensor(value)
+    }
+
+
+def _resume(steps: Any, trained: list[Any], state: Mapping[str, Any] | None) -> None:
+    for name, array in (state or {}).items():
+        index, _, key = name.partition("/")
+        one = trained[int(index)]
+        value = torch.from_numpy(np.array(array, np.float32))
+        steps.state[one][key] = value.reshape(()) if key == "step" else value.reshape(one.shape).to(one)
 
 
 def _fit_labels(labels: Any, output: Any) -> Any:
