@@ -11,7 +11,7 @@ from fabric_protos.peer import transaction_pb2
 
 from support.real_peer import RealPeer, real_peer
 from support.scratch_ledger import definition_values, own_policy, writes
-from support.stopping import STOPPING, craft_block
+from support.stopping import STOPPING, craft, craft_block
 
 pytestmark = [pytest.mark.slow]
 
@@ -31,6 +31,16 @@ async def peer(tmp_path: Path) -> AsyncIterator[RealPeer]:
             define = running.craft([writes("_lifecycle", **values)], chaincode="_lifecycle")
             assert (await running.compare(define)).codes == (transaction_pb2.VALID,)
         yield running
+
+
+async def test_a_peer_stops_at_a_policy_that_it_has_already_and_a_write(peer: RealPeer) -> None:
+    one = STOPPING["a policy of a key under another transaction's id, and a write"]
+    assert one.follows is not None
+    names = ("app", "other", "alpha")
+    changing = craft(peer, one.namespaces(*names))
+    assert (await peer.compare(changing)).codes == (transaction_pb2.VALID,)
+    following = craft(peer, one.follows(*names), endorsers=["alpha"])
+    assert await peer.stops_at(changing, following, within_s=WITHIN_S)
 
 
 @pytest.mark.parametrize("kind", STOPPING)

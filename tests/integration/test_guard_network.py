@@ -19,9 +19,10 @@ from fabric_protos.orderer import ab_pb2
 
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.client.broadcast import BROADCAST
-from blockfl.fabric.client.deliver import read_config
+from blockfl.fabric.client.deliver import ORDERER_DELIVER, read_config
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.errors import FabricError
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.guard import guard_name
@@ -178,3 +179,54 @@ def test_a_founding_file_tells_both_addresses(guarded: Guarded) -> None:
     member = json.loads(Layout(guarded.directory).organisation(organisation.name).member.read_bytes())
     told = member["membership"]["orderer"]
     assert (told["address"], told["guard"]) == (organisation.orderer_address, organisation.guard_address)
+
+
+async def test_a_guard_that_is_killed_is_started_again(guarded: Guarded) -> None:
+    name = guard_name(guarded.orders[1])
+    processes = ProcessTable(guarded.directory)
+    before = processes.find(name)
+    assert before is not None
+    before.kill()
+    config = await guarded.config()
+    endpoint = next(
+        one
+        for one in orderer_endpoints(config)
+        if one.address == guarded.network.description.organisation(guarded.orders[1]).guard_address
+    )
+    profile = guarded.profile(MEMBER)
+    async with asyncio.timeout(SOON_S):
+        while True:
+            try:
+                found = await read_config(endpoint, profile.channel, profile.load_signer(), method=ORDERER_DELIVER)
+            except FabricError:
+                await asyncio.sleep(0.2)
+            else:
+                break
+    assert found.sequence == config.sequence
+    after = processes.find(name)
+    assert after is not None
+    assert after.pid != before.pid
+
+
+async def test_an_organisation_that_orders_can_go_around_its_own_guard(guarded: Guarded) -> None:
+    """As the threat model says, and the last test here: ordering nodes hand on to their leader, who does not look."""
+    config, layout = await guarded.config(), Layout(guarded.directory)
+    contract, last = guarded.profile(MEMBER).contract, guarded.network.description.organisation(guarded.orders[-1])
+    own = members_of(last.name, layout)
+    who = {"endorsers": [own.signer("peer0", "peer")], "creator": own.signer("sender", "client")}
+    names = (contract, "other", last.name)
+    (envelope,) = craft_block(ScratchLedger(config), "a collection that nobody has defined", names, **who)
+    inner = Endpoint(
+        address=last.inner_orderer_address,
+        tls_roots_pem=layout.organisation(last.name).tls_roots.read_bytes(),
+        server_name="localhost",
+    )
+    processes = ProcessTable(guarded.directory)
+    peers = {f"peer-{name}" for name in ORGANISATIONS}
+    before = {name: process.pid for name in peers if (process := processes.find(name)) is not None}
+    assert before.keys() == peers
+    assert (await send(inner, envelope)).status == common_pb2.SUCCESS
+    async with asyncio.timeout(SOON_S):
+        for name in peers:
+            while (process := processes.find(name)) is not None and process.pid == before[name]:
+                await asyncio.sleep(0.1)

@@ -95,13 +95,9 @@ def _ruling_both(chaincode: str, other: str, member: str) -> list[NamespaceReadW
     return [*_ruling(chaincode, other, member), *_ruling(other, chaincode, member)]
 
 
-def _in_collection(name: Callable[[str], str]) -> Callable[[str, str, str], list[NamespaceReadWriteSet]]:
-    def make(chaincode: str, _: str, member: str) -> list[NamespaceReadWriteSet]:
-        hashed = HashedWrite(key_hash=digest("k"), value_hash=digest("v"))
-        part = CollectionReadWriteSet(collection=name(member), writes=(hashed,), private_hash=digest("set"))
-        return [NamespaceReadWriteSet(namespace=chaincode, collections=(part,))]
-
-    return make
+def _writing_nowhere(chaincode: str, _: str, __: str) -> list[NamespaceReadWriteSet]:
+    hashed = HashedWrite(key_hash=digest("k"), value_hash=digest("v"))
+    return _own(chaincode, CollectionReadWriteSet(collection="nowhere", writes=(hashed,), private_hash=digest("set")))
 
 
 def _own(chaincode: str, part: CollectionReadWriteSet) -> list[NamespaceReadWriteSet]:
@@ -125,11 +121,7 @@ def _writing_own_twice(chaincode: str, _: str, member: str) -> list[NamespaceRea
 
 STOPPING: Final[Mapping[str, Stopping]] = {
     "a collection that nobody has defined": Stopping(
-        reason="there is no collection 'nowhere'", namespaces=_in_collection(lambda _: "nowhere")
-    ),
-    "the own collection of an organisation that is not there": Stopping(
-        reason="there is no collection '_implicit_org_nobody'",
-        namespaces=_in_collection(lambda _: "_implicit_org_nobody"),
+        reason="there is no collection 'nowhere'", namespaces=_writing_nowhere
     ),
     "no endorsed action": Stopping(
         reason="it holds no endorsed action", namespaces=_writing, changes={"endorsed": clearing("action")}
@@ -155,5 +147,7 @@ STOPPING: Final[Mapping[str, Stopping]] = {
     "a policy of a private key without its value": Stopping(
         reason="without its value", namespaces=_ruling_own, precedes=_deleting_own
     ),
-    "a private key written twice": Stopping(reason="more than once", namespaces=_writing_own_twice),
+    "a private key written twice": Stopping(
+        reason="more than once", namespaces=_writing_own_twice, precedes=_deleting_own
+    ),
 }
