@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import yaml
 
+from blockfl.fabric.client.endpoint import CLIENT_OPTIONS
 from blockfl.fabric.identity.signing import Identity
+from blockfl.fabric.shim.server import SERVER_OPTIONS
 from blockfl.network.binaries import FabricBinaries
 from blockfl.network.description import Description
 from blockfl.network.errors import NetworkError
@@ -184,3 +187,19 @@ def test_a_missing_file_is_named_with_its_node(nodes: dict[str, Node], layout: L
         missing.write_bytes(content)
         missing.chmod(0o600)
     require_files(list(nodes.values()))
+
+
+def test_nobody_is_sent_away_for_pinging(nodes: dict[str, Node]) -> None:
+    """Each side that pings does so less often than the other expects it at most; our own servers do not count."""
+    orderer, peer = nodes["orderer-regulator"].environment, nodes["peer-hungary"].environment
+
+    def seconds(environment: Mapping[str, str], name: str) -> int:
+        return int(environment[name].removesuffix("s"))
+
+    at_peers = seconds(peer, "CORE_PEER_KEEPALIVE_MININTERVAL")
+    at_orderers = seconds(orderer, "ORDERER_GENERAL_KEEPALIVE_SERVERMININTERVAL")
+    # Timers are not exact, and a ping may be late while the next one is not.
+    assert seconds(peer, "CORE_PEER_KEEPALIVE_CLIENT_INTERVAL") >= 2 * max(at_peers, at_orderers)
+    assert seconds(peer, "CORE_PEER_KEEPALIVE_DELIVERYCLIENT_INTERVAL") >= 2 * at_orderers
+    assert dict(CLIENT_OPTIONS)["grpc.keepalive_time_ms"] >= 2000 * max(at_peers, at_orderers)
+    assert dict(SERVER_OPTIONS)["grpc.http2.max_ping_strikes"] == 0

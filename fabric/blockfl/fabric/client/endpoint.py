@@ -22,10 +22,10 @@ from blockfl.fabric.identity.signing import parse_certificate
 MAX_MESSAGE_BYTES: Final = 100 * 1024 * 1024
 """The ceiling that is compiled into Fabric's peers."""
 
-_OPTIONS: Final = (
+CLIENT_OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # Peers close connections that are pinged more often than once a minute.
+    # Peers of others may close connections that are pinged more often than once a minute.
     ("grpc.keepalive_time_ms", 120_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -36,6 +36,7 @@ _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
+"""What every gRPC client here is made with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class Endpoint:
     def open_channel(self) -> grpc.aio.Channel:
         """Open a channel; the connection is made by the first call."""
         credentials = grpc.ssl_channel_credentials(self.tls_roots_pem, self.client_key, self.client_certificate)
-        options: list[tuple[str, str | int]] = list(_OPTIONS)
+        options: list[tuple[str, str | int]] = list(CLIENT_OPTIONS)
         if self.server_name is not None:
             options += [
                 ("grpc.ssl_target_name_override", self.server_name),
