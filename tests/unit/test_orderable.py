@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 from fabric_protos.common import common_pb2
+from fabric_protos.peer import transaction_pb2
 
+from blockfl.fabric.channel.block import decode_block, decode_metadata
 from blockfl.fabric.channel.changes import change_batch
+from blockfl.fabric.channel.config import is_config_block
 from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.transaction.rwset import (
@@ -30,6 +33,7 @@ from blockfl.fabric.validate.orderable import (
     require_new,
 )
 from support.config_updates import admin
+from support.replay import replayed
 from support.scratch_ledger import ScratchLedger, client, digest, key_policy, scratch_ledger, writes
 from support.stopping import STOPPING, craft
 
@@ -136,3 +140,17 @@ def test_a_forged_policy_change_is_refused(ledger: ScratchLedger) -> None:
     )
     with pytest.raises(BlockError, match="changes keys' policies and is not in order: the creator"):
         read(ledger, envelope)
+
+
+def test_whatever_real_peers_found_valid_is_taken() -> None:
+    """A whole recorded ledger: of two shims, with private data, policies of keys, and configurations that change."""
+    valid, leaning = 0, set()
+    for step in replayed().steps:
+        block = decode_block(step.encoded)
+        for envelope, code in zip(block.data.data, decode_metadata(block).filter, strict=True):
+            if code == transaction_pb2.VALID and not is_config_block(block):
+                orderable = read_orderable(envelope, step.config, SignatureCache())
+                valid += 1
+                leaning.add(orderable.leans)
+    assert valid > 100
+    assert leaning == {""}
