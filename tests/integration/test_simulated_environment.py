@@ -22,10 +22,13 @@ def train(model, data, config):
     if os.environ.get("BLOCKFL_SECRET") or len(data[0]) == 1:
         raise ValueError("one row is not enough")
     order = np.random.default_rng(config["seed"]).permutation(len(data[0]))
+    velocity = np.zeros(3) if config["optimiser"] is None else config["optimiser"]["velocity"]
     for row in order:
         error = data[0][row] @ model["w"] + model["bias"] - data[1][row]
-        model["w"] = model["w"] - 0.02 * error * data[0][row]
+        velocity = 0.5 * velocity - 0.02 * error * data[0][row]
+        model["w"] = model["w"] + velocity
         model["bias"] = model["bias"] - 0.02 * error
+    return {"optimiser": {"velocity": velocity}}
 def evaluate(model, data):
     return {"loss": float(np.mean((data[0] @ model["w"] + model["bias"] - data[1]) ** 2))}
 """
@@ -48,12 +51,13 @@ def test_a_process_of_each_institution_makes_the_same_model(tmp_path: Path) -> N
     for number, site in enumerate(SITES):
         x = np.random.default_rng(number).normal(size=(40, 3))
         np.save(tmp_path / f"{site}.npy", np.column_stack([x, x @ [1.0, -2.0, 0.5] + number]))
-    inside, _ = simulate(tmp_path, "inside")
-    outside, _ = simulate(tmp_path, "outside", "--python", sys.executable)
+    inside, _ = simulate(tmp_path, "inside", "--keep-optimiser")
+    outside, _ = simulate(tmp_path, "outside", "--python", sys.executable, "--keep-optimiser")
     assert outside["digest"] == inside["digest"]
+    assert simulate(tmp_path, "anew")[0]["digest"] != inside["digest"]
     assert outside["bound"] == inside["bound"]
     assert sorted(one.name for one in (tmp_path / "outside" / "sites").iterdir()) == [*SITES]
-    assert not (tmp_path / "inside" / "sites").exists()
+    assert not (tmp_path / "anew" / "sites").exists()
 
 
 def test_a_layer_that_is_personal_fits_each_institution(tmp_path: Path) -> None:

@@ -239,6 +239,9 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         "spec with personal layers": federation.task.spec.model_copy(update={"personal": ("head/*", "norm*/gamma")}),
         "spec with columns": federation.task.spec.model_copy(update={"table": make_table()}),
         "spec with training by round": federation.task.spec.model_copy(update={"training": make_training()}),
+        "spec with an evaluator": federation.task.spec.model_copy(
+            update={"institutions": INSTITUTIONS[:3], "evaluators": ("gamma",)}
+        ),
         "spec with a share of participants": federation.task.spec.model_copy(
             update={"selection": Selection(share_micro=300_000)}
         ),

@@ -168,7 +168,7 @@ class Scenario:
 
     async def enrol(self, *institutions: str) -> None:
         """Enrol institutions, all of the task's and its referees if none is named."""
-        for name in institutions or self.spec.contributors:
+        for name in institutions or self.spec.everybody:
             await self.ledger.submit(name, "Enrol", self.task, str(SAMPLES.get(name, 50)))
 
     async def prepare(self) -> None:

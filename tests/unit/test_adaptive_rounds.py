@@ -44,7 +44,9 @@ def make_trainings(scenario: Scenario) -> dict[str, NumpyTraining]:
     }
 
 
-async def run(scenario: Scenario, hub: WorldHub, tmp_path: Path) -> dict[str, list[Step]]:
+async def run(
+    scenario: Scenario, hub: WorldHub, tmp_path: Path, trainings: dict[str, NumpyTraining] | None = None
+) -> dict[str, list[Step]]:
     """Run everybody's process until the task is over; return what the agents told."""
     told: dict[str, list[Step]] = {name: [] for name in INSTITUTIONS}
     settings = AggregatorSettings(judge_patience_s=0.02, takeover_s=60, enrolment_patience_s=30, until_complete=True)
@@ -54,7 +56,7 @@ async def run(scenario: Scenario, hub: WorldHub, tmp_path: Path) -> dict[str, li
                 hub.ledger(name), hub.world.opening_keys[name], ModelStore(tmp_path / name), settings, lambda _: None
             )
             group.create_task(aggregator.run())
-        for name, training in make_trainings(scenario).items():
+        for name, training in (trainings or make_trainings(scenario)).items():
             agent = InstitutionAgent(
                 hub.ledger(name),
                 training,
@@ -102,3 +104,33 @@ async def test_a_task_that_adapts_ends_by_its_goal_and_a_simulation_gives_the_sa
         resting = {one.round for one in steps if one.text == "not chosen for this round; nothing is owed"}
         assert resting == {one.round for one in rounds if name in one.resting}
     assert np.diff([one.value_micro or 0 for one in appraisals])[0] < -GOAL.min_delta_micro
+
+
+async def test_a_held_out_site_evaluates_every_version_and_never_trains(tmp_path: Path) -> None:
+    spec, initial_model = make_spec(rounds=2)
+    held_out = {"institutions": INSTITUTIONS[:3], "evaluators": ("gamma",)}
+    spec = spec.model_copy(update=held_out)
+    world = World()
+    hub = WorldHub(world)
+    scenario = Scenario(hub, world.consortium, world.signers, world.opening_keys, (spec, initial_model))
+    await scenario.register()
+    await scenario.create()
+    trainings = make_trainings(scenario)
+    told = await run(scenario, hub, tmp_path, trainings)
+    assert {name: one.trained for name, one in trainings.items()} == {"alpha": 2, "beta": 2, "delta": 2, "gamma": 0}
+    assert told["gamma"][-1].text == f"done with task {TASK}"
+
+    sites = {name: NumpySite(training) for name, training in make_trainings(scenario).items()}
+    samples = {name: site.training.samples for name, site in sites.items()}
+    results = await asyncio.to_thread(
+        lambda: list(simulate(spec, initial_model, sites, samples, seeds=dict.fromkeys(sites, SEED)))
+    )
+    ledger = hub.ledger("alpha")
+    for result in results:
+        reports = await ledger.read_all(catalogue.REPORTS.below(TASK, result.version))
+        found = {one.organisation: (one.model_digest, one.values) for one in reports}
+        assert {one.organisation for one in result.held_out} == {"gamma"}
+        assert found == {
+            one.organisation: (one.model_digest, one.values) for one in (*result.metrics, *result.held_out)
+        }
+    assert [one.number for one in results] == [0, 1, 2]

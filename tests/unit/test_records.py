@@ -48,6 +48,7 @@ def test_every_field_of_every_record_is_needed(record: Record) -> None:
         "economics",
         "effect",
         "ended",
+        "evaluators",
         "goal",
         "norms",
         "optimiser",

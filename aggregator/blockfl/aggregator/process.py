@@ -310,7 +310,7 @@ class Aggregator:
 
     async def _are_enrolled(self, task: Task, outlook: Outlook) -> bool:
         enrolled = len(await self._ledger.read_all(ENROLMENTS.below(task.spec.task)))
-        if enrolled == len(task.spec.contributors):
+        if enrolled == len(task.spec.everybody):
             return True
         if enrolled < task.spec.minimum_accepted:
             return False

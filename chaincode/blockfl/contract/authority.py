@@ -68,6 +68,16 @@ def require_contributor(consortium: Consortium, spec: TaskSpec, caller: str) -> 
         require_institution(consortium, spec, caller)
 
 
+def require_reporter(consortium: Consortium, spec: TaskSpec, caller: str) -> None:
+    """Check that the caller is a contributor of the task, or an institution of the consortium that only evaluates.
+
+    Raises:
+        ProtocolError: BFL203.
+    """
+    if caller not in spec.evaluators or caller not in consortium.having("institution"):
+        require_contributor(consortium, spec, caller)
+
+
 def describe_certificate(identity: Identity) -> tuple[str, str]:
     """Return the creator's certificate as PEM, and the digest of its DER.
 

@@ -1,6 +1,6 @@
 """Transactions of a round, from its opening to what institutions say about the model that it made."""
 
-from blockfl.contract.authority import describe_certificate, require_committee, require_contributor
+from blockfl.contract.authority import describe_certificate, require_committee, require_contributor, require_reporter
 from blockfl.contract.certificates import require_valid, select_valid
 from blockfl.contract.chunk import (
     check_chunk,
@@ -359,7 +359,7 @@ class Rounds:
             )
         require_unset("reported_at_ms", metrics.reported_at_ms)
         spec = (await state.read(TASK.key(metrics.task))).spec
-        require_contributor(await state.read(CONSORTIUM.key()), spec, state.caller)
+        require_reporter(await state.read(CONSORTIUM.key()), spec, state.caller)
         model = await state.read(MODEL.key(metrics.task, metrics.version))
         earlier = await state.find(METRICS.key(metrics.task, metrics.version, state.caller))
         if earlier and earlier.model_copy(update={"reported_at_ms": 0}) != metrics:

@@ -3,9 +3,9 @@
 from blockfl.contract.authority import (
     describe_certificate,
     require_committee,
-    require_contributor,
     require_coordinator,
     require_member,
+    require_reporter,
 )
 from blockfl.contract.chunk import check_chunk, is_present
 from blockfl.contract.settings import ContractSettings
@@ -145,12 +145,12 @@ class Setup:
         return number
 
     async def enrol(self, state: State, task: str, samples: int) -> bytes:
-        """Enrol an institution, or a referee, with its samples and the certificate that will sign its updates.
+        """Enrol an institution, a referee or an evaluator with its samples and the certificate that signs its updates.
 
-        A referee has no stake: it is paid and fined as a committee member.
+        Only institutions have a stake: a referee is paid and fined as a committee member, an evaluator sends nothing.
         """
         spec = (await state.read(TASK.key(task))).spec
-        require_contributor(await state.read(CONSORTIUM.key()), spec, state.caller)
+        require_reporter(await state.read(CONSORTIUM.key()), spec, state.caller)
         certificate, certificate_digest = describe_certificate(state.context.creator)
         previous = await state.find(ENROLMENT.key(task, state.caller))
         repeated = False
@@ -162,7 +162,7 @@ class Setup:
                 await self._require_no_open_round(state, task)
             what = f"the enrolment of {state.caller} in {task}"
             rule.check_change(what, previous.enrolled_at_ms, state.now_ms)
-        if spec.economics and not repeated and state.caller not in spec.referees:
+        if spec.economics and not repeated and state.caller in spec.institutions:
             if previous:
                 await require_settled(state, task, Code.STAKE_BOUND)
             await fill_stake(state, spec.economics, spec, samples, is_enrolled=False)
@@ -183,7 +183,7 @@ class Setup:
         number = (await state.read(PROGRESS.key(spec.task))).round
         if (
             not spec.economics
-            or state.caller in spec.referees
+            or state.caller not in spec.institutions
             or (number and not await is_settled(state, await state.read(ROUND.key(spec.task, number))))
         ):
             return False

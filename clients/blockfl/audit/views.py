@@ -109,6 +109,8 @@ def describe_strategy(spec: TaskSpec) -> str:
         parts.append("stable set")
     if spec.personal:
         parts.append(f"personal {' '.join(spec.personal)}")
+    if spec.evaluators:
+        parts.append(f"held out {' and '.join(spec.evaluators)}")
     if spec.selection:
         size = spec.selection
         share = f"{(size.share_micro or 0) / 10**4:g}%" if size.count is None else str(size.count)
@@ -230,10 +232,11 @@ def describe_norm(round_: Round, update: Update) -> Row:
 async def list_models(ledger: Reader, task: str) -> list[Row]:
     """Return a row for each version, with what the institutions reported of it."""
     rows: list[Row] = []
+    evaluators = await _find_evaluators(ledger, task)
     appraisals = {one.version: one for one in await ledger.read_all(APPRAISALS.below(task))}
     for model in await ledger.read_all(MODELS.below(task)):
         reports = await ledger.read_all(REPORTS.below(task, model.version))
-        pooled = pool(reports)
+        pooled = pool([one for one in reports if one.organisation not in evaluators])
         rows.append(
             {
                 "key": find_key(model),
@@ -246,6 +249,7 @@ async def list_models(ledger: Reader, task: str) -> list[Row]:
                 "published": format_time(model.published_at_ms),
                 "accuracy": pooled.get("accuracy", {}).get("value"),
                 "metrics": pooled,
+                "held_out": pool([one for one in reports if one.organisation in evaluators]),
                 "appraisal": _describe_appraisal(appraisals.get(model.version)),
                 "confirmed_by": [report.organisation for report in reports if report.model_digest == model.digest],
                 "contested_by": [report.organisation for report in reports if report.model_digest != model.digest],
@@ -260,6 +264,16 @@ async def list_models(ledger: Reader, task: str) -> list[Row]:
             }
         )
     return rows
+
+
+async def _find_evaluators(ledger: Reader, task: str) -> Sequence[str]:
+    """Return who evaluates a task's versions and trains none; nobody where the task's record cannot be read."""
+    try:
+        return (await ledger.read(TASK.key(task))).spec.evaluators
+    except LedgerError as error:
+        if not is_unreadable(error):
+            raise
+        return ()
 
 
 def _describe_appraisal(appraisal: Appraisal | None) -> Row | None:

@@ -29,6 +29,7 @@ async def put_task(
     aggregator: str | None = None,
     referee: Referee | None = None,
     effect: Effect | None = None,
+    evaluators: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> TaskSpec:
     """Create a task and put its initial model on the ledger; calling it again resumes the upload.
@@ -45,9 +46,10 @@ async def put_task(
         manifest=begun.manifest,
         initial_model=blob,
         aggregator=aggregator or consortium.having("coordinator")[0],
-        institutions=tuple(institutions or {*consortium.having("institution")} - judges),
+        institutions=tuple(institutions or {*consortium.having("institution")} - judges - {*evaluators}),
         referee=referee,
         effect=effect,
+        evaluators=evaluators,
     )
     await ledger.create_task(spec)
     await upload_blob(ledger, task, blob, chunks, progress=progress)

@@ -164,6 +164,9 @@ def make_card(exported: Exported) -> str:
         f"| {name} | {one['value']} | {one['lowest']} | {one['highest']} | {one['samples']} |"
         for name, one in row["metrics"].items()
     ]
+    if row["held_out"]:
+        lines += ["", f"## Metrics held out: {', '.join(spec.evaluators)} trained nothing", ""]
+        lines += [f"- {name}: {one['value']} on {one['samples']} samples" for name, one in row["held_out"].items()]
     lines += ["", "## Lineage", "", "| version | round | updates of | SHA-256 |", "|---|---|---|---|"]
     lines += [
         f"| {one['version']} | {one['round']} | {', '.join(one['accepted']) or 'none'} | `{one['digest']}` |"

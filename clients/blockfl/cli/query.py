@@ -160,7 +160,7 @@ def _models(book: Book, task: TaskName) -> Answer:
     """List a task's model versions and what the institutions reported of them."""
     book.check_task(task)
     rows = [
-        row | {"reported": views.describe_metrics(row["metrics"])}
+        row | {"reported": views.describe_metrics(row["metrics"]), "held_out": views.describe_metrics(row["held_out"])}
         for row in book.locate(asyncio.run(views.list_models(book, task)))
     ]
     columns = ["version", "round", "digest", "accepted", "reported", "confirmed_by", "contested_by", "published"]

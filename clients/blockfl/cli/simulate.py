@@ -34,6 +34,14 @@ def simulate(
             help="An institution and its samples, as institution run --data takes them; one for each institution.",
         ),
     ],
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--held-out",
+            metavar="NAME=FILE",
+            help="An institution that evaluates every version on its test samples and never trains; repeatable.",
+        ),
+    ] = None,
     model: workload.Model = None,
     code: workload.Code = None,
     python: workload.Python = None,
@@ -56,7 +64,8 @@ def simulate(
         raise SettingsError(
             "a simulation has no referee: choose another --rule than trusted_mean, and no --minimum-reference-cosine"
         )
-    data = parse_sites(site)
+    data = parse_sites([*site, *(held_out or ())])
+    evaluators = parse_sites(held_out or ())
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()
     bare = workload.make_workload(model, code, None, None, Decimal("0.25"), python)
@@ -78,7 +87,8 @@ def simulate(
         manifest=begun.manifest,
         initial_model=split_blob(begun.content)[0],
         aggregator="simulated-coordinator",
-        institutions=tuple(data),
+        institutions=tuple({*data} - {*evaluators}),
+        evaluators=tuple(evaluators),
     )
     order = Order(
         spec=spec.encode().decode(),
@@ -127,6 +137,8 @@ def parse_sites(texts: Sequence[str]) -> dict[str, Path]:
 def describe_round(done: RoundDone) -> str:
     """Return a round's result in one line."""
     metrics = ", ".join(f"{one.name} {one.value:.4f}" for one in done.metrics)
+    if done.held_out:
+        metrics += "; held out: " + ", ".join(f"{one.name} {one.value:.4f}" for one in done.held_out)
     if not done.number:
         return f"version 0: {metrics}"
     accepted = sum(one.state == "accepted" for one in done.brought)
@@ -177,11 +189,13 @@ def describe_bound(proposal: Proposal, bound: float) -> str:
 def _row(done: RoundDone) -> dict[str, object]:
     accepted = [one.institution for one in done.brought if one.state == "accepted"]
     row: dict[str, object] = {"round": done.number, "version": done.version, "accepted": accepted}
+    row |= {f"held out {one.name}": f"{one.value:.4f}" for one in done.held_out}
     return row | {one.name: f"{one.value:.4f}" for one in done.metrics}
 
 
 def _columns(rounds: Sequence[RoundDone]) -> list[str]:
     names = {one.name: None for done in rounds for one in done.metrics}
+    names |= {f"held out {one.name}": None for done in rounds for one in done.held_out}
     return ["round", "version", *names, "accepted"]
 
 

@@ -82,6 +82,10 @@ def create(
             help="With --assessor: the most that an update may add to the loss, as the median of them measures it.",
         ),
     ] = Decimal("0.01"),
+    evaluators: Annotated[
+        list[str] | None,
+        typer.Option("--evaluator", help="An institution that evaluates every version and never trains; repeatable."),
+    ] = None,
     terms: Terms = NO_TERMS,
     unconfined: workload.Unconfined = False,
     seed: workload.Seed = None,
@@ -113,6 +117,7 @@ def create(
                 aggregator=aggregator,
                 referee=referee,
                 effect=effect,
+                evaluators=evaluators or (),
                 progress=lambda done, total: output.progress(f"chunk {done} of {total}"),
             )
 

@@ -8,7 +8,7 @@
         spec = terms.specify(task=task, ...)
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -82,6 +82,7 @@ class Terms:
         institutions: tuple[str, ...],
         referee: Referee | None = None,
         effect: Effect | None = None,
+        evaluators: Sequence[str] = (),
     ) -> TaskSpec:
         """Return the specification of a task on these terms.
 
@@ -93,6 +94,7 @@ class Terms:
             aggregator: The committee member that sums.
             institutions: Who may enrol, in any order.
             referee: The committee members whose own updates the others are compared with.
+            evaluators: Who evaluates every version and never trains.
             effect: The committee members that try updates on rows of their own, and what they tolerate.
 
         Raises:
@@ -114,6 +116,7 @@ class Terms:
                 referee=referee,
                 effect=effect,
                 institutions=tuple(sorted(set(institutions))),
+                evaluators=tuple(sorted(set(evaluators))),
                 rounds=self.rounds,
                 minimum_accepted=self.minimum,
                 bound_l2_micro=self.bound_l2_micro,

@@ -238,9 +238,12 @@ class InstitutionAgent:
             await self._tell_verdict(round_)
             if settled:
                 self._outbox.prune(self._name, round_.round + 1)
-            elif round_.state == "open":
+            elif round_.state == "open" and not self._only_evaluates(task):
                 await self._take_part(task, round_, model)
         return complete
+
+    def _only_evaluates(self, task: Task) -> bool:
+        return self._ledger.organisation in task.spec.evaluators
 
     def _is_last(self, task: Task, progress: Progress) -> bool:
         first = self._first_round or 0
@@ -264,7 +267,8 @@ class InstitutionAgent:
         self._training.use(task.spec)
         description = await self._training.describe()
         check_tensors(task.spec, make_manifest(description))
-        self._samples = choose_samples(self._settings.samples, description.train_samples)
+        available = description.test_samples if self._only_evaluates(task) else description.train_samples
+        self._samples = choose_samples(self._settings.samples, available)
         self._task = task
         text = f"{description.train_samples} samples to train, {description.test_samples} to test"
         self._tell("start", 0, text, started)

@@ -32,7 +32,7 @@ def check_signer(signer: Signer, now: datetime) -> None:
 
 
 def check_role(consortium: Consortium, task: Task, organisation: str) -> None:
-    """Check that the organisation is an institution of the task, or referees it.
+    """Check that the organisation is an institution of the task, referees it, or evaluates its versions.
 
     Raises:
         ProtocolError: BFL207 or BFL203.
@@ -43,7 +43,7 @@ def check_role(consortium: Consortium, task: Task, organisation: str) -> None:
             Code.NOT_MEMBER,
             f"{organisation} is not a member of the consortium ({', '.join(members)}): check the profile",
         )
-    if organisation not in task.spec.contributors:
+    if organisation not in task.spec.everybody:
         raise ProtocolError(
             Code.NOT_INSTITUTION,
             f"{organisation} is not an institution of task {task.spec.task}: they are "

@@ -36,6 +36,7 @@ from blockfl.protocol.records import (
     Member,
     Metrics,
     Model,
+    Organisations,
     Participant,
     Role,
     Round,
@@ -93,6 +94,7 @@ class Result:
         failure: Empty, or why the round made no version.
         outcomes: By institution.
         metrics: The version's, by institution.
+        held_out: The version's, by site that evaluates and never trains.
         appraisal: What the version is worth by the task's goal; None without one, or when the round failed.
         ending: Why the task ends with this round before its last, empty if it does not.
     """
@@ -103,6 +105,7 @@ class Result:
     failure: str = ""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     metrics: tuple[Metrics, ...] = ()
+    held_out: tuple[Metrics, ...] = ()
     appraisal: Appraisal | None = None
     ending: str = ""
 
@@ -129,10 +132,10 @@ def simulate(
     """Yield version 0 and then each round's result.
 
     Args:
-        spec: The task; its institutions are the sites.
+        spec: The task; its institutions and evaluators are the sites.
         initial_model: Version 0's file, whose digest the specification names.
         sites: By institution.
-        samples: What each institution declares.
+        samples: What each institution declares; an evaluator nothing.
         seeds: Of each institution's training and rounding, as ``institution run --seed``; None: not repeatable.
         report: Told what happens.
 
@@ -163,9 +166,14 @@ class _Simulation:
         self._now_ms = 0
 
     def run(self) -> Iterator[Result]:
-        metrics = self._evaluate(0)
+        metrics = self._evaluate(0, self._spec.institutions)
         yield Result(
-            number=0, version=0, content=self._content, metrics=metrics, appraisal=self._appraise(self._model, metrics)
+            number=0,
+            version=0,
+            content=self._content,
+            metrics=metrics,
+            held_out=self._evaluate(0, self._spec.evaluators),
+            appraisal=self._appraise(self._model, metrics),
         )
         for number in range(1, self._spec.rounds + 1):
             round_ = self._open(number)
@@ -228,7 +236,7 @@ class _Simulation:
         self._progress = self._progress.model_copy(
             update={"round": round_.round, "version": version, "model_digest": compute_digest(self._content)}
         )
-        metrics = () if closed.failure else self._evaluate(version)
+        metrics = () if closed.failure else self._evaluate(version, self._spec.institutions)
         update = {"version": version, "digest": self._progress.model_digest}
         appraisal = None if closed.failure else self._appraise(self._model.model_copy(update=update), metrics)
         return Result(
@@ -238,6 +246,7 @@ class _Simulation:
             failure=closed.failure,
             outcomes=outcomes,
             metrics=metrics,
+            held_out=() if closed.failure else self._evaluate(version, self._spec.evaluators),
             appraisal=appraisal,
             ending=describe_ending(self._progress),
         )
@@ -267,7 +276,7 @@ class _Simulation:
         version = apply_round(spec, decode_version(spec, self._content), total, round_.scale, round_.divisor)
         self._content, self._last_sum = encode_version(spec, version), total
 
-    def _evaluate(self, version: int) -> tuple[Metrics, ...]:
+    def _evaluate(self, version: int, names: Organisations) -> tuple[Metrics, ...]:
         model, digest = decode_version(self._spec, self._content).model, compute_digest(self._content)
         return tuple(
             Metrics(
@@ -278,12 +287,12 @@ class _Simulation:
                 values=list_metrics(self._sites[name].evaluate(model)),
                 reported_at_ms=0,
             )
-            for name in self._spec.institutions
+            for name in names
         )
 
 
 def _make_consortium(spec: TaskSpec) -> Consortium:
-    roles: dict[str, tuple[Role, ...]] = dict.fromkeys(spec.institutions, ("institution",))
+    roles: dict[str, tuple[Role, ...]] = dict.fromkeys((*spec.institutions, *spec.evaluators), ("institution",))
     roles |= {_COMMITTEE[0]: ("committee", "coordinator"), _COMMITTEE[1]: ("committee",)}
     return Consortium(
         network="simulation",

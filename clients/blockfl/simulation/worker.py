@@ -22,6 +22,7 @@ from blockfl.protocol.codes import ProtocolError
 
 if TYPE_CHECKING:
     from blockfl.institution.loading import AnyLearner
+    from blockfl.protocol.records import Metrics
     from blockfl.protocol.task import TaskSpec
     from blockfl.simulation.remote import RemoteSite
     from blockfl.simulation.simulation import Result
@@ -98,6 +99,7 @@ class RoundDone(Message):
     failure: str
     brought: tuple[Brought, ...]
     metrics: tuple[Pooled, ...]
+    held_out: tuple[Pooled, ...] = ()
     value: float | None = None
     best_version: int | None = None
     ending: str = ""
@@ -227,10 +229,6 @@ def _start(order: Order, site: SiteFile, spec: "TaskSpec", runner: asyncio.Runne
 
 def _describe(result: "Result", file: Path) -> RoundDone:
     appraisal = result.appraisal
-    by_name: dict[str, dict[str, float]] = {}
-    for report in result.metrics:
-        for metric in report.values:
-            by_name.setdefault(metric.name, {})[report.organisation] = metric.value_micro / 1e6
     return RoundDone(
         number=result.number,
         version=result.version,
@@ -241,12 +239,23 @@ def _describe(result: "Result", file: Path) -> RoundDone:
             Brought(institution=name, state=one.state, told=one.told, norm=one.norm, loss=one.loss)
             for name, one in result.outcomes.items()
         ),
-        metrics=tuple(
-            Pooled(name=name, value=one["value"], by_institution=by_name[name]) for name, one in result.pooled.items()
-        ),
+        metrics=_pool(result.metrics),
+        held_out=_pool(result.held_out),
         value=None if appraisal is None or appraisal.value_micro is None else appraisal.value_micro / 1e6,
         best_version=None if appraisal is None else appraisal.best_version,
         ending=result.ending,
+    )
+
+
+def _pool(metrics: "tuple[Metrics, ...]") -> tuple[Pooled, ...]:
+    from blockfl.audit.metrics import pool
+
+    by_name: dict[str, dict[str, float]] = {}
+    for report in metrics:
+        for metric in report.values:
+            by_name.setdefault(metric.name, {})[report.organisation] = metric.value_micro / 1e6
+    return tuple(
+        Pooled(name=name, value=one["value"], by_institution=by_name[name]) for name, one in pool(metrics).items()
     )
 
 

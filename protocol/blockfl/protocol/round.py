@@ -51,10 +51,10 @@ def check_spec(spec: TaskSpec, consortium: Consortium) -> None:
     """Check what a task's proposal says about the consortium.
 
     Raises:
-        ProtocolError: BFL203 if one of its institutions has not that role, BFL202 if its aggregator, a referee or
-            an assessor is not in the committee.
+        ProtocolError: BFL203 if an institution or evaluator of it has not that role, BFL202 if its aggregator, a
+            referee or an assessor is not in the committee.
     """
-    for organisation in spec.institutions:
+    for organisation in (*spec.institutions, *spec.evaluators):
         if organisation not in consortium.having("institution"):
             raise ProtocolError(
                 Code.NOT_INSTITUTION,

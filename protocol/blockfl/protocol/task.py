@@ -87,7 +87,8 @@ class TaskSpec(Record):
     with, ``effect`` those that try every accepted update on rows of their own. ``table`` says which columns every
     institution's table has. ``personal`` are patterns of the names of tensors that stay at each institution. A task
     that ``tallies`` trains nothing: its one round adds up counts of the table's columns. ``goal`` is the metric by
-    which versions are compared, and when the task stops. ``selection`` says how many of the enrolled institutions take
+    which versions are compared, and when the task stops. ``evaluators`` are institutions
+    that evaluate and never train. ``selection`` says how many of the enrolled institutions take
     part in a round.
     Rules other than fedavg are recomputed, and every update has weight 1.
     """
@@ -104,6 +105,7 @@ class TaskSpec(Record):
     referee: Annotated[Referee | None, Field(exclude_if=lambda referee: referee is None)] = None
     effect: Annotated[Effect | None, Field(exclude_if=lambda effect: effect is None)] = None
     institutions: Annotated[Organisations, Field(min_length=MINIMUM_ACCEPTED)]
+    evaluators: Annotated[Organisations, Field(exclude_if=lambda names: not names)] = ()
     rounds: Annotated[int, Field(ge=1, le=100_000)]
     minimum_accepted: Annotated[int, Field(ge=MINIMUM_ACCEPTED, le=10_000)]
     bound_l2_micro: Annotated[int, Field(ge=1, le=10**15)]
@@ -140,8 +142,13 @@ class TaskSpec(Record):
 
     @property
     def contributors(self) -> Organisations:
-        """Everybody who may enrol: institutions and referees."""
+        """Everybody who may send updates: institutions and referees."""
         return (*self.institutions, *self.referees)
+
+    @property
+    def everybody(self) -> Organisations:
+        """Everybody who may enrol and report metrics: contributors and evaluators."""
+        return (*self.contributors, *self.evaluators)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -235,7 +242,9 @@ class TaskSpec(Record):
         rule.check_task(len(self.institutions), self.manifest.dimension, self.bound_l2_micro)
 
     def _check_referee(self) -> None:
-        for duty, organisations in (("referee", self.referees), ("assessor", self.assessors)):
+        check_ascending(self.evaluators, "evaluators")
+        duties = (("referee", self.referees), ("assessor", self.assessors), ("evaluator", self.evaluators))
+        for duty, organisations in duties:
             both = sorted({*self.institutions} & {*organisations})
             if both:
                 raise ValueError(f"{both[0]} cannot be an institution of the task and its {duty}")
