@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks chaos check format bench counts commitments accuracy examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
+.PHONY: help install demo test test-quick attacks chaos check format bench counts floods performance commitments accuracy examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,8 +58,14 @@ format: $(STAMP) ## Format the code
 counts: $(STAMP) ## What a round costs in transactions, reads, messages, bytes; exit code 1 over the record; COUNTS="--record"
 	$(BIN)/python -m benchmarks.counts $(COUNTS)
 
-bench: $(STAMP) ## Rounds and transactions, timed (result in build/bench)
-	$(BIN)/python -m benchmarks.bench --ledger $(LEDGER)
+bench: $(STAMP) ## Rounds and transactions beside other federated learning (build/bench/summary.json); BENCH="--turns 1"
+	$(BIN)/python -m benchmarks.bench --ledger $(LEDGER) $(BENCH)
+
+performance: $(STAMP) ## Write docs/performance.md of what bench and floods have measured
+	$(BIN)/python -m benchmarks.performance
+
+floods: $(STAMP) ## How much one member's flood delays others' rounds (build/bench/floods.json); exit code 1 over the factor
+	$(BIN)/python -m benchmarks.floods $(FLOODS)
 
 commitments: $(STAMP) ## What commitments cost, against their limits: exit code 1 over them
 	$(BIN)/python -m benchmarks.commitment
@@ -106,6 +112,8 @@ lock: $(STAMP) ## Write requirements/*.txt anew
 	$(LOCK) --constraint requirements/all.txt --extra tensorflow --extra parquet pyproject.toml -o requirements/training.txt
 	$(LOCK) --constraint requirements/all.txt --extra fuzz pyproject.toml -o requirements/fuzz.txt
 	$(LOCK) examples/flower/requirements.in -o examples/flower/requirements.txt
+	$(LOCK) benchmarks/peers/flower.in -o benchmarks/peers/flower.txt
+	$(LOCK) benchmarks/peers/nvflare.in -o benchmarks/peers/nvflare.txt
 
 compose: $(STAMP) ## Write docker-compose.yaml anew
 	$(BIN)/blockfl network compose --output docker-compose.yaml

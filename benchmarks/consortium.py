@@ -11,6 +11,7 @@ consortium.take_down()
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -53,13 +54,19 @@ class Untrained(Stage):
             run += ["--directory", self.state("aggregators", organisation)]
             self.start(f"aggregator {organisation}", [sys.executable, "-m", "blockfl.cli.main", *run])
 
-    def employ(self, task: str, dimension: int, rounds: int) -> None:
-        """Create a task with one tensor, and start the institutions' agents on it."""
+    def create(self, task: str, dimension: int, rounds: int, participants: Sequence[str] = ()) -> None:
+        """Create a task with one tensor; without participants it is everybody's."""
         initial = write_initial_model(self.directory / f"{task}.safetensors", dimension)
         create = ("task", "create", task, "--profile", self.profile("coordinator"), "--initial", str(initial))
-        deadlines = ("--submit-seconds", _DEADLINE_S, "--judge-seconds", _DEADLINE_S)
-        self.blockfl(*create, "--rounds", str(rounds), *deadlines)
-        for name in self.institutions:
+        options = ["--rounds", str(rounds), "--submit-seconds", _DEADLINE_S, "--judge-seconds", _DEADLINE_S]
+        for name in participants:
+            options += ["--institution", name]
+        self.blockfl(*create, *options)
+
+    def employ(self, task: str, dimension: int, rounds: int, participants: Sequence[str] = ()) -> None:
+        """Create a task with one tensor, and start the participants' agents on it; by default everybody's."""
+        self.create(task, dimension, rounds, participants)
+        for name in participants or self.institutions:
             run = [sys.executable, "-m", "benchmarks.institution", "--profile", self.profile(name), "--task", task]
             run += ["--dimension", str(dimension), "--directory", self.state(f"institutions/{task}", name)]
             self.start(f"institution {name}", run)

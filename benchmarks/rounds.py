@@ -1,80 +1,104 @@
 """Rounds without training on the whole network: four institutions, three committee members, every process real.
 
-Per size: seconds per round and per step from the ledger's own times, bytes of the whole ledger per update, peak memory
-per process. The floor named beside it is Flower's figure for the same job without ledger, TLS or judging (docs).
+Per size: seconds, processor-seconds and bytes a round, between the first version that is published and the last; the
+ledger's own times of each step; the most memory of each process; bytes of the whole ledger per update.
 """
 
 import statistics
-import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from examples.heart.demo import COMMITTEE, HOSPITALS
-from examples.heart.stage import Stage
-
-from blockfl.protocol.model import encode_model, manifest_of
+from benchmarks.consortium import Untrained
+from benchmarks.meter import Usage, compute_usage
 
 ROUNDS = 5
-FLOWER_1M_S = 0.21
-"""Seconds per round of Flower 1.41's simulation, 4 clients, 1M float32, no training, on a like machine (prior art)."""
+_TIMEOUT_S = 900
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """Figures of one size: medians over the rounds but the first."""
+class Sample:
+    """One run of one size; everything but the memory per round.
 
-    dimension: int
+    Attributes:
+        seconds: From one version to the next.
+        cpu_seconds: Of all processes together.
+        cpu_by_process: Of each.
+        sent_bytes: On each process's sockets; empty where the machine does not tell.
+        steps: Seconds of each step, by the ledger's own times.
+        counts: What the embedded node has counted; empty on real Fabric.
+        bytes_per_update: Of the whole ledger, set-up included.
+        peak_mb: The most memory that each process has had by then.
+    """
+
     seconds: float
-    steps: dict[str, float]
-    bytes_per_update: int
-    peak_rss_mb: dict[str, float]
+    cpu_seconds: float
+    cpu_by_process: Mapping[str, float]
+    sent_bytes: Mapping[str, float]
+    steps: Mapping[str, float]
+    counts: Mapping[str, float]
+    bytes_per_update: float
+    peak_mb: Mapping[str, float]
 
 
-def measure(directory: Path, base_port: int, dimensions: list[int], ledger: str) -> list[Result]:
-    """Run a task of each size on one network."""
-    stage = Stage(directory, base_port, ledger)
+def measure(directory: Path, ledger: str, dimensions: Sequence[int], rounds: int = ROUNDS) -> dict[int, Sample]:
+    """Bring a network up, run a task of each size on it, and take it down.
+
+    Args:
+        directory: An empty one.
+        ledger: What runs the ledger.
+        dimensions: The sizes.
+        rounds: Of each task; the first one is not measured.
+    """
+    consortium = Untrained(directory, ledger=ledger)
     try:
-        stage.bring_up()
-        stage.watch_memory()
-        for organisation in COMMITTEE:
-            run = [
-                sys.executable,
-                "-m",
-                "blockfl.cli.main",
-                "aggregator",
-                "run",
-                "--profile",
-                stage.profile(organisation),
-            ]
-            stage.start(f"aggregator {organisation}", [*run, "--directory", str(directory / "agg" / organisation)])
-        return [_measure(stage, dimension) for dimension in dimensions]
+        consortium.bring_up()
+        consortium.watch_memory()
+        return {dimension: _measure(consortium, dimension, rounds) for dimension in dimensions}
     finally:
-        stage.close()
-        stage.take_down()
+        consortium.close()
+        consortium.take_down()
 
 
-def _measure(stage: Stage, dimension: int) -> Result:
+def _measure(consortium: Untrained, dimension: int, rounds: int) -> Sample:
     task = f"size-{dimension}"
-    weights = {"weights": np.zeros(dimension, np.float32)}
-    manifest = manifest_of(weights)
-    initial = stage.directory / f"{task}.safetensors"
-    initial.write_bytes(encode_model(manifest, weights["weights"]))
-    create = ("task", "create", task, "--profile", stage.profile("coordinator"), "--initial", str(initial))
-    stage.blockfl(*create, "--rounds", str(ROUNDS), "--submit-seconds", "300", "--judge-seconds", "300")
-    for hospital in HOSPITALS:
-        run = [sys.executable, "-m", "benchmarks.institution", "--profile", stage.profile(hospital), "--task", task]
-        state = stage.directory / "institutions" / hospital / task
-        stage.start(f"institution {hospital}", [*run, "--dimension", str(dimension), "--directory", str(state)])
-    stage.wait([f"institution {hospital}" for hospital in HOSPITALS], timeout_s=600)
-    rounds = stage.query("audit", "rounds", "--task", task)[1:]
-    steps = {step: statistics.median(row["seconds"][step] for row in rounds) for step in rounds[0]["seconds"]}
-    audit = stage.query("audit", "verify")
+    consortium.employ(task, dimension, rounds)
+    before = consortium.wait_for_version(task, 1, _TIMEOUT_S)
+    usage = compute_usage(before, consortium.wait_for_version(task, rounds, _TIMEOUT_S))
+    consortium.wait_for_institutions(_TIMEOUT_S)
+    rows = consortium.query("audit", "rounds", "--task", task)[1:]
+    audit = consortium.query("audit", "verify")
     updates = sum(proof["updates"] for proof in audit["tasks"])
-    return Result(
-        dimension=dimension,
-        seconds=statistics.median(sum(row["seconds"].values()) for row in rounds),
-        steps=steps,
-        bytes_per_update=round(audit["ledger_bytes"] / updates),
-        peak_rss_mb={name: round(peak, 1) for name, peak in sorted(stage.peak_rss.items())},
+    return make_sample(usage, rounds - 1, rows, audit["ledger_bytes"] / updates, consortium.peak_rss)
+
+
+def make_sample(
+    usage: Usage,
+    rounds: int,
+    rows: Sequence[Mapping[str, Mapping[str, float]]],
+    bytes_per_update: float,
+    peak_mb: Mapping[str, float],
+) -> Sample:
+    """Return what one round used, of what several did.
+
+    Args:
+        usage: Of all rounds together.
+        rounds: How many these are.
+        rows: Of each round, ``seconds`` by step.
+        bytes_per_update: Of the ledger.
+        peak_mb: Memory by process.
+    """
+    return Sample(
+        seconds=usage.seconds / rounds,
+        cpu_seconds=sum(usage.cpu_s.values()) / rounds,
+        cpu_by_process=_share(usage.cpu_s, rounds),
+        sent_bytes=_share(usage.sent_bytes, rounds),
+        steps={step: statistics.median(row["seconds"][step] for row in rows) for step in rows[0]["seconds"]},
+        counts=_share(usage.counts, rounds),
+        bytes_per_update=bytes_per_update,
+        peak_mb=dict(peak_mb),
     )
+
+
+def _share(used: Mapping[str, float], rounds: int) -> dict[str, float]:
+    return {name: amount / rounds for name, amount in sorted(used.items())}

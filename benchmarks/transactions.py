@@ -62,7 +62,8 @@ def _start(layout: Layout, processes: ProcessTable, base_port: int) -> None:
     launcher = EmbeddedLauncher(hosts, layout, processes)
     for one in hosts:
         command = python_command("benchmarks.key_value", "--config", str(one.layout.service))
-        processes.start(ProcessSpec(name=f"contract-{one.name}", command=command, environment={}))
+        environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+        processes.start(ProcessSpec(name=f"contract-{one.name}", command=command, environment=environment))
     launcher.start()
     for one in hosts:
         wait_for_port(one.organisation.contract_address, 60, partial(processes.require_running, f"contract-{one.name}"))

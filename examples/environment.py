@@ -26,21 +26,33 @@ def find_flower() -> Path:
         Unavailable: They cannot be had.
     """
     home = ENVIRONMENTS.absolute() / "flower"
-    found = _find_with("flwr", os.environ.get("FLOWER_PYTHON"), home / "bin" / "python")
-    if found is not None:
-        return found
-    print(f"flower: installing its packages into {home}", flush=True)
-    installer = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet"]
-    installer += ["--python", str(home / "bin" / "python"), "--require-hashes", "-r", str(FLOWER_PACKAGES)]
+    found = find_with("flwr", os.environ.get("FLOWER_PYTHON"), home / "bin" / "python")
+    return found or install_packages(home, FLOWER_PACKAGES, "flwr")
+
+
+def install_packages(home: Path, packages: Path, module: str) -> Path:
+    """Make an environment of locked packages, and return its interpreter.
+
+    Args:
+        home: Where it shall be.
+        packages: The packages with their digests.
+        module: What it must be able to import then.
+
+    Raises:
+        Unavailable: The packages cannot be had.
+    """
+    print(f"{module}: installing its packages into {home}", flush=True)
+    installer = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--compile-bytecode"]
+    installer += ["--python", str(home / "bin" / "python"), "--require-hashes", "-r", str(packages)]
     try:
         for command in ([sys.executable, "-m", "venv", "--clear", str(home)], installer):
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", "") or error).strip().splitlines()
-        raise Unavailable(f"Flower cannot be installed here ({said[0] if said else 'no reason'})") from error
-    found = _find_with("flwr", str(home / "bin" / "python"))
+        raise Unavailable(f"{module} cannot be installed here ({said[0] if said else 'no reason'})") from error
+    found = find_with(module, home / "bin" / "python")
     if found is None:
-        raise Unavailable(f"{home} has no flwr that can be imported")
+        raise Unavailable(f"{home} has no {module} that can be imported")
     return found
 
 
@@ -50,7 +62,7 @@ def find_pytorch() -> Path:
     Raises:
         Unavailable: There is none. It is not installed from here: with what it brings for GPUs it takes gigabytes.
     """
-    found = _find_with("torch", os.environ.get("TORCH_PYTHON"), sys.executable, "/usr/bin/python3")
+    found = find_with("torch", os.environ.get("TORCH_PYTHON"), sys.executable, "/usr/bin/python3")
     if found is None:
         raise Unavailable(
             "no interpreter has PyTorch: install it (apt-get install python3-torch, or pip install torch in an "
@@ -59,7 +71,7 @@ def find_pytorch() -> Path:
     return found
 
 
-def _find_with(module: str, *interpreters: str | Path | None) -> Path | None:
+def find_with(module: str, *interpreters: str | Path | None) -> Path | None:
     """Return the first interpreter that can import a module."""
     for one in interpreters:
         if one is None or not os.access(one, os.X_OK):

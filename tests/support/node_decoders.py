@@ -29,6 +29,7 @@ from blockfl.fabric.counters import Counters
 from blockfl.fabric.embedded.endorsing.admission import Admission
 from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
 from blockfl.fabric.embedded.endorsing.contract_stream import ContractStream, _scan_message, _settle
+from blockfl.fabric.embedded.endorsing.fairness import Turns
 from blockfl.fabric.embedded.endorsing.installation import Installation
 from blockfl.fabric.embedded.endorsing.lifecycle_contract import LifecycleContract, LifecycleRefusal
 from blockfl.fabric.embedded.endorsing.lifecycle_state import Parameters
@@ -175,6 +176,7 @@ def gateway() -> GatewayService:
         ledger=ledger,
         admission=service()._admission,
         blocks=blocks,
+        turns=Turns(),
     )
 
 

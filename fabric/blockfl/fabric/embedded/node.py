@@ -30,6 +30,7 @@ from blockfl.fabric.counters import Counters
 from blockfl.fabric.embedded.endorsing.admission import Admission
 from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
 from blockfl.fabric.embedded.endorsing.endorser import Endorser
+from blockfl.fabric.embedded.endorsing.fairness import Turns
 from blockfl.fabric.embedded.endorsing.installation import Installation
 from blockfl.fabric.embedded.ordering.ledger import Ledger
 from blockfl.fabric.embedded.services.block_reader import BlockReader
@@ -74,6 +75,7 @@ class EmbeddedNode:
         self._hosts: dict[str, ContractHost] = {}
         self._counters: defaultdict[str, Counters] = defaultdict(Counters)
         self._listeners: dict[str, _Listener] = {}
+        self._turns = Turns()
         self._blocks: BlockReader | None = None
         self._operations: OperationsService | None = None
         self._admission: Admission | None = None
@@ -295,8 +297,11 @@ class EmbeddedNode:
                 ledger=ledger,
                 admission=admission,
                 blocks=blocks,
+                turns=self._turns,
             ).handler(),
-            EndorserService(endorser=self._endorsers[msp_id], ledger=ledger, admission=admission).handler(),
+            EndorserService(
+                endorser=self._endorsers[msp_id], ledger=ledger, admission=admission, turns=self._turns
+            ).handler(),
             DeliverService(ledger=ledger, admission=admission, blocks=blocks, organisation=msp_id).peer_handler(),
         ]
         self._addresses[msp_id] = await self._listen(msp_id, organisation, services)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import grpc
@@ -10,8 +10,9 @@ from fabric_protos.peer import proposal_response_pb2
 
 from blockfl.fabric.embedded.endorsing.admission import Admission, Refused, UnknownChannel
 from blockfl.fabric.embedded.endorsing.endorser import Endorser, EndorserFailure
+from blockfl.fabric.embedded.endorsing.fairness import Crowded, Turns
 from blockfl.fabric.embedded.endorsing.proposal import SignedProposal
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import Ledger, Snapshot
 from blockfl.fabric.embedded.services.rpc import RpcError, service
 from blockfl.fabric.errors import BlockError
 
@@ -25,12 +26,14 @@ class EndorserService:
         endorser: The organisation's endorser.
         ledger: The channel's ledger.
         admission: Judges requests.
+        turns: Of all organisations that call the node.
     """
 
-    def __init__(self, *, endorser: Endorser, ledger: Ledger, admission: Admission) -> None:
+    def __init__(self, *, endorser: Endorser, ledger: Ledger, admission: Admission, turns: Turns) -> None:
         self._endorser = endorser
         self._ledger = ledger
         self._admission = admission
+        self._turns = turns
 
     def handler(self) -> Any:
         """Returns the gRPC handler of `protos.Endorser`."""
@@ -51,11 +54,17 @@ class EndorserService:
             text = f"duplicate transaction found [{proposal.tx_id}]. Creator [{proposal.creator.hex()}]"
             raise RpcError(grpc.StatusCode.UNKNOWN, text)
         try:
-            with self._ledger.snapshot(self._endorser.organisation) if proposal.channel else nullcontext() as snapshot:
-                answer = await self._endorser.endorse(proposal, creator, snapshot)
+            async with self._turns.take(creator.msp_id):
+                with self._snapshot(proposal) as snapshot:
+                    answer = await self._endorser.endorse(proposal, creator, snapshot)
+        except Crowded as error:
+            raise RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
         except EndorserFailure as failure:
             return _failure(str(failure))
         return bytes(answer.encode().SerializeToString())
+
+    def _snapshot(self, proposal: SignedProposal) -> AbstractContextManager[Snapshot | None]:
+        return self._ledger.snapshot(self._endorser.organisation) if proposal.channel else nullcontext()
 
 
 def _failure(message: str) -> bytes:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from fabric_protos.peer import proposal_response_pb2
 
 from blockfl.fabric.embedded.endorsing.admission import AccessDenied, Admission, Refused, Unauthorized, UnknownChannel
 from blockfl.fabric.embedded.endorsing.endorser import Endorsed, Endorser, EndorserFailure
+from blockfl.fabric.embedded.endorsing.fairness import Crowded, Turns
 from blockfl.fabric.embedded.endorsing.planner import NoPlan, Plan, make_plan
 from blockfl.fabric.embedded.endorsing.proposal import SignedProposal, assemble_envelope
 from blockfl.fabric.embedded.endorsing.simulator import Interest
@@ -48,6 +50,7 @@ class GatewayService:
         ledger: The channel's ledger.
         admission: Judges requests.
         blocks: Reads events.
+        turns: Of all organisations that call the node.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class GatewayService:
         ledger: Ledger,
         admission: Admission,
         blocks: BlockReader,
+        turns: Turns,
     ) -> None:
         self._own = endorsers[organisation]
         self._endorsers = endorsers
@@ -66,6 +70,7 @@ class GatewayService:
         self._ledger = ledger
         self._admission = admission
         self._blocks = blocks
+        self._turns = turns
 
     def handler(self) -> Any:
         """Returns the gRPC handler of `gateway.Gateway`."""
@@ -87,6 +92,12 @@ class GatewayService:
         creator = self._admit_evaluation(proposal)
         if proposal.has_transient and not organisations:
             organisations = [self._own.organisation]
+        async with self._turn(creator):
+            return await self._evaluate_admitted(proposal, creator, organisations)
+
+    async def _evaluate_admitted(
+        self, proposal: SignedProposal, creator: Identity, organisations: Sequence[str]
+    ) -> bytes:
         with self._ledger.snapshot(*self._endorsers) as snapshot:
             details: list[ErrorDetail] = []
             for endorser in self._evaluators(proposal.chaincode, organisations, snapshot):
@@ -124,11 +135,13 @@ class GatewayService:
         if self._ledger.transaction(proposal.tx_id) is not None:
             text = f"duplicate transaction found [{proposal.tx_id}]. Creator [{proposal.creator.hex()}]"
             raise RpcError(_Code.ABORTED, _NOT_ENDORSED, [self._detail(self._own, text)])
-        with self._ledger.snapshot(*self._endorsers) as snapshot:
-            if organisations:
-                answers = await self._endorse_by_names(proposal, creator, snapshot, organisations)
-            else:
-                answers = await self._endorse_by_policy(proposal, creator, snapshot)
+        async with self._turn(creator):
+            with self._ledger.snapshot(*self._endorsers) as snapshot:
+                answers = await (
+                    self._endorse_by_names(proposal, creator, snapshot, organisations)
+                    if organisations
+                    else self._endorse_by_policy(proposal, creator, snapshot)
+                )
         unique = {answer.organisation: answer for answer in answers}
         envelope = assemble_envelope(proposal, answers[0].payload, [a.endorsement for a in unique.values()])
         return encode_bytes(1, envelope)
@@ -230,6 +243,14 @@ class GatewayService:
         if chaincode != LIFECYCLE:
             ready.sort(key=lambda e: not e.is_reachable_for(chaincode, snapshot))
         return ready
+
+    @asynccontextmanager
+    async def _turn(self, creator: Identity) -> AsyncIterator[None]:
+        try:
+            async with self._turns.take(creator.msp_id):
+                yield
+        except Crowded as error:
+            raise RpcError(_Code.RESOURCE_EXHAUSTED, str(error)) from error
 
     def _admit(self, proposal: SignedProposal, code: grpc.StatusCode, message: str) -> Identity:
         if not proposal.channel:

@@ -1,0 +1,57 @@
+"""What ``make bench`` and ``make floods`` make of what they have measured."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.bench import summarise_ledger, summarise_peers, take_median
+from benchmarks.contenders import Failed, compute_seconds
+from benchmarks.floods import FACTOR, summarise
+from benchmarks.meter import Usage
+from benchmarks.rounds import Sample, make_sample
+
+
+def sample(seconds: float) -> Sample:
+    usage = Usage(
+        seconds=4 * seconds,
+        cpu_s={"node": 4.0, "agent": 2.0},
+        sent_bytes={"node": 400},
+        counts={"requests": 40},
+    )
+    rows = [{"seconds": {"collect": one}} for one in (1.0, 3.0, 2.0)]
+    return make_sample(usage, 4, rows, 70.0, {"node": 50.0})
+
+
+def test_a_sample_is_what_one_round_used() -> None:
+    found = sample(2.0)
+    assert (found.seconds, found.cpu_seconds, found.cpu_by_process) == (2.0, 1.5, {"agent": 0.5, "node": 1.0})
+    assert (found.sent_bytes, found.counts, found.steps) == ({"node": 100.0}, {"requests": 10.0}, {"collect": 2.0})
+
+
+def test_figures_are_medians_of_the_turns_tables_included() -> None:
+    turns = [{10_000: sample(seconds)} for seconds in (1.0, 9.0, 2.0)]
+    summary = summarise_ledger(turns)["10000"]
+    assert (summary["seconds"], summary["cpu_by_process"]["node"]) == (2.0, 1.0)
+    assert take_median([{"a": {"b": 1}}, {"a": {"b": 3, "c": 5}}]) == {"a": {"b": 2, "c": 5}}
+
+
+def test_a_peer_that_did_not_come_to_an_end_has_no_figures() -> None:
+    times = {"fast": {10: [1.0, 3.0, 2.0]}, "broken": {10: [0.1]}}
+    assert summarise_peers(times, {"broken": "it ended"}) == {"fast": {"10": {"seconds": 2.0, "turns": 3}}}
+
+
+def test_rounds_of_others_count_only_when_all_came_to_a_sum() -> None:
+    assert compute_seconds([1.0, 2.0, 5.0, 6.5], 4) == 1.5
+    with pytest.raises(Failed, match="3 of 4 rounds"):
+        compute_seconds([1.0, 2.0, 5.0], 4)
+
+
+def test_a_flood_is_compared_with_the_quiet_rounds_between() -> None:
+    seconds = {
+        "reads": [4.0, 9.0, 5.0],
+        "quiet after reads": [2.0, 2.0, 3.0],
+        "uploads": [3.0],
+        "quiet after uploads": [3.0],
+    }
+    summary = summarise(("reads", "uploads"), seconds, 20.0)
+    assert {kind: row["factor"] for kind, row in summary["kinds"].items()} == {"reads": 2.5, "uploads": 1.0}
+    assert (summary["worst"], summary["factor"]) == (2.5, FACTOR)
