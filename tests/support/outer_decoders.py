@@ -31,7 +31,7 @@ from blockfl.institution.errors import DataError, OutboxError
 from blockfl.institution.frames import PREFIX, FrameError, Message, decode_prefix, decode_reply, decode_request
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.vector import decode_vector, encode_vector
-from blockfl.ledger.client import _decode_list, _flags
+from blockfl.ledger.answer import decode_flags, decode_list
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.description import Description
@@ -412,12 +412,12 @@ def frame_requests() -> Sequence[bytes]:
 
 
 def listed(content: bytes) -> None:
-    encoded = [one.encode() for one in _decode_list(CommitteeKey, content)]
+    encoded = [one.encode() for one in decode_list(CommitteeKey, content)]
     assert json.loads(content) == [json.loads(one) for one in encoded]
 
 
 def flagged(content: bytes) -> None:
-    found = _flags(content)
+    found = decode_flags(content)
     assert json.loads(content) == [int(one) for one in found]
 
 

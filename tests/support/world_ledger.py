@@ -11,6 +11,7 @@ from blockfl.fabric.client.gateway import Committed
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import RefusedError, UnreachableError
 from blockfl.ledger.event import Event
+from blockfl.ledger.memory import Memory
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.records import Notice
 from support.world import CONFLICT, Invalid, Refused, World
@@ -86,6 +87,7 @@ class WorldLedger(Ledger):
         )
         self.signer = hub.world.signers[organisation]
         self._consortium = None
+        self._memory = Memory()
         self.hub = hub
         self.calls: list[str] = []
         self.unreachable = False

@@ -9,6 +9,7 @@ import pytest
 
 from blockfl.protocol import catalogue, claims, economics, records
 from blockfl.protocol.codes import Code
+from blockfl.protocol.status import Status
 from blockfl.protocol.task import Task
 from support.contract import make_scenario, refused
 from support.scenario import Scenario
@@ -40,7 +41,10 @@ READS: list[tuple[str, list[str], type[Any], int | None]] = [
     ("ListRounds", ["heart"], records.Round, 2),
     ("ReadHeader", ["heart", "1", "alpha"], records.SignedHeader, None),
     ("ReadUpdate", ["heart", "1", "alpha"], records.Update, None),
+    ("ReadStatus", ["heart"], Status, None),
     ("ListUpdates", ["heart", "1"], records.Update, 4),
+    ("ListHeaders", ["heart", "1"], records.SignedHeader, 4),
+    ("ListCommitments", ["heart", "1"], records.Commitment, 4),
     ("ListEquivocations", ["heart", "1"], claims.Equivocation, 0),
     ("ReadAggregate", ["heart", "1"], records.Aggregate, None),
     ("ReadModel", ["heart", "1"], records.Model, None),
@@ -79,6 +83,7 @@ async def test_every_read_returns_canonical_records_and_writes_nothing(
     [
         ("ReadTask", ["lungs"], Code.TASK_UNKNOWN),
         ("ReadProgress", ["lungs"], Code.TASK_UNKNOWN),
+        ("ReadStatus", ["lungs"], Code.TASK_UNKNOWN),
         ("ReadScore", ["heart", "1"], Code.RECORD_UNKNOWN),
         ("ReadRound", ["heart", "3"], Code.ROUND_UNKNOWN),
         ("ReadHeader", ["heart", "2", "alpha"], Code.UPDATE_UNKNOWN),
@@ -102,6 +107,33 @@ async def test_lists_of_something_unknown_are_empty(finished: tuple[Scenario, Wo
     assert await world.evaluate("beta", "ListRounds", "lungs") == b"[]"
     # A task whose name begins like another's does not show the other's records.
     assert await world.evaluate("beta", "ListRounds", "hear") == b"[]"
+
+
+async def test_where_a_task_stands_is_told_in_one_answer() -> None:
+    scenario, world = await make_scenario()
+
+    async def read() -> Status:
+        return Status.decode(await world.evaluate("beta", "ReadStatus", "heart"))
+
+    assert await read() == Status(progress=await scenario.progress(), round=None, updates=(), aggregate=None, votes=())
+    await scenario.open()
+    await scenario.submit("beta")
+    await scenario.submit("alpha")
+    status = await read()
+    assert (status.progress, status.round) == (await scenario.progress(), await scenario.round())
+    assert status.updates == (await scenario.update("alpha"), await scenario.update("beta"))
+    assert (status.aggregate, status.votes) == (None, ())
+    await scenario.contribute("delta", "gamma")
+    for organisation in ("alpha", "beta"):
+        await scenario.upload(organisation)
+        await scenario.judge(organisation)
+    await scenario.close()
+    await scenario.attest()
+    await scenario.vote("university", "f" * 64)
+    await scenario.vote("regulator", "e" * 64)
+    status = await read()
+    assert status.aggregate == records.Aggregate.decode(await world.evaluate("beta", "ReadAggregate", "heart", "1"))
+    assert [(one.organisation, one.digest[0]) for one in status.votes] == [("regulator", "e"), ("university", "f")]
 
 
 async def test_uploads_are_told_chunk_by_chunk_to_everybody(finished: tuple[Scenario, World]) -> None:

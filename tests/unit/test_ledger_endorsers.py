@@ -18,14 +18,32 @@ from blockfl.ledger import client, endorsers
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.endorsers import Endorsers
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError
+from blockfl.ledger.event import Event
+from blockfl.ledger.memory import Memory
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code
-from support.federation import make_consortium
+from blockfl.protocol.records import Notice, Round, Update
+from support.federation import make_consortium, make_federation
 
 REFUSED = "chaincode response 500, BFL114 there is no update"
 DIFFERS = "ProposalResponsePayloads do not match"
 GONE = "rpc error: code = Unavailable desc = connection refused"
 Failure = dict[str, str] | None
+JUDGED = Update(
+    task="heart",
+    round=1,
+    organisation="alpha",
+    header_digest="0" * 64,
+    state="accepted",
+    code="",
+    reason="",
+    norm_l2_squared_bits=1,
+    norm_linf_bits=1,
+    submitted_at_ms=1,
+    judged_at_ms=2,
+)
+NOTICE = Notice(task="heart", round=1, organisation="alpha", detail="")
 
 
 def endorse_error(answers: dict[str, str], status: grpc.StatusCode = grpc.StatusCode.ABORTED) -> EndorseError:
@@ -56,7 +74,7 @@ class ScriptedGateway:
         return proposal
 
     async def commit(self, endorsed: Any) -> Committed:
-        return Committed(payload=b"done", transaction_id="1", block_number=1)
+        return Committed(payload=JUDGED.encode(), transaction_id="1", block_number=1)
 
     async def peer_height(self, organisation: str) -> int:
         heights = self.heights.get(organisation, [5])
@@ -118,6 +136,7 @@ class Endorsed:
     """The result of a proposal; nothing of it is looked at."""
 
     envelope = b""
+    transaction_id = "1"
 
 
 @pytest.fixture(autouse=True)
@@ -174,22 +193,22 @@ async def test_a_peer_that_does_not_answer_is_no_reason_to_ask_again(make_ledger
 
 async def test_a_peer_behind_is_waited_for_although_another_one_does_not_answer(make_ledger: Make) -> None:
     gateway = ScriptedGateway([{"regulator": GONE, "university": REFUSED}, {"regulator": GONE}, None])
-    await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    await make_ledger(gateway).upload_chunk("heart", 1, 0, b"chunk")
     assert gateway.asked == [COMMITTEE, COMMITTEE, ("coordinator", "university")]
 
 
 async def test_a_committee_member_that_does_not_answer_is_left_out_and_remembered(make_ledger: Make) -> None:
     gateway = ScriptedGateway([{"regulator": GONE}, None, None])
     ledger = make_ledger(gateway)
-    await ledger.judge_update("heart", 1, "alpha")
-    await ledger.judge_update("heart", 1, "beta")
+    await ledger.upload_chunk("heart", 1, 0, b"chunk")
+    await ledger.upload_chunk("heart", 1, 1, b"chunk")
     assert gateway.asked == [COMMITTEE, ("coordinator", "university"), ("coordinator", "university")]
 
 
 async def test_a_gateway_that_knows_no_peer_of_a_member_names_it(make_ledger: Make) -> None:
     text = "failed to find any endorsing peers for org(s): university"
     gateway = ScriptedGateway([EndorseError(text, status=grpc.StatusCode.UNAVAILABLE), None])
-    await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    await make_ledger(gateway).upload_chunk("heart", 1, 0, b"chunk")
     assert gateway.asked[1] == ("coordinator", "regulator")
 
 
@@ -205,16 +224,16 @@ def test_only_the_organisations_that_the_gateway_lists_are_absent(absent: tuple[
 async def test_one_member_that_refuses_stops_nothing_that_the_threshold_agrees_on(make_ledger: Make) -> None:
     gateway = ScriptedGateway([{"university": REFUSED}] * 4 + [None, None])
     ledger = make_ledger(gateway)
-    await ledger.judge_update("heart", 1, "alpha")
-    await ledger.judge_update("heart", 1, "beta")
+    await ledger.upload_chunk("heart", 1, 0, b"chunk")
+    await ledger.upload_chunk("heart", 1, 1, b"chunk")
     assert gateway.asked[-2:] == [("coordinator", "regulator"), COMMITTEE], "who has answered is asked again"
 
 
 async def test_one_member_that_answers_first_and_otherwise_stops_nothing(make_ledger: Make) -> None:
     gateway = ScriptedGateway([{"coordinator": DIFFERS, "university": DIFFERS}] * 8 + [None, None])
     ledger = make_ledger(gateway)
-    await ledger.judge_update("heart", 1, "alpha")
-    await ledger.judge_update("heart", 1, "beta")
+    await ledger.upload_chunk("heart", 1, 0, b"chunk")
+    await ledger.upload_chunk("heart", 1, 1, b"chunk")
     assert gateway.asked[-2:] == [("coordinator", "university"), COMMITTEE], "who has answered is asked again"
 
 
@@ -223,20 +242,20 @@ async def test_members_of_whom_no_two_agree_do_not_reach_the_threshold(make_ledg
         [{"coordinator": DIFFERS, "university": DIFFERS}] * 8 + [{"university": DIFFERS}] * 8 + [None]
     )
     with pytest.raises(UnreachableError, match="do not match"):
-        await make_ledger(gateway).judge_update("heart", 1, "alpha")
+        await make_ledger(gateway).upload_chunk("heart", 1, 0, b"chunk")
     assert len(gateway.script) == 1
 
 
 async def test_two_members_that_refuse_decide(make_ledger: Make) -> None:
     gateway = ScriptedGateway([{"university": REFUSED, "regulator": REFUSED}] * 4)
     with pytest.raises(RefusedError):
-        await make_ledger(gateway).judge_update("heart", 1, "alpha")
+        await make_ledger(gateway).upload_chunk("heart", 1, 0, b"chunk")
 
 
 async def test_two_members_that_do_not_answer_are_too_many(make_ledger: Make) -> None:
     gateway = ScriptedGateway([{"university": GONE, "regulator": GONE}])
     with pytest.raises(UnreachableError):
-        await make_ledger(gateway).judge_update("heart", 1, "alpha")
+        await make_ledger(gateway).upload_chunk("heart", 1, 0, b"chunk")
 
 
 async def test_sums_go_to_every_member_and_to_a_majority_when_some_are_away(make_ledger: Make) -> None:
@@ -247,6 +266,92 @@ async def test_sums_go_to_every_member_and_to_a_majority_when_some_are_away(make
     gateway = ScriptedGateway([dict.fromkeys(("beta", "gamma", "delta", "regulator"), GONE)])
     with pytest.raises(UnreachableError):
         await make_ledger(gateway).upload_model_chunk("heart", "0" * 64, b"chunk")
+
+
+async def test_as_many_members_judge_as_the_threshold_and_the_third_is_not_asked(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([None])
+    assert (await make_ledger(gateway).judge_update("heart", 1, "alpha")).state == "accepted"
+    assert gateway.asked == [COMMITTEE[:2]]
+
+
+async def test_another_member_is_asked_in_the_place_of_one_that_does_not_answer(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"regulator": GONE}, None, None])
+    ledger = make_ledger(gateway)
+    await ledger.judge_update("heart", 1, "alpha")
+    await ledger.judge_update("heart", 1, "beta")
+    assert gateway.asked == [COMMITTEE[:2], ("coordinator", "university"), ("coordinator", "university")]
+
+
+async def test_another_member_is_asked_in_the_place_of_one_whose_refusal_stands(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"regulator": REFUSED}] * 4 + [None])
+    await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    assert gateway.asked[-2:] == [COMMITTEE[:2], ("coordinator", "university")]
+
+
+async def test_where_two_differ_all_are_asked_and_the_two_that_agree_are_enough(make_ledger: Make) -> None:
+    first, all_of_them = {"regulator": DIFFERS}, {"regulator": DIFFERS, "university": DIFFERS}
+    gateway = ScriptedGateway([first] * 8 + [all_of_them] * 8 + [None])
+    await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    assert [gateway.asked[7], gateway.asked[8], gateway.asked[16]] == [COMMITTEE[:2], COMMITTEE, COMMITTEE[1:]]
+
+
+async def test_a_refusal_of_as_many_as_leave_too_few_is_told_and_nobody_else_is_asked(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([{"coordinator": REFUSED, "regulator": REFUSED}] * 4)
+    with pytest.raises(RefusedError):
+        await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    assert set(gateway.asked) == {COMMITTEE[:2]}
+
+
+def test_whoever_asks_begins_with_itself_so_that_the_work_is_spread() -> None:
+    gateway: Any = ScriptedGateway([])
+    chosen = {one: Endorsers(gateway, one).choose_few(COMMITTEE, 2) for one in (*COMMITTEE, "alpha")}
+    assert chosen == {
+        "coordinator": ("coordinator", "regulator"),
+        "regulator": ("regulator", "university"),
+        "university": ("university", "coordinator"),
+        "alpha": ("coordinator", "regulator"),
+    }
+
+
+async def test_votes_go_to_a_majority_of_the_members(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([None])
+    await make_ledger(gateway).publish_model("heart", 1, "0" * 64)
+    assert gateway.asked == [("alpha", "beta", "coordinator", "delta")]
+
+
+def make_round(state: str) -> Round:
+    return make_federation().round.model_copy(update={"state": state})
+
+
+def tell(transaction_id: str) -> Event:
+    return Event(name="RoundOpened", notice=NOTICE, block_number=1, transaction_id=transaction_id)
+
+
+async def test_events_of_the_own_transactions_are_known(make_ledger: Make) -> None:
+    ledger = make_ledger(ScriptedGateway([None]))
+    assert not ledger.is_own(tell("1"))
+    await ledger.submit("OpenRound")
+    assert (ledger.is_own(tell("1")), ledger.is_own(tell("2"))) == (True, False)
+
+
+async def test_a_record_that_stays_as_it_is_is_read_once_and_one_that_may_change_each_time(make_ledger: Make) -> None:
+    gateway = ScriptedGateway([])
+    ledger, key = make_ledger(gateway), catalogue.ROUND.key("heart", 1)
+    closed, published = make_round("closed"), make_round("published")
+    gateway.answers = [closed.encode(), published.encode()]
+    assert [await ledger.read(key) for _ in range(4)] == [closed, published, published, published]
+    with pytest.raises(IndexError):
+        await ledger.read(catalogue.ROUND.key("heart", 2))
+
+
+def test_a_client_forgets_what_it_has_not_asked_for_longest() -> None:
+    memory, round_ = Memory(), make_round("published")
+    keys = [catalogue.ROUND.key("heart", number) for number in range(1, 258)]
+    for key in keys[:-1]:
+        memory.keep(key, round_)
+    memory.find(keys[0])
+    memory.keep(keys[-1], round_)
+    assert [memory.find(key) is None for key in (*keys[:3], keys[-1])] == [False, True, False, False]
 
 
 async def test_a_peer_that_never_catches_up_is_not_waited_for_for_ever(
@@ -263,7 +368,7 @@ async def test_members_that_are_behind_are_left_out_while_enough_are_left(
 ) -> None:
     monkeypatch.setattr(endorsers, "_CATCH_UP_S", 0.05)
     gateway = ScriptedGateway([{"university": REFUSED}, None], {"alpha": [9], "university": [7]})
-    await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    await make_ledger(gateway).upload_chunk("heart", 1, 0, b"chunk")
     assert gateway.asked == [COMMITTEE, ("coordinator", "regulator")]
 
 

@@ -7,7 +7,14 @@ do the same at once, each duty has an order of members; a member acts when those
 import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
+from blockfl.ledger.event import Event
+
+_OF_NO_CONSEQUENCE: Final = frozenset(
+    {"MetricsReported", "EquivocationRecorded", "UpdateSubmitted", "SumChunkUploaded"}
+)
+"""An update is judged when its chunks are there or its time is over, a sum is attested in a transaction of its own."""
 _IDLE_S = 5.0
 
 
@@ -25,6 +32,13 @@ def compute_rank(committee: Sequence[str], organisation: str, duty: str, first: 
     else:
         start = int.from_bytes(hashlib.sha256(duty.encode()).digest()[:8]) % len(committee)
     return (list(committee).index(organisation) - start) % len(committee)
+
+
+def calls_to_work(event: Event) -> bool:
+    """Whether something may be due because of an event; chunks of a round's sum are followed by a transaction."""
+    if event.name == "ModelChunkUploaded":
+        return not event.notice.round
+    return event.name not in _OF_NO_CONSEQUENCE
 
 
 class Watch:

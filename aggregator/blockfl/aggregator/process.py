@@ -17,7 +17,8 @@ from collections.abc import Callable
 from blockfl.aggregator.appraisal import Appraiser
 from blockfl.aggregator.assessment import Assessor, Evaluator
 from blockfl.aggregator.duty import AggregatorSettings as AggregatorSettings
-from blockfl.aggregator.duty import Outlook, Watch, compute_rank
+from blockfl.aggregator.duty import Outlook, Watch, calls_to_work, compute_rank
+from blockfl.aggregator.membership import register_key
 from blockfl.aggregator.publishing import Publisher
 from blockfl.ledger.client import Ledger, is_refused_with, is_unreadable
 from blockfl.ledger.errors import LedgerError
@@ -25,26 +26,22 @@ from blockfl.ledger.event import Event
 from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.catalogue import (
-    AGGREGATE,
     ALL_PROGRESS,
     ASSESSMENTS,
-    COMMITTEE_KEYS,
     CONSORTIUM,
     ENROLMENTS,
     MODEL,
-    PROGRESS,
-    ROUND,
     SETTLEMENTS,
     TASK,
-    UPDATE,
-    UPDATES,
 )
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.effect import list_accepted, list_missing
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.judging import describe_verdict
+from blockfl.protocol.publication import find_agreed
 from blockfl.protocol.records import Consortium, Progress, Round, Update
 from blockfl.protocol.settlement import compute_scoring_deadline
+from blockfl.protocol.status import Status
 from blockfl.protocol.task import Task
 
 _log = logging.getLogger(__name__)
@@ -57,7 +54,6 @@ _RETRY_LIMIT_S = 15.0
 _CLOCK_MARGIN_MS = 1000
 _NOT_YET = (Code.UPLOAD_INCOMPLETE, Code.CHUNK_UNAVAILABLE, Code.ROUND_CLOSED, Code.REFERENCE_PENDING)
 """Why an update is not judged at a moment."""
-_OF_NO_CONSEQUENCE = frozenset({"MetricsReported", "EquivocationRecorded", "SumChunkUploaded"})
 
 
 class Aggregator:
@@ -130,7 +126,7 @@ class Aggregator:
                 self._names = None
             if event.name == "ConsortiumRegistered":
                 self._consortium = None
-            if event.name not in _OF_NO_CONSEQUENCE or self._is_report_awaited(event):
+            if (calls_to_work(event) and not self._ledger.is_own(event)) or self._is_report_awaited(event):
                 self._woken.set()
 
     def _is_report_awaited(self, event: Event) -> bool:
@@ -149,7 +145,7 @@ class Aggregator:
         """Do everything that is due now."""
         if self._consortium is None:
             consortium = await self._ledger.read(CONSORTIUM.key())
-            await self._register_key(consortium)
+            await register_key(self._ledger, self._opening_key, consortium, self._report)
             self._consortium = consortium
         if self._names is None:
             self._names = self._settings.tasks or tuple(
@@ -191,36 +187,23 @@ class Aggregator:
             )
         return self._tasks.get(name)
 
-    async def _register_key(self, consortium: Consortium) -> None:
-        organisation = self._ledger.organisation
-        if organisation not in consortium.committee:
-            raise LedgerError(
-                f"{organisation} is not in the committee ({', '.join(consortium.committee)}); "
-                "only its members run an aggregator"
-            )
-        public_key = self._opening_key.public_key().public_bytes_raw().hex()
-        keys = {key.organisation: key.public_key for key in await self._ledger.read_all(COMMITTEE_KEYS.below())}
-        if keys.get(organisation) != public_key:
-            await self._ledger.register_committee_key(public_key)
-            self._report("registered the opening key")
-
     async def _attend(self, consortium: Consortium, task: Task, outlook: Outlook) -> None:
-        await self._publisher.tell_of_vote(task.spec.task)
-        progress = await self._ledger.read(PROGRESS.key(task.spec.task))
-        round_ = await self._ledger.read(ROUND.key(task.spec.task, progress.round)) if progress.round else None
+        status = await self._ledger.read_status(task.spec.task)
+        round_ = status.round
+        await self._publisher.tell_of_vote(status)
         if round_ is not None and self._metrics is not None:
             self._metrics.saw(round_)
         if round_ is not None and not await self._settle(consortium, task, round_, outlook):
             outlook.complete = False
         elif round_ is None or round_.state in ("published", "failed"):
-            if await self._appraise(consortium, task, progress, outlook):
-                await self._open_next(consortium, task, progress, outlook)
+            if await self._appraise(consortium, task, status.progress, outlook):
+                await self._open_next(consortium, task, status.progress, outlook)
         elif round_.state == "open":
             outlook.complete = False
-            await self._judge_and_close(consortium, task, round_, outlook)
+            await self._judge_and_close(consortium, task, status, round_, outlook)
         else:
             outlook.complete = False
-            await self._publish(consortium, task, round_, outlook)
+            await self._publish(consortium, task, status, round_, outlook)
 
     def _is_due(
         self, consortium: Consortium, duty: str, outlook: Outlook, patience_s: float, first: str | None
@@ -320,10 +303,12 @@ class Aggregator:
         outlook.wake_s = min(outlook.wake_s, max(remaining, 0.0))
         return remaining <= 0
 
-    async def _judge_and_close(self, consortium: Consortium, task: Task, round_: Round, outlook: Outlook) -> None:
+    async def _judge_and_close(
+        self, consortium: Consortium, task: Task, status: Status, round_: Round, outlook: Outlook
+    ) -> None:
         name, number = task.spec.task, round_.round
         patience_s = self._settings.judge_patience_s
-        updates = {update.organisation: update for update in await self._ledger.read_all(UPDATES.below(name, number))}
+        updates = {update.organisation: update for update in status.updates}
         for organisation, update in updates.items():
             if update.state != "submitted" or self._waits_for_reference(round_, updates, organisation, outlook):
                 continue
@@ -341,7 +326,7 @@ class Aggregator:
         if not await self._can_close(round_, updates, outlook):
             return
         if self._is_due(consortium, f"close/{name}/{number}", outlook, patience_s, task.spec.aggregator):
-            await self._close(round_)
+            await self._close(round_, outlook)
             outlook.wake_s = 0.0
 
     async def _assess(self, task: Task, round_: Round, updates: dict[str, Update]) -> bool:
@@ -373,13 +358,12 @@ class Aggregator:
 
     async def _judge(self, round_: Round, organisation: str) -> None:
         try:
-            await self._ledger.judge_update(round_.task, round_.round, organisation)
+            verdict = await self._ledger.judge_update(round_.task, round_.round, organisation)
         except LedgerError as error:
             if not is_refused_with(error, *_NOT_YET):
                 raise
             _log.info("update of %s not judged: %s", organisation, error)
             return
-        verdict = await self._ledger.read(UPDATE.key(round_.task, round_.round, organisation))
         said = describe_verdict(verdict) if verdict.code else verdict.state
         self._report(f"task {round_.task}, round {round_.round}: {organisation} {said}")
 
@@ -402,22 +386,24 @@ class Aggregator:
             outlook.wake_s = min(outlook.wake_s, remaining_ms / 1000)
         return remaining_ms <= 0
 
-    async def _close(self, round_: Round) -> None:
+    async def _close(self, round_: Round, outlook: Outlook) -> None:
         try:
-            await self._ledger.close_round(round_.task, round_.round)
+            closed = await self._ledger.close_round(round_.task, round_.round)
         except LedgerError as error:
             if not is_refused_with(error, Code.ROUND_NOT_READY):
                 raise
             _log.info("round %d not closed: %s", round_.round, error)
             return
-        closed = await self._ledger.read(ROUND.key(round_.task, round_.round))
         self._report(
             f"task {round_.task}, round {round_.round}: {closed.state}, accepted {len(closed.accepted)} "
             f"of {len(closed.participants)}"
         )
+        outlook.wake_s = 0.0
 
-    async def _publish(self, consortium: Consortium, task: Task, round_: Round, outlook: Outlook) -> None:
-        """Bring a closed round its model: sum in the member's turn, vote at once; or give the round up."""
+    async def _publish(
+        self, consortium: Consortium, task: Task, status: Status, round_: Round, outlook: Outlook
+    ) -> None:
+        """Bring a closed round its model: sum, vote and publish, each in the member's turn; or give the round up."""
         name, number = task.spec.task, round_.round
         slack_ms = round(1000 * self._settings.abandon_slack_s)
         if (
@@ -427,16 +413,23 @@ class Aggregator:
         ):
             outlook.wake_s = 0.0
             return
-        attested = (await self._ledger.read(AGGREGATE.key(name, number))).sum
+        attested = status.aggregate.sum if status.aggregate else None
         first, patience_s = task.spec.aggregator, self._settings.takeover_s
         if attested is None:
             if self._is_due(consortium, f"sum/{name}/{number}", outlook, patience_s, first):
                 await self._publisher.sum(task, round_)
                 outlook.wake_s = 0.0
             return
-        await self._publisher.vote(task, round_, attested)
-        if await self._publisher.is_agreed(round_) and self._is_due(
-            consortium, f"publish/{name}/{number}", outlook, patience_s, first
-        ):
-            await self._publisher.publish(round_, attested)
-            outlook.wake_s = 0.0
+        votes = {one.organisation: one for one in status.votes}
+        digest = await self._publisher.derive(task, round_, attested)
+        if (agreed := find_agreed(round_, votes)) is not None:
+            if self._is_due(consortium, f"publish/{name}/{number}", outlook, patience_s, first):
+                await self._publisher.publish(round_, attested, agreed)
+                outlook.wake_s = 0.0
+        elif digest is not None and self._ledger.organisation not in votes:
+            # Each vote reads all the others, so that two at once meet: a member votes after those before it in turn.
+            rank = compute_rank(consortium.committee, self._ledger.organisation, "vote", first)
+            duty, patience_s = f"vote/{name}/{number}", self._settings.judge_patience_s
+            if len(votes) >= rank or self._is_due(consortium, duty, outlook, patience_s, first):
+                await self._publisher.vote(round_, digest)
+                outlook.wake_s = 0.0

@@ -16,11 +16,11 @@ from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import fetch_sum, upload_blob, upload_sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.catalogue import ROUND, VOTES
+from blockfl.protocol.catalogue import ROUND
 from blockfl.protocol.codes import Code
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.publication import find_agreed
-from blockfl.protocol.records import Blob, Round, Vote
+from blockfl.protocol.records import Blob, Round
+from blockfl.protocol.status import Status
 from blockfl.protocol.task import Task
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ class Publisher:
         self._opening_key = opening_key
         self._store = store
         self._report = report
-        self._voted: dict[str, int] = {}
+        self._derived: dict[str, tuple[tuple[str, int, str], str]] = {}
+        self._total: tuple[str, bytes] | None = None
         self._kept: dict[str, set[str]] = {}
 
     async def sum(self, task: Task, round_: Round) -> None:
@@ -51,59 +52,66 @@ class Publisher:
         name, number = task.spec.task, round_.round
         total = await compute_round_sum(self._ledger, round_, task.spec, self._opening_key, self._on_opened(round_))
         blob, chunks = split_blob(total)
+        self._total = blob.digest, total
         await upload_sum(self._ledger, name, number, blob, chunks)
         await self._ledger.attest_aggregate(name, number, blob)
         self._report(f"task {name}, round {number}: summed {len(round_.accepted)} updates")
 
-    async def vote(self, task: Task, round_: Round, attested: Blob) -> None:
-        """Vote for the model that the attested sum makes, derived here: nobody's word is taken for it."""
+    async def derive(self, task: Task, round_: Round, attested: Blob) -> str | None:
+        """Return the digest of the model that the attested sum makes, derived here once: nobody's word is taken for it.
+
+        None where this member had no opening key when the round opened, and so has no vote.
+        """
         name, number = task.spec.task, round_.round
         if self._ledger.organisation not in [one.organisation for one in round_.committee]:
-            return  # this member had no opening key when the round opened
-        if self._ledger.organisation in await self._read_votes(round_):
-            return
-        base = await obtain_model(self._ledger, self._store, task, round_.base_version)
-        total = await fetch_sum(self._ledger, name, number, attested)
-        content = await asyncio.to_thread(
-            compute_model, task.spec, base, total, len(round_.accepted), round_.scale, round_.divisor
-        )
-        self._store.put(content)
-        digest = compute_digest(content)
-        # Others can be computed from the ledger again.
-        self._kept[name] = {task.spec.initial_model.digest, compute_digest(base), digest}
-        self._store.prune(set().union(*self._kept.values()))
+            return None
+        place = name, number, attested.digest
+        if name not in self._derived or self._derived[name][0] != place:
+            base = await obtain_model(self._ledger, self._store, task, round_.base_version)
+            total = await self._fetch_total(round_, attested)
+            content = await asyncio.to_thread(
+                compute_model, task.spec, base, total, len(round_.accepted), round_.scale, round_.divisor
+            )
+            self._store.put(content)
+            digest = compute_digest(content)
+            # Others can be computed from the ledger again.
+            self._kept[name] = {task.spec.initial_model.digest, compute_digest(base), digest}
+            self._store.prune(set().union(*self._kept.values()))
+            self._derived[name] = place, digest
+        return self._derived[name][1]
+
+    async def vote(self, round_: Round, digest: str) -> None:
+        """Vote for a model that was derived here."""
+        name, number = round_.task, round_.round
         await self._ledger.publish_model(name, number, digest)
         self._report(f"task {name}, round {number}: voted for {digest[:16]}…")
-        self._voted[name] = number
-        await self.tell_of_vote(name)
 
-    async def is_agreed(self, round_: Round) -> bool:
-        """Whether the threshold of members have voted for the same model, so that the round is to be published."""
-        return find_agreed(round_, await self._read_votes(round_)) is not None
+    async def publish(self, round_: Round, attested: Blob, agreed: str) -> None:
+        """Let everybody read the sum of a round whose model the committee agrees on, and make the version."""
+        _, chunks = split_blob(await self._fetch_total(round_, attested))
+        await upload_blob(self._ledger, round_.task, attested, chunks)
+        await self._ledger.publish_model(round_.task, round_.round, agreed)
 
-    async def publish(self, round_: Round, attested: Blob) -> None:
-        """Let everybody read the sum of a round that the committee agrees on, and make the version."""
-        name, number = round_.task, round_.round
-        digest = find_agreed(round_, await self._read_votes(round_))
-        if digest is None:
+    async def _fetch_total(self, round_: Round, attested: Blob) -> bytes:
+        """Return the attested sum; the last one is kept until its round is over."""
+        if self._total is None or self._total[0] != attested.digest:
+            self._total = attested.digest, await fetch_sum(self._ledger, round_.task, round_.round, attested)
+        return self._total[1]
+
+    async def tell_of_vote(self, status: Status) -> None:
+        """Report what has become of the last round that this member derived a model for, once it is over."""
+        name = status.progress.task
+        if name not in self._derived:
             return
-        _, chunks = split_blob(await fetch_sum(self._ledger, name, number, attested))
-        await upload_blob(self._ledger, name, attested, chunks)
-        await self._ledger.publish_model(name, number, digest)
-
-    async def _read_votes(self, round_: Round) -> dict[str, Vote]:
-        votes = await self._ledger.read_all(VOTES.below(round_.task, round_.round))
-        return {one.organisation: one for one in votes}
-
-    async def tell_of_vote(self, name: str) -> None:
-        """Report what has become of the round that this member voted on last, once it is over."""
-        if name not in self._voted:
-            return
-        round_ = await self._ledger.read(ROUND.key(name, self._voted[name]))
+        number = self._derived[name][0][1]
+        round_ = status.round
+        if round_ is None or round_.round != number:
+            round_ = await self._ledger.read(ROUND.key(name, number))
         if round_.state == "published":
             self._report(f"task {name}, round {round_.round}: published version {round_.base_version + 1}")
         if round_.state != "closed":
-            del self._voted[name]
+            del self._derived[name]
+            self._total = None
 
     async def abandon(self, round_: Round) -> bool:
         """Give a round up; return whether it is over."""

@@ -180,6 +180,7 @@ def _list_credits(credits: Credits) -> dict[str, Entry]:
 def _list_reads() -> dict[str, Entry]:
     task, number, organisation = decode_name, decode_number, decode_organisation
     return _list_record_reads() | {
+        "ReadStatus": Entry(query.read_status, (task,)),
         "ReadUpload": Entry(query.read_upload, (task, number, organisation)),
         "ReadChunk": Entry(query.read_chunk, (task, number, organisation, decode_number)),
         "ReadSumChunk": Entry(query.read_sum_chunk, (task, number, decode_digest)),

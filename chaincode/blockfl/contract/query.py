@@ -14,9 +14,12 @@ from blockfl.contract.chunk import (
 from blockfl.contract.state import State
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import (
+    AGGREGATE,
     CONSORTIUM,
     HEADER,
     MODEL_COLLECTION,
+    PROGRESS,
+    ROUND,
     SEALED_COLLECTION,
     model_chunk_key,
     sealed_chunk_key,
@@ -25,6 +28,7 @@ from blockfl.protocol.catalogue import (
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import Listing, RecordType
 from blockfl.protocol.records import Blob
+from blockfl.protocol.status import Status
 
 Read = Callable[..., Awaitable[bytes]]
 
@@ -46,6 +50,22 @@ def offer_listing(listing: Listing[..., Any]) -> Read:
         return await state.list_encoded(listing.below(*parts))
 
     return read
+
+
+async def read_status(state: State, task: str) -> bytes:
+    """Return where a task stands: its progress, and its last round with updates, sum and votes (BFL101)."""
+    progress = await state.read(PROGRESS.key(task))
+    if not progress.round:
+        return Status(progress=progress, round=None, updates=(), aggregate=None, votes=()).encode()
+    round_ = await state.read(ROUND.key(task, progress.round))
+    updates, votes = await state.find_updates(round_), await state.find_votes(round_)
+    return Status(
+        progress=progress,
+        round=round_,
+        updates=tuple(updates[one] for one in sorted(updates)),
+        aggregate=await state.find(AGGREGATE.key(task, progress.round)),
+        votes=tuple(votes.values()),
+    ).encode()
 
 
 async def read_upload(state: State, task: str, number: int, organisation: str) -> bytes:

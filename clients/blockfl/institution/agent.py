@@ -45,12 +45,13 @@ from blockfl.ledger.ending import find_ending
 from blockfl.ledger.errors import LedgerError, RefusedError
 from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
-from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, PROGRESS, ROUND, TASK, UPDATE
+from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, TASK, UPDATE
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.records import Consortium, Participant, Progress, Round
 from blockfl.protocol.round import describe_ending
+from blockfl.protocol.status import Status
 from blockfl.protocol.submission import compute_certificate_digest
 from blockfl.protocol.task import Task, TaskSpec
 
@@ -217,14 +218,14 @@ class InstitutionAgent:
             if await self._is_over(error):
                 return True
             raise
-        progress = await self._ledger.read(PROGRESS.key(self._name))
-        round_ = await self._ledger.read(ROUND.key(self._name, progress.round)) if progress.round else None
+        status = await self._ledger.read_status(self._name)
+        progress, round_ = status.progress, status.round
         if round_ is not None and self._metrics is not None:
             self._metrics.saw(round_)
         settled = round_ is None or round_.state in ("published", "failed")
         if self._first_round is None:
             self._first_round = progress.round + (1 if settled else 0)
-        # Published between the two reads: the last version is still to be fetched, and reported.
+        # Published between two reads of a chain that moves on: the last version is still to be fetched, and reported.
         is_behind = round_ is not None and round_.state == "published" and progress.version <= round_.base_version
         complete = settled and not is_behind and self._is_last(task, progress)
         if progress.ended:
@@ -239,7 +240,7 @@ class InstitutionAgent:
             if settled:
                 self._outbox.prune(self._name, round_.round + 1)
             elif round_.state == "open" and not self._only_evaluates(task):
-                await self._take_part(task, round_, model)
+                await self._take_part(task, status, round_, model)
         return complete
 
     def _only_evaluates(self, task: Task) -> bool:
@@ -332,7 +333,7 @@ class InstitutionAgent:
             self._skip(round_.round, f"the update was refused: {error}")
         self._sent.add(round_.round)
 
-    async def _take_part(self, task: Task, round_: Round, base: Vector) -> None:
+    async def _take_part(self, task: Task, status: Status, round_: Round, base: Vector) -> None:
         """Train and send, unless this round's update is made already or must not be made."""
         number = round_.round
         part = round_.participant(self._ledger.organisation)
@@ -345,7 +346,7 @@ class InstitutionAgent:
         if self._ledger.organisation in round_.resting:
             self._tell_once(number, "wait", "not chosen for this round; nothing is owed")
             return
-        reason = await self._find_obstacle(round_, part)
+        reason = self._find_obstacle(status, round_, part)
         if reason is not None or part is None or self._consortium is None:
             self._skip(number, reason or "not part of this round")
             return
@@ -362,7 +363,7 @@ class InstitutionAgent:
             # Whatever the code, and be it one that this version does not know: a round is lost, the agent goes on.
             self._skip(number, f"training gave no usable update: {error}")
 
-    async def _find_obstacle(self, round_: Round, part: Participant | None) -> str | None:
+    def _find_obstacle(self, status: Status, round_: Round, part: Participant | None) -> str | None:
         """Return why no update may be made for this round, None when one may."""
         number = round_.round
         if part is None:
@@ -377,7 +378,7 @@ class InstitutionAgent:
             return "an update was begun and lost in a crash; a second one would be equivocation"
         if not compute_remaining_s(round_, self._ledger.organisation):
             return "its submit deadline has passed, by this machine's clock"
-        if await self._contribution.find_header(round_) is not None:
+        if self._ledger.organisation in [one.organisation for one in status.updates]:
             return (
                 "an update of this organisation is on the ledger, but not in this outbox; only one agent may use an "
                 "identity, always with the same directory"

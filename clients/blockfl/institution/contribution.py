@@ -138,10 +138,12 @@ class Contribution:
         def on_chunk(done: int, total: int) -> None:
             self._report(Step(stage="upload", round=round_.round, text="uploading", done=done, total=total))
 
-        await upload_update(self._ledger, round_.task, round_.round, parcel.read_chunk, progress=on_chunk)
+        chunks = len(parcel.signed.header.chunk_digests)
+        present = None if existing else [False] * chunks
+        await upload_update(self._ledger, round_.task, round_.round, parcel.read_chunk, present, progress=on_chunk)
         size = parcel.signed.header.payload_bytes
         self._departures.add("sealed chunks", round_.task, round_.round, bytes=size)
-        self._tell("upload", round_, f"uploaded {len(parcel.signed.header.chunk_digests)} chunks", started)
+        self._tell("upload", round_, f"uploaded {chunks} chunks", started)
 
     async def find_header(self, round_: Round) -> SignedHeader | None:
         """Return the header of this organisation that is on the ledger, if there is one."""

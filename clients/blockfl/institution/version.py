@@ -14,7 +14,8 @@ from blockfl.institution.policy import Departures
 from blockfl.institution.step import Report, Stage, Step
 from blockfl.institution.training import Training
 from blockfl.institution.vector import Vector
-from blockfl.ledger.client import Ledger
+from blockfl.ledger.client import Ledger, is_refused_with
+from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import fetch_blob
@@ -91,24 +92,26 @@ class Versions:
         """Evaluate a version on the institution's own samples, and report it once; of a tally only its digest."""
         started = time.monotonic()
         organisation, version = self._ledger.organisation, progress.version
-        if organisation in {
-            one.organisation for one in await self._ledger.read_all(REPORTS.below(progress.task, version))
-        }:
+        if await self._is_reported(progress.task, version):
             return
         values: tuple[Metric, ...] = ()
         if not task.spec.tallies:
             values = await self._measure(progress, model)
         started = time.monotonic()
-        await self._ledger.report_metrics(
-            Metrics(
-                task=progress.task,
-                version=version,
-                organisation=organisation,
-                model_digest=digest,
-                values=values,
-                reported_at_ms=0,
-            )
+        metrics = Metrics(
+            task=progress.task,
+            version=version,
+            organisation=organisation,
+            model_digest=digest,
+            values=values,
+            reported_at_ms=0,
         )
+        try:
+            await self._ledger.report_metrics(metrics)
+        except LedgerError as error:
+            if not is_refused_with(error, Code.ALREADY_SETTLED):
+                raise
+            return  # the first report stands
         told = {one.name: one.value_micro / 1e6 for one in values}
         self._departures.add("metrics", progress.task, progress.round, version=version, values=told)
         self._tell("metrics", progress, f"reported version {version}", started)
@@ -124,6 +127,13 @@ class Versions:
         values = list_metrics(evaluated)
         self._tell("evaluate", progress, f"version {version}: {describe(evaluated, values)}", started)
         return values
+
+    async def _is_reported(self, task: str, version: int) -> bool:
+        """Whether the institution has reported a version; nobody else has, once this agent reported the one before."""
+        if version == self._evaluated + 1 and version > 0:
+            return False
+        reports = await self._ledger.read_all(REPORTS.below(task, version))
+        return self._ledger.organisation in {one.organisation for one in reports}
 
     async def _testify(self, task: Task, progress: Progress) -> None:
         """Put on record what the sum of the first version that differs gives here: evidence for the auditors."""

@@ -9,12 +9,9 @@ Example:
 """
 
 import asyncio
-import json
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Self, TypeVar
-
-import rfc8785
+from typing import Self, TypeVar
 
 from blockfl.fabric.client.events import Checkpoint
 from blockfl.fabric.client.gateway import Committed, Endorsed, Gateway, Timeouts
@@ -23,16 +20,19 @@ from blockfl.fabric.errors import CommitError, EndorseError, FabricError
 from blockfl.fabric.transaction.envelope import Proposal
 from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
+from blockfl.ledger.answer import decode_flags, decode_list, decode_record
 from blockfl.ledger.endorsers import Endorsers, is_dissent
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, UnreadableError, translate
 from blockfl.ledger.event import Event
+from blockfl.ledger.memory import Memory
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import records
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import CONSORTIUM
-from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.codes import Code
 from blockfl.protocol.key import Key, Range
+from blockfl.protocol.status import Status
 from blockfl.protocol.task import TaskSpec
 
 R = TypeVar("R", bound=Record)
@@ -55,6 +55,7 @@ class Ledger:
         self._endorsers = Endorsers(self.gateway, profile.organisation)
         self._consortium: records.Consortium | None = None
         self._jitter = random.Random()  # noqa: S311 (spreads retries, decides nothing)
+        self._memory = Memory()
 
     async def __aenter__(self) -> Self:
         await self.gateway.__aenter__()
@@ -106,9 +107,10 @@ class Ledger:
         """Upload one sealed chunk of the organisation's update."""
         return await self._submit_as_committee("UploadChunk", task, str(number), str(index), transient={"chunk": chunk})
 
-    async def judge_update(self, task: str, number: int, organisation: str) -> Committed:
-        """Have the committee judge an update (committee)."""
-        return await self._submit_as_committee("JudgeUpdate", task, str(number), organisation)
+    async def judge_update(self, task: str, number: int, organisation: str) -> records.Update:
+        """Have the committee judge an update, and return what it says (committee)."""
+        judged = await self._submit_as_committee("JudgeUpdate", task, str(number), organisation)
+        return decode_record(records.Update, judged.payload)
 
     async def assess_update(self, assessment: Assessment) -> Committed:
         """Record what an accepted update does to the organisation's own loss (committee)."""
@@ -150,9 +152,9 @@ class Ledger:
         """End a task with the round that it is in (coordinator)."""
         return await self.submit("EndTask", task, reason)
 
-    async def close_round(self, task: str, number: int) -> Committed:
-        """Close a round (committee)."""
-        return await self.submit("CloseRound", task, str(number))
+    async def close_round(self, task: str, number: int) -> records.Round:
+        """Close a round, and return it as it is then (committee)."""
+        return decode_record(records.Round, (await self.submit("CloseRound", task, str(number))).payload)
 
     async def upload_sum_chunk(self, task: str, number: int, digest: str, chunk: bytes) -> Committed:
         """Upload one chunk of a closed round's sum for the committee alone (committee)."""
@@ -212,7 +214,7 @@ class Ledger:
     # Reads
 
     async def read(self, key: Key[R]) -> R:
-        """Return one record, as the own gateway's peer has it.
+        """Return one record, as the own gateway's peer has it; of a kind that stays as it is, once.
 
         Raises:
             RefusedError: With the code of its kind when there is none.
@@ -220,17 +222,29 @@ class Ledger:
         """
         if key.of.read is None:
             raise ValueError(f"the contract offers no read of {key}: read all that are listed with it")
-        return _decode(key.of.kind, await self.evaluate(key.of.read, *map(str, key.parts)))
+        if (known := self._memory.find(key)) is not None:
+            return known
+        record = decode_record(key.of.kind, await self.evaluate(key.of.read, *map(str, key.parts)))
+        self._memory.keep(key, record)
+        return record
 
     async def read_all(self, keys: Range[R]) -> tuple[R, ...]:
         """Return the records of a range, in the order of their keys."""
         if keys.read is None:
             raise ValueError(f"the contract offers no read of all {keys.prefix}: read one by one")
-        return _decode_list(keys.of.kind, await self.evaluate(keys.read, *keys.arguments))
+        return decode_list(keys.of.kind, await self.evaluate(keys.read, *keys.arguments))
+
+    async def read_status(self, task: str) -> Status:
+        """Return where a task stands, with its last round and everything that happens in it.
+
+        Raises:
+            RefusedError: BFL101.
+        """
+        return decode_record(Status, await self.evaluate("ReadStatus", task))
 
     async def read_upload(self, task: str, number: int, organisation: str) -> tuple[bool, ...]:
         """Return for each chunk of an update whether it is on the ledger."""
-        return _flags(await self.evaluate("ReadUpload", task, str(number), organisation))
+        return decode_flags(await self.evaluate("ReadUpload", task, str(number), organisation))
 
     async def read_chunk(self, task: str, number: int, organisation: str, index: int) -> bytes:
         """Return a sealed chunk from the organisation's own peer (committee)."""
@@ -242,7 +256,7 @@ class Ledger:
 
     async def read_sum_upload(self, task: str, number: int, blob: records.Blob) -> tuple[bool, ...]:
         """Return for each chunk of a round's sum whether the committee has it."""
-        return _flags(await self.evaluate("ReadSumUpload", task, str(number), blob.encode()))
+        return decode_flags(await self.evaluate("ReadSumUpload", task, str(number), blob.encode()))
 
     async def read_model_chunk(self, task: str, digest: str) -> bytes:
         """Return a chunk of a model or sum from the organisation's own peer."""
@@ -250,9 +264,13 @@ class Ledger:
 
     async def read_model_upload(self, task: str, blob: records.Blob) -> tuple[bool, ...]:
         """Return for each chunk of a model or sum whether it is on the ledger."""
-        return _flags(await self.evaluate("ReadModelUpload", task, blob.encode()))
+        return decode_flags(await self.evaluate("ReadModelUpload", task, blob.encode()))
 
     # Events
+
+    def is_own(self, event: Event) -> bool:
+        """Whether an event is of a transaction that this client has sent lately: it knows what happened."""
+        return event.transaction_id in self._memory.sent
 
     async def events(
         self, *, start_block: int | None = None, checkpoint: Checkpoint | None = None
@@ -307,6 +325,7 @@ class Ledger:
                 endorsed = await self._endorse(proposal, organisations)
                 if not writes_anything(endorsed.envelope):
                     return Committed(payload=endorsed.payload, transaction_id="", block_number=-1)
+                self._memory.sent.append(endorsed.transaction_id)
                 return await self._commit(endorsed)
             except EndorseError as error:
                 is_last = attempt == _ATTEMPTS - 1
@@ -325,6 +344,8 @@ class Ledger:
 
     async def _commit(self, endorsed: Endorsed) -> Committed:
         return await self.gateway.commit(endorsed)
+
+    # Who endorses: only where data comes with the call, all who may hold it; otherwise as many as the policy needs
 
     async def _submit_as_committee(
         self, function: str, *arguments: str | bytes, transient: Mapping[str, bytes] | None = None
@@ -350,8 +371,13 @@ class Ledger:
         *arguments: str | bytes,
         transient: Mapping[str, bytes] | None = None,
     ) -> Committed:
-        """Submit with all these members as endorsers; without those that cannot or will not, while enough are left."""
-        endorsers = self._endorsers.choose(members, minimum)
+        """Submit with some of these members as endorsers; without those that cannot or will not, while enough are left.
+
+        Data goes to all of them, for whoever endorses it holds it. Otherwise as many are asked as are needed, and the
+        rest as well once one of those has failed.
+        """
+        present = self._endorsers.choose(members, minimum)
+        endorsers = present if transient else self._endorsers.choose_few(present, minimum)
         while True:
             try:
                 return await self.submit(function, *arguments, transient=transient, organisations=endorsers)
@@ -359,13 +385,14 @@ class Ledger:
                 failed, dissenting = _failed_endorsers(error, endorsers), _dissenting_endorsers(error, endorsers)
                 if isinstance(error, UnreachableError):
                     self._endorsers.note_absent(failed - dissenting)
-                rest = tuple(one for one in endorsers if one not in failed)
+                # Who differs, differs from whoever answered first, and that one may be alone.
+                wrong = failed if len(endorsers) == len(present) else failed - dissenting
+                rest = tuple(one for one in present if one not in wrong)
                 if len(rest) < minimum:
-                    # Who differs, differs from whoever answered first, and that one may be alone.
                     rest = tuple(one for one in endorsers if one in dissenting)
                 if not failed or len(rest) < minimum:
                     raise
-                endorsers = rest
+                present = endorsers = rest
 
     async def _read_members(self) -> records.Consortium:
         if self._consortium is None:
@@ -388,38 +415,6 @@ def writes_anything(envelope: bytes) -> bool:
     """Whether a transaction changes anything of the contract's."""
     sets = decode_read_write_set(decode_transaction(envelope).results)
     return any(one.writes_anything for one in sets.namespaces)
-
-
-def _decode(kind: type[R], content: bytes) -> R:
-    try:
-        return kind.decode(content)
-    except ProtocolError as error:
-        raise UnreadableError(f"the contract answered with something that is not a {kind.__name__}: {error}") from error
-
-
-def _decode_list(kind: type[R], content: bytes) -> tuple[R, ...]:
-    try:
-        encoded = [rfc8785.dumps(row) for row in _rows(content)]
-    except (ValueError, RecursionError) as error:
-        raise LedgerError(f"the contract answered with something that is not a list of {kind.__name__}") from error
-    return tuple(_decode(kind, one) for one in encoded)
-
-
-def _rows(content: bytes) -> list[Any]:
-    try:
-        rows = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise LedgerError("the contract answered with something that is not JSON") from error
-    if not isinstance(rows, list):
-        raise LedgerError("the contract answered with something that is not a list")
-    return rows
-
-
-def _flags(content: bytes) -> tuple[bool, ...]:
-    rows = _rows(content)
-    if any(type(one) is not int or one not in (0, 1) for one in rows):
-        raise LedgerError("the contract answered with something that is not a list of zeros and ones")
-    return tuple(map(bool, rows))
 
 
 def _failed_endorsers(error: LedgerError, endorsers: Sequence[str]) -> frozenset[str]:

@@ -44,6 +44,15 @@ class Endorsers:
         present = tuple(one for one in members if self._absent.get(one, 0.0) <= now)
         return present if len(present) >= minimum else tuple(members)
 
+    def choose_few(self, members: Sequence[str], minimum: int) -> tuple[str, ...]:
+        """Return as many of the members as are needed: the own organisation, and those that follow it in their order.
+
+        So the work is spread over all of them when every member asks.
+        """
+        names = tuple(members)
+        start = names.index(self._organisation) if self._organisation in names else 0
+        return (names[start:] + names[:start])[:minimum]
+
     def note_absent(self, names: Iterable[str]) -> None:
         """Remember for a while who did not answer."""
         until = time.monotonic() + _ABSENCE_S

@@ -34,15 +34,21 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import records
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.catalogue import (
+    AGGREGATE,
     CONSORTIUM,
     HEADER,
     MODEL_COLLECTION,
+    PROGRESS,
+    ROUND,
     SEALED_COLLECTION,
+    UPDATES,
+    VOTES,
     model_chunk_key,
     sealed_chunk_key,
 )
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import Key, Range
+from blockfl.protocol.status import Status
 
 R = TypeVar("R", bound=Record)
 
@@ -118,6 +124,20 @@ class RemoteLedger(Ledger):
         await self._follower.wait_until_current()
         found = self._replica.state.range(self.profile.contract, keys.start, keys.end)
         return tuple(_decode(Key(keys.of, key), value.value) for key, value in found)
+
+    async def read_status(self, task: str) -> Status:
+        """Return where a task stands, as the verified chain has it."""
+        progress = await self.read(PROGRESS.key(task))
+        if not progress.round:
+            return Status(progress=progress, round=None, updates=(), aggregate=None, votes=())
+        aggregate = self._replica.state.get(self.profile.contract, key := AGGREGATE.key(task, progress.round))
+        return Status(
+            progress=progress,
+            round=await self.read(ROUND.key(task, progress.round)),
+            updates=await self.read_all(UPDATES.below(task, progress.round)),
+            aggregate=_decode(key, aggregate.value) if aggregate else None,
+            votes=await self.read_all(VOTES.below(task, progress.round)),
+        )
 
     async def read_config(self, sequence: int = 0) -> ChannelConfig:
         """Return the channel's configuration in force, as the verified chain has it, or wait for one.

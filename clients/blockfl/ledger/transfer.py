@@ -35,6 +35,7 @@ async def upload_update(
     task: str,
     number: int,
     read_chunk: Callable[[int], bytes],
+    present: Sequence[bool] | None = None,
     *,
     progress: Progress = ignore_progress,
 ) -> None:
@@ -45,12 +46,14 @@ async def upload_update(
         task: The task.
         number: The round.
         read_chunk: Gives the sealed chunk of an index.
+        present: For each chunk whether it is there; None: the ledger is asked.
         progress: Told after each chunk.
 
     Raises:
         LedgerError: As the transactions do; calling again resumes.
     """
-    present = await ledger.read_upload(task, number, ledger.organisation)
+    if present is None:
+        present = await ledger.read_upload(task, number, ledger.organisation)
 
     async def put(index: int) -> None:
         await ledger.upload_chunk(task, number, index, read_chunk(index))

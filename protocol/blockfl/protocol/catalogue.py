@@ -90,6 +90,11 @@ def _no_supply() -> Supply:
     return Supply(granted=0)
 
 
+def _always(record: Record) -> bool:
+    del record
+    return True
+
+
 # Records, in the order of the documentation
 
 CONSORTIUM = RecordType(
@@ -141,6 +146,7 @@ ROUND = RecordType(
     read="ReadRound",
     missing=Code.ROUND_UNKNOWN,
     refusal="there is no round {round} of task {task}",
+    is_final=lambda round_: round_.state in ("published", "failed"),
 )
 HEADER = RecordType(
     kind=SignedHeader,
@@ -151,6 +157,7 @@ HEADER = RecordType(
     missing=Code.UPDATE_UNKNOWN,
     refusal="there is no update of {organisation} in round {round} of task {task}",
     owner=lambda signed: signed.header,
+    is_final=_always,
 )
 UPDATE = RecordType(
     kind=Update,
@@ -227,6 +234,7 @@ MODEL = RecordType(
     holds="digest, base digest, sum, scale, divisor, accepted set, who brought the sum, who voted for it",
     read="ReadModel",
     refusal="there is no version {version} of the model of task {task}",
+    is_final=_always,
 )
 METRICS = RecordType(
     kind=Metrics,
@@ -316,8 +324,9 @@ TASKS = Listing(of=TASK, parts=_single)
 ALL_PROGRESS = Listing(of=PROGRESS, parts=_single, read="ListProgress")
 ENROLMENTS = Listing(of=ENROLMENT, parts=_of_task, read="ListEnrolments")
 ROUNDS = Listing(of=ROUND, parts=_of_task, read="ListRounds")
-HEADERS = Listing(of=HEADER, parts=_of_round)
+HEADERS = Listing(of=HEADER, parts=_of_round, read="ListHeaders")
 UPDATES = Listing(of=UPDATE, parts=_of_round, read="ListUpdates")
+COMMITMENTS = Listing(of=COMMITMENT, parts=_of_round, read="ListCommitments")
 ASSESSMENTS = Listing(of=ASSESSMENT, parts=_of_round, read="ListAssessments")
 WITHDRAWALS = Listing(of=WITHDRAWAL, parts=_single, read="ListWithdrawals")
 ERASURES = Listing(of=ERASURE, parts=_of_task, read="ListErasures")

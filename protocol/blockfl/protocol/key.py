@@ -63,6 +63,11 @@ class Key(str, Generic[R]):
         return key
 
 
+def _may_change(record: Record) -> bool:
+    del record
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecordType(Generic[P, R]):
     """One kind of record.
@@ -78,6 +83,7 @@ class RecordType(Generic[P, R]):
         refusal: What is said then; may name the parts.
         absent: What stands for a record that was never written, for kinds where that is no error.
         owner: The part of a record that names its place: the record itself unless said otherwise.
+        is_final: Whether a record stays as it is, so that a client reads it once.
     """
 
     kind: type[R]
@@ -90,6 +96,7 @@ class RecordType(Generic[P, R]):
     refusal: str = "there is no such record"
     absent: Callable[P, R] | None = None
     owner: Callable[[R], Record] = lambda record: record
+    is_final: Callable[[R], bool] = _may_change
 
     def key(self, *parts: P.args, **named: P.kwargs) -> Key[R]:
         """Return the key of one record."""
