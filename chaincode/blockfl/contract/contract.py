@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from blockfl.contract import appeals, disputes, erasure, goals, query
+from blockfl.contract import appeals, disputes, erasure, expectation, goals, query
 from blockfl.contract.argument import (
     Decoder,
     bounded,
@@ -44,9 +44,9 @@ from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.shim import Context, ContractFault
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Digest, MspId, Name
-from blockfl.protocol.catalogue import CONSORTIUM, LISTINGS, RECORDS
+from blockfl.protocol.catalogue import CONSORTIUM, LISTINGS, PROGRESS, RECORDS
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.key import Number, Parts
+from blockfl.protocol.key import Key, Number, Parts
 from blockfl.protocol.records import Blob, Consortium, Metrics, SignedHeader
 from blockfl.protocol.task import TaskSpec
 
@@ -70,12 +70,14 @@ class Entry:
         arguments: The decoders of its arguments.
         transient: Its transient fields.
         role: Who may call it, where arguments are so large that decoding them has to be earned.
+        expects: Of the state and the arguments: the keys that it reads in any case, so that a peer is asked once.
     """
 
     run: Callable[..., Awaitable[bytes]]
     arguments: tuple[Decoder[Any], ...] = ()
     transient: tuple[str, ...] = ()
     role: Callable[[Consortium, str], None] | None = None
+    expects: Callable[..., tuple[Key[Any], ...]] = lambda *_: ()
 
 
 class Contract:
@@ -119,11 +121,14 @@ class Contract:
         if not 0 <= context.timestamp_ms <= _MAX_TIME_MS:
             raise ProtocolError(Code.MALFORMED, f"expected a time since 1970, got {context.timestamp_ms} ms")
         state = State(context)
+        if entry.role is None:
+            arguments = decode_arguments(entry.arguments, context.args)
+            state.expect(*entry.expects(state, *arguments))
         if entry.run is not withdraw_certificate:
             await require_valid_creator(state)
         if entry.role is not None:
             entry.role(await state.read(CONSORTIUM.key()), state.caller)
-        arguments = decode_arguments(entry.arguments, context.args)
+            arguments = decode_arguments(entry.arguments, context.args)
         return await entry.run(state, *arguments, *transient)
 
 
@@ -144,22 +149,26 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "UploadModelChunk": Entry(setup.upload_model_chunk, (task, decode_digest), ("chunk",)),
         "EndTask": Entry(setup.end_task, (task, decode_text)),
         "Enrol": Entry(setup.enrol, (task, decode_count)),
-        "OpenRound": Entry(rounds.open_round, (task, number)),
-        "SubmitUpdate": Entry(rounds.submit_update, (bounded(SignedHeader),)),
-        "UploadChunk": Entry(rounds.upload_chunk, (task, number, decode_number), ("chunk",)),
-        "JudgeUpdate": Entry(rounds.judge_update, (task, number, decode_organisation)),
+        "OpenRound": Entry(rounds.open_round, (task, number), expects=expectation.of_opening),
+        "SubmitUpdate": Entry(rounds.submit_update, (bounded(SignedHeader),), expects=expectation.of_header),
+        "UploadChunk": Entry(
+            rounds.upload_chunk, (task, number, decode_number), ("chunk",), expects=expectation.of_own_update
+        ),
+        "JudgeUpdate": Entry(rounds.judge_update, (task, number, decode_organisation), expects=expectation.of_judging),
         "AssessUpdate": Entry(rounds.assess_update, (bounded(Assessment),)),
         "ClaimWrap": Entry(disputes.claim_wrap, (task, number, decode_organisation)),
         "SettleWrap": Entry(
             disputes.settle_wrap, (task, number, decode_organisation, decode_organisation), ("ephemeral_key",)
         ),
-        "CloseRound": Entry(rounds.close_round, (task, number)),
-        "UploadSumChunk": Entry(rounds.upload_sum_chunk, (task, number, decode_digest), ("chunk",)),
-        "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, bounded(Blob))),
-        "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest)),
-        "AbandonRound": Entry(rounds.abandon_round, (task, number)),
+        "CloseRound": Entry(rounds.close_round, (task, number), expects=expectation.of_round),
+        "UploadSumChunk": Entry(
+            rounds.upload_sum_chunk, (task, number, decode_digest), ("chunk",), expects=expectation.of_round
+        ),
+        "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, bounded(Blob)), expects=expectation.of_sum),
+        "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest), expects=expectation.of_vote),
+        "AbandonRound": Entry(rounds.abandon_round, (task, number), expects=expectation.of_round),
         "AppraiseVersion": Entry(goals.appraise_version, (task, decode_number)),
-        "ReportMetrics": Entry(rounds.report_metrics, (bounded(Metrics),)),
+        "ReportMetrics": Entry(rounds.report_metrics, (bounded(Metrics),), expects=expectation.of_metrics),
         "RequestErasure": Entry(erasure.request_erasure, (task,)),
         "EraseUpdate": Entry(erasure.erase_update, (task, number, decode_organisation)),
     } | _list_credits(Credits(rounds.opener))
@@ -180,7 +189,7 @@ def _list_credits(credits: Credits) -> dict[str, Entry]:
 def _list_reads() -> dict[str, Entry]:
     task, number, organisation = decode_name, decode_number, decode_organisation
     return _list_record_reads() | {
-        "ReadStatus": Entry(query.read_status, (task,)),
+        "ReadStatus": Entry(query.read_status, (task,), expects=lambda _, task: (PROGRESS.key(task),)),
         "ReadUpload": Entry(query.read_upload, (task, number, organisation)),
         "ReadChunk": Entry(query.read_chunk, (task, number, organisation, decode_number)),
         "ReadSumChunk": Entry(query.read_sum_chunk, (task, number, decode_digest)),
@@ -192,7 +201,11 @@ def _list_reads() -> dict[str, Entry]:
 
 def _list_record_reads() -> dict[str, Entry]:
     """The reads that the catalogue of records offers."""
-    records = {of.read: Entry(query.offer_record(of), _list_decoders(of.parts)) for of in RECORDS.values() if of.read}
+    records = {
+        of.read: Entry(query.offer_record(of), _list_decoders(of.parts), expects=expectation.of_record(of))
+        for of in RECORDS.values()
+        if of.read
+    }
     listings = {one.read: Entry(query.offer_listing(one), _list_decoders(one.parts)) for one in LISTINGS if one.read}
     return records | listings
 

@@ -58,6 +58,7 @@ async def read_status(state: State, task: str) -> bytes:
     if not progress.round:
         return Status(progress=progress, round=None, updates=(), aggregate=None, votes=()).encode()
     round_ = await state.read(ROUND.key(task, progress.round))
+    state.expect(AGGREGATE.key(task, progress.round), *state.list_vote_keys(round_))
     updates, votes = await state.find_updates(round_), await state.find_votes(round_)
     return Status(
         progress=progress,

@@ -225,6 +225,7 @@ class Rounds:
         if round_.state != "open":
             return round_.encode()
         spec = (await state.read(TASK.key(task))).spec
+        state.expect(*[EQUIVOCATION.key(task, number, one) for one in round_.contributors])
         updates, equivocators = await state.find_updates(round_), await state.find_equivocators(round_)
         terms = spec.minimum_accepted, state.now_ms, spec.aggregation
         closed = rule.close_round(

@@ -5,7 +5,7 @@ restored rather than compared with its canonical bytes: peers of both kinds endo
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import Context
@@ -56,8 +56,13 @@ class State:
         self.caller = context.creator.msp_id
         self.now_ms = context.timestamp_ms
         self._seen: dict[str, bytes | None] = {}
+        self._expected: dict[Key[Any], None] = {}
 
     # Reads
+
+    def expect(self, *keys: Key[Any]) -> None:
+        """Say what is going to be read in any case: the next read asks the peer for these keys as well."""
+        self._expected |= dict.fromkeys(keys)
 
     async def find(self, key: Key[R]) -> R | None:
         """Return the record of a key, or None."""
@@ -67,6 +72,9 @@ class State:
     async def find_all(self, keys: Sequence[Key[R]]) -> list[R | None]:
         """Return the record of each key, or None; a peer is asked once for all, and for no key twice."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._seen]
+        if missing:
+            missing += [key for key in self._expected if key not in self._seen and key not in missing]
+            self._expected.clear()
         if len(missing) == 1:
             self._seen[missing[0]] = await self.context.get_state(missing[0])
         elif missing:
@@ -135,9 +143,13 @@ class State:
         Every member's key is read, also where nothing is: of two votes in one block the second is invalid, so that two
         can never both miss the other.
         """
-        keys = [VOTE.key(round_.task, round_.round, one.organisation) for one in round_.committee]
-        found = await self.find_all(keys)
+        found = await self.find_all(self.list_vote_keys(round_))
         return {one.organisation: one for one in found if one is not None}
+
+    @staticmethod
+    def list_vote_keys(round_: Round) -> list[Key[Vote]]:
+        """Return the keys of the votes that a round's committee may cast."""
+        return [VOTE.key(round_.task, round_.round, one.organisation) for one in round_.committee]
 
     async def list_encoded(self, keys: Range[R]) -> bytes:
         """Return all records of a range, in the order of their keys, as one JSON array; for reads only."""

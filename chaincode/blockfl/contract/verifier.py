@@ -1,14 +1,19 @@
 """Every organisation's part in checking a sum: against the accepted commitments, without key and without update."""
 
 import asyncio
+from collections import deque
+from typing import Final
 
 from blockfl.contract.chunk import fetch_model, fetch_sum
 from blockfl.contract.state import State
 from blockfl.protocol.aggregation import compute_sum_bytes
+from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import COMMITMENT, HEADER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import Evidence, verify_round_sum
 from blockfl.protocol.records import Blob, Round
+
+_REMEMBERED: Final = 16
 
 
 class SumVerifier:
@@ -17,6 +22,9 @@ class SumVerifier:
     def __init__(self) -> None:
         # Whatever the number of transactions, one sum is in memory at any time.
         self._turn = asyncio.Lock()
+        # A sum is verified when it is attested, and again when its version is made: once here, by what it was found to
+        # be. Its bytes and its evidence are read each time, so that every peer has read the same.
+        self._verified: deque[tuple[int, str, str]] = deque(maxlen=_REMEMBERED)
 
     async def verify(self, state: State, round_: Round, dimension: int, total: Blob, *, is_public: bool) -> None:
         """Verify that a sum on the ledger is that of a round's accepted updates.
@@ -39,10 +47,24 @@ class SumVerifier:
                 content = await fetch_model(state, round_.task, total)
             else:
                 content = await fetch_sum(state, round_, total)
-            evidence = [await self._read_evidence(state, round_, organisation) for organisation in round_.accepted]
-            verify_round_sum(content, dimension, evidence)
+            evidence = await self._read_evidence(state, round_)
+            statement = dimension, total.digest, _digest_evidence(evidence)
+            if statement not in self._verified:
+                verify_round_sum(content, dimension, evidence)
+                self._verified.append(statement)
 
-    async def _read_evidence(self, state: State, round_: Round, organisation: str) -> Evidence:
-        header = (await state.read(HEADER.key(round_.task, round_.round, organisation))).header
-        commitment = await state.read(COMMITMENT.key(round_.task, round_.round, organisation))
-        return Evidence(header=header, commitment=commitment)
+    async def _read_evidence(self, state: State, round_: Round) -> list[Evidence]:
+        task, number = round_.task, round_.round
+        state.expect(*[HEADER.key(task, number, one) for one in round_.accepted])
+        state.expect(*[COMMITMENT.key(task, number, one) for one in round_.accepted])
+        evidence = []
+        for organisation in round_.accepted:
+            header = (await state.read(HEADER.key(task, number, organisation))).header
+            commitment = await state.read(COMMITMENT.key(task, number, organisation))
+            evidence.append(Evidence(header=header, commitment=commitment))
+        return evidence
+
+
+def _digest_evidence(evidence: list[Evidence]) -> str:
+    """Return the digest of all that the verification of a sum takes from its evidence."""
+    return compute_digest(b"".join(one.header.encode() + one.commitment.encode() for one in evidence))
