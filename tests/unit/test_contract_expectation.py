@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from blockfl.contract import verifier
 from blockfl.contract.state import State
-from blockfl.protocol import catalogue
+from blockfl.protocol import catalogue, evidence
 from blockfl.protocol.codes import Code
 from support.scenario import Scenario
 from support.world import Transaction, World
@@ -102,13 +101,13 @@ async def test_a_sum_is_verified_once_in_each_service_and_another_is_verified_ag
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     verified: list[int] = []
-    verify = verifier.verify_round_sum
+    verify = evidence.verify_round_sum
 
-    def count(total: bytes, dimension: int, evidence: Any) -> None:
+    def count(total: bytes, dimension: int, updates: Any) -> None:
         verified.append(len(total))
-        verify(total, dimension, evidence)
+        verify(total, dimension, updates)
 
-    monkeypatch.setattr(verifier, "verify_round_sum", count)
+    monkeypatch.setattr("blockfl.contract.verifier.verify_round_sum", count)
     world = World()
     scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
     await scenario.prepare()
