@@ -27,6 +27,7 @@ from blockfl.audit.entry import Row
 from blockfl.cli.creation import put_task
 from blockfl.cli.export import export_version, make_card
 from blockfl.cli.formats import Exported, choose_format, choose_layers, write_arrays, write_file, write_keras
+from blockfl.cli.tally import Statistic, read_statistics
 from blockfl.cli.terms import parse_terms
 from blockfl.cli.workload import make_workload
 from blockfl.institution.agent import AgentSettings
@@ -187,6 +188,14 @@ class Client:
     def versions(self, task: str) -> list[Row]:
         """Return a row for each version of a task's model, with what the institutions reported of it."""
         return self._read(lambda ledger: views.list_models(ledger, task))
+
+    def statistics(self, task: str) -> list[Statistic]:
+        """Return what all institutions' rows have in each column, of a task of ``task create-statistics``.
+
+        Raises:
+            LedgerError: The task trains a model, or its round is not over.
+        """
+        return self._read(lambda ledger: read_statistics(ledger, task))[1]
 
     def watch(self, task: str, *, look_s: float = _LOOK_S) -> Iterator[Row]:
         """Yield each version's row, those that are there first, until the task has had its rounds or was ended.
