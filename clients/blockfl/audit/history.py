@@ -11,7 +11,8 @@ Example:
 
 from contextlib import AbstractContextManager
 from copy import copy
-from typing import Self, TypeVar
+from functools import lru_cache
+from typing import Any, Final, Self, TypeVar, cast
 
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import Step, VerificationError, in_step
@@ -23,6 +24,9 @@ from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.key import Key, Range
 
 R = TypeVar("R", bound=Record)
+_REMEMBERED: Final = 512
+_LARGEST_REMEMBERED: Final = 16_384
+"""So many records, none longer, are held in memory."""
 
 
 class History:
@@ -118,6 +122,19 @@ class History:
 
 
 def _decode(key: Key[R], value: bytes) -> R:
+    """Return the record that stands at a key; short ones are remembered, for several steps ask for the same."""
+    if len(value) > _LARGEST_REMEMBERED:
+        return _read(key, value)
+    return cast("R", _remembered(key, key.of, value))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(key: Key[Any], _: object, value: bytes) -> Record:
+    record: Record = _read(key, value)
+    return record
+
+
+def _read(key: Key[R], value: bytes) -> R:
     try:
         record = key.of.kind.decode(value)
     except ProtocolError as error:
