@@ -52,8 +52,8 @@ from blockfl.fabric.transaction.envelope import (
     endorse,
 )
 from support.channel import make_channel
-from support.decoders import Decoder
-from support.fabric_decoders import make_channel_config, msps, of, policies, small_blocks, updates
+from support.decoders import Decoder, of
+from support.fabric_decoders import make_channel_config, msps, policies, small_blocks, updates
 from support.organisation import Organisation, make_organisation
 
 DEFINITION = ChaincodeDefinition(name="app", version="1.0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Final
 
@@ -17,9 +18,12 @@ from support.damage import Form, damage
 _GROUPS: Final = (
     "protocol_decoders",
     "fabric_decoders",
+    "shim_decoders",
     "answer_decoders",
+    "client_request_decoders",
     "node_decoders",
     "outer_decoders",
+    "institution_decoders",
     "file_decoders",
     "option_decoders",
 )
@@ -60,6 +64,18 @@ class Decoder:
     def damage(self, random: Random, content: bytes) -> bytes:
         """Return damaged content."""
         return damage(random, content, self.seeds(), self.form)[: self.max_bytes]
+
+
+def of(
+    name: str,
+    decode: Callable[[bytes], object],
+    refuses: tuple[type[Exception], ...],
+    seeds: Callable[[], Sequence[bytes]],
+    form: Form = "protobuf",
+    max_bytes: int = 4096,
+) -> Decoder:
+    """Return a decoder whose seeds are made once."""
+    return Decoder(name=name, decode=decode, refuses=refuses, seeds=cache(seeds), form=form, max_bytes=max_bytes)
 
 
 def list_decoders() -> dict[str, Decoder]:

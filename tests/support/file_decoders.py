@@ -22,10 +22,10 @@ from blockfl.network.process import ProcessTable
 from blockfl.network.project import ComposeProject
 from blockfl.network.setup import _parse_owner
 from blockfl.network.volume import claim_volume
-from support.decoders import Decoder
+from support.decoders import Decoder, of
 from support.fabric_decoders import make_channel_config
 from support.organisation import make_organisation
-from support.outer_decoders import descriptions, of, scratch
+from support.outer_decoders import descriptions, scratch
 
 LEDGERS = ("embedded", "local", "compose")
 
@@ -183,13 +183,20 @@ def addresses() -> Sequence[bytes]:
 
 
 DECODERS: tuple[Decoder, ...] = (
-    of("network's state", network_state, (NetworkError,), network_states, max_bytes=512),
-    of("mark of a volume", mark_of_a_volume, (NetworkError,), volume_marks, max_bytes=512),
-    of("status of the embedded node", status_of_a_node, (), statuses_of_nodes, max_bytes=1024),
-    of("builder: package", package_for_the_builder, (BuilderError,), packages_for_the_builder, max_bytes=2048),
-    of("builder: values", values_of_the_builder, (BuilderError,), values_of_builders, max_bytes=512),
-    of("record of a process", record_of_a_process, (), records_of_processes, max_bytes=512),
-    of("membership to join", organisation_that_joins, (NetworkError, ConfigError), memberships),
+    of("network's state", network_state, (NetworkError,), network_states, max_bytes=512, form="json"),
+    of("mark of a volume", mark_of_a_volume, (NetworkError,), volume_marks, max_bytes=512, form="json"),
+    of("status of the embedded node", status_of_a_node, (), statuses_of_nodes, max_bytes=1024, form="json"),
+    of(
+        "builder: package",
+        package_for_the_builder,
+        (BuilderError,),
+        packages_for_the_builder,
+        max_bytes=2048,
+        form="json",
+    ),
+    of("builder: values", values_of_the_builder, (BuilderError,), values_of_builders, max_bytes=512, form="json"),
+    of("record of a process", record_of_a_process, (), records_of_processes, max_bytes=512, form="json"),
+    of("membership to join", organisation_that_joins, (NetworkError, ConfigError), memberships, form="json"),
     of("address", address, (NetworkError,), addresses, form="text", max_bytes=256),
     of("owner of a directory", owner, (NetworkError,), lambda: (b"1000:1000", b"0:4294967294"), "text", 128),
 )

@@ -12,8 +12,8 @@ from blockfl.cli.strategy import parse_optimiser, parse_rule
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.seal import encode_public_key
-from support.decoders import Decoder
-from support.outer_decoders import keep, of
+from support.decoders import Decoder, of
+from support.outer_decoders import keep
 from support.protocol_decoders import federation
 
 REFUSES = (LedgerError,)

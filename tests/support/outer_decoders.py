@@ -1,20 +1,17 @@
-"""Decoders of the contract's calls, of files that people write, and of what crosses between our own processes."""
+"""Decoders of the contract's calls and answers, and of files that people write."""
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import io
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from fabric_protos.peer import chaincode_pb2
 from google.protobuf.message import DecodeError
 
@@ -26,11 +23,6 @@ from blockfl.fabric.client.participation import Membership, _decode_answer
 from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.errors import ConfigError, NodeError, ShimError
 from blockfl.fabric.identity.signing import create_private_key, private_key_pem
-from blockfl.institution.dataset import load_dataset
-from blockfl.institution.errors import DataError, OutboxError
-from blockfl.institution.frames import PREFIX, FrameError, Message, decode_prefix, decode_reply, decode_request
-from blockfl.institution.outbox import Outbox, Parcel
-from blockfl.institution.vector import decode_vector, encode_vector
 from blockfl.ledger.answer import decode_flags, decode_list
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
@@ -40,21 +32,17 @@ from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.dispute import choose_ephemeral_key
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
-from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import CommitteeKey
 from blockfl.protocol.seal import unwrap_data_key
 from support.contract import make_scenario
-from support.damage import Form
-from support.decoders import Decoder
+from support.decoders import Decoder, of
 from support.organisation import make_organisation
-from support.protocol_decoders import SEED, federation, update
+from support.protocol_decoders import federation
 from support.scenario import Scenario
 from support.world import Refused, World
 
 CODED = re.compile(r"BFL[1-6][0-9]{2} .+", re.DOTALL)
 NOW_MS = 1_800_000_000_000
-
-
 _ASSESSMENT = Assessment(
     task="heart",
     round=1,
@@ -305,110 +293,8 @@ def decode_participation(content: bytes) -> None:
     assert isinstance(Membership.parse(_decode_answer(content), "127.0.0.1:1").height, int)
 
 
-def load_table(content: bytes) -> None:
-    found = load_dataset(keep("rows.csv", content), "label", 0.25)
-    assert np.isfinite(found.x_train).all()
-    assert len(found.x_test) >= 1
-
-
-def tables() -> Sequence[bytes]:
-    return b"a,b,label\n1,2.5,0\n-1,1e3,1\n0.5,7,0\n", '\ufeffa,"label"\r\n1,2\r\n3,4\r\n'.encode()
-
-
-def load_arrays(content: bytes) -> None:
-    found = load_dataset(keep("arrays.npz", content), None, 0.25)
-    assert len(found.x_train) == len(found.y_train)
-
-
-def archives() -> Sequence[bytes]:
-    buffer = io.BytesIO()
-    rows, labels = np.ones((3, 2), dtype=np.float32), np.zeros(3, dtype=np.int64)
-    np.savez(buffer, x_train=rows, y_train=labels, x_test=rows, y_test=labels)
-    return (buffer.getvalue(),)
-
-
-def load_parcel(content: bytes) -> None:
-    """A header file in an institution's outbox."""
-    place = scratch() / "outbox" / "heart" / "000001" / "sealed"
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "header.json").write_bytes(content)
-    parcel = Outbox(scratch() / "outbox").load("heart", 1)
-    assert parcel.signed.encode() == content
-
-
-@cache
-def parcel() -> Parcel:
-    """A sealed update on the disk, whose chunk and payload are changed."""
-    header, chunks = update()
-    return Outbox(scratch() / "kept").keep(federation().sign(header), outbox_payload(), chunks)
-
-
-def read_chunk(content: bytes) -> None:
-    place = parcel().directory / "chunk-000000"
-    place.write_bytes(content)
-    assert parcel().read_chunk(0) == content == update()[1][0]
-
-
-def read_seed(content: bytes) -> None:
-    place = parcel().directory / "payload"
-    place.write_bytes(content)
-    assert parcel().read_seed() == SEED
-    assert content == outbox_payload()
-
-
-@cache
-def outbox_payload() -> bytes:
-    return INT16.encode_payload(np.arange(federation().dimension, dtype=np.int16), SEED)
-
-
-def values_of_a_frame(content: bytes) -> None:
-    values = decode_vector(content)
-    assert values.dtype == np.float32
-    assert bytes(encode_vector(values)) == content
-
-
-def vectors() -> Sequence[bytes]:
-    return np.array([0, 1.5, -np.inf, np.nan], dtype="<f4").tobytes(), b""
-
-
-def parcels() -> Sequence[bytes]:
-    return (federation().sign(update()[0]).encode(),)
-
-
 def load_key(content: bytes) -> None:
     load_opening_key(keep("opening.key", content))
-
-
-def prefix(content: bytes) -> None:
-    if len(content) != PREFIX.size:
-        raise FrameError("of another length")
-    head, body = decode_prefix(content)
-    assert 1 <= head <= 4 << 20
-    assert 0 <= body < 1 << 32
-
-
-def frame(decode: Callable[[bytes], Any], content: bytes) -> None:
-    assert isinstance(decode(content), Message)
-
-
-def replies() -> Sequence[bytes]:
-    return (
-        b'{"kind":"trained","samples":5,"loss":0.5}',
-        b'{"kind":"evaluated","accuracy":0.5,"loss":null,"samples":3}',
-        b'{"kind":"progress","epoch":1,"epochs":2,"step":3,"steps":4,"loss":null}',
-        b'{"kind":"failed","reason":"data","message":"text"}',
-        b'{"kind":"description","tensors":[{"name":"a","shape":[1,2]}],"train_samples":3,"test_samples":1}',
-    )
-
-
-def frame_requests() -> Sequence[bytes]:
-    return (
-        b'{"kind":"train","epochs":1,"batch_size":16,"learning_rate":0.1,"seed":1}',
-        b'{"kind":"evaluate"}',
-        b'{"kind":"initial"}',
-        b'{"kind":"begin","confined":true,"scratch":"s","readable":["a"],"private":[],"model":null,"code":"c","data":"d",'
-        b'"label":"y","test_fraction":0.5,"seed":7}',
-    )
 
 
 def listed(content: bytes) -> None:
@@ -425,46 +311,28 @@ def lists() -> Sequence[bytes]:
     return b"[]", b"[" + b",".join(one.encode() for one in federation().keys) + b"]"
 
 
-def of(
-    name: str,
-    decode: Callable[[bytes], object],
-    refuses: tuple[type[Exception], ...],
-    seeds: Callable[[], Sequence[bytes]],
-    form: Form = "json",
-    max_bytes: int = 4096,
-) -> Decoder:
-    return Decoder(name=name, decode=decode, refuses=refuses, seeds=cache(seeds), form=form, max_bytes=max_bytes)
-
-
 DECODERS: tuple[Decoder, ...] = (
     of("contract: any call", call_contract, (Refused, ShimError), calls, form="protobuf", max_bytes=8192),
     of("consortium description", describe, (DescriptionError,), descriptions, form="text", max_bytes=1024),
-    of("connection profile", load_profile, (LedgerError,), profiles),
-    of("contract service's settings", load_service, (SettingsError,), services),
+    of("connection profile", load_profile, (LedgerError,), profiles, form="json"),
+    of("contract service's settings", load_service, (SettingsError,), services, form="json"),
     of("opening key file", load_key, (SettingsError,), lambda: (b"ab" * 32 + b"\n",), form="text", max_bytes=256),
-    of("embedded node's settings", load_node, (NodeError,), nodes),
+    of("embedded node's settings", load_node, (NodeError,), nodes, form="json"),
+    of("economics file", load_policy, (LedgerError, ProtocolError), lambda: (DEFAULT_ECONOMICS.encode(),), form="json"),
     of(
-        "economics file",
-        load_policy,
-        (LedgerError, ProtocolError),
-        lambda: (DEFAULT_ECONOMICS.encode(),),
+        "checkpoint",
+        load_checkpoint,
+        (ConfigError,),
+        lambda: (b'{"block_number":7,"transaction_id":"ab"}',),
+        form="json",
     ),
-    of("checkpoint", load_checkpoint, (ConfigError,), lambda: (b'{"block_number":7,"transaction_id":"ab"}',)),
     of(
         "ordering node's channel",
         decode_participation,
         (NodeError,),
         lambda: (b'{"name":"fed","consensusRelation":"consenter","status":"active","height":7}',),
+        form="json",
     ),
-    of("table of samples", load_table, (DataError,), tables, form="text", max_bytes=1024),
-    of("arrays of samples", load_arrays, (DataError,), archives, form="bytes"),
-    of("outbox", load_parcel, (OutboxError,), parcels),
-    of("outbox: chunk", read_chunk, (OutboxError,), lambda: update()[1], form="bytes", max_bytes=512),
-    of("outbox: payload", read_seed, (OutboxError,), lambda: (outbox_payload(),), form="bytes", max_bytes=256),
-    of("frame of values", values_of_a_frame, (FrameError,), vectors, form="bytes", max_bytes=256),
-    of("frame prefix", prefix, (FrameError,), lambda: (PREFIX.pack(10, 0),), form="bytes", max_bytes=16),
-    of("frame of a request", partial(frame, decode_request), (FrameError,), frame_requests),
-    of("frame of a reply", partial(frame, decode_reply), (FrameError,), replies),
-    of("list of records from the contract", listed, (LedgerError,), lists),
-    of("list of flags from the contract", flagged, (LedgerError,), lambda: (b"[1,0]", b"[]")),
+    of("list of records from the contract", listed, (LedgerError,), lists, form="json"),
+    of("list of flags from the contract", flagged, (LedgerError,), lambda: (b"[1,0]", b"[]"), form="json"),
 )
