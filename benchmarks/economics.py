@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.regression import CLASSES, DIMENSION, FEATURES, Array, Base, Data
 from blockfl.protocol.account import compute_required_stake, create_standing, lock
 from blockfl.protocol.aggregation import apply_sum
 from blockfl.protocol.codes import ProtocolError
@@ -42,8 +43,6 @@ from blockfl.protocol.task import Deadlines, TaskSpec
 from blockfl.protocol.terms import compute_bounds, compute_weights
 from blockfl.protocol.training import Training
 
-FEATURES, CLASSES = 30, 10
-DIMENSION = FEATURES * CLASSES
 BOUND_L2 = 2.0
 LIMIT = 32767
 REFEREE_SAMPLES = 200
@@ -61,43 +60,6 @@ OPEN = {
 LIMIT_SHARE = 0.2
 DECLARED = {"overdeclared": 600}
 TREASURY_START, ACCOUNT_START = 10_000_000, 50_000
-Array = npt.NDArray[np.float64]
-Base = npt.NDArray[np.float32]
-
-
-@dataclass
-class Data:
-    """One institution's own samples: features of its own mean and mix of classes, labels of a shared rule."""
-
-    x: Array
-    y: npt.NDArray[np.int64]
-
-    @classmethod
-    def draw(cls, count: int, truth: Array, rng: np.random.Generator) -> "Data":
-        """Return so many samples."""
-        x = rng.normal(rng.normal(0, 0.5, FEATURES), 1, (count, FEATURES))
-        logits = x @ truth + rng.gumbel(size=(count, CLASSES))
-        return cls(x, logits.argmax(axis=1))
-
-    def train(self, base: Base, rng: np.random.Generator, epochs: int = 2, rate: float = 0.1) -> Array:
-        """Return the delta of local stochastic gradient descent."""
-        weights = base.astype(np.float64).reshape(FEATURES, CLASSES)
-        for _ in range(epochs):
-            for batch in np.array_split(rng.permutation(len(self.y)), max(1, len(self.y) // 32)):
-                weights = weights - rate * self._gradient(weights, batch)
-        return weights.ravel() - base
-
-    def _gradient(self, weights: Array, batch: npt.NDArray[np.int64]) -> Array:
-        logits = self.x[batch] @ weights
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        shares[np.arange(len(batch)), self.y[batch]] -= 1
-        gradient: Array = self.x[batch].T @ shares / len(batch)
-        return gradient
-
-    def accuracy(self, base: Base) -> float:
-        """Return the share of samples that a model gets right."""
-        return float(((self.x @ base.reshape(FEATURES, CLASSES)).argmax(axis=1) == self.y).mean())
 
 
 @dataclass

@@ -9,14 +9,45 @@ from attacks.catalogue import Outcome, attack, refused
 from attacks.observation import attempt_all
 from blockfl.protocol.codes import Code
 
+WRONG_FIELDS = (
+    ("round", 1.0),
+    ("round", 1.5),
+    ("round", -1),
+    ("round", 0),
+    ("round", "1"),
+    ("round", True),
+    ("round", None),
+    ("round", 2**53),
+    ("round", 10**400),
+    ("round", float("nan")),
+    ("round", float("inf")),
+    ("round", [1]),
+    ("extra", 1),
+    ("task", "../" * 9),
+    ("task", "UPPER"),
+    ("task", "t" * 33),
+    ("task", "naïve"),
+    ("task", "nul\0nul"),
+    ("task", "\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace")),
+    ("payload_digest", "AB" * 32),
+    ("payload_digest", "ab" * 31),
+    ("bound_l2_squared", "01"),
+    ("bound_l2_squared", "9" * 101),
+    ("bound_l2_squared", 5),
+    ("chunk_digests", []),
+    ("chunk_digests", {}),
+    ("wrapped_keys", [{}]),
+)
+"""Fields of a header, and contents that they must not have."""
+
 
 def malform(good: bytes) -> list[bytes]:
     """Return what a decoder must not take for this record: every kind of almost."""
     said = json.loads(good)
     header = said["header"]
 
-    def with_header(**fields: object) -> bytes:
-        return canonical({**said, "header": {**header, **fields}})
+    def with_header(name: str, value: object) -> bytes:
+        return canonical({**said, "header": {**header, name: value}})
 
     def canonical(value: object) -> bytes:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -44,34 +75,8 @@ def malform(good: bytes) -> list[bytes]:
         text.replace("{", '{"__proto__":{},', 1).encode(),
         b"[" * 100_000 + b"]" * 100_000,
         b'{"header":' * 50_000,
-        with_header(round=1.0),
-        with_header(round=1.5),
-        with_header(round=-1),
-        with_header(round=0),
-        with_header(round="1"),
-        with_header(round=True),
-        with_header(round=None),
-        with_header(round=2**53),
-        with_header(round=10**400),
-        with_header(round=float("nan")),
-        with_header(round=float("inf")),
-        with_header(round=[1]),
-        with_header(extra=1),
-        with_header(task="../" * 9),
-        with_header(task="UPPER"),
-        with_header(task="t" * 33),
-        with_header(task="naïve"),
-        with_header(task="nul\0nul"),
-        with_header(task="\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace")),
-        with_header(payload_digest="AB" * 32),
-        with_header(payload_digest="ab" * 31),
-        with_header(bound_l2_squared="01"),
-        with_header(bound_l2_squared="9" * 101),
-        with_header(bound_l2_squared=5),
-        with_header(chunk_digests=[]),
-        with_header(chunk_digests={}),
-        with_header(wrapped_keys=[{}]),
-        with_header(wrapped_keys=header["wrapped_keys"] * 40),
+        *(with_header(name, value) for name, value in WRONG_FIELDS),
+        with_header("wrapped_keys", header["wrapped_keys"] * 40),
         canonical({**said, "header": {key: value for key, value in header.items() if key != "weight"}}),
         canonical({**said, "signature": "zz" * 70}),
         canonical({**said, "signature": ""}),

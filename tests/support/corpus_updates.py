@@ -1,8 +1,7 @@
 """The corpus' updates of a configuration: as administrators send them, and as ordering nodes put them on the ledger.
 
 An ordering node takes or refuses an `update`; a peer takes or refuses a `change`, the block that an update leads to.
-Both are judged under the configuration of `base_group`, whose elements have modification policies of every form.
-"""
+Both are judged under the configuration of `base_group`, whose elements have modification policies of every form."""
 
 from __future__ import annotations
 
@@ -18,46 +17,35 @@ from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel.block import build_block, sign_block
 from blockfl.fabric.channel.config import ChannelConfig
-from blockfl.fabric.channel.group import channel_group, encode
+from blockfl.fabric.channel.group import encode
 from blockfl.fabric.channel.update_rules import propose_config
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.validate import validate_block
 from blockfl.fabric.validate.memory_state import MemoryState
+from support.corpus_drafts import (
+    CHANNEL,
+    MOST_BYTES,
+    Draft,
+    base_elements,
+    base_group,
+    encode_base,
+    find_element,
+    list_elements,
+    members_of,
+)
 from support.corpus_memberships import CHANGED, make_membership
-from support.corpus_world import FixedSigner, corpus_organisations, corpus_spec, first_block
+from support.corpus_world import FixedSigner, corpus_organisations, first_block
 from support.der_mutation import mutate_der
 from support.naive_update import merge_update
 from support.wire_mutation import mutate_wire
 
 COUNTS: Final = {"update": 1000, "change": 150}
-CHANNEL: Final = "updates"
-PORT: Final = 27_051
 TAKEN: Final = 0
 REFUSED: Final = 252
-MOST_BYTES: Final = 9_000
-"""An ordering node refuses a whole configuration, which is larger, after it has taken the update that leads there."""
-_RULES: Final = 40
 _NONCE: Final = b"n" * 24
-Path = tuple[str, ...]
-Touched = list[tuple[str, Path]]
-"""The changed elements: "group", "value" or "policy", and the path below the channel."""
 _APPLICATION: Final = ("Application",)
-_ODD_POLICIES: Final[Mapping[tuple[str, Path], str]] = {
-    ("value", ("Orderer", "BatchTimeout")): f"/Channel/Application/{CHANGED}/Admins",
-    ("value", ("Orderer", "BatchSize")): "Writers",
-    ("value", ("Application", "ACLs")): f"{CHANGED}/Admins",
-    ("value", ("Application", CHANGED, "MSP")): "/Channel/Application/Admins",
-    ("policy", ("Application", "Clients")): f"/Channel.Application/{CHANGED}/Admins",
-    ("policy", ("Application", "Readers")): "/Admins",
-    ("policy", ("Application", CHANGED, "Clients")): "Nothing",
-    ("policy", ("Application", CHANGED, "Endorsement")): "",
-    ("policy", ("Application", CHANGED, "Readers")): "Admins",
-    ("policy", ("Application", "gamma", "Readers")): "/Channel/Application/gamma/Admins",
-    ("policy", ("Application", "gamma", "Writers")): "Channel/Application/gamma/Admins",
-    ("group", ("Application", "delta")): "/Channel/Application/Writers",
-}
 _NEW_POLICIES: Final = (
     *("Admins",) * 12,
     *("Writers", "", "/", "a/b", "Nothing", "/Channel/Admins", "//Admins", "a//b", "é", ".", ".."),
@@ -66,31 +54,9 @@ _NEW_POLICIES: Final = (
 
 
 @cache
-def _encoded_group() -> bytes:
-    group = channel_group(corpus_spec(PORT, CHANNEL))
-    application = group.groups["Application"]
-    rules = {f"resource/{number}": peer_pb2.APIResource(policy_ref="/Channel/Readers") for number in range(_RULES)}
-    application.values["ACLs"].value = encode(peer_pb2.ACLs(acls=rules))
-    for name, organisation in (("Clients", application), *(("Clients", one) for one in application.groups.values())):
-        organisation.policies[name].CopyFrom(application.groups[CHANGED].policies["Readers"])
-    size = orderer_pb2.BatchSize(
-        max_message_count=10, absolute_max_bytes=MOST_BYTES, preferred_max_bytes=MOST_BYTES // 2
-    )
-    group.groups["Orderer"].values["BatchSize"].value = encode(size)
-    for (kind, path), policy in _ODD_POLICIES.items():
-        _find(group, kind, path).mod_policy = policy
-    return encode(group)
-
-
-def base_group() -> Any:
-    """The configuration in force."""
-    return configtx_pb2.ConfigGroup.FromString(_encoded_group())
-
-
-@cache
 def updates_genesis(channel: str = CHANNEL) -> Any:
     """Block 0."""
-    return first_block(channel, _encoded_group())
+    return first_block(channel, encode_base())
 
 
 @cache
@@ -123,85 +89,8 @@ def judge_update(kind: str, envelope: bytes) -> int:
     return code
 
 
-def _find(group: Any, kind: str, path: Path) -> Any:
-    for name in path if kind == "group" else path[:-1]:
-        group = group.groups[name]
-    return group if kind == "group" else _members(group, kind)[path[-1]]
-
-
-def _members(group: Any, kind: str) -> Any:
-    return {"group": group.groups, "value": group.values, "policy": group.policies}[kind]
-
-
-class _Draft:
-    """An update in the making: read set and write set, and what has been touched."""
-
-    def __init__(self, channel: str) -> None:
-        self.base = base_group()
-        self.message = configtx_pb2.ConfigUpdate(channel_id=channel)
-        for group in (self.message.read_set, self.message.write_set):
-            _copy_shell(self.base, group)
-
-    def open(self, path: Path) -> Any:
-        """The group at a path in the write set; it and those above it are as they were read."""
-        found, read, written = self.base, self.message.read_set, self.message.write_set
-        for name in path:
-            found = found.groups[name]
-            for group in (read, written):
-                if name not in group.groups:
-                    _copy_shell(found, group.groups[name])
-            read, written = read.groups[name], written.groups[name]
-        return written
-
-    def change(self, kind: str, path: Path) -> Any:
-        """The element at a path in the write set, at its next version, to be changed."""
-        if kind == "group":
-            return self.change_group(path)
-        written = _members(self.open(path[:-1]), kind)[path[-1]]
-        before = _find(self.base, kind, path)
-        if not written.ByteSize():
-            written.CopyFrom(before)
-            written.version = before.version + 1
-        return written
-
-    def change_group(self, path: Path) -> Any:
-        """The group at a path in the write set, at its next version, with all of its members as they were read."""
-        written, found, read = self.open(path), _find(self.base, "group", path), self.message.read_set
-        for name in path:
-            read = read.groups[name]
-        for kind in ("group", "value", "policy"):
-            for name, member in _members(found, kind).items():
-                for group in (read, written):
-                    if name not in _members(group, kind):
-                        _copy_shell(member, _members(group, kind)[name])
-        written.version = found.version + 1
-        return written
-
-
-def _copy_shell(element: Any, target: Any) -> None:
-    """An element's version and modification policy, which are enough for what is not changed."""
-    target.version = element.version
-    if isinstance(element, configtx_pb2.ConfigGroup):
-        target.mod_policy = element.mod_policy
-    target.SetInParent()
-
-
-def _list_elements(group: Any, path: Path = ()) -> Touched:
-    found: Touched = [("group", path)]
-    found += [("value", (*path, name)) for name in sorted(group.values)]
-    found += [("policy", (*path, name)) for name in sorted(group.policies)]
-    for name in sorted(group.groups):
-        found += _list_elements(group.groups[name], (*path, name))
-    return found
-
-
-@cache
-def _elements() -> tuple[tuple[str, Path], ...]:
-    return tuple(_list_elements(base_group()))
-
-
 def _make_update(random: Random, channel: str) -> bytes:
-    draft = _Draft(channel)
+    draft = Draft(channel)
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         random.choice(_CHANGES)(random, draft)
     for _ in range(random.choice((0, 0, 0, 0, 0, 0, 1, 2))):
@@ -212,7 +101,7 @@ def _make_update(random: Random, channel: str) -> bytes:
     return _wrap(random, encoded, channel)
 
 
-def _change_value(random: Random, draft: _Draft) -> None:
+def _change_value(random: Random, draft: Draft) -> None:
     """Another content of a value, of which some are as they should be."""
     name = random.choice(("BatchTimeout", "BatchTimeout", "BatchSize", "ACLs", "MSP", "Capabilities"))
     if name == "BatchTimeout":
@@ -236,9 +125,9 @@ def _change_value(random: Random, draft: _Draft) -> None:
         draft.change("value", (*random.choice(((), _APPLICATION, ("Orderer",))), name)).value = encode(value)
 
 
-def _change_policy(random: Random, draft: _Draft) -> None:
+def _change_policy(random: Random, draft: Draft) -> None:
     """Another content of a policy."""
-    places = [place for kind, place in _elements() if kind == "policy"]
+    places = [place for kind, place in base_elements() if kind == "policy"]
     own = [place for place in places if place[:2] == (*_APPLICATION, CHANGED)]
     written = draft.change("policy", random.choice((*own, *own, *own, *places)))
     if random.random() < 0.6:
@@ -250,14 +139,14 @@ def _change_policy(random: Random, draft: _Draft) -> None:
         written.policy.type = random.choice((0, 1, 2, 3, 9))
 
 
-def _change_policy_of_modification(random: Random, draft: _Draft) -> None:
-    kind, path = random.choice(_elements())
+def _change_policy_of_modification(random: Random, draft: Draft) -> None:
+    kind, path = random.choice(base_elements())
     draft.change(kind, path).mod_policy = random.choice(_NEW_POLICIES)
 
 
-def _change_in_bytes(random: Random, draft: _Draft) -> None:
+def _change_in_bytes(random: Random, draft: Draft) -> None:
     """Any element, its fields changed in one place."""
-    kind, path = random.choice(_elements())
+    kind, path = random.choice(base_elements())
     written = draft.change(kind, path)
     try:
         changed = type(written).FromString(mutate_wire(random, encode(written)))
@@ -266,27 +155,27 @@ def _change_in_bytes(random: Random, draft: _Draft) -> None:
     written.CopyFrom(changed)
 
 
-def _touch(random: Random, draft: _Draft) -> None:
+def _touch(random: Random, draft: Draft) -> None:
     """A new version of what stays the same."""
-    kind, path = random.choice(_elements())
+    kind, path = random.choice(base_elements())
     draft.change(kind, path)
 
 
-def _add_member(random: Random, draft: _Draft) -> None:
+def _add_member(random: Random, draft: Draft) -> None:
     place = random.choice(((), _APPLICATION, ("Orderer",), (*_APPLICATION, CHANGED), (*_APPLICATION, CHANGED)))
     written = draft.change_group(place)
     kind = random.choice(("group", "value", "policy", "policy"))
     name = random.choice((*("Odd", "other", "Endpoints", "AnchorPeers") * 6, "a_b", "", ".", "x" * 250, "é"))
-    found = _find(draft.base, "group", place)
-    source = _members(found, kind)
-    member = _members(written, kind)[name]
+    found = find_element(draft.base, "group", place)
+    source = members_of(found, kind)
+    member = members_of(written, kind)[name]
     if source and random.random() < 0.8:
         member.CopyFrom(source[random.choice(sorted(source))])
     member.mod_policy = random.choice(("Admins", "Admins", "Admins", *_NEW_POLICIES))
     member.version = random.choice((0, 0, 0, 0, 1))
 
 
-def _add_organisation(random: Random, draft: _Draft) -> None:
+def _add_organisation(random: Random, draft: Draft) -> None:
     written = draft.change_group(_APPLICATION)
     organisation = written.groups["epsilon"]
     organisation.CopyFrom(draft.base.groups["Application"].groups[CHANGED])
@@ -300,58 +189,58 @@ def _add_organisation(random: Random, draft: _Draft) -> None:
     )
 
 
-def _remove_member(random: Random, draft: _Draft) -> None:
-    places = [path for kind, path in _elements() if kind == "group"]
+def _remove_member(random: Random, draft: Draft) -> None:
+    places = [path for kind, path in base_elements() if kind == "group"]
     written = draft.change_group(random.choice((*places, _APPLICATION, (*_APPLICATION, CHANGED))))
     kind = random.choice(("group", "value", "policy", "policy"))
-    if names := sorted(_members(written, kind)):
-        del _members(written, kind)[random.choice(names)]
+    if names := sorted(members_of(written, kind)):
+        del members_of(written, kind)[random.choice(names)]
 
 
-def _shift_version(random: Random, draft: _Draft) -> None:
+def _shift_version(random: Random, draft: Draft) -> None:
     message = random.choice((draft.message.read_set, draft.message.write_set))
-    kind, path = random.choice(_list_elements(message))
-    element = _find(message, kind, path)
+    kind, path = random.choice(list_elements(message))
+    element = find_element(message, kind, path)
     element.version = random.choice((0, 1, 2, element.version + 1, 2**64 - 1))
 
 
-def _forget_to_read(random: Random, draft: _Draft) -> None:
-    kind, path = random.choice(_list_elements(draft.message.read_set))
+def _forget_to_read(random: Random, draft: Draft) -> None:
+    kind, path = random.choice(list_elements(draft.message.read_set))
     if not path:
         draft.message.ClearField("read_set")
     else:
-        del _members(_find(draft.message.read_set, "group", path[:-1]), kind)[path[-1]]
+        del members_of(find_element(draft.message.read_set, "group", path[:-1]), kind)[path[-1]]
 
 
-def _read_more(random: Random, draft: _Draft) -> None:
-    kind, path = random.choice(_elements())
+def _read_more(random: Random, draft: Draft) -> None:
+    kind, path = random.choice(base_elements())
     place = draft.message.read_set
     for name in path if kind == "group" else path[:-1]:
         place = place.groups[name]
     if kind != "group":
-        _members(place, kind)[path[-1]].version = random.choice((0, 0, 0, 1))
+        members_of(place, kind)[path[-1]].version = random.choice((0, 0, 0, 1))
 
 
-def _read_what_is_not_there(random: Random, draft: _Draft) -> None:
+def _read_what_is_not_there(random: Random, draft: Draft) -> None:
     draft.message.read_set.groups[random.choice(("Application", "Odd"))].values["Odd"].version = 0
 
 
-def _other_channel(random: Random, draft: _Draft) -> None:
+def _other_channel(random: Random, draft: Draft) -> None:
     draft.message.channel_id = random.choice(("", "other", CHANNEL + "x"))
 
 
-def _write_nothing(random: Random, draft: _Draft) -> None:
+def _write_nothing(random: Random, draft: Draft) -> None:
     draft.message.ClearField(random.choice(("write_set", "read_set")))
 
 
-def _write_twice(random: Random, draft: _Draft) -> None:
+def _write_twice(random: Random, draft: Draft) -> None:
     """An element below a group that does not list it."""
     written = draft.open((*_APPLICATION, CHANGED))
     kind = random.choice(("value", "policy"))
-    _members(written, kind)["Odd"].mod_policy = "Admins"
+    members_of(written, kind)["Odd"].mod_policy = "Admins"
 
 
-def _add_isolated(random: Random, draft: _Draft) -> None:
+def _add_isolated(random: Random, draft: Draft) -> None:
     draft.message.isolated_data["any"] = b"\xff"
 
 
@@ -450,11 +339,11 @@ def _length(content: bytes) -> bytes:
     return bytes((*encoded, size))
 
 
-_CHANGES: Final[tuple[Callable[[Random, _Draft], None], ...]] = (
+_CHANGES: Final[tuple[Callable[[Random, Draft], None], ...]] = (
     *(_change_value, _change_value, _change_value, _change_policy, _change_policy, _change_policy_of_modification),
     *(_change_in_bytes, _touch, _touch, _add_member, _add_member, _add_organisation, _remove_member),
 )
-_DAMAGES: Final[tuple[Callable[[Random, _Draft], None], ...]] = (
+_DAMAGES: Final[tuple[Callable[[Random, Draft], None], ...]] = (
     *(_shift_version, _shift_version, _forget_to_read, _read_more, _read_what_is_not_there, _other_channel),
     *(_write_nothing, _write_twice, _add_isolated),
 )

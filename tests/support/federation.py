@@ -15,46 +15,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from blockfl.protocol.assessment import Assessment, Effect, RoundEffect
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.canonical import Record
-from blockfl.protocol.claims import Dispute, Erasure, Withdrawal
-from blockfl.protocol.combination import FEDAVG, NormClippedMean
-from blockfl.protocol.economics import DEFAULT_ECONOMICS
-from blockfl.protocol.goal import Appraisal, Goal
-from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundStatistics, TensorBound
+from blockfl.protocol.combination import FEDAVG
+from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import encode_model, manifest_of
-from blockfl.protocol.optimiser import Momentum
 from blockfl.protocol.payload import INT16
-from blockfl.protocol.publication import create_aggregate
-from blockfl.protocol.records import (
-    CommitteeKey,
-    Consortium,
-    Ending,
-    Enrolment,
-    Header,
-    Member,
-    Metric,
-    Metrics,
-    Notice,
-    Progress,
-    Round,
-    RoundReferee,
-    SignedHeader,
-    Vote,
-)
-from blockfl.protocol.round import close_round, create_task, open_round
+from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Header, Member, Progress, Round, SignedHeader
+from blockfl.protocol.round import create_task, open_round
 from blockfl.protocol.seal import Sealed, encode_public_key, seal
-from blockfl.protocol.selection import Selection
-from blockfl.protocol.submission import (
-    compose_place,
-    compose_update,
-    compute_certificate_digest,
-    create_commitment,
-    create_equivocation,
-    create_update,
-    sign_header,
-)
+from blockfl.protocol.submission import compose_place, compose_update, compute_certificate_digest, sign_header
 from blockfl.protocol.table import Column, Table
 from blockfl.protocol.task import Deadlines, Task, TaskSpec
 from blockfl.protocol.training import Cosine, Phase, Training
@@ -63,8 +32,6 @@ INSTITUTIONS = ("alpha", "beta", "delta", "gamma")
 COMMITTEE = ("coordinator", "regulator", "university")
 SAMPLES = {"alpha": 199, "beta": 172, "delta": 85, "gamma": 30}
 NOW_MS = 1_800_000_000_000
-
-
 ALL_NORMS = NormRules(
     tensors=(
         TensorBound(tensor="dense/kernel", bound_l2_micro=900_000),
@@ -203,144 +170,6 @@ def make_training() -> Training:
         proximal_micro=10_000,
         phases=(Phase(first_round=5, epochs=1), Phase(first_round=9, batch_size=32, proximal_micro=0)),
     )
-
-
-def make_examples(federation: Federation) -> dict[str, Record]:
-    """Return one example of each record that stands under a key."""
-    header, _ = federation.update("alpha", np.zeros(federation.dimension, dtype=np.int16))
-    other, _ = federation.update("alpha", np.ones(federation.dimension, dtype=np.int16))
-    signed = federation.sign(header)
-    equivocation = create_equivocation(header, federation.sign(other), NOW_MS)
-    assert equivocation is not None
-    update = create_update(header, NOW_MS)
-    accepted = {
-        name: update.model_copy(update={"organisation": name, "state": "accepted"})
-        for name in ("alpha", "beta", "delta")
-    }
-    closed = close_round(federation.round, accepted, (), 3, federation.round.submit_deadline_ms)
-    _, progress, model = create_task(federation.task.spec, "coordinator", NOW_MS)
-    metrics = Metrics(
-        task="heart",
-        version=1,
-        organisation="alpha",
-        model_digest="0" * 64,
-        values=(Metric(name="r2", pooling="institution", value_micro=-800_000, count=5),),
-        reported_at_ms=NOW_MS,
-    )
-    strict = make_federation(norms=ALL_NORMS)
-    return {
-        "consortium": federation.consortium,
-        "spec": federation.task.spec,
-        "spec with economics": federation.task.spec.model_copy(update={"economics": DEFAULT_ECONOMICS}),
-        "spec with norms": strict.task.spec,
-        "spec with a stable set": federation.task.spec.model_copy(
-            update={"stable_set": True, "weight_share_max_micro": 340_000}
-        ),
-        "spec with personal layers": federation.task.spec.model_copy(update={"personal": ("head/*", "norm*/gamma")}),
-        "spec with columns": federation.task.spec.model_copy(update={"table": make_table()}),
-        "spec with training by round": federation.task.spec.model_copy(update={"training": make_training()}),
-        "spec with an evaluator": federation.task.spec.model_copy(
-            update={"institutions": INSTITUTIONS[:3], "evaluators": ("gamma",)}
-        ),
-        "spec with a share of participants": federation.task.spec.model_copy(
-            update={"selection": Selection(share_micro=300_000)}
-        ),
-        "spec with a number of participants": federation.task.spec.model_copy(update={"selection": Selection(count=3)}),
-        "round with institutions that rest": federation.round.model_copy(
-            update={"participants": federation.round.participants[:3], "resting": ("gamma",)}
-        ),
-        "spec with a goal": federation.task.spec.model_copy(
-            update={"goal": Goal(metric="auc", better="max", patience=3, min_delta_micro=500, report_s=300)}
-        ),
-        "spec with a robust rule": federation.task.spec.model_copy(
-            update={
-                "aggregation": NormClippedMean(clip_l2_micro=0),
-                "optimiser": Momentum(learning_rate_micro=1_000_000, beta_micro=900_000),
-                "check": "recompute",
-                "weight_cap": 1,
-            }
-        ),
-        "task": federation.task,
-        "progress": progress,
-        "committee key": federation.keys[0],
-        "enrolment": federation.enrolments[0],
-        "open round": federation.round,
-        "closed round": closed,
-        "round with norms": strict.round,
-        "round with statistics": federation.round.model_copy(
-            update={"statistics": RoundStatistics(trained=10, moving=2, limit=8192)}
-        ),
-        "round with a referee": federation.round.model_copy(
-            update={
-                "referee": RoundReferee(
-                    organisation="university",
-                    samples=120,
-                    weight=1,
-                    certificate_digest="ab" * 32,
-                    if_absent="wait",
-                    reference="accepted",
-                )
-            }
-        ),
-        "spec with effect on rows": federation.task.spec.model_copy(
-            update={"effect": Effect(assessors=("regulator", "university"), tolerance_micro=10_000)}
-        ),
-        "round with effect on rows": federation.round.model_copy(
-            update={
-                "effect": RoundEffect(assessors=("regulator", "university"), tolerance_micro=10_000, harmful=("delta",))
-            }
-        ),
-        "assessment": Assessment(
-            task="heart",
-            round=1,
-            organisation="delta",
-            member="regulator",
-            base_loss_micro=512_000,
-            loss_micro=640_000,
-            assessed_at_ms=NOW_MS,
-        ),
-        "header": header,
-        "signed header": signed,
-        "update": update,
-        "commitment": create_commitment(header),
-        "equivocation": equivocation,
-        "withdrawal": Withdrawal(organisation="alpha", certificate_digest="ab" * 32, withdrawn_at_ms=NOW_MS),
-        "ended progress": federation.progress.model_copy(
-            update={"ended": Ending(organisation="coordinator", reason="enough was learnt", ended_at_ms=NOW_MS)}
-        ),
-        "progress ended by a goal": federation.progress.model_copy(
-            update={
-                "ended": Ending(organisation="regulator", reason="auc is as it was", ended_at_ms=NOW_MS, cause="goal")
-            }
-        ),
-        "appraisal": Appraisal(
-            task="heart",
-            version=2,
-            value_micro=812_000,
-            counted=INSTITUTIONS,
-            best_version=1,
-            best_micro=813_000,
-            mark_micro=812_800,
-            without=1,
-            appraised_at_ms=NOW_MS,
-        ),
-        "erasure": Erasure(task="heart", organisation="alpha", until_round=1, requested_at_ms=NOW_MS),
-        "dispute": Dispute(
-            task="heart",
-            round=1,
-            organisation="alpha",
-            member="university",
-            state="refuted",
-            claimed_at_ms=NOW_MS,
-            settled_by="regulator",
-            settled_at_ms=NOW_MS + 1,
-        ),
-        "aggregate": create_aggregate(closed),
-        "vote": Vote(task="heart", round=1, organisation="regulator", digest="0" * 64, voted_at_ms=NOW_MS),
-        "model": model,
-        "metrics": metrics,
-        "notice": Notice(task="heart", round=1, organisation="alpha", detail=""),
-    }
 
 
 def make_consortium() -> Consortium:

@@ -140,6 +140,39 @@ def client(name: str) -> Signer:
     return organisations()[name].signer("user", "client")
 
 
+class _Changes:
+    """What a test does to the parts of a transaction, each before it is put into the next one."""
+
+    def __init__(self, changes: dict[str, Change]) -> None:
+        self._changes = changes
+
+    def __call__(self, name: str, part: Any) -> Any:
+        result = self._changes.pop(name)(part) if name in self._changes else None
+        return part if result is None else result
+
+
+def _make_response(
+    header: Any,
+    proposal_payload: bytes,
+    chaincode: str,
+    namespaces: Sequence[NamespaceReadWriteSet],
+    event: bytes,
+    changed: _Changes,
+) -> bytes:
+    """What the endorsers sign."""
+    results = changed("results", encode_read_write_set(ReadWriteSet(namespaces=tuple(namespaces))))
+    action = proposal_pb2.ChaincodeAction(
+        results=results,
+        events=event,
+        chaincode_id=chaincode_pb2.ChaincodeID(name=chaincode, version="1.0"),
+    )
+    response = proposal_response_pb2.ProposalResponsePayload(
+        proposal_hash=hash_proposal(header, proposal_payload), extension=serialized(changed("action", action))
+    )
+    signed: bytes = changed("signed_response", serialized(changed("response", response)))
+    return signed
+
+
 class ScratchLedger:
     """State, configuration and height; nothing is on disk and nothing is signed by ordering nodes."""
 
@@ -207,41 +240,15 @@ class ScratchLedger:
                 signature_header, proposal_payload (bytes), results (bytes), action, response, signed_response
                 (bytes), endorsements (list), endorsed, action_header (bytes), transaction, payload, envelope.
         """
-
-        def changed(name: str, part: Any) -> Any:
-            result = changes.pop(name)(part) if name in changes else None
-            return part if result is None else result
-
         creator = creator or client("alpha")
-        nonce = os.urandom(24) if nonce is None else nonce
-        chaincode_id = chaincode_pb2.ChaincodeID(name=chaincode)
-        extension = changed("extension", proposal_pb2.ChaincodeHeaderExtension(chaincode_id=chaincode_id))
-        channel_header = common_pb2.ChannelHeader(
-            type=common_pb2.ENDORSER_TRANSACTION,
-            tx_id=compute_tx_id(nonce, creator.identity.serialized),
-            channel_id=self.config.channel_id,
-            extension=serialized(extension),
-        )
-        signature_header = common_pb2.SignatureHeader(creator=creator.identity.serialized, nonce=nonce)
-        header = common_pb2.Header(
-            channel_header=serialized(changed("channel_header", channel_header)),
-            signature_header=serialized(changed("signature_header", signature_header)),
-        )
+        changed = _Changes(changes)
+        header = self._make_header(chaincode, creator, os.urandom(24) if nonce is None else nonce, changed)
         proposal_payload = changed("proposal_payload", PROPOSAL_PAYLOAD)
-        results = changed("results", encode_read_write_set(ReadWriteSet(namespaces=tuple(namespaces))))
-        action = proposal_pb2.ChaincodeAction(
-            results=results,
-            events=event,
-            chaincode_id=chaincode_pb2.ChaincodeID(name=chaincode, version="1.0"),
-        )
-        response = proposal_response_pb2.ProposalResponsePayload(
-            proposal_hash=hash_proposal(header, proposal_payload), extension=serialized(changed("action", action))
-        )
-        signed_response = changed("signed_response", serialized(changed("response", response)))
+        response = _make_response(header, proposal_payload, chaincode, namespaces, event, changed)
         signers = [peer(one) if isinstance(one, str) else one for one in endorsers]
-        endorsements = changed("endorsements", [endorsement(signer, signed_response) for signer in signers])
+        endorsements = changed("endorsements", [endorsement(signer, response) for signer in signers])
         endorsed = transaction_pb2.ChaincodeActionPayload(chaincode_proposal_payload=proposal_payload)
-        endorsed.action.proposal_response_payload = signed_response
+        endorsed.action.proposal_response_payload = response
         endorsed.action.endorsements.extend(endorsements)
         transaction = transaction_pb2.Transaction()
         transaction.actions.add(
@@ -253,6 +260,21 @@ class ScratchLedger:
         encoded = serialized(changed("envelope", envelope))
         assert not changes, f"no such part of a transaction: {sorted(changes)}"
         return encoded
+
+    def _make_header(self, chaincode: str, creator: Signer, nonce: bytes, changed: _Changes) -> Any:
+        chaincode_id = chaincode_pb2.ChaincodeID(name=chaincode)
+        extension = changed("extension", proposal_pb2.ChaincodeHeaderExtension(chaincode_id=chaincode_id))
+        channel_header = common_pb2.ChannelHeader(
+            type=common_pb2.ENDORSER_TRANSACTION,
+            tx_id=compute_tx_id(nonce, creator.identity.serialized),
+            channel_id=self.config.channel_id,
+            extension=serialized(extension),
+        )
+        signature_header = common_pb2.SignatureHeader(creator=creator.identity.serialized, nonce=nonce)
+        return common_pb2.Header(
+            channel_header=serialized(changed("channel_header", channel_header)),
+            signature_header=serialized(changed("signature_header", signature_header)),
+        )
 
     def validate(self, *envelopes: bytes) -> BlockValidation:
         """Validate the next block without committing it."""

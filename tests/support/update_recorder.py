@@ -22,7 +22,8 @@ from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.participation import Participation
 from blockfl.fabric.errors import FabricError, NodeError
 from blockfl.fabric.identity.signing import private_key_pem
-from support.corpus_updates import PORT, REFUSED, TAKEN, make_update_block, make_update_case, updates_genesis
+from support.corpus_drafts import PORT
+from support.corpus_updates import REFUSED, TAKEN, make_update_block, make_update_case, updates_genesis
 from support.corpus_world import corpus_organisations, corpus_peer
 from support.real_peer import NODE_OUS, PeerAnswered, PeerStopped, RunningPeer, free_port, running_peer, wait_for
 from support.rich_certificates import fixed_key

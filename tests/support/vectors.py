@@ -43,7 +43,8 @@ from blockfl.protocol.terms import adapt_bound, compute_bounds, compute_typical,
 from blockfl.protocol.value_rules import VALUE_RULES, Candidate
 from blockfl.protocol.version import Version, apply_step, decode_version, encode_version
 from support.credit_examples import make_credit_examples
-from support.federation import make_examples, make_federation
+from support.federation import make_federation
+from support.record_examples import make_examples
 from support.refusal import code_of
 
 DIRECTORY: Final = Path(__file__).parents[1] / "vectors"

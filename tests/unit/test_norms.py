@@ -14,18 +14,13 @@ from hypothesis.extra import numpy as hnp
 from blockfl.audit.views import describe_norm
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.limits import RoundNorms, TensorLimit
-from blockfl.protocol.norms import (
-    compute_dot,
-    compute_norms,
-    compute_square,
-    find_broken_tensors,
-    is_cosine_at_least,
-)
+from blockfl.protocol.norms import compute_dot, compute_norms, compute_square, find_broken_tensors, is_cosine_at_least
 from blockfl.protocol.records import Round, Update
 from blockfl.protocol.rule import require
 from blockfl.protocol.value_rules import VALUE_RULES, Candidate
 from reference.norms import judge_rules_naively, signed_square_of_cosine
-from support.federation import make_examples, make_federation
+from support.federation import make_federation
+from support.record_examples import make_examples
 from support.refusal import code_of, refused
 
 Values = npt.NDArray[np.int16]

@@ -11,7 +11,8 @@ from blockfl.page.rendering import Renderer
 from blockfl.page.words import KEYS, describe_key, describe_sentence, list_news
 from blockfl.protocol.catalogue import RECORDS, find_key
 from blockfl.protocol.records import Notice
-from support.federation import make_examples, make_federation
+from support.federation import make_federation
+from support.record_examples import make_examples
 
 
 def entry(function: str, *, code: str = "VALID", event: str = "", notice: Notice | None = None) -> Entry:

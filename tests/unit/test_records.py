@@ -25,7 +25,8 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.task import TaskSpec
 from reference.canonical import encode_naively
-from support.federation import make_consortium, make_examples, make_federation
+from support.federation import make_consortium, make_federation
+from support.record_examples import make_examples
 from support.refusal import refuse, refused, value_or_code
 from support.vectors import list_record_kinds
 

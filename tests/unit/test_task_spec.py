@@ -10,7 +10,8 @@ from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS
 from blockfl.protocol.task import MAX_COMMITTED_DIMENSION, MAX_SCORED_INSTITUTIONS, TaskSpec
 from reference.canonical import encode_naively
-from support.federation import make_examples, make_federation
+from support.federation import make_federation
+from support.record_examples import make_examples
 from support.refusal import refuse
 
 SPEC = make_examples(make_federation())["spec"]
