@@ -47,16 +47,16 @@ def call(number: int, *arguments: Any) -> int:
 
 def list_attempts(target: Target) -> dict[str, Callable[[], object]]:
     """Return every attempt by name; one that raises has failed."""
-    return {
-        **list_attempts_at_files(target),
-        **list_attempts_at_agent(target),
-        **list_attempts_outside(target),
-        "remove the key": Path(target["key"]).unlink,
-    }
+    return (
+        list_attempts_at_files(target)
+        | list_attempts_at_agent(target)
+        | list_attempts_outside(target)
+        | list_attempts_by_detours(target)
+    )
 
 
 def list_attempts_at_files(target: Target) -> dict[str, Callable[[], object]]:
-    """Return the attempts to reach files: the agent's key, the rows, and those of others."""
+    """Return the attempts to reach files: the agent's key, and those of others."""
     key, process, scratch = Path(target["key"]), Path(f"/proc/{target['pid']}"), Path(tempfile.gettempdir())
     return {
         "read the key": key.read_bytes,
@@ -77,18 +77,11 @@ def list_attempts_at_files(target: Target) -> dict[str, Callable[[], object]]:
         "write to /tmp": lambda: Path(target["outside"]).write_text("x"),
         "write to /dev/shm": write_shared,
         "read another user's file": lambda: Path(target["other"]).read_bytes(),
-        "empty the rows by reading them": lambda: os.close(os.open(target["rows"], os.O_RDONLY | os.O_TRUNC)),
-        "empty the rows by neither reading nor writing": lambda: os.close(os.open(target["rows"], 3 | os.O_TRUNC)),
-        "open by what no filter can read": lambda: os.close(
-            call(OPENAT2, -100, target["rows"].encode(), (ctypes.c_uint64 * 3)(os.O_RDONLY, 0, 0), 24)
-        ),
-        "date another file": lambda: date(Path(target["other"])),
-        "watch the key's directory": lambda: watch(key.parent),
     }
 
 
 def list_attempts_at_agent(target: Target) -> dict[str, Callable[[], object]]:
-    """Return the attempts to read, signal, slow or outlive the agent's process."""
+    """Return the attempts to read, signal or limit the agent's process."""
     pid = int(target["pid"])
     process = Path(f"/proc/{pid}")
     return {
@@ -104,20 +97,11 @@ def list_attempts_at_agent(target: Target) -> dict[str, Callable[[], object]]:
             PIDFD_SEND_SIGNAL, call(PIDFD_OPEN, pid, 0), int(signal.SIGCONT), None, 0
         ),
         "limit the agent": lambda: limit(pid),
-        "have a pipe signal the agent": lambda: own_descriptor(pid),
-        "have a socket signal the agent": lambda: own_socket(pid),
-        "have a pipe signal when it is ready": lambda: ask_for_signals(),
-        "have a lease on the rows signal": lambda: lease(target["rows"]),
-        "slow the agent": lambda: os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid)),
-        "bind the agent to a processor": lambda: os.sched_setaffinity(pid, os.sched_getaffinity(pid)),
-        "schedule the agent": lambda: os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0)),
-        "slow the agent's disk": lambda: call(IOPRIO_SET, 1, pid, 4 | 2 << 13),
-        "outlive the agent": lambda: outlive(),
     }
 
 
 def list_attempts_outside(target: Target) -> dict[str, Callable[[], object]]:
-    """Return the attempts to reach a network, other processes and the kernel's shared objects."""
+    """Return the attempts to reach a network, other processes and what the kernel shares."""
     return {
         "connect to the ledger": lambda: socket.create_connection(("127.0.0.1", target["tcp"]), 5).close(),
         "listen": lambda: socket.create_server(("127.0.0.1", 0)).close(),
@@ -132,6 +116,30 @@ def list_attempts_outside(target: Target) -> dict[str, Callable[[], object]]:
         "share memory by key": lambda: call(SHMCTL, call(SHMGET, 0, 4096, 0o1600), 0, None),
         "open a message queue": open_queue,
         "read a kernel keyring": lambda: call(KEYCTL, 0, -3, 1),
+    }
+
+
+def list_attempts_by_detours(target: Target) -> dict[str, Callable[[], object]]:
+    """Return the attempts to change rows, other files and the agent by calls that a filter may forget."""
+    key, pid = Path(target["key"]), int(target["pid"])
+    return {
+        "empty the rows by reading them": lambda: os.close(os.open(target["rows"], os.O_RDONLY | os.O_TRUNC)),
+        "empty the rows by neither reading nor writing": lambda: os.close(os.open(target["rows"], 3 | os.O_TRUNC)),
+        "open by what no filter can read": lambda: os.close(
+            call(OPENAT2, -100, target["rows"].encode(), (ctypes.c_uint64 * 3)(os.O_RDONLY, 0, 0), 24)
+        ),
+        "have a pipe signal the agent": lambda: own_descriptor(pid),
+        "have a socket signal the agent": lambda: own_socket(pid),
+        "have a pipe signal when it is ready": lambda: ask_for_signals(),
+        "have a lease on the rows signal": lambda: lease(target["rows"]),
+        "slow the agent": lambda: os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid)),
+        "bind the agent to a processor": lambda: os.sched_setaffinity(pid, os.sched_getaffinity(pid)),
+        "schedule the agent": lambda: os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0)),
+        "slow the agent's disk": lambda: call(IOPRIO_SET, 1, pid, 4 | 2 << 13),
+        "date another file": lambda: date(Path(target["other"])),
+        "watch the key's directory": lambda: watch(key.parent),
+        "outlive the agent": lambda: outlive(),
+        "remove the key": key.unlink,
     }
 
 
