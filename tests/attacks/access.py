@@ -68,6 +68,7 @@ async def administrative(bout: Bout) -> tuple[Outcome, ...]:
         ("PublishModel", *bout.place, "ab" * 32),
         ("AbandonRound", *bout.place),
         ("ScoreRound", *bout.place),
+        ("AppraiseVersion", bout.task, "0"),
     ]
     return await attempt_all(*(bout.network.submit("delta", *call) for call in calls))
 

@@ -19,7 +19,7 @@ from typing import Final
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.disclosure import limit_shares
 from blockfl.protocol.goal import Appraisal, Goal
-from blockfl.protocol.limits import MICRO
+from blockfl.protocol.limits import MICRO, describe_micro
 from blockfl.protocol.moment import format_moment
 from blockfl.protocol.records import Ending, Enrolment, Metrics, Model, Organisations, Progress, Round
 from blockfl.protocol.task import TaskSpec
@@ -175,9 +175,10 @@ def end_by_goal(
     is_over = progress.ended is not None or progress.round >= spec.rounds
     if is_over or not goal.patience or appraisal.without < goal.patience:
         return None
+    least = describe_micro(goal.min_delta_micro)
     reason = (
-        f"{goal.metric} has not become better by more than {goal.min_delta_micro / MICRO:g} in {appraisal.without} "
-        f"versions; version {appraisal.best_version} is the best"
+        f"{goal.metric} has not become better by more than {least} in {appraisal.without} versions; "
+        f"version {appraisal.best_version} is the best"
     )
     ending = Ending(organisation=organisation, reason=reason, ended_at_ms=now_ms, cause="goal")
     return progress.model_copy(update={"ended": ending})

@@ -147,3 +147,9 @@ def compute_l2_squared(norm_l2_micro: int, scale: int) -> int:
 def power_of_four(scale: int) -> tuple[int, int]:
     """Return 4^s as numerator and denominator."""
     return 4 ** max(scale, 0), 4 ** max(-scale, 0)
+
+
+def describe_micro(micro: int) -> str:
+    """Return millionths as a decimal number, without zeros that say nothing."""
+    whole, rest = divmod(abs(micro), MICRO)
+    return f"{'-' if micro < 0 else ''}{whole}.{rest:06d}".rstrip("0").rstrip(".")

@@ -14,8 +14,8 @@ from typing import Annotated, Final, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from blockfl.protocol.canonical import Record, compute_digest
+from blockfl.protocol.limits import MICRO
 
-MICRO: Final = 10**6
 _PREFIX: Final = "BlockFL choice of participants 1"
 
 

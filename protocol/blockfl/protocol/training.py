@@ -16,8 +16,8 @@ from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self, get_ar
 from pydantic import Field, model_validator
 
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.limits import MICRO, describe_micro
 
-MICRO: Final = 10**6
 _BITS: Final = 60
 _ONE: Final = 2**_BITS
 _HALF_PI: Final = 0x1921FB54442D1846
@@ -148,8 +148,8 @@ class TrainingPlan(NamedTuple):
 
     def describe(self) -> str:
         """Return the plan in words."""
-        rate = f"{self.learning_rate_micro / MICRO:g}" if self.learning_rate_micro else "the model's own"
-        near = f", proximal term {self.proximal_micro / MICRO:g}" if self.proximal_micro else ""
+        rate = describe_micro(self.learning_rate_micro) if self.learning_rate_micro else "the model's own"
+        near = f", proximal term {describe_micro(self.proximal_micro)}" if self.proximal_micro else ""
         return f"epochs {self.epochs}, batches of {self.batch_size}, learning rate {rate}{near}"
 
 
@@ -167,8 +167,9 @@ def plan_training(training: Training, number: int) -> TrainingPlan:
         proximal_micro=training.proximal_micro,
     )
     for one in training.phases:
+        changes = {name: getattr(one, name) for name in ("epochs", "batch_size", "proximal_micro")}
         if one.first_round <= number:
-            plan = plan._replace(**one.model_dump(exclude={"first_round"}, exclude_none=True))
+            plan = plan._replace(**{name: value for name, value in changes.items() if value is not None})
     if training.schedule:
         rate_micro = training.schedule.compute_rate(training.learning_rate_micro, number)
         plan = plan._replace(learning_rate_micro=rate_micro)

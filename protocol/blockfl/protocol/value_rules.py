@@ -17,7 +17,7 @@ from math import isqrt
 from typing import Final, Self
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.limits import MICRO_SQUARED, RoundNorms, RoundStatistics, power_of_four
+from blockfl.protocol.limits import MICRO_SQUARED, RoundNorms, RoundStatistics, describe_micro, power_of_four
 from blockfl.protocol.norms import (
     Integers,
     Norms,
@@ -31,8 +31,6 @@ from blockfl.protocol.norms import (
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Round
 from blockfl.protocol.rule import Rule, Told, tell
-
-_MICRO: Final = 10**6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +125,7 @@ class Candidate:
     def describe_norm(self, l2_squared: int) -> str:
         """Return Σx² of integers of this weight as an L2 norm in the model's own units."""
         up, down = power_of_four(self.scale)
-        return _describe_micro(isqrt(l2_squared * MICRO_SQUARED * down // up) // self.weight)
+        return describe_micro(isqrt(l2_squared * MICRO_SQUARED * down // up) // self.weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,11 +239,11 @@ def _check_cosine(one: Candidate) -> Told | None:
 
 def _explain_cosine(one: Candidate) -> str:
     squares = one.norms.l2_squared * compute_square(one.direction)
-    size = isqrt(one.dot**2 * _MICRO**2 // squares) if squares else 0
+    size = isqrt(one.dot**2 * MICRO_SQUARED // squares) if squares else 0
     cosine, least = size if one.dot >= 0 else -size, one.limits.minimum_cosine_micro if one.limits else None
     return (
-        f"the update's cosine to the last global update is {_describe_micro(cosine)}, the task asks for at least "
-        f"{_describe_micro(least or 0)}: this institution's data pull another way; compare labels and preprocessing "
+        f"the update's cosine to the last global update is {describe_micro(cosine)}, the task asks for at least "
+        f"{describe_micro(least or 0)}: this institution's data pull another way; compare labels and preprocessing "
         "with the others'"
     )
 
@@ -266,11 +264,6 @@ def _order(one: Candidate, agreement: tuple[int, int]) -> tuple[int, int, int]:
 
 def _explain_reference_cosine(_one: Candidate) -> str:
     return "the referee's update points another way; only the committee can see it"
-
-
-def _describe_micro(micro: int) -> str:
-    whole, rest = divmod(abs(micro), _MICRO)
-    return f"{'-' if micro < 0 else ''}{whole}.{rest:06d}".rstrip("0").rstrip(".")
 
 
 NORMS: Final = "the bit lengths of Σx² and max abs(x)"
