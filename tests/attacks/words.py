@@ -9,7 +9,7 @@ from attacks.catalogue import Outcome, attack, refused
 from attacks.observation import attempt_all
 from blockfl.protocol.codes import Code
 
-WRONG_FIELDS = (
+WRONG_FIELDS: tuple[tuple[str, object], ...] = (
     ("round", 1.0),
     ("round", 1.5),
     ("round", -1),
