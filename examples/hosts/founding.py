@@ -23,10 +23,14 @@ _UP_S = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Founder:
-    """What an organisation says of itself when it makes its part; with ``gateways`` it runs no peer."""
+    """What an organisation says of itself when it makes its part.
+
+    With ``gateways`` it runs no peer; with ``guarded`` a guard stands before its ordering node.
+    """
 
     roles: Sequence[str]
     orders: bool = False
+    guarded: bool = False
     gateways: Sequence[str] = ()
 
 
@@ -110,6 +114,7 @@ class HostConsortium:
             *(name, "network", "member", name, "-d", str(self.part(name)), *roles),
             *("--host", place.domain_name, "--listen", place.address),
             *(["--orderer"] if founder.orders else []),
+            *(["--guard"] if founder.guarded else []),
             *(["--no-peer"] if founder.gateways else []),
             *(word for gateway in founder.gateways for word in ("--gateway", gateway)),
         )
