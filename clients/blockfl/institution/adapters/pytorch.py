@@ -38,28 +38,6 @@ def adapt(
         metrics: By name, of the output and the labels; means over samples.
     """
 
-    def list_tensors(model: Any) -> dict[str, Any]:
-        """Return what crosses: integers, such as a counter of batches, stay."""
-        return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-
-    def weights(model: Any) -> dict[str, Any]:
-        return {name: tensor.detach().cpu().float().numpy() for name, tensor in list_tensors(model).items()}
-
-    def assign(model: Any, arrays: Mapping[str, Any]) -> None:
-        with torch.no_grad():
-            for name, tensor in list_tensors(model).items():
-                tensor.copy_(torch.from_numpy(np.array(arrays[name], np.float32)))
-
-    def kinds(model: Any) -> dict[str, str]:
-        trained = {name: one.requires_grad for name, one in model.named_parameters()}
-        found = {}
-        for name in list_tensors(model):
-            if name in trained:
-                found[name] = "weight" if trained[name] else "frozen"
-            else:
-                found[name] = "variance" if name.endswith("var") else "statistic"
-        return found
-
     def train(model: Any, data: tuple[Any, Any], config: Mapping[str, Any]) -> dict[str, Any]:
         x, y = torch.from_numpy(np.asarray(data[0], np.float32)), torch.from_numpy(np.asarray(data[1]))
         if config["seed"] is not None:
@@ -94,7 +72,33 @@ def adapt(
             found = {"loss": float(loss(output, y))}
             return found | {name: float(metric(output, y)) for name, metric in (metrics or {}).items()}
 
-    return weights, assign, train, evaluate, kinds
+    return _weights, _assign, train, evaluate, _kinds
+
+
+def _list_tensors(model: Any) -> dict[str, Any]:
+    """Return what crosses: integers, such as a counter of batches, stay."""
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+
+
+def _weights(model: Any) -> dict[str, Any]:
+    return {name: tensor.detach().cpu().float().numpy() for name, tensor in _list_tensors(model).items()}
+
+
+def _assign(model: Any, arrays: Mapping[str, Any]) -> None:
+    with torch.no_grad():
+        for name, tensor in _list_tensors(model).items():
+            tensor.copy_(torch.from_numpy(np.array(arrays[name], np.float32)))
+
+
+def _kinds(model: Any) -> dict[str, str]:
+    trained = {name: one.requires_grad for name, one in model.named_parameters()}
+    found = {}
+    for name in _list_tensors(model):
+        if name in trained:
+            found[name] = "weight" if trained[name] else "frozen"
+        else:
+            found[name] = "variance" if name.endswith("var") else "statistic"
+    return found
 
 
 def _list_state(steps: Any, trained: list[Any]) -> dict[str, Any]:
