@@ -34,15 +34,18 @@ _NOT_COMPARED: Final = ("invalid",)
 """Few; they are among the transactions."""
 
 
-async def count(directory: Path, *, institutions: int = INSTITUTIONS, rounds: int = ROUNDS) -> list[Counter[str]]:
+async def count(
+    directory: Path, *, institutions: int = INSTITUTIONS, rounds: int = ROUNDS, base_port: int | None = None
+) -> list[Counter[str]]:
     """Run rounds on the embedded node; return what each of them cost, but for the first.
 
     Args:
         directory: An empty one.
         institutions: How many there are; the committee has three members more.
         rounds: How many are run.
+        base_port: The first of the consortium's ports; by default the first of a free range.
     """
-    async with consortium_in_one_process(directory, institutions=institutions) as consortium:
+    async with consortium_in_one_process(directory, institutions=institutions, base_port=base_port) as consortium:
         totals = [one async for one in consortium.play("counts", dimension=DIMENSION, rounds=rounds)]
     return [
         Counter({name: after[name] - before[name] for name in after}) for before, after in itertools.pairwise(totals)

@@ -130,15 +130,18 @@ class OneProcess:
 
 
 @asynccontextmanager
-async def consortium_in_one_process(directory: Path, *, institutions: int = 4) -> AsyncIterator[OneProcess]:
+async def consortium_in_one_process(
+    directory: Path, *, institutions: int = 4, base_port: int | None = None
+) -> AsyncIterator[OneProcess]:
     """Bring a consortium up on the embedded node, its contract in force, and take it down.
 
     Args:
         directory: An empty one.
         institutions: How many there are; the committee has three members more.
+        base_port: The first of their ports; by default the first of a free range.
     """
     ports = max(PORTS, PORTS_PER_ORGANISATION * (institutions + len(COMMITTEE)))
-    description = describe(institutions, find_free_ports(ports=ports))
+    description = describe(institutions, base_port or find_free_ports(ports=ports))
     layout = Layout(directory)
     hosts = found(description.for_ledger("embedded"), layout)
     settings = EmbeddedLauncher(hosts, layout, ProcessTable(directory)).write_settings()
