@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 import pytest
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
+from fabric_protos.peer.lifecycle import lifecycle_pb2
 
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.genesis import build_genesis_block
 from blockfl.fabric.client.broadcast import BROADCAST
 from blockfl.fabric.client.deliver import ORDERER_DELIVER
+from blockfl.fabric.client.endorser import Endorser
+from blockfl.fabric.errors import EndorseError, NodeError
+from blockfl.fabric.guard.channel_view import PeerView
 from blockfl.fabric.guard.inspection import Inspector, Refusal
 from blockfl.fabric.transaction.rwset import NamespaceReadWriteSet
 from support.guarded import FakeView, Guarded, guarded
@@ -24,6 +29,7 @@ from support.stopping import STOPPING, craft
 
 RULING = STOPPING["a policy of a key under another transaction's id, and a write"].namespaces
 UNKNOWN = STOPPING["a collection that nobody has defined"].namespaces
+DELETING = STOPPING["a private key written twice"].precedes
 SOON_S = 20.0
 EOF_: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
 
@@ -138,7 +144,9 @@ async def test_who_has_joined_since_is_let_in(view: FakeView, ledger: ScratchLed
 def make_other_channel() -> Any:
     """A configuration of the same channel with other organisations."""
     others = [make_organisation(name) for name in ("alpha", "beta", "gamma", "delta")]
-    return ChannelConfig.from_block(build_genesis_block(channel_spec(*others)))
+    return ChannelConfig.from_block(
+        build_genesis_block(replace(channel_spec(*others), channel_id=scratch_ledger().config.channel_id))
+    )
 
 
 async def test_a_collection_that_was_defined_since_is_learnt(view: FakeView, ledger: ScratchLedger) -> None:
@@ -154,8 +162,11 @@ async def test_without_its_peer_it_takes_what_needs_no_asking_and_says_so_otherw
 ) -> None:
     view.is_reachable = False
     async with guarded(view) as network:
-        (plain,) = await send(network, craft(ledger, [writes("app", k=b"v")]))
-        assert plain.status == common_pb2.SUCCESS
+        view.collections.add(("app", "_implicit_org_alpha"))
+        assert DELETING is not None
+        for namespaces in ([writes("app", k=b"v")], DELETING("app", "other", "alpha")):
+            (plain,) = await send(network, craft(ledger, namespaces))
+            assert plain.status == common_pb2.SUCCESS
         for namespaces in (UNKNOWN("app", "other", "alpha"), ruling()):
             (answer,) = await send(network, craft(ledger, namespaces))
             assert (answer.status, answer.info) == (
@@ -260,3 +271,50 @@ async def test_a_client_that_says_nothing_more_is_sent_away(view: FakeView, ledg
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await call.read()
         assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class ScriptedPeer:
+    """What a peer's system chaincodes answer."""
+
+    def __init__(self, config: ChannelConfig) -> None:
+        self.config = config
+        self.known = {"there"}
+        self.asked: list[str] = []
+        self.fails = False
+
+    async def query(self, channel: str, chaincode: str, function: str, *args: str | bytes) -> bytes:
+        self.asked.append(function)
+        if self.fails:
+            raise EndorseError("nobody answers", status=grpc.StatusCode.UNAVAILABLE)
+        assert channel == self.config.channel_id
+        if function == "GetChannelConfig":
+            return bytes(self.config.config.SerializeToString())
+        if function == "QueryChaincodeDefinitions":
+            found = lifecycle_pb2.QueryChaincodeDefinitionsResult()
+            one = found.chaincode_definitions.add(name="app")
+            one.collections.config.add().static_collection_config.name = "sealed"
+            return bytes(found.SerializeToString())
+        if args[1] not in self.known:
+            raise EndorseError("no such transaction ID [x] in index (status 500)", status=grpc.StatusCode.ABORTED)
+        return b""
+
+
+async def test_what_it_knows_of_the_channel_is_what_its_peer_says(ledger: ScratchLedger) -> None:
+    peer, clock, first = ScriptedPeer(ledger.config), Clock(), make_other_channel()
+    known = PeerView(cast(Endorser, peer), first, clock)
+    assert not known.has_collection("app", "sealed")
+    assert known.has_collection("_lifecycle", "_implicit_org_alpha")
+    assert not known.has_collection("app", "_implicit_org_alpha")
+    await asyncio.gather(*(known.refresh() for _ in range(5)))
+    assert peer.asked == ["GetChannelConfig", "QueryChaincodeDefinitions"]
+    assert known.config.config == ledger.config.config != first.config
+    assert [known.has_collection("app", one) for one in ("sealed", "_implicit_org_alpha")] == [True, True]
+    assert not any(known.has_collection("app", one) for one in ("nowhere", "_implicit_org_nobody"))
+    assert [await known.has_transaction(one) for one in ("there", "not there")] == [True, False]
+    peer.fails = True
+    await known.refresh()  # it has asked a moment ago
+    clock.now += 1.0
+    for attempt in (known.refresh(), known.has_transaction("there")):
+        with pytest.raises(NodeError, match="the guard cannot ask its peer"):
+            await attempt
+    assert known.has_collection("app", "sealed")

@@ -12,7 +12,6 @@ from fabric_protos.common import common_pb2
 
 from blockfl.fabric.errors import BlockError, IdentityError, NodeError
 from blockfl.fabric.guard.channel_view import ChannelView
-from blockfl.fabric.transaction.collection import IMPLICIT_PREFIX
 from blockfl.fabric.transaction.envelope import parse_part
 from blockfl.fabric.validate import SignatureCache
 from blockfl.fabric.validate.orderable import (
@@ -123,9 +122,6 @@ class Inspector:
 
     async def _require_collections(self, orderable: Orderable) -> None:
         """Check that its collections exist; one that others have just defined is waited for."""
-        if any(collection.startswith(IMPLICIT_PREFIX) for _, collection in orderable.collections):
-            # The organisation may have left.
-            await self._view.refresh()
         deadline = self._clock() + _LEARNING_S
         while True:
             try:
