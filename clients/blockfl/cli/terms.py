@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from pydantic import ValidationError
@@ -35,9 +35,11 @@ from blockfl.protocol.selection import Selection
 from blockfl.protocol.table import Table
 from blockfl.protocol.task import MINIMUM_ACCEPTED, WEIGHT_SHARE_MAX_MICRO, Deadlines, TaskSpec
 from blockfl.protocol.training import Training
-from blockfl.protocol.value_rules import CHOICES
+from blockfl.protocol.value_rules import CHOICES, Choice
 
 Check = Literal["commitment", "recompute"]
+_Part = dict[str, Any]
+"""Some fields of ``Terms``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,16 +150,42 @@ def naming_the_field() -> Iterator[None]:
         raise LedgerError(f"no such task can be: {place}: {reason}; got {first['input']!r:.80}") from error
 
 
-def parse_terms(
+def _parse_rounds(
     rounds: Annotated[int, whole_option(limits_of(TaskSpec, "rounds"), help="How many rounds it has.")] = 10,
     minimum: Annotated[
         int, whole_option(limits_of(TaskSpec, "minimum_accepted"), help="Updates a round needs.")
     ] = MINIMUM_ACCEPTED,
+    participants: strategy.ParticipantsOption = None,
+    best: goal.Best = None,
+    patience: goal.Patience = 0,
+    min_delta: goal.MinDelta = Decimal(0),
+    report_seconds: goal.ReportSeconds = goal.REPORT_S,
+) -> _Part:
+    return {
+        "rounds": rounds,
+        "minimum": minimum,
+        "selection": strategy.parse_participants(participants),
+        "goal": goal.parse_goal(best, patience, min_delta, report_seconds),
+    }
+
+
+def _parse_norms(
     norm_bound: Annotated[
         Decimal, real_option(limits_of(TaskSpec, "bound_l2_micro"), help="Largest L2 norm of an update, in weights.")
     ] = Decimal(10),
     tensor_bound: norms.TensorBounds = None,
     adaptive_bound: norms.Adaptive = None,
+    **chosen: str | None,
+) -> _Part:
+    return {
+        "bound_l2_micro": int(norm_bound * MICRO),
+        "tensor_bounds": tensor_bound,
+        "chosen": chosen,
+        "adaptive_bound": adaptive_bound,
+    }
+
+
+def _parse_weights(
     weight_cap: Annotated[
         int | None,
         whole_option(
@@ -181,6 +209,17 @@ def parse_terms(
             help="Fail rounds whose accepted institutions differ by one or two from those of the last version.",
         ),
     ] = False,
+) -> _Part:
+    return {
+        "weight_cap": weight_cap,
+        "samples_cap": samples_cap,
+        "weight_share_max_micro": int(weight_share_max * MICRO),
+        "stable_set": stable_set,
+    }
+
+
+def _parse_combination(
+    minimum: int,
     rule: strategy.Rule = "fedavg",
     optimiser: strategy.ServerOptimiserOption = None,
     check: Annotated[
@@ -190,6 +229,16 @@ def parse_terms(
             "default: commitment with fedavg, else recompute."
         ),
     ] = None,
+) -> _Part:
+    return {
+        "aggregation": strategy.parse_rule(rule, minimum),
+        "optimiser": strategy.parse_optimiser(optimiser),
+        "check": check,
+    }
+
+
+def _parse_training(
+    rounds: int,
     epochs: Annotated[int, whole_option(limits_of(Training, "epochs"), help="Local epochs per round.")] = 1,
     batch_size: Annotated[int, whole_option(limits_of(Training, "batch_size"), help="Samples in a batch.")] = 32,
     learning_rate: Annotated[
@@ -204,11 +253,20 @@ def parse_terms(
         ),
     ] = Decimal(0),
     from_round: strategy.PhasesOption = None,
-    participants: strategy.ParticipantsOption = None,
-    best: goal.Best = None,
-    patience: goal.Patience = 0,
-    min_delta: goal.MinDelta = Decimal(0),
-    report_seconds: goal.ReportSeconds = goal.REPORT_S,
+) -> _Part:
+    with naming_the_field():
+        training = Training(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate_micro=int(learning_rate * MICRO),
+            schedule=strategy.parse_schedule(learning_rate_schedule, rounds),
+            proximal_micro=int(proximal * MICRO),
+            phases=strategy.parse_phases(from_round),
+        )
+    return {"training": training}
+
+
+def _parse_rest(
     columns: columns_file.Columns = None,
     personal: Annotated[
         list[str] | None,
@@ -234,67 +292,65 @@ def parse_terms(
             help="Time to publish after that; a round without a model may then be abandoned.",
         ),
     ] = 3600,
-    **chosen: str | None,
-) -> Terms:
-    """Return what the options say; ``chosen`` are the numbers that choose a rule about norms.
+) -> _Part:
+    return {
+        "table": columns_file.read_columns(columns),
+        "personal": tuple(sorted(set(personal or ()))),
+        "credits": economics.read_policy(policy),
+        "deadlines": Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
+    }
 
-    Raises:
-        LedgerError: An option says what cannot be.
-    """
-    return Terms(
-        rounds=rounds,
-        minimum=minimum,
-        bound_l2_micro=int(norm_bound * MICRO),
-        tensor_bounds=tensor_bound,
-        chosen=chosen,
-        adaptive_bound=adaptive_bound,
-        weight_cap=weight_cap,
-        samples_cap=samples_cap,
-        weight_share_max_micro=int(weight_share_max * MICRO),
-        stable_set=stable_set,
-        aggregation=strategy.parse_rule(rule, minimum),
-        optimiser=strategy.parse_optimiser(optimiser),
-        check=check,
-        training=_make_training(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate_micro=int(learning_rate * MICRO),
-            schedule=strategy.parse_schedule(learning_rate_schedule, rounds),
-            proximal_micro=int(proximal * MICRO),
-            phases=strategy.parse_phases(from_round),
-        ),
-        credits=economics.read_policy(policy),
-        deadlines=Deadlines(submit_s=submit_seconds, judge_s=judge_seconds, publish_s=publish_seconds),
-        table=columns_file.read_columns(columns),
-        personal=tuple(sorted(set(personal or ()))),
-        selection=strategy.parse_participants(participants),
-        goal=goal.parse_goal(best, patience, min_delta, report_seconds),
+
+_PARTS: Final = (_parse_rounds, _parse_norms, _parse_weights, _parse_combination, _parse_training, _parse_rest)
+"""Each reads options of one subject into fields of ``Terms``. An option with a default is that part's; one without a
+default is another's, which it needs as well."""
+
+
+def _list_options() -> dict[str, Parameter]:
+    """Return one parameter for each option; the numbers that choose a rule about norms stand with the other norms."""
+    options: dict[str, Parameter] = {}
+    for part in _PARTS:
+        for one in signature(part).parameters.values():
+            if one.kind is Parameter.VAR_KEYWORD:
+                options |= {choice.field: _describe(choice) for choice in CHOICES}
+            elif one.default is not Parameter.empty:
+                options[one.name] = one
+    return options
+
+
+def _describe(choice: Choice) -> Parameter:
+    return Parameter(
+        choice.field,
+        Parameter.POSITIONAL_OR_KEYWORD,
+        default=None,
+        annotation=Annotated[str | None, typer.Option(choice.option, metavar=choice.metavar, help=choice.help)],
     )
 
 
-def _make_training(**fields: Any) -> Training:
-    with naming_the_field():
-        return Training(**fields)
+OPTIONS: Final[Mapping[str, Parameter]] = _list_options()
+"""Every option of a task by its name in Python, in the order in which ``--help`` shows them."""
 
 
-def _list_options() -> list[Parameter]:
-    """Return one parameter for each option; what chooses a rule about norms stands with the other norms."""
-    choices = [
-        Parameter(
-            one.field,
-            Parameter.POSITIONAL_OR_KEYWORD,
-            default=None,
-            annotation=Annotated[str | None, typer.Option(one.option, metavar=one.metavar, help=one.help)],
-        )
-        for one in CHOICES
-    ]
-    options: list[Parameter] = []
-    for one in signature(parse_terms).parameters.values():
-        if one.kind is not Parameter.VAR_KEYWORD:
-            options.append(one)
-        if one.name == "tensor_bound":
-            options += choices
-    return options
+def parse_terms(**given: Any) -> Terms:
+    """Return what the options say; those that are not given have their defaults.
+
+    Args:
+        given: values of ``OPTIONS``.
+
+    Raises:
+        LedgerError: An option says what cannot be.
+        TypeError: There is no such option.
+    """
+    if unknown := given.keys() - OPTIONS.keys():
+        raise TypeError(f"there is no option {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")
+    values = {name: one.default for name, one in OPTIONS.items()} | given
+    fields: _Part = {}
+    for part in _PARTS:
+        names = [*signature(part).parameters]
+        if "chosen" in names:
+            names = [*names[:-1], *(choice.field for choice in CHOICES)]
+        fields |= part(**{name: values[name] for name in names})
+    return Terms(**fields)
 
 
 NO_TERMS = parse_terms()
@@ -303,16 +359,15 @@ NO_TERMS = parse_terms()
 
 def with_terms(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, in the place of its parameter ``terms``, the options of a task."""
-    options = _list_options()
 
     @wraps(command)
     def run(**given: Any) -> None:
-        terms = parse_terms(**{one.name: given.pop(one.name) for one in options})
+        terms = parse_terms(**{name: given.pop(name) for name in OPTIONS})
         command(terms=terms, **given)
 
     parameters: list[Parameter] = []
     for one in signature(command).parameters.values():
-        parameters += options if one.name == "terms" else [one]
+        parameters += OPTIONS.values() if one.name == "terms" else [one]
     # What typer reads a command's parameters from.
     vars(run)["__signature__"] = Signature(parameters)
     run.__annotations__ = {one.name: one.annotation for one in parameters}
