@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks chaos check format bench counts floods performance commitments accuracy examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
+.PHONY: help install demo test test-quick attacks chaos check format bench counts floods performance commitments accuracy splits examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ commitments: $(STAMP) ## What commitments cost, against their limits: exit code 
 
 accuracy: $(STAMP) ## Federated against pooled and alone over ten splits (result in build/accuracy)
 	$(BIN)/python -m benchmarks.accuracy
+
+splits: $(STAMP) ## Hospitals and a bank over many splits, in numpy (result in build/splits); SPLITS="--splits 40"
+	$(BIN)/python -m benchmarks.splits $(SPLITS)
 
 examples: $(STAMP) ## Hospitals, banks, factories, a city, a CNN, PyTorch, Flower: together, pooled, alone; EXAMPLES="--only cnn"
 	$(BIN)/python -m examples.comparison $(EXAMPLES)
