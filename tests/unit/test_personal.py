@@ -8,6 +8,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from blockfl.cli.export import make_card, read_personal
 from blockfl.cli.formats import Exported, write_arrays
 from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.errors import SettingsError
-from blockfl.institution.frames import Description, TensorShape, Train, Trained
+from blockfl.institution.frames import Description, Rehearsed, TensorShape, Train, Trained
 from blockfl.institution.outbox import Outbox
 from blockfl.institution.personal import (
     Arrays,
@@ -29,16 +30,19 @@ from blockfl.institution.personal import (
     PersonalStore,
     check_patterns,
 )
+from blockfl.institution.rehearsal import rehearse
 from blockfl.institution.step import Step
-from blockfl.institution.training import Progress
+from blockfl.institution.training import Progress, TrainingProcess
 from blockfl.institution.vector import Vector
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol import catalogue
 from blockfl.protocol.assessment import Effect
 from blockfl.protocol.blob import split_blob
+from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.model import decode_model, encode_model, manifest_of
 from blockfl.protocol.personal import matches
+from blockfl.protocol.table import Table
 from blockfl.protocol.task import TaskSpec
 from blockfl.simulation.divided import DividedSite
 from blockfl.simulation.simulation import Result, simulate
@@ -313,3 +317,23 @@ def test_personal_layers_complete_an_exported_model(tmp_path: Path) -> None:
         assert values.tolist() == [*shared.tolist(), *([0, 1, 2] if personal else [])]
         told = "those of one institution are" if personal else "none is"
         assert f"`head/*`; {told} in this file" in make_card(exported)
+
+
+class Dry(NumpyTraining):
+    """What an agent tries before it enrols: a training process, without the process."""
+
+    def use_table(self, table: Table | None, *, tallies: bool = False) -> None:
+        self.asked = (table, tallies)
+
+    async def rehearse(self, request: Train) -> Rehearsed:
+        return Rehearsed(samples=7, loss=0.5)
+
+
+async def test_before_enrolling_the_shared_part_is_compared_and_what_stays_is_told() -> None:
+    spec, _ = make_personal_spec()
+    training = cast(TrainingProcess, Dry(WHOLE))
+    notes = await rehearse(training, spec, seed=1)
+    assert notes[0] == "3 values are personal and stay here: head/bias"
+    assert notes[1].startswith("a dry epoch on 7 samples works")
+    with pytest.raises(ProtocolError, match="BFL306"):
+        await rehearse(training, spec.model_copy(update={"personal": ("body/*",)}), seed=1)
