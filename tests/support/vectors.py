@@ -38,6 +38,7 @@ from blockfl.protocol.records import Recipient, SignedHeader, WrappedKey
 from blockfl.protocol.rule import require
 from blockfl.protocol.scoring import compute_gram, compute_points
 from blockfl.protocol.seal import SealPlace, encode_public_key, seal
+from blockfl.protocol.status import Status
 from blockfl.protocol.submission import compute_certificate_digest, signing_bytes, verify_header_signature
 from blockfl.protocol.terms import adapt_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
 from blockfl.protocol.value_rules import VALUE_RULES, Candidate
@@ -373,7 +374,7 @@ def make_inputs(name: str) -> list[Document]:
 
 def list_record_kinds() -> dict[str, type[Record]]:
     """Return every kind of record and of its parts, by name."""
-    found: list[type[Record]] = [Record]
+    found: list[type[Record]] = [Record, Status]  # this one is on no ledger, so that the catalogue does not name it
     for kind in found:
         found += [one for one in kind.__subclasses__() if one not in found]
     kinds = [one for one in found if one.__module__.startswith("blockfl.protocol.") and ABC not in one.__bases__]

@@ -376,7 +376,7 @@ def test_every_record_of_the_ledger_has_a_vector() -> None:
         "WrappedKey",
     }
     assert {case["given"]["record"] for case in read_vectors("records")} == list_names(
-        "records", "task", "assessment"
+        "records", "claims", "goal", "task", "assessment"
     ) - parts
 
 
