@@ -366,6 +366,7 @@ def test_every_record_of_the_ledger_has_a_vector() -> None:
         "Deadlines",
         "Effect",
         "Ending",
+        "Goal",
         "Member",
         "Metric",
         "Participant",
