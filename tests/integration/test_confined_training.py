@@ -17,9 +17,10 @@ from blockfl.institution.errors import ConfinementError, SettingsError, Training
 from blockfl.institution.frames import Train, TrainingProgress
 from blockfl.institution.run import read_initial_model
 from blockfl.institution.training import TrainingProcess, Workload, make_manifest
+from blockfl.protocol.digits import decode_tally
 from blockfl.protocol.model import decode_model
 from blockfl.protocol.table import Column, Table
-from blockfl.protocol.tally import decode_tally, make_tally_manifest
+from blockfl.protocol.tally import make_tally_manifest
 from support import intruder
 from support.sanctum import open_sanctum
 

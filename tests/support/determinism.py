@@ -382,6 +382,7 @@ EXCEPTIONS: Final[Mapping[tuple[str, str, Kind], str]] = {
         "float",
     ): "the FFT of the commitments: its error is proven, and checked as it runs, to "
     "be less than one half, so that the integers it is rounded to are exact",
+    ("blockfl.protocol.tally", "make_tally_manifest", "float"): "the name of a type; no number is one",
     ("blockfl.protocol.catalogue", "", "order"): "the module's own declarations, as they stand in it",
     ("blockfl.protocol.aggregation", "compute_means", "float"): _MODELS,
     ("blockfl.protocol.aggregation", "require_ieee_subnormals", "float"): _MODELS,
@@ -408,7 +409,7 @@ NOT_CALLED: Final = (
 )
 """Excepted functions, which for that reason no module of the path may name but their own."""
 
-MODELS: Final = tuple(f"blockfl.protocol.{name}" for name in ("model", "quantise", "statistics", "version"))
+MODELS: Final = tuple(f"blockfl.protocol.{name}" for name in ("digits", "model", "quantise", "statistics", "version"))
 """What computes with floats on purpose, and must not be on the path."""
 
 

@@ -30,6 +30,7 @@ from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
+from blockfl.protocol.digits import decode_tally, encode_tally, read, spell
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.table import Column, Table
 from blockfl.protocol.tally import (
@@ -38,12 +39,8 @@ from blockfl.protocol.tally import (
     ROWS,
     SUM_DIGITS,
     compute_tally_bound,
-    decode_tally,
-    encode_tally,
     list_fields,
     make_tally_manifest,
-    read,
-    spell,
 )
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.terms import compute_scale

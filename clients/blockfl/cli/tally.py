@@ -29,9 +29,10 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.catalogue import PROGRESS, TASK
+from blockfl.protocol.digits import decode_tally
 from blockfl.protocol.model import encode_model
 from blockfl.protocol.table import Column, Table
-from blockfl.protocol.tally import BINS, ROWS, compute_tally_bound, decode_tally, has_bins, make_tally_manifest
+from blockfl.protocol.tally import BINS, ROWS, compute_tally_bound, has_bins, make_tally_manifest
 from blockfl.protocol.task import MINIMUM_ACCEPTED, Deadlines, TaskSpec
 
 _QUARTERS = (0.25, 0.5, 0.75)

@@ -28,9 +28,10 @@ from blockfl.institution.frames import (
 from blockfl.institution.table import Cells, check_names, find_missing, find_numbers, find_values, read_table
 from blockfl.institution.vector import Vector
 from blockfl.protocol.canonical import MAX_INTEGER
+from blockfl.protocol.digits import encode_tally
 from blockfl.protocol.limits import MICRO
 from blockfl.protocol.table import Column, Table
-from blockfl.protocol.tally import BINS, ROWS, encode_tally, has_bins, make_tally_manifest
+from blockfl.protocol.tally import BINS, ROWS, has_bins, make_tally_manifest
 
 _SHOWN: Final = 20
 
