@@ -1,13 +1,12 @@
 """A member that floods the ledger with what its certificate lets it send.
 
 ``python -m benchmarks.attacker --profile …`` reads one command a line, ``KIND RATE`` or ``stop``, and sends so many a
-second until the next one. How many calls are on their way at a time is bounded, so that a slow ledger is not asked
-faster than it can be.
+second until the next one, before which it tells how many of its calls were answered and how many were refused. How many
+are on their way at a time is bounded, so that a slow ledger is not asked faster than it can be.
 """
 
 import argparse
 import asyncio
-import contextlib
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -38,6 +37,7 @@ class Attacker:
         self._ledger = ledger
         self._contract = ledger.profile.contract
         self._calls: set[asyncio.Task[None]] = set()
+        self.answered = self.refused = 0
         self._names = b'["' + b'","'.join([b"name"] * (_LARGE_BYTES // 7)) + b'"]'
         self._chunk = bytes(_LARGE_BYTES)
         self.kinds: dict[str, Callable[[], Awaitable[None]]] = {
@@ -68,13 +68,17 @@ class Attacker:
 
     async def give_up(self) -> None:
         """Cancel all calls that are on their way."""
-        for call in self._calls:
+        for call in list(self._calls):
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
     async def _send(self, kind: str) -> None:
-        with contextlib.suppress(FabricError, OSError):
+        try:
             await self.kinds[kind]()
+        except (FabricError, OSError):
+            self.refused += 1
+        else:
+            self.answered += 1
 
     async def _read(self) -> None:
         key = catalogue.CONSORTIUM.key()
@@ -120,10 +124,12 @@ async def attack(profile: Path) -> None:
                 flood.cancel()
                 await attacker.give_up()
                 flood = None
+            told = f"{attacker.answered} {attacker.refused}"
+            attacker.answered = attacker.refused = 0
             if line != "stop":
                 kind, _, rate = line.rpartition(" ")
                 flood = asyncio.create_task(attacker.flood(kind, float(rate)))
-            print(line, flush=True)
+            print(told, flush=True)
 
 
 if __name__ == "__main__":

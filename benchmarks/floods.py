@@ -11,11 +11,12 @@ in the factor.
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,14 +42,16 @@ class Flood:
         command = [sys.executable, "-m", "benchmarks.attacker", "--profile", profile]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def say(self, line: str) -> None:
-        """Have it do something, and wait until it has begun."""
+    def say(self, line: str) -> tuple[int, int]:
+        """Have it do something; return how many calls of what it did before were answered, and how many refused."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
-        if self._process.stdout.readline().strip() != line:
+        answered, _, refused = self._process.stdout.readline().strip().partition(" ")
+        if not refused:
             raise RuntimeError(f"the attacker ended instead of {line!r}")
+        return int(answered), int(refused)
 
     def end(self) -> None:
         """End it."""
@@ -78,9 +81,12 @@ def measure(directory: Path, kinds: Sequence[str], turns: int) -> dict[str, Any]
         usage = compute_usage(*readings[-2:])
         calls = usage.counts["requests"] / usage.seconds / (len(honest) + len(COMMITTEE))
         seconds: dict[str, list[float]] = {}
+        calls_of: dict[str, list[tuple[int, int]]] = {}
         for number, kind in enumerate(plan, _WARM_UP + 1):
             rate = TIMES * (calls if kind in SMALL else 1 / usage.seconds)
-            flood.say(f"{kind} {rate:.2f}" if kind else "stop")
+            done = flood.say(f"{kind} {rate:.2f}" if kind else "stop")
+            if not kind:
+                calls_of.setdefault(plan[number - _WARM_UP - 2], []).append(done)
             readings.append(consortium.wait_for_version(_TASK, number))
             taken = readings[-1].at_s - readings[-2].at_s
             # The quiet round that follows belongs to its kind, too.
@@ -92,28 +98,46 @@ def measure(directory: Path, kinds: Sequence[str], turns: int) -> dict[str, Any]
             flood.end()
         consortium.close()
         consortium.take_down()
-    return summarise(kinds, seconds, calls)
+    return summarise(kinds, seconds, calls_of, calls) | describe_load()
 
 
-def summarise(kinds: Sequence[str], seconds: dict[str, list[float]], calls: float) -> dict[str, Any]:
+def summarise(
+    kinds: Sequence[str],
+    seconds: Mapping[str, list[float]],
+    done: Mapping[str, list[tuple[int, int]]],
+    calls: float,
+) -> dict[str, Any]:
     """Return the factors.
 
     Args:
         kinds: Which floods.
         seconds: Of rounds, by kind, and ``quiet after`` a kind.
+        done: How many calls of each flood were answered and refused.
         calls: Of an honest organisation, a second.
     """
     rows, factors = {}, []
     for kind in kinds:
         flooded, quiet = seconds[kind], seconds[f"quiet after {kind}"]
         factors.append(round(statistics.median(flooded) / statistics.median(quiet), 2))
-        rows[kind] = {"factor": factors[-1], "flooded": flooded, "quiet": quiet}
+        answered, refused = (sum(one[place] for one in done[kind]) for place in (0, 1))
+        rows[kind] = {
+            "factor": factors[-1],
+            "flooded": flooded,
+            "quiet": quiet,
+            "answered": answered,
+            "refused": refused,
+        }
     return {
         "factor": FACTOR,
         "worst": max(factors),
         "honest_calls_per_second": round(calls, 1),
         "kinds": rows,
     }
+
+
+def describe_load() -> dict[str, Any]:
+    """Return how busy the machine was in the last quarter of an hour, and how many processors it has."""
+    return {"load": round(os.getloadavg()[2], 1), "processors": os.cpu_count()}
 
 
 def main() -> None:

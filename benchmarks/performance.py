@@ -24,7 +24,7 @@ _BEGINNING: Final = """\
 
 Written by `make performance` of what `make bench` and `make floods` measured; do not edit. Nobody trains: what is timed
 is everything else. Four institutions, a committee of three, TLS everywhere, every update sealed, committed to, signed
-and judged, on a ledger. The others here move the same models between four clients, and check nothing.
+and judged, on a ledger.
 """
 
 
@@ -33,22 +33,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--directory", type=Path, default=Path("build/bench"))
     directory = parser.parse_args().directory
-    summary = json.loads((directory / "summary.json").read_bytes())
-    floods = directory / "floods.json"
-    found = json.loads(floods.read_bytes()) if floods.exists() else None
-    PAGE.write_text(write_page(summary, found, json.loads(RECORDED.read_bytes())))
-    draw(summary, PLOT)
+    summary, floods = _load(directory / "summary.json"), _load(directory / "floods.json")
+    PAGE.write_text(write_page(summary, floods, json.loads(RECORDED.read_bytes())))
+    if summary is not None:
+        draw(summary, PLOT)
 
 
-def write_page(summary: Mapping[str, Any], floods: Mapping[str, Any] | None, counts: Mapping[str, Any]) -> str:
+def _load(path: Path) -> Any:
+    return json.loads(path.read_bytes()) if path.exists() else None
+
+
+def write_page(summary: Mapping[str, Any] | None, floods: Mapping[str, Any] | None, counts: Mapping[str, Any]) -> str:
     """Return the page.
 
     Args:
-        summary: Of ``make bench``.
+        summary: Of ``make bench``, if it ran.
         floods: Of ``make floods``, if it ran.
         counts: The record of ``make counts``, by number of institutions.
     """
-    parts = [_BEGINNING, _describe_machine(summary["machine"]), _compare(summary), _describe_processes(summary)]
+    parts = [_BEGINNING]
+    if summary is not None:
+        parts += [_describe_machine(summary["machine"]), _compare(summary), _describe_processes(summary)]
+    else:
+        parts.append("**Seconds are not here:** `make bench` has not been run on a quiet machine yet.\n")
     parts.append(_describe_counts(counts))
     if floods is not None:
         parts.append(_describe_floods(floods))
@@ -86,7 +93,8 @@ def _compare(summary: Mapping[str, Any]) -> str:
     ]
     for name, figures in summary["peers"].items():
         rows.append([name, *(f"{figures[size]['seconds']:.2f} s" if size in figures else "–" for size in sizes)])
-    text = "## Side by side\n\nSeconds a round; of BlockFL also processor-seconds of all processes together.\n\n"
+    text = "## Side by side\n\nSeconds a round; of BlockFL also processor-seconds of all processes together.\n"
+    text += "The others move the same models between four clients, and check nothing.\n\n"
     text += _tabulate(["", *(f"{int(size):,} parameters" for size in sizes)], rows)
     for name, reason in summary["not_measured"].items():
         text += f"\n*{name}* was not measured: {reason.splitlines()[0]}\n"
@@ -126,10 +134,14 @@ def _describe_floods(floods: Mapping[str, Any]) -> str:
         "## Floods\n\nOne member floods its endpoint of the embedded node with ten times the calls of an honest "
         f"organisation ({floods['honest_calls_per_second']:.1f} a second here;\nwhat is large ten times as often as an "
         "honest upload) in every other round of the others. Its own process is on the same processors.\n"
-        f"Stated: a factor of at most {floods['factor']:g}.\n\n"
+        f"Stated: a factor of at most {floods['factor']:g}. The load average was {floods['load']} on "
+        f"{floods['processors']} processors; of a busy machine, and of few rounds, take no more than the order.\n\n"
     )
-    rows = [[kind, f"{row['factor']:.2f}", f"{len(row['flooded'])}"] for kind, row in floods["kinds"].items()]
-    return text + _tabulate(["flood", "a round takes longer by", "flooded rounds"], rows)
+    rows = [
+        [kind, f"{row['factor']:.2f}", f"{len(row['flooded'])}", f"{row['answered']} and {row['refused']}"]
+        for kind, row in floods["kinds"].items()
+    ]
+    return text + _tabulate(["flood", "times as long", "flooded rounds", "calls answered and refused"], rows)
 
 
 def _tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -52,6 +52,8 @@ def test_a_flood_is_compared_with_the_quiet_rounds_between() -> None:
         "uploads": [3.0],
         "quiet after uploads": [3.0],
     }
-    summary = summarise(("reads", "uploads"), seconds, 20.0)
+    done = {"reads": [(5, 1), (7, 0)], "uploads": [(0, 9)]}
+    summary = summarise(("reads", "uploads"), seconds, done, 20.0)
+    assert (summary["kinds"]["reads"]["answered"], summary["kinds"]["uploads"]["refused"]) == (12, 9)
     assert {kind: row["factor"] for kind, row in summary["kinds"].items()} == {"reads": 2.5, "uploads": 1.0}
     assert (summary["worst"], summary["factor"]) == (2.5, FACTOR)
