@@ -109,5 +109,5 @@ def test_momentum_goes_on_over_the_rounds_where_it_is_kept(found: dict[str, obje
         step = -RATE * (2 / len(y) * columns.T @ (columns @ start - y) + 2 * OWN * kernel * start)
         velocity = MOMENTUM * velocity + step
         assert np.allclose(values, start + velocity, rtol=0, atol=1e-5), number
-    assert np.allclose(found["anew"], base + 2 + step, rtol=0, atol=1e-5)
+    assert np.allclose(np.array(found["anew"]), base + 2 + step, rtol=0, atol=1e-5)
     assert np.abs(velocity - step).max() > 0.01
