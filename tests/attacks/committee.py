@@ -54,8 +54,8 @@ class Pretending:
 async def judge_by_product(bout: Bout, judge: str, organisation: str = "delta") -> Outcome:
     """Have an update judged by the product's own client, and say whose verdict stands."""
     async with bout.arena.ledger(judge) as ledger:
-        judged = await ledger.judge_update(*bout.place_typed, organisation)
-    bout.network.note_block(judged.block_number)
+        await ledger.judge_update(*bout.place_typed, organisation)
+    bout.network.note_block(await bout.network.gateways[judge].peer_height(judge) - 1)
     if (await bout.scenario.update(organisation, bout.number)).state == "accepted":
         return outvoted("the committee's threshold")
     return await bout.read_verdict(organisation)

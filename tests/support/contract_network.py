@@ -25,6 +25,7 @@ from blockfl.fabric.shim import Context
 from blockfl.fabric.transaction.envelope import Proposal, build_proposal
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.endorsers import Endorsers
+from blockfl.ledger.memory import Memory
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol import records
 from blockfl.protocol.task import TaskSpec
@@ -178,6 +179,7 @@ class ClientOfNetwork(Ledger):
         self._endorsers = Endorsers(self.gateway, organisation)
         self._consortium = None
         self._jitter = random.Random(0)
+        self._memory = Memory()
 
 
 def _contract_text(error: EndorseError | EvaluateError) -> str:
