@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from blockfl.protocol.economics import Account, Standing, Supply
-from blockfl.protocol.records import Metrics, Model, Round, Update
+from blockfl.protocol.metrics import Metrics
+from blockfl.protocol.records import Model, Round, Update
 
 Acknowledged = Mapping[tuple[int, str], str]
 """The header's digest of each update that was seen accepted, by round and organisation."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 
 from blockfl.protocol.goal import Appraisal, Goal
-from blockfl.protocol.records import Metric, Metrics
+from blockfl.protocol.metrics import Metric, Metrics
 from blockfl.protocol.task import TaskSpec
 from support.scenario import Scenario, make_spec
 

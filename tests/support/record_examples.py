@@ -11,9 +11,10 @@ from blockfl.protocol.combination import NormClippedMean
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.goal import Appraisal, Goal
 from blockfl.protocol.limits import RoundStatistics
+from blockfl.protocol.metrics import Metric, Metrics
 from blockfl.protocol.optimiser import Momentum
 from blockfl.protocol.publication import create_aggregate
-from blockfl.protocol.records import Ending, Header, Metric, Metrics, Notice, Progress, Round, RoundReferee, Vote
+from blockfl.protocol.records import Ending, Header, Notice, Progress, Round, RoundReferee, Vote
 from blockfl.protocol.round import close_round, create_task
 from blockfl.protocol.selection import Selection
 from blockfl.protocol.submission import create_commitment, create_equivocation, create_update

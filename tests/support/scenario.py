@@ -17,22 +17,11 @@ from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.combination import FEDAVG, Aggregation
 from blockfl.protocol.dispute import choose_ephemeral_key
+from blockfl.protocol.metrics import Metric, Metrics
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.optimiser import Optimiser
-from blockfl.protocol.records import (
-    Aggregate,
-    Blob,
-    Consortium,
-    Header,
-    Metric,
-    Metrics,
-    Model,
-    Progress,
-    Round,
-    SignedHeader,
-    Update,
-)
+from blockfl.protocol.records import Aggregate, Blob, Consortium, Header, Model, Progress, Round, SignedHeader, Update
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.seal import SealPlace, derive_data_key, encode_public_key
 from blockfl.protocol.submission import compose_place, compose_update, sign_header

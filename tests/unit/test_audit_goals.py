@@ -11,7 +11,8 @@ import pytest
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol import catalogue
 from blockfl.protocol.goal import Appraisal
-from blockfl.protocol.records import Metrics, Progress
+from blockfl.protocol.metrics import Metrics
+from blockfl.protocol.records import Progress
 from support.goal_task import LOSS, GoalTask, make_goal_spec
 from support.recorded_world import PLACE, Recorded, Telling, tell
 

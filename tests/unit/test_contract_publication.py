@@ -8,7 +8,8 @@ from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.records import Metrics, Round, Vote
+from blockfl.protocol.metrics import Metrics
+from blockfl.protocol.records import Round, Vote
 from support.closed_round import (
     DIGEST,
     OTHER,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blockfl.protocol import catalogue, claims, economics, records
+from blockfl.protocol import catalogue, claims, economics, metrics, records
 from blockfl.protocol.codes import Code
 from blockfl.protocol.status import Status
 from blockfl.protocol.task import Task
@@ -51,7 +51,7 @@ READS: list[tuple[str, list[str], type[Any], int | None]] = [
     ("ListModels", ["heart"], records.Model, 2),
     ("ListEnrolments", ["heart"], records.Enrolment, 4),
     ("ListCommitteeKeys", [], records.CommitteeKey, 3),
-    ("ListMetrics", ["heart", "1"], records.Metrics, 1),
+    ("ListMetrics", ["heart", "1"], metrics.Metrics, 1),
     ("ReadAccount", ["alpha"], economics.Account, None),
     ("ReadSupply", [], economics.Supply, None),
     ("ListAccounts", [], economics.Account, 0),

@@ -17,8 +17,8 @@ from blockfl.cli.formats import Exported, choose_format, choose_layers, split_va
 from blockfl.cli.history import make_csv, write_events
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.metrics import Metric, Metrics
 from blockfl.protocol.model import decode_model
-from blockfl.protocol.records import Metric, Metrics
 from support.scenario import Scenario
 from support.world import World
 from support.world_ledger import WorldHub

@@ -8,7 +8,7 @@ from blockfl.audit.metrics import is_lower_better, pool
 from blockfl.institution.frames import Evaluated, Measured
 from blockfl.institution.version import list_metrics
 from blockfl.protocol.codes import Code
-from blockfl.protocol.records import Metric, Metrics
+from blockfl.protocol.metrics import Metric, Metrics
 from support.refusal import refused
 
 

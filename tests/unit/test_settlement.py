@@ -14,8 +14,9 @@ from blockfl.protocol.account import create_standing
 from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Credit, Score, Settlement, Standing
+from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.moment import format_moment
-from blockfl.protocol.records import Metrics, Model, Vote
+from blockfl.protocol.records import Model, Vote
 from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
 from blockfl.protocol.rules import JUDGING

@@ -21,7 +21,8 @@ from blockfl.protocol.catalogue import (
 )
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import TREASURY, Account, Credit, Receipt, Settlement, Standing
-from blockfl.protocol.records import Consortium, Metrics, Model, Round, Vote
+from blockfl.protocol.metrics import Metrics
+from blockfl.protocol.records import Consortium, Model, Round, Vote
 from blockfl.protocol.settlement import Facts, check_scoring, check_settling, list_payments, require_economics
 from blockfl.protocol.settlement import settle_round as compute_settlement
 from blockfl.protocol.task import TaskSpec

@@ -21,7 +21,8 @@ from blockfl.protocol.catalogue import (
     UPDATE,
 )
 from blockfl.protocol.key import Key, RecordType
-from blockfl.protocol.records import Metrics, SignedHeader
+from blockfl.protocol.metrics import Metrics
+from blockfl.protocol.records import SignedHeader
 
 Keys = tuple[Key[Any], ...]
 

@@ -39,8 +39,9 @@ from blockfl.protocol.catalogue import (
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.effect import check_assessing
 from blockfl.protocol.judging import judge_upload
+from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.moment import format_moment
-from blockfl.protocol.records import Blob, Metrics, Round, SignedHeader, Update
+from blockfl.protocol.records import Blob, Round, SignedHeader, Update
 from blockfl.protocol.referee import check_reference
 from blockfl.protocol.submission import (
     check_header,

@@ -7,7 +7,7 @@ its mean over the institutions, weighted by their samples, is told as that, with
 from collections.abc import Sequence
 from math import fsum, sqrt
 
-from blockfl.protocol.records import Metric, Metrics
+from blockfl.protocol.metrics import Metric, Metrics
 
 _LOWER = ("loss", "error", "mae", "mse", "rmse", "mape", "msle")
 

@@ -149,7 +149,7 @@ class Trained(Message):
 
 
 class Measured(Message):
-    """A number of an evaluation, and how those of several institutions become one (``protocol.records.Metric``)."""
+    """A number of an evaluation, and how those of several institutions become one (``protocol.metrics.Metric``)."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     value: Finite

@@ -22,7 +22,8 @@ from blockfl.ledger.transfer import fetch_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import MODEL, REPORTS
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.records import Metric, Metrics, Model, Progress
+from blockfl.protocol.metrics import Metric, Metrics
+from blockfl.protocol.records import Model, Progress
 from blockfl.protocol.task import Task
 from blockfl.protocol.version import decode_version
 

@@ -32,6 +32,7 @@ from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import CONSORTIUM
 from blockfl.protocol.codes import Code
 from blockfl.protocol.key import Key, Range
+from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.status import Status
 from blockfl.protocol.task import TaskSpec
 
@@ -173,7 +174,7 @@ class Ledger:
         """Give up a closed round that was not published in time (committee)."""
         return await self.submit("AbandonRound", task, str(number))
 
-    async def report_metrics(self, metrics: records.Metrics) -> Committed:
+    async def report_metrics(self, metrics: Metrics) -> Committed:
         """Report the organisation's own evaluation of a version (institution)."""
         return await self.submit("ReportMetrics", metrics.encode())
 

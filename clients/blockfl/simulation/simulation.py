@@ -27,6 +27,7 @@ from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.combination import combine, drive
 from blockfl.protocol.goal import Appraisal
 from blockfl.protocol.judging import Judgement
+from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.norms import Integers
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import (
@@ -34,7 +35,6 @@ from blockfl.protocol.records import (
     Consortium,
     Enrolment,
     Member,
-    Metrics,
     Model,
     Organisations,
     Participant,

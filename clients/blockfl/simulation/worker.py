@@ -22,7 +22,7 @@ from blockfl.protocol.codes import ProtocolError
 
 if TYPE_CHECKING:
     from blockfl.institution.loading import AnyLearner
-    from blockfl.protocol.records import Metrics
+    from blockfl.protocol.metrics import Metrics
     from blockfl.protocol.task import TaskSpec
     from blockfl.simulation.remote import RemoteSite
     from blockfl.simulation.simulation import Result

@@ -20,8 +20,9 @@ from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.disclosure import limit_shares
 from blockfl.protocol.goal import Appraisal, Goal
 from blockfl.protocol.limits import MICRO, describe_micro
+from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.moment import format_moment
-from blockfl.protocol.records import Ending, Enrolment, Metrics, Model, Organisations, Progress, Round
+from blockfl.protocol.records import Ending, Enrolment, Model, Organisations, Progress, Round
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.terms import compute_weights
 

@@ -28,13 +28,13 @@ from blockfl.protocol.economics import (
 )
 from blockfl.protocol.goal import Appraisal
 from blockfl.protocol.key import Key, Listing, Number, Parts, RecordType, join_key
+from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.records import (
     Aggregate,
     Commitment,
     CommitteeKey,
     Consortium,
     Enrolment,
-    Metrics,
     Model,
     Progress,
     Round,

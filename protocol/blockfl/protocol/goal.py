@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from blockfl.protocol.canonical import Name, Natural, Record
-from blockfl.protocol.records import MetricName, MetricValue, Organisations
+from blockfl.protocol.metrics import MetricName, MetricValue
+from blockfl.protocol.records import Organisations
 
 
 class Goal(Record):

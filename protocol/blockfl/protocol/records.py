@@ -22,7 +22,6 @@ CHUNK_BYTES = 4 * 1024 * 1024
 """The largest chunk, sealed or plain."""
 MAX_CHUNKS = 4096
 COMMITMENT_BYTES = 8192
-MAX_METRICS = 64
 
 
 Organisations = Annotated[tuple[MspId, ...], FailFast()]
@@ -32,8 +31,6 @@ Text = Annotated[str, StringConstraints(max_length=500)]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Certificate = Annotated[str, StringConstraints(max_length=8192, pattern=r"^-----BEGIN CERTIFICATE-----\n")]
 
-MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_./ -]{0,63}$")]
-MetricValue = Annotated[int, Field(ge=-(10**15), le=10**15)]
 """In millionths."""
 
 
@@ -417,39 +414,6 @@ class Model(Record):
     summed_by: MspId
     voters: Organisations
     published_at_ms: Natural
-
-
-class Metric(Record):
-    """One number of an evaluation, in millionths, and how many samples it comes from.
-
-    ``pooling`` says how the numbers of several institutions become one: a ``mean`` over samples, the root of a mean of
-    squares, or not at all, because it is of each ``institution`` alone (an AUC of all is no mean of AUCs).
-    """
-
-    name: MetricName
-    pooling: Literal["mean", "root_mean_square", "institution"]
-    value_micro: MetricValue
-    count: Positive
-
-
-class Metrics(Record):
-    """An institution's own evaluation of a version. Key: ``metrics/<task>/<version>/<organisation>``.
-
-    ``model_digest`` is the digest that the institution itself arrived at; it is confirmed with metrics or without.
-    ``values`` ascend by name.
-    """
-
-    task: Name
-    version: Natural
-    organisation: MspId
-    model_digest: Digest
-    values: Annotated[tuple[Metric, ...], FailFast(), Field(max_length=MAX_METRICS)]
-    reported_at_ms: Natural
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        check_ascending(tuple(metric.name for metric in self.values), "metrics")
-        return self
 
 
 class Notice(Record):

@@ -19,8 +19,9 @@ from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import Economics, Outcome, Payment, Score, Settlement, Standing, Verdict
 from blockfl.protocol.effect import find_verdict
+from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.moment import format_moment
-from blockfl.protocol.records import Metrics, Model, Organisations, Participant, Round, Update, Vote
+from blockfl.protocol.records import Model, Organisations, Participant, Round, Update, Vote
 from blockfl.protocol.reputation import compute_reputation, suspend
 from blockfl.protocol.rules import JUDGING
 from blockfl.protocol.task import TaskSpec
