@@ -58,6 +58,7 @@ KEYS = {
     "aggregate_key": "aggregate/{}/{:06}",
     "model_key": "model/{}/{:06}",
     "metrics_key": "metrics/{}/{:06}/{}",
+    "appraisal_key": "appraisal/{}/{:06}",
     "sealed_chunk_key": "chunk/{}/{:06}/{}/{:06}",
     "account_key": "account/{}",
     "receipt_key": "receipt/{}/{}",
@@ -377,7 +378,7 @@ def test_every_record_of_the_ledger_has_a_vector() -> None:
         "WrappedKey",
     }
     assert {case["given"]["record"] for case in read_vectors("records")} == list_names(
-        "records", "claims", "goal", "task", "assessment"
+        "records", "claims", "goal", "metrics", "task", "assessment"
     ) - parts
 
 
