@@ -16,11 +16,11 @@ GUARDS: Final = {
     "clock": r"timestamp|time window",
     "read access": r"does not have read access",
     "TLS": r"[Hh]andshake|tls|TLS|CERTIFICATE_REQUIRED|Socket closed|UNAVAILABLE.*failed to connect",
+    "duplicate": r"duplicate transaction|request already processed",
     "administrators only": r"(?i)access denied.*(admin|lifecycle)|BAD_REQUEST|expected an administrator",
     "channel": r"(?i)channel '?\S*'? not found|last config for channel|no metadata was found for \S+ \S+ in channel",
     "access": r"access denied|identity expired|FORBIDDEN|failed evaluating policy",
     "unlike answers": r"ProposalResponsePayloads do not match",
-    "duplicate": r"duplicate transaction|request already processed",
 }
 """Refusals that do not come from the contract: a word for each, and what the text of one looks like."""
 _SHOWN = 300

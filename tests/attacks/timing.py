@@ -205,8 +205,7 @@ async def after_the_fact(bout: Bout) -> tuple[Outcome, ...]:
     "same transaction twice",
     by="institution",
     does="Has one signed transaction ordered a second time.",
-    expect=Outcome("invalid", "DUPLICATE_TXID"),
-    on_fabric=refused("duplicate"),
+    expect=refused("duplicate"),
 )
 async def duplicate(bout: Bout) -> Outcome:
     await bout.open()

@@ -207,9 +207,20 @@ def held(said: str) -> Fault:
     return Fault(code=UNAVAILABLE, message="insufficient number of orderers", details=nodes)
 
 
-@pytest.mark.parametrize("said", ["request already exists", "request already processed"])
-async def test_what_ordering_nodes_have_already_is_waited_for(peer: ScriptedPeer, said: str) -> None:
-    peer.fail("Submit", held(said))
+def refused_again() -> Fault:
+    """What the embedded node answers to a transaction that changes keys' policies and is on the ledger already."""
+    info = "the transaction was not ordered: request already processed: ab12 is on the ledger, ask for its status"
+    text = f"received unsuccessful response from orderer: status=BAD_REQUEST, info={info}"
+    return Fault(code=grpc.StatusCode.ABORTED, message=text)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [held("request already exists"), held("request already processed"), refused_again()],
+    ids=["in the pool", "in a block", "refused"],
+)
+async def test_what_ordering_nodes_have_already_is_waited_for(peer: ScriptedPeer, fault: Fault) -> None:
+    peer.fail("Submit", fault)
     begin = peer.begin
     async with connect(peer) as gateway:
         endorsed = await gateway.endorse(gateway.propose("app", "Put"))

@@ -126,7 +126,7 @@ async def test_an_institution_does_not_take_a_model_whose_sum_is_forged(publishe
     assert await obtain_model(ledger, store, task, 1)
     await published.forge()
     with refused(Code.SUM_MISMATCH):
-        await obtain_model(ledger, ModelStore(tmp_path / "another"), task, 1)
+        await obtain_model(published.hub.ledger("beta"), ModelStore(tmp_path / "another"), task, 1)
 
 
 def history_of(world: World) -> History:

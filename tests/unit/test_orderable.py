@@ -100,7 +100,7 @@ def test_what_changes_policies_is_ordered_once(ledger: ScratchLedger) -> None:
     metadata = MetadataWrite(key="k", entries=((VALIDATION_PARAMETER, key_policy(1, "alpha")),))
     changing = read(ledger, craft(ledger, [NamespaceReadWriteSet(namespace="app", metadata_writes=(metadata,))]))
     require_new(changing, False)
-    with pytest.raises(BlockError, match="is on the ledger already"):
+    with pytest.raises(BlockError, match="request already processed"):
         require_new(changing, True)
     require_new(read(ledger, craft(ledger, [writes("app", k=b"v")])), True)
 

@@ -63,7 +63,8 @@ async def _bring(send: Send) -> None:
     try:
         await send()
     except SubmitError as error:
-        if not any(text in detail.message for detail in error.details for text in _HELD):
+        said = (str(error), *(detail.message for detail in error.details))
+        if not any(held in text for text in said for held in _HELD):
             raise
 
 

@@ -72,7 +72,7 @@ class Inspector:
             await self._require_collections(orderable)
             if orderable.changes_policies:
                 if self._was_taken(orderable.transaction_id):
-                    raise refuse(f"{orderable.transaction_id} was taken a moment ago: ask for its status")
+                    raise refuse(f"request already exists: {orderable.transaction_id}, ask for its status")
                 require_new(orderable, await self._view.has_transaction(orderable.transaction_id))
         except BlockError as error:
             raise Refusal(common_pb2.BAD_REQUEST, str(error)) from error

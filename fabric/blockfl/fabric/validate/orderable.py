@@ -150,13 +150,13 @@ def require_collections(orderable: Orderable, has_collection: Callable[[str, str
 
 
 def require_new(orderable: Orderable, is_on_ledger: bool) -> None:
-    """Refuse a transaction that changes keys' policies and is on the ledger already.
+    """Refuse a transaction that changes keys' policies and is on the ledger already, in the ordering nodes' own words.
 
     Raises:
         BlockError: it is.
     """
     if orderable.changes_policies and is_on_ledger:
-        raise refuse(f"{orderable.transaction_id} is on the ledger already: ask for its status")
+        raise refuse(f"request already processed: {orderable.transaction_id} is on the ledger, ask for its status")
 
 
 def require_independent(orderable: Orderable) -> None:
