@@ -297,6 +297,7 @@ def test_personal_layers_complete_an_exported_model(tmp_path: Path) -> None:
         "confirmed_by": (),
         "contested_by": (),
         "metrics": {},
+        "held_out": {},
     }
     with pytest.raises(LedgerError, match="no personal layers of task heart"):
         read_personal(tmp_path / "alpha", task)
