@@ -28,7 +28,7 @@ _LOOK_S: Final = 0.01
 
 
 class Untrained(Stage):
-    """Institutions, a committee of three, and whoever runs the ledger.
+    """Institutions, a committee of three, and the operator of the ledger.
 
     Args:
         directory: Where everything is kept.

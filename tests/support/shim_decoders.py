@@ -94,7 +94,7 @@ def decode_signed_proposal(content: bytes) -> None:
 
 
 def operate(content: bytes) -> None:
-    """Whatever a contract asks of the node: served or refused, and the simulation still gives a read/write set."""
+    """Anything that a contract asks of the node: served or refused, and the simulation still gives a read/write set."""
 
     async def invoke(name: str, contract_input: Any) -> bytes:
         return b""

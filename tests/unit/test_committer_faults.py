@@ -93,7 +93,7 @@ async def test_a_full_sqlite_file_stops_the_node_and_loses_nothing_acknowledged(
         assert await submit(ledger, channel.write({"after": b"restart"})) == VALID
 
 
-async def test_whoever_waits_when_the_disk_is_full_is_told(tmp_path: Path) -> None:
+async def test_a_caller_that_waits_when_the_disk_is_full_is_told(tmp_path: Path) -> None:
     channel = make_channel()
     files = FaultyFiles()
     with opened(tmp_path / "ledger", files) as ledger:

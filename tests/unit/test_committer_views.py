@@ -39,7 +39,7 @@ async def test_public_and_private_values_of_a_snapshot_belong_together(ledger: L
     assert len(seen) > 5
 
 
-async def test_whoever_waits_for_a_transaction_or_a_height_is_woken(ledger: Ledger) -> None:
+async def test_a_caller_that_waits_for_a_transaction_or_a_height_is_woken(ledger: Ledger) -> None:
     channel = make_channel()
     endorsed = channel.write({"k": b"v"})
     waiting = [asyncio.create_task(ledger.wait_for_transaction(endorsed.tx_id)) for _ in range(3)]
@@ -76,7 +76,7 @@ async def test_a_client_that_gives_up_stops_nobody(ledger: Ledger) -> None:
     assert ledger.failure is None
 
 
-async def test_whoever_waits_when_the_ledger_closes_is_told(tmp_path: Path) -> None:
+async def test_a_caller_that_waits_when_the_ledger_closes_is_told(tmp_path: Path) -> None:
     with opened(tmp_path / "ledger") as ledger:
         waiting = [
             asyncio.create_task(ledger.wait_for_transaction("never")),

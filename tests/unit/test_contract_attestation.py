@@ -93,7 +93,7 @@ class TestAttestAggregate:
         assert (await scenario.aggregate()).state == "pending"
 
     async def test_refuses_a_forged_sum_that_is_opened_with_unbounded_randomness(self) -> None:
-        """Whoever may choose the randomness freely solves it; nothing over 32768 for each update is taken."""
+        """A member that chooses the randomness freely solves it; nothing over 32768 for each update is taken."""
         scenario, world = await closed()
         total = np.frombuffer(await scenario.total(), dtype="<i4").copy()
         total[-1] = 4 * 32768 + 1

@@ -40,7 +40,7 @@ def test_a_value_is_the_one_that_more_than_half_of_the_weights_reach() -> None:
     assert choose_median(AUC, values, {"alpha": 3, "beta": 1, "delta": 3, "gamma": 1}) == 800
 
 
-def test_no_institution_decides_alone_whatever_its_weight() -> None:
+def test_no_institution_decides_alone_with_any_weight() -> None:
     values = {"alpha": EXTREME, "beta": 700, "delta": 800}
     for goal in (AUC, LOSS):
         assert choose_median(goal, values, {"alpha": 255, "beta": 1, "delta": 1}) in (700, 800)

@@ -302,7 +302,7 @@ async def test_a_refusal_of_as_many_as_leave_too_few_is_told_and_nobody_else_is_
     assert set(gateway.asked) == {COMMITTEE[:2]}
 
 
-def test_whoever_asks_begins_with_itself_so_that_the_work_is_spread() -> None:
+def test_an_organisation_asks_itself_first_so_that_the_work_is_spread() -> None:
     gateway: Any = ScriptedGateway([])
     chosen = {one: Endorsers(gateway, one).choose_few(COMMITTEE, 2) for one in (*COMMITTEE, "alpha")}
     assert chosen == {

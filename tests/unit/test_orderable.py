@@ -142,7 +142,7 @@ def test_a_forged_policy_change_is_refused(ledger: ScratchLedger) -> None:
         read(ledger, envelope)
 
 
-def test_whatever_real_peers_found_valid_is_taken() -> None:
+def test_everything_that_real_peers_found_valid_is_taken() -> None:
     """A whole recorded ledger: of two shims, with private data, policies of keys, and configurations that change."""
     valid, leaning = 0, set()
     for step in replayed().steps:

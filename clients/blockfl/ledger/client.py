@@ -374,8 +374,8 @@ class Ledger:
     ) -> Committed:
         """Submit with some of these members as endorsers; without those that cannot or will not, while enough are left.
 
-        Data goes to all of them, for whoever endorses it holds it. Otherwise as many are asked as are needed, and the
-        rest as well once one of those has failed.
+        Data goes to all of them, for an endorser holds what it endorses. Otherwise as many are asked as are needed, and
+        the rest as well once one of those has failed.
         """
         present = self._endorsers.choose(members, minimum)
         endorsers = present if transient else self._endorsers.choose_few(present, minimum)
@@ -386,7 +386,7 @@ class Ledger:
                 failed, dissenting = _failed_endorsers(error, endorsers), _dissenting_endorsers(error, endorsers)
                 if isinstance(error, UnreachableError):
                     self._endorsers.note_absent(failed - dissenting)
-                # Who differs, differs from whoever answered first, and that one may be alone.
+                # The first answer may be the wrong one: it cannot be told which endorser differs.
                 wrong = failed if len(endorsers) == len(present) else failed - dissenting
                 rest = tuple(one for one in present if one not in wrong)
                 if len(rest) < minimum:

@@ -5,18 +5,16 @@ SIGTERM and SIGINT stop it; on SIGHUP it reads node.json again and takes up orga
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import signal
 import sys
 from pathlib import Path
 
+from blockfl.fabric.daemon import begin
 from blockfl.fabric.embedded.node import BANNER, EmbeddedNode
 from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.log import configure_log
-from blockfl.fabric.reception import raise_file_limit
 
 _LOG = logging.getLogger("blockfl.fabric.embedded")
 
@@ -30,14 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    parser = argparse.ArgumentParser(prog="python -m blockfl.fabric.embedded", description=BANNER)
-    parser.add_argument("--config", type=Path, required=True, help="the node's settings (node.json)")
-    parser.add_argument("--log-format", choices=("text", "json"), help="default: BLOCKFL_LOG_FORMAT, else text")
-    parsed = parser.parse_args(arguments)
-    configure_log(parsed.log_format)
-    raise_file_limit()
+    config = begin("blockfl.fabric.embedded", BANNER, "the node's settings (node.json)", arguments)
     try:
-        return asyncio.run(_run(parsed.config))
+        return asyncio.run(_run(config))
     except FabricError as error:
         _LOG.error("%s", error)
         return 1

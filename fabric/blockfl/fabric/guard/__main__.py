@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import signal
 import sys
 from pathlib import Path
 
+from blockfl.fabric.daemon import begin
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.guard.guard import Guard
 from blockfl.fabric.guard.settings import GuardSettings
-from blockfl.fabric.log import configure_log
-from blockfl.fabric.reception import raise_file_limit
 
 _LOG = logging.getLogger("blockfl.fabric.guard")
 
@@ -27,17 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m blockfl.fabric.guard",
-        description="Stands before an ordering node, and refuses what would stop or stall peers.",
-    )
-    parser.add_argument("--config", type=Path, required=True, help="the guard's settings (guard.json)")
-    parser.add_argument("--log-format", choices=("text", "json"), help="default: BLOCKFL_LOG_FORMAT, else text")
-    parsed = parser.parse_args(arguments)
-    configure_log(parsed.log_format)
-    raise_file_limit()
+    description = "Stands before an ordering node, and refuses what would stop or stall peers."
+    config = begin("blockfl.fabric.guard", description, "the guard's settings (guard.json)", arguments)
     try:
-        asyncio.run(_run(parsed.config))
+        asyncio.run(_run(config))
     except FabricError as error:
         _LOG.error("%s", error)
         return 1

@@ -1,8 +1,8 @@
 """So that no organisation's calls crowd out the others': each has a few turns at a time, and a line of its own.
 
 Contract services run one transaction after the other, and the node has one event loop. Without turns a call waits for
-all that came before it, whoever sent it. With them it waits for its own organisation's calls, and for a few of each
-other organisation's.
+all calls that came before it, of every organisation. With them it waits for its own organisation's calls, and for a few
+of each other organisation's.
 
     turns = Turns()
     async with turns.take("alpha"):

@@ -46,7 +46,7 @@ def verify_orderable(
     is_known = state.has_transaction(orderable.transaction_id)
     require_new(orderable, is_known)
     for reference in orderable.references:
-        # What is on the ledger already becomes a duplicate, whatever is still held.
+        # A transaction that is on the ledger already becomes a duplicate: its private data is not needed.
         if not is_known and not holds(reference.digest):
             raise refuse(
                 f"no organisation holds its private data for collection {reference.collection!r} any more: "
