@@ -17,6 +17,7 @@ from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition, Lifecycle
 from blockfl.fabric.identity.signing import Signer, verify_signature
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.network.contract_service import provision_service
 from blockfl.network.description import Description
 from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.foundation import found
@@ -39,13 +40,19 @@ class Result:
     bare_ms: float
 
 
-def measure(base_port: int) -> Result:
-    """Bring a network up, measure, take it down."""
+def measure(base_port: int, one: int = ONE, many: int = MANY) -> Result:
+    """Bring a network up, measure, take it down.
+
+    Args:
+        base_port: The first of its ports.
+        one: How many transactions one client makes, one after the other.
+        many: How many sixteen clients make together.
+    """
     with tempfile.TemporaryDirectory(prefix="blockfl-bench-") as scratch:
         layout, processes = Layout(Path(scratch)), ProcessTable(Path(scratch))
         try:
             _start(layout, processes, base_port)
-            return asyncio.run(_measure(layout))
+            return asyncio.run(_measure(layout, one, many))
         finally:
             processes.stop(processes.names())
 
@@ -61,6 +68,7 @@ def _start(layout: Layout, processes: ProcessTable, base_port: int) -> None:
     hosts = found(description.for_ledger("embedded"), layout)
     launcher = EmbeddedLauncher(hosts, layout, processes)
     for one in hosts:
+        provision_service(one.organisation, one.layout, one.load_consortium())
         command = python_command("benchmarks.key_value", "--config", str(one.layout.service))
         environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
         processes.start(ProcessSpec(name=f"contract-{one.name}", command=command, environment=environment))
@@ -70,7 +78,7 @@ def _start(layout: Layout, processes: ProcessTable, base_port: int) -> None:
     launcher.wait_until_ready(60)
 
 
-async def _measure(layout: Layout) -> Result:
+async def _measure(layout: Layout, one: int, many: int) -> Result:
     definition = ChaincodeDefinition(name=CONTRACT, version="1")
     profiles = [ConnectionProfile.load(layout.organisation(name).profile("admin")) for name in ORGANISATIONS]
     package = layout.organisation(ORGANISATIONS[0]).package.read_bytes()
@@ -82,20 +90,20 @@ async def _measure(layout: Layout) -> Result:
     agent = ConnectionProfile.load(layout.organisation(ORGANISATIONS[0]).profile("agent"))
     async with _gateway(agent) as gateway:
         await _put(gateway, "warm", 50)
-        latencies = await _put(gateway, "one", ONE)
+        latencies = await _put(gateway, "one", one)
     began = time.perf_counter()
-    await asyncio.gather(*(_client(agent, f"client{number}") for number in range(CLIENTS)))
+    await asyncio.gather(*(_client(agent, f"client{number}", many // CLIENTS) for number in range(CLIENTS)))
     elapsed = time.perf_counter() - began
     return Result(
         median_ms=1000 * statistics.median(latencies),
-        per_second=MANY / elapsed,
+        per_second=many / elapsed,
         bare_ms=1000 * _do_bare_work(agent.load_signer(), layout.directory),
     )
 
 
-async def _client(profile: ConnectionProfile, name: str) -> None:
+async def _client(profile: ConnectionProfile, name: str, count: int) -> None:
     async with _gateway(profile) as gateway:
-        await _put(gateway, name, MANY // CLIENTS)
+        await _put(gateway, name, count)
 
 
 async def _put(gateway: Gateway, prefix: str, count: int) -> list[float]:
