@@ -154,25 +154,44 @@ def _require_known(host: Host, config: ChannelConfig) -> None:
         )
 
 
-async def list_removed(founders: Sequence[Host], user: str = "admin") -> list[Host]:
+async def list_removed(founders: Sequence[Host], timeout_s: float, user: str = "admin") -> list[Host]:
     """Return those founders whom the channel has put off since, by the newest configuration that a peer has.
 
-    Raises:
-        NetworkError: No peer can be asked.
-    """
+    Args:
+        founders: Their parts; one of their peers at least is up.
+        timeout_s: How long to ask again while no peer answers: a busy machine answers late.
+        user: Who asks.
 
-    async def read(host: Host) -> ChannelConfig | None:
+    Raises:
+        NetworkError: No peer has answered in time; with what stands in the way of each.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answers = await _ask_all(founders, user)
+        found = [one for one in answers if isinstance(one, ChannelConfig)]
+        if found:
+            break
+        if time.monotonic() > deadline:
+            obstacles = "".join(f"\n{host.name}: {one}" for host, one in zip(founders, answers, strict=True))
+            raise NetworkError(f"no peer has said for {timeout_s:.0f} s who is on the channel{obstacles}")
+        await asyncio.sleep(_STRANGER_S)
+    newest = max(found, key=lambda config: config.sequence)
+    return [host for host in founders if host.name not in newest.application_organisations]
+
+
+async def _ask_all(hosts: Sequence[Host], user: str) -> list[ChannelConfig | str]:
+    """Return the configuration in force as each host's peer has it, or why it did not tell."""
+
+    async def read(host: Host) -> ChannelConfig | str:
         try:
             async with asyncio.timeout(_ASKED_S):
                 return await Administrator(ConnectionProfile.load(host.layout.profile(user))).read()
-        except (FabricError, TimeoutError):
-            return None
+        except FabricError as error:
+            return str(error)
+        except TimeoutError:
+            return f"no answer within {_ASKED_S:g} s"
 
-    found = [config for config in await asyncio.gather(*map(read, founders)) if config is not None]
-    if not found:
-        raise NetworkError("no peer answers who is on the channel; their logs tell why")
-    newest = max(found, key=lambda config: config.sequence)
-    return [host for host in founders if host.name not in newest.application_organisations]
+    return list(await asyncio.gather(*map(read, hosts)))
 
 
 async def wait_for_blocks(hosts: Sequence[Host], timeout_s: float, user: str = "admin") -> None:

@@ -174,7 +174,7 @@ class ProcessRuntime:
             asyncio.run(wait_for_admission(newcomer, report, timeout_s))
         # The coordinator is a member if anybody is: whom the channel has put off is not waited for.
         self._launcher.wait_until_ready(READY_S if founders else timeout_s, sorted(founders, key=_coordinates)[-1:])
-        for removed in asyncio.run(list_removed(founders)) if len(founders) > 1 else ():
+        for removed in asyncio.run(list_removed(founders, READY_S)) if len(founders) > 1 else ():
             founders.remove(removed)
             report(f"{removed.name} is not on the channel any more: its part is left to itself")
         self._launcher.wait_until_ready(READY_S, founders)
