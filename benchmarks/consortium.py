@@ -71,7 +71,7 @@ class Untrained(Stage):
             run += ["--dimension", str(dimension), "--directory", self.state(f"institutions/{task}", name)]
             self.start(f"institution {name}", run)
 
-    def wait_for_version(self, task: str, number: int, timeout_s: float = 300) -> Reading:
+    def wait_for_version(self, task: str, number: int, timeout_s: float = 300, look_s: float = _LOOK_S) -> Reading:
         """Wait until a version of the model is published, and read what everybody has used by then.
 
         Raises:
@@ -81,7 +81,7 @@ class Untrained(Stage):
         deadline = time.monotonic() + timeout_s
         while not any(said in self.read_log(f"aggregator {one}") for one in COMMITTEE):
             self.check(deadline)
-            self._done.wait(_LOOK_S)
+            self._done.wait(look_s)
         return self.read()
 
     def wait_for_institutions(self, timeout_s: float) -> None:

@@ -95,7 +95,7 @@ def _compare(summary: Mapping[str, Any]) -> str:
         rows.append([name, *(f"{figures[size]['seconds']:.2f} s" if size in figures else "–" for size in sizes)])
     text = "## Side by side\n\nSeconds a round; of BlockFL also processor-seconds of all processes together.\n"
     text += "The others move the same models between four clients, and check nothing.\n\n"
-    text += _tabulate(["", *(f"{int(size):,} parameters" for size in sizes)], rows)
+    text += tabulate(["", *(f"{int(size):,} parameters" for size in sizes)], rows)
     for name, reason in summary["not_measured"].items():
         text += f"\n*{name}* was not measured: {reason.splitlines()[0]}\n"
     return text + "\n![Seconds a round](performance.svg)\n"
@@ -108,7 +108,7 @@ def _describe_processes(summary: Mapping[str, Any]) -> str:
     names = sorted(figures[sizes[0]]["cpu_by_process"])
     rows = [[name, *(_describe_process(figures[size], name) for size in sizes)] for name in names]
     totals = [sum(figures[size]["sent_bytes"].values()) / 1e6 for size in sizes]
-    text += "\n" + _tabulate(["", *(f"{int(size):,} parameters" for size in sizes)], rows)
+    text += "\n" + tabulate(["", *(f"{int(size):,} parameters" for size in sizes)], rows)
     text += f"\nOn all wires together: {', '.join(f'{total:.1f} MB' for total in totals)} a round. "
     grown = ", ".join(f"{figures[size]['bytes_per_update'] / 1000:.0f} kB" for size in sizes)
     return text + f"The public ledger grows by {grown} for each update, set-up included.\n"
@@ -126,7 +126,7 @@ def _describe_counts(counts: Mapping[str, Mapping[str, int]]) -> str:
     )
     names = list(next(iter(counts.values())))
     rows = [[name.replace("_", " "), *(f"{counts[key][name]:,}" for key in counts)] for name in names]
-    return text + _tabulate(["a round", *(f"{key} institutions" for key in counts)], rows)
+    return text + tabulate(["a round", *(f"{key} institutions" for key in counts)], rows)
 
 
 def _describe_floods(floods: Mapping[str, Any]) -> str:
@@ -141,10 +141,11 @@ def _describe_floods(floods: Mapping[str, Any]) -> str:
         [kind, f"{row['factor']:.2f}", f"{len(row['flooded'])}", f"{row['answered']} and {row['refused']}"]
         for kind, row in floods["kinds"].items()
     ]
-    return text + _tabulate(["flood", "times as long", "flooded rounds", "calls answered and refused"], rows)
+    return text + tabulate(["flood", "times as long", "flooded rounds", "calls answered and refused"], rows)
 
 
-def _tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of a page."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
