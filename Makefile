@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks chaos soak soak-page check format bench counts floods performance commitments accuracy splits examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
+.PHONY: help install demo test test-quick attacks chaos demos soak soak-page check format bench counts floods performance commitments accuracy splits examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ attacks: $(STAMP) ## Every attack on a network of its own, one line each; LEDGER
 chaos: $(STAMP) ## Rounds while processes are killed, stopped, starved (build/chaos/summary.json); ROUNDS=200 SEED=1, SCHEDULE=FILE
 	GRPC_VERBOSITY=NONE PYTHONPATH=tests $(BIN)/python -m chaos --ledger $(LEDGER) \
 		--rounds $(or $(ROUNDS),200) --seed $(or $(SEED),1) $(addprefix --schedule ,$(SCHEDULE))
+
+demos: $(STAMP) ## The demo many times, two at a time (build/demos); exit code 1 if one does not end well; TIMES=20
+	$(BIN)/python -m benchmarks.demos --ledger $(LEDGER) $(addprefix --times ,$(TIMES))
 
 soak: $(STAMP) ## A thousand rounds: memory, descriptors, threads, disk (build/soak); exit code 1 if they grow; ROUNDS=100
 	$(BIN)/python -m benchmarks.soak --ledger $(LEDGER) --rounds $(or $(ROUNDS),1000)

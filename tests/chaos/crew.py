@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ _RESTART_S: Final = 2.0
 _LOOK_S: Final = 0.25
 _DISK_BYTES: Final = 24 << 20
 _NETWORK_DISK_BYTES: Final = 256 << 20
+_NODES_DISK_BYTES: Final = 512 << 20
 _POOL, _ENDOWMENT = 100_000_000, 100_000
 _DEADLINES_S: Final[Mapping[str, tuple[int, int, int]]] = {"embedded": (40, 40, 120), "local": (600, 600, 1200)}
 """To submit, judge and publish. On real Fabric an ordering node that stands still may need minutes to begin anew."""
@@ -44,7 +46,6 @@ class Crew(FederationProcesses):
         links: By organisation, the way between its agent or aggregator and its peer.
         restarts: How often each was started again.
         endings: How processes ended that nobody had killed: name and last line.
-        links: By organisation, the way between its agent or aggregator and its peer.
         diverged: Institutions whose agent found another model than the published one.
     """
 
@@ -61,6 +62,7 @@ class Crew(FederationProcesses):
         self._killed: set[str] = set()
         self._library = find_clock_library()
         self._disks: list[Path] = []
+        self._nodes_disks: list[Path] = []
 
     # Life
 
@@ -70,6 +72,8 @@ class Crew(FederationProcesses):
         if self._library is None:
             self.not_done["step"] = "libfaketime is not installed"
         await asyncio.to_thread(self.up)
+        if self.ledger == "local":
+            await asyncio.to_thread(self._divide_disks)
         for name in (*COMMITTEE, *INSTITUTIONS):
             await self._lay_link(name)
         await asyncio.to_thread(self._employ, rounds)
@@ -111,6 +115,11 @@ class Crew(FederationProcesses):
 
     def down(self) -> None:
         """End everything, and take the disks away."""
+        self.end_agents()
+        if self._nodes_disks:  # a mounted directory cannot be deleted
+            self.blockfl("network", "stop", "--directory", str(self.network))
+        for path in self._nodes_disks:
+            unmount(path)
         try:
             super().down()
         finally:
@@ -200,9 +209,11 @@ class Crew(FederationProcesses):
         return self.directory / "clocks" / f"{name}.offset"
 
     def disk_of(self, kind: str, organisation: str) -> Path:
-        """The directory of an aggregator's or agent's own disk, or of the embedded node's, which is the network's."""
+        """The directory of a disk: an aggregator's or agent's own, that of an organisation's nodes, the network's."""
         if kind == "node":
             return self.network.parent
+        if kind == "peer":
+            return self.network / "organisations" / organisation
         return self.directory / ("aggregators" if kind == "aggregator" else "institutions") / organisation
 
     def _mount_disks(self) -> None:
@@ -215,6 +226,20 @@ class Crew(FederationProcesses):
                 self.not_done["fill"] = reason
                 return
             self._disks.append(path)
+
+    def _divide_disks(self) -> None:
+        """Move what each organisation's nodes write to a disk of their own; they begin anew there."""
+        if "fill" in self.not_done:
+            return
+        self.blockfl("network", "stop", "--directory", str(self.network))
+        for path in sorted((self.network / "organisations").iterdir()):
+            aside = path.rename(self.directory / f"moving-{path.name}")
+            if reason := mount_small(path, _NODES_DISK_BYTES):
+                raise AssertionError(reason)
+            self._nodes_disks.append(path)
+            shutil.copytree(aside, path, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(aside)
+        self.up()
 
 
 def find_clock_library() -> Path | None:

@@ -12,12 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from blockfl.fabric.errors import FabricError
+from blockfl.ledger.errors import LedgerError
 from chaos.crew import TASK, Crew
 from chaos.schedule import Fault, Schedule
 from support.disk import fill
 
 _BUSY_PER_PROCESSOR: Final = 2
 _SLOW_S: Final = 0.15
+_ANSWER_S: Final = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +115,7 @@ class Injector:
             case "organisation":
                 return self._crew.all_of(fault.organisation)
             case "leader":
-                return [f"orderer-{await asyncio.to_thread(self._crew.find_leader)}"]
+                return await self._find_leader()
             case "agent":
                 return [f"institution-{fault.organisation}-{TASK}"]
             case "node":
@@ -120,6 +123,14 @@ class Injector:
             case "machine":
                 return []
         return [f"{fault.target}-{fault.organisation}"]
+
+    async def _find_leader(self) -> list[str]:
+        """The ordering node that leads; none while the peer that would tell it is down."""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return [f"orderer-{await asyncio.to_thread(self._crew.find_leader)}"]
+        except (LedgerError, FabricError, TimeoutError):
+            return []
 
     async def _strike(self, fault: Fault, hit: list[str]) -> None:
         lasts_s = fault.lasts_ms / 1000

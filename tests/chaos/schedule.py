@@ -41,7 +41,7 @@ MENU: Final[dict[LedgerKind, tuple[tuple[Kind, Target], ...]]] = {
     "local": (
         *_OUTSIDE,
         *(("kill", "peer"), ("kill", "orderer"), ("kill", "leader")),
-        *(("pause", "peer"), ("pause", "orderer"), ("pause", "leader")),
+        *(("pause", "peer"), ("pause", "orderer"), ("pause", "leader"), ("fill", "peer")),
     ),
 }
 """What can be done to what on each ledger. The embedded node is everybody's peer and ordering node."""
@@ -81,7 +81,8 @@ class Fault(_Model):
         at: After the round's first event of this name, ``after_ms`` later.
         kind: kill -9, SIGSTOP until SIGCONT, a link that is cut or slow, busy processors, a step of a clock, a full
             disk.
-        target: What it strikes; ``leader`` is the ordering node that leads at that moment.
+        target: What it strikes; ``leader`` is the ordering node that leads at that moment. The disk of a peer is that
+            of all nodes of its organisation.
         organisation: Whose; empty for what belongs to nobody.
         lasts_ms: How long; 0 for a kill, after which the keeper, or what stands for systemd here, starts it again.
         step_s: By how much a clock is wrong meanwhile.

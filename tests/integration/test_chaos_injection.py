@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from blockfl.ledger.errors import LedgerError
 from chaos import crew as crews
 from chaos import injection
 from chaos.crew import Crew, find_clock_library
@@ -201,6 +202,18 @@ async def test_a_fault_that_this_machine_cannot_do_is_missed_with_the_reason(cre
 
 async def test_a_fault_strikes_nothing_where_nothing_runs(crew: Crew) -> None:
     injector = make_injector(crew, make_fault("kill", "node"))
+    injector.happened("RoundOpened", 1)
+    await injector.finish()
+    assert [one.missed for one in injector.strikes] == ["nothing of it ran at that moment"]
+
+
+async def test_a_leader_that_nobody_tells_of_is_missed(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_leader() -> str:
+        raise LedgerError("the peer does not answer")
+
+    monkeypatch.setattr(crew, "find_leader", find_leader)
+    fault = Fault(round=1, at="RoundOpened", after_ms=0, kind="kill", target="leader")
+    injector = Injector(crew, Schedule(ledger="local", seed=0, rounds=9, faults=(fault,)), lambda _: None)
     injector.happened("RoundOpened", 1)
     await injector.finish()
     assert [one.missed for one in injector.strikes] == ["nothing of it ran at that moment"]
