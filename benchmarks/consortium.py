@@ -9,6 +9,7 @@ consortium.close()
 consortium.take_down()
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -37,7 +38,9 @@ class Untrained(Stage):
     """
 
     def __init__(self, directory: Path, *, institutions: int = 4, ledger: str = "embedded") -> None:
-        base_port = find_free_ports(ports=max(PORTS, PORTS_PER_ORGANISATION * (institutions + len(COMMITTEE))))
+        ports = max(PORTS, PORTS_PER_ORGANISATION * (institutions + len(COMMITTEE)))
+        # Two that begin at the same time look in different places.
+        base_port = find_free_ports(17050 + PORTS * (os.getpid() % 200), ports=ports)
         super().__init__(directory, base_port, ledger)
         self._description = describe(institutions, base_port)
         self.institutions = self._description.consortium.having("institution")

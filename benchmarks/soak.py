@@ -13,6 +13,7 @@ import contextlib
 import json
 import platform
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -132,12 +133,16 @@ def read_disk(directory: Path) -> dict[str, float]:
 def classify(parts: Sequence[str]) -> str:
     """Return which part of the disk a file belongs to."""
     match parts:
-        case ["network", "node", kind, *_]:
-            return f"node: {kind}"
+        case ["network", "node", "ledger", "organisations", _, kind, *_]:
+            return "node: payloads" if kind == "payloads" else "node: private data"
+        case ["network", "node", "ledger", kind, *_]:
+            return f"node: {kind.partition('.')[0]}"
+        case ["network", "organisations", _, "data", kind, *_]:
+            return f"{kind}: ledger"
         case ["network", "logs", *_] | ["logs", *_]:
             return "logs"
-        case ["aggregators", _, kind, *_]:
-            return f"aggregators: {kind}"
+        case ["aggregators", *_]:
+            return "aggregators: models"
         case ["institutions", _, kind, *_]:
             return f"agents: {kind}"
     return "keys, settings, packages"
@@ -178,6 +183,8 @@ def main() -> None:
     arguments = parser.parse_args()
     shutil.rmtree(arguments.directory, ignore_errors=True)
     arguments.directory.mkdir(parents=True)
+    # A run that is ended before its time is judged by what it had until then, and everything is taken down.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     samples = run(arguments.directory / "run", arguments.rounds, arguments.ledger)
     rows = soak_judgement.judge(samples)
     summary = summarise(samples, arguments.rounds, arguments.ledger, rows)

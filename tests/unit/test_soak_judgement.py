@@ -80,14 +80,19 @@ def test_this_process_has_memory_descriptors_and_threads() -> None:
 
 
 def test_files_are_counted_by_what_they_are(tmp_path: Path) -> None:
-    for place in ("network/node/blocks/000", "network/logs/node.log", "institutions/hungary/left.jsonl", "a.npz"):
+    places = ("network/node/ledger/blocks/000", "network/logs/node.log", "institutions/hungary/left.jsonl", "a.npz")
+    for place in places:
         path = tmp_path / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(5000))
     found = read_disk(tmp_path)
     assert found.keys() == {"node: blocks", "logs", "agents: left.jsonl", "keys, settings, packages"}
     assert all(4096 <= size <= 16384 for size in found.values())
-    assert classify(("aggregators", "regulator", "models", "1")) == "aggregators: models"
+    assert classify(("aggregators", "regulator", "ab.safetensors")) == "aggregators: models"
+    private = ("network", "node", "ledger", "organisations", "hungary")
+    assert classify((*private, "payloads", "7f", "7fab")) == "node: payloads"
+    assert classify((*private, "private.sqlite-wal")) == "node: private data"
+    assert classify(("network", "node", "ledger", "state.sqlite")) == "node: state"
 
 
 def test_the_page_says_what_grows() -> None:
