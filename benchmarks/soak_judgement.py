@@ -18,7 +18,8 @@ BOUNDS: Final[Mapping[str, float]] = {MEMORY: 2048.0, DESCRIPTORS: 2.0, THREADS:
 """How much a process may have more of at the end of the second half than at its beginning."""
 PACE: Final = 1.2
 """How much faster than in the first half the disk may fill in the second."""
-_PAGE_BYTES: Final = 4096
+_SLACK_BYTES: Final = 1 << 16
+"""Small files grow by whole pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,5 +118,5 @@ def _judge_disk(name: str, samples: Sequence[Sample], half: Sequence[Sample]) ->
         middle=half[0].disk_bytes.get(name, 0.0),
         last=half[-1].disk_bytes[name],
         slope=slopes[1],
-        bound=PACE * max(slopes[0], 0.0) + _PAGE_BYTES / (half[-1].round - half[0].round),
+        bound=PACE * max(slopes[0], 0.0) + _SLACK_BYTES / (half[-1].round - half[0].round),
     )
