@@ -35,11 +35,11 @@ def kill_ordering_leader(federation: FederationProcesses, task: str) -> None:
 
 
 def kill_aggregators_peer(federation: FederationProcesses, task: str) -> None:
-    federation.kill_node("node" if federation.ledger == "embedded" else "peer-coordinator")
+    federation.kill_node("peer-coordinator")
 
 
 def kill_institutions_peer(federation: FederationProcesses, task: str) -> None:
-    federation.kill_node("node" if federation.ledger == "embedded" else "peer-hungary")
+    federation.kill_node("peer-hungary")
 
 
 def renew_certificates(federation: FederationProcesses, task: str) -> None:
@@ -60,6 +60,7 @@ VICTIMS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "peer-member": (kill_institutions_peer, ("UpdateSubmitted",)),
     "certificates": (renew_certificates, ("RoundOpened", "UpdateJudged")),
 }
+PEERS = ("peer-aggregator", "peer-member")
 CASES = [(victim, point) for victim, (_, points) in VICTIMS.items() for point in points]
 
 
@@ -88,6 +89,8 @@ async def read_hash(ledger: Ledger, number: int) -> bytes:
 async def test_a_killed_process_loses_neither_the_round_nor_anything_acknowledged(
     federation: FederationProcesses, victim: str, point: str
 ) -> None:
+    if federation.ledger == "embedded" and victim in PEERS:
+        pytest.skip("the embedded node is one process: it is killed as the leader")
     task = f"{victim}-{point.lower()}"
     act, _ = VICTIMS[victim]
     # An institution that loses an attempt which it had begun makes the others wait until the deadline.
@@ -114,4 +117,7 @@ async def test_a_killed_process_loses_neither_the_round_nor_anything_acknowledge
 def test_after_all_that_the_whole_ledger_verifies(federation: FederationProcesses) -> None:
     report = federation.query("audit", "verify")
     assert report["verified"] is True
-    assert {proof["task"] for proof in report["tasks"]} >= {f"{victim}-{point.lower()}" for victim, point in CASES}
+    tasks = {
+        f"{victim}-{point.lower()}" for victim, point in CASES if federation.ledger != "embedded" or victim not in PEERS
+    }
+    assert {proof["task"] for proof in report["tasks"]} >= tasks

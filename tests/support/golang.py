@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ def ask_go(kind: Kind, contents: Sequence[bytes]) -> list[str]:
 def _program() -> str:
     go = find_go()
     assert go is not None, "there is no Go on this machine: ask find_go first"
-    target = Path(mkdtemp(prefix="blockfl-go-")) / "reference"
+    directory = Path(mkdtemp(prefix="blockfl-go-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    target = directory / "reference"
     subprocess.run([go, "build", "-o", target, _SOURCE], check=True, timeout=300)
     return str(target)

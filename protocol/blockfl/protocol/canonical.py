@@ -42,7 +42,7 @@ class Record(BaseModel):
     Subclasses declare fields of strict types; integers only, big ones as ``Decimal``.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
