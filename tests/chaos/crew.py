@@ -19,7 +19,7 @@ from typing import Final
 from blockfl.cli.output import Exit
 from blockfl.network.process import ProcessTable
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY
-from chaos.link import Link
+from chaos.link import Link, find_lack_of_tearing, tear
 from support.disk import mount_small, unmount
 from support.federation_processes import COMMITTEE, INSTITUTIONS, PORTS, FederationProcesses
 from support.port_range import find_free_base_port
@@ -71,6 +71,8 @@ class Crew(FederationProcesses):
         self._mount_disks()
         if self._library is None:
             self.not_done["step"] = "libfaketime is not installed"
+        if reason := find_lack_of_tearing():
+            self.not_done["tear"] = reason
         await asyncio.to_thread(self.up)
         if self.ledger == "local":
             await asyncio.to_thread(self._divide_disks)
@@ -178,6 +180,12 @@ class Crew(FederationProcesses):
             self._killed.add(name)
         with contextlib.suppress(ProcessLookupError):
             self.signal(name, number)
+
+    def tear(self, name: str) -> None:
+        """Reset every connection of a process of the network that there is now, in both directions."""
+        process = self.table.find(name)
+        if process is not None:
+            tear(process)
 
     def all_of(self, organisation: str) -> list[str]:
         """Every process of an organisation."""

@@ -20,6 +20,7 @@ from support.disk import fill
 
 _BUSY_PER_PROCESSOR: Final = 2
 _SLOW_S: Final = 0.15
+_TEAR_S: Final = 0.2
 _ANSWER_S: Final = 20.0
 
 
@@ -142,6 +143,8 @@ class Injector:
                 await self._pause(hit, lasts_s)
             case "cut" | "slow":
                 await self._weaken(fault, lasts_s)
+            case "tear":
+                await self._tear(hit, lasts_s)
             case "starve":
                 await starve(lasts_s)
             case "step":
@@ -177,6 +180,13 @@ class Injector:
             await asyncio.sleep(lasts_s)
         finally:
             link.mend()
+
+    async def _tear(self, names: list[str], lasts_s: float) -> None:
+        over = time.monotonic() + lasts_s
+        while time.monotonic() < over:
+            for name in names:
+                await asyncio.to_thread(self._crew.tear, name)
+            await asyncio.sleep(_TEAR_S)
 
     async def _fill(self, fault: Fault, lasts_s: float) -> None:
         ballast = await asyncio.to_thread(fill, self._crew.disk_of(fault.target, fault.organisation))

@@ -1,17 +1,23 @@
-"""The way between a process and its peer, which can be cut or slowed: a forwarder of bytes on this machine.
+"""The ways between processes: a forwarder that can be cut or slowed, and connections that the kernel resets.
 
 link = Link("127.0.0.1:17050")
 await link.open()          # the process dials link.address instead
 link.cut()                 # nothing passes, and nobody is told: as where a cable is pulled
 link.slow(0.15)            # every piece takes so long
 link.mend()
+tear(process)              # every connection that the process has now, with whomever
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
+import subprocess
 from typing import Final
+
+import psutil
 
 from blockfl.network.port import format_address, parse_address
 
@@ -111,3 +117,21 @@ async def _hang_up(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
+
+
+def find_lack_of_tearing() -> str:
+    """Return why connections of other processes cannot be reset here, "" where they can."""
+    if shutil.which("ss") is None:
+        return "ss, of iproute2, is not installed"
+    return "" if os.geteuid() == 0 else "only root resets other processes' connections"
+
+
+def tear(process: psutil.Process) -> None:
+    """Have the kernel reset every TCP connection that a process has now, whoever dialled it."""
+    try:
+        found = {one.laddr.port for one in process.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED}
+    except psutil.NoSuchProcess:
+        return
+    if found:
+        chosen = " or ".join(f"sport = :{port}" for port in sorted(found))
+        subprocess.run(["ss", "-K", "-tn", "state", "established", chosen], capture_output=True, check=True)

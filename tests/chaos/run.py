@@ -39,7 +39,7 @@ STANDSTILL_S: Final = {"embedded": 120.0, "local": 900.0}
 """How long nothing may happen between rounds. Ordering nodes that all stand still begin anew within minutes."""
 _REPORTS_S: Final = 120.0
 _ALWAYS_NOT_DONE: Final = {
-    "links between nodes": "only those of agents and aggregators are cut or slowed; tests of seven hosts cut others",
+    "links between nodes": "their connections are reset; only those of agents and aggregators are cut or slowed",
     "clock of the network's own processes": "only agents and aggregators run under a clock that can be stepped",
 }
 

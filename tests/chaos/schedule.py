@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from support.federation_processes import COMMITTEE, INSTITUTIONS
 
 LedgerKind = Literal["embedded", "local"]
-Kind = Literal["kill", "pause", "cut", "slow", "starve", "step", "fill"]
+Kind = Literal["kill", "pause", "cut", "slow", "tear", "starve", "step", "fill"]
 Target = Literal["node", "peer", "orderer", "leader", "contract", "aggregator", "agent", "organisation", "machine"]
 Moment = Literal["RoundOpened", "UpdateSubmitted", "UpdateJudged", "RoundClosed", "AggregateAttested", "ModelPublished"]
 
@@ -42,6 +42,7 @@ MENU: Final[dict[LedgerKind, tuple[tuple[Kind, Target], ...]]] = {
         *_OUTSIDE,
         *(("kill", "peer"), ("kill", "orderer"), ("kill", "leader")),
         *(("pause", "peer"), ("pause", "orderer"), ("pause", "leader"), ("fill", "peer")),
+        *(("tear", "peer"), ("tear", "orderer"), ("tear", "leader")),
     ),
 }
 """What can be done to what on each ledger. The embedded node is everybody's peer and ordering node."""
@@ -79,8 +80,8 @@ class Fault(_Model):
     Attributes:
         round: In which round it strikes.
         at: After the round's first event of this name, ``after_ms`` later.
-        kind: kill -9, SIGSTOP until SIGCONT, a link that is cut or slow, busy processors, a step of a clock, a full
-            disk.
+        kind: kill -9, SIGSTOP until SIGCONT, a link that is cut or slow, connections that are torn as soon as there
+            are any, busy processors, a step of a clock, a full disk.
         target: What it strikes; ``leader`` is the ordering node that leads at that moment. The disk of a peer is that
             of all nodes of its organisation.
         organisation: Whose; empty for what belongs to nobody.

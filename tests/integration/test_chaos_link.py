@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import psutil
 import pytest
 
 from blockfl.network.port import parse_address
-from chaos.link import Link
+from chaos.link import Link, find_lack_of_tearing, tear
 
 WAIT_S, SHORT_S = 20, 0.3
 
@@ -90,3 +94,37 @@ async def test_a_connection_ends_where_the_peer_does_not_run(link: Link) -> None
             assert await reader.read() == b""
     finally:
         await nowhere.close()
+
+
+HOLD = """
+import socket, sys
+dialled = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+print("connected", flush=True)
+try:
+    dialled.recv(1)
+except ConnectionError:
+    print("torn", flush=True)
+"""
+
+
+def test_a_connection_of_a_process_is_torn_and_no_other() -> None:
+    if reason := find_lack_of_tearing():
+        pytest.skip(reason)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        command = [sys.executable, "-c", HOLD, str(server.getsockname()[1])]
+        with (
+            socket.create_connection(elsewhere.getsockname()) as other,
+            elsewhere.accept()[0] as beside,
+            subprocess.Popen(command, stdout=subprocess.PIPE) as child,
+            server.accept()[0] as accepted,
+        ):
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"connected\n"
+            tear(psutil.Process(child.pid))
+            assert child.stdout.readline() == b"torn\n"
+            accepted.settimeout(WAIT_S)
+            with pytest.raises(ConnectionResetError):
+                accepted.recv(1)
+            beside.send(b"x")
+            assert other.recv(1) == b"x"
+    tear(psutil.Process())  # what has no connection is left alone
