@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from blockfl.fabric.channel import block as block_module
 from blockfl.fabric.channel import config as config_module
 from blockfl.fabric.channel import organisations, update_rules
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.encoding import address, der, extension, protobuf
 from blockfl.fabric.encoding import certificate as certificate_module
 from blockfl.fabric.encoding import name as name_module
@@ -26,7 +27,6 @@ from blockfl.fabric.encoding import revocation_list as revocation_module
 from blockfl.fabric.encoding.public_key import PublicKeyInfo
 from blockfl.fabric.errors import BlockError, IdentityError, PolicyError
 from blockfl.fabric.identity import chain, msp, name_constraint, policy, signing
-from blockfl.fabric.identity.msp_manager import MspManager
 from blockfl.fabric.validate import block as validate_block
 from blockfl.fabric.validate import endorsement, envelope
 
@@ -219,10 +219,10 @@ def _wrap_varints(patch: pytest.MonkeyPatch) -> None:
 
 PLANTED: Final[Mapping[str, Planted]] = {
     "protobuf: the official bindings": Planted(
-        plant=_parse_by(_upb_alone, "validate.envelope", "identity.signing"), kinds=TRANSACTIONS
+        plant=_parse_by(_upb_alone, "transaction.envelope", "identity.signing"), kinds=TRANSACTIONS
     ),
     "protobuf: canonical encodings only": Planted(
-        plant=_parse_by(_canonical_only, "validate.envelope", "identity.signing"), kinds=TRANSACTIONS
+        plant=_parse_by(_canonical_only, "transaction.envelope", "identity.signing"), kinds=TRANSACTIONS
     ),
     "protobuf: a hundred levels": Planted(plant=_replace(protobuf, "MAX_DEPTH", 99), kinds=TRANSACTIONS),
     "varints": Planted(plant=_wrap_varints, kinds=TRANSACTIONS),
@@ -315,15 +315,17 @@ PLANTED: Final[Mapping[str, Planted]] = {
     "updates: signatures": Planted(plant=_replace(update_rules, "_authorise", lambda *_: None), kinds=("update",)),
     "updates: results": Planted(plant=_replace(update_rules, "_DEFAULT_MOD_POLICY", ""), kinds=("change",)),
     "blocks: entries": Planted(plant=_five_entries, kinds=("block",)),
-    "blocks: hashes": Planted(plant=_replace(block_module, "verify_data", lambda block: None), kinds=("block",)),
+    "blocks: hashes": Planted(plant=_replace(block_module, "verify_data", lambda *_: None), kinds=("block",)),
     "blocks: signatures": Planted(plant=_all_signatures, kinds=("signatures",)),
 }
 
 
-def forget(msps: MspManager | None = None) -> None:
+def forget(config: ChannelConfig | None = None) -> None:
     """Let nothing be remembered that was read before, or with a difference; what a channel's memberships know, too."""
     signing._read_pem.cache_clear()
     organisations.set_up_msp.cache_clear()
-    if msps is not None:
-        for memory in (msps._parsed, *(msp._remembered for msp in msps.values())):
+    if config is not None:
+        msps, policies = config.msps, config.policies
+        of_channel = (msps._parsed, msps._recognised, policies._applied, policies._outcomes, policies._outcomes_at)
+        for memory in (*of_channel, *(msp._remembered for msp in msps.values())):
             memory.cache_clear()

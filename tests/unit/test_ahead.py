@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from io import BytesIO
 from typing import Any
 
 import pytest
 
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import VerificationError
-from blockfl.fabric.channel.block import decode_block, encode_block, header_hash
+from blockfl.fabric.channel.block import decode_block, decode_metadata, encode_block, header_hash
+from blockfl.fabric.channel.block_reading import BlockReading
+from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.identity.signing import Identity
+from blockfl.fabric.identity.verifier import NOT_GOOD, answer
 from blockfl.fabric.validate import SignatureCache, ahead
-from blockfl.fabric.validate.ahead import look_ahead
-from blockfl.fabric.validate.ahead_process import Reader
+from blockfl.fabric.validate.ahead import list_signed, look_ahead, make_question
 from support.recording import recorded_blocks
 
 ENOUGH_S = 60.0
@@ -43,7 +46,7 @@ def helpers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def replay(blocks: list[Any], *, is_ahead: bool) -> ChainProof:
     proof = ChainProof(genesis_hash=header_hash(blocks[0].header), namespace="app")
-    for block in look_ahead(blocks, proof.signatures) if is_ahead else blocks:
+    for block in look_ahead(blocks, proof.signatures, proof.list_nodes) if is_ahead else blocks:
         proof.add(block)
     return proof
 
@@ -64,9 +67,11 @@ def test_the_outcome_is_the_same_with_and_without_it(helpers: list[Any]) -> None
 def test_what_it_has_verified_is_not_verified_again(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks, helper = list(recorded_blocks()), ahead._Helper()
     proof = ChainProof(genesis_hash=header_hash(blocks[0].header), namespace="app")
+    nodes = ChannelConfig.from_block(blocks[0], lenient=True).numbered_nodes
     try:
         for block in blocks[:40]:
-            helper.offer(encode_block(block))
+            for question in list_questions(block, nodes):
+                helper.offer(question)
         while helper._waiting:
             unsent = [helper._input] if helper._unsent else []
             assert any(select.select([helper._output], unsent, [], ENOUGH_S)), "it says nothing any more"
@@ -79,7 +84,7 @@ def test_what_it_has_verified_is_not_verified_again(monkeypatch: pytest.MonkeyPa
         raise AssertionError("it was known")
 
     monkeypatch.setattr(Identity, "verify", refuse)
-    monkeypatch.setattr("blockfl.fabric.validate.signatures.verify_signature", refuse)
+    monkeypatch.setattr("blockfl.fabric.validate.signatures.verify_digest", refuse)
     for block in blocks[:40]:
         proof.add(block)
     assert proof.blocks == 40
@@ -110,8 +115,8 @@ def test_what_goes_wrong_in_reading_comes_after_the_blocks_before() -> None:
     found = []
 
     def read() -> None:
-        for block in look_ahead(cut_off(), SignatureCache()):
-            found.append(block.header.number)
+        for block in look_ahead(cut_off(), SignatureCache(), dict):
+            found.append(block.block.header.number)
 
     with pytest.raises(VerificationError, match="cut off"):
         read()
@@ -122,7 +127,7 @@ def test_what_goes_wrong_in_reading_comes_after_the_blocks_before() -> None:
 def test_a_process_that_has_died_is_not_missed(helpers: list[Any]) -> None:
     blocks = list(recorded_blocks())
     proof = ChainProof(genesis_hash=header_hash(blocks[0].header), namespace="app")
-    for block in look_ahead(blocks, proof.signatures):
+    for block in look_ahead(blocks, proof.signatures, proof.list_nodes):
         if helpers and helpers[0]._process.poll() is None:
             helpers[0]._process.kill()
             helpers[0]._process.wait()
@@ -140,19 +145,33 @@ def test_without_a_second_core_no_block_is_read_before_its_turn(monkeypatch: pyt
             read.append(block.header.number)
             yield block
 
-    for block in look_ahead(blocks(), SignatureCache()):
-        assert read[-1] == block.header.number
+    for block in look_ahead(blocks(), SignatureCache(), dict):
+        assert read[-1] == block.block.header.number
+
+
+def list_questions(block: Any, nodes: Mapping[int, bytes]) -> list[bytes]:
+    questions = [make_question(*one) for one in list_signed(BlockReading(block), nodes)]
+    return [one for one in questions if one is not None]
+
+
+def list_answers(block: Any, nodes: Mapping[int, bytes]) -> list[bytes]:
+    """What the process answers about a block, without a process."""
+    said = BytesIO()
+    answer(BytesIO(b"".join(list_questions(block, nodes))), said)
+    encoded = said.getvalue()
+    return [encoded[at : at + len(NOT_GOOD)] for at in range(0, len(encoded), len(NOT_GOOD))]
 
 
 def test_it_finds_every_good_signature_and_no_other() -> None:
-    reader = Reader()
-    block = recorded_blocks()[0]
-    assert (
-        list(reader.list_good(encode_block(block))) == []
-    )  # nobody signs block 0, and its configuration names the nodes
-    good = list(reader.list_good(encode_block(recorded_blocks()[1])))
-    forged = decode_block(encode_block(recorded_blocks()[1]))
+    first, second = recorded_blocks()[:2]
+    assert list_answers(first, {}) == []  # nobody signs block 0
+    nodes = ChannelConfig.from_block(first, lenient=True).numbered_nodes
+    answers = list_answers(second, nodes)
+    assert NOT_GOOD not in answers
+    assert len(answers) > len(list_answers(second, {})) > 0  # who signs by a number that nobody has is nobody
+    forged = decode_block(encode_block(second))
     data = forged.data.data[0]
     forged.data.data[0] = data[:-1] + bytes((data[-1] ^ 1,))
-    assert len(good) > len(list(reader.list_good(encode_block(forged)))) > 0
-    assert list(reader.list_good(b"no block")) == []
+    assert [one == NOT_GOOD for one in list_answers(forged, nodes)].count(True) == 1
+    forged.data.data[0] = b"no envelope"
+    assert len(list_answers(forged, nodes)) == len(decode_metadata(second).signatures)

@@ -14,7 +14,7 @@ from blockfl.audit.errors import VerificationError
 from blockfl.audit.verification import list_silent
 from blockfl.fabric.channel.block import decode_metadata, header_hash
 from blockfl.fabric.identity.signing import Identity
-from blockfl.fabric.transaction.reading import decode_transaction
+from blockfl.fabric.transaction.reading import Reading, decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from support.recording import recorded_block_bytes, recorded_blocks, recorded_json
 
@@ -92,7 +92,7 @@ def test_who_endorsed_the_last_verdicts_is_kept_and_who_is_missing_from_all_is_s
     monkeypatch.setattr(chain, "decode_transaction", lambda _: verdict)
     assert list_silent(("nobody", *endorsers), proof.judged) == ()
     for index in range(2 * chain.LATEST_VERDICTS):
-        proof._note(index, b"", "VALID", "")
+        proof._note(index, Reading(b""), "VALID", "")
     assert list(proof.judged) == [endorsers] * chain.LATEST_VERDICTS
     assert list_silent(("nobody", *endorsers), proof.judged) == ("nobody",)
     assert list_silent(("alpha",), [frozenset({"beta"}), frozenset({"alpha", "beta"})]) == ()

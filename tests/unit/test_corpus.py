@@ -45,11 +45,11 @@ def test_the_recording_holds_every_kind_and_many_codes() -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_difference_in_a_parser_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planted = PLANTED[name]
-    msps = corpus_config().msps
-    forget(msps)
+    config = corpus_config()
+    forget(config)
     planted.plant(monkeypatch)
     monkeypatch.setattr(corpus, "_SIGNATURES", SignatureCache())
     try:
         assert any(one for every in STEPS for one in replay(planted.kinds, every))
     finally:
-        forget(msps)
+        forget(config)

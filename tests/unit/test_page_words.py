@@ -25,7 +25,7 @@ def entry(function: str, *, code: str = "VALID", event: str = "", notice: Notice
         submitter="alpha",
         code=code,
         event=event,
-        notice=notice,
+        announced=b"" if notice is None else notice.encode(),
         size_bytes=1,
     )
 

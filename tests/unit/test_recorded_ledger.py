@@ -215,9 +215,7 @@ def test_the_hashes_of_private_writes_are_those_on_the_public_ledger() -> None:
 def test_validating_again_with_remembered_signatures_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     replayed()
     verified: list[bytes] = []
-    monkeypatch.setattr(
-        signature_module, "verify_signature", lambda key, signature, message: verified.append(signature)
-    )
+    monkeypatch.setattr(signature_module, "verify_digest", lambda key, signature, digest: verified.append(signature))
     step = replayed().steps[11]
     step.verify(step.encoded)
     assert not verified

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fabric_protos.common import configtx_pb2
 from fabric_protos.peer import transaction_pb2
 
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.errors import IdentityError
-from blockfl.fabric.identity.signing import PublicKey, verify_signature
+from blockfl.fabric.identity.signing import verify_digest
 from blockfl.fabric.validate import SignatureCache, signatures, validate_transaction
 from support.scratch_ledger import client, organisations, peer, scratch_ledger, writes
 
@@ -16,11 +18,11 @@ from support.scratch_ledger import client, organisations, peer, scratch_ledger, 
 def count_verifications(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     verified: list[bytes] = []
 
-    def counting(key: PublicKey, signature: bytes, message: bytes) -> None:
+    def counting(key: Any, signature: bytes, digest: bytes) -> None:
         verified.append(signature)
-        verify_signature(key, signature, message)
+        verify_digest(key, signature, digest)
 
-    monkeypatch.setattr(signatures, "verify_signature", counting)
+    monkeypatch.setattr(signatures, "verify_digest", counting)
     return verified
 
 

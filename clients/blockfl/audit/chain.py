@@ -10,7 +10,7 @@ Example:
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -30,11 +30,12 @@ from blockfl.fabric.channel.block import (
     verify_genesis,
     verify_link,
 )
+from blockfl.fabric.channel.block_reading import BlockReading
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.endorsing import list_endorsing
 from blockfl.fabric.errors import BlockError, FabricError, StorageError
 from blockfl.fabric.transaction.envelope import Transaction
-from blockfl.fabric.transaction.reading import decode_transaction
+from blockfl.fabric.transaction.reading import Reading, decode_transaction
 from blockfl.fabric.validate import BlockValidation, SignatureCache, follow_block, validate_block
 from blockfl.fabric.validate.disk_state import DiskState
 from blockfl.ledger.errors import LedgerError
@@ -97,7 +98,7 @@ class ChainProof:
         """Verify the next block and apply it.
 
         Args:
-            block: The block.
+            block: The block, or its reading.
             agreed: Organisations whose peers hold the same record of it. If they are most of those on the channel,
                 a transaction that is judged otherwise than recorded is a finding, and counts as recorded.
 
@@ -105,15 +106,21 @@ class ChainProof:
             DisputedError: A transaction is judged otherwise than recorded, and not most organisations agree so far.
             VerificationError: Naming the block and what is wrong with it.
         """
+        reading = BlockReading.of(block)
         if self.blocks == 0:
-            self._begin(block)
+            self._begin(reading)
         else:
-            self._verify(block, agreed)
-        self.last_hash = header_hash(block.header)
+            self._verify(reading, agreed)
+        self.last_hash = header_hash(reading.block.header)
         self.blocks += 1
-        self.block_bytes += block.ByteSize()
+        self.block_bytes += reading.size_bytes
 
-    def _begin(self, block: Any) -> None:
+    def list_nodes(self) -> Mapping[int, bytes]:
+        """Return the ordering nodes that may sign the next block by their number, as serialised identities."""
+        return {} if self.config is None else self.config.numbered_nodes
+
+    def _begin(self, reading: BlockReading) -> None:
+        block = reading.block
         with self._in_step("first block"):
             if header_hash(block.header) != self.genesis_hash:
                 raise VerificationError(
@@ -123,17 +130,18 @@ class ChainProof:
                 )
             verify_genesis(block)
             self.config = ChannelConfig.from_block(block, lenient=True)
-        self._replay(block)
+        self._replay(reading)
 
-    def _verify(self, block: Any, agreed: Sequence[str]) -> None:
+    def _verify(self, reading: BlockReading, agreed: Sequence[str]) -> None:
+        block = reading.block
         if self.config is None:
             raise VerificationError("blocks must be added from the first one on")
         with self._in_step("chain"):
             verify_link(self.last_hash, block, number=self.blocks)
-            verify_data(block)
+            verify_data(block, reading.transactions)
         with self._in_step("ordering nodes"):
-            verify_block_signatures(block, self.config, self.signatures.verify)
-        self._replay(block, agreed)
+            verify_block_signatures(block, self.config, self.signatures.verify, reading.metadata)
+        self._replay(reading, agreed)
 
     @contextmanager
     def _in_step(self, step: Step) -> Iterator[None]:
@@ -146,20 +154,20 @@ class ChainProof:
             except FabricError as error:
                 raise VerificationError(str(error), self.blocks) from error
 
-    def _replay(self, block: Any, agreed: Sequence[str] = ()) -> None:
+    def _replay(self, reading: BlockReading, agreed: Sequence[str] = ()) -> None:
         """Validate the block's transactions anew and compare with what the node recorded."""
         if self.config is None:
             raise VerificationError("blocks must be added from the first one on")
-        number = self.blocks
+        number, block = self.blocks, reading.block
         with self._in_step("codes"):
-            metadata = decode_metadata(block)
+            metadata = reading.metadata
             recorded = tuple(metadata.filter)
-            if len(recorded) != len(block.data.data):
+            if len(recorded) != len(reading.transactions):
                 raise VerificationError(
-                    f"{len(recorded)} validity flags are recorded for {len(block.data.data)} transactions", number
+                    f"{len(recorded)} validity flags are recorded for {len(reading.transactions)} transactions", number
                 )
         with self._in_step("configuration"):
-            validation = self._validate(block, recorded)
+            validation = self._validate(reading, recorded)
         is_disputed = validation.codes != recorded
         if is_disputed:
             with self._in_step(_name_step(validation.codes, recorded)):
@@ -172,8 +180,8 @@ class ChainProof:
             if write.namespace == self.namespace and write.value is not None:
                 at = write.version
                 self.writes.append(Write(block_number=at[0], transaction=at[1], key=write.key, value=write.value))
-        for index, (data, code) in enumerate(zip(block.data.data, validation.codes, strict=True)):
-            self._note(index, data, _code_name(code), validation.reasons[index])
+        for index, (transaction, code) in enumerate(zip(reading.transactions, validation.codes, strict=True)):
+            self._note(index, transaction, _code_name(code), validation.reasons[index])
         self.codes.update(_code_name(code) for code in validation.codes)
         self.transactions += len(validation.codes)
         if validation.config is not None:
@@ -185,11 +193,14 @@ class ChainProof:
             assert self.config is not None
             self.configurations.append((number, self.config))
 
-    def _validate(self, block: Any, recorded: Sequence[int]) -> BlockValidation:
+    def _validate(self, reading: BlockReading, recorded: Sequence[int]) -> BlockValidation:
         """Validate a block; a configuration that peers took, and that is refused here, counts as an invalid one."""
         assert self.config is not None
+        block = reading.block
         try:
-            return validate_block(block, self.config, self.state, signatures=self.signatures)
+            return validate_block(
+                block, self.config, self.state, signatures=self.signatures, readings=reading.transactions
+            )
         except BlockError as error:
             if len(recorded) != 1 or recorded[0] != _VALID:
                 raise
@@ -224,9 +235,9 @@ class ChainProof:
         self.findings += findings
         return followed
 
-    def _note(self, index: int, envelope: bytes, code: str, reason: str) -> None:
+    def _note(self, index: int, reading: Reading, code: str, reason: str) -> None:
         """Keep what a transaction was; count what it called, how large it is, and who endorsed it."""
-        transaction = _decode(envelope)
+        transaction, size_bytes = _decode(reading), len(reading.encoded)
         entry = read_entry(
             transaction,
             block=self.blocks,
@@ -234,7 +245,7 @@ class ChainProof:
             code=code,
             reason=reason,
             contract=self.namespace,
-            size_bytes=len(envelope),
+            size_bytes=size_bytes,
         )
         self.entries.append(entry)
         if transaction is not None and entry.is_valid:
@@ -242,7 +253,7 @@ class ChainProof:
                 self.identities.setdefault(identity, (self.blocks, index))
         is_own = entry.kind == "contract" and bool(entry.function)
         called = entry.function if is_own else entry.chaincode or "configuration"
-        self.function_bytes["unreadable" if transaction is None else called] += len(envelope)
+        self.function_bytes["unreadable" if transaction is None else called] += size_bytes
         if is_own and entry.is_valid:
             self.endorsements.update((entry.function, endorser) for endorser in entry.signers)
             if entry.function == "JudgeUpdate":
@@ -277,9 +288,9 @@ def _name_step(found: Sequence[int], recorded: Sequence[int]) -> Step:
     return "endorsements" if first in _UNSIGNED else "codes"
 
 
-def _decode(envelope: bytes) -> Transaction | None:
+def _decode(reading: Reading) -> Transaction | None:
     try:
-        return decode_transaction(envelope)
+        return decode_transaction(reading)
     except FabricError:
         return None
 

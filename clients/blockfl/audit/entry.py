@@ -51,7 +51,7 @@ class Entry:
         reason: Why it is invalid, in words; "" when it is valid.
         request: Of a lifecycle transaction, its serialised argument.
         event: Name of the event that it announced; "" when it announced nothing.
-        notice: What the contract says happened; None when it announced nothing.
+        announced: What the contract's event holds; empty when it announced nothing.
         size_bytes: Of its envelope.
     """
 
@@ -68,13 +68,21 @@ class Entry:
     reason: str = ""
     request: bytes = b""
     event: str = ""
-    notice: Notice | None = None
+    announced: bytes = b""
     size_bytes: int
 
     @property
     def is_valid(self) -> bool:
         """Whether it changed anything."""
         return self.code == "VALID"
+
+    @property
+    def notice(self) -> Notice | None:
+        """What the contract says happened; None when it announced nothing, or nothing that can be read."""
+        try:
+            return Notice.decode(self.announced) if self.announced else None
+        except ProtocolError:
+            return None
 
 
 def read_entry(
@@ -113,7 +121,7 @@ def read_entry(
         reason=reason,
         request=transaction.args[1] if kind == "lifecycle" and len(transaction.args) > 1 else b"",
         event=transaction.event.name if transaction.event else "",
-        notice=_read_notice(transaction, contract),
+        announced=transaction.event.payload if transaction.event and kind == "contract" else b"",
         size_bytes=size_bytes,
     )
 
@@ -162,12 +170,3 @@ def _list_update_signers(data: bytes) -> list[bytes]:
         return [parse(common_pb2.SignatureHeader, one.signature_header).creator for one in signed]
     except DecodeError:
         return []
-
-
-def _read_notice(transaction: Transaction, contract: str) -> Notice | None:
-    if transaction.event is None or transaction.chaincode != contract:
-        return None
-    try:
-        return Notice.decode(transaction.event.payload)
-    except ProtocolError:
-        return None

@@ -14,11 +14,12 @@ from typing import Any, Final, overload
 
 from blockfl.audit.entry import Entry, Kind
 from blockfl.fabric.validate.temporary import TemporaryDatabase
-from blockfl.protocol.records import Notice
 
 Position = tuple[int, int]
 """Number of a block, and of a transaction in it."""
 _PAGE: Final = 500
+_LARGE: Final = 16_384
+"""Values from so many bytes on do not wait in memory for others."""
 _WRITES: Final = """
 CREATE TABLE writes (number INTEGER PRIMARY KEY, key BLOB, block INTEGER, tx INTEGER, value BLOB);
 CREATE INDEX writes_of_key ON writes (key, block, tx);
@@ -68,7 +69,8 @@ class WriteLog:
             StorageError: The disk is full or refuses.
         """
         row = (write.key.encode(), *write.position, write.value)
-        self._database.execute("INSERT INTO writes (key, block, tx, value) VALUES (?, ?, ?, ?)", row)
+        insert = self._database.add if len(write.value) < _LARGE else self._database.execute
+        insert("INSERT INTO writes (key, block, tx, value) VALUES (?, ?, ?, ?)", row)
         self.end = max(self.end, write.position)
 
     def __iter__(self) -> Iterator[Write]:
@@ -122,9 +124,7 @@ class EntryLog(Sequence[Entry]):
     def append(self, entry: Entry) -> None:
         """Add the next transaction; errors as of `WriteLog.append`."""
         told = (entry.block, entry.index, entry.tx_id, entry.kind, entry.is_valid)
-        self._database.execute(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", (self._length, *told, _encode(entry))
-        )
+        self._database.add("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", (self._length, *told, _encode(entry)))
         self._length += 1
 
     def __len__(self) -> int:
@@ -175,18 +175,16 @@ class EntryLog(Sequence[Entry]):
 
 def _encode(entry: Entry) -> str:
     fields = {name: getattr(entry, name) for name in entry.__slots__}
-    notice = None if entry.notice is None else entry.notice.encode().decode()
-    return json.dumps(fields | {"request": entry.request.hex(), "notice": notice})
+    return json.dumps(fields | {"request": entry.request.hex(), "announced": entry.announced.hex()})
 
 
 def _decode(text: str) -> Entry:
     fields: dict[str, Any] = json.loads(text)
-    notice = fields["notice"]
     return Entry(
         **fields
         | {
             "signers": tuple(fields["signers"]),
             "request": bytes.fromhex(fields["request"]),
-            "notice": None if notice is None else Notice.decode(notice.encode()),
+            "announced": bytes.fromhex(fields["announced"]),
         }
     )

@@ -16,6 +16,7 @@ from blockfl.audit.errors import DisputedError, Step, VerificationError, in_step
 from blockfl.audit.finding import Finding, list_agreeing, summarise_record
 from blockfl.audit.history import History
 from blockfl.audit.records import TaskProof, verify_models, verify_task
+from blockfl.fabric.channel.block_reading import BlockReading
 from blockfl.fabric.channel.config import describe_consensus
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.validate.ahead import look_ahead, look_ahead_async
@@ -95,10 +96,10 @@ async def read_chain(
     async with (
         aclosing(ledger.gateway.blocks(0)) as stream,
         aclosing(_first(stream, height)) as first,
-        aclosing(look_ahead_async(first, chain.signatures)) as blocks,
+        aclosing(look_ahead_async(first, chain.signatures, chain.list_nodes)) as blocks,
     ):
-        async for block in blocks:
-            await add_block(chain, block, ledger.signer, progress)
+        async for reading in blocks:
+            await add_block(chain, reading, ledger.signer, progress)
             _tell(chain, height, progress)
     with in_step("chain"):
         _check_end(chain, expected_hash, "the peer's ledger")
@@ -199,10 +200,10 @@ def verify_chain(
     chain = ChainProof(genesis_hash=genesis_hash, namespace=opened.evidence.manifest.contract)
     with (
         in_step("chain"),
-        closing(look_ahead(islice(opened.evidence.blocks(), opened.height), chain.signatures)) as all,
+        closing(look_ahead(_read(opened), chain.signatures, chain.list_nodes)) as readings,
     ):
-        for block in all:
-            _add_recorded(chain, block, opened.witnesses, progress)
+        for reading in readings:
+            _add_recorded(chain, reading, opened.witnesses, progress)
             _tell(chain, opened.height, progress)
         _check_end(chain, expected_hash, "the evidence")
     if opened.height == opened.evidence.height:
@@ -246,25 +247,30 @@ async def add_block(chain: ChainProof, block: Any, signer: Signer, progress: Pro
     Raises:
         VerificationError: It is not as it must be, or too few peers hold the disputed record.
     """
+    reading = BlockReading.of(block)
     try:
-        chain.add(block)
+        chain.add(reading)
     except DisputedError:
         assert chain.config is not None
         before = len(chain.findings)
-        chain.add(block, await list_agreeing(chain.config, signer, block))
+        chain.add(reading, await list_agreeing(chain.config, signer, reading.block))
         for finding in chain.findings[before:]:
             progress(f"finding: {finding}")
 
 
-def _add_recorded(chain: ChainProof, block: Any, heard: Mapping[str, Bundle], progress: Progress) -> None:
+def _read(opened: OpenedEvidence) -> Iterator[Any]:
+    return islice(opened.evidence.blocks(), opened.height)
+
+
+def _add_recorded(chain: ChainProof, reading: BlockReading, heard: Mapping[str, Bundle], progress: Progress) -> None:
     """Verify the next block of a bundle; where its record is disputed, go by most organisations' own bundles."""
     try:
-        chain.add(block)
+        chain.add(reading)
     except DisputedError:
-        copies = {msp_id: bundle.block(block.header.number) for msp_id, bundle in heard.items()}
-        wanted, before = summarise_record(block), len(chain.findings)
+        copies = {msp_id: bundle.block(reading.block.header.number) for msp_id, bundle in heard.items()}
+        wanted, before = summarise_record(reading.block), len(chain.findings)
         agreed = [msp_id for msp_id, copy in copies.items() if copy is not None and summarise_record(copy) == wanted]
-        chain.add(block, agreed)
+        chain.add(reading, agreed)
         for finding in chain.findings[before:]:
             progress(f"finding: {finding}")
 

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from blockfl.audit.errors import VerificationError
-from blockfl.cli import aggregator, audit, institution, network, simulate, task
+from blockfl.cli.groups import Groups
 from blockfl.cli.output import Exit, Output
-from blockfl.contract.release import read_release
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.log import configure_log
 from blockfl.institution.errors import InstitutionError, NothingContributedError
@@ -20,20 +19,18 @@ from blockfl.protocol.codes import ProtocolError
 
 app = typer.Typer(
     name="blockfl",
+    cls=Groups,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(network.app, name="network", help="Bring a consortium's network up, look at it, take it down.")
-app.add_typer(task.app, name="task", help="Create federated tasks and look at them.")
-app.add_typer(institution.app, name="institution", help="Run the agent beside an institution's data.")
-app.add_typer(aggregator.app, name="aggregator", help="Run a committee member's process.")
-app.add_typer(audit.app, name="audit", help="Query the ledger and prove what happened.")
-app.command()(simulate.simulate)
 
 
 def _tell_version(wanted: bool) -> None:
     if wanted:
+        # Only this option needs it.
+        from blockfl.contract.release import read_release
+
         release = read_release()
         output = Output(as_json=False)
         output.line(f"blockfl {metadata.version('blockfl')}")

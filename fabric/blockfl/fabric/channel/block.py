@@ -24,6 +24,7 @@ from blockfl.fabric.encoding.wire import encode_varint
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.identity.policy import SignedData, VerifySignature, signing_identities
 from blockfl.fabric.identity.signing import Identity, Signer
+from blockfl.fabric.transaction.reading import Reading
 
 if TYPE_CHECKING:
     from blockfl.fabric.channel.config import ChannelConfig
@@ -187,8 +188,12 @@ def verify_link(previous_hash: bytes, block: Any, *, number: int | None = None) 
         )
 
 
-def verify_data(block: Any) -> None:
+def verify_data(block: Any, transactions: Sequence[Reading] | None = None) -> None:
     """Verify that a block's data are what its header says, and envelopes as peers accept them.
+
+    Args:
+        block: the block.
+        transactions: its transactions, where somebody has taken them apart already.
 
     Raises:
         BlockError: the block is empty, its data hash is wrong, or an envelope does not parse, lacks payload or
@@ -203,29 +208,37 @@ def verify_data(block: Any) -> None:
         )
     if not block.data.data:
         raise BlockError(f"block {number} is empty")
-    for index, encoded in enumerate(block.data.data):
-        envelope = _parse(common_pb2.Envelope, encoded, f"block {number}, transaction {index}")
-        if len(block.data.data) == 1 and _is_configuration(envelope):
+    readings = list(map(Reading, block.data.data)) if transactions is None else transactions
+    for index, reading in enumerate(readings):
+        try:
+            envelope = reading.envelope
+        except BlockError as error:
+            raise BlockError(f"block {number}, transaction {index}: {error}") from error
+        if len(readings) == 1 and _is_configuration(reading):
             return
         if not envelope.payload or not envelope.signature:
             raise BlockError(f"block {number}, transaction {index}: the envelope lacks payload or signature")
+        encoded = reading.encoded
         if envelope.SerializeToString() != encoded and remarshal(common_pb2.Envelope, encoded) != encoded:
             raise BlockError(f"block {number}, transaction {index}: the envelope is not canonically encoded")
 
 
-def verify_block_signatures(block: Any, config: ChannelConfig, verify: VerifySignature = Identity.verify) -> None:
+def verify_block_signatures(
+    block: Any, config: ChannelConfig, verify: VerifySignature = Identity.verify, metadata: Metadata | None = None
+) -> None:
     """Verify that the ordering nodes' signatures are enough; one too many that is wrong does not matter, as to peers.
 
     Args:
         block: any block but block 0, which nobody signs.
         config: the configuration in force before this block.
         verify: how one signature is verified.
+        metadata: the block's, where somebody has decoded them already.
 
     Raises:
         BlockError: a signature's header does not parse, or those that are good are too few.
     """
     number = block.header.number
-    metadata = decode_metadata(block)
+    metadata = decode_metadata(block) if metadata is None else metadata
     signed = list_block_signatures(metadata, block.header, config.numbered_nodes)
     identities = signing_identities(signed, config.msps, verify)
     if config.consensus_type == "BFT":
@@ -424,13 +437,11 @@ def _decode_signature(message: Any, number: int) -> BlockSignature:
     )
 
 
-def _is_configuration(envelope: Any) -> bool:
+def _is_configuration(reading: Reading) -> bool:
     try:
-        payload = parse(common_pb2.Payload, envelope.payload)
-        header = parse(common_pb2.ChannelHeader, payload.header.channel_header)
-    except DecodeError:
+        return bool(reading.channel_header.type == common_pb2.CONFIG)
+    except BlockError:
         return False
-    return bool(header.type == common_pb2.CONFIG)
 
 
 def _parse(message_type: Any, encoded: bytes, what: str) -> Any:

@@ -17,6 +17,9 @@ from blockfl.fabric.identity.signing import SHA256, Identity
 
 _REMEMBERED: Final = 4096
 
+Recognised = tuple[Identity, tuple[str, bytes]]
+"""An identity, and its organisation with its certificate in DER: equal for the same one, however it is written."""
+
 
 class UnjudgedMsp(Msp):
     """A provider that cannot be set up here, though peers have: it recognises nobody, and its organisation stays."""
@@ -62,6 +65,7 @@ class MspManager(Mapping[str, Msp]):
     def __init__(self, msps: Mapping[str, Msp]) -> None:
         self._msps = dict(msps)
         self._parsed = lru_cache(maxsize=_REMEMBERED)(self._read)
+        self._recognised = lru_cache(maxsize=_REMEMBERED)(self._recognise)
 
     def __getitem__(self, msp_id: str) -> Msp:
         return self._msps[msp_id]
@@ -96,6 +100,14 @@ class MspManager(Mapping[str, Msp]):
         self.of(identity).identifier(identity)
         return identity
 
+    def recognise(self, serialized: bytes) -> Recognised:
+        """Read an identity as `parse` does, and say what tells it apart from others; who is known is remembered.
+
+        Raises:
+            IdentityError: see `parse`.
+        """
+        return self._recognised(serialized)
+
     def parse_and_validate(self, serialized: bytes) -> Identity:
         """Read an identity and check that it is valid on the channel.
 
@@ -105,6 +117,10 @@ class MspManager(Mapping[str, Msp]):
         identity = self._parsed(serialized)
         self.of(identity).validate(identity)
         return identity
+
+    def _recognise(self, serialized: bytes) -> Recognised:
+        identity = self._parsed(serialized)
+        return identity, (identity.msp_id, self.of(identity).identifier(identity))
 
     def _read(self, serialized: bytes) -> Identity:
         identity = Identity.parse(serialized)

@@ -36,6 +36,7 @@ VerifySignature = Callable[[Identity, bytes, bytes], None]
 ROOT: Final = "Channel"
 _PREFIX: Final = f"/{ROOT}"
 _REMEMBERED: Final = 64
+_REMEMBERED_OUTCOMES: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,7 @@ def signing_identities(
     found: dict[tuple[str, bytes], Identity] = {}
     for item in signed:
         try:
-            identity = msps.parse(item.identity)
-            key = (identity.msp_id, msps.of(identity).identifier(identity))
+            identity, key = msps.recognise(item.identity)
             if key not in found:
                 verify(identity, item.signature, item.data)
                 found[key] = identity
@@ -224,6 +224,8 @@ class PolicyManager:
         self._msps = msps
         self._policies: dict[str, Policy] = {}
         self._applied = lru_cache(maxsize=_REMEMBERED)(self._read_application_policy)
+        self._outcomes = lru_cache(maxsize=_REMEMBERED_OUTCOMES)(self._judge)
+        self._outcomes_at = lru_cache(maxsize=_REMEMBERED_OUTCOMES)(self._judge_at)
         self.malformed: dict[str, str] = {}
         self._add(f"/{ROOT}", channel_group)
 
@@ -260,6 +262,23 @@ class PolicyManager:
             return self.get(path if path.startswith("/") else f"/{ROOT}/{path}")
         raise PolicyError("expected a signature policy or a path in the application policy, got neither")
 
+    def are_enough(self, policy: bytes, identities: Sequence[Identity], *, of_key: bool) -> bool:
+        """Whether these distinct identities, which have all signed, satisfy a policy; outcomes are remembered.
+
+        Args:
+            policy: a serialised common.SignaturePolicyEnvelope when `of_key`, else a peer.ApplicationPolicy.
+            identities: in the order of their signatures, which can matter: a rule takes the first that fits.
+            of_key: whether it is a key's own.
+
+        Raises:
+            PolicyError: it is malformed, or the path that it names does not exist.
+        """
+        return self._outcomes(policy, tuple(identities), of_key)
+
+    def _judge(self, policy: bytes, identities: tuple[Identity, ...], of_key: bool) -> bool:
+        read = SignaturePolicy.parse if of_key else self.application_policy
+        return read(policy).satisfied_by(identities, self._msps)
+
     def evaluate(self, path: str, signed: Sequence[SignedData]) -> None:
         """Check that signatures satisfy the policy at a path.
 
@@ -274,11 +293,14 @@ class PolicyManager:
             )
 
     def satisfied_by(self, path: str, identities: Sequence[Identity]) -> bool:
-        """Whether these distinct identities, which have all signed, satisfy the policy at a path.
+        """Whether these distinct identities, which have all signed, satisfy the policy at a path; see `are_enough`.
 
         Raises:
             PolicyError: there is no such policy.
         """
+        return self._outcomes_at(path, tuple(identities))
+
+    def _judge_at(self, path: str, identities: tuple[Identity, ...]) -> bool:
         return self.get(path).satisfied_by(identities, self._msps)
 
     def _add(self, path: str, group: Any) -> None:

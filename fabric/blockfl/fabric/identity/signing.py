@@ -37,6 +37,7 @@ _REMEMBERED: Final = 4096
 SHA256: Final = "SHA256"
 SHA3_256: Final = "SHA3_256"
 _SCHEMES: Final = {SHA256: ec.ECDSA(hashes.SHA256()), SHA3_256: ec.ECDSA(hashes.SHA3_256())}
+_PREHASHED: Final = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
 # Orders of the curves that peers accept in certificates.
 CURVE_ORDERS: Final = {
     "secp224r1": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFF16A2E0B8F03E13DD29455C5C2A3D,
@@ -117,6 +118,16 @@ class Identity:
             raise IdentityError("expected a certificate with an ECDSA (P-256) or Ed25519 key, got another kind")
         return key
 
+    @cached_property
+    def hashing_key(self) -> ec.EllipticCurvePublicKey | None:
+        """The public key, if its signatures are ECDSA over SHA-256: `verify_digest` takes these.
+
+        Raises:
+            IdentityError: see `public_key`.
+        """
+        key = self.public_key
+        return key if self.signature_hash == SHA256 and isinstance(key, ec.EllipticCurvePublicKey) else None
+
     def verify(self, signature: bytes, message: bytes) -> None:
         """Verify a signature of this identity as peers do.
 
@@ -147,7 +158,7 @@ class Signer:
     private_key: PrivateKey
 
     def __post_init__(self) -> None:
-        if _spki(self.private_key.public_key()) != _spki(self.identity.public_key):
+        if encode_public_key(self.private_key.public_key()) != encode_public_key(self.identity.public_key):
             raise IdentityError(
                 f"the private key does not belong to the certificate of {self.identity.msp_id!r} "
                 f"({self.identity.certificate.subject.rfc4514_string()}): give the key that was made for it"
@@ -195,18 +206,42 @@ def verify_signature(
             return
         if signature_hash not in _SCHEMES:
             raise IdentityError("the organisation's membership names a family of hashes that nobody knows")
-        r, s = parse_ecdsa_signature(signature)
-        if s > CURVE_ORDERS[key.curve.name] >> 1:
-            raise IdentityError(
-                "expected a signature with S in the lower half of the curve's order, got one in the upper "
-                "half: sign with low S"
-            )
-        key.verify(utils.encode_dss_signature(r, s), message, _SCHEMES[signature_hash])
+        key.verify(_read_low_s(key, signature), message, _SCHEMES[signature_hash])
     except InvalidSignature as error:
         raise IdentityError(
             f"the signature over {len(message)} bytes does not verify: the bytes were changed, or another "
             "key signed them"
         ) from error
+
+
+def verify_digest(key: ec.EllipticCurvePublicKey, signature: bytes, digest: bytes) -> None:
+    """Verify an ECDSA signature over a message of which the SHA-256 is known, as `verify_signature` does.
+
+    Args:
+        key: of the one who is said to have signed.
+        signature: in DER with S in the lower half.
+        digest: 32 bytes.
+
+    Raises:
+        IdentityError: see `verify_signature`.
+    """
+    try:
+        key.verify(_read_low_s(key, signature), digest, _PREHASHED)
+    except InvalidSignature as error:
+        raise IdentityError(
+            "the signature does not verify: the bytes were changed, or another key signed them"
+        ) from error
+
+
+def _read_low_s(key: ec.EllipticCurvePublicKey, signature: bytes) -> bytes:
+    """Return a signature in the form that libraries take; one with a high S is refused."""
+    r, s = parse_ecdsa_signature(signature)
+    if s > CURVE_ORDERS[key.curve.name] >> 1:
+        raise IdentityError(
+            "expected a signature with S in the lower half of the curve's order, got one in the upper "
+            "half: sign with low S"
+        )
+    return utils.encode_dss_signature(r, s)
 
 
 def parse_ecdsa_signature(signature: bytes) -> tuple[int, int]:
@@ -373,5 +408,6 @@ def _certificate_key(certificate: x509.Certificate) -> PublicKey:
     raise IdentityError("expected a certificate with an ECDSA (P-256) or Ed25519 key, got another kind")
 
 
-def _spki(key: PublicKey) -> bytes:
+def encode_public_key(key: PublicKey) -> bytes:
+    """The key as SubjectPublicKeyInfo in DER."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -279,7 +279,10 @@ def hash_proposal(header: Any, public_payload: bytes) -> bytes:
         header: the `common.Header`.
         public_payload: the proposal's payload without transient values.
     """
-    return hashlib.sha256(header.channel_header + header.signature_header + public_payload).digest()
+    digest = hashlib.sha256(header.channel_header)
+    digest.update(header.signature_header)
+    digest.update(public_payload)
+    return digest.digest()
 
 
 def proposal_hash(proposal: Proposal) -> bytes:

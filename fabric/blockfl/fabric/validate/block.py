@@ -13,7 +13,7 @@ from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.update_rules import apply_config
 from blockfl.fabric.errors import BlockError, ConfigError
 from blockfl.fabric.transaction.envelope import VALID
-from blockfl.fabric.transaction.reading import decode_transaction, read_tx_id
+from blockfl.fabric.transaction.reading import Reading, read_tx_id
 from blockfl.fabric.transaction.rwset import Version
 from blockfl.fabric.validate.endorsement import EndorsementRules
 from blockfl.fabric.validate.envelope import Candidate, InvalidTransaction, check_envelope, read_candidate
@@ -113,6 +113,7 @@ def validate_block(
     state: StateView,
     *,
     signatures: SignatureCache | None = None,
+    readings: Sequence[Reading] | None = None,
 ) -> BlockValidation:
     """Validate all transactions of a block, as every committing peer does.
 
@@ -127,11 +128,12 @@ def validate_block(
         config: the configuration in force before the block; for block 0 its own.
         state: the ledger's state before the block.
         signatures: good signatures known already; what is verified here is remembered there.
+        readings: of the block's transactions, where somebody has taken them apart already.
 
     Raises:
         BlockError: the block is one that peers would stop at: a configuration that is not allowed, or not alone.
     """
-    check = _BlockCheck(block, config, state, SignatureCache() if signatures is None else signatures)
+    check = _BlockCheck(block, config, state, SignatureCache() if signatures is None else signatures, readings)
     return check.run()
 
 
@@ -154,9 +156,16 @@ def follow_block(block: Any, config: ChannelConfig, state: StateView, codes: Seq
 
 
 class _BlockCheck:
-    def __init__(self, block: Any, config: ChannelConfig, state: StateView, signatures: SignatureCache) -> None:
+    def __init__(
+        self,
+        block: Any,
+        config: ChannelConfig,
+        state: StateView,
+        signatures: SignatureCache,
+        readings: Sequence[Reading] | None = None,
+    ) -> None:
         self._number: int = block.header.number
-        self._envelopes: list[bytes] = list(block.data.data)
+        self._envelopes = [Reading(one) for one in block.data.data] if readings is None else readings
         self._config = config
         self._state = state
         self._signatures = signatures
@@ -202,12 +211,12 @@ class _BlockCheck:
 
     def _genesis(self) -> BlockValidation:
         try:
-            new = ChannelConfig.from_envelope(self._envelopes[0], lenient=True)
+            new = ChannelConfig.from_envelope(self._envelopes[0].encoded, lenient=True)
         except (ConfigError, IndexError) as error:
             raise BlockError(f"block 0 does not hold a configuration: {error}") from error
         self._new_config = new
         batch = UpdateBatch(self._state)
-        batch.apply_config(decode_transaction(self._envelopes[0]).data, Version(0, 0))
+        batch.apply_config(self._envelopes[0].payload.data, Version(0, 0))
         return self._outcome(batch.finish(0, self._expires))
 
     def _check_alone(self) -> list[Candidate | None]:

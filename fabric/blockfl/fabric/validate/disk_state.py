@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from blockfl.fabric.transaction.rwset import Version
-from blockfl.fabric.validate import HashedValue, StateUpdates, StateValue
+from blockfl.fabric.validate import HashedValue, PublicUpdate, StateUpdates, StateValue
 from blockfl.fabric.validate.temporary import TemporaryDatabase
 
 _PAGE: Final = 200
@@ -35,6 +35,7 @@ class DiskState:
     def __init__(self, *, page_limit: int | None = None) -> None:
         self._database = TemporaryDatabase(_SCHEMA, page_limit=page_limit)
         self._recent: dict[tuple[str, str], StateValue | None] = {}
+        self._expiring = False
 
     def get(self, namespace: str, key: str) -> StateValue | None:
         """The public value of a key."""
@@ -91,9 +92,10 @@ class DiskState:
         Raises:
             StorageError: The disk is full or refuses.
         """
-        self._database.execute("DELETE FROM hashed WHERE expires <= ?", (updates.number,))
+        if self._expiring:
+            self._database.execute("DELETE FROM hashed WHERE expires <= ?", (updates.number,))
         for update in updates.public:
-            self._recent.pop((update.namespace, update.key), None)
+            self._remember((update.namespace, update.key), _value_of(update))
             key = (update.namespace, update.key.encode())
             if update.value is None:
                 self._database.execute("DELETE FROM public WHERE namespace = ? AND key = ?", key)
@@ -108,8 +110,15 @@ class DiskState:
             else:
                 # No ledger reaches the number of a block that SQLite cannot store.
                 expires = None if hashed.expires is None or hashed.expires > _LARGEST else hashed.expires
+                self._expiring = self._expiring or expires is not None
                 hash_row = (*place, hashed.value_hash, *hashed.version, hashed.metadata, expires)
                 self._database.execute("INSERT OR REPLACE INTO hashed VALUES (?, ?, ?, ?, ?, ?, ?, ?)", hash_row)
         self._database.execute_all(
             "INSERT OR IGNORE INTO transactions VALUES (?)", ((one,) for one in tx_ids if one is not None)
         )
+
+
+def _value_of(update: PublicUpdate) -> StateValue | None:
+    if update.value is None:
+        return None
+    return StateValue(value=update.value, version=update.version, metadata=update.metadata)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 from fabric_protos.peer import transaction_pb2
 
 from blockfl.fabric.errors import BlockError, IdentityError, PolicyError
-from blockfl.fabric.identity.policy import Policy, SignaturePolicy
 from blockfl.fabric.transaction.collection import Collection
 from blockfl.fabric.transaction.rwset import VALIDATION_PARAMETER, NamespaceReadWriteSet, decode_metadata
 from blockfl.fabric.validate.definition import Definition, find_collection, read_definition
 from blockfl.fabric.validate.envelope import Candidate, InvalidTransaction
+from blockfl.fabric.validate.signatures import hash_endorsed
 
 if TYPE_CHECKING:
     from blockfl.fabric.channel.config import ChannelConfig
@@ -48,7 +48,6 @@ class EndorsementRules:
         self._state = state
         self._signatures = signatures
         self._definitions: dict[str, Definition | None] = {}
-        self._policies: dict[tuple[bool, bytes], Policy] = {}
         self._changed: set[Place] = set()
 
     def check(self, candidate: Candidate) -> None:
@@ -117,11 +116,7 @@ class EndorsementRules:
             of_key: whether it is a key's own.
         """
         try:
-            compiled = self._policies.get((of_key, policy))
-            if compiled is None:
-                parse = SignaturePolicy.parse if of_key else self._config.policies.application_policy
-                compiled = self._policies[of_key, policy] = parse(policy)
-            return compiled.satisfied_by(identities, self._config.msps)
+            return self._config.policies.are_enough(policy, identities, of_key=of_key)
         except PolicyError:
             return False
 
@@ -147,12 +142,12 @@ class EndorsementRules:
 def list_endorsers(candidate: Candidate, config: ChannelConfig, signatures: SignatureCache) -> list[Identity]:
     """The distinct endorsers of a transaction whose signatures verify; the others do not count."""
     found: dict[tuple[str, bytes], Identity] = {}
-    for endorsement in candidate.endorsements:
+    signed = hash_endorsed(candidate.signed_response, [one.endorser for one in candidate.endorsements])
+    for endorsement, (message, digest) in zip(candidate.endorsements, signed, strict=True):
         try:
-            identity = config.msps.parse(endorsement.endorser)
-            fingerprint = (identity.msp_id, config.msps.of(identity).identifier(identity))
+            identity, fingerprint = config.msps.recognise(endorsement.endorser)
             if fingerprint not in found:
-                signatures.verify(identity, endorsement.signature, candidate.signed_response + endorsement.endorser)
+                signatures.verify(identity, endorsement.signature, message, digest)
                 found[fingerprint] = identity
         except IdentityError:
             continue

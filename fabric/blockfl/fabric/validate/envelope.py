@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fabric_protos.common import common_pb2
-from fabric_protos.peer import (
-    chaincode_event_pb2,
-    proposal_pb2,
-    proposal_response_pb2,
-    transaction_pb2,
-)
-from google.protobuf.message import DecodeError
+from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import BlockError, IdentityError
-from blockfl.fabric.transaction.envelope import CONFIG, ENDORSER_TRANSACTION, Endorsement, compute_tx_id, hash_proposal
+from blockfl.fabric.transaction.envelope import (
+    CONFIG,
+    ENDORSER_TRANSACTION,
+    Endorsement,
+    compute_tx_id,
+    hash_proposal,
+)
+from blockfl.fabric.transaction.reading import Reading
 from blockfl.fabric.transaction.rwset import ReadWriteSet, decode_read_write_set
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Candidate:
     endorsements: tuple[Endorsement, ...] = ()
 
 
-def check_envelope(encoded: bytes, config: ChannelConfig, state: StateView, signatures: SignatureCache) -> Candidate:
+def check_envelope(
+    envelope: bytes | Reading, config: ChannelConfig, state: StateView, signatures: SignatureCache
+) -> Candidate:
     """Check everything about a transaction but its endorsements and its reads.
 
     1. envelope, payload and headers parse; type, epoch, nonce and creator are set as they must be;
@@ -74,10 +76,11 @@ def check_envelope(encoded: bytes, config: ChannelConfig, state: StateView, sign
     Raises:
         InvalidTransaction: the first check that fails.
     """
-    envelope = _parse(common_pb2.Envelope, encoded, transaction_pb2.INVALID_OTHER_REASON)
-    payload = _parse(common_pb2.Payload, envelope.payload, transaction_pb2.BAD_PAYLOAD)
-    channel_header, signature_header = _check_headers(payload)
-    _check_creator(envelope, channel_header, signature_header, config, signatures)
+    reading = Reading.of(envelope)
+    _take(reading, "envelope", transaction_pb2.INVALID_OTHER_REASON)
+    payload = _take(reading, "payload", transaction_pb2.BAD_PAYLOAD)
+    channel_header, signature_header = _check_headers(reading)
+    _check_creator(reading, config, signatures)
     if channel_header.type == CONFIG:
         if not payload.data:
             raise InvalidTransaction(transaction_pb2.INVALID_CONFIG_TRANSACTION, "it holds no configuration")
@@ -92,54 +95,49 @@ def check_envelope(encoded: bytes, config: ChannelConfig, state: StateView, sign
             transaction_pb2.BAD_PROPOSAL_TXID,
             f"expected transaction id {expected} (SHA-256 of nonce and creator), got {channel_header.tx_id!r}",
         )
-    endorsed, response = _check_action(payload)
+    _check_action(reading)
     if state.has_transaction(channel_header.tx_id):
         raise InvalidTransaction(
             transaction_pb2.DUPLICATE_TXID, f"transaction id {channel_header.tx_id} is on the ledger already"
         )
-    return _check_response(payload, channel_header, endorsed, response)
+    return _check_response(reading)
 
 
-def read_candidate(encoded: bytes) -> Candidate:
+def read_candidate(envelope: bytes | Reading) -> Candidate:
     """Read what a transaction would change, without judging it.
 
     Raises:
         BlockError: it cannot be read.
     """
-    code = transaction_pb2.INVALID_OTHER_REASON
+    reading = Reading.of(envelope)
     try:
-        payload = _parse(common_pb2.Payload, _parse(common_pb2.Envelope, encoded, code).payload, code)
-        header = _parse(common_pb2.ChannelHeader, payload.header.channel_header, code)
+        header = reading.channel_header
         if header.type == CONFIG:
-            return Candidate(tx_id=header.tx_id, is_config=True, data=payload.data)
-        actions = _parse(transaction_pb2.Transaction, payload.data, code).actions
-        if len(actions) != 1:
-            raise InvalidTransaction(code, f"expected one action, got {len(actions)}")
-        endorsed = _parse(transaction_pb2.ChaincodeActionPayload, actions[0].payload, code)
-        signed_response = endorsed.action.proposal_response_payload
-        response = _parse(proposal_response_pb2.ProposalResponsePayload, signed_response, code)
-        action = _parse(proposal_pb2.ChaincodeAction, response.extension, code)
-    except InvalidTransaction as reason:
+            return Candidate(tx_id=header.tx_id, is_config=True, data=reading.payload.data)
+        action = reading.action
+    except BlockError as reason:
         raise BlockError(f"what the transaction changes cannot be read: {reason}") from reason
+    return _make_candidate(reading, action.chaincode_id.name, decode_read_write_set(action.results))
+
+
+def _make_candidate(reading: Reading, chaincode: str, readwrites: ReadWriteSet) -> Candidate:
     return Candidate(
-        tx_id=header.tx_id,
+        tx_id=reading.channel_header.tx_id,
         is_config=False,
-        data=payload.data,
-        chaincode=action.chaincode_id.name,
-        readwrites=decode_read_write_set(action.results),
-        signed_response=signed_response,
-        endorsements=tuple(
-            [Endorsement(endorser=e.endorser, signature=e.signature) for e in endorsed.action.endorsements]
-        ),
+        data=reading.payload.data,
+        chaincode=chaincode,
+        readwrites=readwrites,
+        signed_response=reading.signed_response,
+        endorsements=reading.endorsements,
     )
 
 
-def _check_headers(payload: Any) -> tuple[Any, Any]:
+def _check_headers(reading: Reading) -> tuple[Any, Any]:
     code = transaction_pb2.BAD_COMMON_HEADER
-    if not payload.HasField("header"):
+    if not reading.payload.HasField("header"):
         raise InvalidTransaction(code, "the payload has no header")
-    channel_header = _parse(common_pb2.ChannelHeader, payload.header.channel_header, code)
-    signature_header = _parse(common_pb2.SignatureHeader, payload.header.signature_header, code)
+    channel_header = _take(reading, "channel_header", code)
+    signature_header = _take(reading, "signature_header", code)
     if channel_header.type not in (ENDORSER_TRANSACTION, _CONFIG_UPDATE, CONFIG):
         raise InvalidTransaction(code, f"unknown transaction type {channel_header.type}")
     if channel_header.epoch:
@@ -153,71 +151,51 @@ def _check_signature_header(header: Any, code: int) -> None:
         raise InvalidTransaction(code, "expected nonce and creator in the signature header, got an empty one")
 
 
-def _check_creator(
-    envelope: Any, channel_header: Any, signature_header: Any, config: ChannelConfig, signatures: SignatureCache
-) -> None:
+def _check_creator(reading: Reading, config: ChannelConfig, signatures: SignatureCache) -> None:
     code = transaction_pb2.BAD_CREATOR_SIGNATURE
+    channel = reading.channel_header.channel_id
     # A peer looks for the creator among the organisations of the channel that the header names.
-    if channel_header.channel_id != config.channel_id:
-        raise InvalidTransaction(code, f"expected channel {config.channel_id!r}, got {channel_header.channel_id!r}")
+    if channel != config.channel_id:
+        raise InvalidTransaction(code, f"expected channel {config.channel_id!r}, got {channel!r}")
     try:
-        creator = config.msps.parse_and_validate(signature_header.creator)
-        signatures.verify(creator, envelope.signature, envelope.payload)
+        creator = config.msps.parse_and_validate(reading.signature_header.creator)
+        signatures.verify(creator, reading.envelope.signature, reading.signed)
     except IdentityError as error:
         raise InvalidTransaction(code, f"the creator: {error}") from error
 
 
-def _check_action(payload: Any) -> tuple[Any, Any]:
+def _check_action(reading: Reading) -> None:
     code = transaction_pb2.INVALID_ENDORSER_TRANSACTION
-    actions = _parse(transaction_pb2.Transaction, payload.data, code).actions
-    if len(actions) != 1:
-        raise InvalidTransaction(code, f"expected one action, got {len(actions)}")
-    action = actions[0]
-    _check_signature_header(_parse(common_pb2.SignatureHeader, action.header, code), code)
-    endorsed = _parse(transaction_pb2.ChaincodeActionPayload, action.payload, code)
-    response = _parse(proposal_response_pb2.ProposalResponsePayload, endorsed.action.proposal_response_payload, code)
-    if not endorsed.chaincode_proposal_payload:
+    _check_signature_header(_take(reading, "action_header", code), code)
+    proposal = _take(reading, "endorsed", code).chaincode_proposal_payload
+    response = _take(reading, "response", code)
+    if not proposal:
         raise InvalidTransaction(code, "the proposal's payload is missing")
-    header = common_pb2.Header(channel_header=payload.header.channel_header, signature_header=action.header)
-    if hash_proposal(header, endorsed.chaincode_proposal_payload) != response.proposal_hash:
+    if hash_proposal(reading.proposal_header, proposal) != response.proposal_hash:
         raise InvalidTransaction(code, "what was endorsed is not this proposal: the hashes differ")
-    return endorsed, response
 
 
-def _check_response(payload: Any, channel_header: Any, endorsed: Any, response: Any) -> Candidate:
-    extension = _parse(
-        proposal_pb2.ChaincodeHeaderExtension, channel_header.extension, transaction_pb2.BAD_HEADER_EXTENSION
-    )
-    if not response.extension:
+def _check_response(reading: Reading) -> Candidate:
+    extension = _take(reading, "extension", transaction_pb2.BAD_HEADER_EXTENSION)
+    if not reading.response.extension:
         raise InvalidTransaction(transaction_pb2.BAD_RESPONSE_PAYLOAD, "the response holds no chaincode action")
-    action = _parse(proposal_pb2.ChaincodeAction, response.extension, transaction_pb2.BAD_RESPONSE_PAYLOAD)
+    action = _take(reading, "action", transaction_pb2.BAD_RESPONSE_PAYLOAD)
     try:
         readwrites = decode_read_write_set(action.results)
     except BlockError as error:
         raise InvalidTransaction(transaction_pb2.BAD_RWSET, str(error)) from error
     _check_chaincode(extension, action)
     name = extension.chaincode_id.name
-    if action.events:
-        event = _parse(chaincode_event_pb2.ChaincodeEvent, action.events, transaction_pb2.INVALID_OTHER_REASON)
-        if event.chaincode_id != name:
-            raise InvalidTransaction(
-                transaction_pb2.INVALID_OTHER_REASON,
-                f"expected an event of chaincode {name!r}, got one of {event.chaincode_id!r}",
-            )
+    event = _take(reading, "event", transaction_pb2.INVALID_OTHER_REASON)
+    if event is not None and event.chaincode_id != name:
+        raise InvalidTransaction(
+            transaction_pb2.INVALID_OTHER_REASON,
+            f"expected an event of chaincode {name!r}, got one of {event.chaincode_id!r}",
+        )
     namespaces = [namespace.namespace for namespace in readwrites.namespaces]
     if len(set(namespaces)) != len(namespaces):
         raise InvalidTransaction(transaction_pb2.ILLEGAL_WRITESET, f"a namespace is there twice: {namespaces}")
-    return Candidate(
-        tx_id=channel_header.tx_id,
-        is_config=False,
-        data=payload.data,
-        chaincode=name,
-        readwrites=readwrites,
-        signed_response=endorsed.action.proposal_response_payload,
-        endorsements=tuple(
-            [Endorsement(endorser=e.endorser, signature=e.signature) for e in endorsed.action.endorsements]
-        ),
-    )
+    return _make_candidate(reading, name, readwrites)
 
 
 def _check_chaincode(extension: Any, action: Any) -> None:
@@ -235,11 +213,9 @@ def _check_chaincode(extension: Any, action: Any) -> None:
         raise InvalidTransaction(transaction_pb2.INVALID_CHAINCODE, "the action names no chaincode version")
 
 
-def _parse(message_type: Any, encoded: bytes, code: int) -> Any:
+def _take(reading: Reading, part: str, code: int) -> Any:
+    """Return a part of a transaction that must parse."""
     try:
-        return parse(message_type, encoded)
-    except DecodeError as error:
-        raise InvalidTransaction(
-            code,
-            f"expected {message_type.DESCRIPTOR.full_name}, got {len(encoded)} bytes that do not parse",
-        ) from error
+        return getattr(reading, part)
+    except BlockError as error:
+        raise InvalidTransaction(code, str(error)) from error
