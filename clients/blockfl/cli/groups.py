@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, Final
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -22,13 +21,13 @@ GROUPS: Final = {
 SIMULATE: Final = "simulate"
 
 
-class _Commands(Mapping[str, click.Command]):
+class _Commands(Mapping[str, Any]):
     """The commands by name; each one comes with its module when it is asked for."""
 
     def __init__(self) -> None:
-        self._loaded: dict[str, click.Command] = {}
+        self._loaded: dict[str, Any] = {}
 
-    def __getitem__(self, name: str) -> click.Command:
+    def __getitem__(self, name: str) -> Any:
         if name not in self:
             raise KeyError(name)
         if name not in self._loaded:
@@ -53,7 +52,7 @@ class Groups(TyperGroup):
         self.commands = _Commands()  # type: ignore[assignment]
 
 
-def _load(name: str) -> click.Command:
+def _load(name: str) -> Any:
     gc.disable()  # what is imported stays: nothing of it need be looked at again and again
     try:
         module = import_module(f"blockfl.cli.{name}")
@@ -66,5 +65,5 @@ def _load(name: str) -> click.Command:
         return typer.main.get_command(alone)
     holder = typer.Typer(no_args_is_help=True)
     holder.add_typer(module.app, name=name, help=GROUPS[name])
-    group: Any = typer.main.get_command(holder)
+    group = typer.main.get_command(holder)
     return group.commands[name]
