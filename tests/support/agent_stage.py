@@ -122,7 +122,7 @@ class Stage:
             else:
                 await self.referee.wait_for_uploads(number, *INSTITUTIONS)
             await self.referee.settle(number)
-            await self.referee.wait_for_metrics(number, len(INSTITUTIONS))
+        await self.referee.wait_for_metrics(2, len(INSTITUTIONS))
 
 
 async def make_stage(tmp_path: Path, *, rounds: int = 2, norms: NormRules | None = None) -> Stage:

@@ -20,6 +20,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Round, SignedHeader
 from blockfl.protocol.submission import sign_header
@@ -65,8 +66,8 @@ class EquivocatingLedger(Ledger):
         super().__init__(profile)
         self._plan = plan
 
-    async def submit_update(self, signed: SignedHeader) -> Committed:
-        first = await super().submit_update(signed)
+    async def submit_update(self, signed: SignedHeader, report: Metrics | None = None) -> Committed:
+        first = await super().submit_update(signed, report)
         if self._plan.get(signed.header.round) == "equivocates":
             other = signed.header.model_copy(update={"payload_digest": compute_digest(b"another update")})
             await super().submit_update(sign_header(other, self.signer.sign))

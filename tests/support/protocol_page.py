@@ -17,10 +17,15 @@ READS = [
 
 
 def called(cell: str) -> tuple[str, int]:
-    """The function that a cell names, and its number of arguments."""
-    found = re.fullmatch(r"(\w+)\((.*)\)", list_quoted(cell)[0])
+    """The function that a cell names, and its number of arguments; what may follow them stands in brackets."""
+    found = re.fullmatch(r"(\w+)\(([^\[\]]*)(\[, .+\])?\)", list_quoted(cell)[0])
     assert found is not None, cell
     return found[1], len(found[2].split(",")) if found[2] else 0
+
+
+def has_further(cell: str) -> bool:
+    """Whether more may follow the arguments of the function that a cell names."""
+    return "[, " in list_quoted(cell)[0]
 
 
 def list_codes(cell: str) -> set[str]:

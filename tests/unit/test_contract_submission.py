@@ -151,6 +151,50 @@ class TestSubmitUpdate:
         done = await world.submit("alpha", "SubmitUpdate", other.encode())
         assert (done.written, done.event) == ([], "")
 
+    async def test_takes_metrics_of_the_base_model_along(self) -> None:
+        scenario, world = await opened()
+        signed, report = scenario.sign((await scenario.seal("alpha"))[0]), scenario.metrics("alpha", 0, b"model")
+        done = await world.submit("alpha", "SubmitUpdate", signed.encode(), report.encode())
+        keys = [f"{kind}/heart/000001/alpha" for kind in ("commitment", "header", "update")]
+        assert done.written == sorted([*keys, "metrics/heart/000000/alpha"])
+        assert done.event == "UpdateSubmitted"
+        recorded = report.model_copy(update={"reported_at_ms": world.now_ms})
+        assert await world.evaluate("beta", "ListMetrics", "heart", "0") == b"[" + recorded.encode() + b"]"
+        again = await world.submit("alpha", "SubmitUpdate", signed.encode(), report.encode())
+        assert (again.written, again.event, again.payload) == ([], "", done.payload)
+
+    async def test_takes_metrics_also_when_the_header_is_there(self) -> None:
+        scenario, world = await opened()
+        signed, report = await scenario.submit("alpha"), scenario.metrics("alpha", 0, b"model")
+        done = await world.submit("alpha", "SubmitUpdate", signed.encode(), report.encode())
+        assert (done.written, done.event) == (["metrics/heart/000000/alpha"], "MetricsReported")
+
+    @pytest.mark.parametrize(
+        ("fields", "code"),
+        [
+            ({"version": 1}, Code.MALFORMED),
+            ({"task": "lungs"}, Code.MALFORMED),
+            ({"reported_at_ms": 1}, Code.MALFORMED),
+            ({"organisation": "beta"}, Code.CREATOR_MISMATCH),
+            ({"model_digest": "ab" * 32}, Code.ALREADY_SETTLED),
+        ],
+        ids=["version", "task", "time", "organisation", "other"],
+    )
+    async def test_takes_neither_header_nor_metrics_where_the_metrics_are_refused(
+        self, fields: dict[str, Any], code: Code
+    ) -> None:
+        scenario, world = await opened()
+        report = scenario.metrics("alpha", 0, b"model")
+        await world.submit("alpha", "ReportMetrics", report.encode())
+        signed = scenario.sign((await scenario.seal("alpha"))[0])
+        other = report.model_copy(update=fields)
+        with refused(code):
+            await world.submit("alpha", "SubmitUpdate", signed.encode(), other.encode())
+        assert world.get("header/heart/000001/alpha") is None
+        with refused(Code.ARGUMENTS, "expected 1 to 2 arguments, got 3"):
+            await world.submit("alpha", "SubmitUpdate", signed.encode(), report.encode(), report.encode())
+        await world.submit("alpha", "SubmitUpdate", signed.encode(), report.encode())
+
     async def test_a_second_header_is_recorded_once_and_the_update_stays(self) -> None:
         scenario, world = await opened()
         await scenario.submit("alpha")

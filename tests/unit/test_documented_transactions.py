@@ -18,7 +18,7 @@ from support.contract import make_registered_world
 from support.documentation import list_quoted
 from support.goal_task import LOSS, GoalTask, make_goal_spec
 from support.paid_task import PaidTask, make_paid_spec
-from support.protocol_page import READS, RECORDS, TRANSACTIONS, called
+from support.protocol_page import READS, RECORDS, TRANSACTIONS, called, has_further
 from support.scenario import Scenario
 from support.strict_task import StrictTask, make_strict_spec
 from support.world import Transaction, World
@@ -86,7 +86,12 @@ async def play() -> Mapping[str, Observed]:
     scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
     await scenario.prepare()
     await scenario.open()
+    report = scenario.metrics("alpha", 0, scenario.initial_model)
+    first, _ = await scenario.seal("alpha")
+    await world.submit("alpha", "SubmitUpdate", scenario.sign(first).encode(), report.encode())
     await scenario.contribute()
+    there, report = scenario.sealed[1, "beta"][0], scenario.metrics("beta", 0, scenario.initial_model)
+    await world.submit("beta", "SubmitUpdate", there.encode(), report.encode())
     second, _ = await scenario.seal("delta", salt=1)
     await world.submit("delta", "SubmitUpdate", scenario.sign(second).encode())
     await scenario.close()
@@ -204,6 +209,8 @@ async def test_the_contract_has_the_documented_transactions_and_reads_and_no_oth
     for row in READS:
         documented |= dict(called(f"`{one}`") for one in list_quoted(row[0]))
     assert documented == {function: len(entry.arguments) for function, entry in table.items()}
+    further = {called(row[0])[0] for row in TRANSACTIONS if has_further(row[0])}
+    assert further == {function for function, entry in table.items() if entry.further}
     transient = {called(row[0])[0]: tuple(list_quoted(row[0])[1:]) for row in TRANSACTIONS}
     assert transient == {function: table[function].transient for function in transient}
 

@@ -190,8 +190,8 @@ def test_the_table_of_submission_has_every_rule_in_the_order_in_which_it_is_brok
 
 def test_the_table_of_submission_has_every_code_that_the_contract_can_refuse_it_with() -> None:
     run = World().contracts["coordinator"].table["SubmitUpdate"].run
-    of_any_call = {Code.MALFORMED, Code.CONSORTIUM_UNKNOWN, Code.UPDATE_UNKNOWN}
-    assert list_refusals(run) - of_any_call == {rule.code for rule in SUBMISSION} - {Code.EQUIVOCATION}
+    of_any_call, of_metrics = {Code.MALFORMED, Code.CONSORTIUM_UNKNOWN, Code.UPDATE_UNKNOWN}, {Code.ALREADY_SETTLED}
+    assert list_refusals(run) - of_any_call - of_metrics == {rule.code for rule in SUBMISSION} - {Code.EQUIVOCATION}
 
 
 def test_a_submission_that_breaks_no_rule_is_taken(verdicts_of_submissions: dict[tuple[int, ...], str]) -> None:

@@ -5,6 +5,7 @@ Texts are UTF-8, numbers decimal without leading zeros, records canonical JSON.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -116,23 +117,39 @@ def bounded(kind: type[R]) -> Decoder[R]:
     return decode
 
 
-def count_arguments(decoders: Sequence[Decoder[Any]], arguments: Sequence[bytes]) -> None:
+@dataclass(frozen=True)
+class Further:
+    """What may follow the arguments of a call: up to so many more, each decoded alike."""
+
+    decode: Decoder[Any]
+    at_most: int
+
+
+def count_arguments(
+    decoders: Sequence[Decoder[Any]], arguments: Sequence[bytes], further: Further | None = None
+) -> None:
     """Check that a call has as many arguments as are expected.
 
     Raises:
         ProtocolError: BFL303.
     """
-    if len(arguments) != len(decoders):
-        raise ProtocolError(Code.ARGUMENTS, f"expected {len(decoders)} arguments, got {len(arguments)}")
+    least = len(decoders)
+    most = least + (further.at_most if further else 0)
+    if not least <= len(arguments) <= most:
+        expected = f"{least} arguments" if least == most else f"{least} to {most} arguments"
+        raise ProtocolError(Code.ARGUMENTS, f"expected {expected}, got {len(arguments)}")
 
 
-def decode_arguments(decoders: Sequence[Decoder[Any]], arguments: Sequence[bytes]) -> tuple[Any, ...]:
-    """Decode all arguments of a call.
+def decode_arguments(
+    decoders: Sequence[Decoder[Any]], arguments: Sequence[bytes], further: Further | None = None
+) -> tuple[Any, ...]:
+    """Decode all arguments of a call, counted before.
 
     Raises:
         ProtocolError: BFL301 when one is malformed.
     """
-    return tuple(decode(argument) for decode, argument in zip(decoders, arguments, strict=True))
+    more = [further.decode] * (len(arguments) - len(decoders)) if further else []
+    return tuple(decode(argument) for decode, argument in zip([*decoders, *more], arguments, strict=True))
 
 
 def decode_transient(fields: Sequence[str], transient: Mapping[str, bytes]) -> tuple[bytes, ...]:

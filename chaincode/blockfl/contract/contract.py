@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from blockfl.contract import appeals, disputes, erasure, expectation, goals, query
 from blockfl.contract.argument import (
     Decoder,
+    Further,
     bounded,
     count_arguments,
     decode_amount,
@@ -35,6 +36,7 @@ from blockfl.contract.authority import require_coordinator
 from blockfl.contract.certificates import require_valid_creator, withdraw_certificate
 from blockfl.contract.credits import Credits
 from blockfl.contract.opener import Opener
+from blockfl.contract.reports import report_metrics
 from blockfl.contract.rounds import Rounds
 from blockfl.contract.settings import ContractSettings
 from blockfl.contract.setup import Setup
@@ -72,6 +74,7 @@ class Entry:
         transient: Its transient fields.
         role: Who may call it, where arguments are so large that decoding them has to be earned.
         expects: Of the state and the arguments: the keys that it reads in any case, so that a peer is asked once.
+        further: What may follow the arguments.
     """
 
     run: Callable[..., Awaitable[bytes]]
@@ -79,6 +82,7 @@ class Entry:
     transient: tuple[str, ...] = ()
     role: Callable[[Consortium, str], None] | None = None
     expects: Callable[..., tuple[Key[Any], ...]] = lambda *_: ()
+    further: Further | None = None
 
 
 class Contract:
@@ -117,19 +121,19 @@ class Contract:
             raise ProtocolError(
                 Code.UNKNOWN_TRANSACTION, f"no transaction {show(_function(context))}: see docs/protocol.md"
             )
-        count_arguments(entry.arguments, context.args)
+        count_arguments(entry.arguments, context.args, entry.further)
         transient = decode_transient(entry.transient, context.transient)
         if not 0 <= context.timestamp_ms <= _MAX_TIME_MS:
             raise ProtocolError(Code.MALFORMED, f"expected a time since 1970, got {context.timestamp_ms} ms")
         state = State(context)
         if entry.role is None:
-            arguments = decode_arguments(entry.arguments, context.args)
+            arguments = decode_arguments(entry.arguments, context.args, entry.further)
             state.expect(*entry.expects(state, *arguments))
         if entry.run is not withdraw_certificate:
             await require_valid_creator(state)
         if entry.role is not None:
             entry.role(await state.read(CONSORTIUM.key()), state.caller)
-            arguments = decode_arguments(entry.arguments, context.args)
+            arguments = decode_arguments(entry.arguments, context.args, entry.further)
         return await entry.run(state, *arguments, *transient)
 
 
@@ -151,7 +155,12 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "EndTask": Entry(setup.end_task, (task, decode_text)),
         "Enrol": Entry(setup.enrol, (task, decode_count)),
         "OpenRound": Entry(rounds.open_round, (task, number), expects=expectation.of_opening),
-        "SubmitUpdate": Entry(rounds.submit_update, (bounded(SignedHeader),), expects=expectation.of_header),
+        "SubmitUpdate": Entry(
+            rounds.submit_update,
+            (bounded(SignedHeader),),
+            expects=expectation.of_header,
+            further=Further(bounded(Metrics), at_most=1),
+        ),
         "UploadChunk": Entry(
             rounds.upload_chunk, (task, number, decode_number), ("chunk",), expects=expectation.of_own_update
         ),
@@ -169,7 +178,7 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest), expects=expectation.of_vote),
         "AbandonRound": Entry(rounds.abandon_round, (task, number), expects=expectation.of_round),
         "AppraiseVersion": Entry(goals.appraise_version, (task, decode_number)),
-        "ReportMetrics": Entry(rounds.report_metrics, (bounded(Metrics),), expects=expectation.of_metrics),
+        "ReportMetrics": Entry(report_metrics, (bounded(Metrics),), expects=expectation.of_metrics),
         "RequestErasure": Entry(erasure.request_erasure, (task,)),
         "EraseUpdate": Entry(erasure.erase_update, (task, number, decode_organisation)),
     } | _list_credits(Credits(rounds.opener))

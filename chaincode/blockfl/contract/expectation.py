@@ -45,10 +45,11 @@ def of_opening(state: State, task: str, number: int) -> Keys:
     return CONSORTIUM.key(), TASK.key(task), PROGRESS.key(task), *previous
 
 
-def of_header(state: State, signed: SignedHeader) -> Keys:
-    """Return what submitting a header reads."""
+def of_header(state: State, signed: SignedHeader, *reports: Metrics) -> Keys:
+    """Return what submitting a header reads, and the metrics that it brings."""
     task, number = signed.header.task, signed.header.round
-    return TASK.key(task), ROUND.key(task, number), HEADER.key(task, number, state.caller), CONSORTIUM.key()
+    metrics = [METRICS.key(one.task, one.version, state.caller) for one in reports]
+    return TASK.key(task), ROUND.key(task, number), HEADER.key(task, number, state.caller), CONSORTIUM.key(), *metrics
 
 
 def of_own_update(state: State, task: str, number: int, *_: object) -> Keys:

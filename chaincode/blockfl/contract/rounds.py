@@ -1,6 +1,6 @@
-"""Transactions of a round, from its opening to what institutions say about the model that it made."""
+"""Transactions of a round, from its opening to the model that it makes."""
 
-from blockfl.contract.authority import describe_certificate, require_committee, require_contributor, require_reporter
+from blockfl.contract.authority import describe_certificate, require_committee, require_contributor
 from blockfl.contract.certificates import require_valid, select_valid
 from blockfl.contract.chunk import (
     check_chunk,
@@ -12,6 +12,7 @@ from blockfl.contract.chunk import (
 )
 from blockfl.contract.goals import find_base_appraisal
 from blockfl.contract.opener import Opener
+from blockfl.contract.reports import report_with_header, require_unset
 from blockfl.contract.stake import require_settled, select_eligible
 from blockfl.contract.state import State
 from blockfl.contract.verifier import SumVerifier
@@ -26,7 +27,6 @@ from blockfl.protocol.catalogue import (
     CONSORTIUM,
     EQUIVOCATION,
     HEADER,
-    METRICS,
     MODEL,
     PROGRESS,
     ROUND,
@@ -93,13 +93,22 @@ class Rounds:
         state.announce("RoundOpened", task=task, number=number, organisation=state.caller, detail=round_.base_digest)
         return round_.encode()
 
-    async def submit_update(self, state: State, signed: SignedHeader) -> bytes:
-        """Take an institution's signed header; a second, different one is recorded as equivocation."""
+    async def submit_update(self, state: State, signed: SignedHeader, *reports: Metrics) -> bytes:
+        """Take an institution's signed header, and what it reports of the base model, if it does so here.
+
+        Both are taken or neither. A second, different header is recorded as equivocation.
+        """
         header = signed.header
         if header.organisation != state.caller:
             raise ProtocolError(
                 Code.CREATOR_MISMATCH, f"the header is of {header.organisation}, the transaction of {state.caller}"
             )
+        for report in reports:
+            await report_with_header(state, header, report)
+        return await self._take_header(state, signed)
+
+    async def _take_header(self, state: State, signed: SignedHeader) -> bytes:
+        header = signed.header
         task, number = header.task, header.round
         record, round_ = await state.read(TASK.key(task)), await state.read(ROUND.key(task, number))
         first = await state.find(HEADER.key(task, number, state.caller))
@@ -353,49 +362,10 @@ class Rounds:
             raise ProtocolError(Code.ROUND_NOT_CLOSED, f"round {number} of {task} is open: close it first")
         return round_
 
-    async def report_metrics(self, state: State, metrics: Metrics) -> bytes:
-        """Record an institution's own evaluation of a version; the first report stands."""
-        if metrics.organisation != state.caller:
-            raise ProtocolError(
-                Code.CREATOR_MISMATCH, f"the report is of {metrics.organisation}, the transaction of {state.caller}"
-            )
-        require_unset("reported_at_ms", metrics.reported_at_ms)
-        spec = (await state.read(TASK.key(metrics.task))).spec
-        require_reporter(await state.read(CONSORTIUM.key()), spec, state.caller)
-        model = await state.read(MODEL.key(metrics.task, metrics.version))
-        earlier = await state.find(METRICS.key(metrics.task, metrics.version, state.caller))
-        if earlier and earlier.model_copy(update={"reported_at_ms": 0}) != metrics:
-            raise ProtocolError(
-                Code.ALREADY_SETTLED,
-                f"{state.caller} has reported other metrics of version {metrics.version} of {metrics.task}",
-            )
-        if earlier:
-            return earlier.encode()
-        record = metrics.model_copy(update={"reported_at_ms": state.now_ms})
-        await state.write(record)
-        state.announce(
-            "MetricsReported",
-            task=metrics.task,
-            number=model.round,
-            organisation=state.caller,
-            detail=str(metrics.version),
-        )
-        return record.encode()
-
     @property
     def opener(self) -> Opener:
         """What opens updates, for one transaction at a time."""
         return self._opener
-
-
-def require_unset(field: str, time_ms: int) -> None:
-    """Check that a caller leaves a time to the contract.
-
-    Raises:
-        ProtocolError: BFL301.
-    """
-    if time_ms:
-        raise ProtocolError(Code.MALFORMED, f"expected {field} 0, the contract sets it; got {time_ms}")
 
 
 def _committee(round_: Round) -> tuple[str, ...]:

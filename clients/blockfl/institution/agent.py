@@ -241,6 +241,10 @@ class InstitutionAgent:
                 self._outbox.prune(self._name, round_.round + 1)
             elif round_.state == "open" and not self._only_evaluates(task):
                 await self._take_part(task, status, round_, model)
+        # A report may wait for the next header, if one comes soon and nothing waits for the report itself.
+        hurries = task.spec.goal or self._only_evaluates(task) or self._versions.is_overdue
+        if complete or not settled or hurries:
+            await self._versions.report()
         return complete
 
     def _only_evaluates(self, task: Task) -> bool:
@@ -326,7 +330,8 @@ class InstitutionAgent:
 
     async def _send(self, round_: Round, parcel: Parcel) -> None:
         try:
-            await self._contribution.send(round_, parcel)
+            if await self._contribution.send(round_, parcel, self._versions.get_report(round_.base_version)):
+                self._versions.note_reported()
         except RefusedError as error:
             if error.code is None:
                 raise

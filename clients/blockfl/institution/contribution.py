@@ -5,6 +5,7 @@ before the mark may be repeated; whatever is on the disk is only ever sent again
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from blockfl.ledger.errors import RefusedError
 from blockfl.ledger.transfer import upload_update
 from blockfl.protocol.catalogue import HEADER
 from blockfl.protocol.codes import Code
+from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.payload import SEED_BYTES, Values
 from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader
 from blockfl.protocol.submission import compose_update, sign_header
@@ -113,8 +115,16 @@ class Contribution:
         self._tell("seal", round_, f"sealed {len(draft.payload)} bytes", started)
         return parcel
 
-    async def send(self, round_: Round, parcel: Parcel) -> None:
+    async def send(self, round_: Round, parcel: Parcel, report: Metrics | None = None) -> bool:
         """Submit the header and upload the chunks that are not there yet. Repeating it changes nothing.
+
+        Args:
+            round_: The round.
+            parcel: The sealed update.
+            report: What the header is to take along: metrics of the round's base model.
+
+        Returns:
+            Whether the report went with the header.
 
         Raises:
             LedgerError: As the transactions do.
@@ -128,10 +138,11 @@ class Contribution:
                 f"round {round_.round} of {round_.task}: another update of {self._ledger.organisation} is on the "
                 "ledger than the one in this outbox; only one agent may use an identity: stop the other one"
             )
+        is_reported = False
         if existing is None:
             digest = parcel.signed.header.record_digest
             self._departures.add("update", round_.task, round_.round, header=digest)
-            await self._ledger.submit_update(parcel.signed)
+            is_reported = await self._submit(parcel.signed, report)
             self._tell("submit", round_, "header submitted", started)
         started = time.monotonic()
 
@@ -144,6 +155,16 @@ class Contribution:
         size = parcel.signed.header.payload_bytes
         self._departures.add("sealed chunks", round_.task, round_.round, bytes=size)
         self._tell("upload", round_, f"uploaded {chunks} chunks", started)
+        return is_reported
+
+    async def _submit(self, signed: SignedHeader, report: Metrics | None) -> bool:
+        """Submit a header with a report, or, if that is refused, without: no update is lost for what goes beside it."""
+        if report is not None:
+            with contextlib.suppress(RefusedError):
+                await self._ledger.submit_update(signed, report)
+                return True
+        await self._ledger.submit_update(signed)
+        return False
 
     async def find_header(self, round_: Round) -> SignedHeader | None:
         """Return the header of this organisation that is on the ledger, if there is one."""

@@ -1,12 +1,15 @@
 """The versions of the global model as this institution sees them: derived, checked, evaluated and reported.
 
 Nobody's word is taken for a version: it is computed from the one before and the ledger's sum, and must have the
-published digest. If it has not, what was found instead goes on record, and the agent stops.
+published digest. If it has not, what was found instead goes on record, and the agent stops. A report is held until the
+institution's next header takes it along, or until the agent has it sent by itself.
 """
 
 import asyncio
 import re
 import time
+from dataclasses import dataclass
+from typing import Final
 
 from blockfl.institution.errors import DivergenceError, TrainingError
 from blockfl.institution.frames import Evaluated, Measured
@@ -27,9 +30,20 @@ from blockfl.protocol.records import Model, Progress
 from blockfl.protocol.task import Task
 from blockfl.protocol.version import decode_version
 
+HOLD_S: Final = 5.0
+"""For so long a report waits for the next round to open, and for the header that takes it along."""
 _LIMIT_MICRO = 10**15
 _NAME = re.compile(r"[^A-Za-z0-9_./ -]")
 _FIRST = re.compile(r"[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A report that is not on the ledger yet; since when, and what it belongs to."""
+
+    metrics: Metrics
+    progress: Progress
+    since: float
 
 
 class Versions:
@@ -52,9 +66,10 @@ class Versions:
         self._version: int | None = None
         self._model: Vector | None = None
         self._evaluated = -1
+        self._held: _Held | None = None
 
     async def catch_up(self, task: Task, progress: Progress) -> Vector:
-        """Return the newest version, shape (d,), after it was checked, evaluated and reported.
+        """Return the newest version, shape (d,), after it was checked and evaluated; hold what is to be reported of it.
 
         Raises:
             DivergenceError: It does not follow from its sum, or the sum is not that of the accepted updates.
@@ -65,9 +80,47 @@ class Versions:
             self._model = await self._obtain(task, progress)
             self._version = version
         if version > self._evaluated:
+            await self.report()
             await self._evaluate(task, progress, self._model, progress.model_digest)
             self._evaluated = version
         return self._model
+
+    def get_report(self, version: int) -> Metrics | None:
+        """Return what is held of a version, None if nothing is."""
+        held = self._held
+        return held.metrics if held and held.metrics.version == version else None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether what is held has waited long enough for a header to take it along."""
+        return self._held is not None and time.monotonic() - self._held.since >= HOLD_S
+
+    async def report(self) -> None:
+        """Report what is held, if anything is, in a transaction of its own."""
+        if self._held is None:
+            return
+        started = time.monotonic()
+        try:
+            await self._ledger.report_metrics(self._held.metrics)
+        except LedgerError as error:
+            if not is_refused_with(error, Code.ALREADY_SETTLED):
+                raise
+            self._held = None  # the first report stands
+            return
+        self._note(started)
+
+    def note_reported(self) -> None:
+        """Take note that a header has taken along what was held."""
+        self._note(time.monotonic())
+
+    def _note(self, started: float) -> None:
+        if self._held is None:
+            return
+        metrics, progress = self._held.metrics, self._held.progress
+        self._held = None
+        told = {one.name: one.value_micro / 1e6 for one in metrics.values}
+        self._departures.add("metrics", progress.task, progress.round, version=metrics.version, values=told)
+        self._tell("metrics", progress, f"reported version {metrics.version}", started)
 
     async def _obtain(self, task: Task, progress: Progress) -> Vector:
         started = time.monotonic()
@@ -90,15 +143,13 @@ class Versions:
         return model
 
     async def _evaluate(self, task: Task, progress: Progress, model: Vector, digest: str) -> None:
-        """Evaluate a version on the institution's own samples, and report it once; of a tally only its digest."""
-        started = time.monotonic()
+        """Evaluate a version on the institution's own samples, to be reported once; of a tally only its digest."""
         organisation, version = self._ledger.organisation, progress.version
         if await self._is_reported(progress.task, version):
             return
         values: tuple[Metric, ...] = ()
         if not task.spec.tallies:
             values = await self._measure(progress, model)
-        started = time.monotonic()
         metrics = Metrics(
             task=progress.task,
             version=version,
@@ -107,15 +158,7 @@ class Versions:
             values=values,
             reported_at_ms=0,
         )
-        try:
-            await self._ledger.report_metrics(metrics)
-        except LedgerError as error:
-            if not is_refused_with(error, Code.ALREADY_SETTLED):
-                raise
-            return  # the first report stands
-        told = {one.name: one.value_micro / 1e6 for one in values}
-        self._departures.add("metrics", progress.task, progress.round, version=version, values=told)
-        self._tell("metrics", progress, f"reported version {version}", started)
+        self._held = _Held(metrics, progress, time.monotonic())
 
     async def _measure(self, progress: Progress, model: Vector) -> tuple[Metric, ...]:
         """Return a version's metrics on the institution's own samples, none if it cannot be evaluated."""
@@ -138,6 +181,7 @@ class Versions:
 
     async def _testify(self, task: Task, progress: Progress) -> None:
         """Put on record what the sum of the first version that differs gives here: evidence for the auditors."""
+        await self.report()
         for version in range(1, progress.version + 1):
             record = await self._ledger.read(MODEL.key(task.spec.task, version))
             if self._store.fetch(record.digest) is None and await self._differs(task, record):
@@ -156,6 +200,7 @@ class Versions:
             return False
         at = Progress(task=record.task, round=record.round, version=record.version, model_digest=record.digest)
         await self._evaluate(task, at, decode_version(task.spec, content).model, digest)
+        await self.report()
         return True
 
     def _tell(self, stage: Stage, progress: Progress, text: str, started: float) -> None:

@@ -100,9 +100,10 @@ class Ledger:
         """Open the next round (committee)."""
         return await self.submit("OpenRound", task, str(number))
 
-    async def submit_update(self, signed: records.SignedHeader) -> Committed:
-        """Submit the signed header of an update (institution)."""
-        return await self.submit("SubmitUpdate", signed.encode())
+    async def submit_update(self, signed: records.SignedHeader, report: Metrics | None = None) -> Committed:
+        """Submit the signed header of an update, and with it what is reported of the base model (institution)."""
+        further = [report.encode()] if report else []
+        return await self.submit("SubmitUpdate", signed.encode(), *further)
 
     async def upload_chunk(self, task: str, number: int, index: int, chunk: bytes) -> Committed:
         """Upload one sealed chunk of the organisation's update."""
