@@ -12,13 +12,6 @@ from blockfl.institution import version
 from blockfl.protocol import catalogue
 from support.agent_stage import Stage
 from support.federation import INSTITUTIONS
-from support.world_ledger import WorldLedger
-
-
-async def run_alpha(stage: Stage, ledger: WorldLedger) -> None:
-    """Run the agent of alpha on a ledger that notes its calls, the others beside it."""
-    async with stage.running(*INSTITUTIONS[1:]):
-        await stage.sites["alpha"].agent(ledger).run()
 
 
 async def list_reports(stage: Stage, number: int) -> Mapping[str, str]:
@@ -30,7 +23,8 @@ async def test_headers_take_reports_along_and_the_last_version_is_reported_by_it
     ledger = stage.hub.ledger("alpha")
     async with asyncio.TaskGroup() as group:
         group.create_task(stage.referee.run(2, *INSTITUTIONS))
-        await run_alpha(stage, ledger)
+        for name, site in stage.sites.items():
+            group.create_task(site.agent(ledger if name == "alpha" else None).run())
 
     calls = Counter(ledger.calls)
     assert (calls["SubmitUpdate"], calls["ReportMetrics"]) == (2, 1)
