@@ -91,7 +91,7 @@ learner = load("[r, q, p]")
 out["turned"] = list(learner.describe().notes)
 request = Train(epochs=3, batch_size=8, learning_rate=0.1, seed=3)
 before = learner.train(learner.initial(), request, lambda told: None)[1]
-rehearsed = learner.rehearse(request)
+rehearsed, tried = learner.rehearse(request)
 after = learner.train(learner.initial(), request, lambda told: None)[1]
 change, moved = np.abs(before - after).max(), np.abs(before - learner.initial()).max()
 out["rehearsed"] = [rehearsed.samples, float(change), float(moved)]

@@ -35,12 +35,16 @@ def evaluate(model, data):
 SITES = ("a1", "b1", "c1", "d1")
 
 
-def simulate(tmp_path: Path, name: str, *options: str) -> tuple[dict[str, object], str]:
+def run(tmp_path: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "blockfl.cli.main", "simulate", "--code", str(tmp_path / "training.py")]
     command += ["--rounds", "2", "--seed", "4", "--json", "--directory", str(tmp_path / name), *options]
     for site in SITES:
         command += ["--site", f"{site}={tmp_path / site}.npy"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "BLOCKFL_SECRET": "s"})
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "BLOCKFL_SECRET": "s"})
+
+
+def simulate(tmp_path: Path, name: str, *options: str) -> tuple[dict[str, object], str]:
+    done = run(tmp_path, name, *options)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, object] = json.loads(done.stdout)
     return found, done.stderr
@@ -58,6 +62,9 @@ def test_a_process_of_each_institution_makes_the_same_model(tmp_path: Path) -> N
     assert outside["bound"] == inside["bound"]
     assert sorted(one.name for one in (tmp_path / "outside" / "sites").iterdir()) == [*SITES]
     assert not (tmp_path / "anew" / "sites").exists()
+    coarse = run(tmp_path, "coarse", "--norm-bound", "1000000")
+    assert coarse.returncode == 1
+    assert "a1 would not enrol: the norm bound 1000000 is too large" in coarse.stderr.replace("\n", " ")
 
 
 def test_a_layer_that_is_personal_fits_each_institution(tmp_path: Path) -> None:

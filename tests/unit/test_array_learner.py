@@ -61,7 +61,7 @@ async def test_named_arrays_of_a_directory_of_code_are_trained_and_evaluated(tmp
     async with TrainingProcess(write(tmp_path), directory=tmp_path / "state", seed=5) as training:
         description = await training.describe()
         base = await training.initial()
-        rehearsed = await training.rehearse(TRAIN)
+        rehearsed, tried = await training.rehearse(TRAIN)
         first, trained = await training.train(base, TRAIN)
         again, _ = await training.train(base, TRAIN)
         found = await training.evaluate(base)
@@ -72,6 +72,7 @@ async def test_named_arrays_of_a_directory_of_code_are_trained_and_evaluated(tmp
     ]
     assert (description.train_samples, description.test_samples) == (6, 2)
     assert base.tolist() == [1, 2, 0, 0]
+    assert tried.shape == base.shape
     assert (rehearsed.samples, rehearsed.loss, trained.samples, trained.loss) == (6, 0.5, 6, 0.5)
     assert first.tolist() == again.tolist()
     assert first[2:].tolist() == [5, 6]

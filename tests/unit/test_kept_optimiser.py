@@ -92,7 +92,7 @@ async def test_code_that_gives_no_state_is_found_by_the_dry_epoch(tmp_path: Path
     async with make_process(tmp_path, returned) as process:
         await process.describe()
         request = Train(epochs=1, batch_size=4, learning_rate=None, seed=None)
-        assert (await process.rehearse(request)).loss == 0.5
+        assert (await process.rehearse(request))[0].loss == 0.5
         with pytest.raises(TrainingError, match=r"train\(\) gives no state of its optimizer"):
             await process.rehearse(lay_state(process.scratch / FILE, None, request))
 

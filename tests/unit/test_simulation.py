@@ -19,9 +19,9 @@ from blockfl.protocol.combination import FEDAVG, Median
 from blockfl.protocol.goal import Goal
 from blockfl.protocol.limits import NormRules
 from blockfl.protocol.model import decode_model, encode_model, manifest_of
+from blockfl.protocol.proposal import propose_bound
 from blockfl.protocol.task import Deadlines, TaskSpec
 from blockfl.protocol.training import Phase, Step, Training
-from blockfl.simulation.proposal import propose_bound
 from blockfl.simulation.simulation import Result, simulate
 from support.simulated_site import NumpySite
 from support.training import NumpyTraining

@@ -6,6 +6,7 @@ from typing import Final
 from blockfl.audit import views
 from blockfl.cli.output import Output
 from blockfl.cli.terms import Terms
+from blockfl.institution.rounding import find_finest_step
 from blockfl.institution.run import InitialModel
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.transfer import upload_blob
@@ -56,6 +57,18 @@ async def put_task(
     return spec
 
 
+def describe_steps(spec: TaskSpec) -> str:
+    """Return how finely a task's updates are rounded, in words."""
+    step = find_finest_step(spec)
+    if spec.tallies or spec.weight_cap == 1:
+        return f"updates are rounded to steps of {step:.2g}"
+    return (
+        f"updates are rounded to steps of {step:.2g} (weight {spec.weight_cap}) to {step * spec.weight_cap:.2g} "
+        "(weight 1), which follow from the norm bound: institutions refuse a task whose steps swallow a tensor, and "
+        "blockfl simulate finds it before"
+    )
+
+
 def tell_created(output: Output, spec: TaskSpec) -> None:
     """Tell a task that is on the ledger."""
     manifest, deadlines = spec.manifest, spec.deadlines
@@ -65,6 +78,7 @@ def tell_created(output: Output, spec: TaskSpec) -> None:
         f"initial model {spec.initial_model.digest}, {deadlines.submit_s} s to submit, {deadlines.judge_s} s to judge, "
         f"{deadlines.publish_s} s to publish"
     )
+    output.progress(describe_steps(spec))
     if deadlines.submit_s < _AMPLE_SUBMIT_S:
         output.progress(
             "time to submit is short: a committee member that holds its opening of a round back can take a minute of "

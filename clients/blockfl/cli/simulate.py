@@ -15,8 +15,8 @@ from blockfl.cli.terms import NO_TERMS, Terms, with_terms
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.run import read_initial_model
 from blockfl.protocol.blob import split_blob
+from blockfl.protocol.proposal import Proposal, propose_bound
 from blockfl.protocol.task import TaskSpec
-from blockfl.simulation.proposal import Proposal, propose_bound
 from blockfl.simulation.runner import run_simulation, write_summary
 from blockfl.simulation.worker import Order, Progress, RoundDone, SiteFile
 

@@ -111,8 +111,8 @@ class ArrayLearner:
         loss = self._fit(base, request, (data.x_train, data.y_train))
         return Trained(samples=len(data.x_train), loss=loss), self._flatten(self._read())
 
-    def rehearse(self, request: Train) -> Rehearsed:
-        """Train on a few samples from the initial values and evaluate a few; nothing of it stays.
+    def rehearse(self, request: Train) -> tuple[Rehearsed, Vector]:
+        """Train on a few samples from the initial values, evaluate a few, return the values; nothing of it stays.
 
         Raises:
             DataError: A loss or a value is not finite, or the code refuses the samples.

@@ -15,7 +15,7 @@ from typing import TypeVar
 from blockfl.institution.draft import check_loss, encode_trained, make_request
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import OutboxError, RejectionError, SettingsError, TrainingError
-from blockfl.institution.frames import TrainingProgress
+from blockfl.institution.frames import Trained, TrainingProgress
 from blockfl.institution.obedience import find_refusal
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.policy import Departures
@@ -31,7 +31,7 @@ from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.payload import SEED_BYTES, Values
 from blockfl.protocol.records import Consortium, Participant, Round, SignedHeader
 from blockfl.protocol.submission import compose_update, sign_header
-from blockfl.protocol.task import Task
+from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.training import plan_training
 
 R = TypeVar("R")
@@ -188,8 +188,7 @@ class Contribution:
 
         for attempt in range(_ATTEMPTS):
             started = time.monotonic()
-            text = f"training: {plan_training(task.spec.training, round_.round).describe()}"
-            self._report(Step(stage="train", round=round_.round, text=text))
+            self._report(Step(stage="train", round=round_.round, text=_describe_begin(task.spec, round_.round)))
             try:
                 values, trained = await self._training.train(base, request, on_progress)
             except TrainingError as error:
@@ -198,7 +197,7 @@ class Contribution:
                 self._report(Step(stage="retry", round=round_.round, text=f"{error}\ntraining again"))
             else:
                 check_loss(trained)
-                self._tell("train", round_, f"trained on {trained.samples} samples, loss {trained.loss:.4f}", started)
+                self._tell("train", round_, _describe_end(task.spec, trained), started)
                 return values
         raise AssertionError("unreachable")
 
@@ -226,6 +225,18 @@ class Contribution:
 
     def _tell(self, stage: Stage, round_: Round, text: str, started: float) -> None:
         self._report(Step(stage=stage, round=round_.round, text=text, seconds=time.monotonic() - started))
+
+
+def _describe_begin(spec: TaskSpec, number: int) -> str:
+    if spec.tallies:
+        return "counting the columns of the rows that train"
+    return f"training: {plan_training(spec.training, number).describe()}"
+
+
+def _describe_end(spec: TaskSpec, trained: Trained) -> str:
+    if spec.tallies:
+        return f"counted {trained.samples} rows"
+    return f"trained on {trained.samples} samples, loss {trained.loss:.4f}"
 
 
 def compute_remaining_s(round_: Round, organisation: str) -> float:

@@ -167,11 +167,15 @@ class Evaluated(Message):
 
 
 class Rehearsed(Message):
-    """Training on a few samples and evaluating them works; ``loss`` of training."""
+    """Training on a few samples and evaluating them works; ``loss`` of training, the values after it in the body.
+
+    ``scheduled``: the model's own schedule sets the learning rate, so that later steps may change more than these.
+    """
 
     kind: Literal["rehearsed"] = "rehearsed"
     samples: Annotated[int, Field(ge=1, le=2**53)]
     loss: Finite
+    scheduled: bool = False
 
 
 class TrainingProgress(Message):

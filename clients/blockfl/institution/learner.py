@@ -219,8 +219,8 @@ class Learner:
             steps = request.epochs * math.ceil(len(self._dataset.x_train) / request.batch_size)
             self._schedule.begun.assign(steps * (request.round - 1))
 
-    def rehearse(self, request: Train) -> Rehearsed:
-        """Train on a few samples from the initial values and evaluate a few; nothing of it stays.
+    def rehearse(self, request: Train) -> tuple[Rehearsed, Vector]:
+        """Train on a few samples from the initial values, evaluate a few, return the values; nothing of it stays.
 
         Raises:
             DataError: A loss or a value is not finite, or Keras refuses the samples.
@@ -236,7 +236,8 @@ class Learner:
             self._begin(self._initial, request)
             return find_finite(history.history["loss"][-1]), find_finite(found["loss"]), values
 
-        return rehearse(self._dataset, run_epoch)
+        rehearsed, values = rehearse(self._dataset, run_epoch)
+        return rehearsed.model_copy(update={"scheduled": self._schedule is not None}), values
 
     def evaluate(self, values: Vector, report: Callable[[TrainingProgress], None] | None = None) -> Evaluated:
         """Evaluate these values on the test samples."""

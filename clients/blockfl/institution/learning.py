@@ -28,8 +28,8 @@ def find_finite(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(float(value)) else None
 
 
-def rehearse(data: Dataset, run_epoch: Callable[[Dataset], Tried]) -> Rehearsed:
-    """Run one epoch on a few samples.
+def rehearse(data: Dataset, run_epoch: Callable[[Dataset], Tried]) -> tuple[Rehearsed, Vector]:
+    """Run one epoch on a few samples; return the outcome and the values after it, shape (d,).
 
     Args:
         data: All samples.
@@ -55,4 +55,4 @@ def rehearse(data: Dataset, run_epoch: Callable[[Dataset], Tried]) -> Rehearsed:
             f"one epoch on the first {len(few.x_train)} samples gives a loss or weights that are not finite: lower the "
             "learning rate, scale the columns, or check the labels"
         )
-    return Rehearsed(samples=len(few.x_train), loss=loss)
+    return Rehearsed(samples=len(few.x_train), loss=loss), values

@@ -8,12 +8,11 @@ from math import isqrt, ldexp
 
 import numpy as np
 
+from blockfl.institution.rounding import compute_step, list_hidden, measure_rounding
 from blockfl.institution.vector import Vector
 from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.records import Round
 from blockfl.protocol.statistics import REACH_BITS
-
-_NAMED = 4
 
 
 def list_losses(manifest: Manifest, change: Vector, round_: Round, weight: int) -> list[str]:
@@ -37,25 +36,12 @@ def list_losses(manifest: Manifest, change: Vector, round_: Round, weight: int) 
         own, limit = _measure(change[one.offset : one.offset + one.size]), isqrt(int(one.l2_squared))
         if own > ldexp(limit, -round_.scale):
             texts.append(f"tensor {one.tensor} is shortened from {own:.4g} to {ldexp(limit, -round_.scale):.4g}")
-    return texts + _list_lost(manifest, change, round_, weight)
-
-
-def _list_lost(manifest: Manifest, change: Vector, round_: Round, weight: int) -> list[str]:
-    texts, step, small = [], ldexp(1.0, -round_.scale) / weight, []
     for tensor in manifest.tensors:
         part = np.abs(change[tensor.offset : tensor.offset + tensor.size])
-        largest = float(part.max(initial=0.0))
-        if tensor.kind == "weight" and 0 < largest < step:
-            small.append(f"{tensor.name} (at most {largest:.2g})")
-        elif tensor.kind in ("statistic", "variance") and largest > 1 << REACH_BITS:
+        if tensor.kind in ("statistic", "variance") and part.max(initial=0.0) > 1 << REACH_BITS:
             texts.append(f"the statistic {tensor.name} moved too far for one round; only a part of its move is sent")
-    if small:
-        more = f" and {len(small) - _NAMED} more" if len(small) > _NAMED else ""
-        texts.append(
-            f"one step of rounding is {step:.2g}; every change is smaller in {', '.join(small[:_NAMED])}{more}: they "
-            "arrive on average only; a lower --norm-bound makes the step smaller"
-        )
-    return texts
+    step = compute_step(round_.scale, weight)
+    return texts + list_hidden(measure_rounding(manifest, change, step), step)
 
 
 def _measure(values: Vector) -> float:

@@ -5,23 +5,36 @@ for note in await rehearse(process, spec, seed=None):
 """
 
 from dataclasses import dataclass, field
+from math import ceil
+
+import numpy as np
 
 from blockfl.institution.draft import make_request
 from blockfl.institution.errors import InstitutionError
+from blockfl.institution.frames import Rehearsed, Train
 from blockfl.institution.kept import lay_state
 from blockfl.institution.optimiser_state import FILE
 from blockfl.institution.personal import Division
 from blockfl.institution.preparation import check_role, check_tensors, choose_samples
+from blockfl.institution.rounding import check_rounding
 from blockfl.institution.training import TrainingProcess, make_manifest
+from blockfl.institution.vector import Vector
 from blockfl.ledger.client import Ledger
 from blockfl.protocol.catalogue import CONSORTIUM, TASK
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.records import Consortium
+from blockfl.protocol.statistics import measure_change
 from blockfl.protocol.task import Task, TaskSpec
+from blockfl.protocol.training import plan_training
 
 
 async def rehearse(
-    training: TrainingProcess, spec: TaskSpec, *, seed: int | None, keeps_optimiser: bool = False
+    training: TrainingProcess,
+    spec: TaskSpec,
+    *,
+    seed: int | None,
+    keeps_optimiser: bool = False,
+    organisation: str | None = None,
 ) -> tuple[str, ...]:
     """Read the samples as the task's columns say, and train on a few of them; return what is to be known, in words.
 
@@ -30,9 +43,10 @@ async def rehearse(
         spec: The task's.
         seed: The institution's.
         keeps_optimiser: Whether rounds are to go on with the optimizer's state, which the code must give then.
+        organisation: The institution; one that only evaluates sends no update that could be rounded away.
 
     Raises:
-        ConfinementError, TrainingError: Model or samples cannot be used.
+        ConfinementError, TrainingError: Model or samples cannot be used, or the task's bound swallows a tensor.
         ProtocolError: BFL306, the model is not the task's.
     """
     training.use_table(spec.table, tallies=spec.tallies)
@@ -45,8 +59,38 @@ async def rehearse(
     request = make_request(spec, 1, seed)
     if keeps_optimiser:
         request = lay_state(training.scratch / FILE, None, request)
-    done = await training.rehearse(request)
-    return (*notes, f"a dry epoch on {done.samples} samples works: loss {done.loss:.4f}")
+    done, values = await training.rehearse(request)
+    notes += (f"a dry epoch on {done.samples} samples works: loss {done.loss:.4f}",)
+    if organisation in spec.evaluators:
+        return notes
+    base, values = (division.split(one)[0] for one in (await training.initial(), values))
+    return (*notes, *judge_dry_epoch(spec, request, done, base, values, description.train_samples))
+
+
+def judge_dry_epoch(
+    spec: TaskSpec, request: Train, done: Rehearsed, base: Vector, values: Vector, samples: int
+) -> list[str]:
+    """Return which tensors the task's rounding hides mostly, as a dry epoch shows it, in words.
+
+    A round has more steps than a dry epoch. Its change is taken to grow with them, which is the most to be expected.
+
+    Args:
+        spec: The task's.
+        request: How the dry epoch trained: as round 1 does.
+        done: The dry epoch.
+        base: The shared values before it, shape (d,).
+        values: The shared values after it, shape (d,).
+        samples: How many a round trains on.
+
+    Raises:
+        TrainingError: The task's bound swallows a tensor, and need not.
+    """
+    rounds = (1, *(phase.first_round for phase in spec.training.phases))
+    plans = [plan_training(spec.training, number) for number in rounds]
+    steps = max(plan.epochs * ceil(samples / plan.batch_size) for plan in plans)
+    change = measure_change(spec.manifest, base, values).astype(np.float64)
+    change *= steps / ceil(done.samples / request.batch_size)
+    return check_rounding(spec, change, is_most=not done.scheduled)
 
 
 @dataclass(kw_only=True)
@@ -85,10 +129,11 @@ async def check_participation(
     found = Findings()
     try:
         check_role(consortium, record, ledger.organisation)
-        found.notes += await rehearse(training, record.spec, seed=None)
+        found.notes += await rehearse(training, record.spec, seed=None, organisation=ledger.organisation)
         description = await training.describe()
         found.train_samples, found.test_samples = description.train_samples, description.test_samples
-        choose_samples(samples, description.train_samples)
+        evaluates = ledger.organisation in record.spec.evaluators
+        choose_samples(samples, description.test_samples if evaluates else description.train_samples)
     except (InstitutionError, ProtocolError) as error:
         found.problems.append(str(error))
     return found

@@ -92,7 +92,10 @@ async def run_institution(
         training = training or _make_training(settings, profile)
         rehearsal, keeps = None, settings.keeps_optimiser
         if isinstance(training, TrainingProcess):
-            rehearsal = partial(rehearse, training, seed=settings.agent.seed, keeps_optimiser=keeps)
+            organisation = profile.organisation
+            rehearsal = partial(
+                rehearse, training, seed=settings.agent.seed, keeps_optimiser=keeps, organisation=organisation
+            )
         if isinstance(training, TrainingProcess) and keeps:
             store = PersonalStore(settings.directory / OPTIMISER / settings.agent.task, "optimizer's state")
             training = KeptTraining(training, store)

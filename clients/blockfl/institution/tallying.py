@@ -90,10 +90,10 @@ class Tallier:
         values = encode_tally(self._table, self._counted, np.random.default_rng(request.seed))
         return Trained(samples=self._counted[ROWS][0], loss=0.0), values
 
-    def rehearse(self, request: Train) -> Rehearsed:
+    def rehearse(self, request: Train) -> tuple[Rehearsed, Vector]:
         """Say that everything was counted, which it was at the start."""
         del request
-        return Rehearsed(samples=self._counted[ROWS][0], loss=0.0)
+        return Rehearsed(samples=self._counted[ROWS][0], loss=0.0), self.initial()
 
     def evaluate(self, values: Vector, report: Callable[[TrainingProgress], None] | None = None) -> Evaluated:
         """Return nothing: totals are not measured on rows."""

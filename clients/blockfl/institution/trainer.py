@@ -141,7 +141,8 @@ def _answer(learner: "AnyLearner", channel: Channel, request: Request, body: byt
             trained, values = learner.train(decode_vector(body), request, channel.send)
             channel.send(trained, encode_vector(values))
         elif isinstance(request, Rehearse):
-            channel.send(learner.rehearse(request.training))
+            rehearsed, values = learner.rehearse(request.training)
+            channel.send(rehearsed, encode_vector(values))
         elif isinstance(request, Evaluate):
             channel.send(learner.evaluate(decode_vector(body), channel.send))
         elif isinstance(request, Save):

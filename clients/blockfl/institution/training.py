@@ -163,17 +163,20 @@ class TrainingProcess:
             raise AssertionError("the training process has read its samples already")
         self._table, self._tallies = table, tallies
 
-    async def rehearse(self, request: Train) -> Rehearsed:
+    async def rehearse(self, request: Train) -> tuple[Rehearsed, Vector]:
         """Train on a few samples from the model's own values and evaluate them; nothing of it stays.
 
         Args:
             request: How to train.
 
+        Returns:
+            The outcome, and the values after it, shape (d,).
+
         Raises:
             ConfinementError, TrainingError: As ``describe``; or a loss is not finite, or batch statistics are not.
         """
-        rehearsed, _ = await self._ask(Rehearse(training=request), None, Rehearsed)
-        return rehearsed
+        rehearsed, body = await self._ask(Rehearse(training=request), None, Rehearsed)
+        return rehearsed, decode_vector(body)
 
     async def initial(self) -> Vector:
         """Return the model's initial values, shape (d,).
@@ -243,7 +246,7 @@ class TrainingProcess:
     ) -> tuple[R, bytearray]:
         async with self._busy:
             await self._ensure_running()
-            body_bytes = 4 * self._dimension if expected in (Values, Trained) else 0
+            body_bytes = 4 * self._dimension if expected in (Values, Trained, Rehearsed) else 0
             try:
                 await self._send(request, b"" if values is None else encode_vector(values))
                 return await self._await(expected, body_bytes, progress)

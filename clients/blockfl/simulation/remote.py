@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from blockfl.institution.frames import Description, Evaluated, Train, Trained, TrainingProgress
+from blockfl.institution.frames import Description, Evaluated, Rehearsed, Train, Trained, TrainingProgress
 from blockfl.institution.kept import KeptTraining
 from blockfl.institution.personal import PersonalMemory
 from blockfl.institution.training import Training, TrainingProcess
@@ -40,8 +40,9 @@ class RemoteSite:
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._runner = runner
-        process = TrainingProcess(workload, directory=directory, confined=confined, seed=seed, table=table)
-        self._training: Training = KeptTraining(process, PersonalMemory()) if keeps_optimiser else process
+        self._process = TrainingProcess(workload, directory=directory, confined=confined, seed=seed, table=table)
+        keeps = keeps_optimiser
+        self._training: Training = KeptTraining(self._process, PersonalMemory()) if keeps else self._process
 
     def describe(self) -> Description:
         """Return the tensors that cross, and the numbers of samples.
@@ -54,6 +55,10 @@ class RemoteSite:
     def initial(self) -> Vector:
         """Return the model's initial values, shape (d,)."""
         return self._runner.run(self._training.initial())
+
+    def rehearse(self, request: Train) -> tuple[Rehearsed, Vector]:
+        """Train on a few samples from the initial values, evaluate a few, return the values; nothing of it stays."""
+        return self._runner.run(self._process.rehearse(request))
 
     def train(self, base: Vector, request: Train, report: Callable[[TrainingProgress], None]) -> tuple[Trained, Vector]:
         """Train from the base values, shape (d,); return the outcome and the new values, shape (d,)."""

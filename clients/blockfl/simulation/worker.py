@@ -22,6 +22,7 @@ from blockfl.protocol.codes import ProtocolError
 
 if TYPE_CHECKING:
     from blockfl.institution.loading import AnyLearner
+    from blockfl.institution.personal import Division
     from blockfl.protocol.metrics import Metrics
     from blockfl.protocol.task import TaskSpec
     from blockfl.simulation.remote import RemoteSite
@@ -164,6 +165,9 @@ def _run(order: Order, sink: IO[str]) -> None:
             for note in division.notes:
                 _tell(sink, Progress(text=f"{site.name}: {note}"))
             check_tensors(spec, make_manifest(division.shared))
+            if site.name in spec.institutions:
+                for note in _rehearse(site.name, learner, spec, division, order.seed):
+                    _tell(sink, Progress(text=f"{site.name}: {note}"))
             whole: WholeSite = learner
             if order.keeps_optimiser and order.python is None:
                 whole = KeptSite(learner, Path(order.scratch) / "sites" / site.name)
@@ -179,6 +183,31 @@ def _run(order: Order, sink: IO[str]) -> None:
             file = Path(order.scratch) / f"version-{result.version}.safetensors"
             file.write_bytes(result.content)
             _tell(sink, _describe(result, file))
+
+
+def _rehearse(
+    name: str, learner: "AnyLearner | RemoteSite", spec: "TaskSpec", division: "Division", seed: int | None
+) -> list[str]:
+    """Run the dry epoch with which an agent begins; return what is to be known, in words.
+
+    Samples that cannot be used make an institution bring nothing; a bound that is too large is the task's fault.
+
+    Raises:
+        TrainingError: The task's bound swallows a tensor.
+    """
+    from blockfl.institution.draft import make_request
+    from blockfl.institution.rehearsal import judge_dry_epoch
+
+    request = make_request(spec, 1, seed)
+    try:
+        done, after = learner.rehearse(request)
+    except (TrainingError, WorkloadError) as error:
+        return [f"would not enrol: {error}"]
+    base, values = division.split(learner.initial())[0], division.split(after)[0]
+    try:
+        return judge_dry_epoch(spec, request, done, base, values, division.whole.train_samples)
+    except TrainingError as error:
+        raise TrainingError(f"{name} would not enrol: {error}") from error
 
 
 def _load(order: Order, site: SiteFile, spec: "TaskSpec") -> "AnyLearner":

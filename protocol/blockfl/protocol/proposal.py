@@ -1,4 +1,4 @@
-"""What a simulation says about the norm bound that a task should have."""
+"""The norm bound that follows from norms which were seen: of a simulation, of a dry epoch, of accepted updates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
