@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from blockfl.audit.plot import draw_metrics
 from blockfl.cli.export import export_version, find_best, make_card
 from blockfl.cli.formats import Exported, choose_format, choose_layers, split_values, write_arrays
 from blockfl.cli.history import make_csv, write_events
@@ -153,6 +155,21 @@ async def test_the_history_has_a_line_for_each_version_and_metric(published: tup
         ["1", "auc", "0.8", "0.8", "0.8", "5", "0.8"],
         ["1", "loss", "0.9", "0.9", "0.9", "5", "0.9"],
     ]
+
+
+async def test_each_metric_is_drawn_with_a_line_of_each_institution(
+    published: tuple[WorldHub, Scenario, bytes],
+) -> None:
+    hub, _, _ = published
+    picture = ElementTree.fromstring(draw_metrics((await export(hub)).rows))
+    below = {"svg": "http://www.w3.org/2000/svg"}
+    plots = picture.findall("svg:g", below)
+    texts = [[one.text for one in plot.findall("svg:text", below)] for plot in plots]
+    assert [one[0] for one in texts] == [f"{name} (as the institutions reported it)" for name in ("auc", "loss")]
+    assert all({"all, pooled", "alpha"} <= set(one) for one in texts)
+    heights = [[float(dot.attrib["cy"]) for dot in plot.findall("svg:circle", below)] for plot in plots]
+    assert [(one[0] > one[1], one[2:] == one[:2]) for one in heights] == [(True, True), (True, True)]
+    assert int(picture.attrib["height"]) >= 2 * max(map(max, heights))
 
 
 @pytest.mark.tensorflow

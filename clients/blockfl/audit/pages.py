@@ -12,7 +12,7 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
-from blockfl.audit.plot import draw_lines
+from blockfl.audit.plot import draw_lines, list_metrics
 from blockfl.fabric.log import make_printable
 from blockfl.ledger.errors import LedgerError
 
@@ -63,15 +63,15 @@ def format_cell(value: object) -> str:
 
 
 def _draw(task: Mapping[str, Any]) -> list[Markup]:
-    """Return plots of norms, accuracy and credits, those that there is anything to show of."""
+    """Return plots of norms, metrics and credits, those that there is anything to show of."""
     norms: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in task["updates"]:
         if row["norm_at_most"]:
             norms[row["organisation"]].append((row["round"], row["norm_at_most"]))
-    accuracy = [(row["round"], row["accuracy"]) for row in task["models"] if row["accuracy"] is not None]
+    metrics = list_metrics(task["models"], each=False)
     plots = [
         draw_lines("Norms of updates", _sorted(norms), unit="of the weights, at most"),
-        draw_lines("Accuracy", {"all, weighted": accuracy} if accuracy else {}, unit="as the institutions reported it"),
+        *(draw_lines(name, lines, unit="as the institutions reported it") for name, lines in metrics.items()),
         draw_lines("Credits earned less paid", _sum_credits(task["credits"]), unit="since the first round", whole=True),
     ]
     return [plot for plot in plots if plot]

@@ -1,10 +1,11 @@
 """Line plots as SVG: nothing but text and lines, so that a report needs neither scripts nor other files.
 
 svg = draw_lines("accuracy", {"pooled": [(1, 0.71), (2, 0.78)]}, unit="share of test samples")
+Path("history.svg").write_text(draw_metrics(await views.list_models(ledger, "heart")))
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from markupsafe import Markup
 
@@ -16,6 +17,14 @@ _DASHES: Final = ("", "7 3", "2 3", "9 3 2 3", "1 4", "12 4")
 """With the colours they tell lines apart, also in print and for those who see no colours."""
 _COLOURS: Final = ("#0b5fa5", "#b3400d", "#33691e", "#6a1b9a", "#795000", "#37474f")
 _TICKS = 4
+
+_STYLE: Final = (
+    "text { font: 11px system-ui, sans-serif; fill: #1b1b1f } .title { font-weight: 600 } .end { text-anchor: end } "
+    ".middle { text-anchor: middle } .line { fill: none; stroke-width: 1.8 } .grid { stroke: #e3e3e8; fill: none }"
+)
+"""As the report's own."""
+ALL: Final = "all, pooled"
+"""The line of all institutions together."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -32,21 +41,63 @@ def draw_lines(title: str, lines: Mapping[str, Points], *, unit: str, whole: boo
     Returns:
         An SVG element; empty when there is no point.
     """
-    points = [point for line in lines.values() for point in line]
-    if not points:
+    if not any(lines.values()):
         return Markup("")
-    frame = _Frame(points)
+    begin = Markup('<svg role="img" viewBox="0 0 {} {}" aria-label="{}">').format(
+        _WIDTH, _HEIGHT, f"{title}, {unit}, by round"
+    )
+    return begin + _draw_inside(title, lines, unit, whole=whole) + Markup("</svg>")
+
+
+def list_metrics(rows: Sequence[Mapping[str, Any]], *, each: bool) -> dict[str, dict[str, Points]]:
+    """Return the lines of each metric's plot: of all institutions together, and of each one.
+
+    Args:
+        rows: Of every version (``views.list_models``).
+        each: Whether there is a line of each institution, too.
+    """
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        for metric, one in row["metrics"].items():
+            lines = found.setdefault(metric, {})
+            lines.setdefault(ALL, []).append((row["round"], one["value"]))
+            for name, reported in sorted(row["reports"].items()) if each else ():
+                if metric in reported:
+                    lines.setdefault(name, []).append((row["round"], reported[metric]))
+    return {metric: {**found[metric]} for metric in sorted(found)}
+
+
+def draw_metrics(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """Return a picture of its own, an SVG file's content: a plot of each metric, one below the other.
+
+    Args:
+        rows: Of every version (``views.list_models``).
+    """
+    plots = list_metrics(rows, each=True)
+    height = _HEIGHT * max(len(plots), 1)
     parts = [
-        Markup('<svg role="img" viewBox="0 0 {} {}" aria-label="{}">').format(
-            _WIDTH, _HEIGHT, f"{title}, {unit}, by round"
+        Markup('<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{1}" viewBox="0 0 {0} {1}">').format(
+            _WIDTH, height
         ),
+        Markup("<style>{}</style>").format(_STYLE),
+        Markup('<rect width="{}" height="{}" fill="#fff"/>').format(_WIDTH, height),
+    ]
+    for place, (metric, lines) in enumerate(plots.items()):
+        inside = _draw_inside(metric, lines, "as the institutions reported it", whole=False)
+        parts.append(Markup('<g transform="translate(0 {})">{}</g>').format(_HEIGHT * place, inside))
+    return Markup("").join([*parts, Markup("</svg>\n")])
+
+
+def _draw_inside(title: str, lines: Mapping[str, Points], unit: str, *, whole: bool) -> Markup:
+    frame = _Frame([point for line in lines.values() for point in line])
+    parts = [
         Markup('<text x="{}" y="16" class="title">{}</text>').format(_LEFT, f"{title} ({unit})"),
         *frame.draw_axes(whole=whole),
     ]
     for place, (name, line) in enumerate(lines.items()):
         parts.append(_draw_line(frame, line, place))
         parts.append(_draw_key(name, place))
-    return Markup("").join([*parts, Markup("</svg>")])
+    return Markup("").join(parts)
 
 
 class _Frame:

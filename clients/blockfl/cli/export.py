@@ -16,6 +16,7 @@ import typer
 
 from blockfl.audit import views
 from blockfl.audit.metrics import is_lower_better
+from blockfl.audit.plot import draw_metrics
 from blockfl.cli import formats, option, workload
 from blockfl.cli.formats import AnyRow, Exported
 from blockfl.cli.history import make_csv, write_events
@@ -207,6 +208,9 @@ def export(
     tensorboard: Annotated[
         Path | None, typer.Option(help="Also write each version's metrics as TensorBoard's logs into this directory.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw each metric from version to version, as SVG, a line an institution.")
+    ] = None,
     unconfined: workload.Unconfined = False,
     json: option.Json = False,
 ) -> None:
@@ -235,7 +239,7 @@ def export(
         asyncio.run(formats.write_keras(exported, layers, output, confined=not unconfined))
     else:
         formats.write_arrays(exported, output, chosen)
-    _write_beside(exported, card, metrics, tensorboard)
+    _write_beside(exported, card, metrics, tensorboard, plot)
     told.result({"task": task, "version": exported.version, "digest": exported.digest, "file": str(output)})
     told.line(f"task {task}: version {exported.version}, {exported.digest} on the ledger, is in {output}")
 
@@ -249,7 +253,9 @@ def _tell_chunks(told: Output, done: int, total: int) -> None:
     told.progress(f"chunk {done} of {total}")
 
 
-def _write_beside(exported: Exported, card: Path | None, metrics: Path | None, tensorboard: Path | None) -> None:
+def _write_beside(
+    exported: Exported, card: Path | None, metrics: Path | None, tensorboard: Path | None, plot: Path | None
+) -> None:
     """Write what was asked for beside the model."""
     if card is not None:
         formats.write_file(card, make_card(exported).encode())
@@ -257,3 +263,5 @@ def _write_beside(exported: Exported, card: Path | None, metrics: Path | None, t
         formats.write_file(metrics, make_csv(exported.rows).encode())
     if tensorboard is not None:
         write_events(exported.rows, tensorboard)
+    if plot is not None:
+        formats.write_file(plot, draw_metrics(exported.rows).encode())
