@@ -8,7 +8,7 @@
     client.join("heart", directory="agent", model="model.keras", data="rows.csv", on_step=print)
     for version in client.watch("heart"):
         print(version["version"], version["metrics"])
-    client.export("heart", "final.npz", version="best", metric="auc")
+    client.export("heart", "final.npz", version="best", metric="auc", plot="history.svg")
 
 Every call waits for its end. A notebook has an event loop of its own, so each call runs one in another thread.
 """
@@ -25,16 +25,16 @@ from typing import Any, Final, TypeVar
 from blockfl.audit import views
 from blockfl.audit.entry import Row
 from blockfl.cli.creation import put_task
-from blockfl.cli.export import export_version, make_card
-from blockfl.cli.formats import Exported, choose_format, choose_layers, write_arrays, write_file, write_keras
+from blockfl.cli.export import export_version, write_beside
+from blockfl.cli.formats import Exported, choose_format, choose_layers, write_arrays, write_keras
 from blockfl.cli.tally import Statistic, read_statistics
 from blockfl.cli.terms import parse_terms
-from blockfl.cli.workload import make_workload
+from blockfl.cli.workload import choose_policy, make_workload
 from blockfl.institution.agent import AgentSettings
-from blockfl.institution.rehearsal import Findings, check_participation
+from blockfl.institution.rehearsal import Findings, check_participation, make_training
 from blockfl.institution.run import InstitutionSettings, read_initial_model, run_institution
 from blockfl.institution.step import Step
-from blockfl.institution.training import TrainingProcess
+from blockfl.institution.training_limits import TrainingLimits
 from blockfl.institution.workload import Workload
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.ending import find_ending
@@ -125,18 +125,23 @@ class Client:
         code: PathLike | None = None,
         python: PathLike | None = None,
         label: str | None = None,
+        policy: PathLike | None = None,
+        gpu: bool = False,
+        shared_memory: bool = False,
     ) -> Findings:
-        """Look whether model and samples fit a task; nothing is enrolled, sent or kept.
+        """Look whether model and samples fit a task; nothing is enrolled, sent or kept. Arguments as of ``join``.
 
         Raises:
             LedgerError: The task cannot be read.
+            SettingsError: The policy does not allow the code, or a device.
         """
-        workload = _make_workload(model, code, data, label, python)
+        workload, allowed = _make_workload(model, code, data, label, python), choose_policy(_as_path(policy))
+        limits = TrainingLimits(gpu=gpu, shared_memory=shared_memory)
 
         async def work(scratch: str) -> Findings:
-            training = TrainingProcess(workload, directory=Path(scratch), confined=self._confined)
+            training = make_training(workload, Path(scratch), allowed, limits, confined=self._confined)
             async with self._open() as ledger, training:
-                return await check_participation(ledger, task, training)
+                return await check_participation(ledger, task, training, policy=allowed)
 
         with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
             return _run(work(scratch))
@@ -152,6 +157,9 @@ class Client:
         python: PathLike | None = None,
         label: str | None = None,
         rounds: int | None = None,
+        policy: PathLike | None = None,
+        gpu: bool = False,
+        shared_memory: bool = False,
         seed: int | None = None,
         on_step: Callable[[Step], None] = lambda _: None,
     ) -> None:
@@ -166,6 +174,9 @@ class Client:
             python: See ``model``.
             label: The label's column, where the task does not name it.
             rounds: End after so many rounds.
+            policy: A YAML file with what the institution allows (``blockfl.institution.policy``).
+            gpu: Whether training may use this machine's NVIDIA GPUs.
+            shared_memory: Whether training may use ``/dev/shm``.
             seed: For tests only.
             on_step: Told what the agent does: training, sealing, uploading, waiting, verdicts.
 
@@ -176,8 +187,9 @@ class Client:
             profile=self._profile,
             directory=Path(directory),
             workload=_make_workload(model, code, data, label, python),
-            agent=AgentSettings(task=task, rounds=rounds, seed=seed),
+            agent=AgentSettings(task=task, rounds=rounds, seed=seed, policy=choose_policy(_as_path(policy))),
             confined=self._confined,
+            limits=TrainingLimits(gpu=gpu, shared_memory=shared_memory),
         )
         _run(run_institution(settings, report=on_step))
 
@@ -224,6 +236,9 @@ class Client:
         version: int | str | None = None,
         metric: str | None = None,
         card: PathLike | None = None,
+        metrics: PathLike | None = None,
+        plot: PathLike | None = None,
+        tensorboard: PathLike | None = None,
         personal: PathLike | None = None,
         model: PathLike | None = None,
         code: PathLike | None = None,
@@ -237,6 +252,9 @@ class Client:
             version: Its number, ``best``, or None for the last.
             metric: What ``best`` goes by; None: the task's goal, without one the loss.
             card: Where to write a model card.
+            metrics: Where to write each version's metrics as CSV.
+            plot: Where to draw them, as SVG.
+            tensorboard: The directory for TensorBoard's logs of them.
             personal: The directory of an institution's agent, whose personal layers complete the model.
             model: The task's Keras model, whose layers a .keras file needs; or ``code``.
             code: See ``model``.
@@ -255,8 +273,7 @@ class Client:
             _run(write_keras(exported, layers, Path(output), confined=self._confined))
         elif output is not None:
             write_arrays(exported, Path(output))
-        if card is not None:
-            write_file(Path(card), make_card(exported).encode())
+        write_beside(exported, *map(_as_path, (card, metrics, tensorboard, plot)))
         return exported
 
     def _open(self) -> Ledger:

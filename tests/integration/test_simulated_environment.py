@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 CODE = """
 import os, numpy as np
@@ -65,6 +66,17 @@ def test_a_process_of_each_institution_makes_the_same_model(tmp_path: Path) -> N
     coarse = run(tmp_path, "coarse", "--norm-bound", "1000000")
     assert coarse.returncode == 1
     assert "a1 would not enrol: the norm bound 1000000 is too large" in coarse.stderr.replace("\n", " ")
+
+
+@pytest.mark.skipif(any(Path("/dev").glob("nvidia*")), reason="there is a GPU")
+@pytest.mark.parametrize("options", [[], ["--python", sys.executable]], ids=["inside", "outside"])
+def test_a_gpu_that_is_not_there_is_told(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "training.py").write_text(CODE)
+    for number, site in enumerate(SITES):
+        np.save(tmp_path / f"{site}.npy", np.random.default_rng(number).normal(size=(40, 4)))
+    done = run(tmp_path, "gpu", "--gpu", *options)
+    assert done.returncode == 1
+    assert "leave --gpu out" in done.stderr.replace("\n", " ")
 
 
 def test_a_layer_that_is_personal_fits_each_institution(tmp_path: Path) -> None:

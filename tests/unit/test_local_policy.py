@@ -9,6 +9,9 @@ import pytest
 
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.policy import Departures, LocalPolicy, compute_code_digest, read_policy
+from blockfl.institution.rehearsal import make_training
+from blockfl.institution.training_limits import TrainingLimits
+from blockfl.institution.workload import Workload
 from blockfl.protocol.canonical import compute_digest
 
 
@@ -53,6 +56,7 @@ def test_code_is_allowed_by_its_digest_and_nothing_of_a_directory_may_change(tmp
     ("text", "words"),
     [
         ("epsilon: 3", "nothing else can be enforced"),
+        ("gpu: 2", "gpu: expected yes or no, got '2'"),
         ("rounds: many", "rounds: expected a whole number"),
         ("hours: ['8-9']", "expected spans such as 20:00-06:00"),
         ("code: [abc]", "expected SHA-256 in lower-case hex"),
@@ -67,6 +71,41 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, words: str) -> 
     with pytest.raises(SettingsError) as caught:
         read(tmp_path, text)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "given"),
+    [("{}", False, False), ("{}", True, True), ("gpu: yes", False, True), ("gpu: no", False, False)],
+)
+def test_a_gpu_is_given_where_the_policy_or_the_start_says_so(
+    tmp_path: Path, text: str, asked: bool, given: bool
+) -> None:
+    assert read(tmp_path, text).choose_limits(TrainingLimits(gpu=asked, processes=3)) == TrainingLimits(
+        gpu=given, processes=3
+    )
+
+
+@pytest.mark.parametrize("name", ["gpu", "shared_memory"])
+def test_a_device_that_the_policy_refuses_cannot_be_asked_for(tmp_path: Path, name: str) -> None:
+    policy = read(tmp_path, f"{name}: no")
+    with pytest.raises(SettingsError, match=f"the local policy says {name}: no; leave --{name.replace('_', '-')} out"):
+        policy.choose_limits(TrainingLimits(**{name: True}))
+
+
+@pytest.mark.parametrize(
+    ("text", "limits", "words"),
+    [
+        ("code: []", TrainingLimits(), "does not allow .*training.py"),
+        ("gpu: no", TrainingLimits(gpu=True), "leave --gpu out"),
+    ],
+)
+def test_a_look_before_enrolling_obeys_the_policy(
+    tmp_path: Path, text: str, limits: TrainingLimits, words: str
+) -> None:
+    code = tmp_path / "training.py"
+    code.write_text("")
+    with pytest.raises(SettingsError, match=words):
+        make_training(Workload(code=code), tmp_path, read(tmp_path, text), limits, confined=False)
 
 
 def test_updates_are_counted_by_round_also_after_a_crash_in_the_middle_of_a_line(tmp_path: Path) -> None:

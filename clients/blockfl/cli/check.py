@@ -13,8 +13,8 @@ from blockfl.cli import option, workload
 from blockfl.cli.number import make_limits, whole_option
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.reach import reach
-from blockfl.institution.rehearsal import Findings, check_participation
-from blockfl.institution.training import TrainingProcess
+from blockfl.institution.rehearsal import Findings, check_participation, make_training
+from blockfl.institution.training_limits import TrainingLimits
 
 
 def check(
@@ -29,7 +29,11 @@ def check(
     samples: Annotated[
         int | None, whole_option(make_limits(1), help="Samples to declare; default: all for training.")
     ] = None,
+    policy: workload.Policy = None,
     unconfined: workload.Unconfined = False,
+    gpu: workload.Gpu = False,
+    shared_memory: workload.SharedMemory = False,
+    keep_optimiser: workload.KeepOptimiser = False,
     json: option.Json = False,
 ) -> None:
     """Look whether model and samples fit a task: columns, classes, tensors, a dry epoch on a few rows.
@@ -39,12 +43,16 @@ def check(
     """
     output = Output(as_json=json)
     brought = workload.make_workload(model, code, data, label, test_fraction, python)
+    allowed = workload.choose_policy(policy)
+    limits = TrainingLimits(gpu=gpu, shared_memory=shared_memory)
 
     async def look() -> Findings:
         with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
-            training = TrainingProcess(brought, directory=Path(scratch), confined=not unconfined)
+            training = make_training(brought, Path(scratch), allowed, limits, confined=not unconfined)
             async with reach(profile) as ledger, training:
-                return await check_participation(ledger, task, training, samples=samples)
+                return await check_participation(
+                    ledger, task, training, samples=samples, policy=allowed, keeps_optimiser=keep_optimiser
+                )
 
     found = asyncio.run(look())
     output.result({"task": task, "fits": not found.problems, **asdict(found)})

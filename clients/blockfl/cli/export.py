@@ -239,7 +239,7 @@ def export(
         asyncio.run(formats.write_keras(exported, layers, output, confined=not unconfined))
     else:
         formats.write_arrays(exported, output, chosen)
-    _write_beside(exported, card, metrics, tensorboard, plot)
+    write_beside(exported, card, metrics, tensorboard, plot)
     told.result({"task": task, "version": exported.version, "digest": exported.digest, "file": str(output)})
     told.line(f"task {task}: version {exported.version}, {exported.digest} on the ledger, is in {output}")
 
@@ -253,7 +253,7 @@ def _tell_chunks(told: Output, done: int, total: int) -> None:
     told.progress(f"chunk {done} of {total}")
 
 
-def _write_beside(
+def write_beside(
     exported: Exported, card: Path | None, metrics: Path | None, tensorboard: Path | None, plot: Path | None
 ) -> None:
     """Write what was asked for beside the model."""

@@ -21,7 +21,7 @@ from blockfl.cli.termination import make_reporter, run_until_terminated
 from blockfl.institution import dispute
 from blockfl.institution.agent import AgentSettings
 from blockfl.institution.outbox import Outbox
-from blockfl.institution.policy import LocalPolicy, compute_code_digest, read_policy
+from blockfl.institution.policy import compute_code_digest
 from blockfl.institution.run import OUTBOX, InstitutionSettings, run_institution
 from blockfl.institution.step import Step
 from blockfl.institution.training_limits import TrainingLimits
@@ -58,12 +58,7 @@ def run(
     rounds: Annotated[
         int | None, whole_option(make_limits(1), help="End after so many rounds; default: the task's last.")
     ] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML with what this institution allows: tasks, code, rounds, hours; see institution/policy.py."
-        ),
-    ] = None,
+    policy: workload.Policy = None,
     seed: workload.Seed = None,
     unconfined: workload.Unconfined = False,
     training_memory: workload.Memory = None,
@@ -90,7 +85,7 @@ def run(
             samples=samples,
             seed=seed,
             rounds=rounds,
-            policy=LocalPolicy() if policy is None else read_policy(policy),
+            policy=workload.choose_policy(policy),
         ),
         confined=not unconfined,
         limits=TrainingLimits(

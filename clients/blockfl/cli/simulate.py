@@ -52,6 +52,8 @@ def simulate(
     keep_optimiser: workload.KeepOptimiser = False,
     seed: workload.Seed = None,
     unconfined: workload.Unconfined = False,
+    gpu: workload.Gpu = False,
+    shared_memory: workload.SharedMemory = False,
     json: option.Json = False,
 ) -> None:
     """Run a whole task on this machine, without a ledger: for choosing a model, rules and the norm bound.
@@ -103,6 +105,8 @@ def simulate(
         scratch=str(directory),
         confined=not unconfined,
         keeps_optimiser=keep_optimiser,
+        gpu=gpu,
+        shared_memory=shared_memory,
     )
     rounds: list[RoundDone] = []
     for told in run_simulation(order, directory):

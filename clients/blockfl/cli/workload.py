@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from blockfl.cli.number import make_limits, real_option, whole_option
+from blockfl.institution.policy import LocalPolicy, read_policy
 from blockfl.institution.training import Workload
 
 Model = Annotated[Path | None, typer.Option(help="A compiled Keras 3 model (.keras).")]
@@ -57,6 +58,24 @@ KeepOptimiser = Annotated[
 Seed = Annotated[
     int | None, whole_option(make_limits(0), help="Makes training and rounding repeatable; for tests only.")
 ]
+
+
+Policy = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML with what this institution allows: tasks, code, rounds, hours, gpu, shared_memory; see "
+        "institution/policy.py."
+    ),
+]
+
+
+def choose_policy(path: Path | None) -> LocalPolicy:
+    """Return the policy of a file; without one everything is allowed.
+
+    Raises:
+        SettingsError: It cannot be read, or says what is no policy.
+    """
+    return LocalPolicy() if path is None else read_policy(path)
 
 
 def make_workload(

@@ -4,6 +4,8 @@
     code: [<SHA-256 of the model's or the code's file>]
     rounds: 50                            # in all, of each task
     hours: ["20:00-06:00"]                # UTC; a round that is open is waited for, not skipped
+    gpu: yes                              # as --gpu; no: refuse it
+    shared_memory: no                     # as --shared-memory; no: refuse it
 
 Every key is optional, and says nothing when it is absent. ``blockfl institution digest`` gives a digest for ``code``.
 """
@@ -11,18 +13,20 @@ Every key is optional, and says nothing when it is absent. ``blockfl institution
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 from blockfl.institution.errors import SettingsError
+from blockfl.institution.training_limits import TrainingLimits
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.plain_yaml import read_words
 from blockfl.protocol.canonical import compute_digest
 
-_KEYS: Final = ("tasks", "code", "rounds", "hours")
+_KEYS: Final = ("tasks", "code", "rounds", "hours", "gpu", "shared_memory")
+_ANSWERS: Final = {"yes": True, "true": True, "no": False, "false": False}
 _HOURS: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
@@ -35,12 +39,33 @@ class LocalPolicy:
         code: SHA-256 of model files or code, as ``compute_code_digest`` gives it.
         rounds: The most updates of one task.
         hours: When training may begin, UTC, from and to; a span may go over midnight.
+        gpu: Whether training may use GPUs; None: as the agent is started.
+        shared_memory: Whether training may use ``/dev/shm``; None: as the agent is started.
     """
 
     tasks: tuple[str, ...] | None = None
     code: tuple[str, ...] | None = None
     rounds: int | None = None
     hours: tuple[tuple[time, time], ...] | None = None
+    gpu: bool | None = None
+    shared_memory: bool | None = None
+
+    def choose_limits(self, limits: TrainingLimits) -> TrainingLimits:
+        """Return what training may use: what the agent is started with, and what the policy says of devices.
+
+        Raises:
+            SettingsError: The agent is started with a device that the policy refuses.
+        """
+        for name, asked in (("gpu", limits.gpu), ("shared_memory", limits.shared_memory)):
+            if asked and getattr(self, name) is False:
+                raise SettingsError(
+                    f"the local policy says {name}: no; leave --{name.replace('_', '-')} out, or change the policy"
+                )
+        return replace(
+            limits,
+            gpu=limits.gpu or self.gpu is True,
+            shared_memory=limits.shared_memory or self.shared_memory is True,
+        )
 
     def check_task(self, name: str) -> None:
         """Check that the institution takes part in such a task.
@@ -107,7 +132,18 @@ def read_policy(path: Path) -> LocalPolicy:
         code=code,
         rounds=None if rounds is None else int(rounds),
         hours=None if hours is None else tuple(_parse_span(path, one) for one in hours),
+        gpu=_find_answer(path, found, "gpu"),
+        shared_memory=_find_answer(path, found, "shared_memory"),
     )
+
+
+def _find_answer(path: Path, found: dict[str, Any], key: str) -> bool | None:
+    if key not in found:
+        return None
+    answer = _ANSWERS.get(str(found[key]).lower())
+    if answer is None:
+        raise SettingsError(f"{path}: {key}: expected yes or no, got {found[key]!r:.100}")
+    return answer
 
 
 def _list(path: Path, found: dict[str, Any], key: str) -> tuple[str, ...] | None:

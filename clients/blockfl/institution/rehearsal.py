@@ -6,6 +6,7 @@ for note in await rehearse(process, spec, seed=None):
 
 from dataclasses import dataclass, field
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 
@@ -15,10 +16,13 @@ from blockfl.institution.frames import Rehearsed, Train
 from blockfl.institution.kept import lay_state
 from blockfl.institution.optimiser_state import FILE
 from blockfl.institution.personal import Division
+from blockfl.institution.policy import LocalPolicy
 from blockfl.institution.preparation import check_role, check_tensors, choose_samples
 from blockfl.institution.rounding import check_rounding
 from blockfl.institution.training import TrainingProcess, make_manifest
+from blockfl.institution.training_limits import TrainingLimits
 from blockfl.institution.vector import Vector
+from blockfl.institution.workload import Workload
 from blockfl.ledger.client import Ledger
 from blockfl.protocol.catalogue import CONSORTIUM, TASK
 from blockfl.protocol.codes import ProtocolError
@@ -110,8 +114,26 @@ class Findings:
     test_samples: int = 0
 
 
+def make_training(
+    workload: Workload, directory: Path, policy: LocalPolicy, limits: TrainingLimits, *, confined: bool
+) -> TrainingProcess:
+    """Return the training process for a look at model and samples, within the institution's policy.
+
+    Raises:
+        SettingsError: The policy does not allow the code, or a device.
+    """
+    policy.check_code(path for path in (workload.model, workload.code) if path is not None)
+    return TrainingProcess(workload, directory=directory, confined=confined, limits=policy.choose_limits(limits))
+
+
 async def check_participation(
-    ledger: Ledger, task: str, training: TrainingProcess, *, samples: int | None = None
+    ledger: Ledger,
+    task: str,
+    training: TrainingProcess,
+    *,
+    samples: int | None = None,
+    policy: LocalPolicy | None = None,
+    keeps_optimiser: bool = False,
 ) -> Findings:
     """Look at an institution's model and samples as its agent would, and change nothing anywhere.
 
@@ -120,6 +142,8 @@ async def check_participation(
         task: Its name.
         training: Of the institution's model and samples; it has read nothing yet.
         samples: What the institution would declare; None: all.
+        policy: What the institution allows; None: everything.
+        keeps_optimiser: Whether rounds are to go on with the optimizer's state.
 
     Raises:
         LedgerError: The task cannot be read.
@@ -129,7 +153,10 @@ async def check_participation(
     found = Findings()
     try:
         check_role(consortium, record, ledger.organisation)
-        found.notes += await rehearse(training, record.spec, seed=None, organisation=ledger.organisation)
+        (policy or LocalPolicy()).check_task(task)
+        found.notes += await rehearse(
+            training, record.spec, seed=None, keeps_optimiser=keeps_optimiser, organisation=ledger.organisation
+        )
         description = await training.describe()
         found.train_samples, found.test_samples = description.train_samples, description.test_samples
         evaluates = ledger.organisation in record.spec.evaluators

@@ -137,7 +137,7 @@ def _make_training(settings: InstitutionSettings, profile: ConnectionProfile) ->
         confined=settings.confined,
         seed=settings.agent.seed,
         timeout_s=settings.training_timeout_s,
-        limits=settings.limits,
+        limits=settings.agent.policy.choose_limits(settings.limits),
     )
 
 

@@ -8,6 +8,7 @@ from blockfl.institution.frames import Description, Evaluated, Rehearsed, Train,
 from blockfl.institution.kept import KeptTraining
 from blockfl.institution.personal import PersonalMemory
 from blockfl.institution.training import Training, TrainingProcess
+from blockfl.institution.training_limits import TrainingLimits
 from blockfl.institution.vector import Vector
 from blockfl.institution.workload import Workload
 from blockfl.protocol.table import Table
@@ -26,6 +27,7 @@ class RemoteSite:
         seed: int | None,
         table: Table | None,
         keeps_optimiser: bool = False,
+        limits: TrainingLimits | None = None,
     ) -> None:
         """Prepare; the first call starts the process.
 
@@ -37,10 +39,13 @@ class RemoteSite:
             seed: Makes training repeatable.
             table: The task's columns.
             keeps_optimiser: Whether each round goes on with the optimizer's state after the one before.
+            limits: What training may use of the machine.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._runner = runner
-        self._process = TrainingProcess(workload, directory=directory, confined=confined, seed=seed, table=table)
+        self._process = TrainingProcess(
+            workload, directory=directory, confined=confined, seed=seed, table=table, limits=limits
+        )
         keeps = keeps_optimiser
         self._training: Training = KeptTraining(self._process, PersonalMemory()) if keeps else self._process
 

@@ -26,7 +26,7 @@ def run_simulation(order: Order, directory: Path) -> Iterator[Progress | RoundDo
         TrainingError: The process failed: its own words.
     """
     command = (sys.executable, "-P", "-B", "-m", "blockfl.simulation.worker")
-    environment = make_environment(Path(order.scratch), os.environ)
+    environment = make_environment(Path(order.scratch), os.environ, gpu=order.gpu)
     with (directory / LOG).open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=order.scratch, env=environment

@@ -62,6 +62,8 @@ class Order(Message):
     scratch: str
     confined: bool
     keeps_optimiser: bool = False
+    gpu: bool = False
+    shared_memory: bool = False
 
 
 class Progress(Message):
@@ -126,7 +128,15 @@ def main() -> int:
         if order.confined and order.python is None:
             paths = [order.initial_model, order.model, order.code, *(site.data for site in order.sites)]
             readable = tuple(Path(path) for path in paths if path is not None)
-            confine(Reach(readable=readable, scratch=Path(order.scratch), private=()))
+            confine(
+                Reach(
+                    readable=readable,
+                    scratch=Path(order.scratch),
+                    private=(),
+                    gpu=order.gpu,
+                    shared_memory=order.shared_memory,
+                )
+            )
         _run(order, sink)
     except (ConfinementError, TrainingError, WorkloadError, ProtocolError, OSError) as error:
         _tell(sink, Failed(text=str(error)))
@@ -234,6 +244,7 @@ def _load(order: Order, site: SiteFile, spec: "TaskSpec") -> "AnyLearner":
 
 def _start(order: Order, site: SiteFile, spec: "TaskSpec", runner: asyncio.Runner) -> "RemoteSite":
     """Prepare a process of an institution's own, in the other environment."""
+    from blockfl.institution.training_limits import TrainingLimits
     from blockfl.institution.workload import Workload
     from blockfl.simulation.remote import RemoteSite
 
@@ -253,6 +264,7 @@ def _start(order: Order, site: SiteFile, spec: "TaskSpec", runner: asyncio.Runne
         seed=order.seed,
         table=spec.table,
         keeps_optimiser=order.keeps_optimiser,
+        limits=TrainingLimits(gpu=order.gpu, shared_memory=order.shared_memory),
     )
 
 
