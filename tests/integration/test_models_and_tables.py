@@ -94,12 +94,19 @@ before = learner.train(learner.initial(), request, lambda told: None)[1]
 rehearsed, tried = learner.rehearse(request)
 after = learner.train(learner.initial(), request, lambda told: None)[1]
 change, moved = np.abs(before - after).max(), np.abs(before - learner.initial()).max()
-out["rehearsed"] = [rehearsed.samples, float(change), float(moved)]
+out["rehearsed"] = [rehearsed.samples, float(np.abs(tried - learner.initial()).max()), float(change), float(moved)]
 make(optimizer=keras.optimizers.SGD(1e30)).save(home / "model.keras")
 try:
     load("[r, q, p]").rehearse(Train(epochs=3, batch_size=1, learning_rate=None, seed=3))
 except WorkloadError as error:
     out["overflow"] = str(error)
+keras.mixed_precision.set_global_policy("mixed_float16")
+mixed = make()
+keras.mixed_precision.set_global_policy("float32")
+learner = Learner(mixed, data(), 1)
+few = learner.train(learner.initial(), Train(epochs=2, batch_size=1000, learning_rate=0.1, seed=3), lambda told: None)
+out["mixed"] = [*sorted({one.dtype for one in learner.describe().tensors}), few[0].loss,
+                float(np.abs(few[1] - learner.initial()).max())]
 print(json.dumps(out))
 """
 
@@ -138,9 +145,17 @@ def test_a_model_without_accuracy_is_evaluated_by_what_it_measures(found: dict[s
 
 
 def test_a_rehearsal_leaves_nothing_behind(found: dict[str, object]) -> None:
-    samples, difference, moved = map(float, found["rehearsed"])  # type: ignore[call-overload]
+    samples, tried, difference, moved = map(float, found["rehearsed"])  # type: ignore[call-overload]
     assert samples == 2
     assert difference == 0 < moved
+    assert 0 < tried < moved
+
+
+def test_a_model_of_mixed_precision_trains_with_a_batch_that_is_larger_than_the_table(found: dict[str, object]) -> None:
+    dtype, loss, moved = found["mixed"]  # type: ignore[misc]
+    assert dtype == "float32"
+    assert 0 < loss < 2  # type: ignore[operator]
+    assert 0 < moved < 0.5  # type: ignore[operator]
 
 
 def test_a_schedule_goes_on_over_the_rounds_and_a_rate_of_the_task_takes_its_place(found: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,31 @@ async def test_code_that_cannot_be_used_is_refused_with_what_is_expected(
         with pytest.raises(TrainingError) as caught:
             await training.rehearse(TRAIN)
     assert words in str(caught.value)
+
+
+SPARE = """
+import asyncio, pathlib, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from blockfl.institution.frames import Train
+from blockfl.institution.training import TrainingProcess
+from blockfl.institution.workload import Workload
+
+async def main(home):
+    workload = Workload(code=home / "code", data=home / "rows.npy")
+    async with TrainingProcess(workload, directory=home / "state", seed=5) as training:
+        request = Train(epochs=2, batch_size=4, learning_rate=0.1, seed=5)
+        print((await training.train(await training.initial(), request))[1].loss)
+
+asyncio.run(main(pathlib.Path(sys.argv[1])))
+"""
+
+
+def test_training_needs_neither_a_home_nor_more_than_64_descriptors(tmp_path: Path) -> None:
+    write(tmp_path)
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    command = [sys.executable, "-c", SPARE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "0.5\n"), done.stderr
 
 
 def test_an_interpreter_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -60,6 +61,20 @@ def test_every_row_of_every_question_names_a_transaction_of_the_ledger(played: P
             assert row["transaction"] in [one.tx_id for one in sent]
             assert row["time_by"].startswith("stated ")
             assert row["signers"] or row["block"] == 0
+
+
+def test_the_norms_of_what_was_accepted_propose_a_bound(played: Played, book: Book) -> None:
+    result = ask(played, "updates", "--task", "heart")
+    rows = views_of_updates(book)
+    largest = max(row["norm_at_most"] for row in rows if row["state"] == "accepted")
+    assert f"the largest accepted norm is at most {largest:.2g}; " in result.stdout
+    proposed = float(result.stdout.split("--norm-bound ")[1].split()[0])
+    assert 1.5 * largest <= proposed < 3.2 * largest
+    assert "--norm-bound" not in ask(played, "updates", "--task", "heart", "--csv").stdout
+
+
+def views_of_updates(book: Book) -> list[Any]:
+    return list(asyncio.run(views.list_updates(book, "heart", None)))
 
 
 def test_words_are_there_for_every_transaction_of_the_contract() -> None:

@@ -57,6 +57,21 @@ def test_code_with_several_inputs_or_outputs_is_refused_in_these_words(
         load_samples(cast(ModuleType, code), None, None)
 
 
+def test_a_table_of_megabytes_is_read_whole(tmp_path: Path) -> None:
+    """Many blocks of a file, of which none is lost or read twice."""
+    numbers = np.random.default_rng(3).integers(0, 10**6, size=(30_000, 12))
+    path = tmp_path / "rows.csv"
+    header = ",".join([f"c{column}" for column in range(12)])
+    with path.open("w") as file:
+        file.write(header + ",sick\n")
+        file.writelines(",".join(map(str, row)) + f",{row[0] % 2}\n" for row in numbers.tolist())
+    assert path.stat().st_size > 2 << 20
+    data = load_dataset(path, "sick", 0.25)
+    assert (len(data.x_train), len(data.x_test)) == (22_500, 7_500)
+    read = np.concatenate([data.x_train, data.x_test]).astype(np.float64).sum(axis=0)
+    assert read.tolist() == pytest.approx(numbers.sum(axis=0).tolist(), rel=1e-6)
+
+
 def test_a_description_of_a_windows_editor_is_read(tmp_path: Path) -> None:
     path = tmp_path / "consortium.yaml"
     text = Path("network/blockfl/network/consortium.yaml").read_text()

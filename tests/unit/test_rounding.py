@@ -35,7 +35,8 @@ def make_spec(bound: float, **changes: object) -> TaskSpec:
 
 def make_change(body: float, head: float) -> Vector:
     signs = np.random.default_rng(1).choice([-1, 1], MANIFEST.dimension)
-    return (signs * np.repeat([body, head], [120, 4])).astype(np.float32)
+    change: Vector = (signs * np.repeat([body, head], [120, 4])).astype(np.float32)
+    return change
 
 
 def test_the_noise_is_what_quantising_many_times_shows() -> None:

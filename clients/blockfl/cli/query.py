@@ -22,6 +22,7 @@ from blockfl.cli.number import make_limits, whole_argument, whole_option
 from blockfl.cli.output import Output
 from blockfl.cli.reach import reach
 from blockfl.ledger.errors import LedgerError
+from blockfl.protocol.proposal import propose_bound
 
 Bundles = Annotated[
     list[Path] | None,
@@ -34,11 +35,12 @@ AnyTask = Annotated[str | None, typer.Option("--task", "-t", help="Only this tas
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Rows, and which of their columns a table shows before those of the transaction behind each."""
+    """Rows, which of their columns a table shows before those of the transaction behind each, and a line for people."""
 
     title: str
     rows: Sequence[Row]
     columns: Sequence[str]
+    note: str = ""
 
 
 def ask_book(
@@ -78,6 +80,8 @@ def question(app: typer.Typer, name: str) -> Callable[[Callable[..., Answer]], C
             anchor = (shared["genesis"], shared["genesis_hash"], shared["founding"], shared["root"])
             answer = ask(ask_book(shared["bundle"], shared["profile"], anchor, output), **given)
             output.table(answer.title, answer.rows, list_columns(answer.columns))
+            if answer.note and not shared["csv"]:
+                output.line(answer.note)
 
         own = list(inspect.signature(ask).parameters.values())[1:]
         hints = get_type_hints(ask, include_extras=True)
@@ -147,7 +151,19 @@ def _updates(
     rows = book.locate(asyncio.run(views.list_updates(book, task, number)))
     columns = ["round", "organisation", "state", "code", "reason", "norm", "submitted", "judged"]
     columns += [name for name in ("rises_micro", "disputes") if any(row[name] for row in rows)]
-    return Answer(title=f"updates of {task}", rows=rows, columns=columns)
+    return Answer(title=f"updates of {task}", rows=rows, columns=columns, note=propose_next_bound(rows))
+
+
+def propose_next_bound(rows: Sequence[Row]) -> str:
+    """Return the norm bound that follows from the accepted updates' norms, in words; empty without one."""
+    norms = [float(str(row["norm_at_most"])) for row in rows if row["state"] == "accepted" and row["norm_at_most"]]
+    proposal = propose_bound(norms, 0.0)
+    if proposal.bound is None:
+        return ""
+    return (
+        f"the largest accepted norm is at most {proposal.largest:.2g}; a task that goes on from here has room with "
+        f"--norm-bound {proposal.bound:g}"
+    )
 
 
 def _withdrawals(book: Book) -> Answer:
