@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,6 +54,17 @@ def evaluate(model, data):
 '''
 
 
+def simulate(directory: Path, code: Path, data: Path) -> str:
+    """Return the digest of the last version that ``blockfl simulate`` makes of the same task, rows and seeds."""
+    command = [sys.executable, "-m", "blockfl.cli.main", "simulate", "--code", str(code), "--seed", "7", "--json"]
+    command += ["--rounds", "2", "--norm-bound", "2", "--directory", str(directory / "simulated")]
+    for name in NAMES:
+        command += ["--site", f"{name}={data}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["digest"])
+
+
 def test_a_task_from_its_creation_to_the_exported_model(federation: FederationProcesses, tmp_path: Path) -> None:
     code, data = tmp_path / "line.py", tmp_path / "rows.npy"
     code.write_text(CODE)
@@ -69,12 +83,15 @@ def test_a_task_from_its_creation_to_the_exported_model(federation: FederationPr
     np.save(tmp_path / "wide.npy", np.zeros((100, 4)))
     (tmp_path / "wide.py").write_text(CODE.replace(":2", ":3").replace(", 2]", ", 3]"))
     assert institution.check("line", code=tmp_path / "wide.py", data=tmp_path / "wide.npy").problems
+    coordinator.create("coarse", code=code, institutions=NAMES, rounds=1, minimum=3, norm_bound=10**7)
+    (problem,) = institution.check("coarse", code=code, data=data).problems
+    assert "the norm bound 10000000 is too large" in problem
 
     steps: list[Step] = []
 
     def join(name: str) -> None:
         directory = tmp_path / f"agent-{name}"
-        institutions[name].join("line", directory=directory, code=code, data=data, on_step=steps.append)
+        institutions[name].join("line", directory=directory, code=code, data=data, seed=7, on_step=steps.append)
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(join, NAMES))
@@ -82,7 +99,12 @@ def test_a_task_from_its_creation_to_the_exported_model(federation: FederationPr
     rows = list(institution.watch("line", look_s=0.1))
     assert [row["version"] for row in rows] == [0, 1, 2]
     assert [row["accepted"] for row in rows[1:]] == [list(NAMES)] * 2
-    exported = institution.export("line", tmp_path / "line.npz", card=tmp_path / "card.md")
+    assert rows[-1]["digest"] == simulate(tmp_path, code, data)
+    card, history, picture, logs = (tmp_path / name for name in ("card.md", "history.csv", "history.svg", "logs"))
+    exported = institution.export(
+        "line", tmp_path / "line.npz", card=card, metrics=history, plot=picture, tensorboard=logs
+    )
+    assert all(path.stat().st_size for path in (history, picture, *logs.rglob("events.*")))
     assert exported.version == 2
     assert exported.arrays["slope"] == pytest.approx([0.5, -0.25], abs=0.1)
-    assert "cleveland" in (tmp_path / "card.md").read_text()
+    assert "cleveland" in card.read_text()
