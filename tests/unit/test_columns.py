@@ -85,7 +85,11 @@ def test_another_order_is_put_right_and_told(tmp_path: Path) -> None:
         (HEADER, [*ROWS, "1,50,,none,1,2"], "line 6, column 'sex': '' is none of the task's values"),
         (HEADER, [*ROWS, "1,5,no,none,1,2"], "line 6, column 'age': 5 is outside of what the task allows, least 18"),
         (HEADER, [*ROWS, "1,111,no,none,1,2"], "column 'age': 111 is outside of what the task allows, greatest 110"),
-        (HEADER, [*ROWS, "NA,50,no,none,1,2"], "line 6, column 'chol': 'NA' is missing, and the task has no value"),
+        (
+            HEADER,
+            [*ROWS, "NA,50,no,none,1,2"],
+            "line 6, column 'chol': 'NA' is missing, and the task's columns have no value",
+        ),
         (HEADER, [*ROWS, "x,50,no,none,1,2", "y,50,no,none,1,2"], "expected a number, got 'x' (1 more rows like it)"),
         (HEADER, [*ROWS, "inf,50,no,none,1,2"], "expected a number, got 'inf'"),
         (HEADER, [*ROWS, "1,50,no"], "line 6: 3 cells, expected 6"),

@@ -257,7 +257,10 @@ def _fit_numbers(cells: Cells, column: Column) -> tuple[NDArray[np.float64], lis
             cells,
             column,
             missing,
-            lambda cell: f"{cell!r} is missing, and the task has no value for that: remove or impute it",
+            lambda cell: (
+                f"{cell!r} is missing, and the task's columns have no value for that (missing: NUMBER): remove or "
+                "impute it, or ask the coordinator for one"
+            ),
         )
     values = find_numbers(cells, column, missing)
     if missing.any() and column.missing_micro is not None:
