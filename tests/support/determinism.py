@@ -409,7 +409,9 @@ NOT_CALLED: Final = (
 )
 """Excepted functions, which for that reason no module of the path may name but their own."""
 
-MODELS: Final = tuple(f"blockfl.protocol.{name}" for name in ("digits", "model", "quantise", "statistics", "version"))
+MODELS: Final = tuple(
+    f"blockfl.protocol.{name}" for name in ("digits", "model", "proposal", "quantise", "statistics", "version")
+)
 """What computes with floats on purpose, and must not be on the path."""
 
 
