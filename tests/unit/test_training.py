@@ -60,7 +60,12 @@ CHECKED = """
     assert head["kind"] == "rehearse" and head["training"]["epochs"] == 1, head
     assert not body
 """
-FITS = CHECKED + '    send({"kind": "rehearsed", "samples": 3, "loss": 0.25})\n    sys.stdin.buffer.read()'
+FITS = f"""{CHECKED}
+    send({{"kind": "rehearsed", "samples": 3, "loss": 0.25}}, bytes(12))
+    assert receive()[0]["kind"] == "initial"
+    send({{"kind": "values"}}, bytes(12))
+    sys.stdin.buffer.read()
+"""
 FAILS = CHECKED + '    send({"kind": "failed", "reason": "data", "message": "column age is not there"})'
 
 
