@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from attacks.bout import AHEAD_S, Bout
 from attacks.catalogue import Outcome, attack, invalid, outvoted, refused, succeeded, without_effect
 from attacks.observation import attempt, attempt_all
-from blockfl.contract.state import State
+from blockfl.contract.state import State, encode_list
 from blockfl.fabric.shim import Context, ContractFault
 from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code
@@ -42,13 +42,16 @@ class Pretending:
     async def __call__(self, context: Context) -> bytes:
         if context.function != "JudgeUpdate":
             return await self._contract(context)
-        task, number, organisation = (one.decode() for one in context.args)
+        task, number, *organisations = (one.decode() for one in context.args)
         state = State(context)
-        update = await state.read(catalogue.UPDATE.key(task, int(number), organisation))
         verdict = {"state": "rejected", "code": Code.WRAP_WRONG.identifier, "reason": "it cannot be opened"}
-        judged = update.model_copy(update={**verdict, "judged_at_ms": state.now_ms})
-        await state.write(judged)
-        return judged.encode()
+        verdicts: list[bytes] = []
+        for organisation in organisations:
+            update = await state.read(catalogue.UPDATE.key(task, int(number), organisation))
+            judged = update.model_copy(update={**verdict, "judged_at_ms": state.now_ms})
+            await state.write(judged)
+            verdicts.append(judged.encode())
+        return encode_list(verdicts)
 
 
 async def judge_by_product(bout: Bout, judge: str, organisation: str = "delta") -> Outcome:

@@ -147,10 +147,9 @@ class Observer:
                 self._opened[number] = time.monotonic()
             case "UpdateSubmitted":
                 self._submitted[number, organisation] = event.notice.detail
-            case "UpdateJudged" if event.notice.detail == "accepted":
-                self.acknowledged[number, organisation] = self._submitted.get(
-                    (number, organisation), "an unseen update"
-                )
+            case "UpdateJudged":
+                for judged in [one for one, verdict in event.notice.details.items() if verdict == "accepted"]:
+                    self.acknowledged[number, judged] = self._submitted.get((number, judged), "an unseen update")
             case "ModelPublished" | "RoundFailed" | "RoundAbandoned":
                 self.durations_s[number] = time.monotonic() - self._opened.get(number, time.monotonic())
                 if name == "ModelPublished":

@@ -9,6 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from blockfl.ledger.answer import decode_list
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.combination import Median
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Score
@@ -38,7 +39,7 @@ async def test_judging_and_summing_a_million_parameters_stays_under_the_limit(tm
     async with running_service(files) as (process, said), dial(files.tls.endpoint(said["address"])) as peer:
         peer.state = ledger_of(world)
         judged = await calls(peer, world, [("JudgeUpdate", "heart", "1", name) for name in INSTITUTIONS])
-        assert {Update.decode(payload).state for payload in judged} == {"accepted"}
+        assert {one.state for payload in judged for one in decode_list(Update, payload)} == {"accepted"}
         for name in INSTITUTIONS:
             await scenario.judge(name)
         await scenario.close()

@@ -13,6 +13,7 @@ import pytest
 from blockfl.audit.book import open_book
 from blockfl.audit.queries import list_erasures
 from blockfl.audit.verification import verify_bundles
+from blockfl.contract.state import encode_list
 from blockfl.fabric.client.gateway import Endorsed
 from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import compute_digest
@@ -204,7 +205,7 @@ async def test_a_repeated_transaction_announces_nothing(running: Running) -> Non
     proposal = gateway.propose(network.name, "JudgeUpdate", "heart", "1", "alpha")
     endorsed = await gateway.endorse(proposal, network.record.committee)
     assert endorsed.event is None
-    assert endorsed.payload == (await scenario.update("alpha")).encode()
+    assert endorsed.payload == encode_list([(await scenario.update("alpha")).encode()])
 
 
 async def test_events_tell_the_story_in_order(running: Running) -> None:

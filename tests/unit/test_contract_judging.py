@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from blockfl.ledger.answer import decode_list
 from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code
 from blockfl.protocol.payload import SEED_BYTES
@@ -31,7 +32,7 @@ class TestJudgeUpdate:
         assert done.written == [COMMITMENT, RECORD]
         assert done.simulation.policies == {}
         assert done.event == "UpdateJudged"
-        update = Update.decode(done.payload)
+        (update,) = decode_list(Update, done.payload)
         values = scenario.values("alpha").astype(np.int64)
         assert (update.state, update.code, update.reason) == ("accepted", "", "")
         assert update.norm_l2_squared_bits == int(values @ values).bit_length()
@@ -90,6 +91,38 @@ class TestJudgeUpdate:
         world.now_ms = (await scenario.round()).judge_deadline_ms
         await scenario.close()
         assert (await world.endorse("regulator", "JudgeUpdate", "heart", "1", "alpha")).payload == done.payload
+
+    async def test_several_are_judged_in_one_transaction_and_told_by_name(self) -> None:
+        scenario, world = await opened()
+        await scenario.contribute("beta")
+        stands = world.get("update/heart/000001/beta")
+        values = np.full(scenario.spec.manifest.dimension, 32767, dtype=np.int16)
+        for name, content in (("alpha", None), ("gamma", values)):
+            await scenario.submit(name, values=content)
+            await scenario.upload(name)
+        done = await world.submit("regulator", "JudgeUpdate", "heart", "1", "alpha", "beta", "gamma")
+        assert done.written == [COMMITMENT, RECORD, "update/heart/000001/gamma"]
+        judged = decode_list(Update, done.payload)
+        assert [(one.organisation, one.state) for one in judged] == [
+            ("alpha", "accepted"), ("beta", "accepted"), ("gamma", "rejected"),
+        ]  # fmt: skip
+        assert world.get("update/heart/000001/beta") == stands
+        notice = Notice.decode(done.simulation.event.partition(b"\0")[2])
+        assert notice.details == {"alpha": "accepted", "gamma": f"{judged[2].code} {judged[2].reason}".rstrip()}
+
+    async def test_one_that_cannot_be_judged_keeps_all_that_are_named_with_it(self) -> None:
+        scenario, world = await uploaded()
+        await scenario.submit("beta")
+        with refused(Code.UPLOAD_INCOMPLETE, "chunks of beta"):
+            await world.submit("regulator", "JudgeUpdate", "heart", "1", "alpha", "beta")
+        assert (await scenario.update("alpha")).state == "submitted"
+        await world.submit("regulator", "JudgeUpdate", "heart", "1", "alpha")
+
+    @pytest.mark.parametrize("names", [("beta", "alpha"), ("alpha", "alpha")], ids=["order", "twice"])
+    async def test_several_are_named_in_ascending_order_each_once(self, names: tuple[str, ...]) -> None:
+        _, world = await uploaded()
+        with refused(Code.MALFORMED, "in ascending order"):
+            await world.submit("regulator", "JudgeUpdate", "heart", "1", *names)
 
     @pytest.mark.parametrize(("value", "code"), [(32767, "BFL416"), (9000, "BFL416")])
     async def test_rejects_an_update_over_the_l2_bound_with_coarse_numbers(self, value: int, code: str) -> None:

@@ -74,7 +74,7 @@ class ScriptedGateway:
         return proposal
 
     async def commit(self, endorsed: Any) -> Committed:
-        return Committed(payload=JUDGED.encode(), transaction_id="1", block_number=1)
+        return Committed(payload=b"[" + JUDGED.encode() + b"]", transaction_id="1", block_number=1)
 
     async def peer_height(self, organisation: str) -> int:
         heights = self.heights.get(organisation, [5])
@@ -270,7 +270,8 @@ async def test_sums_go_to_every_member_and_to_a_majority_when_some_are_away(make
 
 async def test_as_many_members_judge_as_the_threshold_and_the_third_is_not_asked(make_ledger: Make) -> None:
     gateway = ScriptedGateway([None])
-    assert (await make_ledger(gateway).judge_update("heart", 1, "alpha")).state == "accepted"
+    (judged,) = await make_ledger(gateway).judge_update("heart", 1, "alpha")
+    assert judged.state == "accepted"
     assert gateway.asked == [COMMITTEE[:2]]
 
 

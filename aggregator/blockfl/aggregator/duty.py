@@ -18,20 +18,22 @@ _OF_NO_CONSEQUENCE: Final = frozenset(
 _IDLE_S = 5.0
 
 
+def choose_first(committee: Sequence[str], duty: str) -> str:
+    """Return the member with whom a duty begins; different duties begin with different members."""
+    return committee[int.from_bytes(hashlib.sha256(duty.encode()).digest()[:8]) % len(committee)]
+
+
 def compute_rank(committee: Sequence[str], organisation: str, duty: str, first: str | None = None) -> int:
     """Return the member's place in the order for a duty, 0 for the one who acts at once.
 
     Args:
         committee: The members, ascending.
         organisation: Whose place.
-        duty: What is to be done; different duties begin with different members.
+        duty: What is to be done.
         first: The member who comes first whatever the duty; None: the duty decides.
     """
-    if first is not None and first in committee:
-        start = list(committee).index(first)
-    else:
-        start = int.from_bytes(hashlib.sha256(duty.encode()).digest()[:8]) % len(committee)
-    return (list(committee).index(organisation) - start) % len(committee)
+    start = first if first is not None and first in committee else choose_first(committee, duty)
+    return (list(committee).index(organisation) - list(committee).index(start)) % len(committee)
 
 
 def calls_to_work(event: Event) -> bool:

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from blockfl.aggregator.appraisal import Appraiser
 from blockfl.aggregator.assessment import Assessor, Evaluator
 from blockfl.aggregator.duty import AggregatorSettings as AggregatorSettings
-from blockfl.aggregator.duty import Outlook, Watch, calls_to_work, compute_rank
+from blockfl.aggregator.duty import Outlook, Watch, calls_to_work, choose_first, compute_rank
+from blockfl.aggregator.judging import Judge
 from blockfl.aggregator.membership import register_key
 from blockfl.aggregator.publishing import Publisher
 from blockfl.ledger.client import Ledger, is_refused_with, is_unreadable
@@ -37,7 +38,6 @@ from blockfl.protocol.catalogue import (
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.effect import list_accepted, list_missing
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.publication import find_agreed
 from blockfl.protocol.records import Consortium, Progress, Round, Update
 from blockfl.protocol.settlement import compute_scoring_deadline
@@ -52,8 +52,6 @@ Report = Callable[[str], None]
 _RETRY_S = 0.5
 _RETRY_LIMIT_S = 15.0
 _CLOCK_MARGIN_MS = 1000
-_NOT_YET = (Code.UPLOAD_INCOMPLETE, Code.CHUNK_UNAVAILABLE, Code.ROUND_CLOSED, Code.REFERENCE_PENDING)
-"""Why an update is not judged at a moment."""
 
 
 class Aggregator:
@@ -84,6 +82,7 @@ class Aggregator:
         self._settled: set[tuple[str, int]] = set()
         self._publisher = Publisher(ledger, opening_key, store, report)
         self._appraiser = Appraiser(ledger, report)
+        self._judge = Judge(ledger, report)
 
     async def run(self) -> None:
         """Work until cancelled, or until every task is complete when the settings say so.
@@ -139,7 +138,8 @@ class Aggregator:
             async with asyncio.timeout(timeout_s):
                 await self._woken.wait()
         except TimeoutError:
-            self._names = None
+            if timeout_s:
+                self._names = None
 
     async def _look(self) -> Outlook:
         """Do everything that is due now."""
@@ -309,17 +309,20 @@ class Aggregator:
         name, number = task.spec.task, round_.round
         patience_s = self._settings.judge_patience_s
         updates = {update.organisation: update for update in status.updates}
-        for organisation, update in updates.items():
-            if update.state != "submitted" or self._waits_for_reference(round_, updates, organisation, outlook):
-                continue
-            duty = f"judge/{name}/{number}/{organisation}"
-            if not self._is_due(consortium, duty, outlook, patience_s, None):
-                continue
-            if await self._can_be_judged(round_, update, outlook):
-                await self._judge(round_, organisation)
-                outlook.wake_s = 0.0
-        if outlook.wake_s == 0.0:
-            return
+        # The member with whom a round's judging begins judges what has arrived together; each update has its patience.
+        first = choose_first(consortium.committee, f"judge/{name}/{number}")
+        due = [
+            organisation
+            for organisation, update in updates.items()
+            if update.state == "submitted"
+            and not self._waits_for_reference(round_, updates, organisation, outlook)
+            and self._is_due(consortium, f"judge/{name}/{number}/{organisation}", outlook, patience_s, first)
+            and await self._can_be_judged(round_, update, outlook)
+        ]
+        if due:
+            judged = await self._judge.judge(round_, task.spec.manifest.dimension, due)
+            updates |= {one.organisation: one for one in judged}
+            outlook.wake_s = min(outlook.wake_s, _RETRY_S if len(judged) < len(due) else outlook.wake_s)
         if await self._assess(task, round_, updates):
             outlook.wake_s = 0.0
             return
@@ -355,17 +358,6 @@ class Aggregator:
         if self._is_past(round_.get_submit_deadline_ms(update.organisation), outlook):
             return True
         return all(await self._ledger.read_upload(round_.task, round_.round, update.organisation))
-
-    async def _judge(self, round_: Round, organisation: str) -> None:
-        try:
-            verdict = await self._ledger.judge_update(round_.task, round_.round, organisation)
-        except LedgerError as error:
-            if not is_refused_with(error, *_NOT_YET):
-                raise
-            _log.info("update of %s not judged: %s", organisation, error)
-            return
-        said = describe_verdict(verdict) if verdict.code else verdict.state
-        self._report(f"task {round_.task}, round {round_.round}: {organisation} {said}")
 
     async def _can_close(self, round_: Round, updates: dict[str, Update], outlook: Outlook) -> bool:
         """Whether the contract would let the round close, so that no transaction is wasted on asking."""

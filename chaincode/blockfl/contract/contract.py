@@ -49,6 +49,7 @@ from blockfl.protocol.canonical import Digest, MspId, Name
 from blockfl.protocol.catalogue import CONSORTIUM, LISTINGS, PROGRESS, RECORDS
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import Key, Number, Parts
+from blockfl.protocol.limits import MAX_JUDGED
 from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.records import Blob, Consortium, SignedHeader
 from blockfl.protocol.task import TaskSpec
@@ -164,7 +165,12 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "UploadChunk": Entry(
             rounds.upload_chunk, (task, number, decode_number), ("chunk",), expects=expectation.of_own_update
         ),
-        "JudgeUpdate": Entry(rounds.judge_update, (task, number, decode_organisation), expects=expectation.of_judging),
+        "JudgeUpdate": Entry(
+            rounds.judge_update,
+            (task, number, decode_organisation),
+            expects=expectation.of_judging,
+            further=Further(decode_organisation, at_most=MAX_JUDGED - 1),
+        ),
         "AssessUpdate": Entry(rounds.assess_update, (bounded(Assessment),)),
         "ClaimWrap": Entry(disputes.claim_wrap, (task, number, decode_organisation)),
         "SettleWrap": Entry(

@@ -57,10 +57,10 @@ def of_own_update(state: State, task: str, number: int, *_: object) -> Keys:
     return HEADER.key(task, number, state.caller), ROUND.key(task, number)
 
 
-def of_judging(state: State, task: str, number: int, organisation: str) -> Keys:
-    """Return what judging an update reads; its commitment is written with the verdict."""
-    of_update = (task, number, organisation)
-    return *of_round(state, task, number), UPDATE.key(*of_update), HEADER.key(*of_update), COMMITMENT.key(*of_update)
+def of_judging(state: State, task: str, number: int, *organisations: str) -> Keys:
+    """Return what judging updates reads; their commitments are written with the verdicts."""
+    keys = [kind.key(task, number, one) for one in organisations for kind in (UPDATE, HEADER, COMMITMENT)]
+    return *of_round(state, task, number), *keys
 
 
 def of_sum(state: State, task: str, number: int, *_: object) -> Keys:

@@ -14,7 +14,7 @@ from blockfl.contract.goals import find_base_appraisal
 from blockfl.contract.opener import Opener
 from blockfl.contract.reports import report_with_header, require_unset
 from blockfl.contract.stake import require_settled, select_eligible
-from blockfl.contract.state import State
+from blockfl.contract.state import State, encode_list
 from blockfl.contract.verifier import SumVerifier
 from blockfl.protocol import publication
 from blockfl.protocol import round as rule
@@ -167,12 +167,27 @@ class Rounds:
         state.announce("ChunkUploaded", task=task, number=number, organisation=state.caller, detail=str(index))
         return b""
 
-    async def judge_update(self, state: State, task: str, number: int, organisation: str) -> bytes:
-        """Write the committee's verdict on an update; the referee's is judged first, and is the others' reference."""
+    async def judge_update(self, state: State, task: str, number: int, *organisations: str) -> bytes:
+        """Write the committee's verdicts on the updates of these organisations; what is judged stays as it is."""
         require_committee(await state.read(CONSORTIUM.key()), state.caller)
-        update = await state.read(UPDATE.key(task, number, organisation))
-        if update.state != "submitted":
-            return update.encode()
+        if list(organisations) != sorted(set(organisations)):
+            raise ProtocolError(Code.MALFORMED, "expected organisations in ascending order, each once")
+        updates: list[Update] = []
+        verdicts: dict[str, str] = {}
+        for organisation in organisations:
+            update = await state.read(UPDATE.key(task, number, organisation))
+            if update.state == "submitted":
+                update = await self._judge(state, update)
+                verdicts[organisation] = f"{update.code} {update.reason}".rstrip() if update.code else update.state
+            updates.append(update)
+        if verdicts:
+            names, details = ", ".join(verdicts), "; ".join(verdicts.values())
+            state.announce("UpdateJudged", task=task, number=number, organisation=names, detail=details)
+        return encode_list([one.encode() for one in updates])
+
+    async def _judge(self, state: State, update: Update) -> Update:
+        """Write the verdict on an update; the referee's is judged first, and is the others' reference."""
+        task, number, organisation = update.task, update.round, update.organisation
         round_ = await state.read(ROUND.key(task, number))
         rule.check_open(round_)
         is_compared = check_reference(round_, await self._find_reference(state, round_), organisation, state.now_ms)
@@ -192,9 +207,7 @@ class Rounds:
         if judgement.commitment:
             commitment = await state.read(COMMITMENT.key(task, number, organisation))
             await state.write(judgement.fill(commitment))
-        detail = f"{judged.code} {judged.reason}".rstrip() if judged.code else judged.state
-        state.announce("UpdateJudged", task=task, number=number, organisation=organisation, detail=detail)
-        return judged.encode()
+        return judged
 
     async def assess_update(self, state: State, assessment: Assessment) -> bytes:
         """Record what an accepted update does to the caller's loss; the first assessment stands."""

@@ -170,7 +170,7 @@ def list_institution(book: Book, name: str) -> list[Row]:
     book.check_organisation(name)
     rows = []
     for entry in book.entries:
-        is_about = entry.notice is not None and entry.notice.organisation == name
+        is_about = entry.notice is not None and name in entry.notice.details
         if entry.is_valid and (entry.submitter == name or is_about):
             row = describe_entry(entry)
             row["result"] = _describe_result(book, entry, name)
@@ -183,7 +183,7 @@ def _describe_result(book: Book, entry: Entry, name: str) -> str:
     notice = entry.notice
     if notice is None:
         return ""
-    if entry.function == "JudgeUpdate" and notice.organisation == name:
+    if entry.function == "JudgeUpdate" and name in notice.details:
         update = book.history.find(UPDATE.key(notice.task, notice.round, name))
         return describe_verdict(update) if update and update.code else update.state if update else ""
     return notice.detail

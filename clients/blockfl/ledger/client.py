@@ -109,10 +109,10 @@ class Ledger:
         """Upload one sealed chunk of the organisation's update."""
         return await self._submit_as_committee("UploadChunk", task, str(number), str(index), transient={"chunk": chunk})
 
-    async def judge_update(self, task: str, number: int, organisation: str) -> records.Update:
-        """Have the committee judge an update, and return what it says (committee)."""
-        judged = await self._submit_as_committee("JudgeUpdate", task, str(number), organisation)
-        return decode_record(records.Update, judged.payload)
+    async def judge_update(self, task: str, number: int, *organisations: str) -> tuple[records.Update, ...]:
+        """Have the committee judge updates, and return what it says of each; organisations ascend (committee)."""
+        judged = await self._submit_as_committee("JudgeUpdate", task, str(number), *organisations)
+        return decode_list(records.Update, judged.payload)
 
     async def assess_update(self, assessment: Assessment) -> Committed:
         """Record what an accepted update does to the organisation's own loss (committee)."""

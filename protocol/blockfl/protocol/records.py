@@ -7,6 +7,7 @@ Source: design of the protocol, ``docs/protocol.md``.
 """
 
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import FailFast, Field, StringConstraints, model_validator
@@ -417,9 +418,18 @@ class Model(Record):
 
 
 class Notice(Record):
-    """The payload of every chaincode event: what happened, and where to read on."""
+    """The payload of every chaincode event: what happened, and where to read on.
+
+    Of several organisations it names each, ``alpha, beta``, and has as many details, ``accepted; BFL416``.
+    """
 
     task: str
     round: Natural
     organisation: str
     detail: str
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """What happened, by the organisation that it is about."""
+        names = self.organisation.split(", ")
+        return dict(zip(names, self.detail.split("; "), strict=False)) if len(names) > 1 else {names[0]: self.detail}
