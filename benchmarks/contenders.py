@@ -23,9 +23,12 @@ from typing import Final
 from examples.environment import Unavailable, find_with, install_packages
 from examples.heart.stage import find_free_ports
 
+from blockfl.fabric.identity.authority import Authority
+from blockfl.fabric.identity.signing import create_private_key, private_key_pem
+
 PEERS: Final = Path(__file__).parent / "peers"
 CLIENTS: Final = 4
-TIMEOUT_S: Final = 300.0
+TIMEOUT_S: Final = 900.0
 _LISTENS_S: Final = 120.0
 Run = Callable[[Path, int, int, Path], float]
 """Interpreter, dimension, rounds, an empty directory: to seconds a round."""
@@ -87,6 +90,55 @@ def run_grpc(python: Path, dimension: int, rounds: int, scratch: Path) -> float:
         return _finish(server, rounds, scratch)
 
 
+def run_deployed(python: Path, dimension: int, rounds: int, scratch: Path) -> float:
+    """Flower's deployed fleet: a SuperLink, a SuperNode for each client, their apps in processes, TLS everywhere."""
+    programs, ports = python.absolute().parent, find_free_ports(29000, ports=CLIENTS + 1)
+    link = f"127.0.0.1:{ports}"
+    authority, server = _issue_certificate(scratch)
+    tls = [*("--ssl-ca-certfile", str(authority)), *("--ssl-certfile", str(server))]
+    tls += ["--ssl-keyfile", str(server.with_suffix(".key")), "--host", "127.0.0.1"]
+    app = _write_app(scratch, link, authority)
+    asked = f'dimension={dimension} rounds={rounds} times="{scratch / "times.json"}"'
+    with ExitStack() as stack:
+        command = [
+            str(programs / "flower-superlink"),
+            "--port",
+            str(ports),
+            "--disable-runtime-dependency-installation",
+        ]
+        superlink = _start(stack, [*command, *tls], scratch, "superlink")
+        _wait_for_listener(superlink, link)
+        for number in range(CLIENTS):
+            command = [str(programs / "flower-supernode"), "--superlink", link, "--root-certificates", str(authority)]
+            command += ["--port", str(ports + 1 + number), "--node-config", f"partition-id={number}"]
+            _start(stack, [*command, *tls], scratch, f"supernode-{number}")
+        run = [str(programs / "flwr"), "run", str(app), "bench", "--stream", "--run-config", asked]
+        return _finish(_start(stack, run, scratch, "run"), rounds, scratch)
+
+
+def _issue_certificate(scratch: Path) -> tuple[Path, Path]:
+    """Return the files of an authority's certificate and of a server's on this machine, whose key is beside it."""
+    authority, key = Authority.create("ca.bench", "bench"), create_private_key()
+    certificate = authority.issue(key.public_key(), common_name="bench", unit=None, hosts=("127.0.0.1",), tls=True)
+    files = {"authority.pem": authority.certificate_pem, "server.pem": certificate, "server.key": private_key_pem(key)}
+    for name, content in files.items():
+        (scratch / name).write_bytes(content)
+    return scratch / "authority.pem", scratch / "server.pem"
+
+
+def _write_app(scratch: Path, link: str, authority: Path) -> Path:
+    """Write Flower's app, and where it is sent to; return the app's directory."""
+    app, home = scratch / "app", scratch / "home"
+    for directory in (app, home):
+        directory.mkdir()
+    (app / "flower_app.py").write_bytes((PEERS / "flower_app.py").read_bytes())
+    (app / "pyproject.toml").write_bytes((PEERS / "flower_app.toml").read_bytes())
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "bench"\n\n[superlink.bench]\naddress = "{link}"\nroot-certificates = "{authority}"\n'
+    )
+    return app
+
+
 def run_nvflare(python: Path, dimension: int, rounds: int, scratch: Path) -> float:
     """NVFlare's simulator: a process for each client, messages over local sockets."""
     command = [str(python), str(PEERS / "nvflare_app.py"), "--workspace", str(scratch / "workspace")]
@@ -105,6 +157,7 @@ FRAMEWORKS: Final = (
             "flower simulation": run_simulation,
             "flower simulation, SecAgg+": run_secure_simulation,
             "flower gRPC, no TLS": run_grpc,
+            "flower SuperLink, TLS": run_deployed,
         },
     ),
     Framework(name="nvflare", module="nvflare", variable="NVFLARE_PYTHON", runs={"nvflare simulator": run_nvflare}),
@@ -131,8 +184,9 @@ def _task(dimension: int, rounds: int, scratch: Path) -> list[str]:
 
 
 def _start(stack: ExitStack, command: Sequence[str], scratch: Path, name: str) -> subprocess.Popen[bytes]:
-    """Start a process that ends with the stack, its own children included."""
+    """Start a process that ends with the stack, its own children included; programs beside it are found."""
     home = {"FLWR_HOME": str(scratch / "home"), "FLWR_TELEMETRY_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+    home["PATH"] = f"{Path(command[0]).absolute().parent}{os.pathsep}{os.environ['PATH']}"
     with (scratch / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             command,

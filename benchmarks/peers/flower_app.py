@@ -4,13 +4,12 @@
     python flower_app.py simulation --secure …      # with SecAgg+
     python flower_app.py server --address 127.0.0.1:9000 …, python flower_app.py client …    # the older gRPC interface
 
-`flwr run` takes ``server_app`` and ``client_app`` from here as well, with what it is to do in the environment.
+`flwr run` takes ``server_app`` and ``client_app`` from here as well, with what it is to do in its run's configuration.
 The file of times gets the moment at which each round's sum was ready, in seconds.
 """
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
@@ -64,14 +63,17 @@ def make_server_app(dimension: int, rounds: int, times: Path, *, secure: bool) -
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        legacy = LegacyContext(
-            context=context, config=ServerConfig(num_rounds=rounds), strategy=Timed(dimension, times)
-        )
-        # Every client's secret is shared among all; any three of the four can stand in for one that is gone.
-        fit = SecAggPlusWorkflow(num_shares=CLIENTS, reconstruction_threshold=CLIENTS - 1) if secure else None
-        DefaultWorkflow(fit_workflow=fit)(grid, legacy)
+        run(grid, context, dimension, rounds, times, secure=secure)
 
     return app
+
+
+def run(grid: Grid, context: Context, dimension: int, rounds: int, times: Path, *, secure: bool) -> None:
+    """Run the rounds of a task."""
+    legacy = LegacyContext(context=context, config=ServerConfig(num_rounds=rounds), strategy=Timed(dimension, times))
+    # Every client's secret is shared among all; any three of the four can stand in for one that is gone.
+    fit = SecAggPlusWorkflow(num_shares=CLIENTS, reconstruction_threshold=CLIENTS - 1) if secure else None
+    DefaultWorkflow(fit_workflow=fit)(grid, legacy)
 
 
 def make_client_app(*, secure: bool) -> ClientApp:
@@ -79,13 +81,16 @@ def make_client_app(*, secure: bool) -> ClientApp:
     return ClientApp(client_fn=lambda _: Still().to_client(), mods=[secaggplus_mod] if secure else [])
 
 
-if "BLOCKFL_BENCH_TIMES" in os.environ:
-    server_app = make_server_app(
-        int(os.environ["BLOCKFL_BENCH_DIMENSION"]),
-        int(os.environ["BLOCKFL_BENCH_ROUNDS"]),
-        Path(os.environ["BLOCKFL_BENCH_TIMES"]),
-        secure=False,
-    )
+server_app = ServerApp()
+
+
+@server_app.main()
+def run_configured(grid: Grid, context: Context) -> None:
+    """Run what `flwr run` was asked for."""
+    config = context.run_config
+    run(grid, context, int(config["dimension"]), int(config["rounds"]), Path(str(config["times"])), secure=False)
+
+
 client_app = make_client_app(secure=False)
 
 

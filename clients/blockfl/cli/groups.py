@@ -65,5 +65,5 @@ def _load(name: str) -> Any:
         return typer.main.get_command(alone)
     holder = typer.Typer(no_args_is_help=True)
     holder.add_typer(module.app, name=name, help=GROUPS[name])
-    group = typer.main.get_command(holder)
+    group: Any = typer.main.get_command(holder)
     return group.commands[name]
