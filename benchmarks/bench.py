@@ -3,6 +3,7 @@
     {"machine", "transactions", "not_measured": {name: why},
      "rounds": {ledger: {dimension: {"seconds", "cpu_seconds", …}}},
      "peers": {name: {dimension: {"seconds"}}},
+     "moving": {dimension: {"seconds"}}: the same bytes under a contract that judges nothing, on the embedded node,
      "counts": {count: of one round on the embedded node at the first size}}
 
 Contenders take turns, so that what else the machine does meets all of them alike; every figure is the median of the
@@ -25,7 +26,7 @@ from typing import Any
 import psutil
 from examples.heart.stage import find_free_ports
 
-from benchmarks import rounds, transactions
+from benchmarks import moving, rounds, transactions
 from benchmarks.contenders import FRAMEWORKS, Failed, Unavailable, find_interpreter
 
 LIMITS = {"transaction_ms": 25.0, "transactions_per_second": 80.0}
@@ -49,10 +50,12 @@ def main() -> None:
     samples: dict[str, list[dict[int, rounds.Sample]]] = {ledger: [] for ledger in ledgers}
     peers, not_measured = find_peers(arguments.directory / "environments")
     times: dict[str, dict[int, list[float]]] = {name: {} for name in peers}
+    moved: dict[int, list[float]] = {}
     for turn in range(arguments.turns):
         print(f"turn {turn + 1} of {arguments.turns}", flush=True)
         for ledger in ledgers:
             samples[ledger].append(measure_ledger(ledger, arguments))
+        measure_moving(arguments, moved)
         for name in [name for name in peers if name not in not_measured]:
             try:
                 measure_peer(*peers[name], arguments, times[name])
@@ -65,6 +68,7 @@ def main() -> None:
         "transactions": asdict(transaction),
         "rounds": {ledger: summarise_ledger(turns) for ledger, turns in samples.items()},
         "peers": summarise_peers(times, not_measured),
+        "moving": summarise_sizes(moved),
         "not_measured": not_measured,
         "counts": summarise_ledger(samples["embedded"])[str(arguments.dimensions[0])]["counts"],
     }
@@ -110,6 +114,15 @@ def measure_peer(run: Any, python: Path, arguments: argparse.Namespace, times: d
             times.setdefault(dimension, []).append(run(python, dimension, arguments.rounds, Path(scratch)))
 
 
+def measure_moving(arguments: argparse.Namespace, moved: dict[int, list[float]]) -> None:
+    """Move the bytes of every size once, under a contract that judges nothing."""
+    with tempfile.TemporaryDirectory(prefix="blockfl-bench-") as scratch:
+        found = moving.measure(Path(scratch), find_free_ports(), arguments.dimensions, arguments.rounds)
+    for dimension, seconds in found.items():
+        moved.setdefault(dimension, []).append(seconds)
+    print(f"the same bytes, not judged: {describe_times(moved)}", flush=True)
+
+
 def summarise_ledger(turns: Sequence[Mapping[int, rounds.Sample]]) -> dict[str, dict[str, Any]]:
     """Return the medians over the turns, by size."""
     return {str(dimension): take_median([asdict(turn[dimension]) for turn in turns]) for dimension in turns[0]}
@@ -126,13 +139,14 @@ def take_median(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def summarise_peers(times: Mapping[str, Mapping[int, Sequence[float]]], not_measured: Mapping[str, str]) -> Peers:
     """Return the medians of those that came to an end."""
+    return {name: summarise_sizes(sizes) for name, sizes in times.items() if name not in not_measured}
+
+
+def summarise_sizes(sizes: Mapping[int, Sequence[float]]) -> dict[str, dict[str, Any]]:
+    """Return the medians by size."""
     return {
-        name: {
-            str(dimension): {"seconds": round(statistics.median(values), 4), "turns": len(values)}
-            for dimension, values in sizes.items()
-        }
-        for name, sizes in times.items()
-        if name not in not_measured
+        str(dimension): {"seconds": round(statistics.median(values), 4), "turns": len(values)}
+        for dimension, values in sizes.items()
     }
 
 

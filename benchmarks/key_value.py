@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from blockfl.contract.settings import ServiceSettings
@@ -17,11 +18,11 @@ async def write_key(context: Context) -> bytes:
     return b""
 
 
-async def serve(settings: ServiceSettings) -> None:
-    """Serve until SIGTERM."""
+async def serve(settings: ServiceSettings, run: Callable[[Context], Awaitable[bytes]] = write_key) -> None:
+    """Serve a contract until SIGTERM."""
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    server = ContractServer(write_key, settings.package_id, settings.listen, settings.tls)
+    server = ContractServer(run, settings.package_id, settings.listen, settings.tls)
     await server.start()
     await stopping.wait()
     await server.stop()

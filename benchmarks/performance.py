@@ -5,13 +5,15 @@ python -m benchmarks.performance --directory build/bench
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
 
 from benchmarks.counts import RECORDED, TOLERANCE
+from benchmarks.growth_page import describe_growth
+from benchmarks.markdown import tabulate
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -33,8 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--directory", type=Path, default=Path("build/bench"))
     directory = parser.parse_args().directory
-    summary, floods = _load(directory / "summary.json"), _load(directory / "floods.json")
-    PAGE.write_text(write_page(summary, floods, json.loads(RECORDED.read_bytes())))
+    summary, floods, growth = (_load(directory / f"{name}.json") for name in ("summary", "floods", "growth"))
+    PAGE.write_text(write_page(summary, floods, json.loads(RECORDED.read_bytes()), growth))
     if summary is not None:
         draw(summary, PLOT)
 
@@ -43,13 +45,19 @@ def _load(path: Path) -> Any:
     return json.loads(path.read_bytes()) if path.exists() else None
 
 
-def write_page(summary: Mapping[str, Any] | None, floods: Mapping[str, Any] | None, counts: Mapping[str, Any]) -> str:
+def write_page(
+    summary: Mapping[str, Any] | None,
+    floods: Mapping[str, Any] | None,
+    counts: Mapping[str, Any],
+    growth: Mapping[str, Any] | None = None,
+) -> str:
     """Return the page.
 
     Args:
         summary: Of ``make bench``, if it ran.
         floods: Of ``make floods``, if it ran.
         counts: The record of ``make counts``, by number of institutions.
+        growth: Of ``make growth``, if it ran.
     """
     parts = [_BEGINNING]
     if summary is not None:
@@ -57,6 +65,8 @@ def write_page(summary: Mapping[str, Any] | None, floods: Mapping[str, Any] | No
     else:
         parts.append("**Seconds are not here:** `make bench` has not been run on a quiet machine yet.\n")
     parts.append(_describe_counts(counts))
+    if growth is not None:
+        parts.append(describe_growth(growth))
     if floods is not None:
         parts.append(_describe_floods(floods))
     return "\n".join(parts)
@@ -98,7 +108,23 @@ def _compare(summary: Mapping[str, Any]) -> str:
     text += tabulate(["", *(f"{int(size):,} parameters" for size in sizes)], rows)
     for name, reason in summary["not_measured"].items():
         text += f"\n*{name}* was not measured: {reason.splitlines()[0]}\n"
-    return text + "\n![Seconds a round](performance.svg)\n"
+    return text + describe_moving(summary) + "\n![Seconds a round](performance.svg)\n"
+
+
+def describe_moving(summary: Mapping[str, Any]) -> str:
+    """Return the sentence about the same bytes under a contract that judges nothing; empty without a measurement."""
+    moving = summary.get("moving")
+    if not moving:
+        return ""
+    rates = [
+        f"{moving[size]['seconds'] / summary['rounds']['embedded'][size]['seconds']:.2f} of it with {int(size):,} "
+        f"parameters ({moving[size]['seconds']:.2f} s)"
+        for size in list_sizes(summary)
+    ]
+    return (
+        "\nA contract that judges nothing moves the same bytes on the same network (`benchmarks.moving`): the rate of "
+        f"a whole round is\n{', '.join(rates)}; 0.8 is the aim. The rest is the price of the rules.\n"
+    )
 
 
 def _describe_processes(summary: Mapping[str, Any]) -> str:
@@ -142,12 +168,6 @@ def _describe_floods(floods: Mapping[str, Any]) -> str:
         for kind, row in floods["kinds"].items()
     ]
     return text + tabulate(["flood", "times as long", "flooded rounds", "calls answered and refused"], rows)
-
-
-def tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of a page."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def draw(summary: Mapping[str, Any], path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 
-from benchmarks.performance import tabulate
+from benchmarks.markdown import tabulate
 from benchmarks.soak_judgement import BOUNDS, DESCRIPTORS, DISK, MEMORY, PACE, THREADS
 
 mpl.use("Agg")

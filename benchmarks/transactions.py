@@ -9,21 +9,20 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from benchmarks.contract_network import connect, put_in_force, start
 from blockfl.fabric.client.gateway import Gateway
-from blockfl.fabric.client.lifecycle import ChaincodeDefinition, Lifecycle
+from blockfl.fabric.client.lifecycle import ChaincodeDefinition
 from blockfl.fabric.identity.signing import Signer, verify_signature
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.network.contract_service import provision_service
 from blockfl.network.description import Description
-from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.foundation import found
+from blockfl.network.host import Host
 from blockfl.network.layout import Layout
-from blockfl.network.port import wait_for_port
-from blockfl.network.process import ProcessSpec, ProcessTable, python_command
+from blockfl.network.process import ProcessTable
 
 ORGANISATIONS = ("alpha", "beta", "delta", "gamma")
 ENDORSERS = 3
@@ -51,13 +50,13 @@ def measure(base_port: int, one: int = ONE, many: int = MANY) -> Result:
     with tempfile.TemporaryDirectory(prefix="blockfl-bench-") as scratch:
         layout, processes = Layout(Path(scratch)), ProcessTable(Path(scratch))
         try:
-            _start(layout, processes, base_port)
-            return asyncio.run(_measure(layout, one, many))
+            hosts = _start(layout, processes, base_port)
+            return asyncio.run(_measure(layout, hosts, one, many))
         finally:
             processes.stop(processes.names())
 
 
-def _start(layout: Layout, processes: ProcessTable, base_port: int) -> None:
+def _start(layout: Layout, processes: ProcessTable, base_port: int) -> Sequence[Host]:
     roles = dict.fromkeys(ORGANISATIONS, "institution") | {"alpha": "committee, coordinator", "beta": "committee"}
     organisations = "".join(f"  - {{name: {name}, roles: [{role}], orderer: true}}\n" for name, role in roles.items())
     description = Description.parse(
@@ -66,29 +65,15 @@ def _start(layout: Layout, processes: ProcessTable, base_port: int) -> None:
         "bench.yaml",
     )
     hosts = found(description.for_ledger("embedded"), layout)
-    launcher = EmbeddedLauncher(hosts, layout, processes)
-    for one in hosts:
-        provision_service(one.organisation, one.layout, one.load_consortium())
-        command = python_command("benchmarks.key_value", "--config", str(one.layout.service))
-        environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
-        processes.start(ProcessSpec(name=f"contract-{one.name}", command=command, environment=environment))
-    launcher.start()
-    for one in hosts:
-        wait_for_port(one.organisation.contract_address, 60, partial(processes.require_running, f"contract-{one.name}"))
-    launcher.wait_until_ready(60)
+    start(hosts, layout, processes, "benchmarks.key_value")
+    return hosts
 
 
-async def _measure(layout: Layout, one: int, many: int) -> Result:
+async def _measure(layout: Layout, hosts: Sequence[Host], one: int, many: int) -> Result:
     definition = ChaincodeDefinition(name=CONTRACT, version="1")
-    profiles = [ConnectionProfile.load(layout.organisation(name).profile("admin")) for name in ORGANISATIONS]
-    package = layout.organisation(ORGANISATIONS[0]).package.read_bytes()
-    for profile in profiles:
-        async with _gateway(profile) as gateway, Lifecycle(gateway) as lifecycle:
-            await lifecycle.approve(definition, await lifecycle.install(package))
-    async with _gateway(profiles[0]) as gateway, Lifecycle(gateway) as lifecycle:
-        await lifecycle.commit(definition, [profile.make_endpoint() for profile in profiles[1:]])
+    await put_in_force(hosts, definition)
     agent = ConnectionProfile.load(layout.organisation(ORGANISATIONS[0]).profile("agent"))
-    async with _gateway(agent) as gateway:
+    async with connect(agent) as gateway:
         await _put(gateway, "warm", 50)
         latencies = await _put(gateway, "one", one)
     began = time.perf_counter()
@@ -102,7 +87,7 @@ async def _measure(layout: Layout, one: int, many: int) -> Result:
 
 
 async def _client(profile: ConnectionProfile, name: str, count: int) -> None:
-    async with _gateway(profile) as gateway:
+    async with connect(profile) as gateway:
         await _put(gateway, name, count)
 
 
@@ -128,10 +113,6 @@ def _do_bare_work(signer: Signer, directory: Path) -> float:
             file.flush()
             os.fsync(file.fileno())
     return (time.perf_counter() - began) / ONE
-
-
-def _gateway(profile: ConnectionProfile) -> Gateway:
-    return Gateway(profile.make_endpoint(), profile.load_signer(), profile.channel)
 
 
 if __name__ == "__main__":

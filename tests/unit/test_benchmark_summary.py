@@ -6,8 +6,14 @@ import pytest
 from benchmarks.bench import summarise_ledger, summarise_peers, take_median
 from benchmarks.contenders import Failed, compute_seconds
 from benchmarks.floods import FACTOR, summarise
+from benchmarks.growth import list_excess
+from benchmarks.growth_page import describe_growth
 from benchmarks.meter import Usage
+from benchmarks.moving import cut
+from benchmarks.performance import describe_moving
 from benchmarks.rounds import Sample, make_sample
+
+from blockfl.protocol.records import CHUNK_BYTES
 
 
 def sample(seconds: float) -> Sample:
@@ -57,3 +63,36 @@ def test_a_flood_is_compared_with_the_quiet_rounds_between() -> None:
     assert (summary["kinds"]["reads"]["answered"], summary["kinds"]["uploads"]["refused"]) == (12, 9)
     assert {kind: row["factor"] for kind, row in summary["kinds"].items()} == {"reads": 2.5, "uploads": 1.0}
     assert (summary["worst"], summary["factor"]) == (2.5, FACTOR)
+
+
+def test_the_rate_of_a_round_is_told_beside_the_same_bytes_not_judged() -> None:
+    text = describe_moving({"moving": {"10": {"seconds": 1.0}}, "rounds": {"embedded": {"10": {"seconds": 4.0}}}})
+    assert "0.25 of it with 10 parameters (1.00 s)" in text
+    assert describe_moving({"rounds": {}}) == ""
+
+
+def test_the_page_of_growth_holds_what_was_measured_and_for_each_institution() -> None:
+    count = {
+        "seconds": 8.0,
+        "cpu_seconds": 4.0,
+        "counts": {"endorsements": 160, "evaluations": 320},
+        "for_each": {"endorsements": 10.0, "evaluations": 20.0},
+    }
+    growth = {"machine": {"processors": 2, "load": 1.0}, "institutions": {"16": count}}
+    text = describe_growth(growth)
+    assert "| processor-seconds for each | 0.25 |" in text
+    assert "| endorsements for each | 10.0 |" in text
+    tenth = {"seconds": 1.5, "memory_mb": {"node": 90.0}}
+    text = describe_growth(growth | {"rounds": {"10000": {"rounds": 100, "first": tenth, "last": tenth}}})
+    assert "| node | 90 | 90 |" in text
+
+
+def test_a_process_above_the_limit_of_memory_is_named() -> None:
+    parameters = {"25000000": {"peak_mb": {"node": 2600.0, "agent": 2400.0}}}
+    assert list_excess(parameters) == ["node, 25,000,000 parameters: 2600 MB, at most 2500 MB are allowed"]
+
+
+def test_bytes_are_cut_into_chunks_as_a_real_upload_is() -> None:
+    assert cut(0) == []
+    assert cut(CHUNK_BYTES) == [CHUNK_BYTES]
+    assert cut(2 * CHUNK_BYTES + 5) == [CHUNK_BYTES, CHUNK_BYTES, 5]
