@@ -92,8 +92,9 @@ def measure(directory: Path, base_port: int, dimensions: Sequence[int], rounds: 
 
 def _move(hosts: Sequence[Host], movers: dict[str, _Mover], dimension: int, rounds: int) -> list[float]:
     consortium = hosts[0].load_consortium()
-    sealed = {"collection": SEALED_COLLECTION, "organisations": consortium.committee[: consortium.threshold]}
-    public = {"collection": MODEL_COLLECTION, "organisations": consortium.endorsing[: consortium.majority]}
+    # Every member endorses what is private, as in a real round: it has the bytes then, and asks nobody for them.
+    sealed = {"collection": SEALED_COLLECTION, "organisations": consortium.committee}
+    public = {"collection": MODEL_COLLECTION, "organisations": consortium.endorsing}
     institutions = [name for name in movers if name not in COMMITTEE]
     update = cut(_UPDATE_BYTES * dimension)
     total = cut(compute_sum_bytes(dimension, committed=True))
