@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from blockfl.cli.columns import draft_columns, read_columns
+from blockfl.cli.columns import draft_columns, join_tables, read_columns
 from blockfl.cli.main import app
 from blockfl.institution.dataset import Dataset, load_dataset
 from blockfl.institution.errors import DataError
@@ -83,6 +83,9 @@ def test_another_order_is_put_right_and_told(tmp_path: Path) -> None:
         (HEADER, [*ROWS, "1,50,no,none,1,3"], "line 6, column 'sick': '3' is none of the task's values"),
         (HEADER, [*ROWS, "1,50,no,pain,1,2"], "line 6, column 'pain': 'pain' is none of the task's values"),
         (HEADER, [*ROWS, "1,50,,none,1,2"], "line 6, column 'sex': '' is none of the task's values"),
+        (HEADER, [*ROWS, "1,50,,none,1,2"], "it is a missing cell: remove the row or impute it, or ask"),
+        (HEADER, [*ROWS, "1,50,no,pain,1,2"], "write it as one of them, or ask the coordinator to add it"),
+        ("fat,age,sex,pain,sugar,sick", ROWS, "'fat' is not in the task: rename what is one of the task's, and remove"),
         (HEADER, [*ROWS, "1,5,no,none,1,2"], "line 6, column 'age': 5 is outside of what the task allows, least 18"),
         (HEADER, [*ROWS, "1,111,no,none,1,2"], "column 'age': 111 is outside of what the task allows, greatest 110"),
         (
@@ -223,4 +226,26 @@ def test_a_draft_tells_how_many_inputs_it_makes(tmp_path: Path) -> None:
     assert done.exit_code == 0
     drafted = table(tmp_path, done.stdout)
     assert drafted.width == 5
-    assert done.stderr == "these columns make 5 inputs of the model: keras.Input((5,))\n"
+    assert done.stderr == (
+        "these columns make 5 inputs of the model: keras.Input((5,))\n"
+        "the model's classes are in the order of the list: 0 is 0, 1 is 1; exchange them there if you mean it so\n"
+    )
+
+
+def test_a_draft_of_several_tables_has_what_each_of_them_has(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("age,pain,sick\n50,typical,no\n60,none,yes\n")
+    second.write_text("sick,pain,age\nyes,odd,70\nyes,,80\n")
+    done = CliRunner().invoke(app, ["task", "columns", str(first), str(second), "--label", "sick"])
+    assert done.exit_code == 0
+    age, pain = table(tmp_path, done.stdout).columns
+    assert age.center_micro == 65_000_000
+    assert pain.values == ("none", "odd", "typical", "")
+
+
+def test_tables_of_other_columns_make_no_draft(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("age,pain,sick\n50,typical,no\n")
+    second.write_text("age,ache,sick\n50,typical,no\n")
+    with pytest.raises(DataError, match=r"second\.csv has ache; only .*first\.csv has pain"):
+        join_tables([read_table(first), read_table(second)])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,9 @@ from blockfl.network.network import Network
 from blockfl.network.port import parse_address
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.training import Training
+from support.federation_processes import PORTS
 from support.organisation import make_organisation
+from support.port_range import find_free_base_port
 
 COMMANDS = [
     ["network", "up"],
@@ -245,7 +248,7 @@ def test_a_task_needs_exactly_one_initial_model(tmp_path: Path) -> None:
 def test_a_network_is_not_brought_up_where_no_directory_can_be(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(NetworkError, match=r"no network can be kept there .* name a new directory with -d"):
-        Network.prepare(tmp_path / place, None, "embedded")
+        Network.prepare(tmp_path / place, None, "embedded", base_port=find_free_base_port(PORTS))
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -289,10 +292,21 @@ def test_a_network_is_not_brought_up_in_somebody_elses_directory(tmp_path: Path)
 
 
 def test_other_ports_for_a_network_that_exists_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    Network.prepare(tmp_path / "network", None, "embedded", base_port=30000)
-    assert Network.prepare(tmp_path / "network", None, "embedded", base_port=30000).description.base_port == 30000
+    base_port = find_free_base_port(PORTS)
+    Network.prepare(tmp_path / "network", None, "embedded", base_port=base_port)
+    again = Network.prepare(tmp_path / "network", None, "embedded", base_port=base_port)
+    assert again.description.base_port == base_port
     with pytest.raises(NetworkError, match=r"on other ports .*take it down first: blockfl network down"):
-        Network.prepare(tmp_path / "network", None, "embedded", base_port=31000)
+        Network.prepare(tmp_path / "network", None, "embedded", base_port=base_port + 1)
+
+
+def test_a_port_that_is_taken_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    base_port = find_free_base_port(PORTS)
+    with socket.create_server(("127.0.0.1", base_port)):
+        with pytest.raises(NetworkError, match=f"in use: 127.0.0.1:{base_port} for node"):
+            Network.prepare(tmp_path / "network", None, "embedded", base_port=base_port)
+        assert not (tmp_path / "network").exists()
+    Network.prepare(tmp_path / "network", None, "embedded", base_port=base_port)
 
 
 def test_a_task_that_cannot_be_is_refused_with_the_field_and_the_reason() -> None:

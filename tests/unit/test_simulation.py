@@ -196,6 +196,24 @@ def test_sites_that_cannot_be_are_refused(sites: list[str], words: str) -> None:
         parse_sites([text.format(file=__file__) for text in sites])
 
 
+@pytest.mark.parametrize(
+    ("third", "words"),
+    [
+        (None, "2 institutions train, and a task has at least 3"),
+        ("y,x,sick", "the columns of south are not those of east, and nobody has said what they mean"),
+        ("x,z,sick", "east has x, y, sick; south has x, z, sick"),
+    ],
+)
+def test_what_can_be_seen_before_any_training_is_refused_at_once(tmp_path: Path, third: str | None, words: str) -> None:
+    headers = {"east": "x,y,sick", "north": "x,y,sick"} | ({"south": third} if third else {})
+    command = ["simulate", "--model", str(tmp_path / "none.keras"), "--label", "sick", "--directory", str(tmp_path)]
+    for name, header in headers.items():
+        (tmp_path / f"{name}.csv").write_text(f"{header}\n1,2,0\n")
+        command += ["--site", f"{name}={tmp_path / name}.csv"]
+    with pytest.raises(SettingsError, match=words):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+
+
 class Listening(NumpySite):
     """Keeps what it was told."""
 

@@ -8,10 +8,10 @@
       - {name: pain, categories: [typical, atypical, none, ""]}  # one input each; "" stands for a missing cell
       - {name: sugar, missing: 1.2}
 
-``blockfl task columns TABLE --label sick`` drafts one from a table.
+``blockfl task columns TABLE… --label sick`` drafts one from tables.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, overload
 
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from blockfl.cli.number import MICRO, make_limits, parse_micro
 from blockfl.cli.output import Output
 from blockfl.institution.errors import DataError
-from blockfl.institution.table import MISSING, Cells, read_number, read_table
+from blockfl.institution.table import MISSING, Cells, list_words, read_number, read_table
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.plain_yaml import read_words
 from blockfl.protocol.table import Column, Table
@@ -113,6 +113,25 @@ def _explain(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
 
 
+def join_tables(tables: Sequence[Cells]) -> Cells:
+    """Return the rows of several tables below one another, in the order of the first one's columns.
+
+    Raises:
+        DataError: They have not the same columns.
+    """
+    first = tables[0]
+    for other in tables[1:]:
+        if set(other.header) != set(first.header):
+            raise DataError(
+                f"{other.path} and {first.path} have not the same columns: rename or remove what differs; only "
+                f"{other.path} has {list_words(set(other.header) - set(first.header))}; only {first.path} has "
+                f"{list_words(set(first.header) - set(other.header))}"
+            )
+    rows = {name: [cell for one in tables for cell in one.get(name)] for name in first.header}
+    lines = [line for one in tables for line in one.lines]
+    return Cells(path=first.path, header=first.header, columns=tuple(rows.values()), lines=lines)
+
+
 def draft_columns(cells: Cells, label: str) -> str:
     """Return a draft of a task's columns for a table, as YAML: to be read, corrected and agreed on.
 
@@ -165,17 +184,40 @@ def _round(value: Any) -> float:
 
 
 def columns(
-    table: Annotated[Path, typer.Argument(help="A table like those of the institutions, .csv or .parquet.")],
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="TABLE…", help="A table like those of the institutions, .csv or .parquet; or several."),
+    ],
     label: Annotated[str, typer.Option(help="The label's column.")],
 ) -> None:
-    """Draft a task's columns from a table: to be corrected, and given to task create --columns.
+    """Draft a task's columns from tables: to be corrected, and given to task create --columns.
 
-    Centres, scales, fills and values are those of this table. Everybody who reads the ledger sees them.
+    Centres, scales, fills and values are those of these tables. Everybody who reads the ledger sees them. A table that
+    is not among them may have other values or missing cells: add them, the empty word "" for a missing cell.
     """
-    try:
-        draft = draft_columns(read_table(table), label)
-    except OSError as error:
-        raise DataError(f"{table}: cannot be read ({error.strerror or error})") from error
+    draft = draft_columns(join_tables([_read(path) for path in tables]), label)
     typer.echo(draft, nl=False)
-    width = sum(len(one.get("categories", ("",))) for one in yaml.safe_load(draft)["columns"])
-    Output(as_json=False).progress(f"these columns make {width} inputs of the model: keras.Input(({width},))")
+    output = Output(as_json=False)
+    for line in describe_draft(draft):
+        output.progress(line)
+
+
+def describe_draft(draft: str) -> list[str]:
+    """Return what the columns of a draft mean for the model, in words."""
+    found = yaml.safe_load(draft)
+    width = sum(len(one.get("categories", ("",))) for one in found["columns"])
+    lines = [f"these columns make {width} inputs of the model: keras.Input(({width},))"]
+    classes = found["label"].get("classes", ())
+    if classes:
+        meanings = ", ".join(f"{number} is {name}" for number, name in enumerate(classes))
+        lines.append(
+            f"the model's classes are in the order of the list: {meanings}; exchange them there if you mean it so"
+        )
+    return lines
+
+
+def _read(path: Path) -> Cells:
+    try:
+        return read_table(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error

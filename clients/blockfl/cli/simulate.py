@@ -1,7 +1,7 @@
 """``blockfl simulate``: a whole task in one process, before a consortium is asked to run it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
@@ -14,9 +14,10 @@ from blockfl.cli.output import Exit, Output
 from blockfl.cli.terms import NO_TERMS, Terms, with_terms
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.run import read_initial_model
+from blockfl.institution.table import read_header
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.proposal import Proposal, propose_bound
-from blockfl.protocol.task import TaskSpec
+from blockfl.protocol.task import MINIMUM_ACCEPTED, TaskSpec
 from blockfl.simulation.runner import run_simulation, write_summary
 from blockfl.simulation.worker import Order, Progress, RoundDone, SiteFile
 
@@ -68,6 +69,9 @@ def simulate(
         )
     data = parse_sites([*site, *(held_out or ())])
     evaluators = parse_sites(held_out or ())
+    _check_sites(data, evaluators)
+    if terms.table is None and code is None:
+        _check_headers(data)
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()
     bare = workload.make_workload(model, code, None, None, Decimal("0.25"), python)
@@ -116,6 +120,32 @@ def simulate(
             rounds.append(told)
             output.progress(describe_round(told))
     _tell(output, spec, rounds, directory)
+
+
+def _check_sites(data: Mapping[str, Path], evaluators: Mapping[str, Path]) -> None:
+    training = len({*data} - {*evaluators})
+    if training < MINIMUM_ACCEPTED:
+        raise SettingsError(
+            f"{training} {'institution trains' if training == 1 else 'institutions train'}, and a task has at least "
+            f"{MINIMUM_ACCEPTED}: give one --site for each"
+        )
+
+
+def _check_headers(data: Mapping[str, Path]) -> None:
+    """Check that tables which nobody has described have the same columns in the same order.
+
+    Raises:
+        SettingsError: They have not.
+    """
+    headers = {name: read_header(path) for name, path in sorted(data.items()) if path.suffix == ".csv"}
+    first = next(iter(headers), "")
+    for name in headers:
+        if headers[name] != headers[first]:
+            raise SettingsError(
+                f"the columns of {name} are not those of {first}, and nobody has said what they mean: they would be "
+                f"taken one after the other. {first} has {', '.join(headers[first])}; {name} has "
+                f"{', '.join(headers[name])}. Make them alike, or name them with --columns (blockfl task columns)"
+            )
 
 
 def parse_sites(texts: Sequence[str]) -> dict[str, Path]:

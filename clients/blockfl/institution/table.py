@@ -10,7 +10,7 @@ that every refusal names the line and the cell that the institution sees in its 
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -65,6 +65,19 @@ def read_table(path: Path) -> Cells:
     cells = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     _check_header(path, cells.header)
     return cells
+
+
+def read_header(path: Path) -> tuple[str, ...]:
+    """Return the names of a ``.csv`` file's columns.
+
+    Raises:
+        DataError: It is not text that can be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return tuple(next(csv.reader(file), ()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not UTF-8 text with comma-separated values ({error})") from error
 
 
 def _read_csv(path: Path) -> Cells:
@@ -177,7 +190,9 @@ def fit_table(cells: Cells, table: Table) -> tuple[NDArray[np.float32], NDArray[
     if cells.header != table.names:
         found, wanted = [one for one in cells.header if one != table.label.name], table.names[:-1]
         if tuple(found) != wanted:
-            notes.append(f"the columns are put into the task's order: {_list(wanted)} (the table has {_list(found)})")
+            notes.append(
+                f"the columns are put into the task's order: {list_words(wanted)} (the table has {list_words(found)})"
+            )
     parts = []
     for column in table.columns:
         part, note = _fit_column(cells, column)
@@ -209,13 +224,14 @@ def check_names(cells: Cells, table: Table) -> None:
         texts.append(f"{name!r} is not there" + (f" (is it {meant!r}? rename it)" if meant is not None else ""))
     if extra:
         texts.append(
-            f"{_list(repr(name) for name in extra)} {'is' if len(extra) == 1 else 'are'} not in the task: "
-            "remove what has no place in it"
+            f"{list_words(repr(name) for name in extra)} {'is' if len(extra) == 1 else 'are'} not in the task: "
+            + ("rename what is one of the task's, and " if missing else "")
+            + "remove what has no place in it"
         )
     raise DataError(
         f"{cells.path}: the columns are not those of the task: {'; '.join(texts[:20])}. The task has "
-        f"{_list(column.name for column in table.columns)} and the label {table.label.name}; the table has "
-        f"{_list(cells.header)}"
+        f"{list_words(column.name for column in table.columns)} and the label {table.label.name}; the table has "
+        f"{list_words(cells.header)}"
     )
 
 
@@ -225,7 +241,7 @@ def _fit_column(cells: Cells, column: Column) -> tuple[NDArray[np.float64], list
         return _fit_numbers(cells, column)
     found = find_values(cells, column)
     words = ", ".join(repr(value) for value in column.values[:_SHOWN])
-    _refuse(cells, column, found < 0, lambda cell: f"{cell!r} is none of the task's values, which are {words}")
+    _refuse(cells, column, found < 0, lambda cell: _tell_value(cell, words))
     if column.kind == "ordinal":
         return found[:, None].astype(np.float64), []
     return np.eye(len(column.values))[found], []
@@ -293,6 +309,15 @@ def find_numbers(cells: Cells, column: Column, missing: NDArray[np.bool_]) -> ND
     return values
 
 
+def _tell_value(cell: str, words: str) -> str:
+    text = f"{cell!r} is none of the task's values, which are {words}"
+    if cell.strip().lower() in MISSING:
+        return (
+            f'{text}; it is a missing cell: remove the row or impute it, or ask the coordinator to add "" to the values'
+        )
+    return f"{text}: write it as one of them, or ask the coordinator to add it"
+
+
 def _tell_limit(limit: str) -> Callable[[str], str]:
     return lambda cell: f"{cell} is outside of what the task allows, {limit}: compare the unit"
 
@@ -305,6 +330,7 @@ def _refuse(cells: Cells, column: Column, wrong: NDArray[np.bool_], explain: Cal
         raise DataError(f"{cells.place(row, column.name)}: {explain(cells.get(column.name)[row])}{more}")
 
 
-def _list(words: Iterable[str]) -> str:
-    texts = list(words)
+def list_words(words: Iterable[str]) -> str:
+    """Return words as a list in one line, none of them as ``none``; long lists are cut."""
+    texts = sorted(words) if isinstance(words, Set) else list(words)
     return ", ".join(texts[:_SHOWN]) + (f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "") or "none"

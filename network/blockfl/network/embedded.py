@@ -122,7 +122,9 @@ class EmbeddedLauncher:
 
     def status(self) -> list[ProcessStatus]:
         """Return how the node is."""
-        said = query_status(self.operations) or NodeStatus()
+        # Another network's node may have its address while this one does not run.
+        found = self._processes.find(NODE) is not None
+        said = (query_status(self.operations) if found else None) or NodeStatus()
         return [process_status(self._processes, NODE, self.operations, height=said.height, error=said.error or "")]
 
     def _with_peer(self, hosts: Sequence[Host] | None = None) -> list[Host]:

@@ -95,6 +95,7 @@ class ProcessRuntime:
     def require(self) -> None:
         """As ``Runtime.require``."""
         self._launcher.require()
+        self._require_ports()
 
     def up(self, report: Report, agreement: Agreement, timeout_s: float = READY_S) -> None:
         """As ``Runtime.up``; every host has adopted what was founded, and agrees to the consortium's record."""
