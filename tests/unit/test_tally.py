@@ -182,6 +182,10 @@ def test_a_round_gives_what_all_rows_together_have(tmp_path: Path) -> None:
             }
             assert one.other == 0
     assert not any("shortened" in step.text or "rounding" in step.text for step in steps)
+    told = [step.text for step in steps if step.stage == "train"]
+    counted = [int(text.split()[1]) for text in told if text.startswith("counted ")]
+    assert sum(counted) == len(rows)
+    assert not any("loss" in text or "epoch" in text for text in told)
     reports = asyncio.run(referee.ledger.read_all(catalogue.REPORTS.below("heart", 1)))
     assert [one.values for one in reports] == [()] * 4
     assert len({one.model_digest for one in reports}) == 1
