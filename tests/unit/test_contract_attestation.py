@@ -28,6 +28,38 @@ class TestAttestAggregate:
         aggregate = Aggregate.decode(done.payload)
         assert (aggregate.state, aggregate.sum, aggregate.attested_at_ms) == ("attested", blob, world.now_ms)
 
+    @pytest.mark.parametrize("check", ["commitment", "recompute"])
+    async def test_a_sum_of_one_chunk_may_come_along_and_is_kept_for_the_committee(self, check: Check) -> None:
+        scenario, world = await closed(check)
+        total = await scenario.total()
+        blob, _ = split_blob(total)
+        arguments = ("heart", "1", blob.encode())
+        done = await world.submit("coordinator", "AttestAggregate", *arguments, transient={"chunk": total})
+        assert done.written == ["aggregate/heart/000001", f"sealed/sum/heart/000001/{blob.digest}"]
+        assert await world.evaluate("university", "ReadSumChunk", "heart", "1", blob.digest) == total
+        again = await world.endorse("regulator", "AttestAggregate", *arguments, transient={"chunk": total})
+        assert again.written == []
+
+    async def test_refuses_what_comes_along_and_is_not_the_sum_that_is_named(self) -> None:
+        scenario, world = await closed()
+        total = await scenario.total()
+        blob, _ = split_blob(total)
+        wrong = forge(total, scenario, "first value")
+        arguments = ("heart", "1", blob.encode())
+        with refused(Code.CHUNK_MISMATCH):
+            await world.submit("coordinator", "AttestAggregate", *arguments, transient={"chunk": wrong})
+        with refused(Code.SUM_MISMATCH):
+            other = ("heart", "1", split_blob(wrong)[0].encode())
+            await world.submit("coordinator", "AttestAggregate", *other, transient={"chunk": wrong})
+        with refused(Code.BLOB_MISMATCH):
+            longer = blob.model_copy(update={"size_bytes": blob.size_bytes + 1})
+            await world.submit(
+                "coordinator", "AttestAggregate", "heart", "1", longer.encode(), transient={"chunk": total}
+            )
+        with refused(Code.ARGUMENTS, "transient fields"):
+            await world.submit("coordinator", "AttestAggregate", *arguments, transient={"other": total})
+        assert (await scenario.aggregate()).state == "pending"
+
     async def test_again_is_a_success_without_opening_anything(self) -> None:
         scenario, world = await closed()
         blob = await scenario.attest()

@@ -208,6 +208,27 @@ class TestReadability:
         await scenario.upload_model("coordinator", total)
         assert await world.evaluate("alpha", "ReadModelChunk", "heart", digest) == total
 
+    async def test_a_sum_of_one_chunk_comes_with_the_publication_once_enough_members_agree(self) -> None:
+        scenario, world = await attested()
+        total = await scenario.total()
+        digest = compute_digest(total)
+        publication = ("regulator", "PublishModel", "heart", "1", DIGEST)
+        with refused(Code.NOT_AGREED):
+            await world.submit(*publication, transient={"chunk": total})
+        await vote(world, "university")
+        with refused(Code.NOT_AGREED):  # what is decided with the call itself is not certain yet
+            await world.submit(*publication, transient={"chunk": total})
+        await vote(world, "regulator")
+        with refused(Code.CHUNK_MISMATCH):
+            await world.submit(*publication, transient={"chunk": forge(total, scenario, "last value")})
+        done = await world.submit(*publication, transient={"chunk": total})
+        assert done.written == [
+            "model/heart/000001", f"models/chunk/heart/{digest}", "progress/heart", "round/heart/000001",
+        ]  # fmt: skip
+        assert done.event == "ModelPublished"
+        assert await world.evaluate("alpha", "ReadModelChunk", "heart", digest) == total
+        assert (await world.submit(*publication, transient={"chunk": total})).written == []
+
     async def test_nothing_but_the_attested_sum_is_laid_before_everybody(self) -> None:
         scenario, world = await closed()
         total = await scenario.total()

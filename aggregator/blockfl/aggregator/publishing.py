@@ -53,8 +53,11 @@ class Publisher:
         total = await compute_round_sum(self._ledger, round_, task.spec, self._opening_key, self._on_opened(round_))
         blob, chunks = split_blob(total)
         self._total = blob.digest, total
-        await upload_sum(self._ledger, name, number, blob, chunks)
-        await self._ledger.attest_aggregate(name, number, blob)
+        if len(chunks) == 1:
+            await self._ledger.attest_aggregate(name, number, blob, *chunks)
+        else:
+            await upload_sum(self._ledger, name, number, blob, chunks)
+            await self._ledger.attest_aggregate(name, number, blob)
         self._report(f"task {name}, round {number}: summed {len(round_.accepted)} updates")
 
     async def derive(self, task: Task, round_: Round, attested: Blob) -> str | None:
@@ -89,6 +92,9 @@ class Publisher:
     async def publish(self, round_: Round, attested: Blob, agreed: str) -> None:
         """Let everybody read the sum of a round whose model the committee agrees on, and make the version."""
         _, chunks = split_blob(await self._fetch_total(round_, attested))
+        if len(chunks) == 1:
+            await self._ledger.publish_model(round_.task, round_.round, agreed, *chunks)
+            return
         await upload_blob(self._ledger, round_.task, attested, chunks)
         await self._ledger.publish_model(round_.task, round_.round, agreed)
 

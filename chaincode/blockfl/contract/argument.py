@@ -152,12 +152,16 @@ def decode_arguments(
     return tuple(decode(argument) for decode, argument in zip([*decoders, *more], arguments, strict=True))
 
 
-def decode_transient(fields: Sequence[str], transient: Mapping[str, bytes]) -> tuple[bytes, ...]:
-    """Return the transient fields in the expected order.
+def decode_transient(
+    fields: Sequence[str], transient: Mapping[str, bytes], optional: Sequence[str] = ()
+) -> tuple[bytes, ...]:
+    """Return the transient fields in the expected order; of the optional ones, all or none.
 
     Raises:
         ProtocolError: BFL303 when the fields are others.
     """
+    if optional and transient:
+        fields = (*fields, *optional)
     if sorted(transient) != sorted(fields):
         expected = ", ".join(fields) or "none"
         got = ", ".join(show(name) for name in sorted(transient)) or "none"

@@ -41,6 +41,16 @@ def check_chunk(chunk: bytes, digest: str) -> None:
         raise ProtocolError(Code.CHUNK_MISMATCH, f"expected the chunk {digest}, got {got}: send the announced one")
 
 
+def check_whole(blob: Blob, chunk: bytes) -> None:
+    """Check that a chunk is all of a model or sum.
+
+    Raises:
+        ProtocolError: BFL308 when it is not; as `check_chunk`.
+    """
+    check_chunk(chunk, blob.digest)
+    join_blob(blob, [chunk])
+
+
 def may_be_object(chunk: bytes) -> bool:
     """Whether a state database might take a chunk for a JSON object, and give it back in another spelling.
 

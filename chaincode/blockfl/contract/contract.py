@@ -76,6 +76,7 @@ class Entry:
         role: Who may call it, where arguments are so large that decoding them has to be earned.
         expects: Of the state and the arguments: the keys that it reads in any case, so that a peer is asked once.
         further: What may follow the arguments.
+        optional: Transient fields that it goes without, too.
     """
 
     run: Callable[..., Awaitable[bytes]]
@@ -84,6 +85,7 @@ class Entry:
     role: Callable[[Consortium, str], None] | None = None
     expects: Callable[..., tuple[Key[Any], ...]] = lambda *_: ()
     further: Further | None = None
+    optional: tuple[str, ...] = ()
 
 
 class Contract:
@@ -123,7 +125,7 @@ class Contract:
                 Code.UNKNOWN_TRANSACTION, f"no transaction {show(_function(context))}: see docs/protocol.md"
             )
         count_arguments(entry.arguments, context.args, entry.further)
-        transient = decode_transient(entry.transient, context.transient)
+        transient = decode_transient(entry.transient, context.transient, entry.optional)
         if not 0 <= context.timestamp_ms <= _MAX_TIME_MS:
             raise ProtocolError(Code.MALFORMED, f"expected a time since 1970, got {context.timestamp_ms} ms")
         state = State(context)
@@ -180,8 +182,18 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
         "UploadSumChunk": Entry(
             rounds.upload_sum_chunk, (task, number, decode_digest), ("chunk",), expects=expectation.of_round
         ),
-        "AttestAggregate": Entry(rounds.attest_aggregate, (task, number, bounded(Blob)), expects=expectation.of_sum),
-        "PublishModel": Entry(rounds.publish_model, (task, number, decode_digest), expects=expectation.of_vote),
+        "AttestAggregate": Entry(
+            rounds.attest_aggregate,
+            (task, number, bounded(Blob)),
+            expects=expectation.of_sum,
+            optional=("chunk",),
+        ),
+        "PublishModel": Entry(
+            rounds.publish_model,
+            (task, number, decode_digest),
+            expects=expectation.of_vote,
+            optional=("chunk",),
+        ),
         "AbandonRound": Entry(rounds.abandon_round, (task, number), expects=expectation.of_round),
         "AppraiseVersion": Entry(goals.appraise_version, (task, decode_number)),
         "ReportMetrics": Entry(report_metrics, (bounded(Metrics),), expects=expectation.of_metrics),

@@ -4,6 +4,7 @@ from blockfl.contract.authority import describe_certificate, require_committee, 
 from blockfl.contract.certificates import require_valid, select_valid
 from blockfl.contract.chunk import (
     check_chunk,
+    check_whole,
     is_present,
     list_model_presence,
     list_sealed_presence,
@@ -20,6 +21,7 @@ from blockfl.protocol import publication
 from blockfl.protocol import round as rule
 from blockfl.protocol.appraising import check_appraised
 from blockfl.protocol.assessment import Assessment
+from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import (
     AGGREGATE,
     ASSESSMENT,
@@ -28,11 +30,13 @@ from blockfl.protocol.catalogue import (
     EQUIVOCATION,
     HEADER,
     MODEL,
+    MODEL_COLLECTION,
     PROGRESS,
     ROUND,
     SEALED_COLLECTION,
     TASK,
     UPDATE,
+    model_chunk_key,
     sealed_chunk_key,
     sum_chunk_key,
 )
@@ -292,8 +296,13 @@ class Rounds:
         state.announce("SumChunkUploaded", task=task, number=number, organisation=state.caller, detail=digest)
         return b""
 
-    async def attest_aggregate(self, state: State, task: str, number: int, total: Blob) -> bytes:
-        """Attest a round's sum: each endorsing committee member has checked it as the task wants."""
+    async def attest_aggregate(
+        self, state: State, task: str, number: int, total: Blob, chunk: bytes | None = None
+    ) -> bytes:
+        """Attest a round's sum: each endorsing committee member has checked it as the task wants.
+
+        A sum of one chunk may come with the call; it is then put where the committee alone can read it.
+        """
         require_committee(await state.read(CONSORTIUM.key()), state.caller)
         round_ = await self._read_accepted_round(state, task, number)
         aggregate = await state.read(AGGREGATE.key(task, number))
@@ -301,15 +310,20 @@ class Rounds:
         if attested == aggregate:
             return aggregate.encode()
         presence = await list_sum_presence(state, task, number, total)
-        require_chunks(presence, total, f"the sum of round {number} of task {task}")
-        await self._check_sum(state, (await state.read(TASK.key(task))).spec, round_, total)
+        if chunk is None:
+            require_chunks(presence, total, f"the sum of round {number} of task {task}")
+        else:
+            check_whole(total, chunk)
+        await self._check_sum(state, (await state.read(TASK.key(task))).spec, round_, total, chunk)
+        if chunk is not None and not all(presence):
+            await state.context.put_private(SEALED_COLLECTION, sum_chunk_key(task, number, total.digest), chunk)
         await state.write(attested)
         state.announce("AggregateAttested", task=task, number=number, organisation=state.caller, detail=total.digest)
         return attested.encode()
 
-    async def _check_sum(self, state: State, spec: TaskSpec, round_: Round, total: Blob) -> None:
+    async def _check_sum(self, state: State, spec: TaskSpec, round_: Round, total: Blob, content: bytes | None) -> None:
         if spec.is_committed:
-            await self._verifier.verify(state, round_, spec.manifest.dimension, total, is_public=False)
+            await self._verifier.verify(state, round_, spec.manifest.dimension, total, is_public=False, content=content)
             return
         own = await self._opener.compute_sum(state, round_, spec)
         if own != total:
@@ -319,9 +333,12 @@ class Rounds:
                 f"({own.size_bytes} bytes), got {total.digest} ({total.size_bytes} bytes)",
             )
 
-    async def publish_model(self, state: State, task: str, number: int, digest: str) -> bytes:
+    async def publish_model(
+        self, state: State, task: str, number: int, digest: str, chunk: bytes | None = None
+    ) -> bytes:
         """Vote for the model that the attested sum makes; make the version once the sum can be read by everybody.
 
+        When the committee has agreed, a sum of one chunk may come with the call, which lays it before everybody.
         With commitments every organisation that endorses the publication verifies the sum again; it takes nobody's
         word for it.
         """
@@ -335,6 +352,8 @@ class Rounds:
                 )
             return round_.encode()
         aggregate, votes = await state.read(AGGREGATE.key(task, number)), await state.find_votes(round_)
+        if chunk is not None:
+            publication.check_readable(round_, aggregate, votes, compute_digest(chunk))
         vote = publication.cast_vote(round_, aggregate, votes, state.caller, digest, state.now_ms)
         if state.caller not in votes:
             await state.write(vote)
@@ -343,14 +362,19 @@ class Rounds:
             round_, progress, aggregate, {**votes, state.caller: vote}, digest, state.now_ms
         )
         total = aggregate.sum
-        if made is None or total is None or not all(await list_model_presence(state, task, total)):
+        presence = await list_model_presence(state, task, total) if total else []
+        if made is None or total is None or not (all(presence) or chunk):
             if state.caller not in votes:
                 state.announce("ModelProposed", task=task, number=number, organisation=state.caller, detail=digest)
             return round_.encode()
         published, moved, model = made
         spec = (await state.read(TASK.key(task))).spec
+        if chunk is not None:
+            check_whole(total, chunk)
         if spec.is_committed:
-            await self._verifier.verify(state, round_, spec.manifest.dimension, total, is_public=True)
+            await self._verifier.verify(state, round_, spec.manifest.dimension, total, is_public=True, content=chunk)
+        if chunk is not None and not all(presence):
+            await state.context.put_private(MODEL_COLLECTION, model_chunk_key(task, total.digest), chunk)
         await state.write(model)
         await state.write(moved)
         await state.write(published)

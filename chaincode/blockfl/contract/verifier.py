@@ -26,8 +26,17 @@ class SumVerifier:
         # be. Its bytes and its evidence are read each time, so that every peer has read the same.
         self._verified: deque[tuple[int, str, str]] = deque(maxlen=_REMEMBERED)
 
-    async def verify(self, state: State, round_: Round, dimension: int, total: Blob, *, is_public: bool) -> None:
-        """Verify that a sum on the ledger is that of a round's accepted updates.
+    async def verify(
+        self,
+        state: State,
+        round_: Round,
+        dimension: int,
+        total: Blob,
+        *,
+        is_public: bool,
+        content: bytes | None = None,
+    ) -> None:
+        """Verify that a sum is that of a round's accepted updates.
 
         Args:
             state: The transaction's.
@@ -35,6 +44,7 @@ class SumVerifier:
             dimension: Of the model.
             total: The sum.
             is_public: Whether all members hold it, or the committee alone.
+            content: Its bytes, checked, if they came with the call; None: they are on the ledger.
 
         Raises:
             ProtocolError: BFL501 or BFL308 when it is not; BFL116 when this peer cannot say.
@@ -43,9 +53,9 @@ class SumVerifier:
         if total.size_bytes != expected:
             raise ProtocolError(Code.SUM_MISMATCH, f"expected a sum of {expected} bytes, got one of {total.size_bytes}")
         async with self._turn:
-            if is_public:
+            if content is None and is_public:
                 content = await fetch_model(state, round_.task, total)
-            else:
+            elif content is None:
                 content = await fetch_sum(state, round_, total)
             evidence = await self._read_evidence(state, round_)
             statement = dimension, total.digest, _digest_evidence(evidence)

@@ -163,13 +163,15 @@ class Ledger:
         transient = {"chunk": chunk}
         return await self._submit_as_committee("UploadSumChunk", task, str(number), digest, transient=transient)
 
-    async def attest_aggregate(self, task: str, number: int, blob: records.Blob) -> Committed:
-        """Have the committee check and attest the sum (committee)."""
-        return await self._submit_as_committee("AttestAggregate", task, str(number), blob.encode())
+    async def attest_aggregate(self, task: str, number: int, blob: records.Blob, *whole: bytes) -> Committed:
+        """Have the committee check and attest the sum, which may come along if it is one chunk (committee)."""
+        transient = {"chunk": whole[0]} if whole else None
+        return await self._submit_as_committee("AttestAggregate", task, str(number), blob.encode(), transient=transient)
 
-    async def publish_model(self, task: str, number: int, model_digest: str) -> Committed:
-        """Vote for the round's new model version; once all can read the sum, make it (committee)."""
-        return await self._submit_as_members("PublishModel", task, str(number), model_digest)
+    async def publish_model(self, task: str, number: int, model_digest: str, *whole: bytes) -> Committed:
+        """Vote for the round's model; once all can read the sum, or with a sum of one chunk, make it (committee)."""
+        transient = {"chunk": whole[0]} if whole else None
+        return await self._submit_as_members("PublishModel", task, str(number), model_digest, transient=transient)
 
     async def abandon_round(self, task: str, number: int) -> Committed:
         """Give up a closed round that was not published in time (committee)."""
