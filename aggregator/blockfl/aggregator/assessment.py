@@ -17,6 +17,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.lineage import obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.assessment import MAX_LOSS_MICRO, Assessment
+from blockfl.protocol.catalogue import HEADER
 from blockfl.protocol.dtype import Vector
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.payload import Values
@@ -93,7 +94,8 @@ class Assessor:
         for organisation in organisations:
             started = time.perf_counter()
             base, base_loss = await self._obtain_base(task, round_)
-            opening = await fetch_opening(self._ledger, round_, organisation, self._opening_key)
+            signed = await self._ledger.read(HEADER.key(round_.task, round_.round, organisation))
+            opening = await fetch_opening(self._ledger, signed, self._opening_key)
             part = round_.participant(organisation)
             tried = add_update(base, opening.values, round_.scale, part.weight if part else 1)
             assessment = Assessment(

@@ -12,9 +12,9 @@ from typing import Final
 from blockfl.ledger.event import Event
 
 _OF_NO_CONSEQUENCE: Final = frozenset(
-    {"MetricsReported", "EquivocationRecorded", "UpdateSubmitted", "SumChunkUploaded"}
+    {"MetricsReported", "EquivocationRecorded", "RoundOpened", "UpdateSubmitted", "SumChunkUploaded"}
 )
-"""An update is judged when its chunks are there or its time is over, a sum is attested in a transaction of its own."""
+"""A round begins with training, and an update is judged when its chunks are there or its time is over."""
 _IDLE_S = 5.0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from blockfl.ledger.client import Ledger
 from blockfl.protocol.aggregation import Sum, encode_sum
-from blockfl.protocol.catalogue import HEADER
+from blockfl.protocol.catalogue import HEADERS
 from blockfl.protocol.combination import combine, drive_async
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.judging import open_update
@@ -37,8 +37,11 @@ async def compute_round_sum(
         ProtocolError: When an accepted update cannot be opened.
     """
 
+    signed = await ledger.read_all(HEADERS.below(round_.task, round_.round))
+    headers = {one.header.organisation: one for one in signed}
+
     async def fetch(organisation: str) -> Opening:
-        opening = await fetch_opening(ledger, round_, organisation, opening_key)
+        opening = await fetch_opening(ledger, headers[organisation], opening_key)
         progress(organisation)
         return opening
 
@@ -63,16 +66,16 @@ async def compute_round_sum(
     return total.encode()
 
 
-async def fetch_opening(ledger: Ledger, round_: Round, organisation: str, opening_key: OpeningKey) -> Opening:
-    """Return an organisation's update of a round, opened.
+async def fetch_opening(ledger: Ledger, signed: SignedHeader, opening_key: OpeningKey) -> Opening:
+    """Return the update that a header is of, opened.
 
     Raises:
         LedgerError, ProtocolError: As ``compute_round_sum``.
     """
-    signed = await ledger.read(HEADER.key(round_.task, round_.round, organisation))
+    header = signed.header
     chunks = [
-        await ledger.read_chunk(round_.task, round_.round, organisation, index)
-        for index in range(len(signed.header.chunk_digests))
+        await ledger.read_chunk(header.task, header.round, header.organisation, index)
+        for index in range(len(header.chunk_digests))
     ]
     return await asyncio.to_thread(_open, signed, chunks, ledger.organisation, opening_key)
 
