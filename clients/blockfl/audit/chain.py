@@ -10,8 +10,7 @@ Example:
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -143,16 +142,9 @@ class ChainProof:
             verify_block_signatures(block, self.config, self.signatures.verify, reading.metadata)
         self._replay(reading, agreed)
 
-    @contextmanager
-    def _in_step(self, step: Step) -> Iterator[None]:
+    def _in_step(self, step: Step) -> "_InStep":
         """Turn an error into one that names this block and what was verified of it."""
-        with in_step(step):
-            try:
-                yield
-            except StorageError:
-                raise  # says nothing about the block
-            except FabricError as error:
-                raise VerificationError(str(error), self.blocks) from error
+        return _InStep(step, self.blocks)
 
     def _replay(self, reading: BlockReading, agreed: Sequence[str] = ()) -> None:
         """Validate the block's transactions anew and compare with what the node recorded."""
@@ -297,3 +289,25 @@ def _decode(reading: Reading) -> Transaction | None:
 
 def _code_name(code: int) -> str:
     return str(transaction_pb2.TxValidationCode.Name(code))
+
+
+class _InStep:
+    """Not a generator, which would cost five times as much: there are five steps for each block."""
+
+    __slots__ = ("_block", "_step")
+
+    def __init__(self, step: Step, block: int) -> None:
+        self._step = step
+        self._block = block
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, StorageError):  # a full disk says nothing about the block
+            return
+        with in_step(self._step):
+            if isinstance(error, FabricError):
+                raise VerificationError(str(error), self._block) from error
+            if isinstance(error, VerificationError):
+                raise error

@@ -74,7 +74,10 @@ def is_satisfied(rule: Rule, identities: int, satisfies: Callable[[int, int], bo
     result = False
     while True:
         frame = frames[-1]
-        if frame.position == len(frame.rule.rules):
+        # What is left of the outermost rule, which is the second frame, can only add to what is enough already. Of a
+        # rule inside another it would still take identities away from the rules after it.
+        is_enough = len(frames) == 2 and frame.satisfied >= frame.rule.n
+        if is_enough or frame.position == len(frame.rule.rules):
             result = frame.satisfied >= frame.rule.n
             frames.pop()
             if not frames:
