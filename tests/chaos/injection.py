@@ -72,13 +72,16 @@ class Injector:
             self._waiting.remove(fault)
             self._tasks.append(asyncio.create_task(self._carry_out(fault)))
 
-    async def finish(self) -> None:
+    async def finish(self, rounds: int | None = None) -> None:
         """Wait until every fault that has begun is over; what never began is noted as missed.
+
+        Args:
+            rounds: Of so many rounds; None: of all.
 
         Raises:
             Exception: The harness itself failed at one of them.
         """
-        for fault in list(self._waiting):
+        for fault in [one for one in self._waiting if rounds is None or one.round <= rounds]:
             self._miss(fault, "its moment never came")
         await asyncio.gather(*self._tasks)
 

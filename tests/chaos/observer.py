@@ -102,6 +102,16 @@ class Observer:
                 job.cancel()
             await asyncio.gather(*jobs, over, return_exceptions=True)
 
+    def end_early(self) -> None:
+        """Let the run end with the round that was published last; no further one counts."""
+        self._rounds = max(self.published, default=0)
+        self._over.set()
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds count."""
+        return self._rounds
+
     def note(self, invariant: str, number: int, details: list[str]) -> None:
         """Keep what is wrong."""
         for detail in details:

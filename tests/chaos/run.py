@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +49,7 @@ async def run_chaos(schedule: Schedule, directory: Path, tell: Tell) -> dict[str
     """Carry a schedule out, and return the summary.
 
     Args:
-        schedule: The faults, the rounds and the ledger.
+        schedule: The faults, the rounds and the ledger; after SIGTERM fewer rounds are summed up.
         directory: An empty one; holds the evidence afterwards, and the logs where something is broken.
         tell: Told what happens, in lines.
     """
@@ -70,8 +71,10 @@ async def run_chaos(schedule: Schedule, directory: Path, tell: Tell) -> dict[str
                 tell=tell,
             )
             supervision = asyncio.create_task(crew.supervise())
-            await observer.watch()
-            await injector.finish()
+            with _ending_early(observer):
+                await observer.watch()
+            schedule = schedule.until(observer.rounds)
+            await injector.finish(schedule.rounds)
             await observer.wait_for_reports(_REPORTS_S)
         evidence = await _verify(crew, observer, schedule, directory / EVIDENCE)
         observer.note(
@@ -82,6 +85,18 @@ async def run_chaos(schedule: Schedule, directory: Path, tell: Tell) -> dict[str
     finally:
         await _take_down(crew, supervision, directory)
     return _summarise(schedule, crew, injector, observer, evidence) | {"seconds": round(time.monotonic() - began)}
+
+
+@contextlib.contextmanager
+def _ending_early(observer: Observer) -> Iterator[None]:
+    """SIGTERM ends the rounds, and what there was until then is judged."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, observer.end_early)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 async def _take_down(crew: Crew, supervision: asyncio.Task[None] | None, directory: Path) -> None:
@@ -110,7 +125,8 @@ async def _verify(crew: Crew, observer: Observer, schedule: Schedule, bundle: Pa
         observer.note("the ledger verifies offline", schedule.rounds, [str(error)])
         return {}
     observer.note("the ledger verifies offline", schedule.rounds, [str(one) for one in report.findings])
-    rounds = book.history.read_all(catalogue.ROUNDS.below(TASK))
+    found = book.history.read_all(catalogue.ROUNDS.below(TASK))
+    rounds = [one for one in found if one.round <= schedule.rounds]
     for number, state in invariants.find_lost_rounds(rounds, schedule.rounds).items():
         observer.note("every round is published", number, [state])
     for round_ in rounds:

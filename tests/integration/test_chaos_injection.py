@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ from chaos import crew as crews
 from chaos import injection
 from chaos.crew import Crew, find_clock_library
 from chaos.injection import Injector
+from chaos.observer import Observer
 from chaos.schedule import Fault, Kind, Schedule, Target
 
 AGENT = "institution-hungary-chaos"
@@ -217,3 +219,26 @@ async def test_a_leader_that_nobody_tells_of_is_missed(crew: Crew, monkeypatch: 
     injector.happened("RoundOpened", 1)
     await injector.finish()
     assert [one.missed for one in injector.strikes] == ["nothing of it ran at that moment"]
+
+
+async def test_a_run_that_is_ended_early_counts_what_was_published_until_then(crew: Crew) -> None:
+    injector = make_injector(crew, make_fault("kill", number=3), make_fault("kill", number=9))
+    ledger: Any = SilentLedger()
+    observer = Observer(ledger, injector, rounds=9, slack_s=1.0, standstill_s=60.0, tell=lambda _: None)
+    watching = asyncio.create_task(observer.watch())
+    await asyncio.sleep(0)
+    observer.published |= {1, 2, 3}
+    observer.end_early()
+    async with asyncio.timeout(WAIT_S):
+        await watching
+        await injector.finish(observer.rounds)
+    assert observer.rounds == 3
+    assert [(one.fault.round, one.missed) for one in injector.strikes] == [(3, "its moment never came")]
+
+
+class SilentLedger:
+    """Nothing happens on it."""
+
+    async def events(self, **_: object) -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield
