@@ -13,6 +13,7 @@ ROUNDS, SEED = 4, 1
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_rounds_go_on_while_everything_is_struck(tmp_path: Path, ledger_kind: str) -> None:
     (ledger,) = (one for one in MENU if one == ledger_kind)
     schedule = draw_schedule(rounds=ROUNDS, seed=SEED, ledger=ledger)

@@ -102,6 +102,10 @@ def test_the_page_says_what_grows() -> None:
     assert "**grows: memory_kb**" in page
     assert "+50.0 kB" in page
     assert "**1000 rounds**" in page
+    assert "shorter than" not in page
+    short = write_page(summarise(samples[:40], 1000, "embedded", judge(samples[:40])))
+    assert "**400 rounds**" in short
+    assert "shorter than 1000 rounds" in short
 
 
 async def test_the_training_code_learns(tmp_path: Path) -> None:
