@@ -49,7 +49,7 @@ def write_page(summary: Mapping[str, Any]) -> str:
         f"{summary['python']},\n{summary['processors']} processors; the load average of the last quarter of an hour "
         f"was {summary['load']}.\n",
         "Seven organisations, four agents with confined training processes that keep the optimizer's state, three "
-        "aggregators, credits.\nA model's size changes none of this: memory that it needs is the same in each round.\n",
+        "aggregators, credits.\nWhat a larger model needs is not measured here.\n",
         *([_SHORT] if summary["published"] < ROUNDS else []),
         "![Memory, descriptors, threads and disk, by round](soak.svg)\n",
         _describe_processes(summary["rows"]),
