@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 
+from benchmarks.aims import describe_aims
 from benchmarks.counts import RECORDED, TOLERANCE
 from benchmarks.growth_page import describe_growth
 from benchmarks.markdown import tabulate
@@ -61,7 +62,8 @@ def write_page(
     """
     parts = [_BEGINNING]
     if summary is not None:
-        parts += [_describe_machine(summary["machine"]), _compare(summary), _describe_processes(summary)]
+        parts += [_describe_machine(summary["machine"]), _compare(summary), describe_aims(summary, counts, growth)]
+        parts.append(_describe_processes(summary))
     else:
         parts.append("**Seconds are not here:** `make bench` has not been run on a quiet machine yet.\n")
     parts.append(_describe_counts(counts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks.aims import describe_aims, list_aims
 from benchmarks.bench import summarise_ledger, summarise_peers, take_median
 from benchmarks.contenders import Failed, compute_seconds
 from benchmarks.floods import FACTOR, summarise
@@ -96,3 +97,35 @@ def test_bytes_are_cut_into_chunks_as_a_real_upload_is() -> None:
     assert cut(0) == []
     assert cut(CHUNK_BYTES) == [CHUNK_BYTES]
     assert cut(2 * CHUNK_BYTES + 5) == [CHUNK_BYTES, CHUNK_BYTES, 5]
+
+
+def test_an_aim_that_is_missed_says_by_how_much_and_where_the_time_goes() -> None:
+    own = {
+        "seconds": 2.0,
+        "cpu_seconds": 2.0,
+        "cpu_by_process": {"institution a": 1.0, "institution b": 0.5, "node": 0.5},
+    }
+    summary = {
+        "rounds": {"embedded": {"1000000": own}},
+        "peers": {"flower SuperLink, TLS": {"1000000": {"seconds": 24.0}}},
+        "moving": {"1000000": {"seconds": 1.0}},
+    }
+    text = describe_aims(summary, {"4": {"endorsements": 60, "evaluations": 81}}, None)
+    assert "| embedded node, 1,000,000 parameters, s | at most 1 | 2 | 50% off |" in text
+    assert "| embedded node, 1,000,000 parameters, processor-seconds | at most 2.5 | 2 | reached |" in text
+    assert "of flower SuperLink, TLS | at most 3 | 2 | reached |" in text
+    assert "judges nothing | at least 0.8 | 0.5 | 60% off |" in text
+    assert "| endorsements a round, 4 institutions | at most 60 | 60 | reached |" in text
+    assert "institution 1.50 s (75%), node 0.50 s (25%)" in text
+
+
+def test_more_for_each_institution_than_with_four_is_seen() -> None:
+    few = {"seconds": 1.0, "for_each": {"endorsements": 10.0, "evaluations": 10.0}}
+    many = {"seconds": 11.0, "for_each": {"endorsements": 12.0, "evaluations": 12.1}}
+    growth = {"institutions": {"4": few, "50": many}}
+    aims = {one.what: one.is_reached for one in list_aims({"rounds": {}, "peers": {}}, {}, growth)}
+    assert aims == {
+        "endorsements for each of 50 institutions": True,
+        "evaluations for each of 50 institutions": False,
+        "50 institutions, 10,000 parameters, s": False,
+    }
