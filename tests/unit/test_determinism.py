@@ -223,14 +223,14 @@ def test_the_look_finds_what_is_planted(kind: str, source: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in PLANTED if kind != "import"])
 def test_a_violation_planted_into_the_contract_is_found(kind: str) -> None:
-    source = PATH["blockfl.contract.rounds"].read_text()
-    assert "            detail=str(metrics.version),\n" in source
+    source = PATH["blockfl.contract.reports"].read_text()
+    assert "        detail=str(metrics.version),\n" in source
     for planted in PLANTED[kind]:
-        lines = "".join(f"        {line}\n" for line in planted.splitlines())
-        spoilt = source.replace("        record = metrics.model_copy(", f"{lines}        record = metrics.model_copy(")
+        lines = "".join(f"    {line}\n" for line in planted.splitlines())
+        spoilt = source.replace("    record = metrics.model_copy(", f"{lines}    record = metrics.model_copy(")
         assert spoilt != source
         assert kind in {
-            fault.kind for fault in find_faults(spoilt) if not is_excepted("blockfl.contract.rounds", fault)
+            fault.kind for fault in find_faults(spoilt) if not is_excepted("blockfl.contract.reports", fault)
         }
 
 
