@@ -21,8 +21,9 @@ _LEDGERS: Final = {"embedded": "the embedded node", "local": "real Fabric"}
 _TITLES: Final = {MEMORY: "resident memory, MB", DESCRIPTORS: "open descriptors", THREADS: "threads"}
 _KB: Final = 1024
 _SHORT: Final = f"""\
-**This run was shorter than {ROUNDS} rounds.** What is remembered up to a bound still fills up, and counts as growth:
-the node remembers 65 536 signatures, about 130 more in each round here, and each client its last 256 final records.
+**This run was shorter than {ROUNDS} rounds**, and cannot tell a leak from what fills up to a bound: the node remembers
+up to 65 536 signatures, about 130 more in each round here, and each client its last 256 final records. What grows below
+is not explained until a whole run has been seen.
 """
 
 
