@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
+from benchmarks import contenders
 from benchmarks.aims import describe_aims, list_aims
 from benchmarks.bench import summarise_ledger, summarise_peers, take_median
 from benchmarks.contenders import Failed, compute_seconds
@@ -129,3 +133,21 @@ def test_more_for_each_institution_than_with_four_is_seen() -> None:
         "evaluations for each of 50 institutions": False,
         "50 institutions, 10,000 parameters, s": False,
     }
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_contender_that_stays_without_another_round_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    monkeypatch.setattr(contenders, "TIMEOUT_S", 20.0 if ends else 0.3)
+    monkeypatch.setattr(contenders, "_LOOK_S", 0.05)
+    (tmp_path / "times.json").write_text("[1.0, 2.0]")
+    with subprocess.Popen(["true"] if ends else ["sleep", "60"]) as process:
+        try:
+            if ends:
+                assert contenders._finish(process, 2, tmp_path) == 1.0
+            else:
+                with pytest.raises(Failed, match="no round within"):
+                    contenders._finish(process, 2, tmp_path)
+        finally:
+            process.kill()
