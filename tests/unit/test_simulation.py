@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
+from blockfl.cli.simulate import describe_training
 from blockfl.institution.errors import SettingsError, WorkloadError
 from blockfl.institution.frames import Train, Trained, TrainingProgress
 from blockfl.institution.vector import Vector
@@ -23,6 +24,7 @@ from blockfl.protocol.proposal import propose_bound
 from blockfl.protocol.task import Deadlines, TaskSpec
 from blockfl.protocol.training import Phase, Step, Training
 from blockfl.simulation.simulation import Result, simulate
+from blockfl.simulation.worker import Brought, RoundDone
 from support.simulated_site import NumpySite
 from support.training import NumpyTraining
 
@@ -212,6 +214,23 @@ def test_what_can_be_seen_before_any_training_is_refused_at_once(tmp_path: Path,
         command += ["--site", f"{name}={tmp_path / name}.csv"]
     with pytest.raises(SettingsError, match=words):
         CliRunner().invoke(app, command, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_told"),
+    [([1630.0, 1612.0], True), ([0.7, 0.3], False), ([0.5, 0.6], True), ([-1.0, -1.2], False), ([0.7], False)],
+)
+def test_a_loss_that_hardly_falls_is_told_with_what_to_try(losses: list[float], is_told: bool) -> None:
+    def make_round(number: int, loss: float) -> RoundDone:
+        one = Brought(institution="north", state="accepted", told=(), norm=1.0, loss=loss)
+        none = Brought(institution="south", state="nothing", told=(), norm=None, loss=None)
+        return RoundDone(number=number, version=number, digest="", file="", failure="", brought=(one, none), metrics=())
+
+    rounds = [make_round(number, loss) for number, loss in enumerate(losses, start=1)]
+    start = RoundDone(number=0, version=0, digest="", file="", failure="", brought=(), metrics=())
+    advice = describe_training([start, *rounds])
+    assert bool(advice) == is_told
+    assert not advice or f"from {losses[0]:.4g} to {losses[-1]:.4g}" in advice
 
 
 class Listening(NumpySite):

@@ -147,8 +147,10 @@ def down(
     """Stop the network and delete its ledger, keys and logs for good."""
     part = open_part(directory)
     if not yes:
-        typer.confirm(f"Delete the ledger, all keys and logs in {directory.resolve()}?", abort=True)
+        question = f"Delete the ledger, all keys and logs in {directory.resolve()} (--yes does not ask)?"
+        typer.confirm(question, abort=True)
     part.down()
+    Output(as_json=False).progress(f"{directory.resolve()} is deleted")
 
 
 @app.command()

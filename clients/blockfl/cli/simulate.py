@@ -23,6 +23,8 @@ from blockfl.simulation.worker import Order, Progress, RoundDone, SiteFile
 
 _INITIAL = "initial.safetensors"
 _MICRO = 10**6
+_FALLEN = 0.05
+"""By which share of it the loss of training falls, where training does something."""
 
 
 @with_terms
@@ -201,6 +203,9 @@ def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], directory: Pa
     if not output.as_json:
         output.table("versions", [_row(done) for done in rounds], _columns(rounds))
     output.line(describe_bound(proposal, bound))
+    advice = describe_training(rounds)
+    if advice:
+        output.line(advice)
     output.line(f"version {last.version}, {last.digest}, is in {last.file}")
     if best is not None:
         output.line(f"version {best.version} is the best by the task's goal ({best.value}); it is in {best.file}")
@@ -218,6 +223,18 @@ def describe_bound(proposal: Proposal, bound: float) -> str:
         f"over the bound {bound:.4g}"
     )
     return f"{seen}; proposed: --norm-bound {proposal.bound:g}"
+
+
+def describe_training(rounds: Sequence[RoundDone]) -> str:
+    """Return what to try when the mean loss of training has hardly fallen from first to last round, "" if it has."""
+    losses = [[one.loss for one in done.brought if one.loss is not None] for done in rounds]
+    means = [sum(one) / len(one) for one in losses if one]
+    if len(means) < 2 or means[-1] < means[0] - _FALLEN * abs(means[0]):
+        return ""
+    return (
+        f"the mean loss of training went from {means[0]:.4g} to {means[-1]:.4g}: where the metrics are not good enough "
+        "yet, try more --epochs, another --learning-rate, or a label and columns of smaller numbers (center, scale)"
+    )
 
 
 def _row(done: RoundDone) -> dict[str, object]:
