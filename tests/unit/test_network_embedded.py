@@ -11,7 +11,7 @@ from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.errors import NetworkError
 from blockfl.network.foundation import list_hosts
 from blockfl.network.layout import Layout
-from blockfl.network.process import ProcessTable
+from blockfl.network.process import ProcessSpec, ProcessTable
 
 
 async def test_the_node_of_this_machine_is_asked_directly_whatever_proxy_the_user_has(
@@ -27,11 +27,17 @@ async def test_the_node_of_this_machine_is_asked_directly_whatever_proxy_the_use
     monkeypatch.setattr(EmbeddedLauncher, "operations", service.address)
     layout = Layout(tmp_path)
     hosts = list_hosts(Description.load_default().for_ledger("embedded"), layout)
-    launcher = EmbeddedLauncher(hosts, layout, ProcessTable(tmp_path))
+    processes = ProcessTable(tmp_path)
+    launcher = EmbeddedLauncher(hosts, layout, processes)
     try:
+        # While this network's node does not run, another network may have its address.
+        (stranger,) = await asyncio.to_thread(launcher.status)
+        processes.start(ProcessSpec(name="node", command=["/bin/sleep", "600"], environment={}))
         (row,) = await asyncio.to_thread(launcher.status)
         with pytest.raises(NetworkError, match="does not accept anything: no room"):
             await asyncio.to_thread(launcher.wait_until_ready, 5.0, [])
     finally:
+        processes.stop(["node"], timeout_s=1)
         await service.stop()
+    assert (stranger.height, stranger.error) == (None, "")
     assert (row.height, row.error) == (7, "no room")
