@@ -9,7 +9,7 @@ from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.metrics import Metrics
-from blockfl.protocol.records import Round, Vote
+from blockfl.protocol.records import CHUNK_BYTES, Round, Vote
 from support.closed_round import (
     DIGEST,
     OTHER,
@@ -228,6 +228,18 @@ class TestReadability:
         assert done.event == "ModelPublished"
         assert await world.evaluate("alpha", "ReadModelChunk", "heart", digest) == total
         assert (await world.submit(*publication, transient={"chunk": total})).written == []
+
+    async def test_a_part_of_a_sum_does_not_make_the_version(self) -> None:
+        scenario, world = await attested("recompute")
+        await agree(world)
+        part, aggregate = await scenario.total(), await scenario.aggregate()
+        assert aggregate.sum is not None
+        size, chunks = CHUNK_BYTES + len(part), (compute_digest(part), OTHER)
+        longer = aggregate.sum.model_copy(update={"digest": OTHER, "size_bytes": size, "chunks": chunks})
+        world.force("", "aggregate/heart/000001", aggregate.model_copy(update={"sum": longer}).encode())
+        with refused(Code.CHUNK_MISMATCH):
+            await world.submit("regulator", "PublishModel", "heart", "1", DIGEST, transient={"chunk": part})
+        assert (await scenario.round()).state == "closed"
 
     async def test_nothing_but_the_attested_sum_is_laid_before_everybody(self) -> None:
         scenario, world = await closed()

@@ -322,7 +322,8 @@ class Aggregator:
         if due:
             judged = await self._judge.judge(round_, task.spec.manifest.dimension, due)
             updates |= {one.organisation: one for one in judged}
-            outlook.wake_s = min(outlook.wake_s, _RETRY_S if len(judged) < len(due) else outlook.wake_s)
+            if len(judged) < len(due):
+                outlook.wake_s = min(outlook.wake_s, _RETRY_S)
         if await self._assess(task, round_, updates):
             outlook.wake_s = 0.0
             return
