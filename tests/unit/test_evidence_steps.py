@@ -97,12 +97,15 @@ def leave_out(copy: Copy, _: Signer) -> None:
 
 
 def reorder(copy: Copy, _: Signer) -> None:
-    number = next(n for n, one in enumerate(copy.blocks) if len(decode_block(one).data.data) > 1)
-    block = decode_block(copy.blocks[number])
-    envelopes = list(block.data.data)
-    block.data.ClearField("data")
-    block.data.data.extend(reversed(envelopes))
-    copy.blocks[number] = encode_block(block)
+    """Two neighbouring blocks exchange their transactions; blocks of one transaction are enough for this."""
+    number = find_verdict(copy)
+    earlier, later = (decode_block(copy.blocks[one]) for one in (number - 1, number))
+    moved = list(earlier.data.data)
+    del earlier.data.data[:]
+    earlier.data.data.extend(later.data.data)
+    del later.data.data[:]
+    later.data.data.extend(moved)
+    copy.blocks[number - 1 : number + 1] = [encode_block(earlier), encode_block(later)]
 
 
 def change_quietly(copy: Copy, _: Signer) -> None:
