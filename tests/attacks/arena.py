@@ -20,7 +20,7 @@ from attacks.catalogue import Outcome, invalid, refused
 from attacks.observation import attempt, name_refusal
 from attacks.terms import PLAIN, Terms
 from blockfl.contract.definition import contract_definition
-from blockfl.fabric.channel.block import code_name, decode_metadata
+from blockfl.fabric.channel.block import decode_metadata
 from blockfl.fabric.channel.changes import revoke_certificates
 from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
 from blockfl.fabric.client.broadcast import broadcast
@@ -28,6 +28,7 @@ from blockfl.fabric.client.deliver import ORDERER_DELIVER, PEER_DELIVER, read_co
 from blockfl.fabric.client.gateway import Endorsed, Gateway
 from blockfl.fabric.errors import CommitError, SubmitError
 from blockfl.fabric.identity.signing import Signer, private_key_pem
+from blockfl.fabric.transaction.code import code_name
 from blockfl.fabric.transaction.envelope import Proposal
 from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.ledger.client import Ledger

@@ -17,12 +17,13 @@ from typer.testing import CliRunner, Result
 from blockfl.audit.errors import DisputedError
 from blockfl.cli.main import app
 from blockfl.cli.output import Exit
-from blockfl.fabric.channel.block import code_name, decode_metadata, header_hash
+from blockfl.fabric.channel.block import decode_metadata, header_hash
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
 from blockfl.fabric.client.broadcast import BROADCAST, broadcast
 from blockfl.fabric.client.deliver import read_config
 from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.transaction.code import code_name
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.description import LedgerKind
 from blockfl.network.layout import Layout

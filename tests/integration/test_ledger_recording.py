@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from blockfl.fabric.channel.block import code_name, decode_metadata
+from blockfl.fabric.channel.block import decode_metadata
 from blockfl.fabric.embedded.ordering.ledger import Ledger, PrivateSet
 from blockfl.fabric.errors import BlockError, NodeError
+from blockfl.fabric.transaction.code import code_name
 from blockfl.fabric.transaction.envelope import VALID
 from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_metadata as decode_entries

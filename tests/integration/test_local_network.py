@@ -198,6 +198,11 @@ async def read_key(layout: Layout) -> str:
         return keys.get("regulator", "")
 
 
+def stalled(network: Network) -> set[str]:
+    """The ordering nodes of which `network status` says that they have work and make no progress."""
+    return {row.name for row in network.status() if row.error.startswith("has made no progress for")}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ordering_that_stands_still_begins_anew_and_goes_on(network: Network, layout: Layout) -> None:
@@ -210,6 +215,7 @@ def test_ordering_that_stands_still_begins_anew_and_goes_on(network: Network, la
     try:
         with ThreadPoolExecutor() as pool:
             written = pool.submit(asyncio.run, register_key(layout, public_key))
+            wait_until(lambda: stalled(network) >= {"orderer-coordinator", "orderer-regulator"}, STALLED_S)
             wait_until(lambda: "begins anew: " in network.logs(KEEPER, 20), 4 * STALLED_S)
             for pid in paused:
                 os.kill(pid, signal.SIGCONT)
@@ -218,6 +224,7 @@ def test_ordering_that_stands_still_begins_anew_and_goes_on(network: Network, la
         for pid in paused:
             os.kill(pid, signal.SIGCONT)
     wait_until(lambda: len(heights(network)) == 1)
+    wait_until(lambda: not stalled(network))
     asyncio.run(register_key(layout, public_key))
     wait_until(lambda: asyncio.run(read_key(layout)) == public_key)
     # One that was paused may begin anew, too, when it answers again and has not caught up.

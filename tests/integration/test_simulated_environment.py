@@ -79,6 +79,18 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path: Path, options: list[str]) -> 
     assert "leave --gpu out" in done.stderr.replace("\n", " ")
 
 
+def test_what_is_wrong_with_several_tables_is_told_at_once(tmp_path: Path) -> None:
+    refusing = 'if not len(rows): raise DataError(f"{path}: no rows")'
+    code = CODE.replace("import os", "from blockfl.institution.errors import DataError\nimport os")
+    (tmp_path / "training.py").write_text(code.replace("(path)\n    return", f"(path)\n    {refusing}\n    return"))
+    for site, rows in zip(SITES, (40, 0, 0, 40), strict=True):
+        np.save(tmp_path / f"{site}.npy", np.zeros((rows, 4)))
+    done = run(tmp_path, "refused")
+    assert done.returncode == 1
+    error = done.stderr.partition("error: ")[2]
+    assert [site for site in SITES if f"{site}.npy" in error] == [*SITES[1:3]], error
+
+
 def test_a_layer_that_is_personal_fits_each_institution(tmp_path: Path) -> None:
     (tmp_path / "training.py").write_text(CODE)
     for number, site in enumerate(SITES):

@@ -17,8 +17,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
-from blockfl.fabric.channel.block import build_block, code_name, verify_data
+from blockfl.fabric.channel.block import build_block, verify_data
 from blockfl.fabric.errors import FabricError
+from blockfl.fabric.transaction.code import code_name
 from blockfl.fabric.validate import SignatureCache, validate_block
 from support import corpus_blocks, corpus_cases, corpus_configurations, corpus_updates
 from support.corpus_blocks import encode_block_case, judge_block

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from blockfl.fabric.channel.block import (
     bft_quorum,
     build_block,
-    code_name,
     compute_commit_hash,
     data_hash,
     decode_block,
@@ -38,6 +37,7 @@ from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.genesis import build_genesis_block
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.transaction.code import code_name
 from support.organisation import channel_spec, make_organisation
 from support.scratch_ledger import NAMES, genesis, genesis_config, organisations, scratch_ledger
 

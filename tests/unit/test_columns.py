@@ -60,7 +60,7 @@ def test_cells_become_what_the_task_says(tmp_path: Path) -> None:
     ]
     assert data.x_train.dtype == np.float32
     assert data.y_train.dtype == np.int64
-    assert "1 missing cells of sugar become 1.5, as the task says" in data.notes
+    assert "1 missing cell of sugar become 1.5, as the task says" in data.notes
     assert any("of healthy" in note and "of 2" in note for note in data.notes)
 
 
@@ -83,8 +83,12 @@ def test_another_order_is_put_right_and_told(tmp_path: Path) -> None:
         (HEADER, [*ROWS, "1,50,no,none,1,3"], "line 6, column 'sick': '3' is none of the task's values"),
         (HEADER, [*ROWS, "1,50,no,pain,1,2"], "line 6, column 'pain': 'pain' is none of the task's values"),
         (HEADER, [*ROWS, "1,50,,none,1,2"], "line 6, column 'sex': '' is none of the task's values"),
-        (HEADER, [*ROWS, "1,50,,none,1,2"], "it is a missing cell: remove the row or impute it, or ask"),
-        (HEADER, [*ROWS, "1,50,no,pain,1,2"], "write it as one of them, or ask the coordinator to add it"),
+        (HEADER, [*ROWS, "1,50,,none,1,2"], "it is a missing cell: remove the row or impute it, or let"),
+        (
+            HEADER,
+            [*ROWS, "1,50,no,pain,1,2"],
+            "write it as one of them, or let the coordinator add it to the list of pain",
+        ),
         ("fat,age,sex,pain,sugar,sick", ROWS, "'fat' is not in the task: rename what is one of the task's, and remove"),
         (HEADER, [*ROWS, "1,5,no,none,1,2"], "line 6, column 'age': 5 is outside of what the task allows, least 18"),
         (HEADER, [*ROWS, "1,111,no,none,1,2"], "column 'age': 111 is outside of what the task allows, greatest 110"),
@@ -102,6 +106,15 @@ def test_what_does_not_fit_is_refused_with_its_place(tmp_path: Path, header: str
     with pytest.raises(DataError) as caught:
         load(tmp_path, header, rows)
     assert words in str(caught.value)
+
+
+def test_every_column_that_does_not_fit_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, HEADER, [*ROWS, "x,50,,pain,1,3"])
+    lines = str(caught.value).splitlines()
+    assert [line.split("column '")[1].split("'")[0] for line in lines] == ["chol", "sex", "pain", "sick"]
+    assert "(one input of the model more)" in lines[2]
+    assert "input" not in lines[3]
 
 
 def test_a_refusal_of_columns_names_both_lists(tmp_path: Path) -> None:

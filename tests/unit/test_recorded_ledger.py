@@ -12,7 +12,6 @@ import pytest
 from fabric_protos.common import common_pb2
 
 from blockfl.fabric.channel.block import (
-    code_name,
     decode_block,
     decode_metadata,
     encode_block,
@@ -22,6 +21,7 @@ from blockfl.fabric.channel.block import (
     verify_genesis,
 )
 from blockfl.fabric.errors import FabricError
+from blockfl.fabric.transaction.code import code_name
 from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import (
     decode_metadata as decode_entries,

@@ -19,6 +19,7 @@ from blockfl.network.process import ProcessSpec, ProcessTable
 from blockfl.network.stall import (
     BEHIND_S,
     CONTAINER_CHECK,
+    NOTED_S,
     STALLED_S,
     TOGETHER_S,
     OrderingState,
@@ -162,11 +163,15 @@ def test_the_keeper_ends_a_node_that_stands_still_and_starts_it_again(tmp_path: 
             environment = {f"{prefix}_OPERATIONS_LISTENADDRESS": f"127.0.0.1:{number + 1}"}
             processes.start(ProcessSpec(name=name, command=sleeper, environment=environment))
         before = {name: processes.find(name) for name in variables}
-        now, ended = 0.0, []
+        now, ended, notes = 0.0, [], {}
+        processes.take_note("orderer-alpha", "of a keeper that was here before")
         keeper = Keeper(processes, read, lambda: 1e6 + now)
         while now < STALLED_S + TOGETHER_S + STEP_S:
             ended += [now] if keeper.look_at_ordering(now) else []
+            notes[now] = processes.read_note("orderer-alpha")
             now += STEP_S
+        assert [at for at, note in notes.items() if not note] == [*range(0, int(NOTED_S), int(STEP_S))]
+        assert "no progress for 30 s: 3 requests wait" in notes[NOTED_S]
         assert len(ended) == 1
         assert ended[0] >= STALLED_S
         assert set(asked) == {("127.0.0.1:1", "127.0.0.1:2")}

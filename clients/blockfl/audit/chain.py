@@ -33,6 +33,7 @@ from blockfl.fabric.channel.block_reading import BlockReading
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.endorsing import list_endorsing
 from blockfl.fabric.errors import BlockError, FabricError, StorageError
+from blockfl.fabric.transaction.code import code_name
 from blockfl.fabric.transaction.envelope import Transaction
 from blockfl.fabric.transaction.reading import Reading, decode_transaction
 from blockfl.fabric.validate import BlockValidation, SignatureCache, follow_block, validate_block
@@ -173,8 +174,8 @@ class ChainProof:
                 at = write.version
                 self.writes.append(Write(block_number=at[0], transaction=at[1], key=write.key, value=write.value))
         for index, (transaction, code) in enumerate(zip(reading.transactions, validation.codes, strict=True)):
-            self._note(index, transaction, _code_name(code), validation.reasons[index])
-        self.codes.update(_code_name(code) for code in validation.codes)
+            self._note(index, transaction, code_name(code), validation.reasons[index])
+        self.codes.update(code_name(code) for code in validation.codes)
         self.transactions += len(validation.codes)
         if validation.config is not None:
             before = self.config.unjudged if number > 0 else ()
@@ -285,10 +286,6 @@ def _decode(reading: Reading) -> Transaction | None:
         return decode_transaction(reading)
     except FabricError:
         return None
-
-
-def _code_name(code: int) -> str:
-    return str(transaction_pb2.TxValidationCode.Name(code))
 
 
 class _InStep:

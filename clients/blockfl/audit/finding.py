@@ -15,7 +15,7 @@ from fabric_protos.common import common_pb2
 from fabric_protos.msp import identities_pb2
 from google.protobuf.message import DecodeError
 
-from blockfl.fabric.channel.block import code_name, decode_metadata, header_hash
+from blockfl.fabric.channel.block import decode_metadata, header_hash
 from blockfl.fabric.channel.config import Address, ChannelConfig
 from blockfl.fabric.channel.endorsing import list_endorsing
 from blockfl.fabric.channel.organisations import UnjudgedPart
@@ -24,6 +24,7 @@ from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import Signer
+from blockfl.fabric.transaction.code import code_name
 from blockfl.fabric.transaction.envelope import VALID
 from blockfl.fabric.validate import BlockValidation
 from blockfl.fabric.validate.envelope import read_candidate

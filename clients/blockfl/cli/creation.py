@@ -5,15 +5,14 @@ from typing import Final
 
 from blockfl.audit import views
 from blockfl.cli.output import Output
+from blockfl.cli.supervision import NOBODY, Supervision
 from blockfl.cli.terms import Terms
 from blockfl.institution.rounding import find_finest_step
 from blockfl.institution.run import InitialModel
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.transfer import upload_blob
-from blockfl.protocol.assessment import Effect
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.catalogue import CONSORTIUM
-from blockfl.protocol.referee import Referee
 from blockfl.protocol.task import TaskSpec
 
 _AMPLE_SUBMIT_S: Final = 120
@@ -28,9 +27,7 @@ async def put_task(
     title: str = "",
     institutions: Sequence[str] = (),
     aggregator: str | None = None,
-    referee: Referee | None = None,
-    effect: Effect | None = None,
-    evaluators: Sequence[str] = (),
+    supervision: Supervision = NOBODY,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> TaskSpec:
     """Create a task and put its initial model on the ledger; calling it again resumes the upload.
@@ -40,17 +37,14 @@ async def put_task(
     """
     consortium = await ledger.read(CONSORTIUM.key())
     blob, chunks = split_blob(begun.content)
-    judges = {*(referee.organisations if referee else ()), *(effect.assessors if effect else ())}
     spec = terms.specify(
         task=task,
         title=title or task,
         manifest=begun.manifest,
         initial_model=blob,
         aggregator=aggregator or consortium.having("coordinator")[0],
-        institutions=tuple(institutions or {*consortium.having("institution")} - judges - {*evaluators}),
-        referee=referee,
-        effect=effect,
-        evaluators=evaluators,
+        institutions=tuple(institutions or {*consortium.having("institution")} - supervision.organisations),
+        supervision=supervision,
     )
     await ledger.create_task(spec)
     await upload_blob(ledger, task, blob, chunks, progress=progress)
@@ -64,8 +58,8 @@ def describe_steps(spec: TaskSpec) -> str:
         return f"updates are rounded to steps of {step:.2g}"
     return (
         f"updates are rounded to steps of {step:.2g} (weight {spec.weight_cap}) to {step * spec.weight_cap:.2g} "
-        "(weight 1), which follow from the norm bound: institutions refuse a task whose steps swallow a tensor, and "
-        "blockfl simulate finds it before"
+        "(weight 1), as the norm bound makes them; blockfl simulate and institution check say whether that is fine "
+        "enough for the model"
     )
 
 

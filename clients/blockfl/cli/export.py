@@ -180,9 +180,7 @@ def export(
     task: Annotated[str, typer.Argument(help="The task.")],
     output: Annotated[Path, typer.Option(help="The file to write: .safetensors, .npz for numpy, or .keras.")],
     profile: option.Profile,
-    form: Annotated[
-        formats.Format | None, typer.Option("--format", help="What is written; default: as the output is named.")
-    ] = None,
+    form: formats.FormatOption = None,
     model: workload.Model = None,
     code: workload.Code = None,
     python: workload.Python = None,
@@ -220,17 +218,13 @@ def export(
     a confined process puts the values into it.
     """
     told = Output(as_json=json)
-    if version is not None and without is not None:
-        told.error("--version and --without both name a version: give one of them")
-        raise typer.Exit(Exit.USAGE)
     try:
         chosen = formats.choose_format(output, form)
         layers = formats.choose_layers(chosen, model, code, python)
-        wanted = version if version in (None, BEST) else parse_whole("--version", str(version), make_limits(0))
+        wanted = parse_version(version, without)
     except (LedgerError, SettingsError) as error:
         told.error(str(error))
         raise typer.Exit(Exit.USAGE) from error
-
     progress = partial(_tell_chunks, told)
     exported = asyncio.run(
         _read(profile, task, wanted, without=without, metric=metric, directory=personal, progress=progress)
@@ -242,6 +236,17 @@ def export(
     write_beside(exported, card, metrics, tensorboard, plot)
     told.result({"task": task, "version": exported.version, "digest": exported.digest, "file": str(output)})
     told.line(f"task {task}: version {exported.version}, {exported.digest} on the ledger, is in {output}")
+
+
+def parse_version(version: str | None, without: str | None) -> int | str | None:
+    """Return which version the options name: its number, ``best``, or None for the last.
+
+    Raises:
+        LedgerError: It is neither, or ``--without`` names one, too.
+    """
+    if version is not None and without is not None:
+        raise LedgerError("--version and --without both name a version: give one of them")
+    return version if version in (None, BEST) else parse_whole("--version", str(version), make_limits(0))
 
 
 async def _read(profile: Path, task: str, version: int | str | None, **options: Any) -> Exported:

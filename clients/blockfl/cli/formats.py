@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
+import typer
 
 from blockfl.cli.workload import make_workload
 from blockfl.institution.personal import Division
@@ -27,6 +28,9 @@ from blockfl.protocol.task import Task
 AnyRow = Mapping[str, Any]
 """A row of ``views.list_models``."""
 Format = Literal["keras", "safetensors", "numpy"]
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", help="What is written; default: as the output is named.")
+]
 _SUFFIXES: Final[Mapping[str, Format]] = {".safetensors": "safetensors", ".npz": "numpy", ".keras": "keras"}
 
 

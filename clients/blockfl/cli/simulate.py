@@ -11,10 +11,12 @@ import typer
 
 from blockfl.cli import option, workload
 from blockfl.cli.output import Exit, Output
+from blockfl.cli.supervision import Supervision
 from blockfl.cli.terms import NO_TERMS, Terms, with_terms
 from blockfl.institution.errors import SettingsError
-from blockfl.institution.run import read_initial_model
+from blockfl.institution.run import InitialModel, read_initial_model
 from blockfl.institution.table import read_header
+from blockfl.institution.workload import Workload
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.proposal import Proposal, propose_bound
 from blockfl.protocol.task import MINIMUM_ACCEPTED, TaskSpec
@@ -27,24 +29,28 @@ _FALLEN = 0.05
 """By which share of it the loss of training falls, where training does something."""
 
 
+Sites = Annotated[
+    list[str],
+    typer.Option(
+        "--site",
+        metavar="NAME=FILE",
+        help="An institution and its samples, as institution run --data takes them; one for each institution.",
+    ),
+]
+HeldOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--held-out",
+        metavar="NAME=FILE",
+        help="An institution that evaluates every version on its test samples and never trains; repeatable.",
+    ),
+]
+
+
 @with_terms
 def simulate(
-    site: Annotated[
-        list[str],
-        typer.Option(
-            "--site",
-            metavar="NAME=FILE",
-            help="An institution and its samples, as institution run --data takes them; one for each institution.",
-        ),
-    ],
-    held_out: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--held-out",
-            metavar="NAME=FILE",
-            help="An institution that evaluates every version on its test samples and never trains; repeatable.",
-        ),
-    ] = None,
+    site: Sites,
+    held_out: HeldOut = None,
     model: workload.Model = None,
     code: workload.Code = None,
     python: workload.Python = None,
@@ -78,26 +84,8 @@ def simulate(
     directory = directory.resolve()
     bare = workload.make_workload(model, code, None, None, Decimal("0.25"), python)
     output.progress("reading the model")
-    begun = asyncio.run(
-        read_initial_model(
-            bare,
-            directory=directory / "scratch",
-            confined=not unconfined,
-            seed=seed,
-            table=terms.table,
-            personal=terms.personal,
-        )
-    )
-    (directory / _INITIAL).write_bytes(begun.content)
-    spec = terms.specify(
-        task="simulation",
-        title="simulation",
-        manifest=begun.manifest,
-        initial_model=split_blob(begun.content)[0],
-        aggregator="simulated-coordinator",
-        institutions=tuple({*data} - {*evaluators}),
-        evaluators=tuple(evaluators),
-    )
+    begun = asyncio.run(_read_model(bare, terms, directory, confined=not unconfined, seed=seed))
+    spec = _specify(terms, begun, tuple({*data} - {*evaluators}), tuple(evaluators))
     order = Order(
         spec=spec.encode().decode(),
         initial_model=str(directory / _INITIAL),
@@ -114,6 +102,38 @@ def simulate(
         gpu=gpu,
         shared_memory=shared_memory,
     )
+    _tell(output, spec, _run(output, order, directory), directory)
+
+
+async def _read_model(
+    bare: Workload, terms: Terms, directory: Path, *, confined: bool, seed: int | None
+) -> InitialModel:
+    """Read the initial model in a process of its own, and write it where the simulation finds it."""
+    begun = await read_initial_model(
+        bare,
+        directory=directory / "scratch",
+        confined=confined,
+        seed=seed,
+        table=terms.table,
+        personal=terms.personal,
+    )
+    (directory / _INITIAL).write_bytes(begun.content)
+    return begun
+
+
+def _specify(terms: Terms, begun: InitialModel, institutions: tuple[str, ...], evaluators: tuple[str, ...]) -> TaskSpec:
+    return terms.specify(
+        task="simulation",
+        title="simulation",
+        manifest=begun.manifest,
+        initial_model=split_blob(begun.content)[0],
+        aggregator="simulated-coordinator",
+        institutions=institutions,
+        supervision=Supervision(evaluators=evaluators),
+    )
+
+
+def _run(output: Output, order: Order, directory: Path) -> list[RoundDone]:
     rounds: list[RoundDone] = []
     for told in run_simulation(order, directory):
         if isinstance(told, Progress):
@@ -121,7 +141,7 @@ def simulate(
         else:
             rounds.append(told)
             output.progress(describe_round(told))
-    _tell(output, spec, rounds, directory)
+    return rounds
 
 
 def _check_sites(data: Mapping[str, Path], evaluators: Mapping[str, Path]) -> None:

@@ -11,9 +11,8 @@ import typer
 
 from blockfl.audit import views
 from blockfl.audit.entry import Row
-from blockfl.cli import columns, economics, erasure, export, option, tally, workload
+from blockfl.cli import columns, economics, erasure, export, option, supervision, tally, workload
 from blockfl.cli.creation import put_task, tell_created
-from blockfl.cli.number import MICRO, limits_of, real_option
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.reach import reach
 from blockfl.cli.terms import NO_TERMS, Terms, with_terms
@@ -22,11 +21,9 @@ from blockfl.institution.workload import Workload
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.protocol.assessment import Effect
 from blockfl.protocol.catalogue import ENROLMENTS, PROGRESS, TASK
 from blockfl.protocol.model import decode_manifest, decode_model
-from blockfl.protocol.records import IfAbsent, Progress
-from blockfl.protocol.referee import Referee
+from blockfl.protocol.records import Progress
 from blockfl.protocol.round import describe_ending
 from blockfl.protocol.task import TaskSpec
 
@@ -55,37 +52,11 @@ def create(
         list[str] | None, typer.Option("--institution", help="Who may enrol; default: every institution.")
     ] = None,
     aggregator: Annotated[str | None, typer.Option(help="Who opens and sums; default: the coordinator.")] = None,
-    referees: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--referee",
-            help="The committee member whose own update the others are compared with; repeatable, several take turns.",
-        ),
-    ] = None,
-    referee_absent: Annotated[
-        IfAbsent,
-        typer.Option(
-            help="Without the referee's update: wait until judging ends, go on without one, or fail the round."
-        ),
-    ] = "wait",
-    assessors: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--assessor",
-            help="A committee member that tries every accepted update on rows of its own; repeatable.",
-        ),
-    ] = None,
-    tolerance: Annotated[
-        Decimal,
-        real_option(
-            limits_of(Effect, "tolerance_micro"),
-            help="With --assessor: the most that an update may add to the loss, as the median of them measures it.",
-        ),
-    ] = Decimal("0.01"),
-    evaluators: Annotated[
-        list[str] | None,
-        typer.Option("--evaluator", help="An institution that evaluates every version and never trains; repeatable."),
-    ] = None,
+    referees: supervision.Referees = None,
+    referee_absent: supervision.RefereeAbsent = "wait",
+    assessors: supervision.Assessors = None,
+    tolerance: supervision.Tolerance = Decimal("0.01"),
+    evaluators: supervision.Evaluators = None,
     terms: Terms = NO_TERMS,
     unconfined: workload.Unconfined = False,
     seed: workload.Seed = None,
@@ -96,8 +67,7 @@ def create(
     if sum(given is not None for given in (model, code, initial)) != 1:
         output.error("name the initial model with exactly one of --model, --code and --initial")
         raise typer.Exit(Exit.USAGE)
-    referee = Referee(organisations=tuple(sorted(set(referees))), if_absent=referee_absent) if referees else None
-    effect = make_effect(assessors, tolerance)
+    supervising = supervision.make_supervision(referees, referee_absent, assessors, tolerance, evaluators)
     connection = ConnectionProfile.load(profile)
     if initial:
         begun = _read_safetensors(initial)
@@ -115,9 +85,7 @@ def create(
                 title=title,
                 institutions=institutions or (),
                 aggregator=aggregator,
-                referee=referee,
-                effect=effect,
-                evaluators=evaluators or (),
+                supervision=supervising,
                 progress=lambda done, total: output.progress(f"chunk {done} of {total}"),
             )
 
@@ -126,13 +94,6 @@ def create(
     tell_created(output, spec)
     for note in begun.notes:
         output.progress(note)
-
-
-def make_effect(assessors: list[str] | None, tolerance: Decimal) -> Effect | None:
-    """Return what the options say of effect on rows, None without assessors."""
-    if not assessors:
-        return None
-    return Effect(assessors=tuple(sorted(set(assessors))), tolerance_micro=int(tolerance * MICRO))
 
 
 @app.command()

@@ -8,7 +8,7 @@
         spec = terms.specify(task=task, ...)
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,15 +22,14 @@ from pydantic import ValidationError
 from blockfl.cli import columns as columns_file
 from blockfl.cli import economics, goal, norms, strategy
 from blockfl.cli.number import MICRO, limits_of, real_option, whole_option
+from blockfl.cli.supervision import NOBODY, Supervision
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.assessment import Effect
 from blockfl.protocol.combination import Aggregation
 from blockfl.protocol.economics import Economics
 from blockfl.protocol.goal import Goal
 from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.records import Blob
-from blockfl.protocol.referee import Referee
 from blockfl.protocol.selection import Selection
 from blockfl.protocol.table import Table
 from blockfl.protocol.task import MINIMUM_ACCEPTED, WEIGHT_SHARE_MAX_MICRO, Deadlines, TaskSpec
@@ -82,9 +81,7 @@ class Terms:
         initial_model: Blob,
         aggregator: str,
         institutions: tuple[str, ...],
-        referee: Referee | None = None,
-        effect: Effect | None = None,
-        evaluators: Sequence[str] = (),
+        supervision: Supervision = NOBODY,
     ) -> TaskSpec:
         """Return the specification of a task on these terms.
 
@@ -95,9 +92,7 @@ class Terms:
             initial_model: Digest and length of version 0.
             aggregator: The committee member that sums.
             institutions: Who may enrol, in any order.
-            referee: The committee members whose own updates the others are compared with.
-            evaluators: Who evaluates every version and never trains.
-            effect: The committee members that try updates on rows of their own, and what they tolerate.
+            supervision: Who looks at updates and models without training.
 
         Raises:
             LedgerError: No such task can be; the error names the part.
@@ -115,10 +110,10 @@ class Terms:
                 optimiser=self.optimiser,
                 check=self.check or ("commitment" if is_linear else "recompute"),
                 aggregator=aggregator,
-                referee=referee,
-                effect=effect,
+                referee=supervision.referee,
+                effect=supervision.effect,
                 institutions=tuple(sorted(set(institutions))),
-                evaluators=tuple(sorted(set(evaluators))),
+                evaluators=tuple(sorted(set(supervision.evaluators))),
                 rounds=self.rounds,
                 minimum_accepted=self.minimum,
                 bound_l2_micro=self.bound_l2_micro,

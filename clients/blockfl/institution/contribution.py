@@ -154,7 +154,7 @@ class Contribution:
         await upload_update(self._ledger, round_.task, round_.round, parcel.read_chunk, present, progress=on_chunk)
         size = parcel.signed.header.payload_bytes
         self._departures.add("sealed chunks", round_.task, round_.round, bytes=size)
-        self._tell("upload", round_, f"uploaded {chunks} chunks", started)
+        self._tell("upload", round_, f"uploaded {chunks} {'chunk' if chunks == 1 else 'chunks'}", started)
         return is_reported
 
     async def _submit(self, signed: SignedHeader, report: Metrics | None) -> bool:

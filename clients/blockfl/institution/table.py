@@ -183,7 +183,7 @@ def fit_table(cells: Cells, table: Table) -> tuple[NDArray[np.float32], NDArray[
         Inputs, shape (n, table.width); labels, shape (n,), int64 for classes; and what was done, in words.
 
     Raises:
-        DataError: A column is missing or none of the task's, or a cell is not allowed.
+        DataError: A column is missing or none of the task's, or cells are not allowed: a line for each such column.
     """
     check_names(cells, table)
     notes = []
@@ -193,17 +193,21 @@ def fit_table(cells: Cells, table: Table) -> tuple[NDArray[np.float32], NDArray[
             notes.append(
                 f"the columns are put into the task's order: {list_words(wanted)} (the table has {list_words(found)})"
             )
-    parts = []
-    for column in table.columns:
-        part, note = _fit_column(cells, column)
+    parts, refused = [], []
+    for column in (*table.columns, table.label):
+        try:
+            part, note = _fit_column(cells, column)
+        except DataError as error:
+            refused.append(str(error))
+            continue
         parts.append(part)
         notes += note
-    labels, note = _fit_column(cells, table.label)
-    notes += note
+    if refused:
+        raise DataError("\n".join(refused))
     # Numbers beyond float32 become infinite, which Dataset refuses.
     with np.errstate(over="ignore"):
-        x = np.concatenate(parts, axis=1).astype(np.float32)
-    y: NDArray[Any] = labels[:, 0]
+        x = np.concatenate(parts[:-1], axis=1).astype(np.float32)
+    y: NDArray[Any] = parts[-1][:, 0]
     return x, y.astype(np.int64) if table.classes else y, tuple(notes)
 
 
@@ -241,7 +245,7 @@ def _fit_column(cells: Cells, column: Column) -> tuple[NDArray[np.float64], list
         return _fit_numbers(cells, column)
     found = find_values(cells, column)
     words = ", ".join(repr(value) for value in column.values[:_SHOWN])
-    _refuse(cells, column, found < 0, lambda cell: _tell_value(cell, words))
+    _refuse(cells, column, found < 0, lambda cell: _tell_value(cell, words, column))
     if column.kind == "ordinal":
         return found[:, None].astype(np.float64), []
     return np.eye(len(column.values))[found], []
@@ -275,14 +279,17 @@ def _fit_numbers(cells: Cells, column: Column) -> tuple[NDArray[np.float64], lis
             missing,
             lambda cell: (
                 f"{cell!r} is missing, and the task's columns have no value for that (missing: NUMBER): remove or "
-                "impute it, or ask the coordinator for one"
+                "impute it, or let the coordinator add one"
             ),
         )
     values = find_numbers(cells, column, missing)
     if missing.any() and column.missing_micro is not None:
         fill = column.missing_micro / _MICRO
         values[missing] = fill
-        notes.append(f"{int(missing.sum())} missing cells of {column.name} become {fill:g}, as the task says")
+        count = int(missing.sum())
+        notes.append(
+            f"{count} missing {'cell' if count == 1 else 'cells'} of {column.name} become {fill:g}, as the task says"
+        )
     return ((values - column.center_micro / _MICRO) / (column.scale_micro / _MICRO))[:, None], notes
 
 
@@ -309,13 +316,12 @@ def find_numbers(cells: Cells, column: Column, missing: NDArray[np.bool_]) -> ND
     return values
 
 
-def _tell_value(cell: str, words: str) -> str:
+def _tell_value(cell: str, words: str, column: Column) -> str:
     text = f"{cell!r} is none of the task's values, which are {words}"
+    place = f"to the list of {column.name}" + (" (one input of the model more)" if column.kind == "category" else "")
     if cell.strip().lower() in MISSING:
-        return (
-            f'{text}; it is a missing cell: remove the row or impute it, or ask the coordinator to add "" to the values'
-        )
-    return f"{text}: write it as one of them, or ask the coordinator to add it"
+        return f"{text}; it is a missing cell: remove the row or impute it, or let the coordinator add '' {place}"
+    return f"{text}: write it as one of them, or let the coordinator add it {place}"
 
 
 def _tell_limit(limit: str) -> Callable[[str], str]:

@@ -16,11 +16,11 @@ from typing import Self, TypeVar
 import grpc
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.channel.block import code_name
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.client.events import Checkpoint
 from blockfl.fabric.client.gateway import Committed, Endorsed, Timeouts
 from blockfl.fabric.errors import BlockError, CommitError, CommitStatusError, EndorseError, EvaluateError, SubmitError
+from blockfl.fabric.transaction.code import code_name
 from blockfl.fabric.transaction.envelope import Proposal
 from blockfl.fabric.transaction.rwset import hash_key
 from blockfl.fabric.validate.replica import Replica

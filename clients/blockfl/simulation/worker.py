@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from blockfl.institution.confinement import Reach, confine
-from blockfl.institution.errors import ConfinementError, TrainingError, WorkloadError
+from blockfl.institution.errors import ConfinementError, DataError, TrainingError, WorkloadError
 from blockfl.protocol.codes import ProtocolError
 
 if TYPE_CHECKING:
@@ -161,13 +161,7 @@ def _run(order: Order, sink: IO[str]) -> None:
     sites: dict[str, Site] = {}
     samples: dict[str, int] = {}
     with ExitStack() as stack:
-        runner = stack.enter_context(asyncio.Runner())
-        for site in order.sites:
-            _tell(sink, Progress(text=f"{site.name}: reading {site.data}"))
-            if order.python is None:
-                learner: AnyLearner | RemoteSite = _load(order, site, spec)
-            else:
-                learner = stack.enter_context(closing(_start(order, site, spec, runner)))
+        for site, learner in _load_sites(order, spec, sink, stack):
             description = learner.describe()
             for note in description.notes:
                 _tell(sink, Progress(text=f"{site.name}: {note}"))
@@ -193,6 +187,31 @@ def _run(order: Order, sink: IO[str]) -> None:
             file = Path(order.scratch) / f"version-{result.version}.safetensors"
             file.write_bytes(result.content)
             _tell(sink, _describe(result, file))
+
+
+def _load_sites(
+    order: Order, spec: "TaskSpec", sink: IO[str], stack: ExitStack
+) -> "list[tuple[SiteFile, AnyLearner | RemoteSite]]":
+    """Load every institution's model and samples.
+
+    Raises:
+        DataError: Tables cannot be used; all that is wrong with each is told at once.
+    """
+    runner = stack.enter_context(asyncio.Runner())
+    loaded: list[tuple[SiteFile, AnyLearner | RemoteSite]] = []
+    refused: list[str] = []
+    for site in order.sites:
+        _tell(sink, Progress(text=f"{site.name}: reading {site.data}"))
+        try:
+            if order.python is None:
+                loaded.append((site, _load(order, site, spec)))
+            else:
+                loaded.append((site, stack.enter_context(closing(_start(order, site, spec, runner)))))
+        except DataError as error:
+            refused.append(str(error))
+    if refused:
+        raise DataError("\n".join(refused))
+    return loaded
 
 
 def _rehearse(

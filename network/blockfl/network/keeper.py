@@ -22,7 +22,7 @@ from blockfl.fabric.log import configure_log
 from blockfl.network.errors import NetworkError
 from blockfl.network.node import OPERATIONS_VARIABLES, NodeKind, node_name
 from blockfl.network.process import ProcessSpec, ProcessTable, python_command
-from blockfl.network.stall import OrderingState, StallWatch, read_ordering_state
+from blockfl.network.stall import NOTED_S, OrderingState, StallWatch, read_ordering_state
 
 KEEPER = "keeper"
 _LOOK_S = 0.5
@@ -65,6 +65,8 @@ class Keeper:
         self._clock = clock
         self._troubles: dict[str, _Troubles] = {}
         self._watches: dict[str, StallWatch] = {}
+        # Of a keeper that was here before there may be one.
+        self._noted = set(processes.names())
         self._asked = -_ASK_ORDERING_S
 
     def look(self, now: float) -> list[str]:
@@ -110,7 +112,25 @@ class Keeper:
                 _log.warning("%s made no progress for %.0f s, and begins anew: %s", name, stalled_s, state.describe())
                 self._processes.end([name])
                 ended.append(name)
+            self._note_stall(name, watch.stalled_s, state)
         return ended
+
+    def _note_stall(self, name: str, stalled_s: float, state: OrderingState) -> None:
+        """Leave a note for ``blockfl network status`` while a node makes no progress, and take it back after that."""
+        is_noted = name in self._noted
+        if not is_noted and stalled_s < NOTED_S:
+            return
+        self._noted.discard(name)
+        text = ""
+        if stalled_s >= NOTED_S:
+            self._noted.add(name)
+            text = (
+                f"has made no progress for {stalled_s:.0f} s: {state.describe()}; the keeper has it begin anew in time"
+            )
+        try:
+            self._processes.take_note(name, text)
+        except NetworkError as error:
+            _log.error("%s", error)
 
     def _read_states(self) -> Iterator[tuple[str, OrderingState]]:
         """Yield the ordering nodes that run here and tell their state."""

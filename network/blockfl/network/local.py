@@ -154,7 +154,11 @@ class LocalLauncher:
             read = ChannelNodes(host).read_peer_height
             rows.append(self._node_status(node_name("peer", host.name), host.organisation.peer_address, read))
         guards = [guard_status(self._processes, host) for host in self._guarded]
-        return [*_tell_behind(await asyncio.gather(*rows)), *guards]
+        told = [
+            replace(row, error=row.error or self._processes.read_note(row.name)) if row.state == "running" else row
+            for row in _tell_behind(await asyncio.gather(*rows))
+        ]
+        return [*told, *guards]
 
     async def _node_status(
         self, name: str, address: str, read_height: Callable[[], Awaitable[int | None]], error: str = ""

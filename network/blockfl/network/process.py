@@ -165,6 +165,28 @@ class ProcessTable:
         record = self._read(name)
         return {} if record is None else record.environment
 
+    def take_note(self, name: str, text: str) -> None:
+        """Keep what is to be said of a process beside what it says itself; "" takes it back.
+
+        Raises:
+            NetworkError: The disk takes no note.
+        """
+        path = self._run / f"{name}.note"
+        try:
+            if text:
+                _replace(path, text)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise NetworkError(_no_note(path, name, error)) from error
+
+    def read_note(self, name: str) -> str:
+        """Return what is to be said of a process, "" if nothing is."""
+        try:
+            return (self._run / f"{name}.note").read_text()
+        except OSError:
+            return ""
+
     def require_running(self, name: str) -> None:
         """Check that a process still runs.
 
@@ -182,14 +204,10 @@ class ProcessTable:
 
     def _write(self, name: str, record: "_Record") -> None:
         path = self._run / f"{name}.json"
-        partial = path.with_suffix(".partial")
         try:
-            partial.write_text(record.model_dump_json())
-            partial.rename(path)
+            _replace(path, record.model_dump_json())
         except OSError as error:
-            raise NetworkError(
-                f"{path}: no note can be taken of {name} ({error.strerror}); free disk space, or check the disk"
-            ) from error
+            raise NetworkError(_no_note(path, name, error)) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -344,3 +362,14 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
         process.send_signal(number)
     except psutil.NoSuchProcess:
         return
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file as a whole: readers see all of it, or what was there before."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.rename(path)
+
+
+def _no_note(path: Path, name: str, error: OSError) -> str:
+    return f"{path}: no note can be taken of {name} ({error.strerror}); free disk space, or check the disk"

@@ -21,6 +21,8 @@ FAR_BEHIND = 20
 """Blocks that a node may lack while it catches up."""
 BEHIND_S = 60.0
 """How long a node that lacks more of them may fetch none."""
+NOTED_S = 30.0
+"""After how long without progress `blockfl network status` says so."""
 TOGETHER_S = 180.0
 """At multiples of this, in seconds since 1970, all nodes begin anew that make no progress."""
 _ASKED_S = 2.0
@@ -102,6 +104,8 @@ class StallWatch:
         self._newest = self._view = -1
         self._since: float | None = None
         self._clock_s = 0.0
+        self.stalled_s = 0.0
+        """For how long the node has had work and made no progress, when it was last looked at."""
 
     def look(self, now: float, clock_s: float, state: OrderingState | None) -> float | None:
         """Take note of a node's state; return for how long it has made no progress if it has to begin anew.
@@ -117,12 +121,12 @@ class StallWatch:
             return None
         if self._since is None or state.newest != self._newest or state.view > self._view or not state.has_work:
             self._newest, self._view, self._since = state.newest, max(self._view, state.view), now
-        stalled_s = now - self._since
-        is_lost = state.is_far_behind and stalled_s >= BEHIND_S
-        if not is_lost and not (is_common and state.has_work and stalled_s >= STALLED_S):
+        self.stalled_s = now - self._since
+        is_lost = state.is_far_behind and self.stalled_s >= BEHIND_S
+        if not is_lost and not (is_common and state.has_work and self.stalled_s >= STALLED_S):
             return None
         self._newest = self._view = -1
-        return stalled_s
+        return self.stalled_s
 
 
 def read_ordering_state(orderer: str, peer: str | None) -> OrderingState | None:

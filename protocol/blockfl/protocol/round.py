@@ -9,7 +9,8 @@ there. Every function takes records and the transaction's time and returns new r
 Source: ``docs/protocol.md``, one round.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, TypedDict
 
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.codes import Code, ProtocolError
@@ -36,7 +37,7 @@ from blockfl.protocol.records import (
 )
 from blockfl.protocol.referee import choose_referee, is_reference_missed, is_reference_pending, settle_reference
 from blockfl.protocol.selection import Place, choose_participants
-from blockfl.protocol.task import Task, TaskSpec
+from blockfl.protocol.task import Deadlines, Task, TaskSpec
 from blockfl.protocol.terms import (
     choose_bound,
     compute_bounds,
@@ -137,8 +138,6 @@ def open_round(
     weight_max = max(one.weight for one in participants)
     bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
     bounds = compute_bounds(bound_l2_micro, weight_max, spec.manifest.trained, ENCODINGS[spec.encoding])
-    submit_deadline_ms = now_ms + 1000 * spec.deadlines.submit_s
-    judge_deadline_ms = submit_deadline_ms + 1000 * spec.deadlines.judge_s
     return Round(
         task=spec.task,
         round=number,
@@ -159,17 +158,39 @@ def open_round(
         statistics=freeze_statistics(spec),
         referee=referee,
         effect=freeze_effect(spec.effect, consortium.committee),
-        opened_at_ms=now_ms,
-        submit_deadline_ms=submit_deadline_ms,
-        judge_deadline_ms=judge_deadline_ms,
-        publish_deadline_ms=judge_deadline_ms + 1000 * spec.deadlines.publish_s,
-        closed_at_ms=0,
-        accepted=(),
-        rejected=(),
-        unjudged=(),
-        absent=(),
-        divisor=0,
+        **_start_clock(spec.deadlines, now_ms),
+        **_NOT_CLOSED,
     )
+
+
+class _Clock(TypedDict):
+    opened_at_ms: int
+    submit_deadline_ms: int
+    judge_deadline_ms: int
+    publish_deadline_ms: int
+
+
+def _start_clock(deadlines: Deadlines, now_ms: int) -> _Clock:
+    submit_ms = now_ms + 1000 * deadlines.submit_s
+    judge_ms = submit_ms + 1000 * deadlines.judge_s
+    return _Clock(
+        opened_at_ms=now_ms,
+        submit_deadline_ms=submit_ms,
+        judge_deadline_ms=judge_ms,
+        publish_deadline_ms=judge_ms + 1000 * deadlines.publish_s,
+    )
+
+
+class _Closing(TypedDict):
+    closed_at_ms: int
+    accepted: Organisations
+    rejected: Organisations
+    unjudged: Organisations
+    absent: Organisations
+    divisor: int
+
+
+_NOT_CLOSED: Final = _Closing(closed_at_ms=0, accepted=(), rejected=(), unjudged=(), absent=(), divisor=0)
 
 
 def _choose(
@@ -303,18 +324,11 @@ def close_round(
     undecided = [name for name in names if _is_undecided(name, updates, equivocators)]
     absent = [name for name in names if name not in updates and name not in equivocators]
     good = list_accepted(round_, updates, equivocators)
-    unassessed = list_missing(round_, good, assessments)
-    waiting = [*undecided, *unassessed, *(absent if now_ms < round_.submit_deadline_ms else [])]
     referee = settle_reference(round_, updates, equivocators)
+    late = absent if now_ms < round_.submit_deadline_ms else []
     if referee and is_reference_pending(round_, updates.get(referee.organisation), now_ms):
-        waiting.append(referee.organisation)
-    if waiting and now_ms < round_.judge_deadline_ms:
-        until_ms = round_.judge_deadline_ms if undecided or unassessed else round_.submit_deadline_ms
-        raise ProtocolError(
-            Code.ROUND_NOT_READY,
-            f"round {round_.round} of {round_.task} waits for {', '.join(sorted(waiting))} until "
-            f"{format_moment(until_ms)}, the transaction's time is {format_moment(now_ms)}",
-        )
+        late = [*late, referee.organisation]
+    _check_ready(round_, [*undecided, *list_missing(round_, good, assessments)], late, now_ms)
     effect = settle_effect(round_, good, assessments)
     accepted = tuple(name for name in good if effect is None or name not in effect.harmful)
     weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
@@ -337,6 +351,18 @@ def close_round(
             "effect": effect,
         }
     )
+
+
+def _check_ready(round_: Round, unjudged: Sequence[str], late: Sequence[str], now_ms: int) -> None:
+    """Check that nobody has time left to judge an update, or to submit one."""
+    waiting = [*unjudged, *late]
+    if waiting and now_ms < round_.judge_deadline_ms:
+        until_ms = round_.judge_deadline_ms if unjudged else round_.submit_deadline_ms
+        raise ProtocolError(
+            Code.ROUND_NOT_READY,
+            f"round {round_.round} of {round_.task} waits for {', '.join(sorted(waiting))} until "
+            f"{format_moment(until_ms)}, the transaction's time is {format_moment(now_ms)}",
+        )
 
 
 def _find_failure(

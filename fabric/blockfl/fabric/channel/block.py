@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fabric_protos.common import common_pb2
-from fabric_protos.peer import transaction_pb2
 from google.protobuf.message import DecodeError
 
+from blockfl.fabric.encoding.der import INTEGER, OCTET_STRING, SEQUENCE, encode_element
 from blockfl.fabric.encoding.protobuf import parse, remarshal
 from blockfl.fabric.encoding.wire import encode_varint
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.identity.policy import SignedData, VerifySignature, signing_identities
 from blockfl.fabric.identity.signing import Identity, Signer
+from blockfl.fabric.transaction.code import code_name
 from blockfl.fabric.transaction.reading import Reading
 
 if TYPE_CHECKING:
@@ -79,8 +80,9 @@ class Metadata:
 
 def header_bytes(header: Any) -> bytes:
     """The DER encoding of a block header: what is hashed and signed."""
-    number = _der(0x02, header.number.to_bytes(header.number.bit_length() // 8 + 1, "big"))
-    return _der(0x30, number + _der(0x04, header.previous_hash) + _der(0x04, header.data_hash))
+    number = encode_element(INTEGER, header.number.to_bytes(header.number.bit_length() // 8 + 1, "big"))
+    hashes = [encode_element(OCTET_STRING, one) for one in (header.previous_hash, header.data_hash)]
+    return encode_element(SEQUENCE, number + b"".join(hashes))
 
 
 def header_hash(header: Any) -> bytes:
@@ -383,14 +385,6 @@ def verify_commit(block: Any, codes: bytes, commit_hash: bytes) -> None:
         )
 
 
-def code_name(code: int) -> str:
-    """The name of a validation code, such as MVCC_READ_CONFLICT."""
-    try:
-        return str(transaction_pb2.TxValidationCode.Name(code))
-    except ValueError:
-        return f"code {code}"
-
-
 def _read_entries(block: Any) -> Sequence[bytes]:
     entries: Sequence[bytes] = block.metadata.metadata
     if len(entries) < METADATA_ENTRIES:
@@ -451,11 +445,3 @@ def _parse(message_type: Any, encoded: bytes, what: str) -> Any:
         raise BlockError(
             f"{what}: expected {message_type.DESCRIPTOR.full_name}, got {len(encoded)} bytes that do not parse"
         ) from error
-
-
-def _der(tag: int, content: bytes) -> bytes:
-    size = len(content)
-    if size < 0x80:
-        return bytes((tag, size)) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(length))) + length + content

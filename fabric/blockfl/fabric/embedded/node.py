@@ -25,7 +25,6 @@ from fabric_protos.common import common_pb2
 from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry
 
-from blockfl.fabric.channel.block import code_name
 from blockfl.fabric.counters import Counters
 from blockfl.fabric.embedded.endorsing.admission import Admission
 from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
@@ -45,6 +44,7 @@ from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.operations import OperationsService
 from blockfl.fabric.reception import make_server
 from blockfl.fabric.settings_file import read_bytes
+from blockfl.fabric.transaction.code import code_name
 
 _LOG = logging.getLogger(__name__)
 
