@@ -42,9 +42,9 @@ test-quick: $(STAMP) ## What a developer runs before each commit: no networks, n
 attacks: $(STAMP) ## Every attack on a network of its own, one line each; LEDGER=local, ATTACKS="--json", "-k seals"
 	GRPC_VERBOSITY=NONE PYTHONPATH=tests $(BIN)/python -m attacks --ledger $(LEDGER) $(ATTACKS)
 
-chaos: $(STAMP) ## Rounds while processes are killed, stopped, starved (build/chaos/summary.json); ROUNDS=200 SEED=1, SCHEDULE=FILE
+chaos: $(STAMP) ## Rounds while processes are killed, stopped, starved (build/chaos/summary.json); ROUNDS=200 SEED=1, SCHEDULE=FILE, SHRINK=12
 	GRPC_VERBOSITY=NONE PYTHONPATH=tests $(BIN)/python -m chaos --ledger $(LEDGER) \
-		--rounds $(or $(ROUNDS),200) --seed $(or $(SEED),1) $(addprefix --schedule ,$(SCHEDULE))
+		--rounds $(or $(ROUNDS),200) --seed $(or $(SEED),1) $(addprefix --schedule ,$(SCHEDULE)) $(addprefix --shrink ,$(SHRINK))
 
 demos: $(STAMP) ## The demo many times, two at a time (build/demos); exit code 1 if one does not end well; TIMES=20
 	$(BIN)/python -m benchmarks.demos --ledger $(LEDGER) $(addprefix --times ,$(TIMES))
