@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks chaos demos soak soak-page check format bench growth counts floods performance commitments accuracy splits examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
+.PHONY: help install demo test test-quick attacks chaos demos soak soak-page check format bench growth profile counts floods performance commitments accuracy splits examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,10 +71,13 @@ counts: $(STAMP) ## What a round costs in transactions, reads, messages, bytes; 
 bench: $(STAMP) ## Rounds and transactions beside other federated learning (build/bench/summary.json); BENCH="--turns 1"
 	$(BIN)/python -m benchmarks.bench --ledger $(LEDGER) $(BENCH)
 
+profile: $(STAMP) ## What processes do during rounds, sampled by py-spy (build/bench/profile.json); PROFILE="--sampler FILE"
+	$(BIN)/python -m benchmarks.sampling $(PROFILE)
+
 growth: $(STAMP) ## What grows with institutions, parameters, rounds (build/bench/growth.json); GROWTH="--only rounds"
 	$(BIN)/python -m benchmarks.growth $(GROWTH)
 
-performance: $(STAMP) ## Write docs/performance.md of what bench, growth and floods have measured
+performance: $(STAMP) ## Write docs/performance.md of what bench, growth, profile and floods measured
 	$(BIN)/python -m benchmarks.performance
 
 floods: $(STAMP) ## How much one member's flood delays others' rounds (build/bench/floods.json); exit code 1 over the factor

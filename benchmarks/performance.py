@@ -15,6 +15,7 @@ from benchmarks.aims import describe_aims
 from benchmarks.counts import RECORDED, TOLERANCE
 from benchmarks.growth_page import describe_growth
 from benchmarks.markdown import tabulate
+from benchmarks.sampling import AREAS
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -36,8 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--directory", type=Path, default=Path("build/bench"))
     directory = parser.parse_args().directory
-    summary, floods, growth = (_load(directory / f"{name}.json") for name in ("summary", "floods", "growth"))
-    PAGE.write_text(write_page(summary, floods, json.loads(RECORDED.read_bytes()), growth))
+    measured = {name: _load(directory / f"{name}.json") for name in ("summary", "floods", "growth", "profile")}
+    PAGE.write_text(write_page(counts=json.loads(RECORDED.read_bytes()), **measured))
+    summary = measured["summary"]
     if summary is not None:
         draw(summary, PLOT)
 
@@ -51,6 +53,7 @@ def write_page(
     floods: Mapping[str, Any] | None,
     counts: Mapping[str, Any],
     growth: Mapping[str, Any] | None = None,
+    profile: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the page.
 
@@ -59,6 +62,7 @@ def write_page(
         floods: Of ``make floods``, if it ran.
         counts: The record of ``make counts``, by number of institutions.
         growth: Of ``make growth``, if it ran.
+        profile: Of ``make profile``, if it ran.
     """
     parts = [_BEGINNING]
     if summary is not None:
@@ -66,6 +70,8 @@ def write_page(
         parts.append(_describe_processes(summary))
     else:
         parts.append("**Seconds are not here:** `make bench` has not been run on a quiet machine yet.\n")
+    if profile is not None:
+        parts.append(_describe_profile(profile))
     parts.append(_describe_counts(counts))
     if growth is not None:
         parts.append(describe_growth(growth))
@@ -145,6 +151,20 @@ def _describe_processes(summary: Mapping[str, Any]) -> str:
 def _describe_process(figures: Mapping[str, Any], name: str) -> str:
     sent, peak = figures["sent_bytes"].get(name, 0) / 1e6, figures["peak_mb"].get(name, 0)
     return f"{figures['cpu_by_process'].get(name, 0):.2f} s, {sent:.2f} MB, {peak:.0f} MB"
+
+
+def _describe_profile(profile: Mapping[str, Any]) -> str:
+    processes = profile["processes"]
+    totals = {area: sum(one["areas"].get(area, 0.0) for one in processes.values()) for area in (*AREAS, "other")}
+    rows = [
+        [area, *(f"{one['areas'].get(area, 0.0):.0%}" for one in processes.values())]
+        for area in sorted(totals, key=lambda area: -totals[area])
+    ]
+    return (
+        f"## What processes do\n\nShares of the busy samples of py-spy during rounds of {profile['dimension']:,} "
+        "parameters on the embedded node (`make profile`).\nEach sample counts for the innermost frame of its stack "
+        "that belongs to one of these.\n\n"
+    ) + tabulate(["", *processes], rows)
 
 
 def _describe_counts(counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -17,6 +17,7 @@ from benchmarks.meter import Usage
 from benchmarks.moving import cut
 from benchmarks.performance import describe_moving
 from benchmarks.rounds import Sample, make_sample
+from benchmarks.sampling import summarise as summarise_samples
 
 from blockfl.protocol.records import CHUNK_BYTES
 
@@ -151,3 +152,22 @@ def test_a_contender_that_stays_without_another_round_is_given_up(
                     contenders._finish(process, 2, tmp_path)
         finally:
             process.kill()
+
+
+def test_a_sample_counts_for_the_innermost_frame_that_belongs_somewhere() -> None:
+    outer = "main (fabric/embedded/__main__.py:33);run (asyncio/runners.py:118)"
+    stacks = [
+        f"{outer};put (fabric/embedded/storage/store.py:9);dumps (some.py:1) 3",
+        f"{outer};_run_once (asyncio/base_events.py:1922) 1",
+        f"{outer};verify (fabric/identity/signing.py:7) 4",
+        "run (threading.py:9);wait (threading.py:320) 90",
+        "elsewhere (some.py:1) 2",
+    ]
+    found = summarise_samples(stacks)
+    assert (found["samples"], found["busy"]) == (100, 10)
+    assert found["areas"] == {
+        "signatures and certificates": 0.4,
+        "storage (SQLite, files, fsync)": 0.3,
+        "other": 0.2,
+        "gRPC and asyncio": 0.1,
+    }
