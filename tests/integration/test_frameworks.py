@@ -7,6 +7,7 @@ whose framework cannot be had is skipped.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from examples.environment import Unavailable, find_flower, find_pytorch
 
+from blockfl.institution.errors import TrainingError
 from blockfl.institution.frames import Train
 from blockfl.institution.training import TrainingProcess
 from blockfl.institution.workload import Workload
@@ -156,6 +158,43 @@ async def check(workload: Workload, directory: Path) -> None:
     assert after.loss is not None
     assert after.loss < 0.8 * before.loss
     assert (after.accuracy or 0) >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("find", "code"), [pytest.param(find_pytorch, TORCH, id="PyTorch"), pytest.param(find_scikit, SKLEARN, id="scikit")]
+)
+async def test_a_class_that_counts_more_is_found_more_often(
+    tmp_path: Path, find: Callable[[], Path], code: str
+) -> None:
+    try:
+        python = find()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    workload = write(tmp_path, code)
+    request = Train(epochs=5, batch_size=8, learning_rate=None, seed=3)
+    weighted = request.model_copy(update={"class_weights": (1.0, 1.0)})
+    workload = Workload(code=workload.code, data=workload.data, python=python)
+    async with TrainingProcess(workload, directory=tmp_path / "state", seed=3) as training:
+        base = await training.initial()
+        plain, _ = await training.train(base, request)
+        same, _ = await training.train(base, weighted)
+        other, _ = await training.train(base, weighted.model_copy(update={"class_weights": (1.0, 20.0)}))
+    assert np.allclose(plain, same, rtol=0, atol=1e-5)
+    assert other[-1] > plain[-1] + 0.05, "the bias goes to the class that counts more"
+
+
+async def test_weights_that_training_does_not_look_at_are_refused(tmp_path: Path) -> None:
+    weighted = Train(epochs=1, batch_size=8, learning_rate=None, seed=3, class_weights=(1.0, 2.0))
+    refused = "no weights of classes|does not look at config"
+    for number, code in enumerate((FLOWER, FLOWER + "train = lambda model, data, config: None\n")):
+        home = tmp_path / str(number)
+        home.mkdir()
+        workload = write(home, code, CLIENT.replace("BASE", PLAIN))
+        async with TrainingProcess(workload, directory=home / "state", seed=3) as training:
+            with pytest.raises(TrainingError, match=re.compile(refused)):
+                await training.rehearse(weighted)
+            with pytest.raises(TrainingError, match=re.compile(refused)):
+                await training.train(await training.initial(), weighted)
 
 
 @pytest.mark.parametrize(

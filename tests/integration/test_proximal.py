@@ -1,4 +1,4 @@
-"""What the agent adds to training in Keras, against computations by hand: FedProx, and momentum over the rounds.
+"""What the agent adds to training in Keras, against computations by hand: FedProx, weights, momentum over the rounds.
 
 mean squared error: g(w) = 2/n · Xᵀ(Xw + b − y); the layer's own regularizer adds 2·λ·w; the proximal term μ·(w − base).
 """
@@ -40,6 +40,16 @@ out["trained"] = {{str(mu): train(mu) for mu in (0.0, 0.7, 2.0)}}
 out["far"] = train(0.7, base + 1)
 out["again"] = train(0.0)
 out["evaluated again"] = learner.evaluate(base).loss
+
+own = np.linspace(0.5, 2, 8).astype("float32")
+classes = (x[:, 0] > 0).astype("int64")
+request = Train(epochs=1, batch_size=8, learning_rate=None, seed=3, class_weights=(0.25, 4.0))
+out["own"], out["classes"] = own.tolist(), classes.tolist()
+out["weighted"] = []
+for labels, weights in ((classes, None), (classes, own), (np.eye(2)[classes][:, 1:] + 0, None)):
+    one = Learner(model, Dataset(x_train=x, y_train=labels, x_test=x, y_test=labels, w_train=weights), 1)
+    out["weighted"].append(one.train(base, request, lambda told: None)[1].tolist())
+one.rehearse(request)
 
 model.compile(keras.optimizers.SGD({RATE}, momentum={MOMENTUM}), loss="mse")
 learner = Learner(model, Dataset(x_train=x, y_train=y, x_test=x, y_test=y), 1)
@@ -111,3 +121,16 @@ def test_momentum_goes_on_over_the_rounds_where_it_is_kept(found: dict[str, obje
         assert np.allclose(values, start + velocity, rtol=0, atol=1e-5), number
     assert np.allclose(np.array(found["anew"]), base + 2 + step, rtol=0, atol=1e-5)
     assert np.abs(velocity - step).max() > 0.01
+
+
+def test_each_sample_counts_as_its_class_and_its_own_weight_say(found: dict[str, object]) -> None:
+    x, base, own, classes = (np.array(found[name]) for name in ("x", "base", "own", "classes"))
+    columns, kernel = np.column_stack([x, np.ones(len(x))]), np.array([1.0, 1.0, 1.0, 0.0])
+    of_classes = np.where(classes == 1, 4.0, 0.25)
+    weighted = found["weighted"]
+    assert isinstance(weighted, list)
+    for values, weights in zip(weighted, (of_classes, of_classes * own, of_classes), strict=True):
+        error = weights * (columns @ base - classes)
+        expected = base - RATE * (2 / len(x) * columns.T @ error + 2 * OWN * kernel * base)
+        assert np.allclose(values, expected, rtol=0, atol=1e-6)
+    assert np.abs(np.subtract(weighted[0], weighted[1])).max() > 1e-3

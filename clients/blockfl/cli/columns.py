@@ -11,6 +11,7 @@
 ``blockfl task columns TABLE… --label sick`` drafts one from tables.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, overload
@@ -20,6 +21,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 
+from blockfl.cli.class_weights import describe_balance
 from blockfl.cli.number import MICRO, make_limits, parse_micro
 from blockfl.cli.output import Output
 from blockfl.institution.errors import DataError
@@ -195,10 +197,11 @@ def columns(
     Centres, scales, fills and values are those of these tables. Everybody who reads the ledger sees them. A table that
     is not among them may have other values or missing cells: add them, the empty word "" for a missing cell.
     """
-    draft = draft_columns(join_tables([_read(path) for path in tables]), label)
+    cells = join_tables([_read(path) for path in tables])
+    draft = draft_columns(cells, label)
     typer.echo(draft, nl=False)
     output = Output(as_json=False)
-    for line in describe_draft(draft):
+    for line in (*describe_draft(draft), *describe_classes(draft, cells.get(label))):
         output.progress(line)
 
 
@@ -214,6 +217,14 @@ def describe_draft(draft: str) -> list[str]:
             f"the model's classes are in the order of the list: {meanings}; exchange them there if you mean it so"
         )
     return lines
+
+
+def describe_classes(draft: str, labels: Sequence[str]) -> list[str]:
+    """Return how to weigh the classes of a draft where their rows are far from even, in words; none where not."""
+    label = yaml.safe_load(draft)["label"]
+    counts = Counter(cell.strip() for cell in labels)
+    balance = describe_balance({str(name): counts[str(name)] for name in label.get("classes", ())})
+    return [balance] if balance else []
 
 
 def _read(path: Path) -> Cells:

@@ -17,6 +17,7 @@ import numpy as np
 import typer
 
 from blockfl.cli import formats, option
+from blockfl.cli.class_weights import describe_balance
 from blockfl.cli.columns import format_columns, read_columns
 from blockfl.cli.creation import put_task, tell_created
 from blockfl.cli.export import export_version
@@ -211,6 +212,9 @@ def statistics(
                 f"{one.column.name}: {one.other} cells hold a value that the task does not list: the institutions know "
                 "which; a table with such a cell is refused in training"
             )
+    balance = describe_balance(dict(found[-1].counts)) if spec.table is not None and spec.table.classes else ""
+    if balance:
+        told.progress(balance)
     if output is not None and spec.table is not None:
         # The label stays as it is: its unit is that of the predictions.
         fitted = Table(columns=tuple(one.fit() for one in found[:-1]), label=spec.table.label)

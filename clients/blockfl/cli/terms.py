@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import wraps
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
 from pydantic import ValidationError
 
+from blockfl.cli import class_weights, economics, goal, norms, strategy
 from blockfl.cli import columns as columns_file
-from blockfl.cli import economics, goal, norms, strategy
 from blockfl.cli.number import MICRO, limits_of, real_option, whole_option
 from blockfl.cli.supervision import NOBODY, Supervision
 from blockfl.ledger.errors import LedgerError
@@ -234,6 +235,7 @@ def _parse_combination(
 
 def _parse_training(
     rounds: int,
+    columns: Path | None,
     epochs: Annotated[int, whole_option(limits_of(Training, "epochs"), help="Local epochs per round.")] = 1,
     batch_size: Annotated[int, whole_option(limits_of(Training, "batch_size"), help="Samples in a batch.")] = 32,
     learning_rate: Annotated[
@@ -248,6 +250,7 @@ def _parse_training(
         ),
     ] = Decimal(0),
     from_round: strategy.PhasesOption = None,
+    class_weight: class_weights.Option = None,
 ) -> _Part:
     with naming_the_field():
         training = Training(
@@ -257,6 +260,7 @@ def _parse_training(
             schedule=strategy.parse_schedule(learning_rate_schedule, rounds),
             proximal_micro=int(proximal * MICRO),
             phases=strategy.parse_phases(from_round),
+            class_weights_micro=class_weights.parse_class_weights(class_weight, columns_file.read_columns(columns)),
         )
     return {"training": training}
 

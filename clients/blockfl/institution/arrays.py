@@ -9,8 +9,10 @@ The code defines, beside ``build_model`` and ``load_data``::
     def kinds(model): ...                   # optional: {name: "weight", "statistic", "variance" or "frozen"}
 
 ``config`` has ``epochs``, ``batch_size``, ``learning_rate`` (None: the model's own), ``seed``, ``round`` and
-``proximal`` (FedProx's μ, 0 without the term), as the task has them for this round, and ``optimiser``: the arrays by
-name that ``train`` returned in the round before as ``{"loss": …, "optimiser": …}``, None where none are kept. Adapters
+``proximal`` (FedProx's μ, 0 without the term), as the task has them for this round; ``sample_weight``: what the loss
+of each training sample counts, None where all count the same; and ``optimiser``: the arrays by name that ``train``
+returned in the round before as ``{"loss": …, "optimiser": …}``, None where none are kept. A proximal term or weights
+that ``train`` does not read are refused: an institution would train otherwise than the others. Adapters
 for frameworks make these functions (``blockfl.institution.adapters``). Every round begins with a model that
 ``build_model`` has built anew, so that nothing of an optimizer is left over but what is kept on purpose. Runs in the
 training process.
@@ -18,6 +20,7 @@ training process.
 
 import math
 import random
+from collections import UserDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -39,7 +42,7 @@ from blockfl.institution.frames import (
     Trained,
     TrainingProgress,
 )
-from blockfl.institution.learning import ORDER, Tried, find_finite, rehearse
+from blockfl.institution.learning import ORDER, Tried, find_finite, rehearse, weigh_samples
 from blockfl.institution.optimiser_state import resume, write_state
 from blockfl.institution.vector import Vector
 from blockfl.protocol.dtype import choose_dtype
@@ -48,6 +51,22 @@ from blockfl.protocol.table import Table
 
 _FUNCTIONS: Final = ("weights", "assign", "train", "evaluate")
 _POOLED: Final = ("mse", "mae", "loss")
+
+
+class ReadConfig(UserDict[str, Any]):
+    """What training is told, which remembers the names that were read: all of them when it is copied or walked through.
+
+    Attributes:
+        was_read: these names.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.was_read: set[str] = set()
+        super().__init__(values)
+
+    def __getitem__(self, name: str) -> Any:
+        self.was_read.add(name)
+        return super().__getitem__(name)
 
 
 class ArrayLearner:
@@ -108,7 +127,7 @@ class ArrayLearner:
         """Train from the base values; return the outcome and the new values, shape (d,)."""
         del report
         data = self._dataset
-        loss = self._fit(base, request, (data.x_train, data.y_train))
+        loss = self._fit(base, request, data)
         return Trained(samples=len(data.x_train), loss=loss), self._flatten(self._read())
 
     def rehearse(self, request: Train) -> tuple[Rehearsed, Vector]:
@@ -119,7 +138,7 @@ class ArrayLearner:
         """
 
         def run_epoch(few: Dataset) -> Tried:
-            loss = self._fit(self._initial, request.model_copy(update={"epochs": 1}), (few.x_train, few.y_train))
+            loss = self._fit(self._initial, request.model_copy(update={"epochs": 1}), few)
             values = self._flatten(self._read())
             return loss, self._measure((few.x_test, few.y_test)).loss, values
 
@@ -146,14 +165,17 @@ class ArrayLearner:
             raise DataError("expected samples to train and evaluate with, got none: name them with --data")
         return self._samples
 
-    def _fit(self, base: Vector, request: Train, data: tuple[Any, Any]) -> float | None:
+    def _fit(self, base: Vector, request: Train, dataset: Dataset) -> float | None:
         _set_seed(request.seed)
         self._model = self._code.build_model()
         self._assign(base)
         file = None if request.optimiser is None else Path(request.optimiser)
-        config = request.model_dump(exclude={"kind", "optimiser", "resumes"})
+        config = ReadConfig(request.model_dump(exclude={"kind", "optimiser", "resumes", "class_weights"}))
+        config["sample_weight"] = weigh_samples(dataset, request.class_weights)
         config["optimiser"] = None if file is None else resume(file, is_there=request.resumes)
+        data = (dataset.x_train, dataset.y_train)
         found = self._code.train(self._model, data, config)
+        self._check_read(config)
         loss, state = (found.get("loss"), found.get("optimiser")) if isinstance(found, Mapping) else (found, None)
         if file is not None and state is None:
             raise ModelError(
@@ -163,6 +185,15 @@ class ArrayLearner:
         if file is not None:
             write_state(file, state or {})
         return find_finite(self._measure(data).loss if loss is None else loss)
+
+    def _check_read(self, config: "ReadConfig") -> None:
+        unread = {"proximal", "sample_weight"} - config.was_read
+        asked = [name for name in sorted(unread) if config[name] is not None and np.any(config[name])]
+        if asked:
+            raise ModelError(
+                f"{self._code.__file__}: train() does not look at config[{asked[0]!r}], which the task or the samples "
+                "ask for: this institution would train otherwise than they say"
+            )
 
     def _measure(self, data: tuple[Any, Any]) -> Evaluated:
         found = self._code.evaluate(self._model, data)

@@ -8,6 +8,7 @@ With ``build_model()`` alone the model is Keras' (``learner``); with ``train`` t
 import importlib.util
 import inspect
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,24 +57,26 @@ def load_samples(module: ModuleType, data: str | None, table: Table | None) -> D
     parts = module.load_data(Path(data)) if data is not None else module.load_data()
     path = Path(str(module.__file__))
     try:
-        (x_train, y_train), (x_test, y_test) = parts["train"], parts["test"]
+        (x_train, y_train, *more), (x_test, y_test) = parts["train"], parts["test"]
+        (w_train,) = more or (None,)
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path}: load_data() returned something else than {{'train': (x, y), 'test': (x, y)}}"
+            f"{path}: load_data() returned something else than {{'train': (x, y), 'test': (x, y)}}; with weights of "
+            "the training samples {'train': (x, y, w), …}"
         ) from error
     _check_single(path, "input", x_train, x_test)
     _check_single(path, "output", y_train, y_test)
     arrays = [np.asarray(part) for part in (x_train, y_train, x_test, y_test)]
-    found = Dataset(x_train=arrays[0], y_train=arrays[1], x_test=arrays[2], y_test=arrays[3])
+    found = Dataset(
+        x_train=arrays[0],
+        y_train=arrays[1],
+        x_test=arrays[2],
+        y_test=arrays[3],
+        w_train=None if w_train is None else np.asarray(w_train),
+    )
     if table is not None:
         check_arrays(found, table)
-    return Dataset(
-        x_train=found.x_train,
-        y_train=found.y_train,
-        x_test=found.x_test,
-        y_test=found.y_test,
-        notes=describe_labels(found, table),
-    )
+    return replace(found, notes=describe_labels(found, table))
 
 
 def _check_single(path: Path, what: str, *parts: Any) -> None:

@@ -1,7 +1,8 @@
 """The institution's own samples, from arrays or a table, as a task's columns say. Runs in the training process.
 
 * ``.npz``: arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``; the first axis counts samples; no pickled objects.
-  An array ``columns`` with the inputs' names is optional: with it, arrays are put into the task's order, too.
+  An array ``columns`` with the inputs' names is optional: with it, arrays are put into the task's order, too. So is
+  ``w_train``: what each training sample's loss counts.
 * ``.csv``, ``.parquet``: one column is the label. The rows are shuffled with a fixed seed and split, so that every
   start of the agent trains and tests on the same rows. Without a task's columns, every cell is a number.
 """
@@ -20,18 +21,23 @@ from blockfl.protocol.table import Table
 
 _SPLIT_SEED = 0
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
+_WEIGHTS = "w_train"
 _MAX_CLASSES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Training and test samples; the first axis of each array counts them. ``notes`` say what was done to them."""
+    """Training and test samples; the first axis of each array counts them. ``notes`` say what was done to them.
+
+    ``w_train``, shape (n,), is what the loss of each training sample counts; None: all the same.
+    """
 
     x_train: NDArray[Any]
     y_train: NDArray[Any]
     x_test: NDArray[Any]
     y_test: NDArray[Any]
     notes: tuple[str, ...] = ()
+    w_train: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -44,6 +50,13 @@ class Dataset:
             raise DataError(
                 f"a training sample has the shape {self.x_train.shape[1:]}, a test sample {self.x_test.shape[1:]}"
             )
+        if self.w_train is not None:
+            _check_array(_WEIGHTS, self.w_train)
+            if self.w_train.shape != (len(self.x_train),) or (self.w_train < 0).any() or not self.w_train.any():
+                raise DataError(
+                    f"{_WEIGHTS}: expected {len(self.x_train)} weights of samples, none below 0 and some above, got an "
+                    f"array of shape {self.w_train.shape}"
+                )
 
 
 def _check_array(name: str, array: object) -> None:
@@ -131,7 +144,7 @@ def _load_arrays(path: Path, table: Table | None) -> Dataset:
             missing = [name for name in _NAMES if name not in archive.files]
             if missing:
                 raise DataError(f"{path}: expected the arrays {', '.join(_NAMES)}; {', '.join(missing)} not there")
-            arrays = {name: archive[name] for name in _NAMES}
+            arrays = {name: archive[name] for name in (*_NAMES, _WEIGHTS) if name in archive.files}
             names = archive["columns"] if "columns" in archive.files else None
     except (DataError, OSError):
         raise
@@ -151,7 +164,9 @@ def _load_arrays(path: Path, table: Table | None) -> Dataset:
 
 def _make(arrays: dict[str, NDArray[Any]], *notes: str) -> Dataset:
     x_train, y_train, x_test, y_test = (arrays[name] for name in _NAMES)
-    return Dataset(x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, notes=notes)
+    return Dataset(
+        x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, notes=notes, w_train=arrays.get(_WEIGHTS)
+    )
 
 
 def _find_order(path: Path, names: NDArray[Any], table: Table) -> list[int]:

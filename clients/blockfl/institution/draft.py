@@ -31,6 +31,7 @@ def make_request(spec: TaskSpec, number: int, seed: int | None) -> Train:
         seed=None if seed is None else int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
         round=number,
         proximal=plan.proximal_micro / 1e6,
+        class_weights=tuple(one / 1e6 for one in plan.class_weights_micro),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from blockfl.protocol.dtype import DtypeName
+from blockfl.protocol.training import MAX_CLASSES
 
 HEAD_LIMIT_BYTES = 4 * 1024 * 1024
 MAX_TENSORS = 10_000
@@ -67,7 +68,8 @@ class Initial(Message):
 class Train(Message):
     """Train from the values in the body. ``learning_rate`` None: the model's own, whose schedule goes on by round.
 
-    ``proximal`` is FedProx's μ, 0 without the term. ``optimiser`` is a file that training leaves the optimizer's state
+    ``proximal`` is FedProx's μ, 0 without the term. ``class_weights`` are what a sample's loss counts, by the number of
+    its class; none: all the same. ``optimiser`` is a file that training leaves the optimizer's state
     in, and finds that after the round before where it ``resumes``; None: every round begins anew.
     """
 
@@ -78,6 +80,7 @@ class Train(Message):
     seed: Count | None
     round: Annotated[int, Field(ge=1)] = 1
     proximal: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    class_weights: Annotated[tuple[Annotated[float, Field(gt=0, le=1000)], ...], Field(max_length=MAX_CLASSES)] = ()
     optimiser: str | None = None
     resumes: bool = False
 

@@ -31,7 +31,7 @@ from blockfl.institution.frames import (
     Trained,
     TrainingProgress,
 )
-from blockfl.institution.learning import ORDER, TRIED, Tried, find_finite, rehearse
+from blockfl.institution.learning import ORDER, TRIED, Tried, find_finite, rehearse, weigh_samples
 from blockfl.institution.optimiser_state import resume, write_state
 from blockfl.institution.proximal import Proximal
 from blockfl.institution.vector import Vector
@@ -177,6 +177,7 @@ class Learner:
             history = self._model.fit(
                 self._dataset.x_train,
                 self._dataset.y_train,
+                sample_weight=weigh_samples(self._dataset, request.class_weights),
                 epochs=request.epochs,
                 batch_size=request.batch_size,
                 verbose=0,
@@ -230,7 +231,10 @@ class Learner:
             self._begin(self._initial, request)
             size = min(request.batch_size, len(few.x_train))
             with self._proximal.applied(request.proximal):
-                history = self._model.fit(few.x_train, few.y_train, epochs=1, batch_size=size, verbose=0)
+                weights = weigh_samples(few, request.class_weights)
+                history = self._model.fit(
+                    few.x_train, few.y_train, sample_weight=weights, epochs=1, batch_size=size, verbose=0
+                )
             found = self._model.evaluate(few.x_test, few.y_test, verbose=0, return_dict=True)
             values = self._read()
             self._begin(self._initial, request)

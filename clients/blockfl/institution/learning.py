@@ -4,10 +4,11 @@ Runs in the training process.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blockfl.institution.dataset import Dataset
 from blockfl.institution.errors import DataError
@@ -28,6 +29,36 @@ def find_finite(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(float(value)) else None
 
 
+def weigh_samples(data: Dataset, class_weights: Sequence[float]) -> NDArray[np.float32] | None:
+    """Return what the loss of each training sample counts, shape (n,); None where all count the same.
+
+    Args:
+        data: The samples, which may have weights of their own.
+        class_weights: Of the task, by the number of a class.
+
+    Raises:
+        DataError: The task weighs classes, and a label is the number of none of them.
+    """
+    weights = None if data.w_train is None else data.w_train.astype(np.float32)
+    if not class_weights:
+        return weights
+    labels, count = data.y_train, len(class_weights)
+    if labels.ndim == 2 and labels.shape[1] == count:
+        numbers = labels.argmax(axis=1)
+    elif labels.size == len(labels):
+        numbers = labels.reshape(-1)
+    else:
+        raise DataError(f"the task weighs {count} classes, and labels have the shape {labels.shape[1:]}")
+    wrong = ~np.isin(numbers, np.arange(count))
+    if wrong.any():
+        raise DataError(
+            f"the task weighs the classes 0 to {count - 1}, and a label is {numbers[wrong][0]:g}: compare the labels, "
+            "or have the task made with other --class-weight"
+        )
+    of_classes = np.asarray(class_weights, np.float32)[numbers.astype(np.int64)]
+    return of_classes if weights is None else weights * of_classes
+
+
 def rehearse(data: Dataset, run_epoch: Callable[[Dataset], Tried]) -> tuple[Rehearsed, Vector]:
     """Run one epoch on a few samples; return the outcome and the values after it, shape (d,).
 
@@ -43,6 +74,8 @@ def rehearse(data: Dataset, run_epoch: Callable[[Dataset], Tried]) -> tuple[Rehe
         y_train=data.y_train[:TRIED],
         x_test=data.x_test[:TRIED],
         y_test=data.y_test[:TRIED],
+        # Weights that are all 0 among the first would leave no loss to look at.
+        w_train=None if data.w_train is None or not data.w_train[:TRIED].any() else data.w_train[:TRIED],
     )
     try:
         loss, evaluated, values = run_epoch(few)

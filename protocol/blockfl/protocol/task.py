@@ -178,9 +178,15 @@ class TaskSpec(Record):
             check_rules(self.norms, self.manifest, self.bound_l2_micro)
         if self.personal:
             self._check_personal()
+        self._check_class_weights()
         if self.tallies:
             self._check_tally()
         return self
+
+    def _check_class_weights(self) -> None:
+        found, classes = len(self.training.class_weights_micro), self.table.classes if self.table else ()
+        if found and self.table and found != len(classes):
+            raise ValueError(f"there are {found} weights of classes, and the label has {len(classes) or 'no'} classes")
 
     def _check_tally(self) -> None:
         if self.table is None:

@@ -28,6 +28,8 @@ Epochs = Annotated[int, Field(ge=1, le=10_000)]
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 Rate = Annotated[int, Field(ge=0, le=10**9)]
 Factor = Annotated[int, Field(ge=1, lt=MICRO)]
+ClassWeight = Annotated[int, Field(ge=1, le=10**9)]
+MAX_CLASSES: Final = 1000
 
 
 class LearningRateSchedule(Record, ABC):
@@ -114,6 +116,7 @@ class Training(Record):
 
     ``schedule`` is how the rate goes on after round 1, None: as it is. ``proximal_micro`` is FedProx's μ: the loss of
     training is μ ÷ 2 · ‖w − base‖² more, over the trained weights. ``phases`` change numbers from a round on.
+    ``class_weights_micro``: what a training sample's loss counts, by the number of its class; none: all the same.
     """
 
     epochs: Epochs
@@ -122,6 +125,9 @@ class Training(Record):
     schedule: Annotated[Schedule | None, Field(exclude_if=lambda schedule: schedule is None)] = None
     proximal_micro: Annotated[Rate, Field(exclude_if=lambda proximal: proximal == 0)] = 0
     phases: Annotated[tuple[Phase, ...], Field(max_length=100, exclude_if=lambda phases: not phases)] = ()
+    class_weights_micro: Annotated[
+        tuple[ClassWeight, ...], Field(max_length=MAX_CLASSES, exclude_if=lambda weights: not weights)
+    ] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -132,6 +138,8 @@ class Training(Record):
                 f"the schedule ends with {self.schedule.end_micro} millionths, which is over the learning rate, "
                 f"{self.learning_rate_micro}"
             )
+        if len(self.class_weights_micro) == 1:
+            raise ValueError("weights of classes: expected one for each of two classes or more, got one")
         first = [one.first_round for one in self.phases]
         if first != sorted(set(first)):
             raise ValueError("phases must ascend by the round they begin with, each once")
@@ -145,12 +153,15 @@ class TrainingPlan(NamedTuple):
     batch_size: int
     learning_rate_micro: int
     proximal_micro: int
+    class_weights_micro: tuple[int, ...] = ()
 
     def describe(self) -> str:
         """Return the plan in words."""
         rate = describe_micro(self.learning_rate_micro) if self.learning_rate_micro else "the model's own"
         near = f", proximal term {describe_micro(self.proximal_micro)}" if self.proximal_micro else ""
-        return f"epochs {self.epochs}, batches of {self.batch_size}, learning rate {rate}{near}"
+        weights = ", ".join(describe_micro(one) for one in self.class_weights_micro)
+        classes = f", classes weighted {weights}" if weights else ""
+        return f"epochs {self.epochs}, batches of {self.batch_size}, learning rate {rate}{near}{classes}"
 
 
 def plan_training(training: Training, number: int) -> TrainingPlan:
@@ -165,6 +176,7 @@ def plan_training(training: Training, number: int) -> TrainingPlan:
         batch_size=training.batch_size,
         learning_rate_micro=training.learning_rate_micro,
         proximal_micro=training.proximal_micro,
+        class_weights_micro=training.class_weights_micro,
     )
     for one in training.phases:
         changes = {name: getattr(one, name) for name in ("epochs", "batch_size", "proximal_micro")}

@@ -47,6 +47,7 @@ def adapt(
         base = [one.detach().clone() for one in trained]
         steps = optimizer(trained, config["learning_rate"])
         _resume(steps, trained, config["optimiser"])
+        weights = None if config["sample_weight"] is None else torch.from_numpy(config["sample_weight"])
         total = 0.0
         for _ in range(config["epochs"]):
             total, order = 0.0, torch.randperm(len(x))
@@ -54,7 +55,7 @@ def adapt(
                 batch = order[start : start + config["batch_size"]]
                 steps.zero_grad()
                 output = model(x[batch])
-                value = loss(output, _fit_labels(y[batch], output))
+                value = _weigh(loss, output, _fit_labels(y[batch], output), None if weights is None else weights[batch])
                 if config["proximal"]:
                     far = sum(((one - was) ** 2).sum() for one, was in zip(trained, base, strict=True))
                     value = value + 0.5 * config["proximal"] * far
@@ -73,6 +74,23 @@ def adapt(
             return found | {name: float(metric(output, y)) for name, metric in (metrics or {}).items()}
 
     return _weights, _assign, train, evaluate, _kinds
+
+
+def _weigh(loss: Any, output: Any, labels: Any, weights: Any) -> Any:
+    """Return the loss of a batch: the mean of the samples' losses, each times its weight."""
+    if weights is None:
+        return loss(output, labels)
+    if getattr(loss, "reduction", None) != "mean":
+        raise ValueError(
+            "samples have weights, and the loss is no mean that can be taken apart: use one of torch.nn with "
+            "reduction='mean', or have the task made without --class-weight and the samples without weights"
+        )
+    try:
+        loss.reduction = "none"
+        each = loss(output, labels)
+    finally:
+        loss.reduction = "mean"
+    return (each.reshape(len(weights), -1).mean(dim=1) * weights).mean()
 
 
 def _list_tensors(model: Any) -> dict[str, Any]:

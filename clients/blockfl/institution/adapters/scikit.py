@@ -49,12 +49,13 @@ def adapt(*, inputs: int, classes: Sequence[Any] | None = None) -> Functions:
             raise ValueError("partial_fit has no proximal term: have the task made without --proximal")
         if config["learning_rate"] is not None:
             model.set_params(learning_rate="constant", eta0=config["learning_rate"])
+        weights = config["sample_weight"]
         order = np.random.default_rng(config["seed"])
         for _ in range(config["epochs"]):
             rows = order.permutation(len(x))
             for start in range(0, len(rows), config["batch_size"]):
                 batch = rows[start : start + config["batch_size"]]
-                model.partial_fit(x[batch], y[batch])
+                model.partial_fit(x[batch], y[batch], sample_weight=None if weights is None else weights[batch])
 
     def evaluate(model: Any, data: tuple[Any, Any]) -> dict[str, float]:
         x, y = np.asarray(data[0], np.float64), data[1]
