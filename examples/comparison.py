@@ -200,14 +200,15 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("build/examples"))
     arguments = parser.parse_args()
     summary: dict[str, Any] = {}
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    file = arguments.directory / "summary.json"
     for name in arguments.only or EXAMPLES:
         try:
             summary[name] = run(name, arguments.splits, arguments.rounds)
         except Unavailable as reason:
             print(f"{name}: skipped: {reason}", flush=True)
-    arguments.directory.mkdir(parents=True, exist_ok=True)
-    file = arguments.directory / "summary.json"
-    file.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        # After each, so that a run that is interrupted leaves what it has.
+        file.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     print_table(summary)
     print(f"\nwritten: {file}")
 
