@@ -13,6 +13,7 @@ import matplotlib as mpl
 
 from benchmarks.aims import describe_aims
 from benchmarks.counts import RECORDED, TOLERANCE
+from benchmarks.envelopes import PARTS
 from benchmarks.growth_page import describe_growth
 from benchmarks.markdown import tabulate
 from benchmarks.sampling import AREAS
@@ -161,10 +162,29 @@ def _describe_profile(profile: Mapping[str, Any]) -> str:
         for area in sorted(totals, key=lambda area: -totals[area])
     ]
     return (
-        f"## What processes do\n\nShares of the busy samples of py-spy during rounds of {profile['dimension']:,} "
-        "parameters on the embedded node (`make profile`).\nEach sample counts for the innermost frame of its stack "
-        "that belongs to one of these.\n\n"
-    ) + tabulate(["", *processes], rows)
+        (
+            f"## What processes do\n\nShares of the busy samples of py-spy during rounds of {profile['dimension']:,} "
+            "parameters on the embedded node (`make profile`).\nEach sample counts for the innermost frame of its "
+            "stack that belongs to one of these.\n\n"
+        )
+        + tabulate(["", *processes], rows)
+        + _describe_bytes(profile)
+    )
+
+
+def _describe_bytes(profile: Mapping[str, Any]) -> str:
+    found = profile["bytes"]
+    rows = [
+        [name, *(f"{parts.get(part, 0):,.0f}" for part in PARTS), f"{sum(parts.values()):,.0f}"]
+        for name, parts in sorted(found.items(), key=lambda row: -sum(row[1].values()))
+    ]
+    sums = {part: sum(parts.get(part, 0) for parts in found.values()) for part in PARTS}
+    rows.append(["all", *(f"{sums[part]:,.0f}" for part in PARTS), f"{sum(sums.values()):,.0f}"])
+    return (
+        f"\n## What an update costs on the public ledger\n\nBytes of {profile['updates']} updates' whole ledger, "
+        "set-up included, divided by their number.\nEndorsements and creators are certificates above all: a Fabric "
+        "envelope names each endorser and, twice, its sender in full.\n\n"
+    ) + tabulate(["", *PARTS, "all"], rows)
 
 
 def _describe_counts(counts: Mapping[str, Mapping[str, int]]) -> str:

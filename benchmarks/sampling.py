@@ -1,6 +1,7 @@
 """``make profile``: what processes do during rounds, sampled by py-spy from outside, to ``build/bench/profile.json``.
 
-    {"dimension", "processes": {name: {"samples", "busy", "areas": {area: share of the busy samples}}}}
+    {"dimension", "processes": {name: {"samples", "busy", "areas": {area: share of the busy samples}}},
+     "updates", "bytes": {function of the contract: {part of its envelopes: bytes for each update}}}
 
 A sample is the stack of a thread that does something; the area is that of the innermost frame which belongs to one.
 py-spy (https://github.com/benfred/py-spy) is no dependency: ``pip install py-spy`` elsewhere, and name it.
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import envelopes
 from benchmarks.consortium import Untrained
 
 RATE: Final = 100
@@ -74,10 +76,18 @@ def measure(directory: Path, sampler: str, dimension: int) -> dict[str, Any]:
                 recording.send_signal(signal.SIGINT)
             processes[name] = summarise(output.read_text().splitlines())
             print(f"{name}: {processes[name]}", flush=True)
+        consortium.wait_for_institutions(_TIMEOUT_S)
+        bundle = directory / "evidence.bundle"
+        consortium.query("audit", "export", str(bundle))
+        updates = len(consortium.query("audit", "updates", "--task", "sampled"))
     finally:
         consortium.close()
         consortium.take_down()
-    return {"dimension": dimension, "processes": processes}
+    parts = {
+        name: {part: round(count / updates, 1) for part, count in found.items()}
+        for name, found in envelopes.measure(bundle).items()
+    }
+    return {"dimension": dimension, "processes": processes, "updates": updates, "bytes": parts}
 
 
 def summarise(lines: Iterable[str]) -> dict[str, Any]:
