@@ -34,8 +34,6 @@ from blockfl.protocol.canonical import Record
 from blockfl.protocol.key import Key
 from support.played_ledger import Played
 
-VERDICT_BLOCK = 58
-"""Where gamma's update of round 2 was judged."""
 SAMPLED = 3000
 
 
