@@ -31,6 +31,7 @@ _HEIGHTS = ("consensus_BFT_committed_block_number", "consensus_etcdraft_committe
 _WAITING = "consensus_smartbft_pool_count_of_elements"
 _VIEW = "consensus_smartbft_view_number"
 _PEER_HEIGHT = "ledger_blockchain_height"
+_READ = (*_HEIGHTS, _WAITING, _VIEW, _PEER_HEIGHT)
 CONTAINER_CHECK = f"""
 ask() {{
   exec 3<>"/dev/tcp/${{ORDERER_OPERATIONS_LISTENADDRESS/://}}"
@@ -156,9 +157,11 @@ def _read_metrics(address: str) -> Iterator[tuple[str, int]]:
     try:
         connection.request("GET", "/metrics")
         text = connection.getresponse().read(_METRICS_BYTES).decode()
-        for family in text_string_to_metric_families(text):
+        # A node tells thousands of lines, and parsing them all took a twentieth of a processor.
+        told = "".join(f"{line}\n" for line in text.splitlines() if line.startswith(_READ))
+        for family in text_string_to_metric_families(told):
             for sample in family.samples:
-                if sample.name in (*_HEIGHTS, _WAITING, _VIEW, _PEER_HEIGHT):
+                if sample.name in _READ:
                     yield sample.name, int(sample.value)
     except (http.client.HTTPException, OSError, ValueError) as error:
         _log.debug("%s does not tell its metrics: %s", address, error)
