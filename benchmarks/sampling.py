@@ -68,9 +68,9 @@ def measure(directory: Path, sampler: str, dimension: int) -> dict[str, Any]:
         consortium.employ("sampled", dimension, 1 + _ROUNDS * len(kinds))
         for number, name in enumerate(kinds):
             consortium.wait_for_version("sampled", 1 + _ROUNDS * number, _TIMEOUT_S)
-            process = dict(consortium.processes())[name]
+            pid = dict(consortium.processes())[name]
             output = directory / f"{number}.raw"
-            command = [sampler, "record", "-r", str(RATE), "-f", "raw", "-o", str(output), "-p", str(process.pid)]
+            command = [sampler, "record", "-r", str(RATE), "-f", "raw", "-o", str(output), "-p", str(pid)]
             with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as recording:
                 consortium.wait_for_version("sampled", _ROUNDS * (number + 1), _TIMEOUT_S)
                 recording.send_signal(signal.SIGINT)
