@@ -55,7 +55,7 @@ def weigh_samples(data: Dataset, class_weights: Sequence[float]) -> NDArray[np.f
             f"the task weighs the classes 0 to {count - 1}, and a label is {numbers[wrong][0]:g}: compare the labels, "
             "or have the task made with other --class-weight"
         )
-    of_classes = np.asarray(class_weights, np.float32)[numbers.astype(np.int64)]
+    of_classes: NDArray[np.float32] = np.asarray(class_weights, np.float32)[numbers.astype(np.int64)]
     return of_classes if weights is None else weights * of_classes
 
 
