@@ -38,7 +38,9 @@ def train_federated(splits: dict[str, Split], seed: int, directory: Path) -> flo
     samples = {name: len(split.y_train) for name, split in splits.items()}
     weights = compute_weights(samples, SAMPLES_CAP, WEIGHT_CAP)
     base: Vector = next(iter(workloads.values())).initial()
-    bounds = compute_bounds(round(BOUND_L2 * 10**6), max(weights.values()), base.size, encoding=INT16)
+    bounds = compute_bounds(
+        round(BOUND_L2 * 10**6), weight_max=max(weights.values()), dimension=base.size, encoding=INT16
+    )
     generator = np.random.default_rng(seed)
     for number in range(ROUNDS):
         total = Sum(base.size)
@@ -48,14 +50,14 @@ def train_federated(splits: dict[str, Split], seed: int, directory: Path) -> flo
             total.add(
                 quantise_update(
                     trained.astype(np.float64) - base,
-                    weights[name],
-                    bounds.scale,
-                    bounds.l2_squared,
-                    bounds.linf,
-                    generator,
+                    weight=weights[name],
+                    scale=bounds.scale,
+                    bound_l2_squared=bounds.l2_squared,
+                    bound_linf=bounds.linf,
+                    generator=generator,
                 )
             )
-        base = apply_sum(base, total.values, bounds.scale, sum(weights.values()))
+        base = apply_sum(base, total.values, scale=bounds.scale, divisor=sum(weights.values()))
     found = {name: workload.evaluate(base) for name, workload in workloads.items()}
     correct = sum((one.accuracy or 0.0) * one.samples for one in found.values())
     return correct / sum(len(split.y_test) for split in splits.values())

@@ -145,7 +145,9 @@ def open_round(ledger: Ledger, number: int, samples: Mapping[str, int]) -> Round
     weights = compute_weights(
         {name: samples[name] for name in eligible}, ledger.spec.samples_cap, ledger.spec.weight_cap
     )
-    bounds = compute_bounds(ledger.spec.bound_l2_micro, max(weights.values()), DIMENSION, encoding=INT16)
+    bounds = compute_bounds(
+        ledger.spec.bound_l2_micro, weight_max=max(weights.values()), dimension=DIMENSION, encoding=INT16
+    )
     return Round(
         task=ledger.spec.task, round=number, state="open", failure="", base_version=number, base_digest="0" * 64,
         committee=(), threshold=2,
@@ -195,7 +197,14 @@ class Scene:
 
 def encode(delta: Array, round_: Round, weight: int, behaviour: str, rng: np.random.Generator) -> Values:
     """Return the integers that are submitted."""
-    values = quantise_update(delta, weight, round_.scale, int(round_.bound_l2_squared), round_.bound_linf, rng)
+    values = quantise_update(
+        delta,
+        weight=weight,
+        scale=round_.scale,
+        bound_l2_squared=int(round_.bound_l2_squared),
+        bound_linf=round_.bound_linf,
+        generator=rng,
+    )
     if behaviour != "poisoner_scaled":
         return values
     return np.clip(-100 * values.astype(np.int64), -LIMIT, LIMIT).astype(np.int16)
@@ -205,7 +214,13 @@ def judge(values: Values, round_: Round, part: Participant) -> Update:
     """Return the record with the committee's verdict."""
     code = ""
     try:
-        judge_values(values, DIMENSION, part.weight, int(round_.bound_l2_squared), round_.bound_linf)
+        judge_values(
+            values,
+            dimension=DIMENSION,
+            weight=part.weight,
+            bound_l2_squared=int(round_.bound_l2_squared),
+            bound_linf=round_.bound_linf,
+        )
     except ProtocolError as error:
         code = error.code.identifier
     return Update(
@@ -245,7 +260,9 @@ def simulate(behaviour: str, rounds: int, seed: int) -> Run:
                 submitted[name] = encode(delta, round_, part.weight, played, rng)
                 updates[name] = judge(submitted[name], round_, part)
         cheats = behaviour == "equivocator" and number % 20 == 0 and "player" in submitted
-        round_ = close_round(round_, updates, ("player",) if cheats else (), 3, 1, ledger.spec.aggregation)
+        round_ = close_round(
+            round_, updates, ("player",) if cheats else (), 3, now_ms=1, aggregation=ledger.spec.aggregation
+        )
         reference = encode(learnt, round_, 1, "honest", rng)
         play_out(ledger, run, round_, submitted, reference, updates, ("player",) if cheats else (), playing)
         run.conserved = run.conserved and ledger.total == start
@@ -274,7 +291,9 @@ def play_out(
     if round_.state == "failed":
         return
     accepted = [submitted[name] for name in round_.accepted]
-    combination = combine(ledger.spec.aggregation, DIMENSION, len(accepted), round_.scale, has_reference=True)
+    combination = combine(
+        ledger.spec.aggregation, dimension=DIMENSION, count=len(accepted), scale=round_.scale, has_reference=True
+    )
     total = drive(combination, lambda index: reference if index == REFERENCE else accepted[index])
     honest = [submitted[name] for name in round_.accepted if name not in playing]
     run.honest += len(honest)
@@ -316,7 +335,7 @@ def play_out(
         ledger.standings[outcome.organisation] = outcome.standing
         run.rewards[outcome.organisation] += outcome.reward
     before = ledger.base
-    ledger.base = apply_sum(before, total, round_.scale, round_.divisor)
+    ledger.base = apply_sum(before, total, scale=round_.scale, divisor=round_.divisor)
     ledger.sums.append(total)
     ledger.deltas.append(ledger.base.astype(np.float64) - before)
 

@@ -160,7 +160,7 @@ class Federation:
         if self.attack is plant_backdoor:
             self.liars = Group([[_plant(rows[i]) for i in place.poisoned] for (rows, _), place in everywhere], 2)
         weight = WEIGHT_CAP if self._is_weighted else 1
-        self.bounds = compute_bounds(round(BOUND_L2 * 10**6), weight, DIMENSION, encoding=INT16)
+        self.bounds = compute_bounds(round(BOUND_L2 * 10**6), weight_max=weight, dimension=DIMENSION, encoding=INT16)
         self.needs_referees = self.strategy.is_refereed or self.attack in ADAPTIVE.values()
         self.generator = np.random.default_rng([9, 3])
 
@@ -225,7 +225,7 @@ class Federation:
         place.counted.append(float(counted[place.honest].mean()))
         divisor = strategy.rule.traits.divisor(int(weights.sum()))
         total = np.rint(mean * divisor).astype(np.int32)
-        place.version = apply_step(strategy.optimiser, place.version, total, self.bounds.scale, divisor)
+        place.version = apply_step(strategy.optimiser, place.version, total, scale=self.bounds.scale, divisor=divisor)
 
     def _is_accepted(self, place: Place, sent: Doubles, reference: Doubles) -> Accepted:
         strategy = self.strategy

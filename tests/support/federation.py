@@ -134,7 +134,7 @@ def make_federation(
         for name, key in opening_keys.items()
     )
     enrolments = tuple(make_enrolment(name, certificates[name], SAMPLES[name]) for name in INSTITUTIONS)
-    round_ = open_round(task, progress, None, consortium, keys, enrolments, 1, NOW_MS)
+    round_ = open_round(task, progress, None, consortium, keys, enrolments, number=1, now_ms=NOW_MS)
     return Federation(
         consortium=consortium,
         task=task,

@@ -281,7 +281,9 @@ def model_version(content: bytes) -> None:
 def model_versions() -> Sequence[bytes]:
     first = decode_version(strict_spec(), federation().initial_model)
     total = np.arange(federation().dimension, dtype=np.int32)
-    return federation().initial_model, encode_version(strict_spec(), apply_step(ADAM, first, total, 10, 3))
+    return federation().initial_model, encode_version(
+        strict_spec(), apply_step(ADAM, first, total, scale=10, divisor=3)
+    )
 
 
 def values_of_a_sum(content: bytes) -> None:

@@ -30,7 +30,7 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         name: update.model_copy(update={"organisation": name, "state": "accepted"})
         for name in ("alpha", "beta", "delta")
     }
-    closed = close_round(federation.round, accepted, (), 3, federation.round.submit_deadline_ms)
+    closed = close_round(federation.round, accepted, (), 3, now_ms=federation.round.submit_deadline_ms)
     _, progress, model = create_task(federation.task.spec, "coordinator", NOW_MS)
     return {
         "consortium": federation.consortium,

@@ -162,7 +162,7 @@ def derive_norm_terms(given: Document) -> Document:
         adaptive=None,
     )
     spec = make_federation().task.spec.model_copy(update={"manifest": manifest, "norms": rules})
-    frozen = freeze_norms(spec, given["bound_l2_micro"], given["scale"], has_last_sum=given["has_last_sum"])
+    frozen = freeze_norms(spec, given["bound_l2_micro"], scale=given["scale"], has_last_sum=given["has_last_sum"])
     assert frozen is not None
     return frozen.model_dump(mode="json")
 
@@ -180,7 +180,9 @@ def derive_terms(given: Document) -> Document:
     """Samples, caps, perhaps a largest share, and bound → weights, scale and integer bounds."""
     weights = compute_weights(given["samples"], given["samples_cap"], given["weight_cap"])
     weights = limit_shares(weights, given.get("weight_share_max_micro", MICRO))
-    bounds = compute_bounds(given["bound_l2_micro"], max(weights.values()), given["dimension"], encoding=INT16)
+    bounds = compute_bounds(
+        given["bound_l2_micro"], weight_max=max(weights.values()), dimension=given["dimension"], encoding=INT16
+    )
     return {
         "weights": weights,
         "scale": bounds.scale,
@@ -194,8 +196,8 @@ def derive_verdict(given: Document) -> Document:
     values = np.array(given["values"], dtype=np.int16)
 
     def judge() -> None:
-        bounds = (int(given["bound_l2_squared"]), given["bound_linf"])
-        judge_values(values, len(values), given["weight"], *bounds)
+        bounds = {"bound_l2_squared": int(given["bound_l2_squared"]), "bound_linf": given["bound_linf"]}
+        judge_values(values, dimension=len(values), weight=given["weight"], **bounds)
         if "norms" in given:
             fields = {"bound_l2_micro": 1, "typical_l2_micro": 0} | given["norms"]
             rules = RoundNorms.model_validate_json(json.dumps(fields))
@@ -207,11 +209,10 @@ def derive_verdict(given: Document) -> Document:
                     values=values,
                     weight=given["weight"],
                     scale=0,
-                    bound_l2_squared=bounds[0],
-                    bound_linf=bounds[1],
                     limits=rules,
                     last_sum=last_sum,
                     reference=reference,
+                    **bounds,
                 ),
             )
 
@@ -264,7 +265,7 @@ def derive_aggregation(given: Document) -> Document:
     total = Sum(len(base))
     for values in given["updates"]:
         total.add(np.array(values, dtype=np.int16))
-    model = apply_sum(base, total.values, given["scale"], given["divisor"])
+    model = apply_sum(base, total.values, scale=given["scale"], divisor=given["divisor"])
     return {"sum": total.encode().hex(), "model": model.astype("<f4").tobytes().hex()}
 
 
@@ -273,7 +274,9 @@ def derive_combination(given: Document) -> Document:
     updates = np.array(given["updates"], dtype=np.int16)
     rule: Aggregation = TypeAdapter(Aggregation).validate_python(given["aggregation"])
     reference = np.array(given["reference"], dtype=np.int16) if "reference" in given else None
-    combination = combine(rule, updates.shape[1], len(updates), given["scale"], has_reference=reference is not None)
+    count, dimension = updates.shape
+    has_reference = reference is not None
+    combination = combine(rule, dimension=dimension, count=count, scale=given["scale"], has_reference=has_reference)
     x = drive(combination, lambda index: reference if index == REFERENCE and reference is not None else updates[index])
     return {"x": x.tolist(), "divisor": rule.traits.divisor(len(updates))}
 
@@ -295,7 +298,7 @@ def derive_optimiser(given: Document) -> Document:
     versions = []
     for one in given["rounds"]:
         x = np.array(one["x"], dtype=np.int32)
-        version = apply_step(optimiser, version, x, one["scale"], one["divisor"])
+        version = apply_step(optimiser, version, x, scale=one["scale"], divisor=one["divisor"])
         vectors = {"model": version.model, **version.state}
         versions.append({name: vector.astype("<f4").tobytes().hex() for name, vector in vectors.items()})
     return {"versions": versions}

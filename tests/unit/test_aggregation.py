@@ -188,9 +188,9 @@ def test_the_next_model_is_that_of_the_naive_reference_to_the_bit(
         expected = np.array(apply_naively(base.tolist(), total.tolist(), scale, divisor), dtype=np.float32)
     except OverflowError:
         with refused(Code.NOT_FINITE):
-            apply_sum(base, total, scale, divisor)
+            apply_sum(base, total, scale=scale, divisor=divisor)
         return
-    model = apply_sum(base, total, scale, divisor)
+    model = apply_sum(base, total, scale=scale, divisor=divisor)
     assert model.dtype == np.float32
     assert (model == expected).all()
 
@@ -201,29 +201,29 @@ def test_blocks_do_not_show_in_the_model(dimension: int) -> None:
     base = generator.standard_normal(dimension).astype(np.float32)
     total = generator.integers(-100_000, 100_000, dimension).astype(np.int32)
     whole = (base.astype(np.float64) + total.astype(np.float64) * 2.0**-14 / 486).astype(np.float32)
-    np.testing.assert_array_equal(apply_sum(base, total, 14, 486), whole)
+    np.testing.assert_array_equal(apply_sum(base, total, scale=14, divisor=486), whole)
 
 
 def test_a_sum_of_nothing_leaves_the_model_as_it_is() -> None:
     base = np.array([1.5, -2.25, SMALLEST, 3.4e38], dtype=np.float32)
-    assert apply_sum(base, np.zeros(4, dtype=np.int32), 10, 7).tobytes() == base.tobytes()
+    assert apply_sum(base, np.zeros(4, dtype=np.int32), scale=10, divisor=7).tobytes() == base.tobytes()
 
 
 def test_inputs_are_not_changed() -> None:
     base, total = np.ones(3, dtype=np.float32), np.ones(3, dtype=np.int32)
-    apply_sum(base, total, 0, 1)
+    apply_sum(base, total, scale=0, divisor=1)
     assert (base.tolist(), total.tolist()) == ([1, 1, 1], [1, 1, 1])
 
 
 def test_a_base_that_is_not_finite_is_refused() -> None:
     for value in (np.nan, np.inf, -np.inf):
         with refused(Code.NOT_FINITE):
-            apply_sum(np.array([0, value], dtype=np.float32), np.zeros(2, dtype=np.int32), 0, 1)
+            apply_sum(np.array([0, value], dtype=np.float32), np.zeros(2, dtype=np.int32), scale=0, divisor=1)
 
 
 def test_a_result_over_the_largest_float32_is_refused() -> None:
     with refused(Code.NOT_FINITE):
-        apply_sum(np.array([3.4e38], dtype=np.float32), np.array([2**30], dtype=np.int32), -96, 1)
+        apply_sum(np.array([3.4e38], dtype=np.float32), np.array([2**30], dtype=np.int32), scale=-96, divisor=1)
 
 
 @pytest.mark.parametrize(
@@ -237,12 +237,12 @@ def test_a_result_over_the_largest_float32_is_refused() -> None:
 )
 def test_other_shapes_and_dtypes_are_refused(base: npt.NDArray[np.float32], total: npt.NDArray[np.int32]) -> None:
     with refused(Code.MANIFEST_MISMATCH, "float32 and int32"):
-        apply_sum(base, total, 0, 1)
+        apply_sum(base, total, scale=0, divisor=1)
 
 
 def test_a_divisor_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="divisor"):
-        apply_sum(np.zeros(1, dtype=np.float32), np.zeros(1, dtype=np.int32), 0, 0)
+        apply_sum(np.zeros(1, dtype=np.float32), np.zeros(1, dtype=np.int32), scale=0, divisor=0)
 
 
 # --- subnormal numbers
@@ -276,5 +276,5 @@ def test_subnormal_numbers_are_kept_here() -> None:
 def test_a_thread_that_flushes_subnormal_numbers_computes_no_model() -> None:
     base, total = np.full(4, SMALLEST), np.zeros(4, dtype=np.int32)
     with flushing(), pytest.raises(FloatingPointError, match="flushes subnormal"):
-        apply_sum(base, total, 0, 1)
-    assert apply_sum(base, total, 0, 1).tobytes() == base.tobytes()
+        apply_sum(base, total, scale=0, divisor=1)
+    assert apply_sum(base, total, scale=0, divisor=1).tobytes() == base.tobytes()

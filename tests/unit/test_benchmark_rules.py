@@ -27,7 +27,9 @@ def test_a_rule_makes_of_updates_what_the_protocol_makes_of_them(name: str) -> N
     reference = (common // 2 + generator.integers(-900, 901, 257)).astype(np.int16)
     rule = RULES[name]
     found = dict(enumerate(updates)) | {REFERENCE: reference}
-    x = combination.drive(combination.combine(rule, 257, 11, 10, has_reference=True), found.__getitem__)
+    x = combination.drive(
+        combination.combine(rule, dimension=257, count=11, scale=10, has_reference=True), found.__getitem__
+    )
     mean, counted = combine(rule, np.stack(updates).astype(np.float64), np.ones(11), reference.astype(np.float64))
     # Each of the protocol's integer divisions cuts up to one unit off.
     assert np.abs(x / rule.traits.divisor(11) - mean).max() <= 2
@@ -39,10 +41,17 @@ def test_rounding_obeys_the_norm_rule_as_the_agent_s_does() -> None:
     generator = np.random.default_rng(6)
     deltas = generator.standard_normal((4, 257)) * np.array([0.01, 0.05, 0.0625, 1.0])[:, None]
     weights = np.array([1.0, 3.0, 16.0, 16.0])
-    bounds = compute_bounds(10**6, 16, 257, encoding=INT16)
+    bounds = compute_bounds(10**6, weight_max=16, dimension=257, encoding=INT16)
     rounded = quantise(deltas, weights, bounds, generator)
     for values, delta, weight in zip(rounded, deltas, weights, strict=True):
-        ours = quantise_update(delta, int(weight), bounds.scale, bounds.l2_squared, bounds.linf, generator)
+        ours = quantise_update(
+            delta,
+            weight=int(weight),
+            scale=bounds.scale,
+            bound_l2_squared=bounds.l2_squared,
+            bound_linf=bounds.linf,
+            generator=generator,
+        )
         assert (values**2).sum() <= weight**2 * bounds.l2_squared
         assert np.abs(values - ours).max() <= 2 + 0.02 * np.abs(ours).max()
         assert (values == np.rint(values)).all()

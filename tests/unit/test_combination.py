@@ -59,7 +59,10 @@ def make_updates(least: int = 1, most: int = 9) -> st.SearchStrategy[Updates]:
 
 def run(rule: Aggregation, updates: Updates, scale: int = 10, matrix_bytes: int = MATRIX_BYTES) -> list[int]:
     count, dimension = updates.shape
-    x = drive(combine(rule, dimension, count, scale, matrix_bytes=matrix_bytes), lambda index: updates[index])
+    x = drive(
+        combine(rule, dimension=dimension, count=count, scale=scale, matrix_bytes=matrix_bytes),
+        lambda index: updates[index],
+    )
     assert x.dtype == np.int32
     assert x.shape == (dimension,)
     return [int(value) for value in x]
@@ -104,7 +107,7 @@ def test_a_rule_that_compares_updates_says_so_and_is_for_so_many_values(
         asked.append(index)
         return np.arange(10, dtype=np.int16) * np.int16(index)
 
-    drive(combine(rule, 10, 7, 10, matrix_bytes=1), fetch)
+    drive(combine(rule, dimension=10, count=7, scale=10, matrix_bytes=1), fetch)
     is_limited = len(asked) > 2 * 7
     assert is_limited == (rule.traits.looks_at != "one update")
     assert bool(multiplied) == (rule.traits.looks_at == "products of all")
@@ -205,7 +208,7 @@ def test_the_ratio_of_clipping_is_rounded_down() -> None:
 
 def test_the_norm_to_clip_to_is_in_the_units_of_the_task() -> None:
     """A norm of 1 at scale 10: an update of 2·2^10 is halved."""
-    assert compute_l2_squared(1_000_000, 10) == 2**20
+    assert compute_l2_squared(1_000_000, scale=10) == 2**20
     updates = np.array([[2048, 0], [0, -512], [0, 0]], dtype=np.int16)
     assert run(NormClippedMean(clip_l2_micro=1_000_000), updates, 10) == [1024, -512]
     assert run(NormClippedMean(clip_l2_micro=0), updates, 10) == [512, -512]
@@ -239,12 +242,12 @@ def test_a_rule_is_refused_for_fewer_updates_than_it_is_defined_for(rule: Aggreg
     updates = np.ones((least, 2), dtype=np.int16)
     assert len(run(rule, updates)) == 2
     with refused(Code.TOO_FEW_ACCEPTED, f"needs {least} updates, {least - 1} were"):
-        combine(rule, 2, least - 1, 10)
+        combine(rule, dimension=2, count=least - 1, scale=10)
 
 
 def test_nothing_is_combined_of_nothing() -> None:
     with refused(Code.TOO_FEW_ACCEPTED):
-        combine(FEDAVG, 2, 0, 10)
+        combine(FEDAVG, dimension=2, count=0, scale=10)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -260,7 +263,10 @@ def test_nothing_is_combined_of_nothing() -> None:
 )
 def test_what_is_no_update_is_refused(rule: Aggregation, wrong: npt.NDArray[Any], code: Code) -> None:
     with refused(code):
-        drive(combine(rule, 2, 7, 10), lambda index: wrong if index == 3 else np.ones(2, dtype=np.int16))
+        drive(
+            combine(rule, dimension=2, count=7, scale=10),
+            lambda index: wrong if index == 3 else np.ones(2, dtype=np.int16),
+        )
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -270,7 +276,7 @@ def test_updates_are_asked_for_one_at_a_time_and_memory_is_bounded(rule: Aggrega
     tracemalloc.start()
     try:
         x = drive(
-            combine(rule, dimension, count, 10, matrix_bytes=matrix_bytes),
+            combine(rule, dimension=dimension, count=count, scale=10, matrix_bytes=matrix_bytes),
             lambda index: np.full(dimension, index - 8, dtype=np.int16),
         )
         _, peak = tracemalloc.get_traced_memory()
@@ -326,7 +332,7 @@ def test_updates_that_krum_does_not_choose_are_not_opened_again() -> None:
         values: npt.NDArray[np.int16] = updates[index]
         return values
 
-    drive(combine(Krum(byzantine=1), 2, 7, 10), fetch)
+    drive(combine(Krum(byzantine=1), dimension=2, count=7, scale=10), fetch)
     assert asked == [0, 1, 2, 3, 4, 5, 6, 2]
 
 
@@ -335,7 +341,14 @@ def test_updates_that_krum_does_not_choose_are_not_opened_again() -> None:
 
 def run_trusted(by_cosine: int, updates: Updates, reference: Updates, trained: int | None = None) -> list[int]:
     count, dimension = updates.shape
-    combination_ = combine(TrustedMean(by_cosine=by_cosine), dimension, count, 10, trained=trained, has_reference=True)
+    combination_ = combine(
+        TrustedMean(by_cosine=by_cosine),
+        dimension=dimension,
+        count=count,
+        scale=10,
+        trained=trained,
+        has_reference=True,
+    )
     x = drive(combination_, lambda index: reference if index == REFERENCE else updates[index])
     assert x.dtype == np.int32
     return [int(value) for value in x]
@@ -376,7 +389,10 @@ def test_the_trusted_mean_of_large_updates_takes_little_memory() -> None:
     values = np.full(dimension, 5, dtype=np.int16)
     tracemalloc.start()
     try:
-        drive(combine(TrustedMean(by_cosine=1), dimension, count, 10, has_reference=True), lambda _: values.copy())
+        drive(
+            combine(TrustedMean(by_cosine=1), dimension=dimension, count=count, scale=10, has_reference=True),
+            lambda _: values.copy(),
+        )
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -53,7 +53,7 @@ async def test_an_update_that_breaks_one_rule_is_rejected_with_its_code_and_the_
 async def test_a_round_freezes_the_rules_as_integers() -> None:
     task = await make_task()
     round_ = await task.open()
-    assert round_.norms == freeze_norms(task.spec, 1_000_000, round_.scale, has_last_sum=False)
+    assert round_.norms == freeze_norms(task.spec, 1_000_000, scale=round_.scale, has_last_sum=False)
     assert round_.norms is not None
     assert [(one.tensor, one.offset, one.size) for one in round_.norms.tensors] == [("kernel", 0, 8), ("bias", 8, 2)]
 
@@ -73,7 +73,7 @@ async def test_the_bound_follows_the_accepted_norms_and_stays_near_them() -> Non
     # A norm that is known by its bit length counts as up to √2 of itself; the factor is 1.5.
     assert all(1.5 * 0.9 * NORM_MICRO < bound < 1.5 * 1.5 * NORM_MICRO for bound in bounds[1:])
     round_ = await task.round(4)
-    expected = compute_bounds(bounds[3], 3, 10, encoding=INT16)
+    expected = compute_bounds(bounds[3], weight_max=3, dimension=10, encoding=INT16)
     assert (round_.scale, int(round_.bound_l2_squared)) == (expected.scale, expected.l2_squared)
     assert round_.scale > (await task.round(1)).scale
 

@@ -70,7 +70,11 @@ def values_with(l2_squared: int) -> npt.NDArray[np.int16]:
 def test_the_rule_is_that_of_the_naive_reference(
     values: npt.NDArray[np.int16], weight: int, bound_l2_squared: int, bound_linf: int
 ) -> None:
-    code = code_of(lambda: judge_values(values, len(values), weight, bound_l2_squared, bound_linf))
+    code = code_of(
+        lambda: judge_values(
+            values, dimension=len(values), weight=weight, bound_l2_squared=bound_l2_squared, bound_linf=bound_linf
+        )
+    )
     expected = judge_naively(values.tolist(), weight, bound_l2_squared, min(bound_linf, 32767))
     assert (code.identifier if code else None) == expected
 
@@ -92,13 +96,13 @@ def test_the_largest_norms_are_exact_over_many_blocks(dimension: int, value: int
 
 def test_both_bounds_are_inclusive_and_grow_with_the_weight() -> None:
     values = np.array([6, 8], dtype=np.int16)
-    judge_values(values, 2, weight=2, bound_l2_squared=25, bound_linf=4)
+    judge_values(values, dimension=2, weight=2, bound_l2_squared=25, bound_linf=4)
     with refused(Code.NORM_L2):
-        judge_values(values, 2, weight=2, bound_l2_squared=24, bound_linf=4)
+        judge_values(values, dimension=2, weight=2, bound_l2_squared=24, bound_linf=4)
     with refused(Code.NORM_LINF):
-        judge_values(values, 2, weight=2, bound_l2_squared=25, bound_linf=3)
+        judge_values(values, dimension=2, weight=2, bound_l2_squared=25, bound_linf=3)
     with refused(Code.NORM_L2):
-        judge_values(values, 2, weight=1, bound_l2_squared=25, bound_linf=4)
+        judge_values(values, dimension=2, weight=1, bound_l2_squared=25, bound_linf=4)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_both_bounds_are_inclusive_and_grow_with_the_weight() -> None:
 )
 def test_other_shapes_and_dtypes_are_refused(values: npt.NDArray[np.int16]) -> None:
     with refused(Code.PAYLOAD_FORMAT, "int16 of shape"):
-        judge_values(values, 2, 1, 1, 1)
+        judge_values(values, dimension=2, weight=1, bound_l2_squared=1, bound_linf=1)
 
 
 # --- the verdict

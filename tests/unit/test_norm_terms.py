@@ -135,7 +135,7 @@ def test_tensors_are_bounded_from_below_and_the_least_norm_from_above(
         minimum_cosine_micro=-5,
         adaptive=None,
     )
-    frozen = freeze_norms(SPEC.model_copy(update={"norms": norms}), 77, scale, has_last_sum=True)
+    frozen = freeze_norms(SPEC.model_copy(update={"norms": norms}), 77, scale=scale, has_last_sum=True)
     assert frozen is not None
     power = Fraction(4) ** scale
     assert [(one.tensor, one.offset, one.size, int(one.l2_squared)) for one in frozen.tensors] == [
@@ -147,14 +147,14 @@ def test_tensors_are_bounded_from_below_and_the_least_norm_from_above(
 
 
 def test_without_a_global_update_there_is_no_least_cosine() -> None:
-    frozen = freeze_norms(SPEC.model_copy(update={"norms": ALL_NORMS}), 1, 0, has_last_sum=False)
+    frozen = freeze_norms(SPEC.model_copy(update={"norms": ALL_NORMS}), 1, scale=0, has_last_sum=False)
     assert frozen is not None
     assert frozen.minimum_cosine_micro is None
     assert ALL_NORMS.minimum_cosine_micro is not None
 
 
 def test_a_task_without_norm_rules_freezes_none() -> None:
-    assert freeze_norms(make_federation().task.spec, 1, 0, has_last_sum=True) is None
+    assert freeze_norms(make_federation().task.spec, 1, scale=0, has_last_sum=True) is None
 
 
 # --- in a round
@@ -170,7 +170,7 @@ def reopen(version: int = 0, typical: tuple[int, ...] = ()) -> Round:
         for one in typical
     ]
     parts = (FEDERATION.consortium, FEDERATION.keys, FEDERATION.enrolments)
-    return open_round(FEDERATION.task, progress, None, *parts, 1, NOW_MS, earlier)
+    return open_round(FEDERATION.task, progress, None, *parts, number=1, now_ms=NOW_MS, earlier=earlier)
 
 
 def judged(bits: dict[str, int]) -> dict[str, Update]:
@@ -185,33 +185,33 @@ def judged(bits: dict[str, int]) -> dict[str, Update]:
 def test_a_round_opens_with_the_rules_of_its_task() -> None:
     round_ = reopen()
     assert round_ == FEDERATION.round
-    assert round_.norms == freeze_norms(SPEC, 1_000_000, round_.scale, has_last_sum=False)
+    assert round_.norms == freeze_norms(SPEC, 1_000_000, scale=round_.scale, has_last_sum=False)
     assert Round.decode(round_.encode()) == round_
 
 
 def test_bounds_and_scale_of_a_round_follow_its_adaptive_bound() -> None:
     round_ = reopen(1, (200_000, 100_000, 900_000))
-    bounds = compute_bounds(300_000, 3, SPEC.manifest.dimension, encoding=INT16)
+    bounds = compute_bounds(300_000, weight_max=3, dimension=SPEC.manifest.dimension, encoding=INT16)
     assert (round_.scale, int(round_.bound_l2_squared), round_.bound_linf) == (
         bounds.scale,
         bounds.l2_squared,
         bounds.linf,
     )
     assert round_.scale > FEDERATION.round.scale
-    assert round_.norms == freeze_norms(SPEC, 300_000, round_.scale, has_last_sum=True)
+    assert round_.norms == freeze_norms(SPEC, 300_000, scale=round_.scale, has_last_sum=True)
 
 
 def test_rounds_without_norm_rules_say_nothing_to_an_adaptive_bound() -> None:
     plain = FEDERATION.round.model_copy(update={"norms": None})
     parts = (FEDERATION.consortium, FEDERATION.keys, FEDERATION.enrolments)
-    round_ = open_round(FEDERATION.task, FEDERATION.progress, None, *parts, 1, NOW_MS, [plain])
+    round_ = open_round(FEDERATION.task, FEDERATION.progress, None, *parts, number=1, now_ms=NOW_MS, earlier=[plain])
     assert round_ == FEDERATION.round
 
 
 def test_a_closed_round_says_the_typical_norm_of_the_accepted_alone() -> None:
     updates = judged({"alpha": 12, "beta": 10, "delta": 9, "gamma": 40})
     updates["gamma"] = updates["gamma"].model_copy(update={"state": "rejected"})
-    closed = close_round(FEDERATION.round, updates, (), 3, FEDERATION.round.submit_deadline_ms)
+    closed = close_round(FEDERATION.round, updates, (), 3, now_ms=FEDERATION.round.submit_deadline_ms)
     assert FEDERATION.round.norms is not None
     typical = compute_typical([(12, 3), (10, 3), (9, 1)], FEDERATION.round.scale)
     assert closed.norms == FEDERATION.round.norms.model_copy(update={"typical_l2_micro": typical})
@@ -221,11 +221,11 @@ def test_a_closed_round_says_the_typical_norm_of_the_accepted_alone() -> None:
 def test_a_round_without_norm_rules_closes_without_any() -> None:
     plain = FEDERATION.round.model_copy(update={"norms": None})
     updates = judged({"alpha": 12, "beta": 10, "delta": 9, "gamma": 9})
-    assert close_round(plain, updates, (), 3, plain.submit_deadline_ms).norms is None
+    assert close_round(plain, updates, (), 3, now_ms=plain.submit_deadline_ms).norms is None
 
 
 def test_a_failed_round_of_nobody_has_no_typical_norm() -> None:
-    closed = close_round(FEDERATION.round, {}, (), 3, FEDERATION.round.judge_deadline_ms)
+    closed = close_round(FEDERATION.round, {}, (), 3, now_ms=FEDERATION.round.judge_deadline_ms)
     assert closed.norms == FEDERATION.round.norms
 
 

@@ -285,7 +285,10 @@ def test_cosines_compare_as_fractions_do(pair: tuple[Values, Integers], cosine_m
     dot = sum(one * other for one, other in zip(values, last_sum, strict=True))
     squares = [sum(one * one for one in vector) for vector in (values, last_sum)]
     expected = signed_square_of_cosine(values, last_sum) * 10**12 >= cosine_micro * abs(cosine_micro)
-    assert is_cosine_at_least(dot, squares[0], squares[1], cosine_micro) is expected
+    assert (
+        is_cosine_at_least(dot, first_squared=squares[0], second_squared=squares[1], cosine_micro=cosine_micro)
+        is expected
+    )
 
 
 def test_rules_are_checked_in_their_order() -> None:

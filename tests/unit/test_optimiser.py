@@ -71,9 +71,9 @@ def test_rounds_with_an_optimiser_give_the_bits_of_the_naive_reference(
             element = dict(step_naively(parameters, element, x, scale, divisor))
         except OverflowError:
             with refused(Code.NOT_FINITE):
-                apply_step(optimiser, version, total(x), scale, divisor)
+                apply_step(optimiser, version, total(x), scale=scale, divisor=divisor)
             return
-        version = apply_step(optimiser, version, total(x), scale, divisor)
+        version = apply_step(optimiser, version, total(x), scale=scale, divisor=divisor)
         got = {"model": version.model, **version.state}
         assert {name: one.tolist() for name, one in got.items()} == {name: [one] for name, one in element.items()}
         assert all(one.dtype == np.float32 for one in got.values())
@@ -83,15 +83,15 @@ def test_rounds_with_an_optimiser_give_the_bits_of_the_naive_reference(
 def test_momentum_that_forgets_at_once_is_plain_averaging(model: float, x: int, scale: int, divisor: int) -> None:
     forgetful = Momentum(learning_rate_micro=1_000_000, beta_micro=0)
     version = Version(model=vector(model), state={"momentum": vector(123.0)})
-    plain = apply_sum(vector(model), total(x), scale, divisor)
-    assert apply_step(forgetful, version, total(x), scale, divisor).model.tobytes() == plain.tobytes()
-    assert apply_step(None, version, total(x), scale, divisor).model.tobytes() == plain.tobytes()
+    plain = apply_sum(vector(model), total(x), scale=scale, divisor=divisor)
+    assert apply_step(forgetful, version, total(x), scale=scale, divisor=divisor).model.tobytes() == plain.tobytes()
+    assert apply_step(None, version, total(x), scale=scale, divisor=divisor).model.tobytes() == plain.tobytes()
 
 
 def test_momentum_goes_on_when_nothing_new_is_learnt() -> None:
-    first = apply_step(OPTIMISERS["momentum"], Version(model=vector(0)), total(1024), 10, 1)
+    first = apply_step(OPTIMISERS["momentum"], Version(model=vector(0)), total(1024), scale=10, divisor=1)
     assert (first.model.tolist(), first.state["momentum"].tolist()) == ([1.0], [1.0])
-    second = apply_step(OPTIMISERS["momentum"], first, total(0), 10, 1)
+    second = apply_step(OPTIMISERS["momentum"], first, total(0), scale=10, divisor=1)
     assert second.model.tolist() == vector(1.9).tolist()
     assert second.state["momentum"].tolist() == vector(0.9).tolist()
 
@@ -101,7 +101,7 @@ def test_the_adaptive_ones_step_about_as_far_in_every_direction(name: str) -> No
     """One coordinate's Δ is a thousand times the other's, the steps are alike: what they are for."""
     version = Version(model=vector(0, 0))
     for _ in range(30):
-        version = apply_step(OPTIMISERS[name], version, total(2**20, 2**10), 10, 1)
+        version = apply_step(OPTIMISERS[name], version, total(2**20, 2**10), scale=10, divisor=1)
     far, near = version.model.tolist()
     assert 0 < near < far < 2 * near
 
@@ -110,9 +110,9 @@ def test_adam_yogi_and_adagrad_differ() -> None:
     """A large Δ, then small ones: Adagrad never forgets it, Yogi slowly, Adam at its pace."""
     variances = {}
     for name in ("adam", "yogi", "adagrad"):
-        version = apply_step(OPTIMISERS[name], Version(model=vector(0)), total(2**20), 10, 1)
+        version = apply_step(OPTIMISERS[name], Version(model=vector(0)), total(2**20), scale=10, divisor=1)
         for _ in range(20):
-            version = apply_step(OPTIMISERS[name], version, total(1), 10, 1)
+            version = apply_step(OPTIMISERS[name], version, total(1), scale=10, divisor=1)
         variances[name] = version.state["variance"].tolist()[0]
     assert variances["adam"] < variances["yogi"] < variances["adagrad"]
 
@@ -123,9 +123,9 @@ def test_blocks_do_not_show(optimiser: Optimiser, dimension: int) -> None:
     generator = np.random.default_rng(5)
     model = generator.standard_normal(dimension).astype(np.float32)
     x = generator.integers(-100_000, 100_000, dimension).astype(np.int32)
-    whole = apply_step(optimiser, Version(model=model), x, 14, 7)
+    whole = apply_step(optimiser, Version(model=model), x, scale=14, divisor=7)
     for index in {0, dimension // 2, dimension - 1}:
-        alone = apply_step(optimiser, Version(model=model[[index]]), x[[index]], 14, 7)
+        alone = apply_step(optimiser, Version(model=model[[index]]), x[[index]], scale=14, divisor=7)
         assert alone.model.tolist() == whole.model[[index]].tolist()
         assert [one.tolist() for one in alone.state.values()] == [one[[index]].tolist() for one in whole.state.values()]
 
@@ -133,9 +133,15 @@ def test_blocks_do_not_show(optimiser: Optimiser, dimension: int) -> None:
 @pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=OPTIMISERS)
 def test_a_base_that_is_not_finite_or_a_result_that_is_too_large_is_refused(optimiser: Optimiser) -> None:
     with refused(Code.NOT_FINITE):
-        apply_step(optimiser, Version(model=vector(np.nan)), total(0), 0, 1)
+        apply_step(optimiser, Version(model=vector(np.nan)), total(0), scale=0, divisor=1)
     with refused(Code.NOT_FINITE):
-        apply_step(optimiser, Version(model=vector(0)), total(2**30), -98 if optimiser.method == "momentum" else -64, 1)
+        apply_step(
+            optimiser,
+            Version(model=vector(0)),
+            total(2**30),
+            scale=-98 if optimiser.method == "momentum" else -64,
+            divisor=1,
+        )
 
 
 # --- the file of a version
@@ -145,7 +151,7 @@ def test_a_base_that_is_not_finite_or_a_result_that_is_too_large_is_refused(opti
 def test_the_state_stands_behind_the_model_in_its_file(optimiser: Optimiser) -> None:
     spec = with_optimiser(optimiser)
     x = np.arange(10, dtype=np.int32)
-    first = apply_step(optimiser, decode_version(spec, INITIAL), x, 4, 3)
+    first = apply_step(optimiser, decode_version(spec, INITIAL), x, scale=4, divisor=3)
     data = encode_version(spec, first)
     again = decode_version(spec, data)
     assert again.model.tobytes() == first.model.tobytes()
@@ -176,7 +182,7 @@ def test_version_0_is_the_models_tensors_alone(optimiser: Optimiser | None) -> N
 def test_a_file_with_another_state_is_refused() -> None:
     momentum, adam = with_optimiser(OPTIMISERS["momentum"]), with_optimiser(OPTIMISERS["adam"])
     with_momentum = encode_version(momentum, apply_step(OPTIMISERS["momentum"], decode_version(momentum, INITIAL),
-                                                        np.ones(10, dtype=np.int32), 0, 1))  # fmt: skip
+                                                        np.ones(10, dtype=np.int32), scale=0, divisor=1))  # fmt: skip
     for spec in (adam, SPEC):
         with refused(Code.MANIFEST_MISMATCH):
             decode_version(spec, with_momentum)
@@ -205,4 +211,4 @@ def test_a_file_whose_state_is_not_finite_is_refused() -> None:
 )
 def test_a_state_of_another_kind_is_no_base(state: dict[str, npt.NDArray[np.float32]]) -> None:
     with refused(Code.MANIFEST_MISMATCH, "state"):
-        apply_step(OPTIMISERS["momentum"], Version(model=vector(0), state=state), total(1), 0, 1)
+        apply_step(OPTIMISERS["momentum"], Version(model=vector(0), state=state), total(1), scale=0, divisor=1)

@@ -103,5 +103,7 @@ def test_an_encoding_of_another_width_is_one_object() -> None:
             narrow.encode_payload(np.array([value], dtype=np.int16), SEED)
     with refused(Code.RANGE, "within ±127, got -128"):
         narrow.decode_payload(bytes([128]) + SEED, 1)
-    scales = [compute_scale(1_000_000, 3, 10_000, encoding) for encoding in (INT16, narrow)]
+    scales = [
+        compute_scale(1_000_000, weight_max=3, dimension=10_000, encoding=encoding) for encoding in (INT16, narrow)
+    ]
     assert scales[0] - scales[1] == 8

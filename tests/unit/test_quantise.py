@@ -72,13 +72,13 @@ def test_values_that_are_not_finite_are_refused(value: float, dtype: type) -> No
     with refused(Code.NOT_FINITE, "value 1"):
         clip_delta(delta, 1.0)
     with refused(Code.NOT_FINITE, "value 1"):
-        quantise_update(delta, 1, 0, 100, 10, generator())
+        quantise_update(delta, weight=1, scale=0, bound_l2_squared=100, bound_linf=10, generator=generator())
 
 
 @pytest.mark.parametrize("delta", [np.zeros((2, 1)), np.zeros(2, dtype=np.int32), np.zeros(2, dtype=np.float16)])
 def test_anything_but_a_vector_of_floats_is_refused(delta: npt.NDArray[np.float64]) -> None:
     with refused(Code.MANIFEST_MISMATCH, "vector of float32"):
-        quantise_update(delta, 1, 0, 100, 10, generator())
+        quantise_update(delta, weight=1, scale=0, bound_l2_squared=100, bound_linf=10, generator=generator())
 
 
 # --- the norm rule
@@ -90,8 +90,15 @@ def test_every_result_obeys_the_norm_rule(
     delta: npt.NDArray[np.float64], bound_l2_micro: int, weight_max: int, data: st.DataObject, seed: int
 ) -> None:
     weight = data.draw(st.integers(1, weight_max))
-    bounds = compute_bounds(bound_l2_micro, weight_max, len(delta), encoding=INT16)
-    values = quantise_update(delta, weight, bounds.scale, bounds.l2_squared, bounds.linf, generator(seed))
+    bounds = compute_bounds(bound_l2_micro, weight_max=weight_max, dimension=len(delta), encoding=INT16)
+    values = quantise_update(
+        delta,
+        weight=weight,
+        scale=bounds.scale,
+        bound_l2_squared=bounds.l2_squared,
+        bound_linf=bounds.linf,
+        generator=generator(seed),
+    )
     assert values.dtype == np.int16
     assert values.shape == delta.shape
     assert judge_naively(values.tolist(), weight, bounds.l2_squared, bounds.linf) is None
@@ -103,9 +110,16 @@ def test_updates_at_the_bound_obey_it_though_rounding_makes_them_longer(dimensio
     """Rounding adds about d/4 to Σx²: without shrinking most of these would break the rule."""
     direction: npt.NDArray[np.float64] = generator(1).standard_normal(dimension)
     delta = direction / np.linalg.norm(direction)
-    bounds = compute_bounds(1_000_000, 255, dimension, encoding=INT16)
+    bounds = compute_bounds(1_000_000, weight_max=255, dimension=dimension, encoding=INT16)
     for seed in range(3):
-        values = quantise_update(delta, weight, bounds.scale, bounds.l2_squared, bounds.linf, generator(seed))
+        values = quantise_update(
+            delta,
+            weight=weight,
+            scale=bounds.scale,
+            bound_l2_squared=bounds.l2_squared,
+            bound_linf=bounds.linf,
+            generator=generator(seed),
+        )
         assert judge_naively(values.tolist(), weight, bounds.l2_squared, bounds.linf) is None
         length = math.sqrt(sum(value**2 for value in values.tolist()))
         assert length > 0.9 * weight * math.sqrt(bounds.l2_squared)
@@ -114,7 +128,7 @@ def test_updates_at_the_bound_obey_it_though_rounding_makes_them_longer(dimensio
 @pytest.mark.parametrize("bound", [0, 1, 2, 5])
 def test_bounds_smaller_than_the_noise_of_rounding_are_obeyed(bound: int) -> None:
     delta = np.full(1000, 0.5)
-    values = quantise_update(delta, 1, 0, bound, 1, generator())
+    values = quantise_update(delta, weight=1, scale=0, bound_l2_squared=bound, bound_linf=1, generator=generator())
     assert judge_naively(values.tolist(), 1, bound, 1) is None
 
 
@@ -123,48 +137,66 @@ def test_bounds_smaller_than_the_noise_of_rounding_are_obeyed(bound: int) -> Non
 
 def test_whole_numbers_within_the_bounds_are_kept() -> None:
     delta = np.array([0.0, 1.0, -2.0, 3.5, -100.25])
-    values = quantise_update(delta, 3, 2, 10**6, 10_000, generator())
+    values = quantise_update(delta, weight=3, scale=2, bound_l2_squared=10**6, bound_linf=10_000, generator=generator())
     assert values.tolist() == [0, 12, -24, 42, -1203]
 
 
 def test_large_values_are_cut_to_the_linf_bound() -> None:
-    values = quantise_update(np.array([100.0, -100.0, 1.0]), 2, 0, 10**6, 10, generator())
+    values = quantise_update(
+        np.array([100.0, -100.0, 1.0]), weight=2, scale=0, bound_l2_squared=10**6, bound_linf=10, generator=generator()
+    )
     assert values.tolist() == [20, -20, 2]
-    values = quantise_update(np.array([40_000.0, 1.0]), 1, 0, 10**12, 50_000, generator())
+    values = quantise_update(
+        np.array([40_000.0, 1.0]), weight=1, scale=0, bound_l2_squared=10**12, bound_linf=50_000, generator=generator()
+    )
     assert values.tolist() == [32767, 1]
 
 
 def test_rounding_is_unbiased() -> None:
     delta = np.full(40_000, 0.3)
-    values = quantise_update(delta, 1, 0, 10**9, 100, generator(3))
+    values = quantise_update(delta, weight=1, scale=0, bound_l2_squared=10**9, bound_linf=100, generator=generator(3))
     assert set(values.tolist()) == {0, 1}
     # The mean of 40 000 values lies within six standard deviations of 0.3.
     assert abs(values.mean() - 0.3) < 6 * math.sqrt(0.21 / 40_000)
-    negative = quantise_update(-delta, 1, 0, 10**9, 100, generator(3))
+    negative = quantise_update(
+        -delta, weight=1, scale=0, bound_l2_squared=10**9, bound_linf=100, generator=generator(3)
+    )
     assert set(negative.tolist()) == {0, -1}
     assert abs(negative.mean() + 0.3) < 6 * math.sqrt(0.21 / 40_000)
 
 
 def test_the_generator_alone_decides_the_rounding() -> None:
     delta: npt.NDArray[np.float64] = generator(1).standard_normal(500)
-    first, second, third = (quantise_update(delta, 1, 5, 10**9, 10_000, generator(seed)) for seed in (1, 1, 2))
+    first, second, third = (
+        quantise_update(delta, weight=1, scale=5, bound_l2_squared=10**9, bound_linf=10_000, generator=generator(seed))
+        for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first, second)
     assert (first != third).any()
 
 
 def test_nothing_becomes_nothing() -> None:
-    assert not quantise_update(np.zeros(5), 3, 10, 100, 10, generator()).any()
+    assert not quantise_update(
+        np.zeros(5), weight=3, scale=10, bound_l2_squared=100, bound_linf=10, generator=generator()
+    ).any()
 
 
 def test_the_weighted_sum_approximates_the_weighted_mean() -> None:
     """Institutions weight before they quantise; dividing by Σω gives the mean."""
     source = generator(9)
-    bounds = compute_bounds(1_000_000, 4, 300, encoding=INT16)
+    bounds = compute_bounds(1_000_000, weight_max=4, dimension=300, encoding=INT16)
     total, expected = np.zeros(300), np.zeros(300)
     weights = (4, 3, 1)
     for weight in weights:
         delta = source.standard_normal(300) * 0.02
-        total += quantise_update(delta, weight, bounds.scale, bounds.l2_squared, bounds.linf, source)
+        total += quantise_update(
+            delta,
+            weight=weight,
+            scale=bounds.scale,
+            bound_l2_squared=bounds.l2_squared,
+            bound_linf=bounds.linf,
+            generator=source,
+        )
         expected += weight * delta
     step = 2.0**-bounds.scale / sum(weights)
     assert np.abs(total * step - expected / sum(weights)).max() < 3 * step
@@ -185,23 +217,47 @@ def limits_of(*limits: tuple[int, int, int]) -> tuple[TensorLimit, ...]:
 def test_every_result_obeys_the_tensors_bounds_too(
     delta: npt.NDArray[np.float64], bound_l2_micro: int, weight: int, data: st.DataObject, seed: int
 ) -> None:
-    bounds = compute_bounds(bound_l2_micro, weight, len(delta), encoding=INT16)
+    bounds = compute_bounds(bound_l2_micro, weight_max=weight, dimension=len(delta), encoding=INT16)
     cut = data.draw(st.integers(1, len(delta)))
     shares = data.draw(st.tuples(st.integers(0, 1000), st.integers(0, 1000)))
     limits = [(0, cut, bounds.l2_squared * shares[0] ** 2 // 10**6)]
     if cut < len(delta):
         limits.append((cut, len(delta) - cut, bounds.l2_squared * shares[1] ** 2 // 10**6))
     tensors = limits_of(*limits)
-    values = quantise_update(delta, weight, bounds.scale, bounds.l2_squared, bounds.linf, generator(seed), tensors)
+    values = quantise_update(
+        delta,
+        weight=weight,
+        scale=bounds.scale,
+        bound_l2_squared=bounds.l2_squared,
+        bound_linf=bounds.linf,
+        generator=generator(seed),
+        tensors=tensors,
+    )
     assert judge_naively(values.tolist(), weight, bounds.l2_squared, bounds.linf) is None
     assert judge_rules_naively(values.tolist(), weight, limits, 0, None, []) is None
 
 
 def test_a_tensor_over_its_bound_is_shortened_and_the_others_are_kept() -> None:
     delta = np.array([300.0, 400.0, 300.0, 400.0])
-    values = quantise_update(delta, 2, 0, 10**9, 10_000, generator(), limits_of((2, 2, 2500)))
+    values = quantise_update(
+        delta,
+        weight=2,
+        scale=0,
+        bound_l2_squared=10**9,
+        bound_linf=10_000,
+        generator=generator(),
+        tensors=limits_of((2, 2, 2500)),
+    )
     assert values.tolist() == [600, 800, 60, 80]
-    values = quantise_update(delta, 2, 3, 10**9, 10_000, generator(), limits_of((0, 2, 2500 * 64)))
+    values = quantise_update(
+        delta,
+        weight=2,
+        scale=3,
+        bound_l2_squared=10**9,
+        bound_linf=10_000,
+        generator=generator(),
+        tensors=limits_of((0, 2, 2500 * 64)),
+    )
     assert values.tolist() == [480, 640, 4800, 6400]
 
 
@@ -210,12 +266,28 @@ def test_a_tensor_at_its_bound_keeps_most_of_its_length_though_rounding_makes_it
     bound = 40_000
     for seed in range(3):
         tensors = limits_of((500, 1000, bound))
-        values = quantise_update(delta * 100, 1, 0, 10**9, 10_000, generator(seed), tensors)
+        values = quantise_update(
+            delta * 100,
+            weight=1,
+            scale=0,
+            bound_l2_squared=10**9,
+            bound_linf=10_000,
+            generator=generator(seed),
+            tensors=tensors,
+        )
         squared = sum(value**2 for value in values[500:1500].tolist())
         assert 0.8 * bound < squared <= bound
         assert np.abs(values[:500] - delta[:500] * 100).max() <= 1
 
 
 def test_a_tensor_of_bound_nought_becomes_nothing() -> None:
-    values = quantise_update(np.full(4, 3.0), 1, 0, 10**9, 100, generator(), limits_of((1, 2, 0)))
+    values = quantise_update(
+        np.full(4, 3.0),
+        weight=1,
+        scale=0,
+        bound_l2_squared=10**9,
+        bound_linf=100,
+        generator=generator(),
+        tensors=limits_of((1, 2, 0)),
+    )
     assert values.tolist() == [3, 0, 0, 3]

@@ -40,7 +40,7 @@ def updates(**states: str) -> dict[str, Update]:
 
 
 ALL_ACCEPTED = updates(**dict.fromkeys(INSTITUTIONS, "accepted"))
-CLOSED = close_round(ROUND, ALL_ACCEPTED, (), 3, NOW_MS + 1)
+CLOSED = close_round(ROUND, ALL_ACCEPTED, (), 3, now_ms=NOW_MS + 1)
 PUBLISHED = ROUND.model_copy(update={"state": "published"})
 
 
@@ -107,7 +107,7 @@ def test_an_opened_round_freezes_its_terms() -> None:
     assert {one.organisation: one.certificate_digest for one in ROUND.participants} == {
         one.organisation: one.certificate_digest for one in FEDERATION.enrolments
     }
-    bounds = compute_bounds(spec.bound_l2_micro, 3, FEDERATION.dimension, encoding=INT16)
+    bounds = compute_bounds(spec.bound_l2_micro, weight_max=3, dimension=FEDERATION.dimension, encoding=INT16)
     assert (ROUND.scale, int(ROUND.bound_l2_squared), ROUND.bound_linf) == (
         bounds.scale,
         bounds.l2_squared,
@@ -210,7 +210,7 @@ def test_a_round_that_is_not_open_takes_nothing(state: str) -> None:
     with refused(Code.ROUND_CLOSED, state):
         check_open(round_)
     with refused(Code.ROUND_CLOSED, state):
-        close_round(round_, ALL_ACCEPTED, (), 3, NOW_MS)
+        close_round(round_, ALL_ACCEPTED, (), 3, now_ms=NOW_MS)
     check_open(ROUND)
 
 
@@ -228,7 +228,7 @@ def test_a_round_closes_when_the_naive_reference_says_so(
     states: dict[str, str], data: st.DataObject, now_ms: int
 ) -> None:
     equivocators = data.draw(st.sets(st.sampled_from(sorted(states)))) if states else set()
-    closed = value_or_code(lambda: close_round(ROUND, updates(**states), equivocators, 3, now_ms))
+    closed = value_or_code(lambda: close_round(ROUND, updates(**states), equivocators, 3, now_ms=now_ms))
     if not may_close(INSTITUTIONS, states, equivocators, now_ms, ROUND.submit_deadline_ms, ROUND.judge_deadline_ms):
         assert closed is Code.ROUND_NOT_READY
         return
@@ -252,29 +252,29 @@ def test_a_round_closes_when_the_naive_reference_says_so(
 def test_a_round_waits_for_everybody_until_the_submit_deadline() -> None:
     three = updates(alpha="accepted", beta="accepted", delta="accepted")
     with refused(Code.ROUND_NOT_READY, "waits for gamma"):
-        close_round(ROUND, three, (), 3, ROUND.submit_deadline_ms - 1)
-    closed = close_round(ROUND, three, (), 3, ROUND.submit_deadline_ms)
+        close_round(ROUND, three, (), 3, now_ms=ROUND.submit_deadline_ms - 1)
+    closed = close_round(ROUND, three, (), 3, now_ms=ROUND.submit_deadline_ms)
     assert (closed.accepted, closed.absent, closed.state) == (("alpha", "beta", "delta"), ("gamma",), "closed")
 
 
 def test_a_round_waits_for_the_committee_until_the_judge_deadline() -> None:
     some = updates(alpha="accepted", beta="accepted", delta="accepted", gamma="submitted")
     with refused(Code.ROUND_NOT_READY, format_moment(ROUND.judge_deadline_ms)):
-        close_round(ROUND, some, (), 3, ROUND.judge_deadline_ms - 1)
-    closed = close_round(ROUND, some, (), 3, ROUND.judge_deadline_ms)
+        close_round(ROUND, some, (), 3, now_ms=ROUND.judge_deadline_ms - 1)
+    closed = close_round(ROUND, some, (), 3, now_ms=ROUND.judge_deadline_ms)
     assert (closed.unjudged, closed.absent, closed.rejected) == (("gamma",), (), ())
 
 
 def test_whoever_signed_two_headers_is_never_accepted() -> None:
-    closed = close_round(ROUND, ALL_ACCEPTED, ("beta",), 3, NOW_MS)
+    closed = close_round(ROUND, ALL_ACCEPTED, ("beta",), 3, now_ms=NOW_MS)
     assert (closed.accepted, closed.rejected) == (("alpha", "delta", "gamma"), ("beta",))
 
 
 def test_a_round_with_too_few_accepted_fails() -> None:
     some = updates(alpha="accepted", beta="accepted", delta="rejected", gamma="rejected")
-    assert close_round(ROUND, some, (), 3, NOW_MS).state == "failed"
-    assert close_round(ROUND, ALL_ACCEPTED, (), 4, NOW_MS).state == "closed"
-    assert close_round(ROUND, ALL_ACCEPTED, ("alpha",), 4, NOW_MS).state == "failed"
+    assert close_round(ROUND, some, (), 3, now_ms=NOW_MS).state == "failed"
+    assert close_round(ROUND, ALL_ACCEPTED, (), 4, now_ms=NOW_MS).state == "closed"
+    assert close_round(ROUND, ALL_ACCEPTED, ("alpha",), 4, now_ms=NOW_MS).state == "failed"
 
 
 # --- the sum and the model

@@ -40,12 +40,19 @@ def make_change(body: float, head: float) -> Vector:
 
 
 def test_the_noise_is_what_quantising_many_times_shows() -> None:
-    bounds = compute_bounds(10**7, 4, MANIFEST.dimension, ENCODINGS["int16"])
+    bounds = compute_bounds(10**7, weight_max=4, dimension=MANIFEST.dimension, encoding=ENCODINGS["int16"])
     change, generator = make_change(3e-4, 2e-3), np.random.default_rng(2)
     step = compute_step(bounds.scale, 2)
     squares = np.zeros(MANIFEST.dimension)
     for _ in range(400):
-        values = quantise_update(change, 2, bounds.scale, bounds.l2_squared, bounds.linf, generator)
+        values = quantise_update(
+            change,
+            weight=2,
+            scale=bounds.scale,
+            bound_l2_squared=bounds.l2_squared,
+            bound_linf=bounds.linf,
+            generator=generator,
+        )
         squares += (values * step - change) ** 2 / 400
     for one, tensor in zip(measure_rounding(MANIFEST, change, step), MANIFEST.tensors, strict=True):
         part = slice(tensor.offset, tensor.offset + tensor.size)

@@ -65,7 +65,7 @@ def make_facts(
             update={"organisation": name, "state": state, "code": code}
         )
     equivocators = tuple(name for name, verdict in verdicts.items() if verdict == "equivocated")
-    round_ = close_round(FEDERATION.round, updates, equivocators, 0, FEDERATION.round.judge_deadline_ms)
+    round_ = close_round(FEDERATION.round, updates, equivocators, 0, now_ms=FEDERATION.round.judge_deadline_ms)
     round_ = round_.model_copy(update={"state": "published", "base_version": 1})
     scored = tuple(Credit(organisation=name, points=(points or {}).get(name, 500)) for name in round_.accepted)
     reports = tuple(

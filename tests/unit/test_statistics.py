@@ -111,9 +111,9 @@ def test_statistics_move_to_the_bits_of_the_naive_reference(
         ]
     except OverflowError:  # beyond float32
         with refused(Code.NOT_FINITE):
-            move_statistics(manifest, base, total, limit, divisor)
+            move_statistics(manifest, base, total, limit=limit, divisor=divisor)
         return
-    moved = move_statistics(manifest, base, total, limit, divisor)
+    moved = move_statistics(manifest, base, total, limit=limit, divisor=divisor)
     assert moved.tolist() == expected
     assert moved[1] >= 0
 
@@ -121,7 +121,7 @@ def test_statistics_move_to_the_bits_of_the_naive_reference(
 def test_a_statistic_that_leaves_float32_is_refused() -> None:
     manifest = manifest_of(("weight", 1), ("statistic", 1))
     with refused(Code.NOT_FINITE):
-        move_statistics(manifest, vector(0, 3e38), np.full(2, 32767, dtype=np.int32), 1024, 1)
+        move_statistics(manifest, vector(0, 3e38), np.full(2, 32767, dtype=np.int32), limit=1024, divisor=1)
     with refused(Code.NOT_FINITE):
         encode_statistics(vector(0, 0, np.nan, 0), 1, LIMITS, np.random.default_rng(0))
 
@@ -163,7 +163,7 @@ def test_the_mean_of_statistics_arrives_however_large_they_are() -> None:
         for name, weight in weights.items():
             change = measure_change(MANIFEST, version.model, wanted[name])
             total[3:] += encode_statistics(change[3:], weight, limits, generator)
-        version = apply_round(spec, version, total, 10, sum(weights.values()))
+        version = apply_round(spec, version, total, scale=10, divisor=sum(weights.values()))
     expected = sum(weight * wanted[name] for name, weight in weights.items()) / 21
     np.testing.assert_allclose(version.model, expected, rtol=0.02, atol=0.01)
 
@@ -173,13 +173,13 @@ def test_a_server_optimiser_neither_moves_nor_remembers_statistics() -> None:
     spec, plain = make_task(optimiser=momentum), make_task()
     base = decode_version(spec, encode_model(MANIFEST, np.ones(9, dtype=np.float32)))
     total = np.array([1024, 0, 0, 64, 64, -64, -64, 0, 0], dtype=np.int32)
-    first = apply_round(spec, base, total, 10, 1)
+    first = apply_round(spec, base, total, scale=10, divisor=1)
     assert first.state["momentum"].shape == (3,)
     rest = np.zeros(9, dtype=np.int32)
-    second = apply_round(spec, decode_version(spec, encode_version(spec, first)), rest, 10, 1)
+    second = apply_round(spec, decode_version(spec, encode_version(spec, first)), rest, scale=10, divisor=1)
     assert second.model[0] > first.model[0]
     np.testing.assert_array_equal(second.model[3:], first.model[3:])
-    np.testing.assert_array_equal(first.model[3:], apply_round(plain, base, total, 10, 1).model[3:])
+    np.testing.assert_array_equal(first.model[3:], apply_round(plain, base, total, scale=10, divisor=1).model[3:])
 
 
 def test_a_variance_stays_out_of_the_negative_under_every_optimiser_and_any_sum() -> None:
@@ -188,7 +188,7 @@ def test_a_variance_stays_out_of_the_negative_under_every_optimiser_and_any_sum(
         spec = make_task(optimiser=optimiser)
         version = Version(model=np.ones(9, dtype=np.float32))
         for _ in range(5):
-            version = apply_round(spec, version, np.full(9, -30_000, dtype=np.int32), 10, 1)
+            version = apply_round(spec, version, np.full(9, -30_000, dtype=np.int32), scale=10, divisor=1)
         assert version.model[5:7].tolist() == [0, 0]
         assert version.model[7:].tolist() == [1, 1]
         assert np.isfinite(version.model).all()
@@ -197,9 +197,11 @@ def test_a_variance_stays_out_of_the_negative_under_every_optimiser_and_any_sum(
 def test_norms_and_distances_are_those_of_the_weights() -> None:
     updates = [np.array([one, one, one, 300 * place, 0, 0, 0, 0, 0], dtype=np.int16) for place, one in
                enumerate((1, 1, 1, 1, 90))]  # fmt: skip
-    nearest = drive(combine(Krum(byzantine=1), 9, 5, 10, trained=3), updates.__getitem__)
+    nearest = drive(combine(Krum(byzantine=1), dimension=9, count=5, scale=10, trained=3), updates.__getitem__)
     assert nearest.tolist() == updates[0].tolist()
-    clipped = drive(combine(NormClippedMean(clip_l2_micro=0), 9, 5, 10, trained=3), updates.__getitem__)
+    clipped = drive(
+        combine(NormClippedMean(clip_l2_micro=0), dimension=9, count=5, scale=10, trained=3), updates.__getitem__
+    )
     assert clipped[:4].tolist() == [5 - 1 + int(clip(updates[4][:3], 3)[0])] * 3 + [3000]
     gram = drive(compare(9, 5, trained=3), updates.__getitem__)
     assert gram[3][4] == 270

@@ -80,7 +80,7 @@ def test_no_digit_is_rounded_or_shortened(columns: int) -> None:
     named = tuple(Column(name=f"c{number}", kind="number") for number in range(columns))
     manifest = make_tally_manifest(Table(columns=named, label=Column(name="y", kind="ordinal", values=("0", "1"))))
     bound = compute_tally_bound(manifest)
-    assert compute_scale(bound, 1, manifest.dimension, INT16) >= 0
+    assert compute_scale(bound, weight_max=1, dimension=manifest.dimension, encoding=INT16) >= 0
     assert bound >= DIGIT_LIMIT * np.sqrt(manifest.dimension) * 1e6
 
 

@@ -51,7 +51,7 @@ def test_weights_of_nothing_are_refused(samples: dict[str, int], samples_cap: in
 @example(1, 1, MAX_DIMENSION)
 @example(10**15, 255, 1)
 def test_the_scale_is_the_largest_that_fits_int16(bound_l2_micro: int, weight: int, dimension: int) -> None:
-    scale = compute_scale(bound_l2_micro, weight, dimension, encoding=INT16)
+    scale = compute_scale(bound_l2_micro, weight_max=weight, dimension=dimension, encoding=INT16)
     assert -64 <= scale < 64
     assert fits_int16(scale, bound_l2_micro, weight, dimension)
     assert not fits_int16(scale + 1, bound_l2_micro, weight, dimension)
@@ -59,8 +59,8 @@ def test_the_scale_is_the_largest_that_fits_int16(bound_l2_micro: int, weight: i
 
 @given(BOUNDS, WEIGHTS, DIMENSIONS)
 def test_the_bounds_are_those_of_the_naive_reference(bound_l2_micro: int, weight: int, dimension: int) -> None:
-    bounds = compute_bounds(bound_l2_micro, weight, dimension, encoding=INT16)
-    assert bounds.scale == compute_scale(bound_l2_micro, weight, dimension, encoding=INT16)
+    bounds = compute_bounds(bound_l2_micro, weight_max=weight, dimension=dimension, encoding=INT16)
+    assert bounds.scale == compute_scale(bound_l2_micro, weight_max=weight, dimension=dimension, encoding=INT16)
     power = Fraction(4) ** bounds.scale
     assert bounds.l2_squared == floor(power * Fraction(bound_l2_micro, 10**6) ** 2)
     assert bounds.linf == root_floor(power * compute_linf_squared_naively(bound_l2_micro, dimension))
@@ -70,7 +70,7 @@ def test_the_bounds_are_those_of_the_naive_reference(bound_l2_micro: int, weight
 def test_the_largest_weight_fits_int16_and_bounds_are_never_trivial(
     bound_l2_micro: int, weight: int, dimension: int
 ) -> None:
-    bounds = compute_bounds(bound_l2_micro, weight, dimension, encoding=INT16)
+    bounds = compute_bounds(bound_l2_micro, weight_max=weight, dimension=dimension, encoding=INT16)
     assert weight * bounds.linf <= 32767
     assert bounds.linf >= 64
     # Rounding adds at most d/4 to Σx²: there is room for it whatever the dimension.
@@ -80,16 +80,19 @@ def test_the_largest_weight_fits_int16_and_bounds_are_never_trivial(
 @given(BOUNDS, WEIGHTS)
 def test_precision_does_not_depend_on_the_dimension(bound_l2_micro: int, weight: int) -> None:
     """From 4096 on, the bound per value shrinks with √d and the scale grows with it."""
-    scales = [compute_scale(bound_l2_micro, weight, 4096 * 4**power, encoding=INT16) for power in range(9)]
+    scales = [
+        compute_scale(bound_l2_micro, weight_max=weight, dimension=4096 * 4**power, encoding=INT16)
+        for power in range(9)
+    ]
     assert scales == list(range(scales[0], scales[0] + 9))
 
 
-@pytest.mark.parametrize("arguments", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
-def test_a_scale_of_nothing_is_refused(arguments: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(("bound", "weight", "dimension"), [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_a_scale_of_nothing_is_refused(bound: int, weight: int, dimension: int) -> None:
     with pytest.raises(ValueError, match="1 or more"):
-        compute_scale(*arguments, encoding=INT16)
+        compute_scale(bound, weight_max=weight, dimension=dimension, encoding=INT16)
 
 
 def test_a_bound_beyond_every_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="too large"):
-        compute_scale(10**32, 255, 1, encoding=INT16)
+        compute_scale(10**32, weight_max=255, dimension=1, encoding=INT16)

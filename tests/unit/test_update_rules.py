@@ -331,7 +331,9 @@ def judge(*ways: Callable[[Case], None]) -> Judgement:
     assert ROUND.norms is not None
     round_ = ROUND.model_copy(update={**case.round_, "norms": ROUND.norms.model_copy(update=case.norms)})
     found = {
-        judge_update(header, round_, chunks, one, FEDERATION.opening_keys[one], case.last_sum, case.reference)
+        judge_update(
+            header, round_, chunks, one, FEDERATION.opening_keys[one], last_sum=case.last_sum, reference=case.reference
+        )
         for one in COMMITTEE
     }
     assert len(found) == 1

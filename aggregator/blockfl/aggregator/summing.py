@@ -52,9 +52,9 @@ async def compute_round_sum(
         dimension, trained = spec.manifest.dimension, spec.manifest.trained
         combination = combine(
             spec.aggregation,
-            dimension,
-            len(round_.accepted),
-            round_.scale,
+            dimension=dimension,
+            count=len(round_.accepted),
+            scale=round_.scale,
             trained=trained,
             has_reference=round_.has_reference,
         )

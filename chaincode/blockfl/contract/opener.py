@@ -46,7 +46,7 @@ class Opener:
             last_sum = await _fetch_last_sum(state, round_, header.dimension)
             reference = await self._open(state, round_, REFERENCE, key) if is_compared else None
             chunks = await fetch_sealed(state, header)
-            return judge_update(header, round_, chunks, self._organisation, key, last_sum, reference)
+            return judge_update(header, round_, chunks, self._organisation, key, last_sum=last_sum, reference=reference)
 
     async def _open(self, state: State, round_: Round, index: int, key: OpeningKey) -> Values:
         """Return the values of an accepted update by its index, or of the referee's."""
@@ -70,9 +70,9 @@ class Opener:
             count = len(round_.accepted)
             combination = combine(
                 spec.aggregation,
-                spec.manifest.dimension,
-                count,
-                round_.scale,
+                dimension=spec.manifest.dimension,
+                count=count,
+                scale=round_.scale,
                 trained=spec.manifest.trained,
                 has_reference=round_.has_reference,
             )

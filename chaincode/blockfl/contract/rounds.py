@@ -81,12 +81,12 @@ class Rounds:
         candidates = rule.list_candidates(record.spec, consortium)
         enrolments = await select_valid(state, await state.find_enrolments(task, candidates))
         earlier = await state.find_latest_rounds(record.spec, progress.version)
-        when = (number, state.now_ms, earlier)
-        round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, *when)
+        parts = record, progress, previous, consortium, keys
+        round_ = rule.open_round(*parts, enrolments, number=number, now_ms=state.now_ms, earlier=earlier)
         if record.spec.economics:
             await require_settled(state, task, Code.NOT_SETTLED)
             enrolments = await select_eligible(state, record.spec, enrolments, number)
-            round_ = rule.open_round(record, progress, previous, consortium, keys, enrolments, *when)
+            round_ = rule.open_round(*parts, enrolments, number=number, now_ms=state.now_ms, earlier=earlier)
         check_appraised(record.spec, progress, await find_base_appraisal(state, record.spec, progress))
         if progress.version == 0:
             initial = record.spec.initial_model
@@ -254,14 +254,15 @@ class Rounds:
         spec = (await state.read(TASK.key(task))).spec
         state.expect(*[EQUIVOCATION.key(task, number, one) for one in round_.contributors])
         updates, equivocators = await state.find_updates(round_), await state.find_equivocators(round_)
-        terms = spec.minimum_accepted, state.now_ms, spec.aggregation
         closed = rule.close_round(
             round_,
             updates,
             equivocators,
-            *terms,
-            await state.find_assessments(round_),
-            await self._find_last_accepted(state, spec, round_),
+            spec.minimum_accepted,
+            now_ms=state.now_ms,
+            aggregation=spec.aggregation,
+            assessments=await state.find_assessments(round_),
+            last_accepted=await self._find_last_accepted(state, spec, round_),
         )
         await state.write(closed)
         if closed.state == "closed":

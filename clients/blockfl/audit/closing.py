@@ -59,15 +59,16 @@ def verify_close(history: History, task: Task, round_: Round, updates: dict[str,
     closed = later[0]
     if closed.state == "open":
         raise VerificationError(f"{where}: it was opened a second time: {describe_differences(closed, opened)}")
-    terms = task.spec.minimum_accepted, closed.closed_at_ms, task.spec.aggregation
     try:
         expected = close_round(
             opened,
             updates,
             equivocators,
-            *terms,
-            _list_assessments(history, opened, where),
-            _find_last_accepted(history, task, opened),
+            task.spec.minimum_accepted,
+            now_ms=closed.closed_at_ms,
+            aggregation=task.spec.aggregation,
+            assessments=_list_assessments(history, opened, where),
+            last_accepted=_find_last_accepted(history, task, opened),
         )
     except ProtocolError as error:
         raise VerificationError(f"{where}: it could not be closed: {error}") from error

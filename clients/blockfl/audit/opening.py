@@ -94,9 +94,9 @@ def _repeat_opening(past: History, task: Task, opened: Round) -> Round:
         consortium,
         [one for one in keys if one is not None],
         enrolments,
-        opened.round,
-        opened.opened_at_ms,
-        [past.get(ROUND.key(spec.task, one.round)) for one in latest],
+        number=opened.round,
+        now_ms=opened.opened_at_ms,
+        earlier=[past.get(ROUND.key(spec.task, one.round)) for one in latest],
     )
 
 

@@ -41,7 +41,15 @@ class BoundedEncoder:
         tensors = round_.norms.tensors if round_.norms else ()
         limits = round_.statistics
         weights = delta[: limits.trained] if limits else delta
-        values = quantise_update(weights, weight, round_.scale, bound, round_.bound_linf, generator, tensors)
+        values = quantise_update(
+            weights,
+            weight=weight,
+            scale=round_.scale,
+            bound_l2_squared=bound,
+            bound_linf=round_.bound_linf,
+            generator=generator,
+            tensors=tensors,
+        )
         if limits is None:
             return values
         return np.concatenate([values, encode_statistics(delta[limits.trained :], weight, limits, generator)])

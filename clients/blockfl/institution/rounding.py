@@ -72,7 +72,9 @@ def find_finest_step(spec: TaskSpec, bound_l2_micro: int | None = None) -> float
     adaptive = spec.norms.adaptive if spec.norms else None
     least = spec.bound_l2_micro if adaptive is None else min(adaptive.floor_l2_micro, spec.bound_l2_micro)
     encoding = ENCODINGS[spec.encoding]
-    scale = compute_scale(bound_l2_micro or least, spec.weight_cap, spec.manifest.trained, encoding)
+    scale = compute_scale(
+        bound_l2_micro or least, weight_max=spec.weight_cap, dimension=spec.manifest.trained, encoding=encoding
+    )
     return compute_step(scale, spec.weight_cap)
 
 

@@ -107,4 +107,4 @@ def compute_model(spec: TaskSpec, base: bytes, total: bytes, count: int, scale: 
     # X of a rule that is not linear is the sum of as many values of weight 1 as it is divided by.
     most = count if spec.aggregation.traits.is_linear else divisor
     x = decode_sum(total, spec.manifest.dimension, most, committed=spec.is_committed)
-    return encode_version(spec, apply_round(spec, decode_version(spec, base), x, scale, divisor))
+    return encode_version(spec, apply_round(spec, decode_version(spec, base), x, scale=scale, divisor=divisor))

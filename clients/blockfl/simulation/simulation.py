@@ -193,9 +193,9 @@ class _Simulation:
             self._consortium,
             [CommitteeKey(organisation=one, public_key=_NO_KEY, registered_at_ms=0) for one in _COMMITTEE],
             self._enrolments,
-            number,
-            self._now_ms,
-            published[-back:] if back else (),
+            number=number,
+            now_ms=self._now_ms,
+            earlier=published[-back:] if back else (),
         )
 
     def _bring(self, round_: Round, part: Participant) -> tuple[Outcome, Values | None, Update | None]:
@@ -224,8 +224,15 @@ class _Simulation:
     def _finish(self, round_: Round, brought: Mapping[str, tuple[Outcome, Values | None, Update | None]]) -> Result:
         spec, updates = self._spec, {name: update for name, (_, _, update) in brought.items() if update}
         self._now_ms = round_.judge_deadline_ms
-        terms = spec.minimum_accepted, self._now_ms, spec.aggregation
-        closed = close_round(round_, updates, (), *terms, last_accepted=self._find_last_accepted())
+        closed = close_round(
+            round_,
+            updates,
+            (),
+            spec.minimum_accepted,
+            now_ms=self._now_ms,
+            aggregation=spec.aggregation,
+            last_accepted=self._find_last_accepted(),
+        )
         outcomes = {name: outcome for name, (outcome, _, _) in brought.items()}
         version = self._progress.version
         if closed.state == "closed":
@@ -270,10 +277,16 @@ class _Simulation:
         """Make the version after a closed round."""
         spec, updates = self._spec, [values for values in accepted if values is not None]
         combination = combine(
-            spec.aggregation, spec.manifest.dimension, len(updates), round_.scale, trained=spec.manifest.trained
+            spec.aggregation,
+            dimension=spec.manifest.dimension,
+            count=len(updates),
+            scale=round_.scale,
+            trained=spec.manifest.trained,
         )
         total = drive(combination, lambda index: updates[index])
-        version = apply_round(spec, decode_version(spec, self._content), total, round_.scale, round_.divisor)
+        version = apply_round(
+            spec, decode_version(spec, self._content), total, scale=round_.scale, divisor=round_.divisor
+        )
         self._content, self._last_sum = encode_version(spec, version), total
 
     def _evaluate(self, version: int, names: Organisations) -> tuple[Metrics, ...]:

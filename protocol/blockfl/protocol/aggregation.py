@@ -6,7 +6,7 @@ Elementwise + × ÷ in float64, in a fixed order, no ``pow``; refuses to run whe
 
     total = Sum(dimension, committed=True)
     total.add(values, randomness)
-    model = apply_sum(base, total.values, round_.scale, round_.divisor)
+    model = apply_sum(base, total.values, scale=round_.scale, divisor=round_.divisor)
 
 Source: ``docs/protocol.md``, aggregation.
 """
@@ -138,7 +138,7 @@ def decode_randomness(data: bytes, dimension: int) -> Total:
     return tail.reshape(RANDOM_POLYNOMIALS, DEGREE)
 
 
-def apply_sum(base: Vector, total: Total, scale: int, divisor: int) -> Vector:
+def apply_sum(base: Vector, total: Total, *, scale: int, divisor: int) -> Vector:
     """Return the new model: float32(float64(base) + X·2^−s ÷ divisor), element by element.
 
     Args:
@@ -155,7 +155,7 @@ def apply_sum(base: Vector, total: Total, scale: int, divisor: int) -> Vector:
         FloatingPointError: the process flushes subnormal numbers to zero.
     """
     model = np.empty_like(base)
-    for block, step in compute_means(base, total, scale, divisor):
+    for block, step in compute_means(base, total, scale=scale, divisor=divisor):
         step += base[block]
         # A value over the largest float32 becomes infinite here, and is refused below.
         with np.errstate(over="ignore"):
@@ -166,7 +166,7 @@ def apply_sum(base: Vector, total: Total, scale: int, divisor: int) -> Vector:
 
 
 def compute_means(
-    base: Vector, total: Total, scale: int, divisor: int
+    base: Vector, total: Total, *, scale: int, divisor: int
 ) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
     """Yield Δ = X·2^−s ÷ divisor block by block, float64: so that memory does not grow with d.
 

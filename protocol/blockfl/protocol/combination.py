@@ -8,7 +8,7 @@ At most ``MATRIX_BYTES`` of several updates' coordinates are kept at once.
     rule = TrimmedMean(trim=2)
     rule.traits.least_updates         # 5
     rule.traits.divisor(11)           # 7: so many values of each coordinate are kept
-    x = drive(combine(rule, dimension, count=11, scale=round_.scale), lambda index: open_update(accepted[index]))
+    x = drive(combine(rule, dimension=d, count=11, scale=round_.scale), lambda index: open_update(accepted[index]))
 
 Ties are broken by the order of the organisations. |X| ≤ 32767 · divisor for every rule of weight 1, so X fits int32.
 
@@ -178,7 +178,7 @@ class Median(AggregationRule):
             looks_at="coordinates of all",
             least_updates=1,
             divisor=lambda _: 2,
-            combine=lambda batch: combine_sorted(batch, (batch.count - 1) // 2, batch.count // 2, 2),
+            combine=lambda batch: combine_sorted(batch, first=(batch.count - 1) // 2, last=batch.count // 2, parts=2),
             clip_l2_micro=0,
         )
 
@@ -204,7 +204,7 @@ class TrimmedMean(AggregationRule):
             looks_at="coordinates of all",
             least_updates=2 * self.trim + 1,
             divisor=lambda count: count - 2 * self.trim,
-            combine=lambda batch: combine_sorted(batch, self.trim, batch.count - 1 - self.trim, 1),
+            combine=lambda batch: combine_sorted(batch, first=self.trim, last=batch.count - 1 - self.trim, parts=1),
             clip_l2_micro=0,
         )
 
@@ -228,7 +228,7 @@ class Krum(AggregationRule):
             looks_at="products of all",
             least_updates=2 * self.byzantine + 3,
             divisor=lambda _: 1,
-            combine=lambda batch: combine_nearest(batch, self.byzantine, 1),
+            combine=lambda batch: combine_nearest(batch, byzantine=self.byzantine, selected=1),
             clip_l2_micro=0,
         )
 
@@ -260,7 +260,7 @@ class MultiKrum(AggregationRule):
             looks_at="products of all",
             least_updates=max(2 * self.byzantine + 3, self.selected + self.byzantine + 2),
             divisor=lambda _: self.selected,
-            combine=lambda batch: combine_nearest(batch, self.byzantine, self.selected),
+            combine=lambda batch: combine_nearest(batch, byzantine=self.byzantine, selected=self.selected),
             clip_l2_micro=0,
         )
 
@@ -336,10 +336,10 @@ FEDAVG: Final = FedAvg()
 
 def combine(
     rule: AggregationRule,
+    *,
     dimension: int,
     count: int,
     scale: int,
-    *,
     trained: int | None = None,
     has_reference: bool = False,
     matrix_bytes: int = MATRIX_BYTES,

@@ -62,7 +62,7 @@ def add_up(indices: range | list[int], dimension: int) -> Combination:
     return total.values
 
 
-def combine_sorted(batch: Batch, first: int, last: int, parts: int) -> Combination:
+def combine_sorted(batch: Batch, *, first: int, last: int, parts: int) -> Combination:
     """Add up the values of each coordinate from the ``first`` to the ``last`` in ascending order.
 
     With two parts, of one value or two: a single one counts twice, so that the divisor is 2 in any case.
@@ -81,7 +81,7 @@ def combine_sorted(batch: Batch, first: int, last: int, parts: int) -> Combinati
     return x
 
 
-def combine_nearest(batch: Batch, byzantine: int, selected: int) -> Combination:
+def combine_nearest(batch: Batch, *, byzantine: int, selected: int) -> Combination:
     """Return the sum of the updates with the smallest Krum scores."""
     products = yield from multiply(batch.dimension, batch.count, batch.width, VALUES, batch.trained)
     return (yield from add_up(sorted(select_nearest(products, byzantine, selected)), batch.dimension))
@@ -120,7 +120,7 @@ def select_nearest(gram: Gram, byzantine: int, selected: int) -> list[int]:
 
 def combine_clipped(batch: Batch, clip_l2_micro: int) -> Combination:
     """Return the sum of the updates, each shortened to a norm, or with 0 to the median of their norms."""
-    threshold = compute_l2_squared(clip_l2_micro, batch.scale)
+    threshold = compute_l2_squared(clip_l2_micro, scale=batch.scale)
     if not clip_l2_micro:
         norms = []
         for index in range(batch.count):
@@ -146,14 +146,14 @@ def combine_trusted(batch: Batch, by_cosine: int) -> Combination:
     for index in range(batch.count):
         values = check_values(batch.dimension, (yield index))[: batch.trained]
         norms.append(compute_dot(values, values))
-        trust = compute_trust(compute_dot(values, reference), norms[-1], length)
+        trust = compute_trust(compute_dot(values, reference), first_squared=norms[-1], second_squared=length)
         trusts.append(trust if by_cosine else min(trust, 1))
     del reference
     total = np.zeros(batch.dimension, dtype=np.int64)
     for index, (trust, norm) in enumerate(zip(trusts, norms, strict=True)):
         if trust:
             values = check_values(batch.dimension, (yield index))
-            _add_trusted(total[: batch.trained], lengthen(values[: batch.trained], norm, length), trust)
+            _add_trusted(total[: batch.trained], lengthen(values[: batch.trained], norm=norm, l2_squared=length), trust)
             _add_trusted(total[batch.trained :], values[batch.trained :], trust)
     return _divide(total, batch.count, max(1, sum(trusts)))
 
@@ -174,14 +174,14 @@ def _divide(total: npt.NDArray[np.int64], count: int, whole: int) -> Total:
     return mean
 
 
-def compute_trust(dot: int, first_squared: int, second_squared: int) -> int:
+def compute_trust(dot: int, *, first_squared: int, second_squared: int) -> int:
     """Return a cosine in units of 2^−20, rounded down; 0 if it is not positive, or of a zero vector."""
     if dot <= 0 or not first_squared or not second_squared:
         return 0
     return isqrt((dot**2 << 2 * _TRUST_BITS) // (first_squared * second_squared))
 
 
-def lengthen(values: Values, norm: int, l2_squared: int) -> Values:
+def lengthen(values: Values, *, norm: int, l2_squared: int) -> Values:
     """Return values with Σx² ``norm`` scaled to ``l2_squared`` or just under it, each cut to ±32767.
 
     Each becomes x·p ÷ 2^30, cut towards zero, where p = ⌊√⌊l2_squared · 2^60 ÷ norm⌋⌋.
@@ -204,7 +204,7 @@ def clip(values: Values, l2_squared: int) -> Values:
     norm = compute_norms(values).l2_squared
     if norm <= l2_squared:
         return values
-    return lengthen(values, norm, l2_squared)
+    return lengthen(values, norm=norm, l2_squared=l2_squared)
 
 
 def _gather(

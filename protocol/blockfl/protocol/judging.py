@@ -87,7 +87,7 @@ def describe_verdict(update: Update) -> str:
     return f"{update.state}: {update.code} {describe_breach(code, ', '.join(told))}"
 
 
-def judge_values(values: Values, dimension: int, weight: int, bound_l2_squared: int, bound_linf: int) -> Norms:
+def judge_values(values: Values, *, dimension: int, weight: int, bound_l2_squared: int, bound_linf: int) -> Norms:
     """Apply the norm rule: |x| ≤ 32767, Σx² ≤ ω²·bound_l2_squared, |x| ≤ min(32767, ω·bound_linf).
 
     Args:
@@ -128,6 +128,7 @@ def judge_update(
     chunks: Iterable[bytes],
     organisation: str,
     private_key: OpeningKey,
+    *,
     last_sum: Integers | None = None,
     reference: Integers | None = None,
 ) -> Judgement:

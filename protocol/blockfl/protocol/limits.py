@@ -68,7 +68,7 @@ class NormRules(Record):
         return self
 
     def freeze(
-        self, manifest: Manifest, bound_l2_micro: int, scale: int, *, has_last_sum: bool, has_referee: bool
+        self, manifest: Manifest, bound_l2_micro: int, *, scale: int, has_last_sum: bool, has_referee: bool
     ) -> "RoundNorms":
         """Return the rules as integers for weight 1.
 
@@ -88,7 +88,7 @@ class NormRules(Record):
                     tensor=one.tensor,
                     offset=tensors[one.tensor].offset,
                     size=tensors[one.tensor].size,
-                    l2_squared=str(compute_l2_squared(one.bound_l2_micro, scale)),
+                    l2_squared=str(compute_l2_squared(one.bound_l2_micro, scale=scale)),
                 )
                 for one in self.tensors
             ),
@@ -140,7 +140,7 @@ class RoundNorms(Record):
         return self.minimum_cosine_micro is not None
 
 
-def compute_l2_squared(norm_l2_micro: int, scale: int) -> int:
+def compute_l2_squared(norm_l2_micro: int, *, scale: int) -> int:
     """Return an L2 norm in millionths as the integers of a round have it, squared: ⌊4^s·B²⌋."""
     up, down = power_of_four(scale)
     return up * norm_l2_micro**2 // (MICRO_SQUARED * down)

@@ -1,7 +1,8 @@
 """Exact norms, dot products and cosines of integer vectors: what rules about an update's values compare.
 
     norms = compute_norms(values)
-    is_cosine_at_least(compute_dot(values, total), norms.l2_squared, compute_square(total), cosine_micro=-500_000)
+    dot, squared = compute_dot(values, total), compute_square(total)
+    is_cosine_at_least(dot, first_squared=norms.l2_squared, second_squared=squared, cosine_micro=-500_000)
 
 Source: ``docs/protocol.md``, norm rules.
 """
@@ -68,16 +69,20 @@ def find_broken_tensors(values: Values, weight: int, limits: Sequence[TensorLimi
     return found
 
 
-def find_tenths(dot: int, first_squared: int, second_squared: int) -> int:
+def find_tenths(dot: int, *, first_squared: int, second_squared: int) -> int:
     """Return the largest n from −10 to 9 with a cosine of at least n tenths: all that a verdict tells of a cosine.
 
     Args: as ``is_cosine_at_least``.
     """
     tenths = range(9, -11, -1)
-    return next(n for n in tenths if is_cosine_at_least(dot, first_squared, second_squared, n * 10**5))
+    return next(
+        n
+        for n in tenths
+        if is_cosine_at_least(dot, first_squared=first_squared, second_squared=second_squared, cosine_micro=n * 10**5)
+    )
 
 
-def is_cosine_at_least(dot: int, first_squared: int, second_squared: int, cosine_micro: int) -> bool:
+def is_cosine_at_least(dot: int, *, first_squared: int, second_squared: int, cosine_micro: int) -> bool:
     """Whether dot ÷ √(first_squared · second_squared) ≥ cosine_micro ÷ 10^6, exactly; a zero vector's cosine is 0.
 
     Args:

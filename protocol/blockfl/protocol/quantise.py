@@ -51,6 +51,7 @@ def clip_delta(delta: Delta, bound_l2: float) -> npt.NDArray[np.float64]:
 
 def quantise_update(
     delta: Delta,
+    *,
     weight: int,
     scale: int,
     bound_l2_squared: int,

@@ -4,7 +4,7 @@ Owns: when a round may open and close, who takes part, who is accepted; ``blockf
 there. Every function takes records and the transaction's time and returns new records.
 
     round_ = open_round(task, progress, previous, consortium, keys, enrolments, number=1, now_ms=now_ms)
-    round_ = close_round(round_, updates, equivocators, task.spec.minimum_accepted, now_ms, task.spec.aggregation)
+    round_ = close_round(round_, updates, (), minimum, now_ms=now_ms, aggregation=task.spec.aggregation)
 
 Source: ``docs/protocol.md``, one round.
 """
@@ -109,6 +109,7 @@ def open_round(
     consortium: Consortium,
     keys: Iterable[CommitteeKey],
     enrolments: Iterable[Enrolment],
+    *,
     number: int,
     now_ms: int,
     earlier: Iterable[Round] = (),
@@ -137,7 +138,8 @@ def open_round(
     participants, committee = _list_participants(spec, chosen), _list_recipients(consortium, keys)
     weight_max = max(one.weight for one in participants)
     bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
-    bounds = compute_bounds(bound_l2_micro, weight_max, spec.manifest.trained, ENCODINGS[spec.encoding])
+    dimension, encoding = spec.manifest.trained, ENCODINGS[spec.encoding]
+    bounds = compute_bounds(bound_l2_micro, weight_max=weight_max, dimension=dimension, encoding=encoding)
     return Round(
         task=spec.task,
         round=number,
@@ -153,7 +155,7 @@ def open_round(
         bound_l2_squared=str(bounds.l2_squared),
         bound_linf=bounds.linf,
         norms=freeze_norms(
-            spec, bound_l2_micro, bounds.scale, has_last_sum=progress.version > 0, has_referee=referee is not None
+            spec, bound_l2_micro, scale=bounds.scale, has_last_sum=progress.version > 0, has_referee=referee is not None
         ),
         statistics=freeze_statistics(spec),
         referee=referee,
@@ -298,6 +300,7 @@ def close_round(
     updates: Mapping[str, Update],
     equivocators: Collection[str],
     minimum_accepted: int,
+    *,
     now_ms: int,
     aggregation: AggregationRule = FEDAVG,
     assessments: Collection[Assessment] = (),
@@ -366,10 +369,7 @@ def _check_ready(round_: Round, unjudged: Sequence[str], late: Sequence[str], no
 
 
 def _find_failure(
-    accepted: Organisations,
-    minimum_accepted: int,
-    referee: RoundReferee | None,
-    last_accepted: tuple[str, ...] | None,
+    accepted: Organisations, minimum_accepted: int, referee: RoundReferee | None, last_accepted: tuple[str, ...] | None
 ) -> str:
     """Return why a round that closes with these updates fails, empty if it does not."""
     if is_reference_missed(referee):

@@ -78,7 +78,9 @@ def encode_statistics(moved: Vector, weight: int, limits: RoundStatistics, gener
     return np.concatenate([lower.astype(np.int16), np.zeros(moved.size - limits.moving, dtype=np.int16)])
 
 
-def move_statistics(manifest: Manifest, base: Vector, total: npt.NDArray[np.int32], limit: int, divisor: int) -> Vector:
+def move_statistics(
+    manifest: Manifest, base: Vector, total: npt.NDArray[np.int32], *, limit: int, divisor: int
+) -> Vector:
     """Return what stands behind the weights in the next version: float32(base + X·16/limit·unit ÷ divisor).
 
     Args:

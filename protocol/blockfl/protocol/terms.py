@@ -59,7 +59,7 @@ def compute_weights(samples: Mapping[str, int], samples_cap: int, weight_cap: in
     }
 
 
-def compute_scale(bound_l2_micro: int, weight_max: int, dimension: int, encoding: Encoding) -> int:
+def compute_scale(bound_l2_micro: int, *, weight_max: int, dimension: int, encoding: Encoding) -> int:
     """Return the largest s with which every allowed value can be sealed: ω·B∞·2^s ≤ 32767, B∞ = min(B, 64·B/√d).
 
     Args:
@@ -80,14 +80,14 @@ def compute_scale(bound_l2_micro: int, weight_max: int, dimension: int, encoding
     )
 
 
-def compute_bounds(bound_l2_micro: int, weight_max: int, dimension: int, encoding: Encoding) -> Bounds:
+def compute_bounds(bound_l2_micro: int, *, weight_max: int, dimension: int, encoding: Encoding) -> Bounds:
     """Return the scale and ⌊4^s·B²⌋, ⌊2^s·B∞⌋."""
-    scale = compute_scale(bound_l2_micro, weight_max, dimension, encoding)
+    scale = compute_scale(bound_l2_micro, weight_max=weight_max, dimension=dimension, encoding=encoding)
     up, down = power_of_four(scale)
     numerator, denominator = _linf_squared(bound_l2_micro, dimension)
     return Bounds(
         scale=scale,
-        l2_squared=compute_l2_squared(bound_l2_micro, scale),
+        l2_squared=compute_l2_squared(bound_l2_micro, scale=scale),
         linf=isqrt(up * numerator // (denominator * down)),
     )
 
@@ -141,7 +141,7 @@ def compute_median(values: Sequence[int]) -> int:
 
 
 def freeze_norms(
-    spec: TaskSpec, bound_l2_micro: int, scale: int, *, has_last_sum: bool, has_referee: bool = False
+    spec: TaskSpec, bound_l2_micro: int, *, scale: int, has_last_sum: bool, has_referee: bool = False
 ) -> RoundNorms | None:
     """Return the norm rules of a round as integers for weight 1, None when the task has none.
 
@@ -154,7 +154,9 @@ def freeze_norms(
     """
     if spec.norms is None:
         return None
-    return spec.norms.freeze(spec.manifest, bound_l2_micro, scale, has_last_sum=has_last_sum, has_referee=has_referee)
+    return spec.norms.freeze(
+        spec.manifest, bound_l2_micro, scale=scale, has_last_sum=has_last_sum, has_referee=has_referee
+    )
 
 
 def freeze_statistics(spec: TaskSpec) -> RoundStatistics | None:

@@ -120,7 +120,7 @@ class Candidate:
         if self.agreement is None:
             return ()
         dot, squared = self.agreement
-        return (("tenths", find_tenths(dot, self.norms.l2_squared, squared)),)
+        return (("tenths", find_tenths(dot, first_squared=self.norms.l2_squared, second_squared=squared)),)
 
     def describe_norm(self, l2_squared: int) -> str:
         """Return Σx² of integers of this weight as an L2 norm in the model's own units."""
@@ -232,9 +232,14 @@ def _check_cosine(one: Candidate) -> Told | None:
         return None
     squared = compute_square(one.direction)
     # Updates that cancelled out have no direction to compare with.
-    if not squared or is_cosine_at_least(one.dot, one.norms.l2_squared, squared, one.limits.minimum_cosine_micro):
+    if not squared or is_cosine_at_least(
+        one.dot,
+        first_squared=one.norms.l2_squared,
+        second_squared=squared,
+        cosine_micro=one.limits.minimum_cosine_micro,
+    ):
         return None
-    return tell(True, tenths=find_tenths(one.dot, one.norms.l2_squared, squared))
+    return tell(True, tenths=find_tenths(one.dot, first_squared=one.norms.l2_squared, second_squared=squared))
 
 
 def _explain_cosine(one: Candidate) -> str:
@@ -250,16 +255,13 @@ def _explain_cosine(one: Candidate) -> str:
 
 def _check_reference_cosine(one: Candidate) -> Told | None:
     least = one.limits.minimum_reference_cosine_micro if one.limits else None
-    agreement = one.agreement
+    dot, squared = one.agreement or (0, 0)
     # A reference of nothing has no direction to compare with.
-    if least is None or agreement is None or not agreement[1] or is_cosine_at_least(*_order(one, agreement), least):
+    if least is None or not squared:
+        return None
+    if is_cosine_at_least(dot, first_squared=one.norms.l2_squared, second_squared=squared, cosine_micro=least):
         return None
     return one.tell_agreement()
-
-
-def _order(one: Candidate, agreement: tuple[int, int]) -> tuple[int, int, int]:
-    dot, squared = agreement
-    return dot, one.norms.l2_squared, squared
 
 
 def _explain_reference_cosine(_one: Candidate) -> str:

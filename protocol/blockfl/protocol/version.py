@@ -5,7 +5,7 @@ file of version 0 holds the model's tensors alone. Every later file has, behind 
 of the state. So the version's digest covers the state, and training gets the model's tensors and nothing else.
 
     base = decode_version(spec, base_file)
-    data = encode_version(spec, apply_step(spec.optimiser, base, total, round_.scale, round_.divisor))
+    data = encode_version(spec, apply_step(spec.optimiser, base, total, scale=10, divisor=7))
 
 Elementwise + − × ÷ √ in float64, each rounded once, in the order that is written here; no ``pow``.
 
@@ -88,21 +88,21 @@ def decode_version(spec: TaskSpec, data: bytes) -> Version:
     return Version(model=values[: spec.manifest.dimension], state=dict(zip(spec.optimiser.state, vectors, strict=True)))
 
 
-def apply_round(spec: TaskSpec, base: Version, total: Total, scale: int, divisor: int) -> Version:
+def apply_round(spec: TaskSpec, base: Version, total: Total, *, scale: int, divisor: int) -> Version:
     """Return the version after a round of a task: weights move by the rule and optimiser, statistics by their own.
 
     Args and Raises: as ``apply_step``.
     """
     limits = freeze_statistics(spec)
     if limits is None:
-        return apply_step(spec.optimiser, base, total, scale, divisor)
+        return apply_step(spec.optimiser, base, total, scale=scale, divisor=divisor)
     weights = Version(model=base.model[: limits.trained], state=base.state)
-    moved = apply_step(spec.optimiser, weights, total[: limits.trained], scale, divisor)
-    rest = move_statistics(spec.manifest, base.model, total, limits.limit, divisor)
+    moved = apply_step(spec.optimiser, weights, total[: limits.trained], scale=scale, divisor=divisor)
+    rest = move_statistics(spec.manifest, base.model, total, limit=limits.limit, divisor=divisor)
     return Version(model=np.concatenate([moved.model, rest]), state=moved.state)
 
 
-def apply_step(optimiser: Optimiser | None, base: Version, total: Total, scale: int, divisor: int) -> Version:
+def apply_step(optimiser: Optimiser | None, base: Version, total: Total, *, scale: int, divisor: int) -> Version:
     """Return the version after a round.
 
     Args:
@@ -117,11 +117,11 @@ def apply_step(optimiser: Optimiser | None, base: Version, total: Total, scale: 
         FloatingPointError: the process flushes subnormal numbers to zero.
     """
     if optimiser is None:
-        return Version(model=apply_sum(base.model, total, scale, divisor))
+        return Version(model=apply_sum(base.model, total, scale=scale, divisor=divisor))
     _check_state(optimiser, base)
     model = np.empty_like(base.model)
     state = {name: np.empty_like(base.model) for name in optimiser.state}
-    for block, mean in compute_means(base.model, total, scale, divisor):
+    for block, mean in compute_means(base.model, total, scale=scale, divisor=divisor):
         before = {name: one[block].astype(np.float64) for name, one in base.state.items()} or _begin(optimiser, mean)
         # What leaves float32 or float64 becomes infinite or NaN here, and is refused below.
         with np.errstate(over="ignore", invalid="ignore"):
