@@ -14,12 +14,9 @@ A wrap is right when it is the one that the committed data key gives; of a wrong
 Source: ``docs/protocol.md``, disputes.
 """
 
-from typing import Final
-
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from blockfl.protocol.claims import Dispute
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.hpke import HpkeError, read_private_key
 from blockfl.protocol.records import Header, WrappedKey
 from blockfl.protocol.seal import (
     commit_key,
@@ -28,8 +25,6 @@ from blockfl.protocol.seal import (
     is_wrap_of,
     open_wrap,
 )
-
-KEY_BYTES: Final = 32
 
 
 def claim_wrap(header: Header, member: str, now_ms: int) -> Dispute:
@@ -57,12 +52,12 @@ def settle_claim(dispute: Dispute, header: Header, ephemeral_key: bytes, settler
     Args:
         dispute: what was claimed.
         header: of the update.
-        ephemeral_key: 32 bytes, of the disputed wrap, or of another one that is right.
+        ephemeral_key: of the disputed wrap, or of another one that is right.
         settler: who shows it.
         now_ms: the transaction's time.
 
     Raises:
-        ProtocolError: BFL301 if these are not 32 bytes, BFL422 if the key does not settle it.
+        ProtocolError: BFL301 if this is no private key, BFL422 if the key does not settle it.
     """
     if dispute.state != "claimed":
         return dispute
@@ -80,9 +75,10 @@ def is_wrap_right(header: Header, member: str, ephemeral_key: bytes) -> bool:
         ProtocolError: BFL301, BFL422, or BFL119 if there is no such wrap.
     """
     disputed = _find_wrap(header, member)
-    if len(ephemeral_key) != KEY_BYTES:
-        raise ProtocolError(Code.MALFORMED, f"expected an ephemeral key of {KEY_BYTES} bytes, got {len(ephemeral_key)}")
-    key = X25519PrivateKey.from_private_bytes(ephemeral_key)
+    try:
+        key = read_private_key(ephemeral_key)
+    except HpkeError as error:
+        raise ProtocolError(Code.MALFORMED, str(error)) from error
     public = encode_public_key(key)
     shown = [one for one in header.wrapped_keys if one.encapsulation == public]
     for wrap in shown:

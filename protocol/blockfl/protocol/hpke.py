@@ -1,7 +1,8 @@
-"""Hybrid public key encryption in base mode: X25519, HKDF-SHA256, AES-256-GCM, with a given ephemeral key.
+"""Hybrid public key encryption in base mode: HKDF-SHA256, AES-256-GCM, with a given ephemeral key.
 
-Owns: exactly one suite of RFC 9180, single-shot. The ephemeral key is an argument, so that whoever knows what it was
-derived from can repeat an encryption and compare. **An ephemeral key must never serve two plaintexts.**
+Owns: the kinds of keys, one object each in one table, and single-shot encryption to them. The ephemeral key is an
+argument, so that whoever knows what it was derived from can repeat an encryption and compare. **An ephemeral key must
+never serve two plaintexts.** To add a kind of key: its object in ``KEMS``.
 
     encapsulation, ciphertext = encrypt(derive_key(ikm), recipient, info, b"secret")
     decrypt(encapsulation, ciphertext, private_key, info)
@@ -10,7 +11,9 @@ Source: RFC 9180, sections 4.1 (DHKEM), 5.1 (key schedule), 5.2 and 6.1 (single-
 """
 
 import hmac
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -18,28 +21,66 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-_KEM_SUITE = b"KEM" + bytes.fromhex("0020")
-_HPKE_SUITE = b"HPKE" + bytes.fromhex("002000010002")
+_KDF_AND_AEAD = bytes.fromhex("00010002")
 _VERSION = b"HPKE-v1"
 _MODE_BASE = b"\x00"
 
 
-class OpeningKey(Protocol):
-    """A recipient's private key, wherever it is kept: its public key, and what X25519 makes of another's."""
+class PublicKey(Protocol):
+    """A public key of one kind."""
 
-    def public_key(self) -> X25519PublicKey:
+    def public_bytes_raw(self) -> bytes:
+        """Return its bytes, as they stand on the ledger."""
+
+
+class OpeningKey(Protocol):
+    """A recipient's private key, wherever it is kept: its public key, and what it makes of another's."""
+
+    def public_key(self) -> PublicKey:
         """Return the public key."""
 
-    def exchange(self, peer_public_key: X25519PublicKey) -> bytes:
-        """Return the shared secret, 32 bytes.
+    def exchange(self, peer_public_key: Any, /) -> bytes:
+        """Return the secret shared with the owner of a public key of this kind.
 
         Raises:
             ValueError: The other's key is of low order.
         """
 
 
+class PrivateKey(OpeningKey, Protocol):
+    """A private key that is here: an ephemeral one, or a recipient's from a file."""
+
+    def private_bytes_raw(self) -> bytes:
+        """Return its bytes, as a file holds them."""
+
+
 class HpkeError(ValueError):
     """What cannot be encrypted or decrypted with these keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kem:
+    """A kind of key: a key encapsulation mechanism. No two have public keys, or private ones, of the same length.
+
+    Attributes:
+        name: For people.
+        identifier: 2 bytes.
+        public_bytes: The length of a public key, and of an encapsulation.
+        private_bytes: The length of a private key.
+        read_public: From these bytes; raises ``ValueError``.
+        read_private: From these bytes; raises ``ValueError``.
+        derive: The private key that follows from at least 32 bytes.
+
+    Source: RFC 9180, section 7.1.
+    """
+
+    name: str
+    identifier: bytes
+    public_bytes: int
+    private_bytes: int
+    read_public: Callable[[bytes], PublicKey]
+    read_private: Callable[[bytes], PrivateKey]
+    derive: Callable[[bytes], PrivateKey]
 
 
 def extract(salt: bytes, key_material: bytes) -> bytes:
@@ -56,31 +97,73 @@ def derive_key(key_material: bytes) -> X25519PrivateKey:
     """Return the private key that follows from at least 32 bytes. Source: RFC 9180, section 7.1.3."""
     if len(key_material) < 32:
         raise ValueError(f"expected at least 32 bytes of key material, got {len(key_material)}")
-    secret = _labeled_extract(_KEM_SUITE, b"", b"dkp_prk", key_material)
-    return X25519PrivateKey.from_private_bytes(_labeled_expand(_KEM_SUITE, secret, b"sk", b"", 32))
+    suite = b"KEM" + _X25519
+    secret = _labeled_extract(suite, b"", b"dkp_prk", key_material)
+    return X25519PrivateKey.from_private_bytes(_labeled_expand(suite, secret, b"sk", b"", 32))
+
+
+_X25519: Final = bytes.fromhex("0020")
+KEMS: Final = (
+    Kem(
+        name="X25519",
+        identifier=_X25519,
+        public_bytes=32,
+        private_bytes=32,
+        read_public=X25519PublicKey.from_public_bytes,
+        read_private=X25519PrivateKey.from_private_bytes,
+        derive=derive_key,
+    ),
+)
+KEM_NAMES: Final = " or ".join(one.name for one in KEMS)
+
+
+def find_kem(public_key: bytes) -> Kem:
+    """Return the kind of a public key.
+
+    Raises:
+        HpkeError: It is of none.
+    """
+    kem = next((one for one in KEMS if one.public_bytes == len(public_key)), None)
+    if kem is None:
+        raise HpkeError(f"expected a public key ({KEM_NAMES}), got {len(public_key)} bytes")
+    return kem
+
+
+def read_private_key(data: bytes) -> PrivateKey:
+    """Return the private key in these bytes.
+
+    Raises:
+        HpkeError: They are none.
+    """
+    kem = next((one for one in KEMS if one.private_bytes == len(data)), None)
+    if kem is None:
+        raise HpkeError(f"expected a private key ({KEM_NAMES}), got {len(data)} bytes")
+    try:
+        return kem.read_private(data)
+    except ValueError as error:
+        raise HpkeError(f"expected a private key ({kem.name}), got other bytes") from error
 
 
 def encrypt(
-    ephemeral_key: X25519PrivateKey, public_key: bytes, info: bytes, plaintext: bytes, associated: bytes = b""
+    ephemeral_key: PrivateKey, public_key: bytes, info: bytes, plaintext: bytes, associated: bytes = b""
 ) -> tuple[bytes, bytes]:
     """Encrypt to one recipient.
 
     Args:
-        ephemeral_key: used for this plaintext only.
-        public_key: the recipient's, 32 bytes.
+        ephemeral_key: of the recipient's kind, used for this plaintext only.
+        public_key: the recipient's.
         info: what the ciphertext is bound to.
         plaintext: the bytes to hide.
         associated: further bytes that it is bound to.
 
     Returns:
-        The encapsulation (32 bytes) and the ciphertext (16 bytes longer than the plaintext).
+        The encapsulation and the ciphertext (16 bytes longer than the plaintext).
 
     Raises:
-        HpkeError: the public key is not one of 32 bytes, or a point of low order.
+        HpkeError: the public key is not of the ephemeral key's kind, or a point of low order.
     """
-    shared = _exchange(ephemeral_key, public_key)
     encapsulation = ephemeral_key.public_key().public_bytes_raw()
-    key, nonce = _key_schedule(shared, encapsulation + public_key, info)
+    key, nonce = _agree(ephemeral_key, public_key, encapsulation + public_key, info)
     return encapsulation, AESGCM(key).encrypt(nonce, plaintext, associated)
 
 
@@ -92,21 +175,19 @@ def decrypt(
     Raises:
         HpkeError: it was encrypted to another key or for another purpose, or it was changed.
     """
-    shared = _exchange(private_key, encapsulation)
-    key, nonce = _key_schedule(shared, encapsulation + private_key.public_key().public_bytes_raw(), info)
+    key, nonce = _agree(private_key, encapsulation, encapsulation + private_key.public_key().public_bytes_raw(), info)
     return _open(key, nonce, ciphertext, associated)
 
 
 def decrypt_as_sender(
-    ephemeral_key: X25519PrivateKey, public_key: bytes, ciphertext: bytes, info: bytes, associated: bytes = b""
+    ephemeral_key: PrivateKey, public_key: bytes, ciphertext: bytes, info: bytes, associated: bytes = b""
 ) -> bytes:
     """Decrypt with the ephemeral key of the encryption, in the place of the recipient's private key.
 
     Raises:
         HpkeError: it was encrypted with another key, to another one or for another purpose, or it was changed.
     """
-    shared = _exchange(ephemeral_key, public_key)
-    key, nonce = _key_schedule(shared, ephemeral_key.public_key().public_bytes_raw() + public_key, info)
+    key, nonce = _agree(ephemeral_key, public_key, ephemeral_key.public_key().public_bytes_raw() + public_key, info)
     return _open(key, nonce, ciphertext, associated)
 
 
@@ -117,24 +198,41 @@ def _open(key: bytes, nonce: bytes, ciphertext: bytes, associated: bytes) -> byt
         raise HpkeError("the ciphertext does not belong to this key and purpose") from error
 
 
-def _exchange(private_key: OpeningKey, public_key: bytes) -> bytes:
+def check_public_key(public_key: bytes) -> None:
+    """Check that one can encrypt to a public key.
+
+    Raises:
+        HpkeError: It is of no known kind, or a point of low order.
+    """
+    _exchange(find_kem(public_key).derive(bytes(32)), public_key)
+
+
+def _exchange(private_key: OpeningKey, public_key: bytes) -> tuple[Kem, bytes]:
+    """Return the kind of both keys, and their shared secret."""
+    kem = find_kem(private_key.public_key().public_bytes_raw())
     try:
-        return private_key.exchange(X25519PublicKey.from_public_bytes(public_key))
+        return kem, private_key.exchange(kem.read_public(public_key))
     except ValueError as error:
-        raise HpkeError("expected an X25519 public key of 32 bytes, not of low order: use another key") from error
+        raise HpkeError(
+            f"expected a public key ({kem.name}) of {kem.public_bytes} bytes, not of low order: use another key"
+        ) from error
 
 
-def _key_schedule(shared: bytes, kem_context: bytes, info: bytes) -> tuple[bytes, bytes]:
-    secret = _labeled_extract(_KEM_SUITE, b"", b"eae_prk", shared)
-    shared_secret = _labeled_expand(_KEM_SUITE, secret, b"shared_secret", kem_context, 32)
+def _agree(private_key: OpeningKey, public_key: bytes, kem_context: bytes, info: bytes) -> tuple[bytes, bytes]:
+    """Return the AEAD's key and nonce."""
+    kem, exchanged = _exchange(private_key, public_key)
+    suite = b"KEM" + kem.identifier
+    secret = _labeled_extract(suite, b"", b"eae_prk", exchanged)
+    shared = _labeled_expand(suite, secret, b"shared_secret", kem_context, 32)
+    suite = b"HPKE" + kem.identifier + _KDF_AND_AEAD
     context = (
         _MODE_BASE
-        + _labeled_extract(_HPKE_SUITE, b"", b"psk_id_hash", b"")
-        + _labeled_extract(_HPKE_SUITE, b"", b"info_hash", info)
+        + _labeled_extract(suite, b"", b"psk_id_hash", b"")
+        + _labeled_extract(suite, b"", b"info_hash", info)
     )
-    secret = _labeled_extract(_HPKE_SUITE, shared_secret, b"secret", b"")
-    key = _labeled_expand(_HPKE_SUITE, secret, b"key", context, 32)
-    return key, _labeled_expand(_HPKE_SUITE, secret, b"base_nonce", context, 12)
+    secret = _labeled_extract(suite, shared, b"secret", b"")
+    key = _labeled_expand(suite, secret, b"key", context, 32)
+    return key, _labeled_expand(suite, secret, b"base_nonce", context, 12)
 
 
 def _labeled_extract(suite: bytes, salt: bytes, label: bytes, key_material: bytes) -> bytes:

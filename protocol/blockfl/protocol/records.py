@@ -15,6 +15,7 @@ from pydantic import FailFast, Field, StringConstraints, model_validator
 from blockfl.protocol.assessment import RoundEffect
 from blockfl.protocol.canonical import ChannelName, Decimal, Digest, Hex, MspId, Name, Natural, Positive, Record
 from blockfl.protocol.economics import TREASURY
+from blockfl.protocol.hpke import KEMS
 from blockfl.protocol.limits import RoundNorms, RoundStatistics
 from blockfl.protocol.manifest import MAX_DIMENSION
 from blockfl.protocol.payload import EncodingName
@@ -29,7 +30,7 @@ Organisations = Annotated[tuple[MspId, ...], FailFast()]
 Role = Literal["committee", "coordinator", "institution"]
 IfAbsent = Literal["wait", "go_on", "fail"]
 Text = Annotated[str, StringConstraints(max_length=500)]
-PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+PublicKey = Annotated[str, StringConstraints(pattern="|".join(f"^[0-9a-f]{{{2 * one.public_bytes}}}$" for one in KEMS))]
 Certificate = Annotated[str, StringConstraints(max_length=8192, pattern=r"^-----BEGIN CERTIFICATE-----\n")]
 
 """In millionths."""
@@ -285,7 +286,7 @@ class WrappedKey(Record):
 
     organisation: MspId
     public_key: PublicKey
-    encapsulation: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    encapsulation: PublicKey
     ciphertext: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
 
 

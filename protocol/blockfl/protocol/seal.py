@@ -28,13 +28,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from blockfl.protocol import hpke
 from blockfl.protocol.canonical import ChannelName, MspId, Name, Natural, Positive, Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.hpke import OpeningKey
+from blockfl.protocol.hpke import OpeningKey, PrivateKey
 from blockfl.protocol.payload import SEED_BYTES
 from blockfl.protocol.records import CHUNK_BYTES, Header, PublicKey, Recipient, WrappedKey
 
@@ -221,7 +220,7 @@ def open_chunks(header: Header, chunks: Iterable[bytes], data_key: bytes) -> byt
     return None if is_broken else payload
 
 
-def open_wrap(header: Header, wrap: WrappedKey, ephemeral_key: X25519PrivateKey) -> bytes | None:
+def open_wrap(header: Header, wrap: WrappedKey, ephemeral_key: PrivateKey) -> bytes | None:
     """Return the data key in a wrap, opened with its ephemeral key; None when it does not open."""
     context = _wrap_context(SealPlace.of(header), wrap.organisation, wrap.public_key)
     public_key, ciphertext = bytes.fromhex(wrap.public_key), bytes.fromhex(wrap.ciphertext)
@@ -266,13 +265,13 @@ def derive_commitment_secret(seed: bytes, place: SealPlace, payload_digest: str)
     return hpke.expand(secret, _COMMITMENT_SECRET + place.encode(), 32)
 
 
-def derive_ephemeral_key(data_key: bytes, place: SealPlace, recipient: Recipient) -> X25519PrivateKey:
+def derive_ephemeral_key(data_key: bytes, place: SealPlace, recipient: Recipient) -> PrivateKey:
     """Return the ephemeral key of one wrap; whoever is shown it can open this wrap and no other."""
     info = _EPHEMERAL_KEY + _wrap_context(place, recipient.organisation, recipient.public_key)
-    return hpke.derive_key(hpke.expand(data_key, info, 32))
+    return hpke.find_kem(bytes.fromhex(recipient.public_key)).derive(hpke.expand(data_key, info, 32))
 
 
-def derive_ephemeral_key_of(header: Header, data_key: bytes, wrap: WrappedKey) -> X25519PrivateKey:
+def derive_ephemeral_key_of(header: Header, data_key: bytes, wrap: WrappedKey) -> PrivateKey:
     """Return the ephemeral key of one of a header's wraps."""
     recipient = Recipient(organisation=wrap.organisation, public_key=wrap.public_key)
     return derive_ephemeral_key(data_key, SealPlace.of(header), recipient)
@@ -298,20 +297,20 @@ def encode_public_key(private_key: OpeningKey) -> str:
     return private_key.public_key().public_bytes_raw().hex()
 
 
-def decode_opening_key(text: str) -> X25519PrivateKey:
-    """Return the private opening key from 64 hex digits (surrounding whitespace is ignored).
+def decode_opening_key(text: str) -> PrivateKey:
+    """Return the private opening key from its bytes in hex, 64 digits (surrounding whitespace is ignored).
 
     Raises:
         ProtocolError: BFL301, without showing the text.
     """
     try:
-        return X25519PrivateKey.from_private_bytes(bytes.fromhex(text.strip()))
+        return hpke.read_private_key(bytes.fromhex(text.strip()))
     except ValueError as error:
         raise ProtocolError(Code.MALFORMED, "expected an opening key of 64 hex digits, got something else") from error
 
 
 def check_public_key(public_key: str) -> None:
-    """Check that updates can be sealed to a public opening key: 64 lower-case hex digits, not of low order.
+    """Check that updates can be sealed to a public opening key: in lower-case hex, of a known kind, not of low order.
 
     Raises:
         ProtocolError: BFL301.
@@ -320,10 +319,11 @@ def check_public_key(public_key: str) -> None:
         raw = bytes.fromhex(public_key)
         if raw.hex() != public_key:
             raise ValueError("not in lower-case hex")
-        hpke.derive_key(bytes(32)).exchange(X25519PublicKey.from_public_bytes(raw))
+        hpke.check_public_key(raw)
     except ValueError as error:
         raise ProtocolError(
-            Code.MALFORMED, f"expected a public X25519 key of 64 lower-case hex digits, got an unusable one: {error}"
+            Code.MALFORMED,
+            f"expected a public key ({hpke.KEM_NAMES}) in lower-case hex, got an unusable one: {error}",
         ) from error
 
 
