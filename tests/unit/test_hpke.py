@@ -10,10 +10,29 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.protocol.hpke import HpkeError, decrypt, derive_key, encrypt, expand, extract
+from blockfl.protocol.hpke import (
+    KEMS,
+    HpkeError,
+    Kem,
+    PrivateKey,
+    decrypt,
+    derive_key,
+    encrypt,
+    expand,
+    extract,
+    read_private_key,
+)
 
 VECTOR: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "hpke.json").read_text())["vector"]
 OTHER = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+def read_x25519(key: PrivateKey) -> X25519PrivateKey:
+    return X25519PrivateKey.from_private_bytes(key.private_bytes_raw())
+
+
+OTHERS = {"X25519": (OTHER, read_x25519)}
+"""Another implementation for every kind of key, and how it reads such a key."""
 KEYS = st.binary(min_size=32, max_size=64).map(derive_key)
 RECIPIENT = derive_key(bytes(32))
 RECIPIENT_PUBLIC = RECIPIENT.public_key().public_bytes_raw()
@@ -101,6 +120,24 @@ def test_what_another_implementation_encrypted_opens(
 ) -> None:
     message = OTHER.encrypt(plaintext, recipient.public_key(), info)
     assert decrypt(message[:32], message[32:], recipient, info) == plaintext
+
+
+def test_every_kind_of_key_has_another_implementation_here_and_lengths_of_its_own() -> None:
+    assert OTHERS.keys() == {one.name for one in KEMS}
+    assert len({one.public_bytes for one in KEMS}) == len({one.private_bytes for one in KEMS}) == len(KEMS)
+
+
+@pytest.mark.parametrize("kem", KEMS, ids=lambda kem: kem.name)
+def test_a_key_of_every_kind_is_what_it_is_for_another_implementation(kem: Kem) -> None:
+    other, read = OTHERS[kem.name]
+    key, public = kem.derive(b"r" * 32), kem.derive(b"r" * 32).public_key().public_bytes_raw()
+    assert read_private_key(key.private_bytes_raw()).public_key().public_bytes_raw() == public
+    assert kem.read_public(public).public_bytes_raw() == public
+    encapsulation, ciphertext = encrypt(kem.derive(b"e" * 32), public, b"info", b"secret")
+    assert other.decrypt(encapsulation + ciphertext, read(key), b"info") == b"secret"
+    message = other.encrypt(b"another", read(key).public_key(), b"info")
+    encapsulation, ciphertext = message[: kem.public_bytes], message[kem.public_bytes :]
+    assert decrypt(encapsulation, ciphertext, key, b"info") == b"another"
 
 
 @given(st.data())

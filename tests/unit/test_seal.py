@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockfl.protocol.codes import Code
+from blockfl.protocol.dispute import choose_ephemeral_key, is_wrap_right
+from blockfl.protocol.hpke import KEMS, Kem, PrivateKey
+from blockfl.protocol.judging import judge_update
 from blockfl.protocol.payload import INT16
-from blockfl.protocol.records import CHUNK_BYTES, Header, Recipient
+from blockfl.protocol.records import CHUNK_BYTES, CommitteeKey, Header, Recipient, Round
 from blockfl.protocol.rule import require
 from blockfl.protocol.rules import SEAL_RULES, Envelope
 from blockfl.protocol.seal import (
@@ -30,6 +33,7 @@ from blockfl.protocol.seal import (
     unwrap_data_key,
     verify_wraps,
 )
+from blockfl.protocol.submission import compose_update
 from reference import seal as naive
 from support.federation import COMMITTEE, make_federation
 from support.refusal import code_of, refused
@@ -403,6 +407,23 @@ def test_a_refused_opening_key_is_not_shown() -> None:
     with pytest.raises(Exception, match="64 hex digits") as caught:
         decode_opening_key("5ec2e7" * 3)
     assert "5ec2e7" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kem", KEMS, ids=lambda kem: kem.name)
+def test_a_member_may_have_an_opening_key_of_any_kind(kem: Kem) -> None:
+    regulators = decode_opening_key(kem.derive(b"k" * 32).private_bytes_raw().hex())
+    keys: dict[str, PrivateKey] = {**FEDERATION.opening_keys, "regulator": regulators}
+    committee = []
+    for one in COMMITTEE:
+        check_public_key(encode_public_key(keys[one]))
+        registered = CommitteeKey(organisation=one, public_key=encode_public_key(keys[one]), registered_at_ms=1)
+        committee.append(Recipient(organisation=one, public_key=registered.public_key))
+    round_ = Round.decode(FEDERATION.round.model_copy(update={"committee": tuple(committee)}).encode())
+    composed = compose_update(FEDERATION.consortium, FEDERATION.task, round_, "alpha", VALUES, SEED)
+    header = Header.decode(composed.header.encode())
+    assert all(judge_update(header, round_, composed.chunks, one, keys[one]).accepted for one in COMMITTEE)
+    data_key = unwrap_data_key(header, "regulator", keys["regulator"])
+    assert is_wrap_right(header, "regulator", choose_ephemeral_key(header, data_key, "regulator", "university"))
 
 
 def test_public_keys_are_checked_before_they_are_registered() -> None:
