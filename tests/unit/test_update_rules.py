@@ -19,7 +19,7 @@ from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import Judgement, judge_update
-from blockfl.protocol.limits import NormRules
+from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundNorms
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Header, Member, Round, SignedHeader, WrappedKey
@@ -28,7 +28,7 @@ from blockfl.protocol.rules import JUDGING, NOTHING, SUBMISSION
 from blockfl.protocol.seal import SealPlace, encode_public_key
 from blockfl.protocol.submission import check_header
 from blockfl.protocol.task import Task
-from blockfl.protocol.value_rules import CHOICES, NORMS, VALUE_RULES, Candidate
+from blockfl.protocol.value_rules import CHOICES, NORMS, VALUE_RULES, Candidate, Choice
 from reference import seal as naive
 from support.contract import make_scenario, upload_chunk
 from support.federation import (
@@ -389,6 +389,21 @@ def test_rules_of_one_code_cost_the_same() -> None:
 
 def test_every_field_of_a_task_s_norm_rules_is_a_rule_s_or_the_bound_s() -> None:
     assert {one.field for one in CHOICES} | {"tensors", "adaptive"} == set(NormRules.model_fields)
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.field)
+def test_the_number_that_chooses_a_rule_is_enough_of_a_section_and_reaches_the_round(choice: Choice) -> None:
+    off: dict[str, Any] = {"tensors": (), "adaptive": None} | {one.field: one.off for one in CHOICES}
+    with pytest.raises(ValueError, match="names no rule"):
+        NormRules.model_validate(off)
+    assert freeze(off | {choice.field: 500_000}) != freeze(
+        off | {"adaptive": AdaptiveBound(rounds=1, factor_permille=1000, floor_l2_micro=1)}
+    )
+
+
+def freeze(given: dict[str, Any]) -> RoundNorms:
+    rules = NormRules.model_validate(given)
+    return rules.freeze(FEDERATION.task.spec.manifest, 10**6, scale=10, has_last_sum=True, has_referee=True)
 
 
 def test_every_rule_about_values_is_explained_to_the_institution() -> None:

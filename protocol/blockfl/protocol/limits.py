@@ -62,8 +62,8 @@ class NormRules(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        cosines = self.minimum_cosine_micro, self.minimum_reference_cosine_micro
-        if not self.tensors and not self.minimum_l2_micro and cosines == (None, None) and not self.adaptive:
+        off = {"tensors": (), "minimum_l2_micro": 0}
+        if all(value == off.get(name) for name, value in self):
             raise ValueError("names no rule: leave the section out")
         return self
 
