@@ -15,20 +15,21 @@ import numpy.typing as npt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from blockfl.cli.number import limits_of
 from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.judging import Judgement, judge_update
-from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundNorms
+from blockfl.protocol.limits import NormRules
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Header, Member, Round, SignedHeader, WrappedKey
-from blockfl.protocol.rule import Rule
+from blockfl.protocol.rule import Rule, find_breach
 from blockfl.protocol.rules import JUDGING, NOTHING, SUBMISSION
 from blockfl.protocol.seal import SealPlace, encode_public_key
 from blockfl.protocol.submission import check_header
 from blockfl.protocol.task import Task
-from blockfl.protocol.value_rules import CHOICES, NORMS, VALUE_RULES, Candidate, Choice
+from blockfl.protocol.value_rules import CHOICES, NORMS, VALUE_RULES, Candidate, ValueRule
 from reference import seal as naive
 from support.contract import make_scenario, upload_chunk
 from support.federation import (
@@ -391,19 +392,27 @@ def test_every_field_of_a_task_s_norm_rules_is_a_rule_s_or_the_bound_s() -> None
     assert {one.field for one in CHOICES} | {"tensors", "adaptive"} == set(NormRules.model_fields)
 
 
-@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.field)
-def test_the_number_that_chooses_a_rule_is_enough_of_a_section_and_reaches_the_round(choice: Choice) -> None:
+@pytest.mark.parametrize("rule", [one for one in VALUE_RULES if one.chosen_by], ids=lambda rule: rule.code.name)
+def test_the_one_number_by_which_a_task_chooses_a_rule_makes_the_committee_reject(rule: ValueRule) -> None:
+    """From the task's section to the verdict: nothing else asks for the rule."""
+    assert rule.chosen_by is not None
     off: dict[str, Any] = {"tensors": (), "adaptive": None} | {one.field: one.off for one in CHOICES}
     with pytest.raises(ValueError, match="names no rule"):
         NormRules.model_validate(off)
-    assert freeze(off | {choice.field: 500_000}) != freeze(
-        off | {"adaptive": AdaptiveBound(rounds=1, factor_permille=1000, floor_l2_micro=1)}
+    limits = limits_of(NormRules, rule.chosen_by.field)
+    extremes = {int(one * 10**6) for one in (limits.lowest, limits.highest)} - {rule.chosen_by.off}
+    assert rule.code in {find_code(off | {rule.chosen_by.field: number}) for number in extremes}
+
+
+def find_code(given: dict[str, Any]) -> Code | None:
+    """Return the code of an update against the last sum and the reference, in a task with these rules about norms."""
+    plain, manifest = FEDERATION.round, FEDERATION.task.spec.manifest
+    norms = NormRules.model_validate(given).freeze(
+        manifest, 10**6, scale=plain.scale, has_last_sum=True, has_referee=True
     )
-
-
-def freeze(given: dict[str, Any]) -> RoundNorms:
-    rules = NormRules.model_validate(given)
-    return rules.freeze(FEDERATION.task.spec.manifest, 10**6, scale=10, has_last_sum=True, has_referee=True)
+    round_ = plain.model_copy(update={"norms": norms})
+    breach = find_breach(VALUE_RULES, Candidate.of(round_, 3, VALUES, -VALUES.astype(np.int32), -VALUES))
+    return breach.rule.code if breach else None
 
 
 def test_every_rule_about_values_is_explained_to_the_institution() -> None:
