@@ -85,8 +85,8 @@ def test_a_rule_is_linear_if_it_gives_the_sum_of_whatever_updates(
     total = updates.astype(np.int64).sum(axis=0).tolist()
     if rule.traits.is_linear:
         assert run(rule, updates, scale) == total
-    spread = np.array([[20_000 + 500 * number, number] for number in range(7)], dtype=np.int16)
-    assert (run(rule, spread, 14) == spread.astype(int).sum(axis=0).tolist()) == rule.traits.is_linear
+    uneven = np.array([[20_000 + 300 * number**2, number] for number in range(7)], dtype=np.int16)
+    assert (run(rule, uneven, 14) == uneven.astype(int).sum(axis=0).tolist()) == rule.traits.is_linear
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -243,6 +243,14 @@ def test_a_rule_is_refused_for_fewer_updates_than_it_is_defined_for(rule: Aggreg
     assert len(run(rule, updates)) == 2
     with refused(Code.TOO_FEW_ACCEPTED, f"needs {least} updates, {least - 1} were"):
         combine(rule, dimension=2, count=least - 1, scale=10)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_rule_is_defined_for_the_fewest_updates_that_it_names(rule: Aggregation) -> None:
+    least = rule.traits.least_updates
+    updates = np.array([[7 * number**2, -number] for number in range(least)], dtype=np.int16)
+    assert rule.traits.divisor(least) >= 1
+    assert run(rule, updates) == combine_naively(rule.model_dump(), updates.tolist(), 10)
 
 
 def test_nothing_is_combined_of_nothing() -> None:

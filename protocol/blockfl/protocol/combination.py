@@ -80,7 +80,7 @@ class Traits:
     divisor: Callable[[int], int]
     combine: Callable[[Batch], Combination]
     clip_l2_micro: int
-    needs_referee: bool = False
+    needs_referee: bool
 
 
 class AggregationRule(Record, ABC):
@@ -157,6 +157,7 @@ class FedAvg(AggregationRule):
             divisor=lambda weight: weight,
             combine=lambda batch: add_up(range(batch.count), batch.dimension),
             clip_l2_micro=0,
+            needs_referee=False,
         )
 
 
@@ -180,6 +181,7 @@ class Median(AggregationRule):
             divisor=lambda _: 2,
             combine=lambda batch: combine_sorted(batch, first=(batch.count - 1) // 2, last=batch.count // 2, parts=2),
             clip_l2_micro=0,
+            needs_referee=False,
         )
 
 
@@ -206,6 +208,7 @@ class TrimmedMean(AggregationRule):
             divisor=lambda count: count - 2 * self.trim,
             combine=lambda batch: combine_sorted(batch, first=self.trim, last=batch.count - 1 - self.trim, parts=1),
             clip_l2_micro=0,
+            needs_referee=False,
         )
 
 
@@ -230,6 +233,7 @@ class Krum(AggregationRule):
             divisor=lambda _: 1,
             combine=lambda batch: combine_nearest(batch, byzantine=self.byzantine, selected=1),
             clip_l2_micro=0,
+            needs_referee=False,
         )
 
 
@@ -262,6 +266,7 @@ class MultiKrum(AggregationRule):
             divisor=lambda _: self.selected,
             combine=lambda batch: combine_nearest(batch, byzantine=self.byzantine, selected=self.selected),
             clip_l2_micro=0,
+            needs_referee=False,
         )
 
 
@@ -288,6 +293,7 @@ class NormClippedMean(AggregationRule):
             divisor=lambda count: count,
             combine=lambda batch: combine_clipped(batch, self.clip_l2_micro),
             clip_l2_micro=self.clip_l2_micro,
+            needs_referee=False,
         )
 
 
