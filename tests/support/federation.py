@@ -19,7 +19,7 @@ from blockfl.protocol.blob import split_blob
 from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import encode_model, manifest_of
-from blockfl.protocol.payload import INT16
+from blockfl.protocol.payload import INT16, EncodingName
 from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Header, Member, Progress, Round, SignedHeader
 from blockfl.protocol.round import create_task, open_round
 from blockfl.protocol.seal import Sealed, encode_public_key, seal
@@ -96,6 +96,7 @@ def make_federation(
     minimum_accepted: int = 3,
     check: Literal["commitment", "recompute"] = "commitment",
     norms: NormRules | None = None,
+    encoding: EncodingName = "int16",
 ) -> Federation:
     """Make a federation; keys, certificates and signatures are the same every time."""
     arrays = {"dense/kernel": np.zeros(tuple(shape), dtype=np.float32), "dense/bias": np.ones(2, dtype=np.float32)}
@@ -106,7 +107,7 @@ def make_federation(
         title="Heart disease",
         manifest=manifest,
         initial_model=split_blob(initial_model)[0],
-        encoding="int16",
+        encoding=encoding,
         aggregation=FEDAVG,
         check=check,
         aggregator="coordinator",

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.payload import INT16, Encoding
+from blockfl.protocol.judging import judge_update, open_update
+from blockfl.protocol.payload import ENCODINGS, INT16, Encoding, EncodingName
+from blockfl.protocol.quantise import quantise_update
+from blockfl.protocol.records import Header
 from blockfl.protocol.terms import compute_scale
+from support.federation import make_federation
 from support.refusal import refused, value_or_code
 
 VALUES = hnp.arrays(np.int16, st.integers(1, 50), elements=st.integers(-32767, 32767))
@@ -85,6 +89,32 @@ def test_decoded_values_cannot_be_changed() -> None:
     values, _ = INT16.decode_payload(bytearray(38), 3)
     with pytest.raises(ValueError, match="read-only"):
         values[0] = 1
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_an_update_in_any_encoding_is_sealed_judged_and_as_exact_as_its_range(name: EncodingName) -> None:
+    federation = make_federation(encoding=name, weight_cap=16)
+    encoding, round_, dimension = ENCODINGS[name], federation.round, federation.dimension
+    part = round_.participant("alpha")
+    assert part is not None
+    delta = np.linspace(-0.1, 0.1, dimension)
+    values = quantise_update(
+        delta,
+        weight=part.weight,
+        scale=round_.scale,
+        bound_l2_squared=int(round_.bound_l2_squared),
+        bound_linf=round_.bound_linf,
+        generator=np.random.default_rng(5),
+    )
+    header, chunks = federation.update("alpha", values)
+    assert Header.decode(header.encode()) == header
+    assert header.payload_bytes == encoding.compute_payload_bytes(dimension)
+    for member, key in federation.opening_keys.items():
+        assert judge_update(header, round_, chunks, member, key).accepted
+        np.testing.assert_array_equal(open_update(header, chunks, member, key).values, values)
+    assert np.abs(values / (part.weight * 2.0**round_.scale) - delta).max() < 2.0**-round_.scale
+    largest = max(one.weight for one in round_.participants) * round_.bound_linf
+    assert encoding.max_value // 4 < largest <= encoding.max_value
 
 
 def test_an_encoding_of_another_width_is_one_object() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,12 @@ from blockfl.ledger.store import ModelStore
 from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.digits import decode_tally, encode_tally, read, spell
-from blockfl.protocol.payload import INT16
+from blockfl.protocol.payload import ENCODINGS, INT16
 from blockfl.protocol.table import Column, Table
 from blockfl.protocol.tally import (
     COUNT_DIGITS,
     DIGIT_LIMIT,
+    LEAST_RANGE,
     ROWS,
     SUM_DIGITS,
     compute_tally_bound,
@@ -80,7 +82,8 @@ def test_no_digit_is_rounded_or_shortened(columns: int) -> None:
     named = tuple(Column(name=f"c{number}", kind="number") for number in range(columns))
     manifest = make_tally_manifest(Table(columns=named, label=Column(name="y", kind="ordinal", values=("0", "1"))))
     bound = compute_tally_bound(manifest)
-    assert compute_scale(bound, weight_max=1, dimension=manifest.dimension, encoding=INT16) >= 0
+    narrow = replace(INT16, max_value=LEAST_RANGE)
+    assert compute_scale(bound, weight_max=1, dimension=manifest.dimension, encoding=narrow) >= 0
     assert bound >= DIGIT_LIMIT * np.sqrt(manifest.dimension) * 1e6
 
 
@@ -101,6 +104,14 @@ def make_spec(table: Table) -> tuple[TaskSpec, bytes]:
         institutions=INSTITUTIONS,
     )
     return spec, begun.content
+
+
+def test_an_encoding_that_would_round_digits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(columns=(Column(name="c", kind="number"),), label=Column(name="y", kind="ordinal", values=("0", "1")))
+    make_spec(table)
+    monkeypatch.setitem(ENCODINGS, "int16", replace(INT16, max_value=LEAST_RANGE - 1))
+    with pytest.raises(LedgerError, match="would round the digits"):
+        make_spec(table)
 
 
 def load(table: Table, file: Path) -> Tallier:

@@ -1,6 +1,7 @@
 """What a task's terms refuse: rules and their parameters, sizes, optimisers, checks."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from blockfl.protocol.combination import MAX_COMPARED_UPDATES, MAX_COMPARED_VALUES, MAX_PRODUCTS
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS
+from blockfl.protocol.payload import ENCODINGS, INT16
 from blockfl.protocol.task import MAX_COMMITTED_DIMENSION, MAX_SCORED_INSTITUTIONS, TaskSpec
 from reference.canonical import encode_naively
 from support.federation import make_federation
@@ -32,6 +34,12 @@ def test_a_task_bounds_what_its_rules_compute_with() -> None:
     refuse(TaskSpec, "aggregation", SPEC, aggregation={"rule": "mode"})
     refuse(TaskSpec, "encoding", SPEC, encoding="float32")
     refuse(TaskSpec, "rounds", SPEC, rounds=0)
+
+
+def test_a_task_s_encoding_holds_a_value_times_the_largest_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENCODINGS, "int16", replace(INT16, max_value=127))
+    refuse(TaskSpec, "choose a lower cap", SPEC, weight_cap=128)
+    assert choose(aggregation={"rule": "fedavg"}, weight_cap=127).weight_cap == 127
 
 
 def choose(**changes: object) -> TaskSpec:

@@ -31,6 +31,8 @@ SQUARE_DIGITS: Final = 40
 """Of squares of numbers of up to 2^53 millionths, of more rows than there are."""
 DIGIT_LIMIT: Final = 253
 """15 + 16 * 14 + 14: a digit with the largest carries in and out."""
+LEAST_RANGE: Final = 65 * DIGIT_LIMIT
+"""The largest value of any tally's rounds, 64·B/√d: an encoding of a smaller range would round digits."""
 
 
 def list_fields(column: Column) -> tuple[tuple[str, int], ...]:

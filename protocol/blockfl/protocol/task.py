@@ -17,13 +17,13 @@ from blockfl.protocol.goal import Goal
 from blockfl.protocol.limits import MICRO, NormRules
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS, Manifest
 from blockfl.protocol.optimiser import Optimiser, name_state_tensor
-from blockfl.protocol.payload import EncodingName
+from blockfl.protocol.payload import ENCODINGS, EncodingName
 from blockfl.protocol.personal import MAX_PATTERNS, Pattern, is_personal
 from blockfl.protocol.records import Blob, Organisations, Text, check_ascending
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.selection import Selection
 from blockfl.protocol.table import Table
-from blockfl.protocol.tally import compute_tally_bound, make_tally_manifest
+from blockfl.protocol.tally import LEAST_RANGE, compute_tally_bound, make_tally_manifest
 from blockfl.protocol.training import Training
 
 MINIMUM_ACCEPTED = 3
@@ -158,6 +158,10 @@ class TaskSpec(Record):
                 f"commitments are for up to {MAX_COMMITTED_DIMENSION} parameters, the model has "
                 f"{self.manifest.dimension}: choose the check recompute"
             )
+        if self.weight_cap > ENCODINGS[self.encoding].max_value:
+            raise ValueError(
+                f"{self.encoding} cannot hold a value times the weight {self.weight_cap}: choose a lower cap"
+            )
         if self.minimum_accepted > len(self.institutions):
             raise ValueError(
                 f"minimum_accepted {self.minimum_accepted} is more than {len(self.institutions)} institutions"
@@ -193,6 +197,8 @@ class TaskSpec(Record):
             raise ValueError("a tally counts the columns of a table: name them")
         if self.manifest != make_tally_manifest(self.table):
             raise ValueError("the tensors are not those of a tally of these columns")
+        if ENCODINGS[self.encoding].max_value < LEAST_RANGE:
+            raise ValueError(f"{self.encoding} would round the digits of a tally: choose int16")
         others = (self.optimiser, self.norms, self.economics, self.effect, self.referee, self.selection, self.goal)
         plain = self.aggregation.rule == "fedavg" and self.weight_cap == 1 and self.rounds == 1
         if not plain or any(one is not None for one in (*others, *self.personal)):
