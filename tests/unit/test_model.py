@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import safetensors
 import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.dtype import DTYPES, Dtype
-from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.dtype import DTYPES, Dtype, choose_dtype
+from blockfl.protocol.manifest import Manifest, Tensor
 from blockfl.protocol.model import (
     check_finite,
     compute_model_digest,
@@ -92,6 +93,24 @@ def test_a_file_holds_tensors_of_several_dtypes(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(decode_model(mixed, data), expected)
     with refused(Code.MANIFEST_MISMATCH, f"{len(data)} bytes"):
         decode_model(MANIFEST, data)
+
+    with refused(Code.NOT_FINITE, "tensor dense/bias: element 1 is inf"):
+        encode_model(mixed, np.where(np.arange(10) == 7, np.float32(70_000), values))
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=lambda dtype: dtype.name)
+def test_what_a_dtype_has_kept_is_kept_again_as_it_is_and_another_library_knows_it(dtype: Dtype) -> None:
+    values = np.concatenate([np.linspace(-3, 3, 1001), [-0.0, 1e-30, 20_000]]).astype(np.float32)
+    manifest = Manifest(tensors=(Tensor(name="dense/kernel", dtype=dtype.name, shape=values.shape, offset=0),))
+    data = encode_model(manifest, values)
+    assert decode_manifest(data) == manifest
+    kept = decode_model(manifest, data)
+    assert np.abs(kept - values).max() <= 2**-8 * np.abs(values).max()
+    assert encode_model(manifest, flatten(manifest, unflatten(manifest, kept))) == data
+    (name, found), *rest = safetensors.deserialize(data)
+    assert (name, found["dtype"], found["shape"], rest) == ("dense/kernel", dtype.file_name, [1004], [])
+    assert len(found["data"]) == dtype.width_bytes * len(values)
+    assert choose_dtype(dtype.name) == dtype.name
 
 
 def _unpack_half(data: memoryview) -> npt.NDArray[np.float32]:

@@ -50,6 +50,8 @@ def manifest_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Manifest:
 def flatten(manifest: Manifest, arrays: Mapping[str, npt.NDArray[Any]]) -> Vector:
     """Return named arrays as one vector, float32 of shape (d,), in manifest order.
 
+    Each array has its tensor's dtype, or float32, in which everybody computes.
+
     Raises:
         ProtocolError: BFL306 if names, dtypes or shapes are not those of the manifest; BFL307 for NaN or infinity.
     """
@@ -64,7 +66,7 @@ def flatten(manifest: Manifest, arrays: Mapping[str, npt.NDArray[Any]]) -> Vecto
     vector = np.empty(manifest.dimension, dtype=np.float32)
     for tensor in manifest.tensors:
         array = arrays[tensor.name]
-        if array.dtype.name != tensor.dtype or array.shape != tensor.shape:
+        if array.dtype.name not in (tensor.dtype, "float32") or array.shape != tensor.shape:
             raise ProtocolError(
                 Code.MANIFEST_MISMATCH,
                 f"tensor {tensor.name}: expected {tensor.dtype} of shape {tensor.shape}, got {array.dtype} of "
@@ -106,11 +108,18 @@ def encode_model(manifest: Manifest, vector: Vector) -> bytes:
     """Return the model file of a vector, float32 of shape (d,).
 
     Raises:
-        ProtocolError: BFL306 if dtype or shape is not that of the manifest; BFL307 for NaN or infinity.
+        ProtocolError: BFL306 if dtype or shape is not that of the manifest; BFL307 for NaN or infinity, and for a value
+            that its tensor's dtype cannot hold.
     """
     _check_vector(manifest, vector)
     check_finite(manifest, vector)
-    parts = [dtype.pack(vector[part]).data.cast("B") for dtype, part in _list_runs(manifest)]
+    runs = _list_runs(manifest)
+    # A value over a dtype's largest becomes infinite here, and is refused below.
+    with np.errstate(over="ignore"):
+        parts = [dtype.pack(vector[part]).data.cast("B") for dtype, part in runs]
+    if any(dtype.width_bytes < vector.itemsize for dtype, _ in runs):
+        kept = [dtype.unpack(part) for (dtype, _), part in zip(runs, parts, strict=True)]
+        check_finite(manifest, np.concatenate(kept))
     return b"".join([_encode_header(manifest), *parts])
 
 
