@@ -6,6 +6,8 @@ import asyncio
 import csv
 import io
 import json
+import re
+from inspect import getsource, isfunction
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from blockfl.audit.book import Book, open_book
 from blockfl.audit.bundle import Bundle
 from blockfl.audit.entry import PLACE
 from blockfl.audit.queries import ACTS
+from blockfl.cli import query
 from blockfl.cli.main import app
-from blockfl.cli.query import _QUESTIONS
+from blockfl.cli.query import _QUESTIONS, Answer
 from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.catalogue import TASK
@@ -44,6 +47,13 @@ def book(played: Played) -> Book:
 def ask(played: Played, *words: str) -> Any:
     trusted = ["--bundle", str(played.bundle), "--genesis-hash", played.genesis_hash.hex()]
     return CliRunner().invoke(app, ["audit", *words, *trusted])
+
+
+def test_every_question_has_a_command() -> None:
+    asking = [one for one in vars(query).values() if isfunction(one) and one.__annotations__.get("return") is Answer]
+    assert {one.__name__ for one in asking} == {one.__name__ for one in _QUESTIONS.values()}
+    answering = {name for name, one in vars(queries).items() if name.startswith("list_") and isfunction(one)}
+    assert answering == set(re.findall(r"queries\.(list_\w+)", getsource(query)))
 
 
 @pytest.mark.parametrize("name", sorted(_QUESTIONS))
