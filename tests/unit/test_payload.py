@@ -1,7 +1,7 @@
 """The payload: int16 and the seed, strictly."""
 
 import struct
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,13 @@ def test_decoded_values_cannot_be_changed() -> None:
     values, _ = INT16.decode_payload(bytearray(38), 3)
     with pytest.raises(ValueError, match="read-only"):
         values[0] = 1
+
+
+def test_every_encoding_that_a_task_may_name_is_in_the_table_and_holds_the_negative_of_every_value() -> None:
+    assert set(ENCODINGS) == set(get_args(EncodingName))
+    for name, encoding in ENCODINGS.items():
+        assert (name, encoding.stored) == (encoding.name, np.dtype(name).newbyteorder("<"))
+        assert encoding.max_value == np.iinfo(encoding.stored).max
 
 
 @pytest.mark.parametrize("name", ENCODINGS)

@@ -17,14 +17,17 @@ from blockfl.cli import export
 from blockfl.cli import task as commands
 from blockfl.cli.main import main
 from blockfl.cli.strategy import parse_optimiser, parse_rule
+from blockfl.cli.terms import OPTIONS, parse_terms
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.codes import Code
 from blockfl.protocol.combination import FEDAVG, Aggregation, Krum, Median, MultiKrum, NormClippedMean, TrimmedMean
 from blockfl.protocol.model import unflatten
 from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
+from blockfl.protocol.payload import ENCODINGS
 from blockfl.protocol.version import decode_version
 from support.contract import refused
+from support.federation import INSTITUTIONS
 from support.scenario import TASK, Scenario, make_spec
 from support.world import World
 from support.world_ledger import WorldHub
@@ -168,6 +171,22 @@ class Consortium:
 
     def create(self, *options: str) -> int:
         return self.run("create", TASK, "--initial", str(self.initial), "--norm-bound", "1", *options)
+
+
+def test_a_user_can_choose_every_encoding() -> None:
+    model, _ = make_spec()
+    made = [
+        parse_terms(**({"encoding": name} if "encoding" in OPTIONS else {})).specify(
+            task="heart",
+            title="",
+            manifest=model.manifest,
+            initial_model=model.initial_model,
+            aggregator="coordinator",
+            institutions=INSTITUTIONS,
+        )
+        for name in ENCODINGS
+    ]
+    assert [one.encoding for one in made] == list(ENCODINGS)
 
 
 @pytest.fixture
