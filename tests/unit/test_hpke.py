@@ -14,7 +14,7 @@ from blockfl.protocol.hpke import (
     KEMS,
     HpkeError,
     Kem,
-    PrivateKey,
+    KemPrivateKey,
     decrypt,
     derive_key,
     encrypt,
@@ -27,7 +27,7 @@ VECTOR: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "hp
 OTHER = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
-def read_x25519(key: PrivateKey) -> X25519PrivateKey:
+def read_x25519(key: KemPrivateKey) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(key.private_bytes_raw())
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.codes import Code
 from blockfl.protocol.dispute import choose_ephemeral_key, is_wrap_right
-from blockfl.protocol.hpke import KEMS, Kem, PrivateKey
+from blockfl.protocol.hpke import KEMS, Kem, KemPrivateKey
 from blockfl.protocol.judging import judge_update
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import CHUNK_BYTES, CommitteeKey, Header, Recipient, Round
@@ -412,7 +412,7 @@ def test_a_refused_opening_key_is_not_shown() -> None:
 @pytest.mark.parametrize("kem", KEMS, ids=lambda kem: kem.name)
 def test_a_member_may_have_an_opening_key_of_any_kind(kem: Kem) -> None:
     regulators = decode_opening_key(kem.derive(b"k" * 32).private_bytes_raw().hex())
-    keys: dict[str, PrivateKey] = {**FEDERATION.opening_keys, "regulator": regulators}
+    keys: dict[str, KemPrivateKey] = {**FEDERATION.opening_keys, "regulator": regulators}
     committee = []
     for one in COMMITTEE:
         check_public_key(encode_public_key(keys[one]))

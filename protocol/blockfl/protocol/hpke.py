@@ -26,7 +26,7 @@ _VERSION = b"HPKE-v1"
 _MODE_BASE = b"\x00"
 
 
-class PublicKey(Protocol):
+class KemPublicKey(Protocol):
     """A public key of one kind."""
 
     def public_bytes_raw(self) -> bytes:
@@ -36,7 +36,7 @@ class PublicKey(Protocol):
 class OpeningKey(Protocol):
     """A recipient's private key, wherever it is kept: its public key, and what it makes of another's."""
 
-    def public_key(self) -> PublicKey:
+    def public_key(self) -> KemPublicKey:
         """Return the public key."""
 
     def exchange(self, peer_public_key: Any, /) -> bytes:
@@ -47,7 +47,7 @@ class OpeningKey(Protocol):
         """
 
 
-class PrivateKey(OpeningKey, Protocol):
+class KemPrivateKey(OpeningKey, Protocol):
     """A private key that is here: an ephemeral one, or a recipient's from a file."""
 
     def private_bytes_raw(self) -> bytes:
@@ -78,9 +78,9 @@ class Kem:
     identifier: bytes
     public_bytes: int
     private_bytes: int
-    read_public: Callable[[bytes], PublicKey]
-    read_private: Callable[[bytes], PrivateKey]
-    derive: Callable[[bytes], PrivateKey]
+    read_public: Callable[[bytes], KemPublicKey]
+    read_private: Callable[[bytes], KemPrivateKey]
+    derive: Callable[[bytes], KemPrivateKey]
 
 
 def extract(salt: bytes, key_material: bytes) -> bytes:
@@ -129,7 +129,7 @@ def find_kem(public_key: bytes) -> Kem:
     return kem
 
 
-def read_private_key(data: bytes) -> PrivateKey:
+def read_private_key(data: bytes) -> KemPrivateKey:
     """Return the private key in these bytes.
 
     Raises:
@@ -145,7 +145,7 @@ def read_private_key(data: bytes) -> PrivateKey:
 
 
 def encrypt(
-    ephemeral_key: PrivateKey, public_key: bytes, info: bytes, plaintext: bytes, associated: bytes = b""
+    ephemeral_key: KemPrivateKey, public_key: bytes, info: bytes, plaintext: bytes, associated: bytes = b""
 ) -> tuple[bytes, bytes]:
     """Encrypt to one recipient.
 
@@ -180,7 +180,7 @@ def decrypt(
 
 
 def decrypt_as_sender(
-    ephemeral_key: PrivateKey, public_key: bytes, ciphertext: bytes, info: bytes, associated: bytes = b""
+    ephemeral_key: KemPrivateKey, public_key: bytes, ciphertext: bytes, info: bytes, associated: bytes = b""
 ) -> bytes:
     """Decrypt with the ephemeral key of the encryption, in the place of the recipient's private key.
 

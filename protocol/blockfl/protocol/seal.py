@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from blockfl.protocol import hpke
 from blockfl.protocol.canonical import ChannelName, MspId, Name, Natural, Positive, Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.hpke import OpeningKey, PrivateKey
+from blockfl.protocol.hpke import KemPrivateKey, OpeningKey
 from blockfl.protocol.payload import SEED_BYTES
 from blockfl.protocol.records import CHUNK_BYTES, Header, PublicKey, Recipient, WrappedKey
 
@@ -220,7 +220,7 @@ def open_chunks(header: Header, chunks: Iterable[bytes], data_key: bytes) -> byt
     return None if is_broken else payload
 
 
-def open_wrap(header: Header, wrap: WrappedKey, ephemeral_key: PrivateKey) -> bytes | None:
+def open_wrap(header: Header, wrap: WrappedKey, ephemeral_key: KemPrivateKey) -> bytes | None:
     """Return the data key in a wrap, opened with its ephemeral key; None when it does not open."""
     context = _wrap_context(SealPlace.of(header), wrap.organisation, wrap.public_key)
     public_key, ciphertext = bytes.fromhex(wrap.public_key), bytes.fromhex(wrap.ciphertext)
@@ -265,13 +265,13 @@ def derive_commitment_secret(seed: bytes, place: SealPlace, payload_digest: str)
     return hpke.expand(secret, _COMMITMENT_SECRET + place.encode(), 32)
 
 
-def derive_ephemeral_key(data_key: bytes, place: SealPlace, recipient: Recipient) -> PrivateKey:
+def derive_ephemeral_key(data_key: bytes, place: SealPlace, recipient: Recipient) -> KemPrivateKey:
     """Return the ephemeral key of one wrap; whoever is shown it can open this wrap and no other."""
     info = _EPHEMERAL_KEY + _wrap_context(place, recipient.organisation, recipient.public_key)
     return hpke.find_kem(bytes.fromhex(recipient.public_key)).derive(hpke.expand(data_key, info, 32))
 
 
-def derive_ephemeral_key_of(header: Header, data_key: bytes, wrap: WrappedKey) -> PrivateKey:
+def derive_ephemeral_key_of(header: Header, data_key: bytes, wrap: WrappedKey) -> KemPrivateKey:
     """Return the ephemeral key of one of a header's wraps."""
     recipient = Recipient(organisation=wrap.organisation, public_key=wrap.public_key)
     return derive_ephemeral_key(data_key, SealPlace.of(header), recipient)
@@ -297,7 +297,7 @@ def encode_public_key(private_key: OpeningKey) -> str:
     return private_key.public_key().public_bytes_raw().hex()
 
 
-def decode_opening_key(text: str) -> PrivateKey:
+def decode_opening_key(text: str) -> KemPrivateKey:
     """Return the private opening key from its bytes in hex, 64 digits (surrounding whitespace is ignored).
 
     Raises:
