@@ -339,6 +339,7 @@ def word(decode: Callable[[bytes], Any], content: bytes) -> None:
 WORDS: tuple[tuple[str, Callable[[bytes], Any], tuple[bytes, ...]], ...] = (
     ("name", argument.decode_name, (b"heart", b"a-9", b"hospital-north-of-the-river-1234")),
     ("digest", argument.decode_digest, (b"ab" * 32, b"0" * 64)),
+    ("public key", argument.decode_public_key, (b"ab" * 32, b"0" * 64)),
     ("number", argument.decode_number, (b"0", b"1", b"999999", b"1000000", b"01")),
     ("count", argument.decode_count, (b"1", b"9007199254740991", b"9007199254740992", b"0")),
     ("amount", argument.decode_amount, (b"1", b"9007199254740991", b"-1", b"0" * 40)),

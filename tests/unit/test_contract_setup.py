@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.protocol.canonical import MAX_RECORD_NAMES, compute_digest
 from blockfl.protocol.codes import Code
+from blockfl.protocol.hpke import KEMS, Kem
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.model import manifest_of
 from blockfl.protocol.records import CHUNK_BYTES, Consortium, Enrolment, Member, Model, Progress
@@ -125,6 +126,13 @@ class TestRegisterCommitteeKey:
         done = await world.submit("regulator", "RegisterCommitteeKey", public_key)
         assert done.written == ["committee-key/regulator"]
         assert done.event == "CommitteeKeyRegistered"
+
+    @pytest.mark.parametrize("kem", KEMS, ids=lambda kem: kem.name)
+    async def test_takes_a_key_of_every_kind(self, kem: Kem) -> None:
+        world = await make_registered_world()
+        public_key = encode_public_key(kem.derive(b"k" * 32))
+        await world.submit("regulator", "RegisterCommitteeKey", public_key)
+        assert public_key.encode() in (await world.evaluate("alpha", "ListCommitteeKeys"))
 
     async def test_again_is_a_success_and_a_new_key_replaces_the_old(self) -> None:
         world = await make_registered_world()

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from blockfl.protocol.canonical import MAX_INTEGER, Digest, MspId, Name, Record
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import MAX_NUMBER
-from blockfl.protocol.records import Text
+from blockfl.protocol.records import PublicKey, Text
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -29,6 +29,7 @@ _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 _TEXT: Final[TypeAdapter[str]] = TypeAdapter(Text)
 _MSP_ID: Final[TypeAdapter[str]] = TypeAdapter(MspId)
 _DIGEST: Final[TypeAdapter[str]] = TypeAdapter(Digest)
+_PUBLIC_KEY: Final[TypeAdapter[str]] = TypeAdapter(PublicKey)
 
 
 def decode_name(data: bytes) -> str:
@@ -62,12 +63,21 @@ def decode_organisation(data: bytes) -> str:
 
 
 def decode_digest(data: bytes) -> str:
-    """Return a digest, or a public key: 32 bytes as lower-case hex.
+    """Return a digest: 32 bytes as lower-case hex.
 
     Raises:
         ProtocolError: BFL301 when it is none.
     """
     return _decode_text(_DIGEST, data, "32 bytes as lower-case hex")
+
+
+def decode_public_key(data: bytes) -> str:
+    """Return a public opening key, as lower-case hex.
+
+    Raises:
+        ProtocolError: BFL301 when it is none.
+    """
+    return _decode_text(_PUBLIC_KEY, data, "a public key as lower-case hex")
 
 
 def decode_number(data: bytes) -> int:

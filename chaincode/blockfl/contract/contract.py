@@ -28,6 +28,7 @@ from blockfl.contract.argument import (
     decode_name,
     decode_number,
     decode_organisation,
+    decode_public_key,
     decode_text,
     decode_transient,
     show,
@@ -151,7 +152,7 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
     task, number = decode_name, decode_number
     return {
         "RegisterConsortium": Entry(setup.register_consortium, (bounded(Consortium),)),
-        "RegisterCommitteeKey": Entry(setup.register_committee_key, (decode_digest,)),
+        "RegisterCommitteeKey": Entry(setup.register_committee_key, (decode_public_key,)),
         "WithdrawCertificate": Entry(withdraw_certificate, (decode_digest,)),
         "CreateTask": Entry(setup.create_task, (TaskSpec.decode,), role=require_coordinator),
         "UploadModelChunk": Entry(setup.upload_model_chunk, (task, decode_digest), ("chunk",)),
