@@ -207,7 +207,8 @@ class InstitutionAgent:
                     if event.notice.task == self._name and event.name in _WAKING:
                         self._woken.set()
             except (FabricError, LedgerError, ProtocolError) as error:
-                self._report(Step(stage="retry", text=f"events: {error}"))
+                # Once: what stands in the way of events is told of every read as well.
+                self._tell_once(0, "retry", f"events: {error}")
             await asyncio.sleep(_EVENTS_RETRY_S)
 
     async def _look(self) -> bool:
