@@ -84,8 +84,10 @@ async def test_what_is_to_be_known_of_the_samples_is_told_before_the_institution
     running.cancel()
 
     stages = [step.stage for step in site.steps]
-    assert site.steps[0].text == "the columns are put into the task's order"
-    assert "enrol" in stages[1:]
+    first, second, *_ = (step.text for step in site.steps)
+    assert first == "reading model and data in a process of their own", "it can take half a minute"
+    assert second == "the columns are put into the task's order"
+    assert "enrol" in stages[2:]
 
 
 async def test_a_local_policy_limits_the_updates_of_a_task_and_what_left_is_recorded(stage: Stage) -> None:
