@@ -189,6 +189,7 @@ def test_a_loss_that_is_not_finite_brings_nothing_and_says_what_to_do() -> None:
         (["north"], "expected NAME=FILE"),
         (["north=/nowhere.csv"], "no such file"),
         (["north={file}", "north={file}"], "named twice"),
+        (["n={file}"], "'n' cannot be an organisation's name: expected 2 to 64 letters"),
     ],
 )
 def test_sites_that_cannot_be_are_refused(sites: list[str], words: str) -> None:

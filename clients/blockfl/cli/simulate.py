@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from blockfl.cli import option, workload
 from blockfl.cli.output import Exit, Output
@@ -18,6 +19,7 @@ from blockfl.institution.run import InitialModel, read_initial_model
 from blockfl.institution.table import read_header
 from blockfl.institution.workload import Workload
 from blockfl.protocol.blob import split_blob
+from blockfl.protocol.canonical import MspId
 from blockfl.protocol.proposal import Proposal, propose_bound
 from blockfl.protocol.task import MINIMUM_ACCEPTED, TaskSpec
 from blockfl.simulation.runner import run_simulation, write_summary
@@ -25,6 +27,7 @@ from blockfl.simulation.worker import Order, Progress, RoundDone, SiteFile
 
 _INITIAL = "initial.safetensors"
 _MICRO = 10**6
+_NAME: TypeAdapter[str] = TypeAdapter(MspId)
 _FALLEN = 0.05
 """By which share of it the loss of training falls, where training does something."""
 
@@ -184,6 +187,13 @@ def parse_sites(texts: Sequence[str]) -> dict[str, Path]:
             raise SettingsError(f"--site {text}: expected NAME=FILE, such as cleveland=cleveland.csv")
         if name in found:
             raise SettingsError(f"--site {text}: {name} is named twice")
+        try:
+            _NAME.validate_python(name)
+        except ValidationError as error:
+            raise SettingsError(
+                f"--site {text}: {name!r} cannot be an organisation's name: expected 2 to 64 letters, digits, dots, "
+                "hyphens and underscores, a letter or digit first and last"
+            ) from error
         if not path.exists():
             raise SettingsError(f"--site {text}: {path}: no such file")
         found[name] = path.resolve()

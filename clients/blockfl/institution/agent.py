@@ -267,7 +267,7 @@ class InstitutionAgent:
         task = await self._ledger.read(TASK.key(self._name))
         check_role(self._consortium, task, self._ledger.organisation)
         self._settings.policy.check_task(self._name)
-        self._report(Step(stage="start", text="reading model and data in a process of their own"))
+        self._report(Step(stage="start", text="reading model and data; a framework may take half a minute to start"))
         if self._rehearse is not None:
             for note in await self._rehearse(task.spec):
                 self._report(Step(stage="start", text=note))
