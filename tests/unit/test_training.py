@@ -29,7 +29,7 @@ async def test_a_well_behaved_child_describes_trains_and_evaluates(tmp_path: Pat
         begin()
         head, body = receive()
         asked = {"kind": "train", "epochs": 2, "batch_size": 4, "learning_rate": None, "seed": 1, "round": 1}
-        asked |= {"proximal": 0.0, "optimiser": None, "resumes": False}
+        asked |= {"proximal": 0.0, "class_weights": [], "optimiser": None, "resumes": False}
         assert head == asked, head
         for epoch in (1, 2):
             send({"kind": "progress", "epoch": epoch, "epochs": 2, "step": 5, "steps": 5, "loss": None})
