@@ -24,8 +24,6 @@ from matplotlib import pyplot as plt
 PAGE: Final = Path("docs/performance.md")
 PLOT: Final = Path("docs/performance.svg")
 _NAMES: Final = {"embedded": "BlockFL, embedded node", "local": "BlockFL, real Fabric"}
-_OWN_LOAD: Final = 3.0
-"""For each processor: what the benchmark itself gives a machine to do, seen on one that had nothing else."""
 _BEGINNING: Final = """\
 # What rounds cost
 
@@ -98,11 +96,11 @@ def _describe_machine(machine: Mapping[str, Any]) -> str:
 
 
 def _judge_load(machine: Mapping[str, Any]) -> str:
-    if machine["load"] <= _OWN_LOAD * machine["processors"]:
-        return "its own processes, a dozen and more for each contender, make up most of that."
+    if machine["load"] <= 1.5 * machine["processors"]:
+        return "the machine had little else to do."
     return (
-        "**the machine was busy with other work.** Seconds are several times those of a quiet machine;\n"
-        "compare them with each other only, and processor-seconds with those of other runs."
+        "**the machine was busy**, with the contenders' own processes and\nperhaps with others. Seconds may be more "
+        "than those of a quiet machine; compare them with each other, and processor-seconds with those of other runs."
     )
 
 

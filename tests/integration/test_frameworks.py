@@ -185,15 +185,15 @@ async def test_a_class_that_counts_more_is_found_more_often(
 
 async def test_weights_that_training_does_not_look_at_are_refused(tmp_path: Path) -> None:
     weighted = Train(epochs=1, batch_size=8, learning_rate=None, seed=3, class_weights=(1.0, 2.0))
-    refused = "no weights of classes|does not look at config"
+    refused = re.compile(r"train\(\) does not look at config\['sample_weight'\]")
     for number, code in enumerate((FLOWER, FLOWER + "train = lambda model, data, config: None\n")):
         home = tmp_path / str(number)
         home.mkdir()
         workload = write(home, code, CLIENT.replace("BASE", PLAIN))
         async with TrainingProcess(workload, directory=home / "state", seed=3) as training:
-            with pytest.raises(TrainingError, match=re.compile(refused)):
+            with pytest.raises(TrainingError, match=refused):
                 await training.rehearse(weighted)
-            with pytest.raises(TrainingError, match=re.compile(refused)):
+            with pytest.raises(TrainingError, match=refused):
                 await training.train(await training.initial(), weighted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -92,10 +93,12 @@ def test_weights_of_samples_are_one_each_and_none_below_zero(weights: Any) -> No
 
 def test_classes_far_from_even_are_told_with_what_makes_them_even() -> None:
     told = describe_balance({"good": 300, "bad": 100})
-    assert told.endswith("give task create --class-weight good=0.667 --class-weight bad=2")
-    options = [word for word in told.split() if "=" in word]
+    assert told.endswith("give task create --class-weight good=0.6667 --class-weight bad=2")
+    options = [word for word in shlex.split(told) if "=" in word]
     good, bad = parse_class_weights(options, TABLE)
     assert good * 300 == pytest.approx(bad * 100, rel=1e-3)
+    rare = shlex.split(describe_balance({"very good": 10_000_000, "bad": 1000}))
+    assert [word for word in rare if "=" in word] == ["very good=0.5", "bad=1000"]
     assert describe_balance({"good": 299, "bad": 100}) == ""
     assert describe_balance({"good": 299, "bad": 0}) == ""
     assert describe_balance({}) == ""

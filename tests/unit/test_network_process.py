@@ -281,6 +281,25 @@ def test_the_keeper_starts_again_what_was_killed_as_it_was(table: ProcessTable) 
     wait_until(lambda: table.tail("one").count("here again") == 2)
 
 
+def test_a_note_of_a_process_and_its_record_are_not_written_over_each_other(
+    table: ProcessTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    rename = Path.rename
+
+    def note(path: Path, target: Path) -> Path:
+        written.append(path)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", note)
+    table.start(spec("one"))
+    table.take_note("one", "slow")
+    assert len(set(written)) == 2
+    assert (table.read_note("one"), table.names()) == ("slow", ["one"])
+    table.take_note("one", "")
+    assert table.read_note("one") == ""
+
+
 def test_the_keeper_leaves_alone_what_runs_or_was_stopped(table: ProcessTable) -> None:
     table.start(spec("running"))
     table.start(spec("stopped"))

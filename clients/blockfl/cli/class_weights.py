@@ -1,6 +1,7 @@
 """``--class-weight bad=5``: what the loss of a class's training samples counts, the same at every institution."""
 
 from collections.abc import Mapping
+from shlex import quote
 from typing import Annotated, Final
 
 import typer
@@ -65,5 +66,7 @@ def describe_balance(counts: Mapping[str, int]) -> str:
         return ""
     total = sum(counts.values())
     told = ", ".join(f"{count} of {name}" for name, count in counts.items())
-    options = " ".join(f"--class-weight {name}={total / (len(counts) * count):.3g}" for name, count in counts.items())
+    weights = {name: min(total / (len(counts) * count), float(_LIMITS.highest)) for name, count in counts.items()}
+    # Whole thousands and thousandths as digits, not as powers of ten, and names as a shell takes them.
+    options = " ".join(f"--class-weight {quote(f'{name}={weight:.4g}')}" for name, weight in weights.items())
     return f"there are {told}; so that each class counts the same, give task create {options}"

@@ -252,6 +252,7 @@ def _parse_training(
     from_round: strategy.PhasesOption = None,
     class_weight: class_weights.Option = None,
 ) -> _Part:
+    table = columns_file.read_columns(columns) if class_weight else None
     with naming_the_field():
         training = Training(
             epochs=epochs,
@@ -260,7 +261,7 @@ def _parse_training(
             schedule=strategy.parse_schedule(learning_rate_schedule, rounds),
             proximal_micro=int(proximal * MICRO),
             phases=strategy.parse_phases(from_round),
-            class_weights_micro=class_weights.parse_class_weights(class_weight, columns_file.read_columns(columns)),
+            class_weights_micro=class_weights.parse_class_weights(class_weight, table),
         )
     return {"training": training}
 

@@ -186,7 +186,7 @@ class ArrayLearner:
             write_state(file, state or {})
         return find_finite(self._measure(data).loss if loss is None else loss)
 
-    def _check_read(self, config: "ReadConfig") -> None:
+    def _check_read(self, config: ReadConfig) -> None:
         unread = {"proximal", "sample_weight"} - config.was_read
         asked = [name for name in sorted(unread) if config[name] is not None and np.any(config[name])]
         if asked:

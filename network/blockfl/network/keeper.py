@@ -65,8 +65,6 @@ class Keeper:
         self._clock = clock
         self._troubles: dict[str, _Troubles] = {}
         self._watches: dict[str, StallWatch] = {}
-        # Of a keeper that was here before there may be one.
-        self._noted = set(processes.names())
         self._asked = -_ASK_ORDERING_S
 
     def look(self, now: float) -> list[str]:
@@ -117,16 +115,13 @@ class Keeper:
 
     def _note_stall(self, name: str, stalled_s: float, state: OrderingState) -> None:
         """Leave a note for ``blockfl network status`` while a node makes no progress, and take it back after that."""
-        is_noted = name in self._noted
-        if not is_noted and stalled_s < NOTED_S:
-            return
-        self._noted.discard(name)
         text = ""
         if stalled_s >= NOTED_S:
-            self._noted.add(name)
             text = (
                 f"has made no progress for {stalled_s:.0f} s: {state.describe()}; the keeper has it begin anew in time"
             )
+        if not text and not self._processes.read_note(name):
+            return
         try:
             self._processes.take_note(name, text)
         except NetworkError as error:

@@ -366,7 +366,8 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 def _replace(path: Path, text: str) -> None:
     """Write a file as a whole: readers see all of it, or what was there before."""
-    partial = path.with_suffix(".partial")
+    # Of a name of its own: a process has several files, and different programs write them.
+    partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text)
     partial.rename(path)
 

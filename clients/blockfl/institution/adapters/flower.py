@@ -170,8 +170,6 @@ def _adapt(make: Callable[..., _Client], samples: Samples) -> Functions:
 
     def train(model: _Held, data: tuple[Any, Any], config: Config) -> float | None:
         del data
-        if config["sample_weight"] is not None:
-            raise ValueError("a Flower client has samples of its own, and takes no weights of classes or samples")
         given = {
             "server-round": config["round"],
             "server_round": config["round"],
