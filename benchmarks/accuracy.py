@@ -36,7 +36,7 @@ def train_federated(splits: dict[str, Split], seed: int, directory: Path) -> flo
     """Return the accuracy of federated training on one split."""
     workloads = {name: _load(name, split, seed, directory) for name, split in splits.items()}
     samples = {name: len(split.y_train) for name, split in splits.items()}
-    weights = compute_weights(samples, SAMPLES_CAP, WEIGHT_CAP)
+    weights = compute_weights(samples, samples_cap=SAMPLES_CAP, weight_cap=WEIGHT_CAP)
     base: Vector = next(iter(workloads.values())).initial()
     bounds = compute_bounds(
         round(BOUND_L2 * 10**6), weight_max=max(weights.values()), dimension=base.size, encoding=INT16

@@ -1,4 +1,4 @@
-"""The embedded node with a contract of a benchmark's own in place of ours, every process real."""
+"""A ledger with a contract of a benchmark's own in place of ours, every process real."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,22 +11,26 @@ from blockfl.network.contract_service import provision_service
 from blockfl.network.embedded import EmbeddedLauncher
 from blockfl.network.host import Host
 from blockfl.network.layout import Layout
+from blockfl.network.local import LocalLauncher
 from blockfl.network.port import wait_for_port
 from blockfl.network.process import ProcessSpec, ProcessTable, python_command
 
 _START_S = 60
 
 
-def start(hosts: Sequence[Host], layout: Layout, processes: ProcessTable, contract: str) -> None:
-    """Start the node, and for each organisation a service of a contract.
+def start(
+    hosts: Sequence[Host], layout: Layout, processes: ProcessTable, contract: str, *, ledger: str = "embedded"
+) -> None:
+    """Start the nodes, and for each organisation a service of a contract.
 
     Args:
         hosts: The organisations' parts.
         layout: Where they keep everything.
         processes: Gets the processes.
         contract: The module that serves it; it takes ``--config``, as our own does.
+        ledger: What runs the ledger: the embedded node, or real peers ("local").
     """
-    launcher = EmbeddedLauncher(hosts, layout, processes)
+    launcher = EmbeddedLauncher(hosts, layout, processes) if ledger == "embedded" else LocalLauncher(hosts, processes)
     for one in hosts:
         provision_service(one.organisation, one.layout, one.load_consortium())
         command = python_command(contract, "--config", str(one.layout.service))

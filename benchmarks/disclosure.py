@@ -145,7 +145,9 @@ def run(
         **settings,
     )
     seeds = {name: 1000 * redrawn + number for number, name in enumerate(sites)}
-    weights = limit_shares(compute_weights(declared, SAMPLES_CAP, weight_cap), spec.weight_share_max_micro)
+    weights = limit_shares(
+        compute_weights(declared, samples_cap=SAMPLES_CAP, weight_cap=weight_cap), spec.weight_share_max_micro
+    )
     results = list(simulate(spec, first, sites, declared, seeds=seeds))
     return tell(results, weights, {name: site.deltas for name, site in sites.items()})
 

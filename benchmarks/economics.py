@@ -132,7 +132,7 @@ def make_ledger(spec: TaskSpec, samples: Mapping[str, int]) -> Ledger:
     accounts = {TREASURY: TREASURY_START, "coordinator": 0, "regulator": 0, "university": 0}
     standings = {}
     for name, count in samples.items():
-        required = compute_required_stake(DEFAULT_ECONOMICS, count, spec.samples_cap)
+        required = compute_required_stake(DEFAULT_ECONOMICS, samples=count, samples_cap=spec.samples_cap)
         account = Account(organisation=name, credits=ACCOUNT_START)
         account, standings[name] = lock(account, create_standing(spec.task, name, required), required)
         accounts[name] = account.credits
@@ -141,9 +141,11 @@ def make_ledger(spec: TaskSpec, samples: Mapping[str, int]) -> Ledger:
 
 def open_round(ledger: Ledger, number: int, samples: Mapping[str, int]) -> Round:
     """Return the next round."""
-    eligible = list_eligible(ledger.standings, number, ledger.spec.minimum_accepted)
+    eligible = list_eligible(ledger.standings, number=number, minimum=ledger.spec.minimum_accepted)
     weights = compute_weights(
-        {name: samples[name] for name in eligible}, ledger.spec.samples_cap, ledger.spec.weight_cap
+        {name: samples[name] for name in eligible},
+        samples_cap=ledger.spec.samples_cap,
+        weight_cap=ledger.spec.weight_cap,
     )
     bounds = compute_bounds(
         ledger.spec.bound_l2_micro, weight_max=max(weights.values()), dimension=DIMENSION, encoding=INT16
@@ -261,7 +263,12 @@ def simulate(behaviour: str, rounds: int, seed: int) -> Run:
                 updates[name] = judge(submitted[name], round_, part)
         cheats = behaviour == "equivocator" and number % 20 == 0 and "player" in submitted
         round_ = close_round(
-            round_, updates, ("player",) if cheats else (), 3, now_ms=1, aggregation=ledger.spec.aggregation
+            round_,
+            updates,
+            ("player",) if cheats else (),
+            minimum_accepted=3,
+            now_ms=1,
+            aggregation=ledger.spec.aggregation,
         )
         reference = encode(learnt, round_, 1, "honest", rng)
         play_out(ledger, run, round_, submitted, reference, updates, ("player",) if cheats else (), playing)
@@ -300,7 +307,7 @@ def play_out(
     run.agreeing += sum(compute_dot(one, reference) > 0 for one in honest)
     known = ledger.sums[-KNOWN_SUMS:]
     gram = compute_gram([*known, reference, *accepted])
-    shared = compute_points(gram, len(known) + 1, DIMENSION)
+    shared = compute_points(gram, known=len(known) + 1, dimension=DIMENSION)
     points = weigh_points(shared, gram, len(known))
     for name, one in zip(round_.accepted, points, strict=True):
         if name == "player":
@@ -327,7 +334,7 @@ def play_out(
             published_at_ms=1,
         ),
     )
-    settlement = settle_round(facts, ledger.standings, ledger.accounts[TREASURY], {}, 0)
+    settlement = settle_round(facts, ledger.standings, treasury=ledger.accounts[TREASURY], balances={}, now_ms=0)
     ledger.accounts[TREASURY] = settlement.treasury
     for name, amount in list_payments(settlement).items():
         ledger.accounts[name] += amount

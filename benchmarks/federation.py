@@ -171,7 +171,7 @@ class Federation:
     def _settle(self, split: int, rows: list[Rows], test: Rows, referee: Rows) -> Place:
         order = np.random.default_rng([split, 2]).permutation(INSTITUTIONS)
         samples = {f"site-{index:02}": len(one.y) for index, one in enumerate(rows)}
-        weights = compute_weights(samples, 10**6, WEIGHT_CAP if self._is_weighted else 1)
+        weights = compute_weights(samples, samples_cap=10**6, weight_cap=WEIGHT_CAP if self._is_weighted else 1)
         return Place(
             weights=list(weights.values()),
             poisoned=sorted(order[: self.case.poisoned].tolist()),

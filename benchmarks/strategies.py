@@ -93,10 +93,17 @@ def combine(
         case TrustedMean(by_cosine=by_cosine) if reference is not None:
             cosines = np.maximum(measure_cosines(updates, reference), 0)
             return _take_mean(_lengthen(updates, reference), cosines**by_cosine * (cosines > 0))
+        case NormClippedMean():
+            return _shorten(updates).mean(axis=0), everybody
+    raise ValueError(f"no rule {rule} in floats here, or it needs a referee's update: write it beside the others")
+
+
+def _shorten(updates: Doubles) -> Doubles:
+    """Return the updates, none longer than the median length, the lower one of an even number."""
     lengths = np.linalg.norm(updates, axis=1)
     middle = np.sort(lengths)[(len(lengths) - 1) // 2]
-    shortened = updates * np.minimum(1, middle / np.maximum(lengths, 1e-12))[:, None]
-    return shortened.mean(axis=0), everybody
+    shortened: Doubles = updates * np.minimum(1, middle / np.maximum(lengths, 1e-12))[:, None]
+    return shortened
 
 
 def follow(updates: Doubles, references: Doubles, _: Memory) -> tuple[Doubles, Counted]:

@@ -72,7 +72,7 @@ async def last_update(bout: Bout) -> Outcome:
     assert model.sum is not None
     (digest,) = model.sum.chunks
     data = await bout.network.evaluate("delta", "ReadModelChunk", bout.task, digest)
-    total = decode_sum(data, bout.learnt().size, len(model.accepted), committed=True)
+    total = decode_sum(data, dimension=bout.learnt().size, count=len(model.accepted), committed=True)
     await bout.poison((total // 2).astype(np.int16))
     return await read_bill(bout)
 

@@ -111,7 +111,7 @@ def payload_seeds() -> Sequence[bytes]:
 
 
 def total(content: bytes) -> None:
-    values = decode_sum(content, max(1, len(content) // 4), 3)
+    values = decode_sum(content, dimension=max(1, len(content) // 4), count=3)
     assert int(abs(values.astype(np.int64)).max()) <= 3 * 32767
     assert encode_sum(values) == content
 

@@ -7,7 +7,7 @@ import numpy as np
 from blockfl.protocol.assessment import Assessment, Effect, RoundEffect
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.claims import Dispute, Erasure, Withdrawal
-from blockfl.protocol.combination import NormClippedMean
+from blockfl.protocol.combination import FEDAVG, NormClippedMean
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.goal import Appraisal, Goal
 from blockfl.protocol.limits import RoundStatistics
@@ -30,7 +30,14 @@ def make_examples(federation: Federation) -> dict[str, Record]:
         name: update.model_copy(update={"organisation": name, "state": "accepted"})
         for name in ("alpha", "beta", "delta")
     }
-    closed = close_round(federation.round, accepted, (), 3, now_ms=federation.round.submit_deadline_ms)
+    closed = close_round(
+        federation.round,
+        accepted,
+        (),
+        minimum_accepted=3,
+        now_ms=federation.round.submit_deadline_ms,
+        aggregation=FEDAVG,
+    )
     _, progress, model = create_task(federation.task.spec, "coordinator", NOW_MS)
     return {
         "consortium": federation.consortium,

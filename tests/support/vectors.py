@@ -178,7 +178,7 @@ def derive_adaptive_bound(given: Document) -> Document:
 
 def derive_terms(given: Document) -> Document:
     """Samples, caps, perhaps a largest share, and bound → weights, scale and integer bounds."""
-    weights = compute_weights(given["samples"], given["samples_cap"], given["weight_cap"])
+    weights = compute_weights(given["samples"], samples_cap=given["samples_cap"], weight_cap=given["weight_cap"])
     weights = limit_shares(weights, given.get("weight_share_max_micro", MICRO))
     bounds = compute_bounds(
         given["bound_l2_micro"], weight_max=max(weights.values()), dimension=given["dimension"], encoding=INT16
@@ -255,7 +255,7 @@ def derive_points(given: Document) -> Document:
     vectors = [np.array(one, dtype=np.int32) for one in given["known"]]
     vectors += [np.array(one, dtype=np.int16) for one in given["updates"]]
     gram = compute_gram(vectors)
-    points = compute_points(gram, len(given["known"]), len(given["updates"][0]))
+    points = compute_points(gram, known=len(given["known"]), dimension=len(given["updates"][0]))
     return {"gram": [list(row) for row in gram], "points": list(points)}
 
 

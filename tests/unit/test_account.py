@@ -46,7 +46,7 @@ def test_more_credits_than_an_integer_counts_are_refused() -> None:
     with pytest.raises(ProtocolError, match=r"^BFL602"):
         grant(supply, account(name="beta"), 1)
     with pytest.raises(ProtocolError, match=r"^BFL602"):
-        compute_required_stake(DEFAULT_ECONOMICS, MAX_INTEGER, MAX_INTEGER)
+        compute_required_stake(DEFAULT_ECONOMICS, samples=MAX_INTEGER, samples_cap=MAX_INTEGER)
 
 
 def test_nobody_spends_more_than_he_has() -> None:
@@ -59,8 +59,12 @@ def test_nobody_spends_more_than_he_has() -> None:
 
 def test_a_stake_grows_with_the_samples_up_to_the_cap() -> None:
     policy = DEFAULT_ECONOMICS
-    assert compute_required_stake(policy, 10, 100) == policy.stake_base + 10 * policy.stake_per_sample
-    assert compute_required_stake(policy, 500, 100) == compute_required_stake(policy, 100, 100)
+    assert (
+        compute_required_stake(policy, samples=10, samples_cap=100) == policy.stake_base + 10 * policy.stake_per_sample
+    )
+    assert compute_required_stake(policy, samples=500, samples_cap=100) == compute_required_stake(
+        policy, samples=100, samples_cap=100
+    )
 
 
 def test_a_stake_is_filled_up_and_given_back() -> None:

@@ -88,7 +88,7 @@ def test_a_committed_sum_carries_the_sum_of_the_randomness(count: int, dimension
     data = total.encode()
     flat = randomness.astype(np.int64).sum(axis=0).ravel().tolist()
     assert data == plain.encode() + struct.pack("<4096i", *flat)
-    assert decode_sum(data, dimension, count, committed=True).tolist() == add_naively(updates.tolist())
+    assert decode_sum(data, dimension=dimension, count=count, committed=True).tolist() == add_naively(updates.tolist())
     assert decode_randomness(data, dimension).ravel().tolist() == flat
 
 
@@ -106,9 +106,9 @@ def test_sums_with_and_without_randomness_are_not_taken_for_each_other() -> None
         assert len(plain) == compute_sum_bytes(dimension, committed=False)
         assert len(committed) == compute_sum_bytes(dimension, committed=True)
         with refused(Code.SUM_MISMATCH, "bytes"):
-            decode_sum(plain, dimension, 3, committed=True)
+            decode_sum(plain, dimension=dimension, count=3, committed=True)
         with refused(Code.SUM_MISMATCH, "bytes"):
-            decode_sum(committed, dimension, 3)
+            decode_sum(committed, dimension=dimension, count=3)
 
 
 @pytest.mark.parametrize(
@@ -140,25 +140,25 @@ def test_the_sum_cannot_be_changed_from_outside() -> None:
 def test_a_sum_survives(values: npt.NDArray[np.int32]) -> None:
     data = encode_sum(values)
     assert data == struct.pack(f"<{len(values)}i", *values.tolist())
-    np.testing.assert_array_equal(decode_sum(data, len(values), 2), values)
+    np.testing.assert_array_equal(decode_sum(data, dimension=len(values), count=2), values)
 
 
 def test_a_sum_larger_than_its_updates_can_give_is_refused() -> None:
-    assert decode_sum(struct.pack("<2i", 98301, -98301), 2, 3).tolist() == [98301, -98301]
+    assert decode_sum(struct.pack("<2i", 98301, -98301), dimension=2, count=3).tolist() == [98301, -98301]
     for value in (98302, -98302, -(2**31)):
         with refused(Code.SUM_MISMATCH, "98301"):
-            decode_sum(struct.pack("<2i", 0, value), 2, 3)
+            decode_sum(struct.pack("<2i", 0, value), dimension=2, count=3)
 
 
 @pytest.mark.parametrize(("size", "dimension"), [(7, 2), (9, 2), (8, 1), (8, 3), (0, 0), (0, 1)])
 def test_a_sum_of_another_length_is_refused(size: int, dimension: int) -> None:
     with refused(Code.SUM_MISMATCH, "bytes"):
-        decode_sum(bytes(size), dimension, 3)
+        decode_sum(bytes(size), dimension=dimension, count=3)
 
 
 @given(st.binary(max_size=40), st.integers(-1, 10), st.integers(0, 70_000))
 def test_arbitrary_bytes_decode_to_themselves_or_are_refused(data: bytes, dimension: int, count: int) -> None:
-    decoded = value_or_code(lambda: decode_sum(data, dimension, count))
+    decoded = value_or_code(lambda: decode_sum(data, dimension=dimension, count=count))
     if isinstance(decoded, Code):
         assert decoded is Code.SUM_MISMATCH
     else:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockfl.protocol.codes import Code
+from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Round, Update
@@ -211,7 +212,14 @@ def test_rounds_without_norm_rules_say_nothing_to_an_adaptive_bound() -> None:
 def test_a_closed_round_says_the_typical_norm_of_the_accepted_alone() -> None:
     updates = judged({"alpha": 12, "beta": 10, "delta": 9, "gamma": 40})
     updates["gamma"] = updates["gamma"].model_copy(update={"state": "rejected"})
-    closed = close_round(FEDERATION.round, updates, (), 3, now_ms=FEDERATION.round.submit_deadline_ms)
+    closed = close_round(
+        FEDERATION.round,
+        updates,
+        (),
+        minimum_accepted=3,
+        now_ms=FEDERATION.round.submit_deadline_ms,
+        aggregation=FEDAVG,
+    )
     assert FEDERATION.round.norms is not None
     typical = compute_typical([(12, 3), (10, 3), (9, 1)], FEDERATION.round.scale)
     assert closed.norms == FEDERATION.round.norms.model_copy(update={"typical_l2_micro": typical})
@@ -221,11 +229,16 @@ def test_a_closed_round_says_the_typical_norm_of_the_accepted_alone() -> None:
 def test_a_round_without_norm_rules_closes_without_any() -> None:
     plain = FEDERATION.round.model_copy(update={"norms": None})
     updates = judged({"alpha": 12, "beta": 10, "delta": 9, "gamma": 9})
-    assert close_round(plain, updates, (), 3, now_ms=plain.submit_deadline_ms).norms is None
+    assert (
+        close_round(plain, updates, (), minimum_accepted=3, now_ms=plain.submit_deadline_ms, aggregation=FEDAVG).norms
+        is None
+    )
 
 
 def test_a_failed_round_of_nobody_has_no_typical_norm() -> None:
-    closed = close_round(FEDERATION.round, {}, (), 3, now_ms=FEDERATION.round.judge_deadline_ms)
+    closed = close_round(
+        FEDERATION.round, {}, (), minimum_accepted=3, now_ms=FEDERATION.round.judge_deadline_ms, aggregation=FEDAVG
+    )
     assert closed.norms == FEDERATION.round.norms
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
+from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.moment import format_moment
 from blockfl.protocol.publication import (
     abandon_round,
@@ -33,7 +34,7 @@ FEDERATION = make_federation()
 ROUND = FEDERATION.round
 UPDATE = create_update(FEDERATION.update("alpha", np.zeros(FEDERATION.dimension, dtype=np.int16))[0], NOW_MS)
 ACCEPTED = {name: UPDATE.model_copy(update={"organisation": name, "state": "accepted"}) for name in INSTITUTIONS}
-CLOSED = close_round(ROUND, ACCEPTED, (), 3, now_ms=NOW_MS + 1)
+CLOSED = close_round(ROUND, ACCEPTED, (), minimum_accepted=3, now_ms=NOW_MS + 1, aggregation=FEDAVG)
 SUM = split_blob(b"sum")[0]
 PENDING = create_aggregate(CLOSED)
 ATTESTED = attest_aggregate(PENDING, CLOSED, SUM, "university", NOW_MS + 5)
@@ -159,17 +160,21 @@ class TestAbandoning:
         with refused(Code.ALREADY_SETTLED):
             abandon_round(CLOSED.model_copy(update={"state": "published"}), {}, late)
         with refused(Code.TOO_FEW_ACCEPTED):
-            abandon_round(close_round(ROUND, {}, (), 3, now_ms=late), {}, late)
+            abandon_round(close_round(ROUND, {}, (), minimum_accepted=3, now_ms=late, aggregation=FEDAVG), {}, late)
 
     def test_what_was_given_up_has_no_sum_and_no_model_for_another_reason_than_what_failed(self) -> None:
         check_not_failed(CLOSED)
         with refused(Code.ROUND_ABANDONED, "open the next round"):
             check_not_failed(abandon_round(CLOSED, {}, CLOSED.publish_deadline_ms + 1))
         with refused(Code.TOO_FEW_ACCEPTED, "open the next round"):
-            check_not_failed(close_round(ROUND, {}, (), 3, now_ms=ROUND.judge_deadline_ms))
+            check_not_failed(
+                close_round(ROUND, {}, (), minimum_accepted=3, now_ms=ROUND.judge_deadline_ms, aggregation=FEDAVG)
+            )
 
     @pytest.mark.parametrize("late_ms", [-1, 0, 1, 86_400_000])
     def test_the_time_to_publish_counts_from_the_judge_deadline_or_from_a_later_close(self, late_ms: int) -> None:
-        closed = close_round(ROUND, ACCEPTED, (), 3, now_ms=ROUND.judge_deadline_ms + late_ms)
+        closed = close_round(
+            ROUND, ACCEPTED, (), minimum_accepted=3, now_ms=ROUND.judge_deadline_ms + late_ms, aggregation=FEDAVG
+        )
         wanted = ROUND.judge_deadline_ms + max(0, late_ms) + 1000 * FEDERATION.task.spec.deadlines.publish_s
         assert closed.publish_deadline_ms == wanted

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
+from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.moment import format_moment
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.publication import attest_aggregate, create_aggregate
@@ -40,7 +41,7 @@ def updates(**states: str) -> dict[str, Update]:
 
 
 ALL_ACCEPTED = updates(**dict.fromkeys(INSTITUTIONS, "accepted"))
-CLOSED = close_round(ROUND, ALL_ACCEPTED, (), 3, now_ms=NOW_MS + 1)
+CLOSED = close_round(ROUND, ALL_ACCEPTED, (), minimum_accepted=3, now_ms=NOW_MS + 1, aggregation=FEDAVG)
 PUBLISHED = ROUND.model_copy(update={"state": "published"})
 
 
@@ -210,7 +211,7 @@ def test_a_round_that_is_not_open_takes_nothing(state: str) -> None:
     with refused(Code.ROUND_CLOSED, state):
         check_open(round_)
     with refused(Code.ROUND_CLOSED, state):
-        close_round(round_, ALL_ACCEPTED, (), 3, now_ms=NOW_MS)
+        close_round(round_, ALL_ACCEPTED, (), minimum_accepted=3, now_ms=NOW_MS, aggregation=FEDAVG)
     check_open(ROUND)
 
 
@@ -228,7 +229,11 @@ def test_a_round_closes_when_the_naive_reference_says_so(
     states: dict[str, str], data: st.DataObject, now_ms: int
 ) -> None:
     equivocators = data.draw(st.sets(st.sampled_from(sorted(states)))) if states else set()
-    closed = value_or_code(lambda: close_round(ROUND, updates(**states), equivocators, 3, now_ms=now_ms))
+    closed = value_or_code(
+        lambda: close_round(
+            ROUND, updates(**states), equivocators, minimum_accepted=3, now_ms=now_ms, aggregation=FEDAVG
+        )
+    )
     if not may_close(INSTITUTIONS, states, equivocators, now_ms, ROUND.submit_deadline_ms, ROUND.judge_deadline_ms):
         assert closed is Code.ROUND_NOT_READY
         return
@@ -252,29 +257,32 @@ def test_a_round_closes_when_the_naive_reference_says_so(
 def test_a_round_waits_for_everybody_until_the_submit_deadline() -> None:
     three = updates(alpha="accepted", beta="accepted", delta="accepted")
     with refused(Code.ROUND_NOT_READY, "waits for gamma"):
-        close_round(ROUND, three, (), 3, now_ms=ROUND.submit_deadline_ms - 1)
-    closed = close_round(ROUND, three, (), 3, now_ms=ROUND.submit_deadline_ms)
+        close_round(ROUND, three, (), minimum_accepted=3, now_ms=ROUND.submit_deadline_ms - 1, aggregation=FEDAVG)
+    closed = close_round(ROUND, three, (), minimum_accepted=3, now_ms=ROUND.submit_deadline_ms, aggregation=FEDAVG)
     assert (closed.accepted, closed.absent, closed.state) == (("alpha", "beta", "delta"), ("gamma",), "closed")
 
 
 def test_a_round_waits_for_the_committee_until_the_judge_deadline() -> None:
     some = updates(alpha="accepted", beta="accepted", delta="accepted", gamma="submitted")
     with refused(Code.ROUND_NOT_READY, format_moment(ROUND.judge_deadline_ms)):
-        close_round(ROUND, some, (), 3, now_ms=ROUND.judge_deadline_ms - 1)
-    closed = close_round(ROUND, some, (), 3, now_ms=ROUND.judge_deadline_ms)
+        close_round(ROUND, some, (), minimum_accepted=3, now_ms=ROUND.judge_deadline_ms - 1, aggregation=FEDAVG)
+    closed = close_round(ROUND, some, (), minimum_accepted=3, now_ms=ROUND.judge_deadline_ms, aggregation=FEDAVG)
     assert (closed.unjudged, closed.absent, closed.rejected) == (("gamma",), (), ())
 
 
 def test_whoever_signed_two_headers_is_never_accepted() -> None:
-    closed = close_round(ROUND, ALL_ACCEPTED, ("beta",), 3, now_ms=NOW_MS)
+    closed = close_round(ROUND, ALL_ACCEPTED, ("beta",), minimum_accepted=3, now_ms=NOW_MS, aggregation=FEDAVG)
     assert (closed.accepted, closed.rejected) == (("alpha", "delta", "gamma"), ("beta",))
 
 
 def test_a_round_with_too_few_accepted_fails() -> None:
     some = updates(alpha="accepted", beta="accepted", delta="rejected", gamma="rejected")
-    assert close_round(ROUND, some, (), 3, now_ms=NOW_MS).state == "failed"
-    assert close_round(ROUND, ALL_ACCEPTED, (), 4, now_ms=NOW_MS).state == "closed"
-    assert close_round(ROUND, ALL_ACCEPTED, ("alpha",), 4, now_ms=NOW_MS).state == "failed"
+    assert close_round(ROUND, some, (), minimum_accepted=3, now_ms=NOW_MS, aggregation=FEDAVG).state == "failed"
+    assert close_round(ROUND, ALL_ACCEPTED, (), minimum_accepted=4, now_ms=NOW_MS, aggregation=FEDAVG).state == "closed"
+    assert (
+        close_round(ROUND, ALL_ACCEPTED, ("alpha",), minimum_accepted=4, now_ms=NOW_MS, aggregation=FEDAVG).state
+        == "failed"
+    )
 
 
 # --- the sum and the model

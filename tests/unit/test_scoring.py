@@ -23,7 +23,7 @@ def rounds(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]]]:
 
 def score(known: list[list[int]], updates: list[list[int]]) -> tuple[int, ...]:
     vectors = [np.array(one, dtype=np.int32) for one in (*known, *updates)]
-    return compute_points(compute_gram(vectors), len(known), len(updates[0]))
+    return compute_points(compute_gram(vectors), known=len(known), dimension=len(updates[0]))
 
 
 @given(rounds())
@@ -50,7 +50,7 @@ def test_points_of_dependent_updates_are_those_of_one_elimination_for_each(
     made: tuple[list[list[int]], int, int],
 ) -> None:
     gram, known, dimension = made
-    points = compute_points(tuple(tuple(map(int, row)) for row in gram), known, dimension)
+    points = compute_points(tuple(tuple(map(int, row)) for row in gram), known=known, dimension=dimension)
     assert list(points) == reference.points_of_gram(gram, known, dimension)
 
 
@@ -62,7 +62,7 @@ def test_many_updates_have_the_points_and_dot_products_of_the_reference(count: i
     wide = np.stack(vectors).astype(object)
     gram = compute_gram(vectors)
     assert [list(row) for row in gram] == (wide @ wide.T).tolist()
-    assert list(compute_points(gram, 1, 2100)) == reference.points_of_gram(gram, 1, 2100)
+    assert list(compute_points(gram, known=1, dimension=2100)) == reference.points_of_gram(gram, 1, 2100)
 
 
 @given(rounds(), st.randoms(use_true_random=False))
@@ -86,7 +86,7 @@ def test_dot_products_of_extreme_values_are_exact(dtype: type, extreme: int) -> 
 
 def test_no_vector_has_no_gram_matrix() -> None:
     assert compute_gram([]) == ()
-    assert compute_points((), 0, 10) == ()
+    assert compute_points((), known=0, dimension=10) == ()
 
 
 class TestFreeRiders:
@@ -97,7 +97,7 @@ class TestFreeRiders:
         known = rng.integers(-300, 301, 400).astype(np.int16)
         fresh = rng.integers(-300, 301, 400)
         honest = [(fresh + rng.integers(-200, 201, 400)).astype(np.int16) for _ in range(4)]
-        made = compute_points(compute_gram([known, *honest, rider]), 1, 400)
+        made = compute_points(compute_gram([known, *honest, rider]), known=1, dimension=400)
         assert min(made[:4]) > 500
         return made[4]
 
@@ -121,7 +121,7 @@ class TestFreeRiders:
 
 def judge(known: list[list[int]], reference_: list[int], updates: list[list[int]]) -> tuple[int, ...]:
     gram = compute_gram([np.array(one, dtype=np.int32) for one in (*known, reference_, *updates)])
-    return weigh_points(compute_points(gram, len(known) + 1, len(reference_)), gram, len(known))
+    return weigh_points(compute_points(gram, known=len(known) + 1, dimension=len(reference_)), gram, len(known))
 
 
 @given(rounds())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from blockfl.protocol.account import create_standing
 from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Credit, Score, Settlement, Standing
 from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.moment import format_moment
@@ -65,7 +66,14 @@ def make_facts(
             update={"organisation": name, "state": state, "code": code}
         )
     equivocators = tuple(name for name, verdict in verdicts.items() if verdict == "equivocated")
-    round_ = close_round(FEDERATION.round, updates, equivocators, 0, now_ms=FEDERATION.round.judge_deadline_ms)
+    round_ = close_round(
+        FEDERATION.round,
+        updates,
+        equivocators,
+        minimum_accepted=0,
+        now_ms=FEDERATION.round.judge_deadline_ms,
+        aggregation=FEDAVG,
+    )
     round_ = round_.model_copy(update={"state": "published", "base_version": 1})
     scored = tuple(Credit(organisation=name, points=(points or {}).get(name, 500)) for name in round_.accepted)
     reports = tuple(
@@ -98,7 +106,9 @@ def make_standings(**changes: Any) -> dict[str, Standing]:
 
 
 def settle(facts: Facts, treasury: int = 100_000, **changes: Any) -> Settlement:
-    return settle_round(facts, make_standings(**changes), treasury, dict.fromkeys(COMMITTEE, 1000), NOW_MS)
+    return settle_round(
+        facts, make_standings(**changes), treasury=treasury, balances=dict.fromkeys(COMMITTEE, 1000), now_ms=NOW_MS
+    )
 
 
 ALL = dict.fromkeys(INSTITUTIONS, "accepted")
@@ -136,7 +146,7 @@ def test_every_settlement_is_that_of_the_reference_and_conserves_the_credits(
     facts = facts if is_scored else without_points(facts)
     standings = make_standings(stake=stake, absences=absences, debt=debt)
     balances = dict.fromkeys((*COMMITTEE, *INSTITUTIONS), 1000)
-    made = settle_round(facts, standings, treasury, balances, NOW_MS + 10**9)
+    made = settle_round(facts, standings, treasury=treasury, balances=balances, now_ms=NOW_MS + 10**9)
     free, stakes, left = reference.settle(facts, standings, treasury, balances)
     payments = list_payments(made)
     assert {name: amount + payments.get(name, 0) for name, amount in balances.items()} == free
@@ -236,15 +246,15 @@ class TestSuspension:
         standing = settle(make_facts({**ALL, "delta": "absent"}), reputation=260).outcomes[2].standing
         assert (standing.reputation, standing.suspended_until) == (250, 6)
         standings = make_standings() | {"delta": standing}
-        assert "delta" not in list_eligible(standings, 6, 3)
-        assert "delta" in list_eligible(standings, 7, 3)
+        assert "delta" not in list_eligible(standings, number=6, minimum=3)
+        assert "delta" in list_eligible(standings, number=7, minimum=3)
 
     def test_the_suspended_take_part_when_no_round_would_open_without_them(self) -> None:
-        assert list_eligible(make_standings(suspended_until=5), 2, 3) == INSTITUTIONS
+        assert list_eligible(make_standings(suspended_until=5), number=2, minimum=3) == INSTITUTIONS
 
     def test_whoever_has_lost_more_than_half_of_the_stake_is_left_out(self) -> None:
         standings = make_standings(stake=2499) | {"alpha": make_standings()["alpha"]}
-        assert list_eligible(standings, 1, 3) == ("alpha",)
+        assert list_eligible(standings, number=1, minimum=3) == ("alpha",)
 
     def test_reputation_follows_what_rounds_said(self) -> None:
         def after(verdict: str, points: int = 500) -> int:
@@ -270,7 +280,9 @@ def without_points(facts: Facts) -> Facts:
 
 
 def settle_at(facts: Facts, now_ms: int, **changes: Any) -> Settlement:
-    return settle_round(facts, make_standings(**changes), 100_000, dict.fromkeys(COMMITTEE, 1000), now_ms)
+    return settle_round(
+        facts, make_standings(**changes), treasury=100_000, balances=dict.fromkeys(COMMITTEE, 1000), now_ms=now_ms
+    )
 
 
 def test_a_round_without_points_is_settled_when_the_time_for_them_is_over() -> None:

@@ -20,7 +20,7 @@ SAMPLES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 10**6), mi
 
 @given(SAMPLES, st.integers(1, 10**6), WEIGHTS)
 def test_weights_are_those_of_the_naive_reference(samples: dict[str, int], samples_cap: int, weight_cap: int) -> None:
-    weights = compute_weights(samples, samples_cap, weight_cap)
+    weights = compute_weights(samples, samples_cap=samples_cap, weight_cap=weight_cap)
     assert list(weights) == sorted(samples)
     largest = max(samples.values())
     for organisation, weight in weights.items():
@@ -44,7 +44,7 @@ def test_samples_over_the_cap_do_not_count() -> None:
 )
 def test_weights_of_nothing_are_refused(samples: dict[str, int], samples_cap: int, weight_cap: int) -> None:
     with pytest.raises(ValueError, match="at least one organisation"):
-        compute_weights(samples, samples_cap, weight_cap)
+        compute_weights(samples, samples_cap=samples_cap, weight_cap=weight_cap)
 
 
 @given(BOUNDS, WEIGHTS, DIMENSIONS)

@@ -411,12 +411,18 @@ def find_code(given: dict[str, Any]) -> Code | None:
         manifest, 10**6, scale=plain.scale, has_last_sum=True, has_referee=True
     )
     round_ = plain.model_copy(update={"norms": norms})
-    breach = find_breach(VALUE_RULES, Candidate.of(round_, 3, VALUES, -VALUES.astype(np.int32), -VALUES))
+    breach = find_breach(
+        VALUE_RULES, Candidate.of(round_, VALUES, weight=3, last_sum=-VALUES.astype(np.int32), reference=-VALUES)
+    )
     return breach.rule.code if breach else None
 
 
 def test_every_rule_about_values_is_explained_to_the_institution() -> None:
-    broken = replace(Candidate.of(ROUND, 3, VALUES, -VALUES.astype(np.int32)), bound_l2_squared=0, bound_linf=0)
+    broken = replace(
+        Candidate.of(ROUND, VALUES, weight=3, last_sum=-VALUES.astype(np.int32), reference=None),
+        bound_l2_squared=0,
+        bound_linf=0,
+    )
     texts = [rule.explain(broken) for rule in VALUE_RULES]
     assert len(set(texts)) == len(texts)
     assert all(text.endswith(tuple("abcdefghijklmnopqrstuvwxyz'")) and len(text) > 60 for text in texts)

@@ -123,7 +123,9 @@ class Credits:
         treasury = await state.read(ACCOUNT.key(TREASURY))
         accounts = [await state.read(ACCOUNT.key(one.organisation)) for one in facts.base_votes]
         balances = {one.organisation: one.credits for one in accounts}
-        settlement = compute_settlement(facts, standings, treasury.credits, balances, state.now_ms)
+        settlement = compute_settlement(
+            facts, standings, treasury=treasury.credits, balances=balances, now_ms=state.now_ms
+        )
         await _apply(state, settlement, treasury)
         await state.write(settlement)
         paid = sum(one.reward for one in settlement.outcomes)

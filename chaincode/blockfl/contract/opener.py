@@ -100,7 +100,7 @@ class Opener:
         async with self._turn:
             comparison = compare(dimension, known + len(round_.accepted), trained=manifest.trained)
             gram = await drive_async(comparison, fetch)
-            points = compute_points(gram, known, manifest.trained)
+            points = compute_points(gram, known=known, dimension=manifest.trained)
             return weigh_points(points, gram, len(sums)) if round_.has_reference else points
 
     def _require_key(self, round_: Round) -> OpeningKey:

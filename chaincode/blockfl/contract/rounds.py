@@ -258,7 +258,7 @@ class Rounds:
             round_,
             updates,
             equivocators,
-            spec.minimum_accepted,
+            minimum_accepted=spec.minimum_accepted,
             now_ms=state.now_ms,
             aggregation=spec.aggregation,
             assessments=await state.find_assessments(round_),

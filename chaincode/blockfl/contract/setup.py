@@ -82,7 +82,9 @@ class Setup:
         if previous and previous.public_key == public_key:
             return previous.encode()
         if previous:
-            rule.check_change(f"the opening key of {state.caller}", previous.registered_at_ms, state.now_ms)
+            rule.check_change(
+                f"the opening key of {state.caller}", changed_at_ms=previous.registered_at_ms, now_ms=state.now_ms
+            )
         record = CommitteeKey(organisation=state.caller, public_key=public_key, registered_at_ms=state.now_ms)
         await state.write(record)
         state.announce("CommitteeKeyRegistered", organisation=state.caller, detail=public_key)
@@ -161,7 +163,7 @@ class Setup:
             if not repeated:
                 await self._require_no_open_round(state, task)
             what = f"the enrolment of {state.caller} in {task}"
-            rule.check_change(what, previous.enrolled_at_ms, state.now_ms)
+            rule.check_change(what, changed_at_ms=previous.enrolled_at_ms, now_ms=state.now_ms)
         if spec.economics and not repeated and state.caller in spec.institutions:
             if previous:
                 await require_settled(state, task, Code.STAKE_BOUND)

@@ -36,7 +36,7 @@ async def fill_stake(state: State, policy: Economics, spec: TaskSpec, samples: i
     Raises:
         ProtocolError: BFL603 when the account holds too little, BFL602 when no account could hold enough.
     """
-    required = compute_required_stake(policy, samples, spec.samples_cap)
+    required = compute_required_stake(policy, samples=samples, samples_cap=spec.samples_cap)
     before = await state.find(STANDING.key(spec.task, state.caller))
     standing = before or create_standing(spec.task, state.caller, required)
     account = await state.read(ACCOUNT.key(state.caller))
@@ -55,5 +55,5 @@ async def select_eligible(state: State, spec: TaskSpec, enrolments: list[Enrolme
     """Return the enrolments of those that may take part in a round; referees need no stake."""
     found = await state.find_all([STANDING.key(spec.task, one.organisation) for one in enrolments])
     staked = {one.organisation: standing for one, standing in zip(enrolments, found, strict=True) if standing}
-    eligible = list_eligible(staked, number, spec.minimum_accepted)
+    eligible = list_eligible(staked, number=number, minimum=spec.minimum_accepted)
     return [one for one in enrolments if one.organisation in (*eligible, *spec.referees)]

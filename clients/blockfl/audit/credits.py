@@ -107,7 +107,9 @@ def _verify_settlement(history: History, task: Task, settlement: Settlement) -> 
     standings = {one.organisation: past.get(STANDING.key(name, one.organisation)) for one in facts.round_.participants}
     balances = {one.organisation: _balance(past, one.organisation) for one in facts.base_votes}
     try:
-        expected = settle_round(facts, standings, _balance(past, TREASURY), balances, settlement.settled_at_ms)
+        expected = settle_round(
+            facts, standings, treasury=_balance(past, TREASURY), balances=balances, now_ms=settlement.settled_at_ms
+        )
     except ProtocolError as error:
         raise VerificationError(f"{where}: it could not be settled: {error}") from error
     if expected != settlement:

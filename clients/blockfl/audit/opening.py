@@ -112,7 +112,7 @@ def _list_eligible(past: History, spec: TaskSpec, enrolments: list[Enrolment], n
     """Return the enrolments of those that had a stake and were not suspended, and of referees, who need none."""
     found = [past.find(STANDING.key(spec.task, one.organisation)) for one in enrolments]
     standings = {one.organisation: one for one in found if one}
-    eligible = list_eligible(standings, number, spec.minimum_accepted)
+    eligible = list_eligible(standings, number=number, minimum=spec.minimum_accepted)
     return [one for one in enrolments if one.organisation in (*eligible, *spec.referees)]
 
 

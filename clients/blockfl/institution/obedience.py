@@ -32,7 +32,9 @@ async def find_refusal(ledger: Ledger, task: Task, round_: Round, part: Particip
     Raises:
         LedgerError: The last global update cannot be read.
     """
-    candidate = Candidate.of(round_, part.weight, values, await _fetch_last_sum(ledger, task, round_))
+    last_sum = await _fetch_last_sum(ledger, task, round_)
+    # The referee's update is secret until the round is judged: nobody else can compare with it.
+    candidate = Candidate.of(round_, values, weight=part.weight, last_sum=last_sum, reference=None)
     return await asyncio.to_thread(explain_refusal, candidate)
 
 

@@ -106,5 +106,5 @@ def compute_model(spec: TaskSpec, base: bytes, total: bytes, count: int, scale: 
     require_ieee_subnormals()
     # X of a rule that is not linear is the sum of as many values of weight 1 as it is divided by.
     most = count if spec.aggregation.traits.is_linear else divisor
-    x = decode_sum(total, spec.manifest.dimension, most, committed=spec.is_committed)
+    x = decode_sum(total, dimension=spec.manifest.dimension, count=most, committed=spec.is_committed)
     return encode_version(spec, apply_round(spec, decode_version(spec, base), x, scale=scale, divisor=divisor))

@@ -212,7 +212,7 @@ class _Simulation:
             return Outcome(state="nothing", told=(str(error),)), None, None
         norm = float(np.linalg.norm(measure_change(spec.manifest, base, found)[: spec.manifest.trained].astype(float)))
         last_sum = self._last_sum if round_.norms and round_.norms.needs_last_sum else None
-        candidate = Candidate.of(round_, part.weight, values, last_sum)
+        candidate = Candidate.of(round_, values, weight=part.weight, last_sum=last_sum, reference=None)
         refusal = explain_refusal(candidate)
         if refusal is not None:
             outcome = Outcome(state="nothing", told=(*told, refusal), norm=norm, loss=trained.loss)
@@ -228,7 +228,7 @@ class _Simulation:
             round_,
             updates,
             (),
-            spec.minimum_accepted,
+            minimum_accepted=spec.minimum_accepted,
             now_ms=self._now_ms,
             aggregation=spec.aggregation,
             last_accepted=self._find_last_accepted(),

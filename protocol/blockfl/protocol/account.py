@@ -101,7 +101,7 @@ def withdraw(account: Account, amount: int) -> Account:
     return account.model_copy(update={"credits": account.credits - amount})
 
 
-def compute_required_stake(policy: Economics, samples: int, samples_cap: int) -> int:
+def compute_required_stake(policy: Economics, *, samples: int, samples_cap: int) -> int:
     """Return the stake that so many declared samples need.
 
     Raises:

@@ -102,7 +102,7 @@ def compute_sum_bytes(dimension: int, *, committed: bool) -> int:
     return 4 * dimension + (RANDOMNESS_SUM_BYTES if committed else 0)
 
 
-def decode_sum(data: bytes, dimension: int, count: int, *, committed: bool = False) -> Total:
+def decode_sum(data: bytes, *, dimension: int, count: int, committed: bool = False) -> Total:
     """Return a sum, int32 of shape (d,), read-only.
 
     Args:

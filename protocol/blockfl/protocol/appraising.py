@@ -127,7 +127,9 @@ def appraise(
         mark, without = previous.mark_micro, previous.without
     value = None
     if len(values) >= spec.minimum_accepted:
-        weights = compute_weights({one: samples[one] for one in values}, spec.samples_cap, spec.weight_cap)
+        weights = compute_weights(
+            {one: samples[one] for one in values}, samples_cap=spec.samples_cap, weight_cap=spec.weight_cap
+        )
         value = choose_median(goal, values, weights)
         if goal.is_better(value, best_micro):
             best, best_micro = model.version, value

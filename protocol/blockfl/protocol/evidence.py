@@ -38,7 +38,7 @@ def verify_round_sum(total: bytes, dimension: int, evidence: Iterable[Evidence])
         ProtocolError: BFL501 if it is not, or a commitment is not the one that was signed.
     """
     commitments = list(_check_signed(evidence))
-    values = decode_sum(total, dimension, len(commitments), committed=True)
+    values = decode_sum(total, dimension=dimension, count=len(commitments), committed=True)
     verify_sum(values, decode_randomness(total, dimension), commitments)
 
 

@@ -157,7 +157,9 @@ def judge_update(
     breach = find_breach(SEAL_RULES, envelope)
     if breach or envelope.opening is None:
         return Judgement.of(breach, None)
-    candidate = Candidate.of(round_, part.weight, envelope.opening.values, last_sum, reference)
+    candidate = Candidate.of(
+        round_, envelope.opening.values, weight=part.weight, last_sum=last_sum, reference=reference
+    )
     breach = find_breach(VALUE_RULES, candidate) or find_breach(COMMITMENT_RULES, envelope)
     return Judgement.of(breach, candidate.norms, b"" if breach else envelope.commitment, candidate.tell_agreement())
 

@@ -38,7 +38,7 @@ def has_stake(standing: Standing) -> bool:
     return 2 * standing.stake >= standing.required
 
 
-def list_eligible(standings: Mapping[str, Standing], number: int, minimum: int) -> tuple[str, ...]:
+def list_eligible(standings: Mapping[str, Standing], *, number: int, minimum: int) -> tuple[str, ...]:
     """Return who may take part in round ``number``, ascending.
 
     Whoever has stake and is not suspended; if those are fewer than the round needs, the suspended ones as well:

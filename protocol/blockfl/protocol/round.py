@@ -4,7 +4,9 @@ Owns: when a round may open and close, who takes part, who is accepted; ``blockf
 there. Every function takes records and the transaction's time and returns new records.
 
     round_ = open_round(task, progress, previous, consortium, keys, enrolments, number=1, now_ms=now_ms)
-    round_ = close_round(round_, updates, (), minimum, now_ms=now_ms, aggregation=task.spec.aggregation)
+    round_ = close_round(
+        round_, updates, (), minimum_accepted=minimum, now_ms=now_ms, aggregation=task.spec.aggregation
+    )
 
 Source: ``docs/protocol.md``, one round.
 """
@@ -14,7 +16,7 @@ from typing import Final, TypedDict
 
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.combination import FEDAVG, AggregationRule
+from blockfl.protocol.combination import AggregationRule
 from blockfl.protocol.disclosure import is_disclosing, limit_shares
 from blockfl.protocol.economics import Score
 from blockfl.protocol.effect import freeze_effect, list_accepted, list_missing, settle_effect
@@ -213,7 +215,9 @@ def _choose(
 def _list_participants(spec: TaskSpec, enrolled: Mapping[str, Enrolment]) -> tuple[Participant, ...]:
     """Return these as participants with their weights, ascending."""
     samples = {organisation: one.samples for organisation, one in enrolled.items()}
-    weights = limit_shares(compute_weights(samples, spec.samples_cap, spec.weight_cap), spec.weight_share_max_micro)
+    weights = limit_shares(
+        compute_weights(samples, samples_cap=spec.samples_cap, weight_cap=spec.weight_cap), spec.weight_share_max_micro
+    )
     return tuple(
         Participant(
             organisation=organisation,
@@ -237,7 +241,7 @@ def _list_recipients(consortium: Consortium, keys: Iterable[CommitteeKey]) -> tu
     return tuple(Recipient(organisation=one, public_key=key) for one, key in sorted(registered.items()))
 
 
-def check_change(what: str, changed_at_ms: int, now_ms: int) -> None:
+def check_change(what: str, *, changed_at_ms: int, now_ms: int) -> None:
     """Check that a record that rounds start from may be changed again.
 
     Args:
@@ -299,10 +303,10 @@ def close_round(
     round_: Round,
     updates: Mapping[str, Update],
     equivocators: Collection[str],
-    minimum_accepted: int,
     *,
+    minimum_accepted: int,
     now_ms: int,
-    aggregation: AggregationRule = FEDAVG,
+    aggregation: AggregationRule,
     assessments: Collection[Assessment] = (),
     last_accepted: tuple[str, ...] | None = None,
 ) -> Round:

@@ -14,7 +14,7 @@ With D = d − rank of the known, p = rank of the others and R² the explained s
 the adjusted R², whose mean is 0 for noise. It does not see an update's sign, nor that two updates were agreed upon.
 In a round with a referee it is therefore multiplied by the cosine to the referee's update, which counts as known:
 
-    points = weigh_points(compute_points(gram, known + 1, dimension=d), gram, reference=known)
+    points = weigh_points(compute_points(gram, known=known + 1, dimension=d), gram, reference=known)
 
 Source: ``docs/economics.md``, the score.
 """
@@ -72,7 +72,7 @@ def decode_values(total: bytes, dimension: int) -> Vector:
     return np.frombuffer(total, dtype="<i4", count=dimension)
 
 
-def compute_points(gram: Gram, known: int, dimension: int) -> tuple[int, ...]:
+def compute_points(gram: Gram, *, known: int, dimension: int) -> tuple[int, ...]:
     """Return the points of each update, in their order.
 
     Args:

@@ -6,7 +6,7 @@ treasury. Penalties are thousandths of the required stake, rounded down, and nev
 A round that the committee has not scored in time is settled without points: nobody is paid for an update or for
 judging, and what its update is worth changes nobody's standing.
 
-    settlement = settle_round(facts, standings, treasury, balances, now_ms)
+    settlement = settle_round(facts, standings, treasury=treasury, balances=balances, now_ms=now_ms)
 
 Source: ``docs/economics.md``, settlement.
 """
@@ -114,7 +114,7 @@ def _check_scored(facts: Facts, now_ms: int) -> None:
 
 
 def settle_round(
-    facts: Facts, standings: Mapping[str, Standing], treasury: int, balances: Mapping[str, int], now_ms: int
+    facts: Facts, standings: Mapping[str, Standing], *, treasury: int, balances: Mapping[str, int], now_ms: int
 ) -> Settlement:
     """Return the settlement of a published round that is scored, or that was not scored in time.
 

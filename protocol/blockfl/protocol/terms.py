@@ -39,7 +39,7 @@ class Bounds:
     linf: int
 
 
-def compute_weights(samples: Mapping[str, int], samples_cap: int, weight_cap: int) -> dict[str, int]:
+def compute_weights(samples: Mapping[str, int], *, samples_cap: int, weight_cap: int) -> dict[str, int]:
     """Return the weight ω of each organisation: its capped samples in proportion, the largest being ``weight_cap``.
 
     ω = max(1, round half up of capped · weight_cap / largest capped).

@@ -4,7 +4,7 @@ Owns: every such rule, with its check, what it costs, how a task chooses it, and
 it tells bit lengths and tenths, never an exact number, for the exact norm of a one-element tensor *is* its value.
 A new rule that a task chooses by a number needs a code (``codes``), a field (``limits``) and an object here.
 
-    candidate = Candidate.of(round_, part.weight, values, last_sum)
+    candidate = Candidate.of(round_, values, weight=part.weight, last_sum=last_sum, reference=None)
     breach = find_breach(VALUE_RULES, candidate)
 
 Source: ``docs/protocol.md``, norm rules and judging.
@@ -63,10 +63,11 @@ class Candidate:
     def of(
         cls,
         round_: Round,
-        weight: int,
         values: Values,
+        *,
+        weight: int,
         last_sum: Integers | None,
-        reference: Integers | None = None,
+        reference: Integers | None,
     ) -> Self:
         """Return values of this weight for a round."""
         return cls(
