@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick attacks chaos demos soak soak-page check format bench growth profile counts floods performance commitments accuracy splits examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
+.PHONY: help install demo test test-quick attacks chaos demos soak soak-page check format bench growth private-data profile counts floods performance commitments accuracy splits examples robustness economics disclosure docs pictures lock compose images wheelhouse fuzz mutation corpus parity clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ counts: $(STAMP) ## What a round costs in transactions, reads, messages, bytes; 
 
 bench: $(STAMP) ## Rounds and transactions beside other federated learning (build/bench/summary.json); BENCH="--turns 1"
 	$(BIN)/python -m benchmarks.bench --ledger $(LEDGER) $(BENCH)
+
+private-data: $(STAMP) ## How real peers hand private data on, by way and size of chunk (build/bench/private_data.json); needs FABRIC_BIN
+	$(BIN)/python -m benchmarks.private_data
 
 profile: $(STAMP) ## What processes do during rounds, sampled by py-spy (build/bench/profile.json); PROFILE="--sampler FILE"
 	$(BIN)/python -m benchmarks.sampling $(PROFILE)

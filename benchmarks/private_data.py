@@ -45,11 +45,11 @@ from blockfl.network.layout import Layout
 from blockfl.network.process import ProcessTable
 
 WAYS: Final = ("endorsed", "pushed", "pulled")
-CHUNKS_MIB: Final = (1, 2, 4, 8, 16)
+CHUNKS_MIB: Final = (1, 4, 16)
 UPDATE_MIB: Final = 16
 _SENDER: Final = "cleveland"
 _TIMEOUT_S: Final = 60.0
-_LOOK_S: Final = 0.02
+_LOOK_S: Final = 0.2
 
 
 class Site:
@@ -193,7 +193,7 @@ def describe_rows(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure, write the file, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("build/bench/private_data.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="blockfl-private-") as scratch:

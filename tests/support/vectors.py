@@ -162,7 +162,9 @@ def derive_norm_terms(given: Document) -> Document:
         adaptive=None,
     )
     spec = make_federation().task.spec.model_copy(update={"manifest": manifest, "norms": rules})
-    frozen = freeze_norms(spec, given["bound_l2_micro"], scale=given["scale"], has_last_sum=given["has_last_sum"])
+    frozen = freeze_norms(
+        spec, given["bound_l2_micro"], scale=given["scale"], has_last_sum=given["has_last_sum"], has_referee=False
+    )
     assert frozen is not None
     return frozen.model_dump(mode="json")
 

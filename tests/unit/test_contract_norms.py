@@ -53,7 +53,7 @@ async def test_an_update_that_breaks_one_rule_is_rejected_with_its_code_and_the_
 async def test_a_round_freezes_the_rules_as_integers() -> None:
     task = await make_task()
     round_ = await task.open()
-    assert round_.norms == freeze_norms(task.spec, 1_000_000, scale=round_.scale, has_last_sum=False)
+    assert round_.norms == freeze_norms(task.spec, 1_000_000, scale=round_.scale, has_last_sum=False, has_referee=False)
     assert round_.norms is not None
     assert [(one.tensor, one.offset, one.size) for one in round_.norms.tensors] == [("kernel", 0, 8), ("bias", 8, 2)]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from blockfl.protocol.codes import Code
 from blockfl.protocol.combination import FEDAVG
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
+from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundNorms, TensorBound
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Round, Update
 from blockfl.protocol.round import close_round, open_round
@@ -27,6 +27,7 @@ from blockfl.protocol.terms import (
     freeze_norms,
     list_recent_versions,
 )
+from blockfl.protocol.value_rules import CHOICES, Choice
 from reference.canonical import encode_naively
 from reference.terms import adapt_naively, compute_typical_naively
 from support.federation import ALL_NORMS, NOW_MS, make_federation
@@ -136,7 +137,9 @@ def test_tensors_are_bounded_from_below_and_the_least_norm_from_above(
         minimum_cosine_micro=-5,
         adaptive=None,
     )
-    frozen = freeze_norms(SPEC.model_copy(update={"norms": norms}), 77, scale=scale, has_last_sum=True)
+    frozen = freeze_norms(
+        SPEC.model_copy(update={"norms": norms}), 77, scale=scale, has_last_sum=True, has_referee=False
+    )
     assert frozen is not None
     power = Fraction(4) ** scale
     assert [(one.tensor, one.offset, one.size, int(one.l2_squared)) for one in frozen.tensors] == [
@@ -148,14 +151,28 @@ def test_tensors_are_bounded_from_below_and_the_least_norm_from_above(
 
 
 def test_without_a_global_update_there_is_no_least_cosine() -> None:
-    frozen = freeze_norms(SPEC.model_copy(update={"norms": ALL_NORMS}), 1, scale=0, has_last_sum=False)
+    frozen = freeze_norms(
+        SPEC.model_copy(update={"norms": ALL_NORMS}), 1, scale=0, has_last_sum=False, has_referee=False
+    )
     assert frozen is not None
     assert frozen.minimum_cosine_micro is None
     assert ALL_NORMS.minimum_cosine_micro is not None
 
 
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.field)
+def test_a_round_freezes_every_number_by_which_a_task_chooses_a_rule(choice: Choice) -> None:
+    """A rule that a task chooses and its rounds do not ask for would never be applied, and nobody would be told."""
+
+    def freeze(number: int | None) -> RoundNorms | None:
+        norms = NormRules.model_validate(ALL_NORMS.model_dump() | {choice.field: number})
+        spec = SPEC.model_copy(update={"norms": norms})
+        return freeze_norms(spec, 77, scale=20, has_last_sum=True, has_referee=True)
+
+    assert len({str(freeze(number)) for number in (choice.off, 500_000, 900_000)}) == 3
+
+
 def test_a_task_without_norm_rules_freezes_none() -> None:
-    assert freeze_norms(make_federation().task.spec, 1, scale=0, has_last_sum=True) is None
+    assert freeze_norms(make_federation().task.spec, 1, scale=0, has_last_sum=True, has_referee=False) is None
 
 
 # --- in a round
@@ -186,7 +203,7 @@ def judged(bits: dict[str, int]) -> dict[str, Update]:
 def test_a_round_opens_with_the_rules_of_its_task() -> None:
     round_ = reopen()
     assert round_ == FEDERATION.round
-    assert round_.norms == freeze_norms(SPEC, 1_000_000, scale=round_.scale, has_last_sum=False)
+    assert round_.norms == freeze_norms(SPEC, 1_000_000, scale=round_.scale, has_last_sum=False, has_referee=False)
     assert Round.decode(round_.encode()) == round_
 
 
@@ -199,7 +216,7 @@ def test_bounds_and_scale_of_a_round_follow_its_adaptive_bound() -> None:
         bounds.linf,
     )
     assert round_.scale > FEDERATION.round.scale
-    assert round_.norms == freeze_norms(SPEC, 300_000, scale=round_.scale, has_last_sum=True)
+    assert round_.norms == freeze_norms(SPEC, 300_000, scale=round_.scale, has_last_sum=True, has_referee=False)
 
 
 def test_rounds_without_norm_rules_say_nothing_to_an_adaptive_bound() -> None:

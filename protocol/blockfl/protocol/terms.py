@@ -141,7 +141,7 @@ def compute_median(values: Sequence[int]) -> int:
 
 
 def freeze_norms(
-    spec: TaskSpec, bound_l2_micro: int, *, scale: int, has_last_sum: bool, has_referee: bool = False
+    spec: TaskSpec, bound_l2_micro: int, *, scale: int, has_last_sum: bool, has_referee: bool
 ) -> RoundNorms | None:
     """Return the norm rules of a round as integers for weight 1, None when the task has none.
 
