@@ -127,9 +127,9 @@ def test_the_readme_names_the_two_commands_that_are_all_the_set_up() -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_every_make_target_on_a_page_exists(path: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {word for command in list_commands(path.read_text()) for word in re.findall(r"\bmake ([a-z]+)\b", command)}
-    named |= set(re.findall(r"`(?:[A-Z_]+=\S+ )?make ([a-z]+)", path.read_text()))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {word for command in list_commands(path.read_text()) for word in re.findall(r"\bmake ([a-z-]+)", command)}
+    named |= set(re.findall(r"`(?:[A-Z_]+=\S+ )?make ([a-z-]+)", path.read_text()))
     assert named <= targets
 
 
