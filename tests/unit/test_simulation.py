@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
-from blockfl.cli.simulate import describe_training
+from blockfl.cli.simulate import describe_round, describe_training
 from blockfl.institution.errors import SettingsError, WorkloadError
 from blockfl.institution.frames import Train, Trained, TrainingProgress
 from blockfl.institution.vector import Vector
@@ -24,7 +24,7 @@ from blockfl.protocol.proposal import propose_bound
 from blockfl.protocol.task import Deadlines, TaskSpec
 from blockfl.protocol.training import Phase, Step, Training
 from blockfl.simulation.simulation import Result, simulate
-from blockfl.simulation.worker import Brought, RoundDone
+from blockfl.simulation.worker import Brought, Pooled, RoundDone
 from support.simulated_site import NumpySite
 from support.training import NumpyTraining
 
@@ -232,6 +232,17 @@ def test_a_loss_that_hardly_falls_is_told_with_what_to_try(losses: list[float], 
     advice = describe_training([start, *rounds])
     assert bool(advice) == is_told
     assert not advice or f"from {losses[0]:.4g} to {losses[-1]:.4g}" in advice
+
+
+def test_a_value_that_is_a_mean_of_institutions_is_told_with_its_range() -> None:
+    at = {"north": 0.5, "south": 0.875}
+    auc = Pooled(name="auc", value=0.6, pooling="institution", by_institution=at)
+    accuracy = Pooled(name="accuracy", value=0.7, pooling="mean", by_institution=at)
+    done = RoundDone(
+        number=0, version=0, digest="", file="", failure="", brought=(), metrics=(accuracy, auc), held_out=(auc,)
+    )
+    told = "auc 0.6000 (mean of 0.5000 to 0.8750)"
+    assert describe_round(done) == f"version 0: accuracy 0.7000, {told}; held out: {told}"
 
 
 class Listening(NumpySite):

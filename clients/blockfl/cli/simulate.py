@@ -23,7 +23,7 @@ from blockfl.protocol.canonical import MspId
 from blockfl.protocol.proposal import Proposal, propose_bound
 from blockfl.protocol.task import MINIMUM_ACCEPTED, TaskSpec
 from blockfl.simulation.runner import run_simulation, write_summary
-from blockfl.simulation.worker import Order, Progress, RoundDone, SiteFile
+from blockfl.simulation.worker import Order, Pooled, Progress, RoundDone, SiteFile
 
 _INITIAL = "initial.safetensors"
 _MICRO = 10**6
@@ -202,9 +202,9 @@ def parse_sites(texts: Sequence[str]) -> dict[str, Path]:
 
 def describe_round(done: RoundDone) -> str:
     """Return a round's result in one line."""
-    metrics = ", ".join(f"{one.name} {one.value:.4f}" for one in done.metrics)
+    metrics = ", ".join(map(_describe_metric, done.metrics))
     if done.held_out:
-        metrics += "; held out: " + ", ".join(f"{one.name} {one.value:.4f}" for one in done.held_out)
+        metrics += "; held out: " + ", ".join(map(_describe_metric, done.held_out))
     if not done.number:
         return f"version 0: {metrics}"
     accepted = sum(one.state == "accepted" for one in done.brought)
@@ -213,6 +213,14 @@ def describe_round(done: RoundDone) -> str:
     lines += [done.ending] if done.ending else []
     lines += [f"  {one.institution}: {text}" for one in done.brought for text in one.told]
     return "\n".join(lines)
+
+
+def _describe_metric(one: Pooled) -> str:
+    """Return a metric in words; what cannot be pooled is a mean of the institutions, and is told with its range."""
+    text = f"{one.name} {one.value:.4f}"
+    if one.pooling != "institution" or len(one.by_institution) < 2:
+        return text
+    return f"{text} (mean of {min(one.by_institution.values()):.4f} to {max(one.by_institution.values()):.4f})"
 
 
 def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], directory: Path) -> None:
@@ -232,6 +240,9 @@ def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], directory: Pa
     output.result(summary)
     if not output.as_json:
         output.table("versions", [_row(done) for done in rounds], _columns(rounds))
+        own = sorted({one.name for done in rounds for one in done.metrics if one.pooling == "institution"})
+        if own:
+            output.line(f"{', '.join(own)}: the mean of the institutions' own values, weighted by their test samples")
     output.line(describe_bound(proposal, bound))
     advice = describe_training(rounds)
     if advice:

@@ -84,10 +84,11 @@ class Brought(Message):
 
 
 class Pooled(Message):
-    """A metric of one version over the institutions, and at each."""
+    """A metric of one version over the institutions, and at each; ``pooling`` as in a report of metrics."""
 
     name: str
     value: float
+    pooling: str
     by_institution: dict[str, float]
 
 
@@ -315,7 +316,8 @@ def _pool(metrics: "tuple[Metrics, ...]") -> tuple[Pooled, ...]:
         for metric in report.values:
             by_name.setdefault(metric.name, {})[report.organisation] = metric.value_micro / 1e6
     return tuple(
-        Pooled(name=name, value=one["value"], by_institution=by_name[name]) for name, one in pool(metrics).items()
+        Pooled(name=name, value=one["value"], pooling=one["pooling"], by_institution=by_name[name])
+        for name, one in pool(metrics).items()
     )
 
 
