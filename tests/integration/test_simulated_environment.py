@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
+
+from blockfl.simulation.worker import AloneDone
 
 CODE = """
 import os, numpy as np
@@ -66,6 +69,25 @@ def test_a_process_of_each_institution_makes_the_same_model(tmp_path: Path) -> N
     coarse = run(tmp_path, "coarse", "--norm-bound", "1000000")
     assert coarse.returncode == 1
     assert "a1 would not enrol: the norm bound 1000000 is too large" in coarse.stderr.replace("\n", " ")
+
+
+def test_each_institution_alone_is_the_same_here_and_in_another_environment(tmp_path: Path) -> None:
+    (tmp_path / "training.py").write_text(CODE)
+    for number, site in enumerate(SITES):
+        x = np.random.default_rng(number).normal(size=(40, 3))
+        np.save(tmp_path / f"{site}.npy", np.column_stack([x, x @ [1.0, -2.0, 0.5] + number]))
+    inside, _ = simulate(tmp_path, "inside", "--alone")
+    outside, _ = simulate(tmp_path, "outside", "--alone", "--python", sys.executable)
+    assert outside["alone"] == inside["alone"]
+    assert inside["digest"] == simulate(tmp_path, "together")[0]["digest"], "the task itself is not touched"
+    alone = TypeAdapter(list[AloneDone]).validate_python(inside["alone"])
+    assert [one.institution for one in alone] == [*SITES]
+    assert [one.own["loss"] for one in alone] == [one.everywhere[0].by_institution[one.institution] for one in alone]
+    kept, _ = simulate(tmp_path, "kept", "--alone", "--keep-optimiser")
+    assert kept["alone"] != inside["alone"], "velocity goes on from round to round"
+    refusal = run(tmp_path, "refused", "--alone", "--python", sys.executable, "--keep-optimiser")
+    assert refusal.returncode == 1
+    assert "leave out --keep-optimiser, or --alone" in refusal.stderr.replace("\n", " ")
 
 
 @pytest.mark.skipif(any(Path("/dev").glob("nvidia*")), reason="there is a GPU")

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner
 
+from blockfl.cli.benefit import describe_benefits, list_benefits
 from blockfl.cli.main import app
 from blockfl.cli.simulate import describe_round, describe_training
 from blockfl.institution.errors import SettingsError, WorkloadError
@@ -23,8 +25,9 @@ from blockfl.protocol.model import decode_model, encode_model, manifest_of
 from blockfl.protocol.proposal import propose_bound
 from blockfl.protocol.task import Deadlines, TaskSpec
 from blockfl.protocol.training import Phase, Step, Training
+from blockfl.simulation.alone import train_alone
 from blockfl.simulation.simulation import Result, simulate
-from blockfl.simulation.worker import Brought, Pooled, RoundDone
+from blockfl.simulation.worker import AloneDone, Brought, Pooled, RoundDone
 from support.simulated_site import NumpySite
 from support.training import NumpyTraining
 
@@ -243,6 +246,68 @@ def test_a_value_that_is_a_mean_of_institutions_is_told_with_its_range() -> None
     )
     told = "auc 0.6000 (mean of 0.5000 to 0.8750)"
     assert describe_round(done) == f"version 0: accuracy 0.7000, {told}; held out: {told}"
+
+
+def test_an_institution_alone_goes_on_from_its_own_values_and_is_measured_everywhere() -> None:
+    sites, spec = make_sites(), make_spec()
+    alone = train_alone(spec, INITIAL, "north", sites, rounds=3, seed=5)
+    target = sites["north"].training.target.astype(np.float64)
+    losses = {name: _compute_loss((1 - 0.75**3) * target, site.training.target) for name, site in sites.items()}
+    found = {one.organisation: {value.name: value.value_micro for value in one.values} for one in alone.everywhere}
+    assert {name: values["loss"] for name, values in found.items()} == pytest.approx(
+        {name: loss * 1e6 for name, loss in losses.items()}, abs=2
+    )
+    assert alone.own == next(one for one in alone.everywhere if one.organisation == "north")
+    assert sum(site.training.trained for site in sites.values()) == 3
+
+
+def _compute_loss(values: npt.NDArray[np.float64], target: Vector) -> float:
+    return float(np.sum((values - target) ** 2) / 2)
+
+
+@pytest.mark.parametrize("site", [Lossless, Away])
+def test_an_institution_that_cannot_train_alone_says_why(site: type[NumpySite]) -> None:
+    sites = make_sites() | {"north": site(NumpyTraining(MANIFEST))}
+    alone = train_alone(make_spec(), INITIAL, "north", sites, rounds=3, seed=5)
+    assert alone.own is None
+    assert alone.everywhere == ()
+    assert alone.failure
+
+
+def test_who_is_better_off_alone_is_told_for_each_metric() -> None:
+    def pooled(name: str, **values: float) -> Pooled:
+        return Pooled(name=name, value=0.5, pooling="mean", by_institution=values)
+
+    together = RoundDone(
+        number=1,
+        version=1,
+        digest="",
+        file="",
+        failure="",
+        brought=(),
+        metrics=(pooled("accuracy", north=0.7, south=0.6, west=0.5), pooled("loss", north=0.4, south=0.5, west=0.6)),
+    )
+    alone = [
+        AloneDone(institution="north", own={"accuracy": 0.6, "loss": 0.3}, everywhere=(), failure=""),
+        AloneDone(
+            institution="south",
+            own={"accuracy": 0.9, "loss": 0.9, "other": 1.0},
+            everywhere=(pooled("accuracy", south=0.9),),
+            failure="",
+        ),
+        AloneDone(institution="west", own={}, everywhere=(), failure="no rows"),
+    ]
+    assert describe_benefits(alone, together) == [
+        "west could not train alone: no rows",
+        "accuracy on their own test samples: 1 of 2 are better off together; south is better off alone",
+        "loss on their own test samples: 1 of 2 are better off together; north is better off alone",
+    ]
+    assert [tuple(row.values()) for row in list_benefits(alone, together)] == [
+        ("north", "accuracy", "0.6000", "0.7000", "–", "–"),
+        ("north", "loss", "0.3000", "0.4000", "–", "–"),
+        ("south", "accuracy", "0.9000", "0.6000", "0.5000", "0.5000"),
+        ("south", "loss", "0.9000", "0.5000", "–", "–"),
+    ]
 
 
 class Listening(NumpySite):

@@ -11,6 +11,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from blockfl.cli import option, workload
+from blockfl.cli.benefit import COLUMNS, describe_benefits, list_benefits
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.supervision import Supervision
 from blockfl.cli.terms import NO_TERMS, Terms, with_terms
@@ -23,7 +24,7 @@ from blockfl.protocol.canonical import MspId
 from blockfl.protocol.proposal import Proposal, propose_bound
 from blockfl.protocol.task import MINIMUM_ACCEPTED, TaskSpec
 from blockfl.simulation.runner import run_simulation, write_summary
-from blockfl.simulation.worker import Order, Pooled, Progress, RoundDone, SiteFile
+from blockfl.simulation.worker import AloneDone, Order, Pooled, Progress, RoundDone, SiteFile
 
 _INITIAL = "initial.safetensors"
 _MICRO = 10**6
@@ -62,6 +63,9 @@ def simulate(
     directory: Annotated[Path, typer.Option(help="Where models, log and summary.json go.")] = Path("simulation"),
     terms: Terms = NO_TERMS,
     keep_optimiser: workload.KeepOptimiser = False,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Also train each institution by itself, for as many epochs, and compare.")
+    ] = False,
     seed: workload.Seed = None,
     unconfined: workload.Unconfined = False,
     gpu: workload.Gpu = False,
@@ -77,6 +81,10 @@ def simulate(
     if terms.needs_referee:
         raise SettingsError(
             "a simulation has no referee: choose another --rule than trusted_mean, and no --minimum-reference-cosine"
+        )
+    if alone and python is not None and keep_optimiser:
+        raise SettingsError(
+            "--alone cannot begin with a new optimizer in another environment: leave out --keep-optimiser, or --alone"
         )
     data = parse_sites([*site, *(held_out or ())])
     evaluators = parse_sites(held_out or ())
@@ -102,10 +110,11 @@ def simulate(
         scratch=str(directory),
         confined=not unconfined,
         keeps_optimiser=keep_optimiser,
+        alone=alone,
         gpu=gpu,
         shared_memory=shared_memory,
     )
-    _tell(output, spec, _run(output, order, directory), directory)
+    _tell(output, spec, *_run(output, order, directory), directory)
 
 
 async def _read_model(
@@ -136,15 +145,19 @@ def _specify(terms: Terms, begun: InitialModel, institutions: tuple[str, ...], e
     )
 
 
-def _run(output: Output, order: Order, directory: Path) -> list[RoundDone]:
+def _run(output: Output, order: Order, directory: Path) -> tuple[list[RoundDone], list[AloneDone]]:
     rounds: list[RoundDone] = []
+    alone: list[AloneDone] = []
     for told in run_simulation(order, directory):
-        if isinstance(told, Progress):
-            output.progress(told.text)
-        else:
-            rounds.append(told)
-            output.progress(describe_round(told))
-    return rounds
+        match told:
+            case Progress():
+                output.progress(told.text)
+            case AloneDone():
+                alone.append(told)
+            case RoundDone():
+                rounds.append(told)
+                output.progress(describe_round(told))
+    return rounds, alone
 
 
 def _check_sites(data: Mapping[str, Path], evaluators: Mapping[str, Path]) -> None:
@@ -223,7 +236,7 @@ def _describe_metric(one: Pooled) -> str:
     return f"{text} (mean of {min(one.by_institution.values()):.4f} to {max(one.by_institution.values()):.4f})"
 
 
-def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], directory: Path) -> None:
+def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], alone: list[AloneDone], directory: Path) -> None:
     bound = spec.bound_l2_micro / _MICRO
     norms = [one.norm for done in rounds for one in done.brought if one.norm is not None]
     proposal, last = propose_bound(norms, bound), rounds[-1]
@@ -236,6 +249,8 @@ def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], directory: Pa
         "digest": last.digest,
         "best": None if best is None else best.version,
     }
+    if alone:
+        summary["alone"] = [done.model_dump(exclude={"kind"}) for done in alone]
     summary["summary"] = str(write_summary(directory, summary))
     output.result(summary)
     if not output.as_json:
@@ -243,6 +258,12 @@ def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], directory: Pa
         own = sorted({one.name for done in rounds for one in done.metrics if one.pooling == "institution"})
         if own:
             output.line(f"{', '.join(own)}: the mean of the institutions' own values, weighted by their test samples")
+    if alone:
+        together = best or next(one for one in reversed(rounds) if one.metrics)
+        if not output.as_json:
+            output.table("alone and together", list_benefits(alone, together), COLUMNS)
+        for line in describe_benefits(alone, together):
+            output.line(line)
     output.line(describe_bound(proposal, bound))
     advice = describe_training(rounds)
     if advice:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from blockfl.institution.errors import TrainingError
 from blockfl.institution.interpreter import make_environment
-from blockfl.simulation.worker import TOLD, Failed, Order, Progress, RoundDone
+from blockfl.simulation.worker import TOLD, AloneDone, Failed, Order, Progress, RoundDone
 
 LOG = "training.log"
 SUMMARY = "summary.json"
 
 
-def run_simulation(order: Order, directory: Path) -> Iterator[Progress | RoundDone]:
+def run_simulation(order: Order, directory: Path) -> Iterator[Progress | RoundDone | AloneDone]:
     """Yield what a simulation tells, in a process of its own that ends with it.
 
     Args:

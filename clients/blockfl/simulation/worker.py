@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Literal
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from blockfl.institution.personal import Division
     from blockfl.protocol.metrics import Metrics
     from blockfl.protocol.task import TaskSpec
+    from blockfl.simulation.alone import Alone
     from blockfl.simulation.remote import RemoteSite
-    from blockfl.simulation.simulation import Result
+    from blockfl.simulation.simulation import Result, Site
 
 # As in the agent's training process, what starts threads is imported once the process is confined.
 
@@ -47,7 +49,8 @@ class SiteFile(Message):
 class Order(Message):
     """What to simulate; ``model`` or ``code`` as for an institution, ``spec`` the task's specification in JSON.
 
-    With ``python``, the interpreter of another environment, a process of each institution trains.
+    With ``python``, the interpreter of another environment, a process of each institution trains. With ``alone`` each
+    institution also trains by itself afterwards.
     """
 
     spec: str
@@ -62,6 +65,7 @@ class Order(Message):
     scratch: str
     confined: bool
     keeps_optimiser: bool = False
+    alone: bool = False
     gpu: bool = False
     shared_memory: bool = False
 
@@ -109,6 +113,16 @@ class RoundDone(Message):
     ending: str = ""
 
 
+class AloneDone(Message):
+    """What one institution reached by itself (``alone.Alone``): on its own test samples, and on everybody's."""
+
+    kind: Literal["alone"] = "alone"
+    institution: str
+    own: dict[str, float]
+    everywhere: tuple[Pooled, ...]
+    failure: str
+
+
 class Failed(Message):
     """The simulation ended; nothing follows."""
 
@@ -116,7 +130,7 @@ class Failed(Message):
     text: str
 
 
-Told = Progress | RoundDone | Failed
+Told = Progress | RoundDone | AloneDone | Failed
 TOLD: TypeAdapter[Told] = TypeAdapter(Annotated[Told, Field(discriminator="kind")])
 
 
@@ -154,12 +168,11 @@ def _run(order: Order, sink: IO[str]) -> None:
     from blockfl.institution.preparation import check_tensors
     from blockfl.institution.workload import make_manifest
     from blockfl.protocol.task import TaskSpec
-    from blockfl.simulation.divided import DividedSite, WholeSite
-    from blockfl.simulation.kept import KeptSite
-    from blockfl.simulation.simulation import Site, simulate
+    from blockfl.simulation.alone import train_alone
+    from blockfl.simulation.simulation import simulate
 
     spec = TaskSpec.decode(order.spec.encode())
-    sites: dict[str, Site] = {}
+    divided: dict[str, tuple[AnyLearner | RemoteSite, Division]] = {}
     samples: dict[str, int] = {}
     with ExitStack() as stack:
         for site, learner in _load_sites(order, spec, sink, stack):
@@ -173,21 +186,43 @@ def _run(order: Order, sink: IO[str]) -> None:
             if site.name in spec.institutions:
                 for note in _rehearse(site.name, learner, spec, division, order.seed):
                     _tell(sink, Progress(text=f"{site.name}: {note}"))
-            whole: WholeSite = learner
-            if order.keeps_optimiser and order.python is None:
-                whole = KeptSite(learner, Path(order.scratch) / "sites" / site.name)
-            sites[site.name] = DividedSite(whole, division) if division.personal else whole
+            divided[site.name] = learner, division
             samples[site.name] = description.train_samples
         initial = Path(order.initial_model).read_bytes()
-        seeds = None if order.seed is None else dict.fromkeys(sites, order.seed)
+        seeds = None if order.seed is None else dict.fromkeys(divided, order.seed)
+        rounds = 0
 
         def report(text: str) -> None:
             _tell(sink, Progress(text=text))
 
-        for result in simulate(spec, initial, sites, samples, seeds=seeds, report=report):
-            file = Path(order.scratch) / f"version-{result.version}.safetensors"
+        for result in simulate(
+            spec, initial, _make_sites(order, divided, "sites"), samples, seeds=seeds, report=report
+        ):
+            file, rounds = Path(order.scratch) / f"version-{result.version}.safetensors", result.number
             file.write_bytes(result.content)
             _tell(sink, _describe(result, file))
+        for name in spec.institutions if order.alone else ():
+            sites = _make_sites(order, divided, f"sites/{name}-alone")
+            _tell(
+                sink,
+                _describe_alone(train_alone(spec, initial, name, sites, rounds=rounds, seed=order.seed, report=report)),
+            )
+
+
+def _make_sites(
+    order: Order, divided: "Mapping[str, tuple[AnyLearner | RemoteSite, Division]]", directory: str
+) -> "dict[str, Site]":
+    """Return the sites as they are before the first round: with no optimizer's state, and initial personal layers."""
+    from blockfl.simulation.divided import DividedSite, WholeSite
+    from blockfl.simulation.kept import KeptSite
+
+    sites: dict[str, Site] = {}
+    for name, (learner, division) in divided.items():
+        whole: WholeSite = learner
+        if order.keeps_optimiser and order.python is None:
+            whole = KeptSite(learner, Path(order.scratch) / directory / name)
+        sites[name] = DividedSite(whole, division) if division.personal else whole
+    return sites
 
 
 def _load_sites(
@@ -305,6 +340,15 @@ def _describe(result: "Result", file: Path) -> RoundDone:
         value=None if appraisal is None or appraisal.value_micro is None else appraisal.value_micro / 1e6,
         best_version=None if appraisal is None else appraisal.best_version,
         ending=result.ending,
+    )
+
+
+def _describe_alone(alone: "Alone") -> AloneDone:
+    return AloneDone(
+        institution=alone.institution,
+        own={one.name: one.value_micro / 1e6 for one in alone.own.values} if alone.own else {},
+        everywhere=_pool(alone.everywhere),
+        failure=alone.failure,
     )
 
 
