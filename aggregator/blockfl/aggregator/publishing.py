@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 
 from blockfl.aggregator.summing import compute_round_sum
-from blockfl.fabric.heap import return_freed_memory
 from blockfl.ledger.client import Ledger, is_refused_with
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.lineage import compute_model, obtain_model
@@ -119,7 +118,6 @@ class Publisher:
         if round_.state != "closed":
             del self._derived[name]
             self._total = None
-            return_freed_memory()
 
     async def abandon(self, round_: Round) -> bool:
         """Give a round up; return whether it is over."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from blockfl.fabric.errors import FabricError
-from blockfl.fabric.heap import return_freed_memory
 from blockfl.institution.contribution import Contribution, compute_remaining_s
 from blockfl.institution.encoder import BoundedEncoder, UpdateEncoder
 from blockfl.institution.errors import (
@@ -239,9 +238,9 @@ class InstitutionAgent:
         model = await self._versions.catch_up(task, progress)
         if round_ is not None:
             await self._tell_verdict(round_)
-            if settled and self._outbox.prune(self._name, round_.round + 1):
-                return_freed_memory()
-            if round_.state == "open" and not self._only_evaluates(task):
+            if settled:
+                self._outbox.prune(self._name, round_.round + 1)
+            elif round_.state == "open" and not self._only_evaluates(task):
                 await self._take_part(task, status, round_, model)
         # A report may wait for the next header, if one comes soon and nothing waits for the report itself.
         hurries = task.spec.goal or self._only_evaluates(task) or self._versions.is_overdue

@@ -40,7 +40,6 @@ from blockfl.fabric.embedded.storage.private_set import PrivateCommit
 from blockfl.fabric.embedded.storage.private_store import PrivateStore
 from blockfl.fabric.embedded.storage.store import Committed, Place, StateStore
 from blockfl.fabric.errors import BlockError, NodeError
-from blockfl.fabric.heap import return_freed_memory
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.transaction.envelope import VALID
 from blockfl.fabric.validate import BlockValidation, SignatureCache, StateUpdates, validate_block
@@ -356,8 +355,6 @@ class Committer:
                 store.forget_staged(number - _STAGED_BLOCKS)
             store.trim_log()
         self._state.trim_log()
-        if number % _SWEEP_BLOCKS == 0:
-            return_freed_memory()
 
     def _check_signer(self) -> None:
         if self._signer is None:
