@@ -28,7 +28,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from examples.heart.stage import find_free_ports
 
 from benchmarks.consortium import COMMITTEE, describe
@@ -172,7 +171,7 @@ def _read_cpu(processes: ProcessTable) -> float:
     for name in processes.names():
         process = None if name.startswith("orderer") else processes.find(name)
         if process is not None:
-            times = psutil.Process(process.pid).cpu_times()
+            times = process.cpu_times()
             total += times.user + times.system
     return total
 

@@ -31,10 +31,10 @@ _KNOWN: Final = """\
 
 **Aggregators** grow by some 30 kB a round, and not all of it is explained. Python's objects are 4 kB of it, and only
 until a client remembers 256 final records; no other kind of object becomes more (`gc`, after 27 and 91 rounds). What
-glibc's main heap has in use is the same after 96 and after 234 rounds. The rest is memory that was freed and that the
-allocators keep, in Python's arenas and in those of threads. To call `malloc_trim` after each round did not change it,
-and 2000 reads, endorsements or event streams in a row do not show it. A thousand rounds are 30 MB; a restart loses
-nothing.
+glibc's main heap has in use is the same after 96 and after 234 rounds. Some of the rest is memory that was freed and
+that the allocators keep, in Python's arenas and in those of threads. To call `malloc_trim` after each round did not
+change it, and 2000 reads, endorsements or event streams in a row do not show it. A thousand rounds are 30 MB; a
+restart loses nothing.
 
 **The node** remembers up to 65 536 signatures, about 130 more in each round, and grows while it does. **Agents** grow
 by 4 kB a round. A process gains a **thread** when several of its calls wait for a disk at once, up to its pool's size.

@@ -47,6 +47,14 @@ def run(tmp_path: Path, name: str, *options: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "BLOCKFL_SECRET": "s"})
 
 
+def write_workload(tmp_path: Path) -> None:
+    """Write the code, and for each site a line with an offset of its own."""
+    (tmp_path / "training.py").write_text(CODE)
+    for number, site in enumerate(SITES):
+        x = np.random.default_rng(number).normal(size=(40, 3))
+        np.save(tmp_path / f"{site}.npy", np.column_stack([x, x @ [1.0, -2.0, 0.5] + number]))
+
+
 def simulate(tmp_path: Path, name: str, *options: str) -> tuple[dict[str, object], str]:
     done = run(tmp_path, name, *options)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -55,10 +63,7 @@ def simulate(tmp_path: Path, name: str, *options: str) -> tuple[dict[str, object
 
 
 def test_a_process_of_each_institution_makes_the_same_model(tmp_path: Path) -> None:
-    (tmp_path / "training.py").write_text(CODE)
-    for number, site in enumerate(SITES):
-        x = np.random.default_rng(number).normal(size=(40, 3))
-        np.save(tmp_path / f"{site}.npy", np.column_stack([x, x @ [1.0, -2.0, 0.5] + number]))
+    write_workload(tmp_path)
     inside, _ = simulate(tmp_path, "inside", "--keep-optimiser")
     outside, _ = simulate(tmp_path, "outside", "--python", sys.executable, "--keep-optimiser")
     assert outside["digest"] == inside["digest"]
@@ -72,10 +77,7 @@ def test_a_process_of_each_institution_makes_the_same_model(tmp_path: Path) -> N
 
 
 def test_each_institution_alone_is_the_same_here_and_in_another_environment(tmp_path: Path) -> None:
-    (tmp_path / "training.py").write_text(CODE)
-    for number, site in enumerate(SITES):
-        x = np.random.default_rng(number).normal(size=(40, 3))
-        np.save(tmp_path / f"{site}.npy", np.column_stack([x, x @ [1.0, -2.0, 0.5] + number]))
+    write_workload(tmp_path)
     inside, _ = simulate(tmp_path, "inside", "--alone")
     outside, _ = simulate(tmp_path, "outside", "--alone", "--python", sys.executable)
     assert outside["alone"] == inside["alone"]
@@ -114,10 +116,7 @@ def test_what_is_wrong_with_several_tables_is_told_at_once(tmp_path: Path) -> No
 
 
 def test_a_layer_that_is_personal_fits_each_institution(tmp_path: Path) -> None:
-    (tmp_path / "training.py").write_text(CODE)
-    for number, site in enumerate(SITES):
-        x = np.random.default_rng(number).normal(size=(40, 3))
-        np.save(tmp_path / f"{site}.npy", np.column_stack([x, x @ [1.0, -2.0, 0.5] + number]))
+    write_workload(tmp_path)
     common, _ = simulate(tmp_path, "common")
     inside, told = simulate(tmp_path, "inside", "--personal", "bi*")
     outside, _ = simulate(tmp_path, "outside", "--personal", "bi*", "--python", sys.executable)

@@ -265,13 +265,13 @@ def _compute_loss(values: npt.NDArray[np.float64], target: Vector) -> float:
     return float(np.sum((values - target) ** 2) / 2)
 
 
-@pytest.mark.parametrize("site", [Lossless, Away])
-def test_an_institution_that_cannot_train_alone_says_why(site: type[NumpySite]) -> None:
+@pytest.mark.parametrize(("site", "why"), [(Lossless, "is not finite"), (Away, "nobody is there")])
+def test_an_institution_that_cannot_train_alone_says_why(site: type[NumpySite], why: str) -> None:
     sites = make_sites() | {"north": site(NumpyTraining(MANIFEST))}
     alone = train_alone(make_spec(), INITIAL, "north", sites, rounds=3, seed=5)
     assert alone.own is None
     assert alone.everywhere == ()
-    assert alone.failure
+    assert why in alone.failure
 
 
 def test_who_is_better_off_alone_is_told_for_each_metric() -> None:
@@ -302,6 +302,7 @@ def test_who_is_better_off_alone_is_told_for_each_metric() -> None:
         "accuracy on their own test samples: 1 of 2 are better off together; south is better off alone",
         "loss on their own test samples: 1 of 2 are better off together; north is better off alone",
     ]
+    assert describe_benefits(alone[2:], together) == ["west could not train alone: no rows"]
     assert [tuple(row.values()) for row in list_benefits(alone, together)] == [
         ("north", "accuracy", "0.6000", "0.7000", "–", "–"),
         ("north", "loss", "0.3000", "0.4000", "–", "–"),

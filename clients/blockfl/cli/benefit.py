@@ -43,6 +43,8 @@ def describe_benefits(alone: Sequence[AloneDone], together: RoundDone) -> list[s
             for done in alone
             if metric.name in done.own and done.institution in metric.by_institution
         ]
+        if not pairs:
+            continue
         sign = -1 if is_lower_better(metric.name) else 1
         better = [name for name, own, shared in pairs if sign * shared > sign * own]
         worse = [name for name, own, shared in pairs if sign * shared < sign * own]

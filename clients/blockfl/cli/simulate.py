@@ -258,7 +258,7 @@ def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], alone: list[A
         own = sorted({one.name for done in rounds for one in done.metrics if one.pooling == "institution"})
         if own:
             output.line(f"{', '.join(own)}: the mean of the institutions' own values, weighted by their test samples")
-    if alone:
+    if alone and last.version:
         together = best or next(one for one in reversed(rounds) if one.metrics)
         if not output.as_json:
             output.table("alone and together", list_benefits(alone, together), COLUMNS)

@@ -201,12 +201,12 @@ def _run(order: Order, sink: IO[str]) -> None:
             file, rounds = Path(order.scratch) / f"version-{result.version}.safetensors", result.number
             file.write_bytes(result.content)
             _tell(sink, _describe(result, file))
-        for name in spec.institutions if order.alone else ():
-            sites = _make_sites(order, divided, f"sites/{name}-alone")
-            _tell(
-                sink,
-                _describe_alone(train_alone(spec, initial, name, sites, rounds=rounds, seed=order.seed, report=report)),
-            )
+        if order.alone:
+            # Training changes the site that trains, and no other: these serve for all.
+            sites = _make_sites(order, divided, "alone")
+            for name in spec.institutions:
+                alone = train_alone(spec, initial, name, sites, rounds=rounds, seed=order.seed, report=report)
+                _tell(sink, _describe_alone(alone))
 
 
 def _make_sites(
