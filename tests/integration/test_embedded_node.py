@@ -20,6 +20,7 @@ from fabric_protos.peer import query_pb2, transaction_pb2
 from blockfl.fabric.client.endorser import Endorser
 from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec
+from blockfl.fabric.embedded.endorsing.fairness import Turns
 from blockfl.fabric.errors import CommitError, EndorseError, EvaluateError
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.identity.signing import Identity, Signer, create_private_key
@@ -61,6 +62,21 @@ async def test_a_range_of_many_keys_comes_complete_and_in_order(network: Consort
         await asyncio.gather(*(gateway.submit(CONTRACT, "Put", f"r{n:03}", "v") for n in range(130)))
         found = json.loads(await gateway.evaluate(CONTRACT, "List", "r", "s"))
     assert found == [f"r{n:03}" for n in range(130)]
+
+
+async def test_calls_beyond_what_a_node_takes_at_a_time_wait_for_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockfl.fabric.embedded.node.Turns", lambda: Turns(turns=1, waiting=1))
+    names = [f"r{n}" for n in range(9)]
+    async with consortium(tmp_path, handler=key_value_contract) as network, network.gateway("alpha") as gateway:
+        at_once = (gateway.evaluate(CONTRACT, "Caller", retries=0) for _ in names)
+        answers = await asyncio.gather(*at_once, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, EvaluateError)]
+        assert refused
+        assert all("1 calls running and 1 waiting" in str(error) for error in refused)
+        await asyncio.gather(*(gateway.submit(CONTRACT, "Put", name, "v") for name in names))
+        assert await asyncio.gather(*(gateway.evaluate(CONTRACT, "Get", name) for name in names)) == [b"v"] * len(names)
 
 
 async def test_two_transactions_that_read_and_write_one_key_at_once_conflict(network: Consortium) -> None:

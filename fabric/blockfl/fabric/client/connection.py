@@ -37,6 +37,8 @@ _NOT_LAUNCHED: Final = re.compile(
 )
 """A peer's words, real or embedded, while nobody answers where the contract service should be."""
 _ENDED: Final = re.compile("chaincode stream terminated")
+_CROWDED: Final = re.compile(r"exceeding concurrency limit|calls running and \d+ waiting")
+"""A real peer's words and the embedded node's while as many calls run as it takes at a time; it has begun nothing."""
 
 
 class Connection:
@@ -125,11 +127,13 @@ class Connection:
     ) -> bytes:
         """Make a call that orders nothing, again while the peer cannot be reached or is only just back.
 
-        While the caller's own contract service is away the call waits for it as long as it may take: it restarts.
+        The call waits as long as it may take in two cases. The caller's own contract service is away: it restarts. The
+        peer runs as many calls as it takes at a time: some of them end.
 
         Args:
             call: takes how long it may take, in seconds.
-            timeout_s: how long one attempt may take, and all of those that wait for a contract service together.
+            timeout_s: how long one attempt may take, and all of those that wait (for a contract service, for a place)
+                together.
             retries: how often to try again at most where a peer is away; 0: never.
         """
         until = time.monotonic() + timeout_s
@@ -138,7 +142,7 @@ class Connection:
             try:
                 return await call(limit_s)
             except GatewayError as error:
-                waits = retries > 0 and self._waits_for_contract(error)
+                waits = retries > 0 and (self._waits_for_contract(error) or _is_crowded(error))
                 failures += not waits
                 left_s = until - time.monotonic()
                 if failures > retries or not (left_s > _FIRST_PAUSE_S if waits else self._may_pass(error)):
@@ -206,6 +210,11 @@ class Connection:
             and bool(error.details)
             and all(one.msp_id == self.identity.msp_id and words.search(one.message) for one in error.details)
         )
+
+
+def _is_crowded(error: GatewayError) -> bool:
+    """Whether a peer refuses only because of how many calls it runs; its gateway passes on what another peer says."""
+    return any(_CROWDED.search(words) for words in (str(error), *(one.message for one in error.details)))
 
 
 async def pause(attempt: int) -> None:
