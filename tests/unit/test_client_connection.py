@@ -1,4 +1,4 @@
-"""When a call of the gateway client is made again, by what the peer says. The words are those of the peers' own code."""
+"""When a call of the gateway client is made again, by what the peer says. The words are those of peers' own code."""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@ from blockfl.audit import accounts, views
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
 from blockfl.audit.verification import verify_records
-from blockfl.ledger.client import is_unreadable
-from blockfl.ledger.errors import LedgerError, UnreachableError, UnreadableError
+from blockfl.ledger.errors import LedgerError, UnreachableError, UnreadableError, is_unreadable
 from blockfl.protocol import catalogue
 from blockfl.protocol.economics import Standing
 from blockfl.protocol.records import Model, Progress

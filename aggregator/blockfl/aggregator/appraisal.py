@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from blockfl.ledger.client import Ledger, is_refused_with
-from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError, is_refused_with
 from blockfl.protocol.appraising import compute_report_deadline, list_awaited, require_goal
-from blockfl.protocol.catalogue import APPRAISALS, MODEL, REPORTS, ROUND
+from blockfl.protocol.catalogue import APPRAISAL, APPRAISALS, MODEL, REPORTS, ROUND
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Progress
 from blockfl.protocol.task import TaskSpec
@@ -23,10 +23,15 @@ class Appraiser:
         """Return the first version that is not appraised, None if there is none, no goal, or no round yet."""
         if spec.goal is None or not progress.round or self._done.get(spec.task, -1) >= progress.version:
             return None
-        appraised = [one.version for one in await self._ledger.read_all(APPRAISALS.below(spec.task))]
-        self._done[spec.task] = max(appraised, default=-1)
-        following = self._done[spec.task] + 1
-        return following if following <= progress.version else None
+        if spec.task not in self._done:
+            appraised = [one.version for one in await self._ledger.read_all(APPRAISALS.below(spec.task))]
+            self._done[spec.task] = max(appraised, default=-1)
+        # From then on one by one: all that there ever were would be more with each version.
+        for following in range(self._done[spec.task] + 1, progress.version + 1):
+            if await self._ledger.find(APPRAISAL.key(spec.task, following)) is None:
+                return following
+            self._done[spec.task] = following
+        return None
 
     async def find_wait(self, spec: TaskSpec, version: int) -> int:
         """Return until when reports on a version are awaited, in ms; 0 when all are in."""
@@ -44,6 +49,6 @@ class Appraiser:
             if not is_refused_with(error, Code.REPORTS_PENDING):
                 raise
             return
-        found = next(one for one in await self._ledger.read_all(APPRAISALS.below(spec.task)) if one.version == version)
+        found = await self._ledger.read(APPRAISAL.key(spec.task, version))
         worth = "too few reports" if found.value_micro is None else f"{found.value_micro / 10**6:g}"
         self._report(f"task {spec.task}: version {version} is appraised: {require_goal(spec).metric} {worth}")

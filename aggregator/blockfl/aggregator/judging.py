@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from blockfl.ledger.client import Ledger, is_refused_with
-from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError, is_refused_with
 from blockfl.protocol.codes import Code
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.limits import MAX_JUDGED

@@ -21,8 +21,8 @@ from blockfl.aggregator.duty import Outlook, Watch, calls_to_work, choose_first,
 from blockfl.aggregator.judging import Judge
 from blockfl.aggregator.membership import register_key
 from blockfl.aggregator.publishing import Publisher
-from blockfl.ledger.client import Ledger, is_refused_with, is_unreadable
-from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError, is_refused_with, is_unreadable
 from blockfl.ledger.event import Event
 from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
@@ -32,7 +32,7 @@ from blockfl.protocol.catalogue import (
     CONSORTIUM,
     ENROLMENTS,
     MODEL,
-    SETTLEMENTS,
+    SETTLEMENT,
     TASK,
 )
 from blockfl.protocol.codes import Code, ProtocolError
@@ -79,7 +79,7 @@ class Aggregator:
         self._names: tuple[str, ...] | None = None
         self._tasks: dict[str, Task] = {}
         self._unreadable: set[str] = set()
-        self._settled: set[tuple[str, int]] = set()
+        self._settled: dict[str, int] = {}
         self._publisher = Publisher(ledger, opening_key, store, report)
         self._appraiser = Appraiser(ledger, report)
         self._judge = Judge(ledger, report)
@@ -262,9 +262,9 @@ class Aggregator:
         If the committee cannot score it in time, it is settled without points.
         """
         name, number = task.spec.task, round_.round
-        if task.spec.economics is None or round_.state != "published" or (name, number) in self._settled:
+        if task.spec.economics is None or round_.state != "published" or self._settled.get(name) == number:
             return True
-        if number not in [one.round for one in await self._ledger.read_all(SETTLEMENTS.below(name))]:
+        if await self._ledger.find(SETTLEMENT.key(name, number)) is None:
             duty, first = f"settle/{name}/{number}", task.spec.aggregator
             if not self._is_due(consortium, duty, outlook, self._settings.takeover_s, first):
                 return False
@@ -275,7 +275,7 @@ class Aggregator:
                 if not is_refused_with(error, Code.SETTLED):
                     raise
             self._report(f"task {name}, round {number}: settled")
-        self._settled.add((name, number))
+        self._settled[name] = number
         return True
 
     async def _score(self, task: Task, round_: Round, outlook: Outlook) -> None:

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable
 
 from blockfl.aggregator.summing import compute_round_sum
-from blockfl.ledger.client import Ledger, is_refused_with
-from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError, is_refused_with
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import fetch_sum, upload_blob, upload_sum

@@ -11,8 +11,7 @@ from typing import Protocol, TypeVar
 
 from blockfl.audit.entry import Row, format_time
 from blockfl.audit.metrics import pool
-from blockfl.ledger.client import is_unreadable
-from blockfl.ledger.errors import LedgerError, RefusedError
+from blockfl.ledger.errors import LedgerError, RefusedError, is_unreadable
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import (
     AGGREGATE,

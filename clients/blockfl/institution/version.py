@@ -17,8 +17,8 @@ from blockfl.institution.policy import Departures
 from blockfl.institution.step import Report, Stage, Step
 from blockfl.institution.training import Training
 from blockfl.institution.vector import Vector
-from blockfl.ledger.client import Ledger, is_refused_with
-from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError, is_refused_with
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import fetch_blob

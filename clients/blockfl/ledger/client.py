@@ -22,7 +22,7 @@ from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from blockfl.ledger.answer import decode_flags, decode_list, decode_record
 from blockfl.ledger.endorsers import Endorsers, is_dissent
-from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, UnreadableError, translate
+from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, translate
 from blockfl.ledger.event import Event
 from blockfl.ledger.memory import Memory
 from blockfl.ledger.profile import ConnectionProfile
@@ -232,8 +232,17 @@ class Ledger:
         self._memory.keep(key, record)
         return record
 
+    async def find(self, key: Key[R]) -> R | None:
+        """Return one record, as ``read``, or None if the contract says that there is none."""
+        try:
+            return await self.read(key)
+        except RefusedError as error:
+            if error.code is not key.of.missing:
+                raise
+            return None
+
     async def read_all(self, keys: Range[R]) -> tuple[R, ...]:
-        """Return the records of a range, in the order of their keys."""
+        """Return the records of a range, in the order of their keys; a range that grows for ever is long to read."""
         if keys.read is None:
             raise ValueError(f"the contract offers no read of all {keys.prefix}: read one by one")
         return decode_list(keys.of.kind, await self.evaluate(keys.read, *keys.arguments))
@@ -436,13 +445,3 @@ def _dissenting_endorsers(error: LedgerError, endorsers: Sequence[str]) -> froze
     if not isinstance(cause, EndorseError):
         return frozenset()
     return frozenset(detail.msp_id for detail in cause.details if detail.msp_id in endorsers and is_dissent(detail))
-
-
-def is_refused_with(error: LedgerError, *codes: Code) -> bool:
-    """Whether the contract refused with one of these codes."""
-    return isinstance(error, RefusedError) and error.code in codes
-
-
-def is_unreadable(error: LedgerError) -> bool:
-    """Whether a record that was asked for by a name from the ledger cannot be decoded, there or here."""
-    return isinstance(error, UnreadableError) or is_refused_with(error, Code.MALFORMED)

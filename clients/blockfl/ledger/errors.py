@@ -51,3 +51,13 @@ def translate(error: FabricError, what: str) -> LedgerError:
     if isinstance(error, CommitError):
         return RefusedError(f"{what}: committed as invalid, {error.code_name}", None)
     return UnreachableError(f"{what}: {text}")
+
+
+def is_refused_with(error: LedgerError, *codes: Code) -> bool:
+    """Whether the contract refused with one of these codes."""
+    return isinstance(error, RefusedError) and error.code in codes
+
+
+def is_unreadable(error: LedgerError) -> bool:
+    """Whether a record that was asked for by a name from the ledger cannot be decoded, there or here."""
+    return isinstance(error, UnreadableError) or is_refused_with(error, Code.MALFORMED)

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition
 from blockfl.fabric.errors import FabricError
-from blockfl.ledger.client import Ledger, is_refused_with
-from blockfl.ledger.errors import LedgerError, RefusedError
+from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError, RefusedError, is_refused_with
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.code_change import Agreement, agree_on_succession
 from blockfl.network.errors import NetworkError

@@ -247,6 +247,7 @@ APPRAISAL = RecordType(
     prefix="appraisal",
     parts=_of_version,
     holds="what a version is worth by its task's goal: the median of which reports, the best so far; never changed",
+    read="ReadAppraisal",
     refusal="version {version} of task {task} is not appraised yet: versions are appraised one after the other",
 )
 SUPPLY = RecordType(
@@ -297,6 +298,7 @@ SETTLEMENT = RecordType(
     prefix="settlement",
     parts=_of_round,
     holds="what each participant earned and paid, and why; fees and fines",
+    read="ReadSettlement",
     missing=Code.NOT_SETTLED,
     refusal="there is no settlement of round {round} of task {task}",
 )
