@@ -23,7 +23,7 @@ from benchmarks.strategies import ALONE, CANDIDATES, OPTIMISERS, STRATEGIES, Mem
 from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.payload import INT16, MAX_VALUE
 from blockfl.protocol.terms import Bounds, compute_bounds, compute_weights
-from blockfl.protocol.version import Version, apply_step
+from blockfl.protocol.version import ModelFile, apply_step
 
 Accepted = npt.NDArray[np.bool_]
 INSTITUTIONS = 11
@@ -112,7 +112,7 @@ class Place:
     weights: list[int]
     poisoned: list[int]
     honest: list[int]
-    version: Version
+    version: ModelFile
     test: Rows
     tried_on: list[Rows]
     attackers: np.random.Generator
@@ -176,7 +176,7 @@ class Federation:
             weights=list(weights.values()),
             poisoned=sorted(order[: self.case.poisoned].tolist()),
             honest=sorted(order[self.case.poisoned :].tolist()),
-            version=Version(model=create_model(np.random.default_rng([split, 3, 0]))),
+            version=ModelFile(model=create_model(np.random.default_rng([split, 3, 0]))),
             test=test,
             tried_on=divide_rows(referee, MEMBERS),
             attackers=np.random.default_rng([split, 3, 3]),

@@ -9,7 +9,7 @@ import numpy as np
 from blockfl.cli.institution import StepPrinter
 from blockfl.cli.termination import make_reporter, run_until_terminated
 from blockfl.institution.agent import AgentSettings
-from blockfl.institution.frames import Description, Evaluated, TensorShape, Train, Trained
+from blockfl.institution.frames import Evaluated, ModelDescription, TensorShape, Train, Trained
 from blockfl.institution.run import InstitutionSettings, run_institution
 from blockfl.institution.training import Progress
 from blockfl.institution.vector import Vector
@@ -30,10 +30,10 @@ class StillTraining:
         self._seconds = seconds
         self._generator = np.random.default_rng()
 
-    async def describe(self) -> Description:
+    async def describe(self) -> ModelDescription:
         """Return the one tensor."""
         tensor = TensorShape(name="weights", shape=(self._dimension,))
-        return Description(tensors=(tensor,), train_samples=SAMPLES, test_samples=SAMPLES)
+        return ModelDescription(tensors=(tensor,), train_samples=SAMPLES, test_samples=SAMPLES)
 
     async def initial(self) -> Vector:
         """Return zeros."""

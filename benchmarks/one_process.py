@@ -23,7 +23,7 @@ from benchmarks.consortium import COMMITTEE, describe, write_initial_model
 from benchmarks.institution import StillTraining
 from benchmarks.meter import COUNTED
 from blockfl.aggregator.process import Aggregator, AggregatorSettings
-from blockfl.contract.contract import Contract
+from blockfl.contract.contract import FederationContract
 from blockfl.contract.settings import ServiceSettings, load_opening_key
 from blockfl.fabric.counters import DESCRIPTIONS
 from blockfl.fabric.embedded.node import EmbeddedNode
@@ -149,7 +149,9 @@ async def consortium_in_one_process(
         for host in hosts:
             provision_service(host.organisation, host.layout, host.load_consortium())
             service = ServiceSettings.load(host.layout.service)
-            server = ContractServer(Contract(service.contract), service.package_id, service.listen, service.tls)
+            server = ContractServer(
+                FederationContract(service.contract), service.package_id, service.listen, service.tls
+            )
             await server.start()
             stack.push_async_callback(server.stop)
         node = EmbeddedNode(NodeSettings.load(settings))

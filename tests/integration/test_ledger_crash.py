@@ -17,7 +17,7 @@ from typing import IO
 
 import pytest
 
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 from blockfl.fabric.errors import NodeError
 from support.channel import CONTRACT, make_channel
 from support.disk import small_disk
@@ -79,7 +79,7 @@ def channel(tmp_path: Path) -> Path:
 
 def verify(directory: Path, acknowledged: list[Acknowledged]) -> None:
     """Everything acknowledged is there, public and private, at every member."""
-    with Ledger.open(directory) as ledger, ledger.snapshot("alpha", "beta") as view:
+    with ChannelLedger.open(directory) as ledger, ledger.snapshot("alpha", "beta") as view:
         for entry in acknowledged:
             status = ledger.transaction(entry.tx_id)
             assert status is not None
@@ -229,6 +229,6 @@ def test_memory_stays_bounded_while_large_private_data_pass_through(tmp_path: Pa
 
 def test_the_ledger_is_usable_from_a_loop_that_comes_after_another_one(tmp_path: Path) -> None:
     channel = make_channel()
-    with Ledger.open(tmp_path / "ledger", channel.genesis, orderer=channel.orderer) as ledger:
+    with ChannelLedger.open(tmp_path / "ledger", channel.genesis, orderer=channel.orderer) as ledger:
         for number in range(3):
             assert asyncio.run(ledger.order(channel.write({f"k{number}": b"v"}).envelope)).block_number == number + 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from blockfl.fabric.channel.block import decode_metadata
-from blockfl.fabric.embedded.ordering.ledger import Ledger, PrivateSet
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger, PrivateSet
 from blockfl.fabric.errors import BlockError, NodeError
 from blockfl.fabric.transaction.code import code_name
 from blockfl.fabric.transaction.envelope import VALID
@@ -31,7 +31,7 @@ def transaction_id(block: int, index: int) -> str:
     return found
 
 
-async def stage_recorded(ledger: Ledger, organisation: str, number: int) -> None:
+async def stage_recorded(ledger: ChannelLedger, organisation: str, number: int) -> None:
     """Stage what one organisation's peer held of a block, as its endorser would have."""
     for entry in STORED:
         if entry["block"] == number and organisation in entry["held_by"] and entry.get("rwset"):
@@ -47,7 +47,7 @@ async def stage_recorded(ledger: Ledger, organisation: str, number: int) -> None
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ledger that took all recorded blocks; HospitalAMSP and AggregatorMSP endorsed private data."""
     directory = tmp_path_factory.mktemp("recorded") / "ledger"
-    with Ledger.open(directory, recorded_blocks()[0]) as ledger:
+    with ChannelLedger.open(directory, recorded_blocks()[0]) as ledger:
         for number, block in enumerate(recorded_block_bytes()[1:], start=1):
             for organisation in ledger.config.application_msp_ids:
                 asyncio.run(stage_recorded(ledger, organisation, number))
@@ -56,14 +56,14 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_replayed_ledger_ends_with_the_recorded_hashes(replayed: Path) -> None:
-    with Ledger.open(replayed) as ledger:
+    with ChannelLedger.open(replayed) as ledger:
         assert ledger.height == EXPECTED["height"]
         assert ledger.last_header_hash.hex() == EXPECTED["last_block_hash"]
         assert ledger.last_commit_hash.hex() == EXPECTED["last_commit_hash"]
 
 
 def test_the_replayed_ledger_stores_the_recorded_blocks_byte_for_byte(replayed: Path) -> None:
-    with Ledger.open(replayed) as ledger:
+    with ChannelLedger.open(replayed) as ledger:
         stored = [ledger.block(number) for number in range(ledger.height)]
     assert stored == list(recorded_block_bytes())
 
@@ -73,7 +73,7 @@ def test_every_recorded_transaction_is_found_with_its_code(replayed: Path) -> No
     for entry in EXPECTED["transactions"]:
         if entry["tx_id"]:  # Orderers leave the id of a configuration out.
             first.setdefault(entry["tx_id"], (entry["code"], entry["block"], entry["index"]))
-    with Ledger.open(replayed) as ledger:
+    with ChannelLedger.open(replayed) as ledger:
         found = {}
         for name in first:
             status = ledger.transaction(name)
@@ -83,7 +83,7 @@ def test_every_recorded_transaction_is_found_with_its_code(replayed: Path) -> No
 
 
 def test_the_public_state_is_what_a_real_peer_exported(replayed: Path) -> None:
-    with Ledger.open(replayed) as ledger, ledger.snapshot() as view:
+    with ChannelLedger.open(replayed) as ledger, ledger.snapshot() as view:
         for namespace, expected in STATE["public"].items():
             found = dict(view.range(namespace, "", ""))
             assert {key: public_form(value) for key, value in found.items()} == expected
@@ -91,7 +91,7 @@ def test_the_public_state_is_what_a_real_peer_exported(replayed: Path) -> None:
 
 
 def test_the_hashed_state_is_what_a_real_peer_exported_without_what_expired(replayed: Path) -> None:
-    with Ledger.open(replayed) as ledger, ledger.snapshot() as view:
+    with ChannelLedger.open(replayed) as ledger, ledger.snapshot() as view:
         for namespace, collections in STATE["private_hashed"].items():
             for collection, expected in collections.items():
                 for key_hash, entry in expected.items():
@@ -118,7 +118,7 @@ def test_members_hold_the_private_sets_that_real_peers_hold(replayed: Path) -> N
         for organisation in entry["held_by"] if entry["code"] == "VALID" and entry.get("rwset") else ():
             place = (entry["block"], entry["index"], entry["chaincode"], entry["collection"], entry["rwset"])
             expected.setdefault(organisation, set()).add(place)
-    with Ledger.open(replayed) as ledger:
+    with ChannelLedger.open(replayed) as ledger:
         for organisation, sets in expected.items():
             found = {
                 (number, part.tx_index, part.namespace, part.collection, part.rwset.hex())
@@ -131,7 +131,7 @@ def test_members_hold_the_private_sets_that_real_peers_hold(replayed: Path) -> N
 
 def test_members_read_the_private_values_that_the_hashes_name(replayed: Path) -> None:
     checked = 0
-    with Ledger.open(replayed) as ledger, ledger.snapshot("HospitalAMSP") as view:
+    with ChannelLedger.open(replayed) as ledger, ledger.snapshot("HospitalAMSP") as view:
         for entry in STORED:
             for write in entry["writes"] if "HospitalAMSP" in entry["held_by"] else ():
                 place = entry["chaincode"], entry["collection"]
@@ -151,7 +151,7 @@ def test_a_state_that_is_lost_is_made_again_from_the_blocks(replayed: Path, tmp_
     shutil.copytree(replayed, copy)
     for path in copy.glob("state.sqlite*"):
         path.unlink()
-    with Ledger.open(copy) as ledger:
+    with ChannelLedger.open(copy) as ledger:
         assert ledger.height == EXPECTED["height"]
         assert ledger.last_commit_hash.hex() == EXPECTED["last_commit_hash"]
         with ledger.snapshot() as view:
@@ -159,7 +159,7 @@ def test_a_state_that_is_lost_is_made_again_from_the_blocks(replayed: Path, tmp_
 
 
 def test_configuration_blocks_change_the_configuration_in_force(tmp_path: Path) -> None:
-    with Ledger.open(tmp_path / "ledger", recorded_blocks()[0]) as ledger:
+    with ChannelLedger.open(tmp_path / "ledger", recorded_blocks()[0]) as ledger:
         sizes = set()
         for block in recorded_block_bytes()[1:68]:
             ledger.append(block)
@@ -180,7 +180,7 @@ def test_a_recorded_block_that_was_changed_is_not_appended(tmp_path: Path, part:
         block.metadata.metadata[0] = block.metadata.metadata[0][:-1] + b"\x00"
     else:
         block = recorded_blocks()[2]
-    with Ledger.open(tmp_path / "ledger", recorded_blocks()[0]) as ledger:
+    with ChannelLedger.open(tmp_path / "ledger", recorded_blocks()[0]) as ledger:
         with pytest.raises(BlockError):
             ledger.append(block.SerializeToString())
         assert ledger.height == 1
@@ -192,14 +192,14 @@ def test_a_block_from_an_orderer_gets_its_validity_codes_here(tmp_path: Path) ->
     block = type(recorded_blocks()[1]).FromString(recorded_block_bytes()[1])
     block.metadata.metadata[2] = b""
     block.metadata.metadata[4] = b""
-    with Ledger.open(tmp_path / "ledger", recorded_blocks()[0]) as ledger:
+    with ChannelLedger.open(tmp_path / "ledger", recorded_blocks()[0]) as ledger:
         assert ledger.append(block.SerializeToString()) == (0,)
         assert ledger.block(1) == recorded_block_bytes()[1]
         assert decode_metadata(recorded_blocks()[1]).commit_hash == ledger.last_commit_hash
 
 
 def test_a_ledger_without_an_orderers_key_does_not_order(tmp_path: Path) -> None:
-    with Ledger.open(tmp_path / "ledger", recorded_blocks()[0]) as ledger:
+    with ChannelLedger.open(tmp_path / "ledger", recorded_blocks()[0]) as ledger:
         with pytest.raises(NodeError, match="without an orderer's key"):
             asyncio.run(ledger.order(recorded_blocks()[1].data.data[0]))
         assert ledger.failure is None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from blockfl.contract.contract import Contract
+from blockfl.contract.contract import FederationContract
 from blockfl.contract.definition import contract_definition
 from blockfl.contract.settings import ContractSettings
 from blockfl.fabric.client.gateway import Committed, Gateway
@@ -43,7 +43,7 @@ Answer = Callable[[Context], Awaitable[bytes]]
 class BendableContract:
     """The contract of an organisation that can be told to write anything."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: FederationContract) -> None:
         self.contract: Answer = contract
 
     async def __call__(self, context: Context) -> bytes:
@@ -205,7 +205,7 @@ async def contract_network(
     }
     handlers = {
         name: BendableContract(
-            Contract(ContractSettings(organisation=name, consortium=record, opening_key=keys.get(name)))
+            FederationContract(ContractSettings(organisation=name, consortium=record, opening_key=keys.get(name)))
         )
         for name in names
     }

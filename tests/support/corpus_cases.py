@@ -15,7 +15,7 @@ from fabric_protos.msp import identities_pb2
 from fabric_protos.peer import proposal_pb2, proposal_response_pb2, transaction_pb2
 from google.protobuf.message import DecodeError
 
-from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, Reader, encode_element
+from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, DerReader, encode_element
 from blockfl.fabric.encoding.pem import decode_pem
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import BlockError
@@ -298,7 +298,7 @@ def _parts_of(unit: str, has_all: bool) -> tuple[bytes, bytes]:
     name = "user" if unit == "client" else "peer0"
     block = decode_pem(corpus_organisations()["alpha"].issue(name, unit, has_all=has_all))
     assert block is not None
-    reader = Reader(Reader(block.content).read(SEQUENCE))
+    reader = DerReader(DerReader(block.content).read(SEQUENCE))
     return reader.read(SEQUENCE, whole=True), reader.read(SEQUENCE, whole=True)
 
 

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from fabric_protos.msp import msp_config_pb2
 
 from blockfl.fabric.channel.group import encode
-from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, Reader, encode_element
+from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, DerReader, encode_element
 from blockfl.fabric.encoding.pem import decode_pem
 from blockfl.fabric.identity.signing import Identity
 from support.corpus_world import FixedOrganisation, FixedSigner, corpus_organisations, pem_of
@@ -117,7 +117,7 @@ def _der(pem: bytes) -> bytes:
 
 def _resigned(random: Random, der: bytes, issuer: str) -> bytes:
     """A certificate or list with something changed before its authority signed it."""
-    reader = Reader(Reader(der).read(SEQUENCE))
+    reader = DerReader(DerReader(der).read(SEQUENCE))
     signed, algorithm = reader.read(SEQUENCE, whole=True), reader.read(SEQUENCE, whole=True)
     if random.random() < 0.15:
         return mutate_der(random, der)

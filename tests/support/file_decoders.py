@@ -15,7 +15,7 @@ from blockfl.network.embedded import decode_status
 from blockfl.network.errors import NetworkError
 from blockfl.network.founding import load_member
 from blockfl.network.layout import Layout
-from blockfl.network.member import Member, Membership
+from blockfl.network.member import Membership, MembershipFile
 from blockfl.network.network import Network
 from blockfl.network.port import format_address, parse_address
 from blockfl.network.process import ProcessTable
@@ -161,7 +161,7 @@ def memberships() -> Sequence[bytes]:
         orderer=None,
         opening_key=None,
     )
-    return (Member.sign(found, joining.signer("admin", "admin")).encode(),)
+    return (MembershipFile.sign(found, joining.signer("admin", "admin")).encode(),)
 
 
 def address(content: bytes) -> None:

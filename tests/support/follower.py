@@ -16,7 +16,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.binaries import find_binaries
 from blockfl.network.description import Description
 from blockfl.network.layout import Layout
-from blockfl.network.node import Site, describe_peer, make_connection
+from blockfl.network.node import NodeSite, describe_peer, make_connection
 from blockfl.network.organisation import Ports
 from blockfl.network.process import ProcessSpec, ProcessTable
 from support.port_range import find_free_base_port
@@ -63,7 +63,7 @@ async def following_peer(network: Path, organisation: str, directory: Path) -> A
     place = layout.organisation(organisation)
     ports = Ports.from_base(find_free_base_port(10))
     member = description.organisation(organisation).model_copy(update={"ports": ports})
-    site = Site(
+    site = NodeSite(
         identity=place.node("peer", "msp").parent.resolve(),
         authorities=place.tls_roots.parent.resolve(),
         data=directory / "data",

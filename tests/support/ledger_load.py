@@ -12,7 +12,7 @@ import random
 import sys
 from pathlib import Path
 
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 from blockfl.fabric.errors import NodeError
 from support.channel import Channel, PrivateWrites, load_channel
 
@@ -26,7 +26,7 @@ def values_of(seed: int) -> tuple[bytes, bytes]:
     return generator.randbytes(sizes[0]), generator.randbytes(sizes[1])
 
 
-async def run_client(channel: Channel, ledger: Ledger, generator: random.Random) -> None:
+async def run_client(channel: Channel, ledger: ChannelLedger, generator: random.Random) -> None:
     """Write until the ledger stops."""
     while True:
         seed = generator.getrandbits(40)
@@ -46,7 +46,7 @@ async def run_client(channel: Channel, ledger: Ledger, generator: random.Random)
 
 async def run(channel: Channel, directory: Path, seed: int, clients: int) -> None:
     """Open the ledger and write with several clients at once."""
-    with Ledger.open(directory, channel.genesis, orderer=channel.orderer) as ledger:
+    with ChannelLedger.open(directory, channel.genesis, orderer=channel.orderer) as ledger:
         if ledger.height == 1:
             await ledger.order(channel.define("sealed").envelope)
         os.write(1, b"ready\n")

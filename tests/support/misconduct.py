@@ -14,7 +14,7 @@ from blockfl.institution.errors import TrainingError
 from blockfl.institution.outbox import Outbox
 from blockfl.institution.run import InstitutionSettings
 from blockfl.institution.step import Report
-from blockfl.institution.training import Training
+from blockfl.institution.training import TrainingService
 from blockfl.institution.vector import Vector
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
@@ -75,7 +75,7 @@ class EquivocatingLedger(Ledger):
 
 
 async def run_misbehaving_institution(
-    settings: InstitutionSettings, training: Training, plan: Plan, report: Report
+    settings: InstitutionSettings, training: TrainingService, plan: Plan, report: Report
 ) -> None:
     """Take part in a task as the product's agent does, but for what is planned."""
     async with EquivocatingLedger(ConnectionProfile.load(settings.profile), plan) as ledger:

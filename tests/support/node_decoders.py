@@ -30,7 +30,7 @@ from blockfl.fabric.embedded.endorsing.system_contracts import SystemContracts
 from blockfl.fabric.embedded.storage.blocks import BlockStore
 from blockfl.fabric.embedded.storage.definition import LIFECYCLE, _decode_definition, field_key
 from blockfl.fabric.embedded.storage.files import Files
-from blockfl.fabric.embedded.storage.store import Committed
+from blockfl.fabric.embedded.storage.store import Savepoint
 from blockfl.fabric.errors import NodeError, ShimError
 from blockfl.fabric.identity.policy import signature_policy
 from support.answer_decoders import drive
@@ -270,16 +270,16 @@ def contract_answers() -> Sequence[bytes]:
 
 
 def committed(content: bytes) -> None:
-    found = Committed.decode(content)
+    found = Savepoint.decode(content)
     assert min(found.height, found.config_block, *found.private_heights.values()) >= 0
-    assert Committed.decode(found.encode()) == found
+    assert Savepoint.decode(found.encode()) == found
 
 
 def heights() -> Sequence[bytes]:
-    full = Committed(
+    full = Savepoint(
         height=7, header_hash=b"h" * 32, commit_hash=b"c" * 32, config_block=2, private_heights={"alpha": 3, "beta": 0}
     )
-    return full.encode(), Committed().encode()
+    return full.encode(), Savepoint().encode()
 
 
 BLOCKS = tuple(bytes([number]) * (10 + number) for number in range(3))

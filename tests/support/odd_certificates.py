@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, Reader, encode_element
+from blockfl.fabric.encoding.der import BIT_STRING, SEQUENCE, DerReader, encode_element
 from blockfl.fabric.identity.signing import low_s
 from support.corpus_world import pem_of
 
@@ -151,7 +151,7 @@ def issue_odd(
         extension = x509.UnrecognizedExtension(ObjectIdentifier(identifier), content)
         builder = builder.add_extension(extension, critical=False)
     der = builder.sign(authority_key, hashes.SHA256()).public_bytes(Encoding.DER)
-    reader = Reader(Reader(der).read(SEQUENCE))
+    reader = DerReader(DerReader(der).read(SEQUENCE))
     signed, algorithm = reader.read(SEQUENCE, whole=True), reader.read(SEQUENCE, whole=True)
     changed = odd.change(signed)
     signature = low_s(authority_key.sign(changed, ec.ECDSA(hashes.SHA256())))

@@ -17,9 +17,9 @@ from google.protobuf.message import DecodeError
 
 from blockfl.cli.economics import read_policy
 from blockfl.contract.release import identify_own_package
-from blockfl.contract.settings import ServiceSettings, SettingsError, load_opening_key
+from blockfl.contract.settings import ContractSettingsError, ServiceSettings, load_opening_key
 from blockfl.fabric.client.events import FileCheckpoint
-from blockfl.fabric.client.participation import Membership, _decode_answer
+from blockfl.fabric.client.participation import ChannelMembership, _decode_answer
 from blockfl.fabric.embedded.settings import NodeSettings
 from blockfl.fabric.errors import ConfigError, NodeError, ShimError
 from blockfl.fabric.identity.signing import create_private_key, private_key_pem
@@ -290,7 +290,7 @@ def load_checkpoint(content: bytes) -> None:
 
 
 def decode_participation(content: bytes) -> None:
-    assert isinstance(Membership.parse(_decode_answer(content), "127.0.0.1:1").height, int)
+    assert isinstance(ChannelMembership.parse(_decode_answer(content), "127.0.0.1:1").height, int)
 
 
 def load_key(content: bytes) -> None:
@@ -315,8 +315,15 @@ DECODERS: tuple[Decoder, ...] = (
     of("contract: any call", call_contract, (Refused, ShimError), calls, form="protobuf", max_bytes=8192),
     of("consortium description", describe, (DescriptionError,), descriptions, form="text", max_bytes=1024),
     of("connection profile", load_profile, (LedgerError,), profiles, form="json"),
-    of("contract service's settings", load_service, (SettingsError,), services, form="json"),
-    of("opening key file", load_key, (SettingsError,), lambda: (b"ab" * 32 + b"\n",), form="text", max_bytes=256),
+    of("contract service's settings", load_service, (ContractSettingsError,), services, form="json"),
+    of(
+        "opening key file",
+        load_key,
+        (ContractSettingsError,),
+        lambda: (b"ab" * 32 + b"\n",),
+        form="text",
+        max_bytes=256,
+    ),
     of("embedded node's settings", load_node, (NodeError,), nodes, form="json"),
     of("economics file", load_policy, (LedgerError, ProtocolError), lambda: (DEFAULT_ECONOMICS.encode(),), form="json"),
     of(

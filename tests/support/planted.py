@@ -92,7 +92,7 @@ def _text(patch: pytest.MonkeyPatch) -> None:
 def _certificate(patch: pytest.MonkeyPatch) -> None:
     """Object identifiers and times of any form."""
 
-    class Lenient(der.Reader):
+    class Lenient(der.DerReader):
         def read_object_identifier(self) -> tuple[int, ...]:
             try:
                 return super().read_object_identifier()
@@ -103,7 +103,7 @@ def _certificate(patch: pytest.MonkeyPatch) -> None:
             self.read_any()
             return 1_600_000_000
 
-    patch.setattr(certificate_module, "Reader", Lenient)
+    patch.setattr(certificate_module, "DerReader", Lenient)
 
 
 def _signature(patch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.credits import verify_settlements, verify_supply
 from blockfl.audit.history import History
-from blockfl.audit.log import Write, WriteLog
+from blockfl.audit.log import LoggedWrite, WriteLog
 from blockfl.audit.records import TaskProof, verify_task
 from blockfl.fabric.transaction.rwset import Version, hash_key
 from blockfl.fabric.validate import HashedUpdate, StateUpdates
@@ -32,24 +32,24 @@ class Recorded(World):
 
     def __init__(self, consortium: Consortium | None = None) -> None:
         super().__init__(consortium)
-        self.writes: list[Write] = []
+        self.writes: list[LoggedWrite] = []
 
     def _apply(self, collection: str, key: str, value: bytes) -> None:
         super()._apply(collection, key, value)
         if not collection:
-            self.writes.append(Write(block_number=self._height, key=key, value=value))
+            self.writes.append(LoggedWrite(block_number=self._height, key=key, value=value))
 
-    def rewrite(self, key: str, kind: type[R], change: Callable[[R], R]) -> list[Write]:
+    def rewrite(self, key: str, kind: type[R], change: Callable[[R], R]) -> list[LoggedWrite]:
         """Return all writes, those of one key changed."""
         return [
-            Write(block_number=write.block_number, key=key, value=change(kind.decode(write.value)).encode())
+            LoggedWrite(block_number=write.block_number, key=key, value=change(kind.decode(write.value)).encode())
             if write.key == key
             else write
             for write in self.writes
         ]
 
 
-def history_of(writes: list[Write]) -> History:
+def history_of(writes: list[LoggedWrite]) -> History:
     """Return the auditor's view of a chain with these writes."""
     return History(SimpleNamespace(writes=WriteLog(writes), state=None, namespace="blockfl"))  # type: ignore[arg-type]
 
@@ -105,12 +105,12 @@ class Telling:
 
     def append(self, key: str, value: bytes) -> None:
         """Write in a block of its own after everything else."""
-        self.writes.append(Write(block_number=self.writes[-1].block_number + 1, key=key, value=value))
+        self.writes.append(LoggedWrite(block_number=self.writes[-1].block_number + 1, key=key, value=value))
 
     def insert(self, key: str, value: bytes, beside: str, shift: int) -> None:
         """Write in the block that first wrote ``beside``, so many transactions before (-1) or after it (1)."""
         block, transaction = self.writes[self._find(beside)[0]].position
-        self.writes.append(Write(block_number=block, transaction=transaction + shift, key=key, value=value))
+        self.writes.append(LoggedWrite(block_number=block, transaction=transaction + shift, key=key, value=value))
         self.writes.sort(key=lambda write: write.position)
 
     def history(self) -> History:

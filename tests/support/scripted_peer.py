@@ -25,7 +25,7 @@ from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.encoding import wire
 from blockfl.fabric.identity.signing import Identity, create_private_key, private_key_pem, verify_signature
 from blockfl.fabric.transaction.envelope import (
-    Event,
+    AnnouncedEvent,
     Proposal,
     assemble_payload,
     encode_response_payload,
@@ -155,7 +155,8 @@ class _GatewayService(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]
             results=b"results",
             version="1",
             payload=b"result of " + proposal.args[0],
-            event=event and Event(chaincode=proposal.chaincode, tx_id=proposal.tx_id, name=event[0], payload=event[1]),
+            event=event
+            and AnnouncedEvent(chaincode=proposal.chaincode, tx_id=proposal.tx_id, name=event[0], payload=event[1]),
         )
         payload = assemble_payload(proposal, response_payload, [endorse(response_payload, self._peer.signer)])
         answer = gateway_pb2.EndorseResponse(prepared_transaction=common_pb2.Envelope(payload=payload))

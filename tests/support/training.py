@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from blockfl.institution.frames import Description, Evaluated, TensorShape, Train, Trained, TrainingProgress
-from blockfl.institution.training import Progress, Training
+from blockfl.institution.frames import Evaluated, ModelDescription, TensorShape, Train, Trained, TrainingProgress
+from blockfl.institution.training import Progress, TrainingService
 from blockfl.institution.vector import Vector
 from blockfl.protocol.manifest import Manifest
 
 
-class NumpyTraining(Training):
+class NumpyTraining(TrainingService):
     """Minimises half the squared distance to a target by gradient descent.
 
     Args:
@@ -39,8 +39,8 @@ class NumpyTraining(Training):
         self.evaluated = 0
         self.closed = False
 
-    async def describe(self) -> Description:
-        return Description(
+    async def describe(self) -> ModelDescription:
+        return ModelDescription(
             tensors=tuple(TensorShape(name=one.name, shape=one.shape) for one in self.manifest.tensors),
             train_samples=self.samples,
             test_samples=max(1, self.samples // 4),

@@ -38,11 +38,11 @@ from blockfl.protocol.records import Recipient, SignedHeader, WrappedKey
 from blockfl.protocol.rule import require
 from blockfl.protocol.scoring import compute_gram, compute_points
 from blockfl.protocol.seal import SealPlace, encode_public_key, seal
-from blockfl.protocol.status import Status
+from blockfl.protocol.status import TaskStatus
 from blockfl.protocol.submission import compute_certificate_digest, signing_bytes, verify_header_signature
 from blockfl.protocol.terms import adapt_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
 from blockfl.protocol.value_rules import VALUE_RULES, Candidate
-from blockfl.protocol.version import Version, apply_step, decode_version, encode_version
+from blockfl.protocol.version import ModelFile, apply_step, decode_version, encode_version
 from support.credit_examples import make_credit_examples
 from support.federation import make_federation
 from support.record_examples import make_examples
@@ -247,7 +247,7 @@ def derive_version(given: Document) -> Document:
     optimiser: Optimiser = TypeAdapter(Optimiser).validate_python(given["optimiser"])
     spec = make_federation().task.spec.model_copy(update={"manifest": manifest, "optimiser": optimiser})
     state = {name: np.frombuffer(bytes.fromhex(one), dtype="<f4") for name, one in given["state"].items()}
-    data = encode_version(spec, Version(model=flatten(manifest, arrays), state=state))
+    data = encode_version(spec, ModelFile(model=flatten(manifest, arrays), state=state))
     assert decode_version(spec, data).state.keys() == state.keys()
     return {"file": data.hex(), "model_digest": compute_model_digest(data)}
 
@@ -296,7 +296,7 @@ def derive_effect(given: Document) -> Document:
 def derive_optimiser(given: Document) -> Document:
     """Base model, optimiser and the X of some rounds → model and state after each."""
     optimiser: Optimiser = TypeAdapter(Optimiser).validate_python(given["optimiser"])
-    version = Version(model=np.frombuffer(bytes.fromhex(given["base"]), dtype="<f4"))
+    version = ModelFile(model=np.frombuffer(bytes.fromhex(given["base"]), dtype="<f4"))
     versions = []
     for one in given["rounds"]:
         x = np.array(one["x"], dtype=np.int32)
@@ -379,7 +379,7 @@ def make_inputs(name: str) -> list[Document]:
 
 def list_record_kinds() -> dict[str, type[Record]]:
     """Return every kind of record and of its parts, by name."""
-    found: list[type[Record]] = [Record, Status]  # this one is on no ledger, so that the catalogue does not name it
+    found: list[type[Record]] = [Record, TaskStatus]  # this one is on no ledger, so that the catalogue does not name it
     for kind in found:
         found += [one for one in kind.__subclasses__() if one not in found]
     kinds = [one for one in found if one.__module__.startswith("blockfl.protocol.") and ABC not in one.__bases__]

@@ -19,7 +19,7 @@ from fabric_protos.ledger.queryresult import kv_query_result_pb2
 from fabric_protos.msp import msp_principal_pb2
 from fabric_protos.peer import chaincode_shim_pb2
 
-from blockfl.contract.contract import Contract
+from blockfl.contract.contract import FederationContract
 from blockfl.contract.definition import contract_definition
 from blockfl.contract.settings import ContractSettings
 from blockfl.fabric.identity.signing import Identity, Signer
@@ -116,7 +116,7 @@ class World:
             for number, name in enumerate(self.consortium.committee, 1)
         }
         self.signers: dict[str, Signer] = {}
-        self.contracts: dict[str, Contract] = {}
+        self.contracts: dict[str, FederationContract] = {}
         self.settings: dict[str, ContractSettings] = {}
         for number, member in enumerate(self.consortium.members):
             self.add_organisation(member.organisation, number)
@@ -138,7 +138,7 @@ class World:
         """Start an organisation's contract service anew with this record, and perhaps another opening key."""
         opening_key = key or self.opening_keys.get(name)
         self.settings[name] = ContractSettings(organisation=name, consortium=consortium, opening_key=opening_key)
-        self.contracts[name] = Contract(self.settings[name])
+        self.contracts[name] = FederationContract(self.settings[name])
 
     # Calling the contract
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 from support.agent_stage import Stage, make_stage
 from support.embedded_ledger import define, opened
 
@@ -17,7 +17,7 @@ async def stage(tmp_path: Path) -> Stage:
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
+async def ledger(tmp_path: Path) -> AsyncIterator[ChannelLedger]:
     """The embedded node's ledger, with a contract that has private data."""
     with opened(tmp_path / "ledger") as ledger:
         await define(ledger)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blockfl.institution import obedience
+from blockfl.institution import precheck
 from blockfl.institution.agent import _RETRIED_CODES
 from blockfl.institution.encoder import BoundedEncoder, UpdateEncoder
 from blockfl.institution.errors import (
@@ -95,7 +95,7 @@ async def test_a_rule_that_only_the_table_knows_costs_the_round_and_does_not_end
 ) -> None:
     explain = "as the table says"
     new = replace(VALUE_RULES[0], code=Code.EPHEMERAL_KEY, check=lambda _: (), explain=lambda _: explain)
-    monkeypatch.setattr(obedience, "VALUE_RULES", (*VALUE_RULES, new))
+    monkeypatch.setattr(precheck, "VALUE_RULES", (*VALUE_RULES, new))
     await stage.enrol_and_open()
 
     expected = f"the update would be rejected, so none is sent: BFL422 {explain}"

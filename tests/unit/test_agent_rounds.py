@@ -10,7 +10,7 @@ from blockfl.institution.agent import AgentSettings
 from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.model import decode_model
-from blockfl.protocol.status import Status
+from blockfl.protocol.status import TaskStatus
 from support.agent_stage import Site, Stage
 from support.federation import INSTITUTIONS
 from support.world_ledger import WorldLedger
@@ -91,7 +91,7 @@ class Overtaken(WorldLedger):
         answer = await super().evaluate(function, *arguments, own_peer=own_peer)
         if function != "ReadStatus" or not is_first:
             return answer
-        status = Status.decode(answer)
+        status = TaskStatus.decode(answer)
         now = status.progress
         before = await self.read(catalogue.MODEL.key(now.task, now.version - 1))
         earlier = now.model_copy(update={"version": before.version, "model_digest": before.digest})

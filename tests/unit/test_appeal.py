@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blockfl.audit.errors import VerificationError
-from blockfl.audit.log import Write
+from blockfl.audit.log import LoggedWrite
 from blockfl.protocol.appeal import check_objection, has_majority, overturn, restore
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import (
@@ -201,7 +201,7 @@ class TestProof:
         )
         kept = tuple(one for one in world.consortium.members if one.organisation not in ("delta", "gamma"))
         later = world.consortium.model_copy(update={"sequence": 2, "members": kept})
-        few.append(Write(block_number=10**6, key="consortium", value=later.encode()))
+        few.append(LoggedWrite(block_number=10**6, key="consortium", value=later.encode()))
         assert has_majority(VOTERS[:3], [one.organisation for one in kept])
         with pytest.raises(VerificationError, match="are no majority"):
             verify_credits(history_of(few))
@@ -222,7 +222,7 @@ class TestProof:
             if write.key == key and write.block_number == block:
                 standing = Standing.decode(value)
                 value = standing.model_copy(update={"slashed": standing.slashed + 1}).encode()
-            changed.append(Write(block_number=write.block_number, key=write.key, value=value))
+            changed.append(LoggedWrite(block_number=write.block_number, key=write.key, value=value))
         with pytest.raises(VerificationError, match="the standing of gamma is not what that makes it"):
             verify_credits(history_of(changed))
 

@@ -12,7 +12,7 @@ from blockfl.aggregator.assessment import EvaluationError, Evaluator, add_update
 from blockfl.aggregator.process import Aggregator, AggregatorSettings
 from blockfl.cli.evaluation import RowEvaluator
 from blockfl.institution.errors import TrainingError
-from blockfl.institution.frames import Description, Evaluated, TensorShape
+from blockfl.institution.frames import Evaluated, ModelDescription, TensorShape
 from blockfl.institution.vector import Vector
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol import catalogue
@@ -154,10 +154,10 @@ class Evaluating(NumpyTraining):
         """Take note of it."""
         self.tables.append(table)
 
-    async def describe(self) -> Description:
+    async def describe(self) -> ModelDescription:
         """Return one tensor."""
         tensor = TensorShape(name="w", shape=(2,))
-        return Description(tensors=(tensor,), train_samples=5, test_samples=5)
+        return ModelDescription(tensors=(tensor,), train_samples=5, test_samples=5)
 
     async def evaluate(self, values: Vector) -> Evaluated:
         """Return the first value as the loss."""

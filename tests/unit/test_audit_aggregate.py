@@ -14,7 +14,7 @@ from blockfl.audit.aggregate import check_aggregate
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
-from blockfl.audit.log import Write, WriteLog
+from blockfl.audit.log import LoggedWrite, WriteLog
 from blockfl.audit.records import verify_models
 from blockfl.cli import audit as commands
 from blockfl.cli.main import main
@@ -132,7 +132,7 @@ async def test_an_institution_does_not_take_a_model_whose_sum_is_forged(publishe
 def history_of(world: World) -> History:
     chain = ChainProof(genesis_hash=b"", namespace="blockfl")
     cells = {key: cell.value for (collection, key), cell in world.snapshot().items() if not collection}
-    chain.writes = WriteLog(Write(block_number=1, key=key, value=value) for key, value in sorted(cells.items()))
+    chain.writes = WriteLog(LoggedWrite(block_number=1, key=key, value=value) for key, value in sorted(cells.items()))
     return History(chain)
 
 

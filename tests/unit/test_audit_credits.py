@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from blockfl.audit.errors import VerificationError
-from blockfl.audit.log import Write
+from blockfl.audit.log import LoggedWrite
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Account, Payment, Score, Settlement, Standing
 from blockfl.protocol.limits import CHANGE_INTERVAL_MS
@@ -20,7 +20,7 @@ R = TypeVar("R", bound=Record)
 
 
 @pytest.fixture
-async def writes() -> list[Write]:
+async def writes() -> list[LoggedWrite]:
     """Three settled rounds: everybody, one absent, one that equivocates; and a stake taken back."""
     task = await make_recorded_task()
     world = task.world
@@ -40,7 +40,7 @@ async def writes() -> list[Write]:
     return world.writes
 
 
-async def test_settlements_that_follow_from_public_records_are_proven(writes: list[Write]) -> None:
+async def test_settlements_that_follow_from_public_records_are_proven(writes: list[LoggedWrite]) -> None:
     assert verify_credits(history_of(writes)) == 3
 
 
@@ -60,7 +60,7 @@ async def test_a_settlement_without_points_is_proven_and_points_that_come_later_
     assert verify_credits(history_of(world.writes)) == 2
     first = next(write for write in world.writes if write.key == "score/heart/000001" and b'"scored"' in write.value)
     late = Score.decode(first.value).model_copy(update={"round": 2})
-    more = Write(block_number=len(world.writes), key="score/heart/000002", value=late.encode())
+    more = LoggedWrite(block_number=len(world.writes), key="score/heart/000002", value=late.encode())
     assert verify_credits(history_of([*world.writes, more])) == 2
 
 
@@ -84,13 +84,13 @@ async def test_a_settlement_without_points_before_its_time_is_found() -> None:
         verify_credits(history_of(changed))
 
 
-async def test_credits_from_nowhere_are_found(writes: list[Write]) -> None:
+async def test_credits_from_nowhere_are_found(writes: list[LoggedWrite]) -> None:
     more = Account(organisation=TREASURY, credits=10**9).encode()
     with pytest.raises(VerificationError, match="were granted"):
-        verify_credits(history_of([*writes, Write(block_number=10**6, key="account/treasury", value=more)]))
+        verify_credits(history_of([*writes, LoggedWrite(block_number=10**6, key="account/treasury", value=more)]))
 
 
-async def test_a_reward_that_nobody_earned_is_found(writes: list[Write]) -> None:
+async def test_a_reward_that_nobody_earned_is_found(writes: list[LoggedWrite]) -> None:
     changed = []
     for write in writes:
         value = write.value
@@ -100,12 +100,12 @@ async def test_a_reward_that_nobody_earned_is_found(writes: list[Write]) -> None
             value = made.model_copy(
                 update={"outcomes": (first, *made.outcomes[1:]), "treasury": made.treasury - 1}
             ).encode()
-        changed.append(Write(block_number=write.block_number, key=write.key, value=value))
+        changed.append(LoggedWrite(block_number=write.block_number, key=write.key, value=value))
     with pytest.raises(VerificationError, match="round 2: its settlement does not follow"):
         verify_credits(history_of(changed))
 
 
-async def test_a_standing_other_than_the_settled_one_is_found(writes: list[Write]) -> None:
+async def test_a_standing_other_than_the_settled_one_is_found(writes: list[LoggedWrite]) -> None:
     changed, seen = [], 0
     for write in writes:
         value = write.value
@@ -113,30 +113,32 @@ async def test_a_standing_other_than_the_settled_one_is_found(writes: list[Write
             seen += 1
             if seen == 2:
                 value = Standing.decode(value).model_copy(update={"reputation": 1}).encode()
-        changed.append(Write(block_number=write.block_number, key=write.key, value=value))
+        changed.append(LoggedWrite(block_number=write.block_number, key=write.key, value=value))
     with pytest.raises(VerificationError, match="round 1: the standing of beta"):
         verify_credits(history_of(changed))
 
 
-def with_(writes: list[Write], kind: type[R], key: str, index: int, change: Callable[[R], R]) -> list[Write]:
+def with_(
+    writes: list[LoggedWrite], kind: type[R], key: str, index: int, change: Callable[[R], R]
+) -> list[LoggedWrite]:
     """Return the writes, that of a key with this number changed."""
     at = [place for place, write in enumerate(writes) if write.key == key][index]
     old = writes[at]
     value = change(kind.decode(old.value)).encode()
-    return [*writes[:at], Write(block_number=old.block_number, key=key, value=value), *writes[at + 1 :]]
+    return [*writes[:at], LoggedWrite(block_number=old.block_number, key=key, value=value), *writes[at + 1 :]]
 
 
 def add(amount: int) -> Callable[[Account], Account]:
     return lambda account: account.model_copy(update={"credits": account.credits + amount})
 
 
-def find_settled(writes: list[Write], key: str, number: int) -> int:
+def find_settled(writes: list[LoggedWrite], key: str, number: int) -> int:
     """Return the number of the write of a key that a round's settlement made."""
     (block,) = [one.block_number for one in writes if one.key == f"settlement/heart/{number:06d}"]
     return [one.block_number for one in writes if one.key == key].index(block)
 
 
-async def test_credits_that_went_to_another_than_the_settled_one_are_found(writes: list[Write]) -> None:
+async def test_credits_that_went_to_another_than_the_settled_one_are_found(writes: list[LoggedWrite]) -> None:
     alpha, beta = "account/alpha", "account/beta"
     changed = with_(writes, Account, alpha, find_settled(writes, alpha, 2), add(-1))
     changed = with_(changed, Account, beta, find_settled(writes, beta, 2), add(1))
@@ -144,21 +146,21 @@ async def test_credits_that_went_to_another_than_the_settled_one_are_found(write
         verify_credits(history_of(changed))
 
 
-async def test_another_treasury_than_the_settled_one_is_found(writes: list[Write]) -> None:
+async def test_another_treasury_than_the_settled_one_is_found(writes: list[LoggedWrite]) -> None:
     key = "account/treasury"
     changed = with_(writes, Account, key, find_settled(writes, key, 1), add(5))
     with pytest.raises(VerificationError, match="round 1: the treasury holds other credits"):
         verify_credits(history_of(changed))
 
 
-async def test_a_round_that_was_settled_twice_is_found(writes: list[Write]) -> None:
+async def test_a_round_that_was_settled_twice_is_found(writes: list[LoggedWrite]) -> None:
     (first,) = [one for one in writes if one.key == "settlement/heart/000001"]
-    again = Write(block_number=10**6, key=first.key, value=first.value)
+    again = LoggedWrite(block_number=10**6, key=first.key, value=first.value)
     with pytest.raises(VerificationError, match="round 1: it was settled more than once"):
         verify_credits(history_of([*writes, again]))
 
 
-async def test_a_record_under_the_key_of_another_one_is_found(writes: list[Write]) -> None:
+async def test_a_record_under_the_key_of_another_one_is_found(writes: list[LoggedWrite]) -> None:
     changed = with_(writes, Account, "account/alpha", -1, lambda one: one.model_copy(update={"organisation": "beta"}))
     with pytest.raises(VerificationError, match="record account/alpha: it is the one of account/beta"):
         verify_credits(history_of(changed))

@@ -12,7 +12,7 @@ from fabric_protos.common import common_pb2
 from fabric_protos.peer import transaction_pb2
 
 from blockfl.fabric.channel.block import decode_metadata, header_hash, verify_block
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 from blockfl.fabric.errors import BlockError, NodeError
 from blockfl.fabric.transaction.envelope import sign_envelope
 from blockfl.fabric.transaction.rwset import MetadataWrite
@@ -39,7 +39,7 @@ async def test_a_transaction_is_on_disk_and_visible_when_it_is_acknowledged(tmp_
         assert public(ledger, "k") == b"v"
 
 
-async def test_every_block_verifies_like_one_of_a_real_network(ledger: Ledger) -> None:
+async def test_every_block_verifies_like_one_of_a_real_network(ledger: ChannelLedger) -> None:
     channel = make_channel()
     await asyncio.gather(*[ledger.order(channel.write({f"k{n}": b"v"}).envelope) for n in range(20)])
     blocks = [common_pb2.Block.FromString(ledger.block(number)) for number in range(ledger.height)]
@@ -58,14 +58,14 @@ async def test_another_ledger_takes_the_blocks_and_arrives_at_the_same_state(tmp
         await define(first)
         for number in range(3):
             await first.order(channel.write({f"k{number}": b"v"}).envelope)
-        with Ledger.open(tmp_path / "second", channel.genesis) as second:
+        with ChannelLedger.open(tmp_path / "second", channel.genesis) as second:
             for number in range(1, first.height):
                 assert second.append(first.block(number)) == (VALID,)
             assert second.last_commit_hash == first.last_commit_hash
             assert public(second, "k2") == b"v"
 
 
-async def test_transactions_that_come_while_a_block_is_committed_share_the_next_one(ledger: Ledger) -> None:
+async def test_transactions_that_come_while_a_block_is_committed_share_the_next_one(ledger: ChannelLedger) -> None:
     channel = make_channel()
     envelopes = [channel.write({f"k{n}": b"v"}).envelope for n in range(40)]
     statuses = await asyncio.gather(*map(ledger.order, envelopes))
@@ -75,7 +75,7 @@ async def test_transactions_that_come_while_a_block_is_committed_share_the_next_
     assert max(status.index for status in statuses) < limit
 
 
-async def test_of_two_transactions_that_read_the_same_version_one_is_invalid(ledger: Ledger) -> None:
+async def test_of_two_transactions_that_read_the_same_version_one_is_invalid(ledger: ChannelLedger) -> None:
     channel = make_channel()
     first, second = (channel.write({"k": value}, reads={"k": None}) for value in (b"1", b"2"))
     codes = [status.code for status in await asyncio.gather(*map(ledger.order, (first.envelope, second.envelope)))]
@@ -83,7 +83,7 @@ async def test_of_two_transactions_that_read_the_same_version_one_is_invalid(led
     assert public(ledger, "k") == b"1"
 
 
-async def test_the_same_envelope_again_is_a_duplicate_and_changes_nothing(ledger: Ledger) -> None:
+async def test_the_same_envelope_again_is_a_duplicate_and_changes_nothing(ledger: ChannelLedger) -> None:
     channel = make_channel()
     endorsed = channel.write({"k": b"v"}, private=[PrivateWrites(collection="sealed", values={"p": b"q"})])
     assert await submit(ledger, endorsed) == VALID
@@ -92,7 +92,7 @@ async def test_the_same_envelope_again_is_a_duplicate_and_changes_nothing(ledger
     assert ledger.transaction(endorsed.tx_id) == first
 
 
-async def test_too_few_endorsers_make_a_transaction_invalid(ledger: Ledger) -> None:
+async def test_too_few_endorsers_make_a_transaction_invalid(ledger: ChannelLedger) -> None:
     code = await submit(ledger, make_channel().write({"k": b"v"}, endorsers=("alpha",)))
     assert code == transaction_pb2.ENDORSEMENT_POLICY_FAILURE
     assert public(ledger, "k") is None
@@ -101,7 +101,7 @@ async def test_too_few_endorsers_make_a_transaction_invalid(ledger: Ledger) -> N
 async def test_the_orderers_identity_must_be_one_that_the_channel_accepts(tmp_path: Path) -> None:
     channel = make_channel()
     with pytest.raises(NodeError, match="do not satisfy /Channel/Orderer/BlockValidation"):
-        Ledger.open(tmp_path / "ledger", channel.genesis, orderer=channel.client)
+        ChannelLedger.open(tmp_path / "ledger", channel.genesis, orderer=channel.client)
 
 
 # -- refusing
@@ -187,7 +187,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 async def test_what_would_stop_real_peers_is_refused_with_a_reason_before_it_is_ordered(
-    ledger: Ledger, case: str
+    ledger: ChannelLedger, case: str
 ) -> None:
     make, reason = REFUSED[case]
     with pytest.raises(BlockError, match=reason) as refused:
@@ -198,7 +198,7 @@ async def test_what_would_stop_real_peers_is_refused_with_a_reason_before_it_is_
 
 
 async def test_a_transaction_whose_validation_raises_does_not_stop_the_others(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: ChannelLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = make_channel()
     poison = channel.write({"poison": b"v"}).envelope

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 from blockfl.fabric.embedded.storage.private_store import PrivateStore
 from blockfl.fabric.embedded.storage.store import StateStore
 from blockfl.fabric.errors import NodeError
@@ -69,7 +69,7 @@ async def test_a_full_sqlite_file_stops_the_node_and_loses_nothing_acknowledged(
     channel = make_channel()
     acknowledged = 0
 
-    async def fill(ledger: Ledger) -> None:
+    async def fill(ledger: ChannelLedger) -> None:
         nonlocal acknowledged
         for number in range(1000):
             assert await submit(ledger, channel.write({f"k{number}": b"v" * 5000})) == VALID

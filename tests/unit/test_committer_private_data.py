@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fabric_protos.peer import transaction_pb2
 
-from blockfl.fabric.embedded.ordering.ledger import Ledger, PrivateSet
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger, PrivateSet
 from blockfl.fabric.errors import NodeError
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.transaction.rwset import MetadataWrite, Version
@@ -84,7 +84,7 @@ async def test_a_purge_removes_the_bytes_from_every_member(tmp_path: Path) -> No
     assert not list((tmp_path / "ledger").glob("organisations/*/payloads/*/*"))
 
 
-async def test_a_private_range_gives_what_the_organisation_holds_in_order(ledger: Ledger) -> None:
+async def test_a_private_range_gives_what_the_organisation_holds_in_order(ledger: ChannelLedger) -> None:
     values = {f"k{number:03d}": b"v%d" % number for number in range(250)}
     endorsed = seal(values)
     assert await submit(ledger, endorsed) == VALID
@@ -111,7 +111,7 @@ async def test_damaged_private_data_are_never_served(tmp_path: Path) -> None:
         pass
 
 
-async def test_key_level_policies_of_private_keys_give_the_value_its_new_version(ledger: Ledger) -> None:
+async def test_key_level_policies_of_private_keys_give_the_value_its_new_version(ledger: ChannelLedger) -> None:
     policy = signature_policy(2, ("alpha", "beta"), "peer").SerializeToString()
     metadata = MetadataWrite(key="k", entries=(("VALIDATION_PARAMETER", policy),))
     assert await submit(ledger, seal({"k": b"v"})) == VALID

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from fabric_protos.common import common_pb2
 
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 from blockfl.fabric.errors import NodeError
 from support.channel import CONTRACT, PrivateWrites, make_channel
 from support.embedded_ledger import VALID, define, opened, submit
 
 
-async def test_public_and_private_values_of_a_snapshot_belong_together(ledger: Ledger) -> None:
+async def test_public_and_private_values_of_a_snapshot_belong_together(ledger: ChannelLedger) -> None:
     channel = make_channel()
 
     async def write() -> None:
@@ -39,7 +39,7 @@ async def test_public_and_private_values_of_a_snapshot_belong_together(ledger: L
     assert len(seen) > 5
 
 
-async def test_a_caller_that_waits_for_a_transaction_or_a_height_is_woken(ledger: Ledger) -> None:
+async def test_a_caller_that_waits_for_a_transaction_or_a_height_is_woken(ledger: ChannelLedger) -> None:
     channel = make_channel()
     endorsed = channel.write({"k": b"v"})
     waiting = [asyncio.create_task(ledger.wait_for_transaction(endorsed.tx_id)) for _ in range(3)]
@@ -61,7 +61,7 @@ async def test_waiting_can_be_given_up(tmp_path: Path) -> None:
         await define(ledger)
 
 
-async def test_a_client_that_gives_up_stops_nobody(ledger: Ledger) -> None:
+async def test_a_client_that_gives_up_stops_nobody(ledger: ChannelLedger) -> None:
     channel = make_channel()
     for round_number in range(10):
         envelopes = [channel.write({f"k{round_number}-{n}": b"v"}).envelope for n in range(4)]
@@ -103,15 +103,15 @@ async def test_two_processes_never_share_a_directory(tmp_path: Path) -> None:
 
 async def test_a_ledger_begins_with_a_genesis_block_and_keeps_to_it(tmp_path: Path) -> None:
     with pytest.raises(NodeError, match="holds no ledger yet: expected a configuration block 0"):
-        Ledger.open(tmp_path / "ledger")
+        ChannelLedger.open(tmp_path / "ledger")
     with opened(tmp_path / "ledger") as ledger:
         assert (ledger.channel_id, ledger.height) == ("testchannel", 1)
-    with Ledger.open(tmp_path / "ledger") as ledger:
+    with ChannelLedger.open(tmp_path / "ledger") as ledger:
         assert ledger.height == 1
     other = common_pb2.Block.FromString(make_channel().genesis.SerializeToString())
     other.header.data_hash = b"\x01" * 32
     with pytest.raises(NodeError, match="the ledger of another network"):
-        Ledger.open(tmp_path / "ledger", other)
+        ChannelLedger.open(tmp_path / "ledger", other)
 
 
 async def test_the_state_of_another_ledger_is_noticed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from blockfl.protocol import catalogue, claims, economics, metrics, records
 from blockfl.protocol.codes import Code
-from blockfl.protocol.status import Status
+from blockfl.protocol.status import TaskStatus
 from blockfl.protocol.task import Task
 from support.contract import make_scenario, refused
 from support.scenario import Scenario
@@ -41,7 +41,7 @@ READS: list[tuple[str, list[str], type[Any], int | None]] = [
     ("ListRounds", ["heart"], records.Round, 2),
     ("ReadHeader", ["heart", "1", "alpha"], records.SignedHeader, None),
     ("ReadUpdate", ["heart", "1", "alpha"], records.Update, None),
-    ("ReadStatus", ["heart"], Status, None),
+    ("ReadStatus", ["heart"], TaskStatus, None),
     ("ListUpdates", ["heart", "1"], records.Update, 4),
     ("ListHeaders", ["heart", "1"], records.SignedHeader, 4),
     ("ListCommitments", ["heart", "1"], records.Commitment, 4),
@@ -112,10 +112,12 @@ async def test_lists_of_something_unknown_are_empty(finished: tuple[Scenario, Wo
 async def test_where_a_task_stands_is_told_in_one_answer() -> None:
     scenario, world = await make_scenario()
 
-    async def read() -> Status:
-        return Status.decode(await world.evaluate("beta", "ReadStatus", "heart"))
+    async def read() -> TaskStatus:
+        return TaskStatus.decode(await world.evaluate("beta", "ReadStatus", "heart"))
 
-    assert await read() == Status(progress=await scenario.progress(), round=None, updates=(), aggregate=None, votes=())
+    assert await read() == TaskStatus(
+        progress=await scenario.progress(), round=None, updates=(), aggregate=None, votes=()
+    )
     await scenario.open()
     await scenario.submit("beta")
     await scenario.submit("alpha")

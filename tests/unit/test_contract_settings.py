@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blockfl.contract.settings import ServiceSettings, SettingsError
+from blockfl.contract.settings import ContractSettingsError, ServiceSettings
 from blockfl.protocol.seal import decode_opening_key, encode_public_key
 from support.federation import make_consortium
 from support.service import OPENING_KEY, PACKAGE_ID, ServiceFiles, write_service
@@ -42,7 +42,7 @@ def test_no_secret_shows_when_settings_are_printed(files: ServiceFiles) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o610, 0o644])
 def test_a_key_that_others_can_use_is_refused(files: ServiceFiles, name: str, mode: int) -> None:
     (files.directory / name).chmod(mode)
-    with pytest.raises(SettingsError, match=rf"{name}.*mode {mode:04o}.*chmod 600"):
+    with pytest.raises(ContractSettingsError, match=rf"{name}.*mode {mode:04o}.*chmod 600"):
         ServiceSettings.load(files.config)
 
 
@@ -51,28 +51,28 @@ def test_a_key_that_others_can_use_is_refused(files: ServiceFiles, name: str, mo
 )
 def test_a_missing_file_is_named(files: ServiceFiles, name: str) -> None:
     (files.directory / name).unlink()
-    with pytest.raises(SettingsError, match=name):
+    with pytest.raises(ContractSettingsError, match=name):
         ServiceSettings.load(files.config)
 
 
 @pytest.mark.parametrize("name", ["consortium.json", "opening-key", "certificate.pem", "key.pem", "client-roots.pem"])
 def test_a_file_that_holds_something_else_is_refused(files: ServiceFiles, name: str) -> None:
     (files.directory / name).write_bytes(b"pencil \xff and paper")
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(ContractSettingsError) as caught:
         ServiceSettings.load(files.config)
     assert "pencil" not in str(caught.value)
 
 
 def test_a_key_of_another_certificate_is_refused(files: ServiceFiles) -> None:
     (files.directory / "key.pem").write_bytes(files.tls.server().private_key)
-    with pytest.raises(SettingsError, match="does not belong to the certificate"):
+    with pytest.raises(ContractSettingsError, match="does not belong to the certificate"):
         ServiceSettings.load(files.config)
 
 
 def test_a_consortium_that_is_not_canonical_is_refused(files: ServiceFiles) -> None:
     record = files.directory / "consortium.json"
     record.write_bytes(record.read_bytes() + b"\n")
-    with pytest.raises(SettingsError, match="canonical"):
+    with pytest.raises(ContractSettingsError, match="canonical"):
         ServiceSettings.load(files.config)
 
 
@@ -94,14 +94,14 @@ def test_a_consortium_that_is_not_canonical_is_refused(files: ServiceFiles) -> N
 )
 def test_a_wrong_field_is_named(files: ServiceFiles, fields: dict[str, Any], text: str) -> None:
     files.change(**fields)
-    with pytest.raises(SettingsError, match=text):
+    with pytest.raises(ContractSettingsError, match=text):
         ServiceSettings.load(files.config)
 
 
 @pytest.mark.parametrize("field", ["organisation", "consortium", "opening_key", "package_id", "listen", "private_key"])
 def test_a_missing_field_is_named(files: ServiceFiles, field: str) -> None:
     files.drop(field)
-    with pytest.raises(SettingsError, match=field):
+    with pytest.raises(ContractSettingsError, match=field):
         ServiceSettings.load(files.config)
 
 

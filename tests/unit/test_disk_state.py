@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.entry import Entry
-from blockfl.audit.log import EntryLog, Write, WriteLog
+from blockfl.audit.log import EntryLog, LoggedWrite, WriteLog
 from blockfl.fabric.channel.block import header_hash
 from blockfl.fabric.errors import StorageError
 from blockfl.fabric.transaction.rwset import Version
@@ -112,9 +112,9 @@ def test_every_transaction_comes_back_as_it_was_put_in() -> None:
 def test_writes_are_found_by_key_and_place() -> None:
     log = WriteLog()
     assert log.end == (0, 0)
-    first = Write(block_number=3, transaction=1, key="a/1", value=b"1")
-    second = Write(block_number=3, transaction=2, key="a/1", value=b"2")
-    other = Write(block_number=4, key="a/2", value=b"3")
+    first = LoggedWrite(block_number=3, transaction=1, key="a/1", value=b"1")
+    second = LoggedWrite(block_number=3, transaction=2, key="a/1", value=b"2")
+    other = LoggedWrite(block_number=4, key="a/2", value=b"3")
     for write in (first, second, other):
         log.append(write)
     assert list(log) == [first, second, other]
@@ -152,7 +152,7 @@ def test_files_are_gone_with_their_owner() -> None:
     gc.collect()
     before = count()
     log = EntryLog()
-    writes = WriteLog(Write(block_number=n, key=f"{n}", value=bytes(10**6)) for n in range(8))
+    writes = WriteLog(LoggedWrite(block_number=n, key=f"{n}", value=bytes(10**6)) for n in range(8))
     assert count() > before
     del log, writes
     gc.collect()

@@ -15,7 +15,7 @@ import pytest
 from fabric_protos.common import common_pb2
 from typer.testing import CliRunner, Result
 
-from blockfl.audit.bundle import MANIFEST, Bundle, BundleWriter, Evidence
+from blockfl.audit.bundle import MANIFEST, Bundle, BundleChain, BundleWriter
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.export import find_fork
 from blockfl.audit.verification import VerificationReport, read_chain, verify_bundles
@@ -240,8 +240,8 @@ def test_two_organisations_bundles_are_compared(honest: Path, tmp_path: Path) ->
     blocks[60].header.data_hash = bytes(32)
     forked = pack(tmp_path / "forked.bundle", [encode_block(one) for one in blocks])
     with Bundle.open(honest) as one, Bundle.open(forked) as other:
-        assert find_fork(Evidence([one]), Evidence([one])) is None
-        assert find_fork(Evidence([one]), Evidence([other])) == 60
+        assert find_fork(BundleChain([one]), BundleChain([one])) is None
+        assert find_fork(BundleChain([one]), BundleChain([other])) == 60
 
 
 def compare(*arguments: Path | str) -> Result:
@@ -292,7 +292,7 @@ async def test_a_peer_that_keeps_its_end_back_is_found_too(peer: Any) -> None:
 async def test_a_payload_is_found_by_its_digest_or_missed_by_name(honest: Path) -> None:
     with Bundle.open(honest) as bundle:
         digest = bundle.manifest.payloads[0]
-        evidence = Evidence([bundle])
+        evidence = BundleChain([bundle])
         assert await evidence.read_model_chunk("heart", digest) == b"a model"
         with pytest.raises(VerificationError, match="no bundle holds the payload"):
             await evidence.read_model_chunk("heart", "0" * 64)

@@ -12,12 +12,12 @@ import pytest
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import proposal_response_pb2, transaction_pb2
 
-from blockfl.audit.bundle import Bundle, BundleWriter, Evidence
+from blockfl.audit.bundle import Bundle, BundleChain, BundleWriter
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import STEPS, Step, VerificationError
 from blockfl.audit.export import find_fork
 from blockfl.audit.history import History
-from blockfl.audit.log import Write, WriteLog
+from blockfl.audit.log import LoggedWrite, WriteLog
 from blockfl.audit.verification import verify_bundles, verify_records
 from blockfl.fabric.channel.block import (
     data_hash,
@@ -221,7 +221,7 @@ async def test_an_end_that_was_cut_off_is_found_by_the_expected_hash(
 def test_a_fork_between_two_organisations_bundles_is_found(played: Played, copy: Copy, tmp_path: Path) -> None:
     change_quietly(copy, None)  # type: ignore[arg-type]
     with Bundle.open(played.bundle) as one, Bundle.open(copy.pack(tmp_path / "fork.bundle")) as other:
-        assert find_fork(Evidence([one]), Evidence([other])) == find_verdict(copy)
+        assert find_fork(BundleChain([one]), BundleChain([other])) == find_verdict(copy)
 
 
 async def test_a_missing_payload_is_named(played: Played, copy: Copy, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ async def test_a_missing_payload_is_named(played: Played, copy: Copy, tmp_path: 
 # --- what a majority that lies together could have written
 
 
-def bend(writes: list[Write], key: Key[Any], index: int = -1, **changes: Any) -> None:
+def bend(writes: list[LoggedWrite], key: Key[Any], index: int = -1, **changes: Any) -> None:
     """Let one of the writes of a record say something else."""
     places = [place for place, write in enumerate(writes) if write.key == key]
     record = key.of.kind.decode(writes[places[index]].value)
@@ -241,14 +241,14 @@ def bend(writes: list[Write], key: Key[Any], index: int = -1, **changes: Any) ->
     writes[places[index]] = replace(writes[places[index]], value=bent.encode())
 
 
-def open_with_another_threshold(writes: list[Write]) -> Key[Any]:
+def open_with_another_threshold(writes: list[LoggedWrite]) -> Key[Any]:
     key = catalogue.ROUND.key("heart", 2)
     for index in range(3):
         bend(writes, key, index, threshold=3)
     return key
 
 
-def put_another_signature(writes: list[Write]) -> Key[Any]:
+def put_another_signature(writes: list[LoggedWrite]) -> Key[Any]:
     key = catalogue.HEADER.key("heart", 2, "alpha")
     other = catalogue.HEADER.key("heart", 1, "alpha")
     signature = next(one for one in writes if one.key == other).value
@@ -256,27 +256,27 @@ def put_another_signature(writes: list[Write]) -> Key[Any]:
     return key
 
 
-def hide_a_rejection(writes: list[Write]) -> Key[Any]:
+def hide_a_rejection(writes: list[LoggedWrite]) -> Key[Any]:
     key = catalogue.ROUND.key("heart", 2)
     for index in (1, 2):
         bend(writes, key, index, rejected=(), absent=("gamma",))
     return key
 
 
-def take_back_a_vote(writes: list[Write]) -> Key[Any]:
+def take_back_a_vote(writes: list[LoggedWrite]) -> Key[Any]:
     gone = catalogue.VOTE.key("heart", 3, "regulator")
     writes[:] = [one for one in writes if one.key != gone]
     return catalogue.ROUND.key("heart", 3)
 
 
-def put_another_commitment(writes: list[Write]) -> Key[Any]:
+def put_another_commitment(writes: list[LoggedWrite]) -> Key[Any]:
     other = next(one.value for one in reversed(writes) if one.key == "commitment/heart/000003/delta")
     value = catalogue.COMMITMENT.kind.decode(other).value
     bend(writes, catalogue.COMMITMENT.key("heart", 3, "alpha"), value=value)
     return catalogue.MODEL.key("heart", 3)
 
 
-def publish_another_model(writes: list[Write]) -> Key[Any]:
+def publish_another_model(writes: list[LoggedWrite]) -> Key[Any]:
     digest = "a" * 64
     key = catalogue.MODEL.key("heart", 3)
     bend(writes, key, digest=digest)
@@ -286,7 +286,7 @@ def publish_another_model(writes: list[Write]) -> Key[Any]:
     return key
 
 
-def forge_a_settlement(writes: list[Write]) -> Key[Any]:
+def forge_a_settlement(writes: list[LoggedWrite]) -> Key[Any]:
     key = catalogue.SETTLEMENT.key("heart", 2)
     found = next(one for one in writes if one.key == key)
     outcomes = catalogue.SETTLEMENT.kind.decode(found.value).outcomes
@@ -295,16 +295,18 @@ def forge_a_settlement(writes: list[Write]) -> Key[Any]:
     return key
 
 
-def make_credits(writes: list[Write]) -> Key[Any]:
+def make_credits(writes: list[LoggedWrite]) -> Key[Any]:
     at = max(writes, key=lambda one: one.position)
     account = catalogue.ACCOUNT.kind(organisation="regulator", credits=10**6)
     writes.append(
-        Write(block_number=at.block_number, transaction=at.transaction, key="account/regulator", value=account.encode())
+        LoggedWrite(
+            block_number=at.block_number, transaction=at.transaction, key="account/regulator", value=account.encode()
+        )
     )
     return catalogue.SUPPLY.key()
 
 
-RECORDS: dict[Callable[[list[Write]], Key[Any]], Step] = {
+RECORDS: dict[Callable[[list[LoggedWrite]], Key[Any]], Step] = {
     open_with_another_threshold: "openings",
     put_another_signature: "headers",
     hide_a_rejection: "verdicts",
@@ -318,13 +320,13 @@ RECORDS: dict[Callable[[list[Write]], Key[Any]], Step] = {
 
 @pytest.mark.parametrize("lie", RECORDS, ids=lambda lie: lie.__name__)
 async def test_each_lie_in_the_records_fails_at_its_own_step_and_names_record_and_place(
-    played: Played, proof: ChainProof, lie: Callable[[list[Write]], Key[Any]]
+    played: Played, proof: ChainProof, lie: Callable[[list[LoggedWrite]], Key[Any]]
 ) -> None:
     writes = list(proof.writes)
     key = lie(writes)
     bent = replace(proof, writes=WriteLog(writes))
     with Bundle.open(played.bundle) as bundle, pytest.raises(VerificationError) as caught:
-        await verify_records(Evidence([bundle]), History(bent), quiet)
+        await verify_records(BundleChain([bundle]), History(bent), quiet)
     assert (caught.value.step, caught.value.record) == (RECORDS[lie], key)
     places = [one.position for one in bent.writes if one.key == key]
     assert (caught.value.block, caught.value.transaction) in places

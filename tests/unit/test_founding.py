@@ -16,11 +16,11 @@ from blockfl.contract.release import read_release
 from blockfl.fabric.channel.block import decode_block
 from blockfl.fabric.channel.genesis import verify_genesis_block
 from blockfl.network.errors import NetworkError
-from blockfl.network.founding import Founding, FoundingSignature, Terms, load_founding, signature_path
+from blockfl.network.founding import Founding, FoundingSignature, FoundingTerms, load_founding, signature_path
 from blockfl.network.host import Host
 from blockfl.network.identities import load_administrator
 from blockfl.network.layout import OrganisationLayout
-from blockfl.network.member import Member
+from blockfl.network.member import MembershipFile
 from blockfl.network.organisation import Organisation, Ports
 from blockfl.protocol.records import Role
 
@@ -31,7 +31,7 @@ ROLES: dict[str, list[Role]] = {
     "hospital": ["institution"],
 }
 NAMES = tuple(ROLES)
-TERMS = Terms(
+TERMS = FoundingTerms(
     network="heart",
     channel="federation",
     contract="blockfl",
@@ -72,13 +72,13 @@ def hosts(made: dict[str, Host], tmp_path: Path) -> dict[str, Host]:
 
 
 @pytest.fixture
-def members(hosts: dict[str, Host]) -> dict[str, Member]:
+def members(hosts: dict[str, Host]) -> dict[str, MembershipFile]:
     """What goes from host to host: the public files' bytes."""
-    return {name: Member.decode(host.layout.member.read_bytes()) for name, host in hosts.items()}
+    return {name: MembershipFile.decode(host.layout.member.read_bytes()) for name, host in hosts.items()}
 
 
 @pytest.fixture
-def founding(members: dict[str, Member]) -> Founding:
+def founding(members: dict[str, MembershipFile]) -> Founding:
     return Founding.assemble(TERMS, members.values())
 
 
@@ -98,14 +98,18 @@ def test_every_host_makes_the_same_first_block_from_public_files(hosts: dict[str
     assert founding.consortium.committee == ("CoordinatorMSP", "RegulatorMSP", "UniversityMSP")
 
 
-def test_another_word_of_the_terms_gives_another_first_block(members: dict[str, Member], founding: Founding) -> None:
+def test_another_word_of_the_terms_gives_another_first_block(
+    members: dict[str, MembershipFile], founding: Founding
+) -> None:
     digests = {founding.genesis_digest}
     for change in ({"threshold": 3}, {"founded_s": 1}, {"code_digest": "0" * 64}, {"network": "lungs"}):
         digests.add(Founding.assemble(TERMS.model_copy(update=change), members.values()).genesis_digest)
     assert len(digests) == 5
 
 
-def test_the_order_in_which_files_are_named_makes_no_difference(members: dict[str, Member], founding: Founding) -> None:
+def test_the_order_in_which_files_are_named_makes_no_difference(
+    members: dict[str, MembershipFile], founding: Founding
+) -> None:
     assert Founding.assemble(TERMS, reversed(list(members.values()))) == founding
 
 
@@ -120,17 +124,17 @@ def test_nothing_secret_is_in_what_goes_from_host_to_host(hosts: dict[str, Host]
             assert path.stat().st_mode & 0o077 == 0
 
 
-def resign(host: Host, **changes: Any) -> Member:
+def resign(host: Host, **changes: Any) -> MembershipFile:
     """A membership file that says something else, signed by the organisation's own administrator."""
-    told = Member.decode(host.layout.member.read_bytes()).membership.model_copy(update=changes)
-    return Member.sign(told, load_administrator(host.organisation, host.layout))
+    told = MembershipFile.decode(host.layout.member.read_bytes()).membership.model_copy(update=changes)
+    return MembershipFile.sign(told, load_administrator(host.organisation, host.layout))
 
 
 def told(host: Host) -> Any:
-    return Member.decode(host.layout.member.read_bytes()).membership
+    return MembershipFile.decode(host.layout.member.read_bytes()).membership
 
 
-LIES: dict[str, tuple[str, Callable[[dict[str, Host]], Member]]] = {
+LIES: dict[str, tuple[str, Callable[[dict[str, Host]], MembershipFile]]] = {
     "another's signing root": (
         r"not signed by an administrator of hospital: ",
         lambda hosts: resign(hosts["hospital"], signing_roots=told(hosts["regulator"]).signing_roots),
@@ -157,13 +161,13 @@ LIES: dict[str, tuple[str, Callable[[dict[str, Host]], Member]]] = {
     ),
     "a file that was changed after it was signed": (
         r"the membership file is not signed by an administrator of hospital: the signature .* does not verify",
-        lambda hosts: Member.decode(hosts["hospital"].layout.member.read_bytes()).model_copy(
+        lambda hosts: MembershipFile.decode(hosts["hospital"].layout.member.read_bytes()).model_copy(
             update={"membership": told(hosts["hospital"]).model_copy(update={"peer": "127.0.0.1:9"})}
         ),
     ),
     "a signature of somebody who is no administrator": (
         r"signed for hospital by a certificate of a client, expected an admin's",
-        lambda hosts: Member.decode(hosts["hospital"].layout.member.read_bytes()).model_copy(
+        lambda hosts: MembershipFile.decode(hosts["hospital"].layout.member.read_bytes()).model_copy(
             update={"administrator": hosts["hospital"].layout.user("agent", "certificate.pem").read_text()}
         ),
     ),
@@ -180,7 +184,7 @@ LIES: dict[str, tuple[str, Callable[[dict[str, Host]], Member]]] = {
 
 @pytest.mark.parametrize("lie", list(LIES))
 def test_a_membership_file_that_lies_is_refused_in_one_line(
-    hosts: dict[str, Host], members: dict[str, Member], lie: str
+    hosts: dict[str, Host], members: dict[str, MembershipFile], lie: str
 ) -> None:
     reason, make = LIES[lie]
     with pytest.raises(NetworkError, match=reason) as refused:
@@ -189,7 +193,7 @@ def test_a_membership_file_that_lies_is_refused_in_one_line(
 
 
 def test_a_second_name_for_one_key_is_refused(
-    hosts: dict[str, Host], members: dict[str, Member], tmp_path: Path
+    hosts: dict[str, Host], members: dict[str, MembershipFile], tmp_path: Path
 ) -> None:
     twin = Host(
         describe("hospital", name="clinic", msp_id="ClinicMSP", ports=Ports.from_base(19000)),
@@ -211,7 +215,7 @@ def test_a_second_name_for_one_key_is_refused(
     ],
 )
 def test_what_cannot_be_founded_is_refused_in_one_line(
-    members: dict[str, Member], terms: dict[str, Any], left_out: list[str], reason: str
+    members: dict[str, MembershipFile], terms: dict[str, Any], left_out: list[str], reason: str
 ) -> None:
     with pytest.raises(NetworkError, match=reason) as refused:
         Founding.assemble(
@@ -220,7 +224,7 @@ def test_what_cannot_be_founded_is_refused_in_one_line(
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_three_ordering_nodes_do_for_raft(members: dict[str, Member]) -> None:
+def test_three_ordering_nodes_do_for_raft(members: dict[str, MembershipFile]) -> None:
     left = [one for name, one in members.items() if name != "university"]
     founding = Founding.assemble(TERMS.model_copy(update={"consensus": "raft"}), left)
     assert verify_genesis_block(decode_block(founding.make_genesis())).consensus_type == "etcdraft"
@@ -253,7 +257,9 @@ def test_a_signature_is_the_founders_own(hosts: dict[str, Host], founding: Found
         hosts["regulator"].adopt(founding, [*others, stranger])
 
 
-def test_a_host_signs_nothing_that_says_otherwise_of_itself(hosts: dict[str, Host], members: dict[str, Member]) -> None:
+def test_a_host_signs_nothing_that_says_otherwise_of_itself(
+    hosts: dict[str, Host], members: dict[str, MembershipFile]
+) -> None:
     other = resign(hosts["hospital"], peer="127.0.0.1:9999")
     founding = Founding.assemble(TERMS, (members | {"hospital": other}).values())
     with pytest.raises(NetworkError, match=r"the founding file says of hospital another peer than .*member\.json"):
@@ -261,7 +267,9 @@ def test_a_host_signs_nothing_that_says_otherwise_of_itself(hosts: dict[str, Hos
     assert hosts["regulator"].sign(founding).organisation == "regulator"
 
 
-def test_a_host_with_other_contract_code_does_not_adopt(hosts: dict[str, Host], members: dict[str, Member]) -> None:
+def test_a_host_with_other_contract_code_does_not_adopt(
+    hosts: dict[str, Host], members: dict[str, MembershipFile]
+) -> None:
     founding = Founding.assemble(TERMS.model_copy(update={"code_digest": "ab" * 32}), members.values())
     with pytest.raises(NetworkError, match=r"about contract code abababababababab…, and here is .* same version"):
         hosts["regulator"].adopt(founding, sign_all(hosts, founding))
@@ -283,7 +291,7 @@ def test_what_was_interrupted_is_finished_by_the_next_time(hosts: dict[str, Host
     assert host.layout.genesis.read_bytes() == block
     member = host.layout.member.read_bytes()
     host.layout.member.unlink()
-    assert host.provision().membership == Member.decode(member).membership
+    assert host.provision().membership == MembershipFile.decode(member).membership
 
 
 def test_an_organisation_that_is_described_otherwise_needs_another_directory(hosts: dict[str, Host]) -> None:

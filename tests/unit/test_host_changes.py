@@ -25,12 +25,12 @@ from blockfl.fabric.identity.signing import create_private_key
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.administration import Administrator, describe_update
 from blockfl.network.errors import NetworkError
-from blockfl.network.founding import Founding, Terms, signature_path
+from blockfl.network.founding import Founding, FoundingTerms, signature_path
 from blockfl.network.host import Host
 from blockfl.network.identities import write_file
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.local import LocalLauncher
-from blockfl.network.member import Member
+from blockfl.network.member import MembershipFile
 from blockfl.network.membership import describe_members, succeed
 from blockfl.network.network import HostPart
 from blockfl.network.ordering import count_tolerated, list_behind, require_quorum
@@ -61,7 +61,7 @@ class Founded:
 
     def __init__(self, directory: Path, consensus: Any = "BFT") -> None:
         self.hosts = {name: make(directory, name, roles, number) for number, (name, roles) in enumerate(ROLES.items())}
-        terms = Terms(
+        terms = FoundingTerms(
             network="heart",
             channel="federation",
             contract="blockfl",
@@ -97,8 +97,8 @@ class Founded:
         return path
 
 
-def read_member(host: Host) -> Member:
-    return Member.decode(host.layout.member.read_bytes())
+def read_member(host: Host) -> MembershipFile:
+    return MembershipFile.decode(host.layout.member.read_bytes())
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from blockfl.institution.frames import Train
 from blockfl.institution.kept import KeptTraining, lay_state
 from blockfl.institution.optimiser_state import FILE, read_state, write_state
 from blockfl.institution.personal import PersonalStore
-from blockfl.institution.training import Training, TrainingProcess
+from blockfl.institution.training import TrainingProcess, TrainingService
 from blockfl.institution.workload import Workload
 
 CODE = """
@@ -48,7 +48,7 @@ def keep(process: TrainingProcess, tmp_path: Path) -> KeptTraining:
     return KeptTraining(process, PersonalStore(tmp_path / "kept", "optimizer's state"))
 
 
-async def train(training: Training, number: int) -> float:
+async def train(training: TrainingService, number: int) -> float:
     request = Train(epochs=1, batch_size=4, learning_rate=None, seed=None, round=number)
     values, _ = await training.train(np.zeros(2, np.float32), request)
     return float(values[0])

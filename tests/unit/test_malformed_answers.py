@@ -34,7 +34,7 @@ from blockfl.fabric.embedded.ordering.reconfiguration import build_config_transa
 from blockfl.fabric.embedded.storage.blocks import BlockStore
 from blockfl.fabric.embedded.storage.definition import decode_state_data, read_collection, read_definition
 from blockfl.fabric.embedded.storage.files import Files
-from blockfl.fabric.embedded.storage.store import Committed, StateStore
+from blockfl.fabric.embedded.storage.store import Savepoint, StateStore
 from blockfl.fabric.errors import BlockError, ConfigError, GatewayError, NodeError
 from blockfl.fabric.transaction.collection import decode_collections
 from blockfl.fabric.transaction.rwset import Version
@@ -221,7 +221,7 @@ def test_what_is_no_number_of_a_block_is_refused(number: str) -> None:
         system_contracts().invoke("qscc", (b"GetBlockByNumber", b"fed", number.encode()))
 
 
-WHOLE = json.loads(Committed(height=3, private_heights={"alpha": 1}).encode())
+WHOLE = json.loads(Savepoint(height=3, private_heights={"alpha": 1}).encode())
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ WHOLE = json.loads(Committed(height=3, private_heights={"alpha": 1}).encode())
 )
 def test_how_far_the_state_is_cannot_be_read(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(NodeError, match="how far the state is cannot be read"):
-        Committed.decode(content)
+        Savepoint.decode(content)
     blocks = BlockStore(tmp_path / "blocks", Files())
     blocks.load(0, lambda number, block: None)
     store = StateStore(tmp_path / "state.sqlite", blocks)

@@ -25,7 +25,7 @@ from blockfl.network.guard import guard_addresses, guard_process
 from blockfl.network.host import Host
 from blockfl.network.layout import Layout, OrganisationLayout
 from blockfl.network.local import LocalLauncher
-from blockfl.network.member import Member, OrderingNode
+from blockfl.network.member import MembershipFile, OrderingNode
 from blockfl.network.ordering import list_nodes, name_nodes
 from blockfl.network.organisation import Organisation, Ports
 from blockfl.network.process import ProcessTable
@@ -132,14 +132,14 @@ def test_its_keys_are_its_own_and_renewed_like_the_others(hosts: dict[str, Host]
 
 def test_a_membership_file_with_a_guard_is_signed_as_a_whole(hosts: dict[str, Host]) -> None:
     content = hosts["regulator"].layout.member.read_bytes()
-    member = Member.decode(content)
+    member = MembershipFile.decode(content)
     member.verify()
     orderer = member.membership.orderer
     assert orderer is not None
     assert orderer.endpoint == hosts["regulator"].organisation.guard_address
     moved = content.replace(orderer.endpoint.encode(), b"127.0.0.1:1")
     with pytest.raises(NetworkError, match="is not signed by an administrator"):
-        Member.decode(moved).verify()
+        MembershipFile.decode(moved).verify()
     without = OrderingNode(address="a:1", certificate=orderer.certificate, tls_certificate=orderer.tls_certificate)
     assert without.endpoint == "a:1"
     assert "guard" not in without.model_dump()

@@ -15,7 +15,7 @@ from blockfl.protocol.codes import Code
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model, unflatten
 from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
 from blockfl.protocol.task import TaskSpec
-from blockfl.protocol.version import Version, apply_step, compute_layout, decode_version, encode_version
+from blockfl.protocol.version import ModelFile, apply_step, compute_layout, decode_version, encode_version
 from reference.optimiser import step_naively
 from support.refusal import refused
 from support.scenario import make_spec
@@ -65,7 +65,7 @@ def test_rounds_with_an_optimiser_give_the_bits_of_the_naive_reference(
 ) -> None:
     parameters = optimiser.model_dump(mode="json")
     element = {"model": float(np.float32(model))}
-    version = Version(model=vector(model))
+    version = ModelFile(model=vector(model))
     for x in sums:
         try:
             element = dict(step_naively(parameters, element, x, scale, divisor))
@@ -82,14 +82,14 @@ def test_rounds_with_an_optimiser_give_the_bits_of_the_naive_reference(
 @given(MODEL, st.integers(-(2**31), 2**31 - 1), st.integers(0, 20), st.integers(1, 100))
 def test_momentum_that_forgets_at_once_is_plain_averaging(model: float, x: int, scale: int, divisor: int) -> None:
     forgetful = Momentum(learning_rate_micro=1_000_000, beta_micro=0)
-    version = Version(model=vector(model), state={"momentum": vector(123.0)})
+    version = ModelFile(model=vector(model), state={"momentum": vector(123.0)})
     plain = apply_sum(vector(model), total(x), scale=scale, divisor=divisor)
     assert apply_step(forgetful, version, total(x), scale=scale, divisor=divisor).model.tobytes() == plain.tobytes()
     assert apply_step(None, version, total(x), scale=scale, divisor=divisor).model.tobytes() == plain.tobytes()
 
 
 def test_momentum_goes_on_when_nothing_new_is_learnt() -> None:
-    first = apply_step(OPTIMISERS["momentum"], Version(model=vector(0)), total(1024), scale=10, divisor=1)
+    first = apply_step(OPTIMISERS["momentum"], ModelFile(model=vector(0)), total(1024), scale=10, divisor=1)
     assert (first.model.tolist(), first.state["momentum"].tolist()) == ([1.0], [1.0])
     second = apply_step(OPTIMISERS["momentum"], first, total(0), scale=10, divisor=1)
     assert second.model.tolist() == vector(1.9).tolist()
@@ -99,7 +99,7 @@ def test_momentum_goes_on_when_nothing_new_is_learnt() -> None:
 @pytest.mark.parametrize("name", ["adam", "yogi", "adagrad"])
 def test_the_adaptive_ones_step_about_as_far_in_every_direction(name: str) -> None:
     """One coordinate's Δ is a thousand times the other's, the steps are alike: what they are for."""
-    version = Version(model=vector(0, 0))
+    version = ModelFile(model=vector(0, 0))
     for _ in range(30):
         version = apply_step(OPTIMISERS[name], version, total(2**20, 2**10), scale=10, divisor=1)
     far, near = version.model.tolist()
@@ -110,7 +110,7 @@ def test_adam_yogi_and_adagrad_differ() -> None:
     """A large Δ, then small ones: Adagrad never forgets it, Yogi slowly, Adam at its pace."""
     variances = {}
     for name in ("adam", "yogi", "adagrad"):
-        version = apply_step(OPTIMISERS[name], Version(model=vector(0)), total(2**20), scale=10, divisor=1)
+        version = apply_step(OPTIMISERS[name], ModelFile(model=vector(0)), total(2**20), scale=10, divisor=1)
         for _ in range(20):
             version = apply_step(OPTIMISERS[name], version, total(1), scale=10, divisor=1)
         variances[name] = version.state["variance"].tolist()[0]
@@ -123,9 +123,9 @@ def test_blocks_do_not_show(optimiser: Optimiser, dimension: int) -> None:
     generator = np.random.default_rng(5)
     model = generator.standard_normal(dimension).astype(np.float32)
     x = generator.integers(-100_000, 100_000, dimension).astype(np.int32)
-    whole = apply_step(optimiser, Version(model=model), x, scale=14, divisor=7)
+    whole = apply_step(optimiser, ModelFile(model=model), x, scale=14, divisor=7)
     for index in {0, dimension // 2, dimension - 1}:
-        alone = apply_step(optimiser, Version(model=model[[index]]), x[[index]], scale=14, divisor=7)
+        alone = apply_step(optimiser, ModelFile(model=model[[index]]), x[[index]], scale=14, divisor=7)
         assert alone.model.tolist() == whole.model[[index]].tolist()
         assert [one.tolist() for one in alone.state.values()] == [one[[index]].tolist() for one in whole.state.values()]
 
@@ -133,11 +133,11 @@ def test_blocks_do_not_show(optimiser: Optimiser, dimension: int) -> None:
 @pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=OPTIMISERS)
 def test_a_base_that_is_not_finite_or_a_result_that_is_too_large_is_refused(optimiser: Optimiser) -> None:
     with refused(Code.NOT_FINITE):
-        apply_step(optimiser, Version(model=vector(np.nan)), total(0), scale=0, divisor=1)
+        apply_step(optimiser, ModelFile(model=vector(np.nan)), total(0), scale=0, divisor=1)
     with refused(Code.NOT_FINITE):
         apply_step(
             optimiser,
-            Version(model=vector(0)),
+            ModelFile(model=vector(0)),
             total(2**30),
             scale=-98 if optimiser.method == "momentum" else -64,
             divisor=1,
@@ -167,7 +167,7 @@ def test_the_state_stands_behind_the_model_in_its_file(optimiser: Optimiser) -> 
         np.testing.assert_array_equal(loaded[name], tensor)
     # Another state is another file, and another digest.
     other = {name: one + 1 for name, one in first.state.items()}
-    assert encode_version(spec, Version(model=first.model, state=other)) != data
+    assert encode_version(spec, ModelFile(model=first.model, state=other)) != data
 
 
 @pytest.mark.parametrize("optimiser", [None, *OPTIMISERS.values()], ids=["none", *OPTIMISERS])
@@ -211,4 +211,4 @@ def test_a_file_whose_state_is_not_finite_is_refused() -> None:
 )
 def test_a_state_of_another_kind_is_no_base(state: dict[str, npt.NDArray[np.float32]]) -> None:
     with refused(Code.MANIFEST_MISMATCH, "state"):
-        apply_step(OPTIMISERS["momentum"], Version(model=vector(0), state=state), total(1), scale=0, divisor=1)
+        apply_step(OPTIMISERS["momentum"], ModelFile(model=vector(0), state=state), total(1), scale=0, divisor=1)

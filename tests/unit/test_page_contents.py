@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
-from blockfl.audit.bundle import Bundle, Evidence
+from blockfl.audit.bundle import Bundle, BundleChain
 from blockfl.fabric.channel.block import header_hash
 from blockfl.ledger.errors import LedgerError
 from blockfl.page import contents
@@ -40,7 +40,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
 @pytest.fixture(scope="module")
 def watch(played: Played) -> Iterator[Watch]:
     with Bundle.open(played.bundle) as bundle:
-        watch = Watch(BundleSource(Evidence([bundle])), played.genesis_hash)
+        watch = Watch(BundleSource(BundleChain([bundle])), played.genesis_hash)
         asyncio.run(watch.run())
         assert watch.state == "complete", watch.failure
         yield watch
@@ -200,7 +200,7 @@ async def test_a_chain_that_is_not_as_it_must_be_is_shown_up_to_there(played: Pl
                         block.data.data[0] += b"\0"
                     yield block
 
-        watch = Watch(Forged(Evidence([bundle])), played.genesis_hash)
+        watch = Watch(Forged(BundleChain([bundle])), played.genesis_hash)
         await watch.run()
         assert (watch.state, watch.height) == ("failed", 9)
         assert "block 9" in watch.failure
@@ -213,7 +213,7 @@ async def test_a_chain_that_is_not_as_it_must_be_is_shown_up_to_there(played: Pl
 
 async def test_another_ledger_than_the_pinned_one_shows_nothing(played: Played) -> None:
     with Bundle.open(played.bundle) as bundle:
-        watch = Watch(BundleSource(Evidence([bundle])), header_hash(bundle.block(1).header))  # type: ignore[union-attr]
+        watch = Watch(BundleSource(BundleChain([bundle])), header_hash(bundle.block(1).header))  # type: ignore[union-attr]
         await watch.run()
         access = Access.draw()
         app = make_application(watch, access)
@@ -228,7 +228,7 @@ async def test_a_peer_that_cannot_be_reached_is_no_verdict_on_the_chain(played: 
             raise LedgerError("nobody answers")
 
     with Bundle.open(played.bundle) as bundle:
-        watch = Watch(Silent(Evidence([bundle])), played.genesis_hash)
+        watch = Watch(Silent(BundleChain([bundle])), played.genesis_hash)
         await watch.run()
         assert watch.state == "lost"
         access = Access.draw()

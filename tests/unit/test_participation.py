@@ -15,7 +15,7 @@ import pytest
 from fabric_protos.common import common_pb2
 
 from blockfl.fabric.channel.genesis import build_genesis_block
-from blockfl.fabric.client.participation import Membership, Participation
+from blockfl.fabric.client.participation import ChannelMembership, Participation
 from blockfl.fabric.errors import BlockError, ConfigError, FabricError, NodeError
 from blockfl.fabric.identity.authority import Authority
 from blockfl.fabric.identity.signing import create_private_key, private_key_pem
@@ -96,7 +96,7 @@ def genesis() -> bytes:
 async def test_a_membership_is_read(node: Administration) -> None:
     node.answer = (200, json.dumps(ACTIVE).encode())
     found = await node.client().find("testchannel")
-    assert found == Membership(channel="testchannel", relation="consenter", status="active", height=7)
+    assert found == ChannelMembership(channel="testchannel", relation="consenter", status="active", height=7)
     assert node.asked[0][:2] == ("GET", "/participation/v1/channels/testchannel")
 
 

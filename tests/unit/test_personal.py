@@ -20,7 +20,7 @@ from blockfl.cli.export import make_card, read_personal
 from blockfl.cli.formats import Exported, write_arrays
 from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.errors import SettingsError
-from blockfl.institution.frames import Description, Rehearsed, TensorShape, Train, Trained
+from blockfl.institution.frames import ModelDescription, Rehearsed, TensorShape, Train, Trained
 from blockfl.institution.outbox import Outbox
 from blockfl.institution.personal import (
     Arrays,
@@ -62,9 +62,9 @@ PERSONAL = slice(4, 7)
 PATTERNS = ("head/*",)
 
 
-def describe(*names: str) -> Description:
+def describe(*names: str) -> ModelDescription:
     tensors = tuple(TensorShape(name=name, shape=(2,)) for name in names)
-    return Description(tensors=tensors, train_samples=1, test_samples=1)
+    return ModelDescription(tensors=tensors, train_samples=1, test_samples=1)
 
 
 @given(st.text("ab/", max_size=8), st.text("ab/*", max_size=6))

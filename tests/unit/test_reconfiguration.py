@@ -18,7 +18,7 @@ from blockfl.fabric.channel.block import decode_metadata, header_hash, verify_bl
 from blockfl.fabric.channel.changes import add_organisation, change_batch, remove_organisation, revoke_certificates
 from blockfl.fabric.channel.config import ChannelConfig, is_config_block
 from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 from blockfl.fabric.errors import BlockError, NodeError
 from blockfl.fabric.validate import validate_block
 from blockfl.fabric.validate.memory_state import MemoryState
@@ -81,7 +81,7 @@ async def test_an_update_gets_a_block_of_its_own_that_verifies_and_is_in_force_w
 
 async def test_another_ledger_and_an_auditor_follow_through_the_configuration(tmp_path: Path) -> None:
     channel = make_channel()
-    with opened(tmp_path / "first") as first, Ledger.open(tmp_path / "second", channel.genesis) as second:
+    with opened(tmp_path / "first") as first, ChannelLedger.open(tmp_path / "second", channel.genesis) as second:
         await define(first)
         await first.order(envelope(first.config, smaller_batches(first.config)))
         await first.order(channel.write({"k": b"v"}).envelope)

@@ -13,7 +13,7 @@ from blockfl.ledger.errors import LedgerError
 from blockfl.protocol import catalogue
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Round
-from blockfl.protocol.selection import Place, Selection, choose_participants
+from blockfl.protocol.selection import Selection, SelectionSeed, choose_participants
 from support.contract import refused
 from support.federation import INSTITUTIONS
 from support.paid_task import PaidTask, make_paid_spec
@@ -25,7 +25,7 @@ NAMES = tuple(f"org{number:02}" for number in range(40))
 
 
 def test_the_smallest_lots_of_task_round_and_base_model_take_part() -> None:
-    place = Place("heart", 7, "ab" * 32)
+    place = SelectionSeed("heart", 7, "ab" * 32)
     lots = {
         name: hashlib.sha256(f"BlockFL choice of participants 1\nheart\n7\n{'ab' * 32}\n{name}".encode()).hexdigest()
         for name in NAMES
@@ -48,11 +48,11 @@ def test_the_smallest_lots_of_task_round_and_base_model_take_part() -> None:
     ],
 )
 def test_there_are_never_fewer_than_the_round_needs(selection: Selection, minimum: int, size: int) -> None:
-    assert len(choose_participants(selection, NAMES, minimum, Place("heart", 1, "ab" * 32))) == size
+    assert len(choose_participants(selection, NAMES, minimum, SelectionSeed("heart", 1, "ab" * 32))) == size
 
 
 def test_every_institution_has_its_turn_and_a_round_that_failed_draws_others() -> None:
-    place = Place("heart", 1, "ab" * 32)
+    place = SelectionSeed("heart", 1, "ab" * 32)
     drawn = [choose_participants(Selection(count=8), NAMES, 3, place._replace(round=number)) for number in range(1, 60)]
     counts = [sum(name in one for one in drawn) for name in NAMES]
     assert min(counts) >= 3

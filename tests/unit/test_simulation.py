@@ -24,7 +24,7 @@ from blockfl.protocol.limits import NormRules
 from blockfl.protocol.model import decode_model, encode_model, manifest_of
 from blockfl.protocol.proposal import propose_bound
 from blockfl.protocol.task import Deadlines, TaskSpec
-from blockfl.protocol.training import Phase, Step, Training
+from blockfl.protocol.training import Phase, StepSchedule, Training
 from blockfl.simulation.alone import train_alone
 from blockfl.simulation.simulation import Result, simulate
 from blockfl.simulation.worker import AloneDone, Brought, Pooled, RoundDone
@@ -328,7 +328,7 @@ def test_training_is_told_what_the_task_says_of_each_round() -> None:
         epochs=2,
         batch_size=32,
         learning_rate_micro=80_000,
-        schedule=Step(every=1, factor_micro=500_000),
+        schedule=StepSchedule(every=1, factor_micro=500_000),
         proximal_micro=10_000,
         phases=(Phase(first_round=3, epochs=1, proximal_micro=0),),
     )

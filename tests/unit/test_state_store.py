@@ -12,7 +12,7 @@ import pytest
 
 from blockfl.fabric.embedded.storage.blocks import BlockStore
 from blockfl.fabric.embedded.storage.files import Files
-from blockfl.fabric.embedded.storage.store import Committed, Place, StateStore, StateView
+from blockfl.fabric.embedded.storage.store import Savepoint, StateStore, StoredStateView, TransactionPlace
 from blockfl.fabric.errors import NodeError
 from blockfl.fabric.transaction.rwset import Version
 from blockfl.fabric.validate import HashedUpdate, HashedValue, PublicUpdate, StateUpdates, StateValue
@@ -35,7 +35,7 @@ def opened(directory: Path, *, page_limit: int | None = None) -> Iterator[StateS
 
 
 @contextmanager
-def reading(store: StateStore) -> Iterator[StateView]:
+def reading(store: StateStore) -> Iterator[StoredStateView]:
     view = store.begin_read()
     try:
         yield view
@@ -55,8 +55,8 @@ def commit(
     store.commit(
         block,
         StateUpdates(number=number, public=public, hashed=hashed),
-        [(f"tx{number}", Place(code=0, block=number, index=0))],
-        Committed(height=number + 1, header_hash=b"h", commit_hash=b"c", private_heights={"alpha": number}),
+        [(f"tx{number}", TransactionPlace(code=0, block=number, index=0))],
+        Savepoint(height=number + 1, header_hash=b"h", commit_hash=b"c", private_heights={"alpha": number}),
     )
 
 
@@ -83,7 +83,7 @@ def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
         assert view.get("app", "a") == StateValue(value=b"1", version=Version(0, 0), metadata=b"m")
         assert view.get("other", "a") is None
         assert view.get_hash("app", "sealed", b"k") == HashedValue(value_hash=b"v", version=Version(0, 0))
-        assert view.place("tx0") == Place(code=0, block=0, index=0)
+        assert view.place("tx0") == TransactionPlace(code=0, block=0, index=0)
         assert view.has_transaction("tx0")
         assert not view.has_transaction("tx1")
         committed = store.committed()
@@ -156,10 +156,13 @@ def test_a_large_value_whose_block_changed_is_not_served(tmp_path: Path) -> None
 def test_the_first_transaction_of_an_id_counts(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         store._blocks.append(b"block")
-        places = [("tx", Place(code=0, block=0, index=0)), ("tx", Place(code=9, block=0, index=1))]
-        store.commit(b"block", StateUpdates(number=0), places, Committed(height=1))
+        places = [
+            ("tx", TransactionPlace(code=0, block=0, index=0)),
+            ("tx", TransactionPlace(code=9, block=0, index=1)),
+        ]
+        store.commit(b"block", StateUpdates(number=0), places, Savepoint(height=1))
         with reading(store) as view:
-            assert view.place("tx") == Place(code=0, block=0, index=0)
+            assert view.place("tx") == TransactionPlace(code=0, block=0, index=0)
 
 
 def test_hashes_expire_with_their_block_unless_they_were_written_again(tmp_path: Path) -> None:

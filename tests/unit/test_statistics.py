@@ -29,7 +29,7 @@ from blockfl.protocol.statistics import (
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.terms import compute_limit, freeze_statistics
 from blockfl.protocol.value_rules import VALUE_RULES, Candidate
-from blockfl.protocol.version import Version, apply_round, decode_version, encode_version
+from blockfl.protocol.version import ModelFile, apply_round, decode_version, encode_version
 from reference.statistics import limit as find_limit
 from reference.statistics import move_naively, unit
 from support.federation import make_federation
@@ -156,7 +156,7 @@ def test_the_mean_of_statistics_arrives_however_large_they_are() -> None:
     assert limits is not None
     wanted = {"a": vector(0, 0, 0, 9, -3, 16_652, 0.01, 1, 1), "b": vector(0, 0, 0, 1, 0, 900, 4, 1, 1)}
     wanted["c"] = vector(0, 0, 0, -9, 1e-3, 1, 1e-4, 1, 1)
-    version = Version(model=vector(0, 0, 0, 0, 0, 1, 1, 1, 1))
+    version = ModelFile(model=vector(0, 0, 0, 0, 0, 1, 1, 1, 1))
     generator = np.random.default_rng(5)
     for _ in range(12):
         total = np.zeros(9, dtype=np.int32)
@@ -186,7 +186,7 @@ def test_a_variance_stays_out_of_the_negative_under_every_optimiser_and_any_sum(
     adam = Adam(learning_rate_micro=10**9, beta1_micro=900_000, beta2_micro=990_000, tau_micro=1)
     for optimiser in (None, adam):
         spec = make_task(optimiser=optimiser)
-        version = Version(model=np.ones(9, dtype=np.float32))
+        version = ModelFile(model=np.ones(9, dtype=np.float32))
         for _ in range(5):
             version = apply_round(spec, version, np.full(9, -30_000, dtype=np.int32), scale=10, divisor=1)
         assert version.model[5:7].tolist() == [0, 0]

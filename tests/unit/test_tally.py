@@ -21,11 +21,11 @@ from blockfl.cli.terms import parse_terms
 from blockfl.institution.agent import AgentSettings, InstitutionAgent
 from blockfl.institution.dataset import load_dataset
 from blockfl.institution.errors import DataError, ModelError
-from blockfl.institution.frames import Begin, Description, Evaluated, Train, Trained
+from blockfl.institution.frames import Begin, Evaluated, ModelDescription, Train, Trained
 from blockfl.institution.outbox import Outbox
 from blockfl.institution.step import Step
 from blockfl.institution.tallying import Tallier
-from blockfl.institution.training import Progress, Training
+from blockfl.institution.training import Progress, TrainingService
 from blockfl.institution.vector import Vector
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.store import ModelStore
@@ -123,13 +123,13 @@ def load(table: Table, file: Path) -> Tallier:
     )  # fmt: skip
 
 
-class Tallying(Training):
+class Tallying(TrainingService):
     """A tallier in this process."""
 
     def __init__(self, tallier: Tallier) -> None:
         self.tallier = tallier
 
-    async def describe(self) -> Description:
+    async def describe(self) -> ModelDescription:
         return self.tallier.describe()
 
     async def initial(self) -> Vector:

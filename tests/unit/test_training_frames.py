@@ -13,9 +13,9 @@ from blockfl.institution.frames import (
     HEAD_LIMIT_BYTES,
     PREFIX,
     Began,
-    Description,
     Failed,
     FrameError,
+    ModelDescription,
     TensorShape,
     TrainingProgress,
     decode_prefix,
@@ -118,7 +118,7 @@ def test_a_frame_is_read_back() -> None:
 def test_every_reply_is_read_back() -> None:
     for reply in (
         Began(confined=True),
-        Description(tensors=(TensorShape(name="w", shape=(2, 3)),), train_samples=1, test_samples=1),
+        ModelDescription(tensors=(TensorShape(name="w", shape=(2, 3)),), train_samples=1, test_samples=1),
         TrainingProgress(epoch=1, epochs=2, step=3, steps=4, loss=0.5),
     ):
         assert decode_reply(encode_frame(reply)[0][PREFIX.size :]) == reply

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from blockfl.cli.strategy import parse_phases, parse_schedule
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.training import Cosine, Exponential, Phase, Schedule, Step, Training, plan_training
+from blockfl.protocol.training import Cosine, Exponential, Phase, Schedule, StepSchedule, Training, plan_training
 
 
 def rates(schedule: Schedule | None, first_micro: int, *numbers: int) -> list[int]:
@@ -25,7 +25,9 @@ def test_a_task_that_asks_for_nothing_more_is_encoded_as_before() -> None:
 
 def test_rates_are_those_of_their_formulas() -> None:
     assert rates(None, 100_000, 1, 2, 1000) == [100_000] * 3
-    assert rates(Step(every=3, factor_micro=500_000), 100_000, 1, 3, 4, 6, 7) == [100_000] * 2 + [50_000] * 2 + [25_000]
+    assert rates(StepSchedule(every=3, factor_micro=500_000), 100_000, 1, 3, 4, 6, 7) == [100_000] * 2 + [
+        50_000
+    ] * 2 + [25_000]
     assert rates(Exponential(factor_micro=900_000), 100_000, 1, 2, 3, 4) == [100_000, 90_000, 81_000, 72_900]
     assert rates(Cosine(rounds=11, end_micro=1000), 100_000, 1, 6, 11, 12) == [100_000, 50_500, 1000, 1000]
 
@@ -60,7 +62,10 @@ def test_phases_change_what_they_name_from_their_round_on() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"schedule": Step(every=1, factor_micro=1), "learning_rate_micro": 0}, "begins with the task's learning rate"),
+        (
+            {"schedule": StepSchedule(every=1, factor_micro=1), "learning_rate_micro": 0},
+            "begins with the task's learning rate",
+        ),
         ({"schedule": Cosine(rounds=5, end_micro=2000), "learning_rate_micro": 1000}, "over the learning rate"),
         ({"phases": (Phase(first_round=5, epochs=1), Phase(first_round=5, epochs=2))}, "must ascend"),
     ],
@@ -73,7 +78,7 @@ def test_what_cannot_be_followed_is_refused(fields: dict[str, object], words: st
 def test_options_name_schedules_and_phases() -> None:
     assert parse_schedule(None, 10) is None
     assert parse_schedule("constant", 10) is None
-    assert parse_schedule("step:every=4", 10) == Step(every=4, factor_micro=500_000)
+    assert parse_schedule("step:every=4", 10) == StepSchedule(every=4, factor_micro=500_000)
     assert parse_schedule("exponential:factor=0.9", 10) == Exponential(factor_micro=900_000)
     assert parse_schedule("cosine", 10) == Cosine(rounds=10, end_micro=1)
     assert parse_phases(["9:proximal=0.5", "4:epochs=2,batch_size=64"]) == (

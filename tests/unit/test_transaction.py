@@ -16,7 +16,7 @@ from blockfl.fabric.identity.signing import verify_signature
 from blockfl.fabric.transaction.envelope import (
     CONFIG,
     ENDORSER_TRANSACTION,
-    Event,
+    AnnouncedEvent,
     Proposal,
     assemble_payload,
     assemble_transaction,
@@ -43,7 +43,7 @@ def proposal(transient: dict[str, bytes] | None = None) -> Proposal:
 
 
 def response(made: Proposal, name: str = "alpha", *, status: int = 200, results: bytes = b"") -> Any:
-    event = Event(chaincode="app", tx_id=made.tx_id, name="happened", payload=b"event")
+    event = AnnouncedEvent(chaincode="app", tx_id=made.tx_id, name="happened", payload=b"event")
     payload = encode_response_payload(made, results=results, version="1.0", payload=b"answer", event=event)
     signed = endorse(payload, peer(name))
     return proposal_response_pb2.ProposalResponse(
@@ -137,7 +137,7 @@ def test_a_transaction_says_what_was_proposed_and_answered() -> None:
     assert (transaction.creator, transaction.nonce) == (made.creator, made.nonce)
     assert (transaction.chaincode, transaction.chaincode_version, transaction.args) == ("app", "1.0", ARGS)
     assert (transaction.response_status, transaction.response_payload) == (200, b"answer")
-    assert transaction.event == Event(chaincode="app", tx_id=made.tx_id, name="happened", payload=b"event")
+    assert transaction.event == AnnouncedEvent(chaincode="app", tx_id=made.tx_id, name="happened", payload=b"event")
     assert transaction.results == results
     assert transaction.proposal_hash == proposal_hash(made)
     assert [e.endorser for e in transaction.endorsements] == [

@@ -22,7 +22,7 @@ from blockfl.ledger.profile import ConnectionProfile
 from blockfl.network.channel_check import check_channel
 from blockfl.network.description import Description, default_description
 from blockfl.network.errors import DescriptionError, NetworkError
-from blockfl.network.founding import Founding, Terms
+from blockfl.network.founding import Founding, FoundingTerms
 from blockfl.network.host import Host
 from blockfl.network.layout import OrganisationLayout
 from blockfl.network.organisation import Organisation, Ports
@@ -190,7 +190,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Host]:
 
 @pytest.fixture(scope="module")
 def founding(hosts: dict[str, Host]) -> Founding:
-    terms = Terms(
+    terms = FoundingTerms(
         network="heart",
         channel="federation",
         contract="blockfl",

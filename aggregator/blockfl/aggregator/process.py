@@ -16,11 +16,11 @@ from collections.abc import Callable
 
 from blockfl.aggregator.appraisal import Appraiser
 from blockfl.aggregator.assessment import Assessor, Evaluator
-from blockfl.aggregator.duty import AggregatorSettings as AggregatorSettings
-from blockfl.aggregator.duty import Outlook, Watch, calls_to_work, choose_first, compute_rank
 from blockfl.aggregator.judging import Judge
 from blockfl.aggregator.membership import register_key
 from blockfl.aggregator.publishing import Publisher
+from blockfl.aggregator.turns import AggregatorSettings as AggregatorSettings
+from blockfl.aggregator.turns import DutyClock, Outlook, calls_to_work, choose_first, compute_rank
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, is_refused_with, is_unreadable
 from blockfl.ledger.event import Event
@@ -41,7 +41,7 @@ from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.publication import find_agreed
 from blockfl.protocol.records import Consortium, Progress, Round, Update
 from blockfl.protocol.settlement import compute_scoring_deadline
-from blockfl.protocol.status import Status
+from blockfl.protocol.status import TaskStatus
 from blockfl.protocol.task import Task
 
 _log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Aggregator:
         self._settings = settings
         self._report = report
         self._assessor = Assessor(ledger, opening_key, store, evaluator, report) if evaluator else None
-        self._watch = Watch()
+        self._watch = DutyClock()
         self._woken = asyncio.Event()
         self._consortium: Consortium | None = None
         self._names: tuple[str, ...] | None = None
@@ -304,7 +304,7 @@ class Aggregator:
         return remaining <= 0
 
     async def _judge_and_close(
-        self, consortium: Consortium, task: Task, status: Status, round_: Round, outlook: Outlook
+        self, consortium: Consortium, task: Task, status: TaskStatus, round_: Round, outlook: Outlook
     ) -> None:
         name, number = task.spec.task, round_.round
         patience_s = self._settings.judge_patience_s
@@ -394,7 +394,7 @@ class Aggregator:
         outlook.wake_s = 0.0
 
     async def _publish(
-        self, consortium: Consortium, task: Task, status: Status, round_: Round, outlook: Outlook
+        self, consortium: Consortium, task: Task, status: TaskStatus, round_: Round, outlook: Outlook
     ) -> None:
         """Bring a closed round its model: sum, vote and publish, each in the member's turn; or give the round up."""
         name, number = task.spec.task, round_.round

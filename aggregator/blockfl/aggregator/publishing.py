@@ -20,7 +20,7 @@ from blockfl.protocol.catalogue import ROUND
 from blockfl.protocol.codes import Code
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.records import Blob, Round
-from blockfl.protocol.status import Status
+from blockfl.protocol.status import TaskStatus
 from blockfl.protocol.task import Task
 
 _log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Publisher:
             self._total = attested.digest, await fetch_sum(self._ledger, round_.task, round_.round, attested)
         return self._total[1]
 
-    async def tell_of_vote(self, status: Status) -> None:
+    async def tell_of_vote(self, status: TaskStatus) -> None:
         """Report what has become of the last round that this member derived a model for, once it is over."""
         name = status.progress.task
         if name not in self._derived:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from blockfl.contract.contract import Contract
+from blockfl.contract.contract import FederationContract
 from blockfl.contract.metrics import CountedContract, ServiceMetrics, make_registry
 from blockfl.contract.release import read_release
-from blockfl.contract.settings import ServiceSettings, SettingsError
+from blockfl.contract.settings import ContractSettingsError, ServiceSettings
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.process_memory import hide_memory
 from blockfl.fabric.identity.signing import parse_certificate
@@ -49,7 +49,7 @@ async def serve(settings: ServiceSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     registry = make_registry()
-    contract = CountedContract(Contract(settings.contract), registry)
+    contract = CountedContract(FederationContract(settings.contract), registry)
     server = ContractServer(contract, settings.package_id, settings.listen, settings.tls)
     operations = _make_operations(settings, server, registry)
     await server.start()
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_log(said.log_format)
     try:
         asyncio.run(serve(ServiceSettings.load(said.config)))
-    except (SettingsError, FabricError) as error:
+    except (ContractSettingsError, FabricError) as error:
         sys.stderr.write(f"the contract service cannot run: {error}\n")
         return 1
     return 0

@@ -67,7 +67,7 @@ _DECODERS: Final[tuple[tuple[object, Decoder[Any]], ...]] = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class ContractFunction:
     """One row of the table.
 
     Attributes:
@@ -89,7 +89,7 @@ class Entry:
     optional: tuple[str, ...] = ()
 
 
-class Contract:
+class FederationContract:
     """One organisation's instance of the contract.
 
     Args:
@@ -97,7 +97,7 @@ class Contract:
     """
 
     def __init__(self, settings: ContractSettings) -> None:
-        self.table: Mapping[str, Entry] = (
+        self.table: Mapping[str, ContractFunction] = (
             _list_transactions(Setup(settings), Rounds(Opener(settings), SumVerifier())) | _list_reads()
         )
 
@@ -148,94 +148,96 @@ def _function(context: Context) -> str:
         raise ProtocolError(Code.UNKNOWN_TRANSACTION, str(error)) from error
 
 
-def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, Entry]:
+def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, ContractFunction]:
     task, number = decode_name, decode_number
     return {
-        "RegisterConsortium": Entry(setup.register_consortium, (bounded(Consortium),)),
-        "RegisterCommitteeKey": Entry(setup.register_committee_key, (decode_public_key,)),
-        "WithdrawCertificate": Entry(withdraw_certificate, (decode_digest,)),
-        "CreateTask": Entry(setup.create_task, (TaskSpec.decode,), role=require_coordinator),
-        "UploadModelChunk": Entry(setup.upload_model_chunk, (task, decode_digest), ("chunk",)),
-        "EndTask": Entry(setup.end_task, (task, decode_text)),
-        "Enrol": Entry(setup.enrol, (task, decode_count)),
-        "OpenRound": Entry(rounds.open_round, (task, number), expects=expectation.of_opening),
-        "SubmitUpdate": Entry(
+        "RegisterConsortium": ContractFunction(setup.register_consortium, (bounded(Consortium),)),
+        "RegisterCommitteeKey": ContractFunction(setup.register_committee_key, (decode_public_key,)),
+        "WithdrawCertificate": ContractFunction(withdraw_certificate, (decode_digest,)),
+        "CreateTask": ContractFunction(setup.create_task, (TaskSpec.decode,), role=require_coordinator),
+        "UploadModelChunk": ContractFunction(setup.upload_model_chunk, (task, decode_digest), ("chunk",)),
+        "EndTask": ContractFunction(setup.end_task, (task, decode_text)),
+        "Enrol": ContractFunction(setup.enrol, (task, decode_count)),
+        "OpenRound": ContractFunction(rounds.open_round, (task, number), expects=expectation.of_opening),
+        "SubmitUpdate": ContractFunction(
             rounds.submit_update,
             (bounded(SignedHeader),),
             expects=expectation.of_header,
             further=Further(bounded(Metrics), at_most=1),
         ),
-        "UploadChunk": Entry(
+        "UploadChunk": ContractFunction(
             rounds.upload_chunk, (task, number, decode_number), ("chunk",), expects=expectation.of_own_update
         ),
-        "JudgeUpdate": Entry(
+        "JudgeUpdate": ContractFunction(
             rounds.judge_update,
             (task, number, decode_organisation),
             expects=expectation.of_judging,
             further=Further(decode_organisation, at_most=MAX_JUDGED - 1),
         ),
-        "AssessUpdate": Entry(rounds.assess_update, (bounded(Assessment),)),
-        "ClaimWrap": Entry(disputes.claim_wrap, (task, number, decode_organisation)),
-        "SettleWrap": Entry(
+        "AssessUpdate": ContractFunction(rounds.assess_update, (bounded(Assessment),)),
+        "ClaimWrap": ContractFunction(disputes.claim_wrap, (task, number, decode_organisation)),
+        "SettleWrap": ContractFunction(
             disputes.settle_wrap, (task, number, decode_organisation, decode_organisation), ("ephemeral_key",)
         ),
-        "CloseRound": Entry(rounds.close_round, (task, number), expects=expectation.of_round),
-        "UploadSumChunk": Entry(
+        "CloseRound": ContractFunction(rounds.close_round, (task, number), expects=expectation.of_round),
+        "UploadSumChunk": ContractFunction(
             rounds.upload_sum_chunk, (task, number, decode_digest), ("chunk",), expects=expectation.of_round
         ),
-        "AttestAggregate": Entry(
+        "AttestAggregate": ContractFunction(
             rounds.attest_aggregate,
             (task, number, bounded(Blob)),
             expects=expectation.of_sum,
             optional=("chunk",),
         ),
-        "PublishModel": Entry(
+        "PublishModel": ContractFunction(
             rounds.publish_model,
             (task, number, decode_digest),
             expects=expectation.of_vote,
             optional=("chunk",),
         ),
-        "AbandonRound": Entry(rounds.abandon_round, (task, number), expects=expectation.of_round),
-        "AppraiseVersion": Entry(goals.appraise_version, (task, decode_number)),
-        "ReportMetrics": Entry(report_metrics, (bounded(Metrics),), expects=expectation.of_metrics),
-        "RequestErasure": Entry(erasure.request_erasure, (task,)),
-        "EraseUpdate": Entry(erasure.erase_update, (task, number, decode_organisation)),
+        "AbandonRound": ContractFunction(rounds.abandon_round, (task, number), expects=expectation.of_round),
+        "AppraiseVersion": ContractFunction(goals.appraise_version, (task, decode_number)),
+        "ReportMetrics": ContractFunction(report_metrics, (bounded(Metrics),), expects=expectation.of_metrics),
+        "RequestErasure": ContractFunction(erasure.request_erasure, (task,)),
+        "EraseUpdate": ContractFunction(erasure.erase_update, (task, number, decode_organisation)),
     } | _list_credits(Credits(rounds.opener))
 
 
-def _list_credits(credits: Credits) -> dict[str, Entry]:
+def _list_credits(credits: Credits) -> dict[str, ContractFunction]:
     task, number = decode_name, decode_number
     return {
-        "Grant": Entry(credits.grant, (decode_name, decode_organisation, decode_amount)),
-        "Transfer": Entry(credits.transfer, (decode_name, decode_organisation, decode_amount)),
-        "Withdraw": Entry(credits.withdraw, (task,)),
-        "ScoreRound": Entry(credits.score_round, (task, number)),
-        "SettleRound": Entry(credits.settle_round, (task, number)),
-        "OverturnPenalty": Entry(appeals.overturn_penalty, (task, number, decode_organisation)),
+        "Grant": ContractFunction(credits.grant, (decode_name, decode_organisation, decode_amount)),
+        "Transfer": ContractFunction(credits.transfer, (decode_name, decode_organisation, decode_amount)),
+        "Withdraw": ContractFunction(credits.withdraw, (task,)),
+        "ScoreRound": ContractFunction(credits.score_round, (task, number)),
+        "SettleRound": ContractFunction(credits.settle_round, (task, number)),
+        "OverturnPenalty": ContractFunction(appeals.overturn_penalty, (task, number, decode_organisation)),
     }
 
 
-def _list_reads() -> dict[str, Entry]:
+def _list_reads() -> dict[str, ContractFunction]:
     task, number, organisation = decode_name, decode_number, decode_organisation
     return _list_record_reads() | {
-        "ReadStatus": Entry(query.read_status, (task,), expects=lambda _, task: (PROGRESS.key(task),)),
-        "ReadUpload": Entry(query.read_upload, (task, number, organisation)),
-        "ReadChunk": Entry(query.read_chunk, (task, number, organisation, decode_number)),
-        "ReadSumChunk": Entry(query.read_sum_chunk, (task, number, decode_digest)),
-        "ReadSumUpload": Entry(query.read_sum_upload, (task, number, bounded(Blob))),
-        "ReadModelChunk": Entry(query.read_model_chunk, (task, decode_digest)),
-        "ReadModelUpload": Entry(query.read_model_upload, (task, bounded(Blob))),
+        "ReadStatus": ContractFunction(query.read_status, (task,), expects=lambda _, task: (PROGRESS.key(task),)),
+        "ReadUpload": ContractFunction(query.read_upload, (task, number, organisation)),
+        "ReadChunk": ContractFunction(query.read_chunk, (task, number, organisation, decode_number)),
+        "ReadSumChunk": ContractFunction(query.read_sum_chunk, (task, number, decode_digest)),
+        "ReadSumUpload": ContractFunction(query.read_sum_upload, (task, number, bounded(Blob))),
+        "ReadModelChunk": ContractFunction(query.read_model_chunk, (task, decode_digest)),
+        "ReadModelUpload": ContractFunction(query.read_model_upload, (task, bounded(Blob))),
     }
 
 
-def _list_record_reads() -> dict[str, Entry]:
+def _list_record_reads() -> dict[str, ContractFunction]:
     """The reads that the catalogue of records offers."""
     records = {
-        of.read: Entry(query.offer_record(of), _list_decoders(of.parts), expects=expectation.of_record(of))
+        of.read: ContractFunction(query.offer_record(of), _list_decoders(of.parts), expects=expectation.of_record(of))
         for of in RECORDS.values()
         if of.read
     }
-    listings = {one.read: Entry(query.offer_listing(one), _list_decoders(one.parts)) for one in LISTINGS if one.read}
+    listings = {
+        one.read: ContractFunction(query.offer_listing(one), _list_decoders(one.parts)) for one in LISTINGS if one.read
+    }
     return records | listings
 
 

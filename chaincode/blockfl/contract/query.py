@@ -28,7 +28,7 @@ from blockfl.protocol.catalogue import (
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import Listing, RecordType
 from blockfl.protocol.records import Blob
-from blockfl.protocol.status import Status
+from blockfl.protocol.status import TaskStatus
 
 Read = Callable[..., Awaitable[bytes]]
 
@@ -56,11 +56,11 @@ async def read_status(state: State, task: str) -> bytes:
     """Return where a task stands: its progress, and its last round with updates, sum and votes (BFL101)."""
     progress = await state.read(PROGRESS.key(task))
     if not progress.round:
-        return Status(progress=progress, round=None, updates=(), aggregate=None, votes=()).encode()
+        return TaskStatus(progress=progress, round=None, updates=(), aggregate=None, votes=()).encode()
     round_ = await state.read(ROUND.key(task, progress.round))
     state.expect(AGGREGATE.key(task, progress.round), *state.list_vote_keys(round_))
     updates, votes = await state.find_updates(round_), await state.find_votes(round_)
-    return Status(
+    return TaskStatus(
         progress=progress,
         round=round_,
         updates=tuple(updates[one] for one in sorted(updates)),

@@ -30,7 +30,7 @@ from blockfl.protocol.seal import decode_opening_key
 _SHARED: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
-class SettingsError(Exception):
+class ContractSettingsError(Exception):
     """The service cannot start as it is configured; the text says what to change."""
 
 
@@ -114,7 +114,7 @@ class ServiceSettings:
             _check_code(path, consortium.contract, said.package_id)
         for address in (said.listen, said.operations_listen):
             if address is not None and not said.allow_public and not _is_loopback(address):
-                raise SettingsError(
+                raise ContractSettingsError(
                     f"{path}: expected a loopback address to listen on, got {address}: "
                     'set "allow_public": true if peers on other machines dial this service'
                 )
@@ -131,7 +131,7 @@ class ServiceSettings:
                 Identity(msp_id=said.organisation, certificate_pem=tls.certificate), parse_private_key(tls.private_key)
             )
         except FabricError as error:
-            raise SettingsError(f"{path}: {error}") from error
+            raise ContractSettingsError(f"{path}: {error}") from error
         contract = ContractSettings(organisation=said.organisation, consortium=consortium, opening_key=key)
         return cls(
             contract=contract,
@@ -153,7 +153,7 @@ def load_opening_key(path: Path) -> OpeningKey:
     try:
         return decode_opening_key(_read(path).decode("ascii", "replace"))
     except ProtocolError as error:
-        raise SettingsError(f"{path}: {error}") from error
+        raise ContractSettingsError(f"{path}: {error}") from error
 
 
 def check_private(path: Path) -> None:
@@ -165,9 +165,9 @@ def check_private(path: Path) -> None:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+        raise ContractSettingsError(f"cannot read {path}: {error.strerror}") from error
     if mode & _SHARED:
-        raise SettingsError(
+        raise ContractSettingsError(
             f"{path}: expected a key that only its owner can read, got mode {mode:04o}: chmod 600 {os.fspath(path)}"
         )
 
@@ -178,24 +178,24 @@ def _parse(path: Path) -> ServiceFile:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SettingsError(f"{path}: {where}: {first['msg']}") from error
+        raise ContractSettingsError(f"{path}: {where}: {first['msg']}") from error
 
 
 def _load_consortium(path: Path) -> Consortium:
     try:
         return Consortium.decode(_read(path))
     except ProtocolError as error:
-        raise SettingsError(f"{path}: {error}") from error
+        raise ContractSettingsError(f"{path}: {error}") from error
 
 
 def _check_membership(said: ServiceFile, consortium: Consortium, has_key: bool) -> None:
     members = [member.organisation for member in consortium.members]
     if said.organisation not in members:
-        raise SettingsError(
+        raise ContractSettingsError(
             f"{said.organisation} is not a member of the consortium {consortium.network} ({', '.join(members)})"
         )
     if said.organisation in consortium.committee and not has_key:
-        raise SettingsError(
+        raise ContractSettingsError(
             f"{said.organisation} is in the committee: expected the path of its opening key, got null in opening_key"
         )
 
@@ -203,7 +203,7 @@ def _check_membership(said: ServiceFile, consortium: Consortium, has_key: bool) 
 def _check_code(path: Path, contract: str, package_id: str) -> None:
     own = identify_own_package(contract)
     if package_id != own:
-        raise SettingsError(
+        raise ContractSettingsError(
             f"{path}: this is other code than the package's: expected to serve {own}, got {package_id} as package_id; "
             "install the release that is in force (`blockfl network contract show`), or bring this one into force "
             '(`blockfl network up --upgrade`, or `network contract approve`); "other_code": true serves it unreviewed'
@@ -214,7 +214,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+        raise ContractSettingsError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _is_loopback(address: str) -> bool:

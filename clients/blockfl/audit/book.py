@@ -16,7 +16,7 @@ from blockfl.audit.chain import ChainProof
 from blockfl.audit.entry import PLACE, Entry, Row, place
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
-from blockfl.audit.log import EntryLog, Position, Write
+from blockfl.audit.log import EntryLog, LoggedWrite, Position
 from blockfl.audit.verification import Progress, open_evidence, read_chain, verify_chain
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreadableError
@@ -64,7 +64,7 @@ class Book:
         """Return the records of a range, in the order of their keys."""
         return self.history.read_all(keys)
 
-    def list_writes(self, key: str) -> list[tuple[Write, Entry]]:
+    def list_writes(self, key: str) -> list[tuple[LoggedWrite, Entry]]:
         """Return each write of a record and its transaction, the oldest first.
 
         Raises:

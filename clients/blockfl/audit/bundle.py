@@ -44,7 +44,7 @@ _PAGE = 500
 _FILES = "CREATE TABLE files (number INTEGER PRIMARY KEY, name TEXT UNIQUE, start INTEGER, size INTEGER, digest TEXT)"
 
 
-class Manifest(Record):
+class BundleManifest(Record):
     """What a bundle is about.
 
     Attributes:
@@ -156,9 +156,11 @@ class BundleWriter:
             self._write(_PAYLOADS + digest, chunk)
             self._payloads[digest] = None
 
-    def finish(self, *, channel: str, contract: str, first_block: int, previous_hash: str, last_hash: str) -> Manifest:
+    def finish(
+        self, *, channel: str, contract: str, first_block: int, previous_hash: str, last_hash: str
+    ) -> BundleManifest:
         """Write the manifest and put the file in its place."""
-        manifest = Manifest(
+        manifest = BundleManifest(
             channel=channel,
             contract=contract,
             first_block=first_block,
@@ -195,7 +197,7 @@ class Bundle:
     That says nothing yet about whether its content is true: the chain's own signatures do.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, manifest: Manifest, files: _Files) -> None:
+    def __init__(self, path: Path, file: BinaryIO, manifest: BundleManifest, files: _Files) -> None:
         self.path = path
         self.manifest = manifest
         self._file = file
@@ -279,7 +281,7 @@ class Bundle:
         return self._file.read(found[1])
 
 
-class Evidence:
+class BundleChain:
     """Several bundles, each of which continues the one before: read as one.
 
     Args:
@@ -354,7 +356,7 @@ def _header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
-def _read(path: Path, file: BinaryIO) -> tuple[Manifest, _Files]:
+def _read(path: Path, file: BinaryIO) -> tuple[BundleManifest, _Files]:
     """Read every byte once: headers and padding must be those that writing gives, contents those of the manifest."""
     files = _Files()
     while True:
@@ -406,11 +408,11 @@ def _check_padding(path: Path, file: BinaryIO, name: str, size: int) -> None:
         raise VerificationError(f"{path}: the bytes after {name} are not as they were written")
 
 
-def _read_manifest(path: Path, file: BinaryIO, size: int) -> Manifest:
+def _read_manifest(path: Path, file: BinaryIO, size: int) -> BundleManifest:
     if size > _MOST_MANIFEST_BYTES:
         raise VerificationError(f"{path}: expected a manifest of at most {_MOST_MANIFEST_BYTES} bytes, got {size}")
     try:
-        return Manifest.decode(file.read(size))
+        return BundleManifest.decode(file.read(size))
     except ProtocolError as error:
         raise VerificationError(f"{path}: {MANIFEST}: {error}") from error
 
@@ -421,7 +423,7 @@ def _check_end(path: Path, file: BinaryIO, size: int) -> None:
         raise VerificationError(f"{path}: the bytes after {MANIFEST} are not as they were written")
 
 
-def _check_files(path: Path, manifest: Manifest, files: _Files) -> None:
+def _check_files(path: Path, manifest: BundleManifest, files: _Files) -> None:
     """Compare what is there, in its order, with the manifest.
 
     Writing puts blocks before the payloads that they announce, with anything between: only each kind has an order.
@@ -434,7 +436,7 @@ def _check_files(path: Path, manifest: Manifest, files: _Files) -> None:
         raise VerificationError(f"{path}: {_explain_files(manifest, files)}")
 
 
-def _explain_files(manifest: Manifest, files: _Files) -> str:
+def _explain_files(manifest: BundleManifest, files: _Files) -> str:
     """Say which of the files is not what the manifest says."""
     blocks = {_block_name(n): one for n, one in zip(manifest.numbers, manifest.block_digests, strict=True)}
     expected = blocks | {_PAYLOADS + digest: digest for digest in manifest.payloads}

@@ -19,7 +19,7 @@ from fabric_protos.peer import transaction_pb2
 from blockfl.audit.entry import read_entry
 from blockfl.audit.errors import DisputedError, Step, VerificationError, in_step
 from blockfl.audit.finding import Finding, is_majority, list_findings, list_unjudged
-from blockfl.audit.log import EntryLog, Position, Write, WriteLog
+from blockfl.audit.log import EntryLog, LoggedWrite, Position, WriteLog
 from blockfl.fabric.channel.block import (
     decode_block,
     decode_metadata,
@@ -172,7 +172,7 @@ class ChainProof:
         for write in sorted(validation.updates.public, key=lambda one: one.version):
             if write.namespace == self.namespace and write.value is not None:
                 at = write.version
-                self.writes.append(Write(block_number=at[0], transaction=at[1], key=write.key, value=write.value))
+                self.writes.append(LoggedWrite(block_number=at[0], transaction=at[1], key=write.key, value=write.value))
         for index, (transaction, code) in enumerate(zip(reading.transactions, validation.codes, strict=True)):
             self._note(index, transaction, code_name(code), validation.reasons[index])
         self.codes.update(code_name(code) for code in validation.codes)

@@ -4,7 +4,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockfl.audit.bundle import Bundle, BundleWriter, Evidence
+from blockfl.audit.bundle import Bundle, BundleChain, BundleWriter
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.history import History
@@ -44,7 +44,7 @@ async def export_evidence(
         VerificationError: The chain is not as it must be, or not the earlier bundles'.
         LedgerError: The ledger cannot be read, or the file not be written.
     """
-    evidence = Evidence(earlier) if earlier else None
+    evidence = BundleChain(earlier) if earlier else None
     for block in evidence.blocks() if evidence else ():
         await add_block(chain, block, ledger.signer, progress)
     first, previous = chain.blocks, chain.last_hash.hex()
@@ -105,7 +105,7 @@ async def _add_payloads(ledger: Ledger, history: History, writer: BundleWriter, 
     return count
 
 
-def find_fork(first: Evidence, second: Evidence) -> int | None:
+def find_fork(first: BundleChain, second: BundleChain) -> int | None:
     """Compare two organisations' chains as far as both reach.
 
     Returns:

@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypeVar, cast
 
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import Step, VerificationError, in_step
-from blockfl.audit.log import Position, Write
+from blockfl.audit.log import LoggedWrite, Position
 from blockfl.fabric.transaction.rwset import hash_key
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import ENROLMENT
@@ -68,11 +68,11 @@ class History:
         """Return the keys of a range that hold a record, ascending."""
         return [Key(keys.of, key) for key in self._chain.writes.list_keys(keys.start, keys.end, self._until)]
 
-    def find_write(self, key: str) -> Write | None:
+    def find_write(self, key: str) -> LoggedWrite | None:
         """Return the last write of a record, or None."""
         return self._chain.writes.find(key, self._until)
 
-    def list_writes(self, key: str) -> list[Write]:
+    def list_writes(self, key: str) -> list[LoggedWrite]:
         """Return each write of a record, the oldest first."""
         return self._chain.writes.list_of(key, self._until)
 

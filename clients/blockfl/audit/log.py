@@ -35,7 +35,7 @@ CREATE INDEX entries_without_effect ON entries (number) WHERE NOT is_valid;
 
 
 @dataclass(frozen=True, kw_only=True)
-class Write:
+class LoggedWrite:
     """One public write of a valid transaction: what the ledger held since when."""
 
     block_number: int
@@ -56,13 +56,13 @@ class WriteLog:
         writes: The first ones.
     """
 
-    def __init__(self, writes: Iterable[Write] = ()) -> None:
+    def __init__(self, writes: Iterable[LoggedWrite] = ()) -> None:
         self._database = TemporaryDatabase(_WRITES)
         self.end: Position = (0, 0)
         for write in writes:
             self.append(write)
 
-    def append(self, write: Write) -> None:
+    def append(self, write: LoggedWrite) -> None:
         """Add the next write.
 
         Raises:
@@ -73,21 +73,21 @@ class WriteLog:
         insert("INSERT INTO writes (key, block, tx, value) VALUES (?, ?, ?, ?)", row)
         self.end = max(self.end, write.position)
 
-    def __iter__(self) -> Iterator[Write]:
+    def __iter__(self) -> Iterator[LoggedWrite]:
         last = 0
         query = f"SELECT number, block, tx, key, value FROM writes WHERE number > ? ORDER BY number LIMIT {_PAGE}"  # noqa: S608
         while rows := self._database.rows(query, (last,)):
             for last, block, tx, key, value in rows:  # noqa: B007
-                yield Write(block_number=block, transaction=tx, key=key.decode(), value=value)
+                yield LoggedWrite(block_number=block, transaction=tx, key=key.decode(), value=value)
 
-    def find(self, key: str, until: Position) -> Write | None:
+    def find(self, key: str, until: Position) -> LoggedWrite | None:
         """Return the last write of a key up to a place of the chain, None if there is none."""
         query = (
             "SELECT block, tx, value FROM writes WHERE key = ? AND (block, tx) <= (?, ?) "
             "ORDER BY block DESC, tx DESC, number DESC"
         )
         row = self._database.row(query, (key.encode(), *until))
-        return None if row is None else Write(block_number=row[0], transaction=row[1], key=key, value=row[2])
+        return None if row is None else LoggedWrite(block_number=row[0], transaction=row[1], key=key, value=row[2])
 
     def find_first(self, key: str) -> Position | None:
         """Return where a key was written first, None if it never was."""
@@ -101,11 +101,11 @@ class WriteLog:
         row = self._database.row(query, (key.encode(), *until))
         return int(row[0]) if row else 0
 
-    def list_of(self, key: str, until: Position) -> list[Write]:
+    def list_of(self, key: str, until: Position) -> list[LoggedWrite]:
         """Return the writes of a key up to a place of the chain, the oldest first."""
         query = "SELECT block, tx, value FROM writes WHERE key = ? AND (block, tx) <= (?, ?) ORDER BY block, tx, number"
         rows = self._database.rows(query, (key.encode(), *until))
-        return [Write(block_number=block, transaction=tx, key=key, value=value) for block, tx, value in rows]
+        return [LoggedWrite(block_number=block, transaction=tx, key=key, value=value) for block, tx, value in rows]
 
     def list_keys(self, start: str, end: str | None, until: Position) -> list[str]:
         """Return the keys from one on and below another that were written up to a place of the chain, ascending."""

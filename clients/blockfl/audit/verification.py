@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from blockfl.audit.bundle import Bundle, Evidence, Manifest
+from blockfl.audit.bundle import Bundle, BundleChain, BundleManifest
 from blockfl.audit.chain import ChainProof, pinned_hash
 from blockfl.audit.credits import verify_settlements, verify_supply
 from blockfl.audit.entry import LIFECYCLE
@@ -170,7 +170,7 @@ class OpenedEvidence:
     """
 
     files: int
-    evidence: Evidence
+    evidence: BundleChain
     height: int
     witnesses: Mapping[str, Bundle]
 
@@ -187,7 +187,7 @@ def open_evidence(
     """Open bundles and check every byte against their manifests; arguments and errors as of `verify_bundles`."""
     with ExitStack() as opened:
         with in_step("files"):
-            evidence = Evidence([opened.enter_context(Bundle.open(path)) for path in paths])
+            evidence = BundleChain([opened.enter_context(Bundle.open(path)) for path in paths])
             height = _limit_height(evidence.height, until, "the evidence")
             heard = {msp_id: opened.enter_context(Bundle.open(path)) for msp_id, path in witnesses.items()}
         yield OpenedEvidence(files=len(paths), evidence=evidence, height=height, witnesses=heard)
@@ -211,7 +211,7 @@ def verify_chain(
     return chain
 
 
-def check_subject(chain: ChainProof, manifest: Manifest) -> None:
+def check_subject(chain: ChainProof, manifest: BundleManifest) -> None:
     """Check that evidence is about the channel and a contract of its whole chain: a manifest is nobody's signed word.
 
     Raises:

@@ -17,7 +17,7 @@ from blockfl.cli.evaluation import evaluate_on
 from blockfl.cli.number import make_limits, real_option
 from blockfl.cli.output import Output
 from blockfl.cli.termination import make_reporter, run_until_terminated
-from blockfl.contract.settings import SettingsError, load_opening_key
+from blockfl.contract.settings import ContractSettingsError, load_opening_key
 from blockfl.fabric.identity.process_memory import hide_memory
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
@@ -152,5 +152,5 @@ def _load_opening_key(profile: ConnectionProfile) -> OpeningKey:
         )
     try:
         return load_opening_key(Path(profile.opening_key))
-    except SettingsError as error:
+    except ContractSettingsError as error:
         raise LedgerError(str(error)) from error

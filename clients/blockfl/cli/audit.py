@@ -11,7 +11,7 @@ from typing import Annotated, TypedDict, TypeVar
 import typer
 
 from blockfl.audit.aggregate import check_aggregate as check_round
-from blockfl.audit.bundle import Bundle, Evidence
+from blockfl.audit.bundle import Bundle, BundleChain
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.export import Export, export_evidence, find_fork
@@ -215,7 +215,7 @@ def compare(
     output = Output(as_json=json)
     with ExitStack() as opened:
         left, right = (
-            Evidence([opened.enter_context(Bundle.open(path)) for path in paths])
+            BundleChain([opened.enter_context(Bundle.open(path)) for path in paths])
             for paths in ([first, *(first_more or ())], [second, *(second_more or ())])
         )
         fork = find_fork(left, right)

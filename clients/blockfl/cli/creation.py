@@ -6,7 +6,7 @@ from typing import Final
 from blockfl.audit import views
 from blockfl.cli.output import Output
 from blockfl.cli.supervision import NOBODY, Supervision
-from blockfl.cli.terms import Terms
+from blockfl.cli.terms import TaskTerms
 from blockfl.institution.rounding import find_finest_step
 from blockfl.institution.run import InitialModel
 from blockfl.ledger.client import Ledger
@@ -22,7 +22,7 @@ async def put_task(
     ledger: Ledger,
     task: str,
     begun: InitialModel,
-    terms: Terms,
+    terms: TaskTerms,
     *,
     title: str = "",
     institutions: Sequence[str] = (),

@@ -7,13 +7,13 @@ from typing import Protocol
 
 from blockfl.aggregator.assessment import EvaluationError
 from blockfl.institution.errors import InstitutionError
-from blockfl.institution.training import Training, TrainingProcess, Workload, make_manifest
+from blockfl.institution.training import TrainingProcess, TrainingService, Workload, make_manifest
 from blockfl.institution.vector import Vector
 from blockfl.ledger.profile import ConnectionProfile
 from blockfl.protocol.table import Table
 
 
-class TableTraining(Training, Protocol):
+class TableTraining(TrainingService, Protocol):
     """A training process that reads its rows by a task's columns."""
 
     def use_table(self, table: Table | None) -> None:

@@ -18,7 +18,7 @@ from blockfl.network.founding import (
     Consensus,
     Founding,
     FoundingSignature,
-    Terms,
+    FoundingTerms,
     load_founding,
     load_member,
     signature_path,
@@ -26,7 +26,7 @@ from blockfl.network.founding import (
 from blockfl.network.host import Host
 from blockfl.network.identities import write_file
 from blockfl.network.layout import OrganisationLayout
-from blockfl.network.member import Member, group
+from blockfl.network.member import MembershipFile, group
 from blockfl.network.organisation import LOOPBACK, Organisation, Ports
 from blockfl.protocol.records import Consortium
 
@@ -111,7 +111,7 @@ def found(
 ) -> None:
     """Put the membership files and the terms together, for every founder to look at and to sign."""
     try:
-        terms = Terms(
+        terms = FoundingTerms(
             network=network,
             channel=channel,
             contract=contract,
@@ -172,7 +172,7 @@ def _kind(path: Path) -> Literal["member", "founding"]:
         raise NetworkError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _print_member(one: Member, output: Output) -> None:
+def _print_member(one: MembershipFile, output: Output) -> None:
     told = one.membership
     content = {
         "organisation": told.name,

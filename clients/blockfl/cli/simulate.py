@@ -14,17 +14,17 @@ from blockfl.cli import option, workload
 from blockfl.cli.benefit import COLUMNS, describe_benefits, list_benefits
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.supervision import Supervision
-from blockfl.cli.terms import NO_TERMS, Terms, with_terms
+from blockfl.cli.terms import NO_TERMS, TaskTerms, with_terms
 from blockfl.institution.errors import SettingsError
 from blockfl.institution.run import InitialModel, read_initial_model
 from blockfl.institution.table import read_header
 from blockfl.institution.workload import Workload
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import MspId
-from blockfl.protocol.proposal import Proposal, propose_bound
+from blockfl.protocol.proposal import BoundProposal, propose_bound
 from blockfl.protocol.task import MINIMUM_ACCEPTED, TaskSpec
 from blockfl.simulation.runner import run_simulation, write_summary
-from blockfl.simulation.worker import AloneDone, Order, Pooled, Progress, RoundDone, SiteFile
+from blockfl.simulation.worker import AloneDone, Order, Pooled, RoundDone, SimulationProgress, SiteFile
 
 _INITIAL = "initial.safetensors"
 _MICRO = 10**6
@@ -61,7 +61,7 @@ def simulate(
     label: workload.Label = None,
     test_fraction: workload.TestFraction = Decimal("0.25"),
     directory: Annotated[Path, typer.Option(help="Where models, log and summary.json go.")] = Path("simulation"),
-    terms: Terms = NO_TERMS,
+    terms: TaskTerms = NO_TERMS,
     keep_optimiser: workload.KeepOptimiser = False,
     alone: Annotated[
         bool, typer.Option("--alone", help="Also train each institution by itself, for as many epochs, and compare.")
@@ -118,7 +118,7 @@ def simulate(
 
 
 async def _read_model(
-    bare: Workload, terms: Terms, directory: Path, *, confined: bool, seed: int | None
+    bare: Workload, terms: TaskTerms, directory: Path, *, confined: bool, seed: int | None
 ) -> InitialModel:
     """Read the initial model in a process of its own, and write it where the simulation finds it."""
     begun = await read_initial_model(
@@ -133,7 +133,9 @@ async def _read_model(
     return begun
 
 
-def _specify(terms: Terms, begun: InitialModel, institutions: tuple[str, ...], evaluators: tuple[str, ...]) -> TaskSpec:
+def _specify(
+    terms: TaskTerms, begun: InitialModel, institutions: tuple[str, ...], evaluators: tuple[str, ...]
+) -> TaskSpec:
     return terms.specify(
         task="simulation",
         title="simulation",
@@ -150,7 +152,7 @@ def _run(output: Output, order: Order, directory: Path) -> tuple[list[RoundDone]
     alone: list[AloneDone] = []
     for told in run_simulation(order, directory):
         match told:
-            case Progress():
+            case SimulationProgress():
                 output.progress(told.text)
             case AloneDone():
                 alone.append(told)
@@ -276,7 +278,7 @@ def _tell(output: Output, spec: TaskSpec, rounds: list[RoundDone], alone: list[A
         raise typer.Exit(Exit.FAILED)
 
 
-def describe_bound(proposal: Proposal, bound: float) -> str:
+def describe_bound(proposal: BoundProposal, bound: float) -> str:
     """Return what was seen of the updates' norms, and what bound follows from it."""
     if proposal.bound is None:
         return "no update was made, so no norm bound can be proposed"

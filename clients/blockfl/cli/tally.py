@@ -24,7 +24,7 @@ from blockfl.cli.export import export_version
 from blockfl.cli.number import MICRO, limits_of, whole_option
 from blockfl.cli.output import Output
 from blockfl.cli.reach import reach
-from blockfl.cli.terms import Terms, parse_terms
+from blockfl.cli.terms import TaskTerms, parse_terms
 from blockfl.institution.run import InitialModel
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
@@ -181,7 +181,7 @@ def create_statistics(
     tell_created(output, spec)
 
 
-def make_tally(terms: Terms, table: Table) -> tuple[InitialModel, Terms]:
+def make_tally(terms: TaskTerms, table: Table) -> tuple[InitialModel, TaskTerms]:
     """Return the initial model of a tally, zeros, and the terms with what a tally of these columns needs."""
     manifest = make_tally_manifest(table)
     content = encode_model(manifest, np.zeros(manifest.dimension, dtype=np.float32))

@@ -15,7 +15,7 @@ from blockfl.cli import columns, economics, erasure, export, option, supervision
 from blockfl.cli.creation import put_task, tell_created
 from blockfl.cli.output import Exit, Output
 from blockfl.cli.reach import reach
-from blockfl.cli.terms import NO_TERMS, Terms, with_terms
+from blockfl.cli.terms import NO_TERMS, TaskTerms, with_terms
 from blockfl.institution.run import InitialModel, read_initial_model
 from blockfl.institution.workload import Workload
 from blockfl.ledger.client import Ledger
@@ -57,7 +57,7 @@ def create(
     assessors: supervision.Assessors = None,
     tolerance: supervision.Tolerance = Decimal("0.01"),
     evaluators: supervision.Evaluators = None,
-    terms: Terms = NO_TERMS,
+    terms: TaskTerms = NO_TERMS,
     unconfined: workload.Unconfined = False,
     seed: workload.Seed = None,
     json: option.Json = False,
@@ -164,7 +164,7 @@ def _read_safetensors(path: Path) -> InitialModel:
     return InitialModel(manifest=manifest, content=content, train_samples=0)
 
 
-def _read_model(bare: Workload, terms: Terms, *, unconfined: bool, seed: int | None) -> InitialModel:
+def _read_model(bare: Workload, terms: TaskTerms, *, unconfined: bool, seed: int | None) -> InitialModel:
     with tempfile.TemporaryDirectory(prefix="blockfl-") as scratch:
         return asyncio.run(
             read_initial_model(

@@ -39,11 +39,11 @@ from blockfl.protocol.value_rules import CHOICES, Choice
 
 Check = Literal["commitment", "recompute"]
 _Part = dict[str, Any]
-"""Some fields of ``Terms``."""
+"""Some fields of ``TaskTerms``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class TaskTerms:
     """What the options say; ``specify`` makes a task's specification of it."""
 
     rounds: int
@@ -302,8 +302,8 @@ def _parse_rest(
 
 
 _PARTS: Final = (_parse_rounds, _parse_norms, _parse_weights, _parse_combination, _parse_training, _parse_rest)
-"""Each reads options of one subject into fields of ``Terms``. An option with a default is that part's; one without a
-default is another's, which it needs as well."""
+"""Each reads options of one subject into fields of ``TaskTerms``. An option with a default is that part's. One without
+a default is another's, which it needs as well."""
 
 
 def _list_options() -> dict[str, Parameter]:
@@ -331,7 +331,7 @@ OPTIONS: Final[Mapping[str, Parameter]] = _list_options()
 """Every option of a task by its name in Python, in the order in which ``--help`` shows them."""
 
 
-def parse_terms(**given: Any) -> Terms:
+def parse_terms(**given: Any) -> TaskTerms:
     """Return what the options say; those that are not given have their defaults.
 
     Args:
@@ -350,7 +350,7 @@ def parse_terms(**given: Any) -> Terms:
         if "chosen" in names:
             names = [*names[:-1], *(choice.field for choice in CHOICES)]
         fields |= part(**{name: values[name] for name in names})
-    return Terms(**fields)
+    return TaskTerms(**fields)
 
 
 NO_TERMS = parse_terms()

@@ -27,7 +27,7 @@ from blockfl.institution.errors import (
     TrainingError,
 )
 from blockfl.institution.outbox import Outbox, Parcel
-from blockfl.institution.personal import DividedTraining, Keeper, PersonalMemory
+from blockfl.institution.personal import DividedTraining, PersonalKeeper, PersonalMemory
 from blockfl.institution.policy import Departures, LocalPolicy
 from blockfl.institution.preparation import (
     check_role,
@@ -37,7 +37,7 @@ from blockfl.institution.preparation import (
     find_final_refusal,
 )
 from blockfl.institution.step import Report, Stage, Step, ignore_step
-from blockfl.institution.training import Training, make_manifest
+from blockfl.institution.training import TrainingService, make_manifest
 from blockfl.institution.vector import Vector
 from blockfl.institution.version import Versions
 from blockfl.ledger.client import Ledger
@@ -51,7 +51,7 @@ from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.records import Consortium, Participant, Progress, Round
 from blockfl.protocol.round import describe_ending
-from blockfl.protocol.status import Status
+from blockfl.protocol.status import TaskStatus
 from blockfl.protocol.submission import compute_certificate_digest
 from blockfl.protocol.task import Task, TaskSpec
 
@@ -96,7 +96,7 @@ class InstitutionAgent:
     def __init__(
         self,
         ledger: Ledger,
-        training: Training,
+        training: TrainingService,
         store: ModelStore,
         outbox: Outbox,
         settings: AgentSettings,
@@ -106,7 +106,7 @@ class InstitutionAgent:
         metrics: LedgerMetrics | None = None,
         rehearse: Rehearsal | None = None,
         departures: Departures | None = None,
-        personal: Keeper | None = None,
+        personal: PersonalKeeper | None = None,
     ) -> None:
         self._ledger = ledger
         self._rehearse = rehearse
@@ -340,7 +340,7 @@ class InstitutionAgent:
             self._skip(round_.round, f"the update was refused: {error}")
         self._sent.add(round_.round)
 
-    async def _take_part(self, task: Task, status: Status, round_: Round, base: Vector) -> None:
+    async def _take_part(self, task: Task, status: TaskStatus, round_: Round, base: Vector) -> None:
         """Train and send, unless this round's update is made already or must not be made."""
         number = round_.round
         part = round_.participant(self._ledger.organisation)
@@ -370,7 +370,7 @@ class InstitutionAgent:
             # Whatever the code, and be it one that this version does not know: a round is lost, the agent goes on.
             self._skip(number, f"training gave no usable update: {error}")
 
-    def _find_obstacle(self, status: Status, round_: Round, part: Participant | None) -> str | None:
+    def _find_obstacle(self, status: TaskStatus, round_: Round, part: Participant | None) -> str | None:
         """Return why no update may be made for this round, None when one may."""
         number = round_.round
         if part is None:

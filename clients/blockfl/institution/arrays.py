@@ -33,9 +33,9 @@ from blockfl.institution.dataset import Dataset
 from blockfl.institution.errors import DataError, ModelError
 from blockfl.institution.frames import (
     Begin,
-    Description,
     Evaluated,
     Measured,
+    ModelDescription,
     Rehearsed,
     TensorShape,
     Train,
@@ -102,9 +102,9 @@ class ArrayLearner:
         table = None if begin.table is None else Table.decode(begin.table.encode())
         return cls(code, load_samples(code, begin.data, table), begin.seed)
 
-    def describe(self) -> Description:
+    def describe(self) -> ModelDescription:
         """Return the arrays that cross, and the numbers of samples."""
-        return Description(
+        return ModelDescription(
             tensors=tuple(
                 TensorShape(
                     name=name,

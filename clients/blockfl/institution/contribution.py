@@ -16,11 +16,11 @@ from blockfl.institution.draft import check_loss, encode_trained, make_request
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import OutboxError, RejectionError, SettingsError, TrainingError
 from blockfl.institution.frames import Trained, TrainingProgress
-from blockfl.institution.obedience import find_refusal
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.policy import Departures
+from blockfl.institution.precheck import find_refusal
 from blockfl.institution.step import Report, Stage, Step
-from blockfl.institution.training import Training
+from blockfl.institution.training import TrainingService
 from blockfl.institution.vector import Vector
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import RefusedError
@@ -57,7 +57,7 @@ class Contribution:
         self,
         *,
         ledger: Ledger,
-        training: Training,
+        training: TrainingService,
         encoder: UpdateEncoder,
         outbox: Outbox,
         report: Report,

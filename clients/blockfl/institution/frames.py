@@ -121,7 +121,7 @@ class Began(Message):
     confined: bool
 
 
-class Description(Message):
+class ModelDescription(Message):
     """The model's tensors in their order, how many samples there are, and what is to be known of both, in words."""
 
     kind: Literal["description"] = "description"
@@ -201,7 +201,7 @@ class Failed(Message):
 
 
 Request = Begin | Initial | Train | Rehearse | Evaluate | Save
-Reply = Began | Description | Values | Trained | Rehearsed | Evaluated | Saved | TrainingProgress | Failed
+Reply = Began | ModelDescription | Values | Trained | Rehearsed | Evaluated | Saved | TrainingProgress | Failed
 M = TypeVar("M")
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])

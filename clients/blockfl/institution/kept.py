@@ -10,14 +10,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from blockfl.institution.frames import Description, Evaluated, Train, Trained
+from blockfl.institution.frames import Evaluated, ModelDescription, Train, Trained
 from blockfl.institution.optimiser_state import FILE, limit_state, read_state, write_state
-from blockfl.institution.personal import Keeper
-from blockfl.institution.training import Progress, Training, make_manifest
+from blockfl.institution.personal import PersonalKeeper
+from blockfl.institution.training import Progress, TrainingService, make_manifest
 from blockfl.institution.vector import Vector
 
 
-class ScratchTraining(Training, Protocol):
+class ScratchTraining(TrainingService, Protocol):
     """A training process with a directory of its own that the agent reaches, too."""
 
     @property
@@ -25,10 +25,10 @@ class ScratchTraining(Training, Protocol):
         """The directory."""
 
 
-class KeptTraining(Training):
+class KeptTraining(TrainingService):
     """A training process that begins each round with the optimizer's state after the round before."""
 
-    def __init__(self, training: ScratchTraining, keeper: Keeper) -> None:
+    def __init__(self, training: ScratchTraining, keeper: PersonalKeeper) -> None:
         """Begin.
 
         Args:
@@ -37,7 +37,7 @@ class KeptTraining(Training):
         """
         self._training, self._keeper = training, keeper
 
-    async def describe(self) -> Description:
+    async def describe(self) -> ModelDescription:
         """Return the model's tensors and the numbers of samples."""
         return await self._training.describe()
 
@@ -74,7 +74,9 @@ def lay_state(path: Path, state: Mapping[str, Any] | None, request: Train) -> Tr
     return request.model_copy(update={"optimiser": str(path), "resumes": bool(state)})
 
 
-def take_state(path: Path, limit_bytes: int, keeper: Keeper, number: int, values: Vector, trained: Trained) -> None:
+def take_state(
+    path: Path, limit_bytes: int, keeper: PersonalKeeper, number: int, values: Vector, trained: Trained
+) -> None:
     """Keep the state that a round's training has left, unless the round is not finite.
 
     Raises:

@@ -22,9 +22,9 @@ from blockfl.institution.errors import DataError, ModelError, WorkloadError
 from blockfl.institution.fit import Shifted, check_shapes, check_table
 from blockfl.institution.frames import (
     Begin,
-    Description,
     Evaluated,
     Measured,
+    ModelDescription,
     Rehearsed,
     TensorShape,
     Train,
@@ -136,10 +136,10 @@ class Learner:
                 dataset = load_dataset(Path(begin.data), begin.label, begin.test_fraction, table)
         return cls(model, dataset, begin.seed, table)
 
-    def describe(self) -> Description:
+    def describe(self) -> ModelDescription:
         """Return the tensors that cross, and the numbers of samples."""
         names = _name_weights(self._model, self._weights)
-        return Description(
+        return ModelDescription(
             tensors=tuple(
                 TensorShape(
                     name=name,

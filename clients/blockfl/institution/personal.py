@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockfl.institution.errors import SettingsError
-from blockfl.institution.frames import Description, Evaluated, TensorShape, Train, Trained
-from blockfl.institution.training import Progress, Training
+from blockfl.institution.frames import Evaluated, ModelDescription, TensorShape, Train, Trained
+from blockfl.institution.training import Progress, TrainingService
 from blockfl.institution.vector import Vector
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model, flatten, manifest_of, unflatten
@@ -44,13 +44,13 @@ class Division:
         mask: Whether each value is shared, bool of shape (all values,).
     """
 
-    whole: Description
-    shared: Description
+    whole: ModelDescription
+    shared: ModelDescription
     personal: tuple[TensorShape, ...]
     mask: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, whole: Description, patterns: tuple[str, ...]) -> "Division":
+    def of(cls, whole: ModelDescription, patterns: tuple[str, ...]) -> "Division":
         """Divide a model as a task's patterns say.
 
         Raises:
@@ -101,7 +101,7 @@ class Division:
         return values
 
 
-def check_patterns(whole: Description, patterns: tuple[str, ...]) -> None:
+def check_patterns(whole: ModelDescription, patterns: tuple[str, ...]) -> None:
     """Check that each pattern matches a tensor of the model that a task is created from.
 
     Raises:
@@ -113,7 +113,7 @@ def check_patterns(whole: Description, patterns: tuple[str, ...]) -> None:
             raise SettingsError(f"--personal {pattern}: no tensor has such a name; there are {names[:2000]}")
 
 
-class Keeper(Protocol):
+class PersonalKeeper(Protocol):
     """Keeps an institution's personal tensors by round."""
 
     def load(self, before: int | None = None) -> Arrays | None:
@@ -202,10 +202,10 @@ class PersonalStore:
         return self._directory / f"{number:06d}{_SUFFIX}"
 
 
-class DividedTraining(Training):
+class DividedTraining(TrainingService):
     """A training of the whole model that gives and takes the shared values only."""
 
-    def __init__(self, training: Training, keeper: Keeper) -> None:
+    def __init__(self, training: TrainingService, keeper: PersonalKeeper) -> None:
         """Until ``use`` everything is shared.
 
         Args:
@@ -220,7 +220,7 @@ class DividedTraining(Training):
         """Divide the model as a task says."""
         self._patterns, self._division = spec.personal, None
 
-    async def describe(self) -> Description:
+    async def describe(self) -> ModelDescription:
         """Return the shared tensors and the numbers of samples.
 
         Raises:

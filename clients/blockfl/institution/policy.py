@@ -210,11 +210,12 @@ class Departures:
         if self._path is None or not self._path.exists():
             return 0
         rounds = set()
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # a line that a crash has cut off
-                continue
-            if entry.get("what") == "update" and entry.get("task") == task:
-                rounds.add(entry.get("round"))
+        with self._path.open(encoding="utf-8") as lines:  # line by line: the file grows with each round
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # a line that a crash has cut off
+                    continue
+                if entry.get("what") == "update" and entry.get("task") == task:
+                    rounds.add(entry.get("round"))
         return len(rounds)

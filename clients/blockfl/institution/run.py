@@ -20,7 +20,7 @@ from blockfl.institution.policy import Departures
 from blockfl.institution.rehearsal import rehearse
 from blockfl.institution.room import find_lack_of_room
 from blockfl.institution.step import Report, Step, ignore_step
-from blockfl.institution.training import Training, TrainingProcess, Workload, make_manifest
+from blockfl.institution.training import TrainingProcess, TrainingService, Workload, make_manifest
 from blockfl.institution.training_limits import TrainingLimits
 from blockfl.ledger.metrics import tell_operations
 from blockfl.ledger.profile import ConnectionProfile
@@ -71,7 +71,7 @@ class InstitutionSettings:
 async def run_institution(
     settings: InstitutionSettings,
     *,
-    training: Training | None = None,
+    training: TrainingService | None = None,
     encoder: UpdateEncoder | None = None,
     report: Report = ignore_step,
 ) -> None:

@@ -17,8 +17,8 @@ from blockfl.institution.dataset import split_rows
 from blockfl.institution.errors import DataError, ModelError
 from blockfl.institution.frames import (
     Begin,
-    Description,
     Evaluated,
+    ModelDescription,
     Rehearsed,
     TensorShape,
     Train,
@@ -68,10 +68,10 @@ class Tallier:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
-    def describe(self) -> Description:
+    def describe(self) -> ModelDescription:
         """Return the tally's tensors, and the numbers of rows."""
         tensors = make_tally_manifest(self._table).tensors
-        return Description(
+        return ModelDescription(
             tensors=tuple(TensorShape(name=one.name, shape=one.shape) for one in tensors),
             train_samples=self._counted[ROWS][0],
             test_samples=self._tests,

@@ -25,12 +25,12 @@ from blockfl.institution.frames import (
     PREFIX,
     Began,
     Begin,
-    Description,
     Evaluate,
     Evaluated,
     Failed,
     FrameError,
     Initial,
+    ModelDescription,
     Rehearse,
     Rehearsed,
     Reply,
@@ -64,10 +64,10 @@ _TIMEOUT_S = 900.0
 _CLOSE_S, _EXIT_S = 5.0, 1.0
 
 
-class Training(Protocol):
+class TrainingService(Protocol):
     """What the agent needs of whatever trains."""
 
-    async def describe(self) -> Description:
+    async def describe(self) -> ModelDescription:
         """Return the model's tensors and the numbers of samples."""
 
     async def initial(self) -> Vector:
@@ -124,7 +124,7 @@ class TrainingProcess:
         self._watch: asyncio.Task[None] | None = None
         self._excess = ""
         self._drain: asyncio.Task[None] | None = None
-        self._description: Description | None = None
+        self._description: ModelDescription | None = None
         self._dimension = 0
         self._busy = asyncio.Lock()
 
@@ -146,7 +146,7 @@ class TrainingProcess:
         """The process's id, or None while there is none."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
-    async def describe(self) -> Description:
+    async def describe(self) -> ModelDescription:
         """Return the model's tensors and the numbers of samples.
 
         Raises:
@@ -236,7 +236,7 @@ class TrainingProcess:
         with contextlib.suppress(OSError):
             remove_tree(self._scratch)
 
-    def _described(self) -> Description:
+    def _described(self) -> ModelDescription:
         if self._description is None:
             raise TrainingError("the training process has not described its model")
         return self._description
@@ -262,7 +262,7 @@ class TrainingProcess:
             self._process = await self._start()
             await self._send(self._make_begin())
             await self._await(Began, 0)
-            description, _ = await self._await(Description, 0)
+            description, _ = await self._await(ModelDescription, 0)
             self._dimension = make_manifest(description).dimension
         except BaseException:
             await self._kill()

@@ -15,7 +15,7 @@ from blockfl.institution.errors import DivergenceError, TrainingError
 from blockfl.institution.frames import Evaluated, Measured
 from blockfl.institution.policy import Departures
 from blockfl.institution.step import Report, Stage, Step
-from blockfl.institution.training import Training
+from blockfl.institution.training import TrainingService
 from blockfl.institution.vector import Vector
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, is_refused_with
@@ -53,7 +53,7 @@ class Versions:
         self,
         *,
         ledger: Ledger,
-        training: Training,
+        training: TrainingService,
         store: ModelStore,
         report: Report,
         departures: Departures | None = None,

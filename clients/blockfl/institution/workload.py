@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from blockfl.institution.errors import SettingsError, TrainingError
-from blockfl.institution.frames import Description
+from blockfl.institution.frames import ModelDescription
 from blockfl.protocol.manifest import Manifest, Tensor
 
 
@@ -49,7 +49,7 @@ class Workload:
         return tuple(path for path in (self.model, self.code, self.data) if path is not None)
 
 
-def make_manifest(description: Description) -> Manifest:
+def make_manifest(description: ModelDescription) -> Manifest:
     """Return the manifest of a described model.
 
     Raises:

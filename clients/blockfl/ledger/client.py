@@ -33,7 +33,7 @@ from blockfl.protocol.catalogue import CONSORTIUM
 from blockfl.protocol.codes import Code
 from blockfl.protocol.key import Key, Range
 from blockfl.protocol.metrics import Metrics
-from blockfl.protocol.status import Status
+from blockfl.protocol.status import TaskStatus
 from blockfl.protocol.task import TaskSpec
 
 R = TypeVar("R", bound=Record)
@@ -247,13 +247,13 @@ class Ledger:
             raise ValueError(f"the contract offers no read of all {keys.prefix}: read one by one")
         return decode_list(keys.of.kind, await self.evaluate(keys.read, *keys.arguments))
 
-    async def read_status(self, task: str) -> Status:
+    async def read_status(self, task: str) -> TaskStatus:
         """Return where a task stands, with its last round and everything that happens in it.
 
         Raises:
             RefusedError: BFL101.
         """
-        return decode_record(Status, await self.evaluate("ReadStatus", task))
+        return decode_record(TaskStatus, await self.evaluate("ReadStatus", task))
 
     async def read_upload(self, task: str, number: int, organisation: str) -> tuple[bool, ...]:
         """Return for each chunk of an update whether it is on the ledger."""

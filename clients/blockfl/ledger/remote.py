@@ -48,7 +48,7 @@ from blockfl.protocol.catalogue import (
 )
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import Key, Range
-from blockfl.protocol.status import Status
+from blockfl.protocol.status import TaskStatus
 
 R = TypeVar("R", bound=Record)
 
@@ -125,13 +125,13 @@ class RemoteLedger(Ledger):
         found = self._replica.state.range(self.profile.contract, keys.start, keys.end)
         return tuple(_decode(Key(keys.of, key), value.value) for key, value in found)
 
-    async def read_status(self, task: str) -> Status:
+    async def read_status(self, task: str) -> TaskStatus:
         """Return where a task stands, as the verified chain has it."""
         progress = await self.read(PROGRESS.key(task))
         if not progress.round:
-            return Status(progress=progress, round=None, updates=(), aggregate=None, votes=())
+            return TaskStatus(progress=progress, round=None, updates=(), aggregate=None, votes=())
         aggregate = self._replica.state.get(self.profile.contract, key := AGGREGATE.key(task, progress.round))
-        return Status(
+        return TaskStatus(
             progress=progress,
             round=await self.read(ROUND.key(task, progress.round)),
             updates=await self.read_all(UPDATES.below(task, progress.round)),

@@ -78,7 +78,7 @@ class Access:
         return response
 
 
-class Guard:
+class AccessGuard:
     """Lets nothing through to an application but what the module's text says.
 
     Args:

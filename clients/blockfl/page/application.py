@@ -22,7 +22,7 @@ from blockfl.audit.errors import VerificationError
 from blockfl.fabric.errors import FabricError
 from blockfl.ledger.errors import LedgerError
 from blockfl.page import contents
-from blockfl.page.access import Access, Guard
+from blockfl.page.access import Access, AccessGuard
 from blockfl.page.rendering import HERE, Renderer
 from blockfl.page.watch import Watch
 from blockfl.page.words import list_news
@@ -56,7 +56,7 @@ def make_application(watch: Watch, access: Access) -> ASGIApp:
         watch: The chain.
         access: The secrets of this run.
     """
-    return Guard(_Pages(watch, access).build(), access)
+    return AccessGuard(_Pages(watch, access).build(), access)
 
 
 class _Pages:

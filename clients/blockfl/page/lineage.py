@@ -31,7 +31,7 @@ _LETTER: Final = 7.4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class LineageColumn:
     """A round, and the version that it made.
 
     Attributes:
@@ -69,7 +69,7 @@ class Picture:
     """
 
     task: str
-    columns: tuple[Column, ...]
+    columns: tuple[LineageColumn, ...]
     rows: tuple[tuple[str, float], ...]
     links: tuple[tuple[float, float], ...]
     label_x: float
@@ -92,7 +92,7 @@ def draw_lineage(book: Book, task: str) -> Picture:
     for round_ in book.history.read_all(ROUNDS.below(task)):
         equivocators = {one.organisation for one in book.history.read_all(EQUIVOCATIONS.below(task, round_.round))}
         columns.append(
-            Column(
+            LineageColumn(
                 x=first + _COLUMN * len(columns),
                 round=round_.round,
                 version=model.version if (model := models.get(round_.round)) else None,
@@ -113,9 +113,9 @@ def draw_lineage(book: Book, task: str) -> Picture:
     )
 
 
-def _make_initial(x: float, model: Model | None, institutions: Sequence[str]) -> Column:
+def _make_initial(x: float, model: Model | None, institutions: Sequence[str]) -> LineageColumn:
     parts: tuple[tuple[str, Part], ...] = tuple((name, "outside") for name in institutions)
-    return Column(x=x, round=0, version=0, digest=model.digest if model else "", state="published", parts=parts)
+    return LineageColumn(x=x, round=0, version=0, digest=model.digest if model else "", state="published", parts=parts)
 
 
 def _judge(round_: Round, name: str, equivocators: set[str]) -> Part:

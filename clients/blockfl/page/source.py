@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from blockfl.audit.bundle import Evidence
+from blockfl.audit.bundle import BundleChain
 from blockfl.audit.chain import ChainProof
 from blockfl.audit.verification import add_block, check_subject
 from blockfl.ledger.client import Ledger
@@ -88,7 +88,7 @@ class BundleSource:
 
     is_live = False
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: BundleChain) -> None:
         self._evidence = evidence
         self.contract = evidence.manifest.contract
         self.label = f"channel {evidence.manifest.channel}, from evidence of {evidence.height} blocks"

@@ -35,7 +35,7 @@ STATE_WORDS: Final = {"done": "done", "now": "under way", "ahead": "still ahead"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class RoundStep:
     """One step of a round.
 
     Attributes:
@@ -53,7 +53,7 @@ class Step:
     transaction: str = ""
 
 
-def list_steps(book: Book, task: str, number: int) -> list[Step]:
+def list_steps(book: Book, task: str, number: int) -> list[RoundStep]:
     """Return the steps of a round that was opened.
 
     Args:
@@ -71,13 +71,13 @@ def list_steps(book: Book, task: str, number: int) -> list[Step]:
     return steps
 
 
-def _open(book: Book, round_: Round) -> Step:
+def _open(book: Book, round_: Round) -> RoundStep:
     first = book.list_writes(ROUND.key(round_.task, round_.round))[0][1]
     text = f"by {first.submitter}, on version {round_.base_version}, for {len(round_.participants)} institutions"
     return _make("opened", "done", text, first)
 
 
-def _submit(book: Book, round_: Round, updates: dict[str, Update]) -> Step:
+def _submit(book: Book, round_: Round, updates: dict[str, Update]) -> RoundStep:
     wanted = [one.organisation for one in round_.participants]
     missing = [name for name in wanted if name not in updates]
     text = f"{len(wanted) - len(missing)} of {len(wanted)} institutions have submitted an update"
@@ -90,7 +90,7 @@ def _submit(book: Book, round_: Round, updates: dict[str, Update]) -> Step:
     return _make("submitted", "now" if missing and round_.state == "open" else "done", text, _find_last(book, keys))
 
 
-def _judge(book: Book, round_: Round, updates: dict[str, Update]) -> Step:
+def _judge(book: Book, round_: Round, updates: dict[str, Update]) -> RoundStep:
     told = {
         state: [name for name, one in updates.items() if find_verdict(round_, one).state == state]
         for state in ("accepted", "rejected", "submitted")
@@ -103,34 +103,36 @@ def _judge(book: Book, round_: Round, updates: dict[str, Update]) -> Step:
             f"{'not judged yet' if round_.state == 'open' else 'never judged'}: {', '.join(told['submitted'])}"
         )
     if not updates and round_.state == "open":
-        return Step(name="judged", state="ahead", text="the committee judges each update by itself")
+        return RoundStep(name="judged", state="ahead", text="the committee judges each update by itself")
     judged = [UPDATE.key(round_.task, round_.round, name) for name in told["accepted"] + told["rejected"]]
     state: State = "now" if round_.state == "open" else "done"
     return _make("judged", state, "; ".join(parts), _find_last(book, judged))
 
 
-def _close(book: Book, round_: Round) -> Step:
+def _close(book: Book, round_: Round) -> RoundStep:
     if round_.state == "open":
-        return Step(name="closed", state="ahead", text="when all are judged, or time is up")
+        return RoundStep(name="closed", state="ahead", text="when all are judged, or time is up")
     writes = book.list_writes(ROUND.key(round_.task, round_.round))
     failed, why = round_.has_failed_closing, round_.failure.removesuffix(" accepted")
     text = f"with {len(round_.accepted)} accepted updates{f': {why}, the round failed' if failed else ''}"
     return _make("closed", "failed" if failed else "done", text, writes[1][1])
 
 
-def _sum(book: Book, round_: Round) -> Step:
+def _sum(book: Book, round_: Round) -> RoundStep:
     if round_.state == "open":
-        return Step(name="summed", state="ahead", text="an aggregator adds the accepted updates, the committee checks")
+        return RoundStep(
+            name="summed", state="ahead", text="an aggregator adds the accepted updates, the committee checks"
+        )
     key = AGGREGATE.key(round_.task, round_.round)
     aggregate = book.history.find(key)
     if aggregate is None or aggregate.sum is None:
         failed = round_.failure == "abandoned"
-        return Step(name="summed", state="failed" if failed else "now", text="no sum has been attested")
+        return RoundStep(name="summed", state="failed" if failed else "now", text="no sum has been attested")
     text = f"by {aggregate.summed_by}, attested by the committee"
     return _make("summed", "done", text, book.list_writes(key)[-1][1])
 
 
-def _publish(book: Book, round_: Round) -> Step:
+def _publish(book: Book, round_: Round) -> RoundStep:
     votes = [one.organisation for one in book.history.read_all(VOTES.below(round_.task, round_.round))]
     if round_.state == "published":
         key = MODEL.key(round_.task, round_.base_version + 1)
@@ -138,14 +140,14 @@ def _publish(book: Book, round_: Round) -> Step:
         text = f"version {model.version}, by the votes of {', '.join(model.voters)}"
         return _make("published", "done", text, _find(book, key))
     if round_.failure == "abandoned":
-        return Step(name="published", state="failed", text="given up: it was not published in time")
+        return RoundStep(name="published", state="failed", text="given up: it was not published in time")
     state: State = "ahead" if round_.state == "open" or not votes else "now"
-    return Step(name="published", state=state, text=f"{len(votes)} of {round_.threshold} votes needed")
+    return RoundStep(name="published", state=state, text=f"{len(votes)} of {round_.threshold} votes needed")
 
 
-def _report(book: Book, round_: Round) -> Step:
+def _report(book: Book, round_: Round) -> RoundStep:
     if round_.state != "published":
-        return Step(name="evaluated", state="ahead", text="each institution computes the model and evaluates it")
+        return RoundStep(name="evaluated", state="ahead", text="each institution computes the model and evaluates it")
     version = round_.base_version + 1
     reports = book.history.read_all(REPORTS.below(round_.task, version))
     digest = book.history.get(MODEL.key(round_.task, version)).digest
@@ -157,24 +159,24 @@ def _report(book: Book, round_: Round) -> Step:
     return _make("evaluated", state, text, _find_last(book, keys))
 
 
-def _settle(book: Book, round_: Round) -> Step:
+def _settle(book: Book, round_: Round) -> RoundStep:
     key = SETTLEMENT.key(round_.task, round_.round)
     settlement = book.history.find(key)
     if settlement is None:
         score = book.history.find(SCORE.key(round_.task, round_.round))
         scored = score is not None and score.state == "scored"
         state: State = "failed" if round_.state == "failed" else "now" if scored else "ahead"
-        return Step(name="settled", state=state, text="scored, not settled" if scored else "not scored")
+        return RoundStep(name="settled", state=state, text="scored, not settled" if scored else "not scored")
     penalties = [f"{one.organisation} pays {one.penalty}" for one in settlement.outcomes if one.penalty]
     paid = sum(one.reward for one in settlement.outcomes)
     text = f"{paid} credits earned; {', '.join(penalties) or 'nobody pays a penalty'}"
     return _make("settled", "done", text, _find(book, key))
 
 
-def _make(name: str, state: State, text: str, entry: Entry | None) -> Step:
+def _make(name: str, state: State, text: str, entry: Entry | None) -> RoundStep:
     if entry is None:
-        return Step(name=name, state=state, text=text)
-    return Step(name=name, state=state, text=text, time=format_time(entry.stated_at_ms), transaction=entry.tx_id)
+        return RoundStep(name=name, state=state, text=text)
+    return RoundStep(name=name, state=state, text=text, time=format_time(entry.stated_at_ms), transaction=entry.tx_id)
 
 
 def _find(book: Book, key: str) -> Entry:

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from blockfl.institution.frames import Description, Evaluated, Rehearsed, Train, Trained, TrainingProgress
+from blockfl.institution.frames import Evaluated, ModelDescription, Rehearsed, Train, Trained, TrainingProgress
 from blockfl.institution.kept import KeptTraining
 from blockfl.institution.personal import PersonalMemory
-from blockfl.institution.training import Training, TrainingProcess
+from blockfl.institution.training import TrainingProcess, TrainingService
 from blockfl.institution.training_limits import TrainingLimits
 from blockfl.institution.vector import Vector
 from blockfl.institution.workload import Workload
@@ -47,9 +47,9 @@ class RemoteSite:
             workload, directory=directory, confined=confined, seed=seed, table=table, limits=limits
         )
         keeps = keeps_optimiser
-        self._training: Training = KeptTraining(self._process, PersonalMemory()) if keeps else self._process
+        self._training: TrainingService = KeptTraining(self._process, PersonalMemory()) if keeps else self._process
 
-    def describe(self) -> Description:
+    def describe(self) -> ModelDescription:
         """Return the tensors that cross, and the numbers of samples.
 
         Raises:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from blockfl.institution.errors import TrainingError
 from blockfl.institution.interpreter import make_environment
-from blockfl.simulation.worker import TOLD, AloneDone, Failed, Order, Progress, RoundDone
+from blockfl.simulation.worker import TOLD, AloneDone, Order, RoundDone, SimulationFailed, SimulationProgress
 
 LOG = "training.log"
 SUMMARY = "summary.json"
 
 
-def run_simulation(order: Order, directory: Path) -> Iterator[Progress | RoundDone | AloneDone]:
+def run_simulation(order: Order, directory: Path) -> Iterator[SimulationProgress | RoundDone | AloneDone]:
     """Yield what a simulation tells, in a process of its own that ends with it.
 
     Args:
@@ -38,7 +38,7 @@ def run_simulation(order: Order, directory: Path) -> Iterator[Progress | RoundDo
             process.stdin.close()
             for line in process.stdout:
                 told = TOLD.validate_json(line)
-                if isinstance(told, Failed):
+                if isinstance(told, SimulationFailed):
                     raise TrainingError(told.text)
                 yield told
             if process.wait():

@@ -18,7 +18,7 @@ from blockfl.institution.draft import check_loss, encode_trained, make_request
 from blockfl.institution.encoder import BoundedEncoder
 from blockfl.institution.errors import TrainingError, WorkloadError
 from blockfl.institution.frames import Evaluated, Train, Trained, TrainingProgress
-from blockfl.institution.obedience import explain_refusal
+from blockfl.institution.precheck import explain_refusal
 from blockfl.institution.vector import Vector
 from blockfl.institution.version import list_metrics
 from blockfl.protocol.appraising import appraise, end_by_goal
@@ -67,7 +67,7 @@ class Site(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class SiteOutcome:
     """What one institution brought in a round.
 
     Attributes:
@@ -103,7 +103,7 @@ class Result:
     version: int
     content: bytes
     failure: str = ""
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    outcomes: Mapping[str, SiteOutcome] = field(default_factory=dict)
     metrics: tuple[Metrics, ...] = ()
     held_out: tuple[Metrics, ...] = ()
     appraisal: Appraisal | None = None
@@ -198,7 +198,7 @@ class _Simulation:
             earlier=published[-back:] if back else (),
         )
 
-    def _bring(self, round_: Round, part: Participant) -> tuple[Outcome, Values | None, Update | None]:
+    def _bring(self, round_: Round, part: Participant) -> tuple[SiteOutcome, Values | None, Update | None]:
         """Return what an institution brings: its outcome, and the values and the verdict if it sends them."""
         name, spec = part.organisation, self._spec
         base, seed = decode_version(spec, self._content).model, self._seeds.get(name)
@@ -209,19 +209,19 @@ class _Simulation:
             check_loss(trained)
             values, told = encode_trained(BoundedEncoder(seed), spec, round_, part.weight, base, found)
         except (WorkloadError, TrainingError, ProtocolError) as error:
-            return Outcome(state="nothing", told=(str(error),)), None, None
+            return SiteOutcome(state="nothing", told=(str(error),)), None, None
         norm = float(np.linalg.norm(measure_change(spec.manifest, base, found)[: spec.manifest.trained].astype(float)))
         last_sum = self._last_sum if round_.norms and round_.norms.needs_last_sum else None
         candidate = Candidate.of(round_, values, weight=part.weight, last_sum=last_sum, reference=None)
         refusal = explain_refusal(candidate)
         if refusal is not None:
-            outcome = Outcome(state="nothing", told=(*told, refusal), norm=norm, loss=trained.loss)
+            outcome = SiteOutcome(state="nothing", told=(*told, refusal), norm=norm, loss=trained.loss)
             return outcome, None, None
         judgement = Judgement.of(find_breach(VALUE_RULES, candidate), candidate.norms)
         update = judgement.apply(_submit(round_, name), self._now_ms)
-        return Outcome(state=update.state, told=tuple(told), norm=norm, loss=trained.loss), values, update
+        return SiteOutcome(state=update.state, told=tuple(told), norm=norm, loss=trained.loss), values, update
 
-    def _finish(self, round_: Round, brought: Mapping[str, tuple[Outcome, Values | None, Update | None]]) -> Result:
+    def _finish(self, round_: Round, brought: Mapping[str, tuple[SiteOutcome, Values | None, Update | None]]) -> Result:
         spec, updates = self._spec, {name: update for name, (_, _, update) in brought.items() if update}
         self._now_ms = round_.judge_deadline_ms
         closed = close_round(

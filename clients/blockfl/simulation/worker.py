@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 # As in the agent's training process, what starts threads is imported once the process is confined.
 
 
-class Message(BaseModel):
+class WorkerMessage(BaseModel):
     """One JSON document."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SiteFile(Message):
+class SiteFile(WorkerMessage):
     """One institution and the file of its samples."""
 
     name: str
     data: str
 
 
-class Order(Message):
+class Order(WorkerMessage):
     """What to simulate; ``model`` or ``code`` as for an institution, ``spec`` the task's specification in JSON.
 
     With ``python``, the interpreter of another environment, a process of each institution trains. With ``alone`` each
@@ -70,15 +70,15 @@ class Order(Message):
     shared_memory: bool = False
 
 
-class Progress(Message):
+class SimulationProgress(WorkerMessage):
     """What happens."""
 
     kind: Literal["progress"] = "progress"
     text: str
 
 
-class Brought(Message):
-    """What one institution brought (``simulation.Outcome``)."""
+class Brought(WorkerMessage):
+    """What one institution brought (``simulation.SiteOutcome``)."""
 
     institution: str
     state: str
@@ -87,7 +87,7 @@ class Brought(Message):
     loss: float | None
 
 
-class Pooled(Message):
+class Pooled(WorkerMessage):
     """A metric of one version over the institutions, and at each; ``pooling`` as in a report of metrics."""
 
     name: str
@@ -96,7 +96,7 @@ class Pooled(Message):
     by_institution: dict[str, float]
 
 
-class RoundDone(Message):
+class RoundDone(WorkerMessage):
     """A round's result (``simulation.Result``); the model is in ``file``, ``value`` is by the task's goal."""
 
     kind: Literal["round"] = "round"
@@ -113,7 +113,7 @@ class RoundDone(Message):
     ending: str = ""
 
 
-class AloneDone(Message):
+class AloneDone(WorkerMessage):
     """What one institution reached by itself (``alone.Alone``): on its own test samples, and on everybody's."""
 
     kind: Literal["alone"] = "alone"
@@ -123,14 +123,14 @@ class AloneDone(Message):
     failure: str
 
 
-class Failed(Message):
+class SimulationFailed(WorkerMessage):
     """The simulation ended; nothing follows."""
 
     kind: Literal["failed"] = "failed"
     text: str
 
 
-Told = Progress | RoundDone | AloneDone | Failed
+Told = SimulationProgress | RoundDone | AloneDone | SimulationFailed
 TOLD: TypeAdapter[Told] = TypeAdapter(Annotated[Told, Field(discriminator="kind")])
 
 
@@ -154,11 +154,11 @@ def main() -> int:
             )
         _run(order, sink)
     except (ConfinementError, TrainingError, WorkloadError, ProtocolError, OSError) as error:
-        _tell(sink, Failed(text=str(error)))
+        _tell(sink, SimulationFailed(text=str(error)))
         return 1
     except Exception as error:
         traceback.print_exc()
-        _tell(sink, Failed(text=f"{type(error).__name__}: {error}"))
+        _tell(sink, SimulationFailed(text=f"{type(error).__name__}: {error}"))
         return 1
     return 0
 
@@ -178,14 +178,14 @@ def _run(order: Order, sink: IO[str]) -> None:
         for site, learner in _load_sites(order, spec, sink, stack):
             description = learner.describe()
             for note in description.notes:
-                _tell(sink, Progress(text=f"{site.name}: {note}"))
+                _tell(sink, SimulationProgress(text=f"{site.name}: {note}"))
             division = Division.of(description, spec.personal)
             for note in division.notes:
-                _tell(sink, Progress(text=f"{site.name}: {note}"))
+                _tell(sink, SimulationProgress(text=f"{site.name}: {note}"))
             check_tensors(spec, make_manifest(division.shared))
             if site.name in spec.institutions:
                 for note in _rehearse(site.name, learner, spec, division, order.seed):
-                    _tell(sink, Progress(text=f"{site.name}: {note}"))
+                    _tell(sink, SimulationProgress(text=f"{site.name}: {note}"))
             divided[site.name] = learner, division
             samples[site.name] = description.train_samples
         initial = Path(order.initial_model).read_bytes()
@@ -193,7 +193,7 @@ def _run(order: Order, sink: IO[str]) -> None:
         rounds = 0
 
         def report(text: str) -> None:
-            _tell(sink, Progress(text=text))
+            _tell(sink, SimulationProgress(text=text))
 
         for result in simulate(
             spec, initial, _make_sites(order, divided, "sites"), samples, seeds=seeds, report=report
@@ -237,7 +237,7 @@ def _load_sites(
     loaded: list[tuple[SiteFile, AnyLearner | RemoteSite]] = []
     refused: list[str] = []
     for site in order.sites:
-        _tell(sink, Progress(text=f"{site.name}: reading {site.data}"))
+        _tell(sink, SimulationProgress(text=f"{site.name}: reading {site.data}"))
         try:
             if order.python is None:
                 loaded.append((site, _load(order, site, spec)))

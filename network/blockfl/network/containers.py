@@ -16,7 +16,7 @@ from blockfl.network.contract_service import embed_connection
 from blockfl.network.host import Host
 from blockfl.network.identities import write_file
 from blockfl.network.layout import Layout, OrganisationLayout
-from blockfl.network.node import Node, NodeKind, Site, describe_orderer, describe_peer
+from blockfl.network.node import Node, NodeKind, NodeSite, describe_orderer, describe_peer
 from blockfl.network.organisation import ANY, ContainerOrganisation
 from blockfl.network.port import parse_address
 from blockfl.network.stall import CONTAINER_CHECK
@@ -322,8 +322,8 @@ def _user(block: Block, room: str, volumes: list[Any]) -> Service:
     return {MERGE: block, "networks": [room], "volumes": volumes}
 
 
-def _site(kind: NodeKind) -> Site:
-    return Site(
+def _site(kind: NodeKind) -> NodeSite:
+    return NodeSite(
         identity=_OWN.node(kind, "msp").parent,
         authorities=_OWN.tls_roots.parent,
         data=_FABRIC_DATA,

@@ -18,8 +18,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from blockfl.network.errors import DescriptionError, NetworkError
 from blockfl.network.founding import LEADER_TIMEOUTS_S, NEAR_LEADER_TIMEOUT_S, Consensus, require_orderers
-from blockfl.network.organisation import Model, NeighbourOrganisation, Organisation, Ports
-from blockfl.network.source import Fault, Place, Source
+from blockfl.network.organisation import DescriptionPart, NeighbourOrganisation, Organisation, Ports
+from blockfl.network.source import Fault, Place, YamlSource
 from blockfl.protocol.canonical import ChannelName, Name
 from blockfl.protocol.records import Consortium, Member, Role
 
@@ -29,7 +29,7 @@ _CONTRACT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LedgerKind = Literal["embedded", "local", "compose"]
 
 
-class Description(Model):
+class Description(DescriptionPart):
     """The whole network."""
 
     network: Name
@@ -75,7 +75,7 @@ class Description(Model):
         Raises:
             DescriptionError: Naming source, line and reason.
         """
-        source = Source(text, name)
+        source = YamlSource(text, name)
         try:
             description = cls.model_validate(_with_ports(source.content))
             if ledger != "embedded":

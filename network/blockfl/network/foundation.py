@@ -11,7 +11,7 @@ import time
 from blockfl.contract.release import read_release
 from blockfl.network.code_change import Agreement, agree_on_code
 from blockfl.network.description import Description
-from blockfl.network.founding import Founding, Terms
+from blockfl.network.founding import Founding, FoundingTerms
 from blockfl.network.host import Host
 from blockfl.network.layout import Layout
 
@@ -52,8 +52,8 @@ def found(description: Description, layout: Layout, agreement: Agreement | None 
     return hosts
 
 
-def _make_terms(description: Description) -> Terms:
-    return Terms(
+def _make_terms(description: Description) -> FoundingTerms:
+    return FoundingTerms(
         network=description.network,
         channel=description.channel,
         contract=description.contract,

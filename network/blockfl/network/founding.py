@@ -25,7 +25,7 @@ from blockfl.fabric.channel.spec import MINIMUM_BFT, BftOptions, ChannelSpec
 from blockfl.fabric.errors import FabricError
 from blockfl.fabric.identity.signing import Signer, parse_certificate
 from blockfl.network.errors import NetworkError
-from blockfl.network.member import Member, Membership, Pem, Signature
+from blockfl.network.member import Membership, MembershipFile, Pem, Signature
 from blockfl.protocol.canonical import ChannelName, Digest, Name, Natural, Record, compute_digest
 from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.records import Consortium
@@ -41,7 +41,7 @@ Consensus = Literal["BFT", "raft"]
 R = TypeVar("R", bound=Record)
 
 
-class Terms(Record):
+class FoundingTerms(Record):
     """What the founders agree to besides who they are.
 
     Attributes:
@@ -65,11 +65,11 @@ class Terms(Record):
 class Founding(Record):
     """All that a channel begins with."""
 
-    terms: Terms
-    members: tuple[Member, ...]
+    terms: FoundingTerms
+    members: tuple[MembershipFile, ...]
 
     @classmethod
-    def assemble(cls, terms: Terms, members: Iterable[Member]) -> Self:
+    def assemble(cls, terms: FoundingTerms, members: Iterable[MembershipFile]) -> Self:
         """Put terms and membership files together, and check that a consortium can be founded with them.
 
         Raises:
@@ -98,7 +98,7 @@ class Founding(Record):
             without_peer=tuple(one.msp_id for one in self.memberships if one.peer is None),
         )
 
-    def member(self, name: str) -> Member:
+    def member(self, name: str) -> MembershipFile:
         """Return a founder by its name.
 
         Raises:
@@ -257,13 +257,13 @@ def load_record(kind: type[R], path: Path, what: str) -> R:
         raise NetworkError(f"{path}: expected {what}: {error}") from error
 
 
-def load_member(path: Path) -> Member:
+def load_member(path: Path) -> MembershipFile:
     """Read and check a membership file.
 
     Raises:
         NetworkError: It cannot be read, or does not hold together.
     """
-    member = load_record(Member, path, "a membership file as `blockfl network member` writes it")
+    member = load_record(MembershipFile, path, "a membership file as `blockfl network member` writes it")
     member.verify()
     return member
 

@@ -32,7 +32,7 @@ from blockfl.network.identities import (
     write_file,
 )
 from blockfl.network.layout import OrganisationLayout
-from blockfl.network.member import Member
+from blockfl.network.member import MembershipFile
 from blockfl.network.organisation import ContainerOrganisation, Organisation
 from blockfl.network.volume import require_matching_keys
 from blockfl.protocol.canonical import compute_digest
@@ -76,7 +76,7 @@ class Host:
         """Return the same part as its containers see it."""
         return Host(ContainerOrganisation.of(self.organisation), self.layout)
 
-    def provision(self) -> Member:
+    def provision(self) -> MembershipFile:
         """Make what is missing of keys and certificates, and write the membership file.
 
         Raises:
@@ -85,13 +85,13 @@ class Host:
         self.keep_description()
         provision_identities(self.organisation, self.layout)
         if self.layout.member.exists() and self.has_lost_ordering_key:
-            return load_record(Member, self.layout.member, "a membership file")
+            return load_record(MembershipFile, self.layout.member, "a membership file")
         membership = describe_membership(self.organisation, self.layout)
         if self.layout.member.exists():
-            member = load_record(Member, self.layout.member, "a membership file")
+            member = load_record(MembershipFile, self.layout.member, "a membership file")
             if member.membership == membership:
                 return member
-        member = Member.sign(membership, load_administrator(self.organisation, self.layout))
+        member = MembershipFile.sign(membership, load_administrator(self.organisation, self.layout))
         member.verify()
         write_file(self.layout.member, member.encode())
         return member

@@ -18,7 +18,7 @@ from blockfl.network.host import Host
 from blockfl.network.node import (
     Node,
     NodeKind,
-    Site,
+    NodeSite,
     describe_orderer,
     describe_peer,
     make_connection,
@@ -210,9 +210,9 @@ def _describe(host: Host, network: str, peer_configuration: Path, orderer_config
     return [*nodes, describe_peer(network, organisation, _site("peer", host, peer_configuration), connection)]
 
 
-def _site(kind: NodeKind, host: Host, configuration: Path) -> Site:
+def _site(kind: NodeKind, host: Host, configuration: Path) -> NodeSite:
     place = host.layout
-    return Site(
+    return NodeSite(
         identity=place.node(kind, "msp").resolve().parent,
         authorities=place.tls_roots.resolve().parent,
         data=place.data(kind).resolve(),

@@ -132,7 +132,7 @@ class Membership(Record):
         )
 
 
-class Member(Record):
+class MembershipFile(Record):
     """A membership file: what an organisation says of itself, and its administrator's signature over it."""
 
     membership: Membership

@@ -1,7 +1,7 @@
 """Every peer and every ordering node described once: its environment, its command, the files it needs.
 
 Fabric is configured through environment variables. What a node is told here is the same whether it runs as a process
-of this machine or in a container; only its ``Site`` differs: where it finds its files, and how others reach it.
+of this machine or in a container; only its ``NodeSite`` differs: where it finds its files, and how others reach it.
 Settings whose default is unsafe, or makes a consortium slow, are set here and nowhere else.
 
 Example:
@@ -31,7 +31,7 @@ BUILDER_NAME = "ccaas"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class NodeSite:
     """Where a node finds things and is found: on this machine, or inside its container.
 
     Attributes:
@@ -83,7 +83,7 @@ def node_name(kind: NodeKind, organisation: str) -> str:
     return f"{kind}-{organisation}"
 
 
-def describe_peer(network: str, organisation: Organisation, site: Site, connection: Mapping[str, str]) -> Node:
+def describe_peer(network: str, organisation: Organisation, site: NodeSite, connection: Mapping[str, str]) -> Node:
     """Return an organisation's peer; ``connection`` is what ``make_connection`` gave."""
     ports = organisation.ports
     tls = _TlsFiles(site)
@@ -152,7 +152,7 @@ def make_connection(address: str, roots: object, certificate: object, key: objec
     return {CONFIGURATION_VARIABLE: json.dumps({"addr": address, "root": roots, "cert": certificate, "key": key})}
 
 
-def describe_orderer(organisation: Organisation, site: Site) -> Node:
+def describe_orderer(organisation: Organisation, site: NodeSite) -> Node:
     """Return an organisation's ordering node."""
     ports = organisation.ports
     tls = _TlsFiles(site)
@@ -236,7 +236,7 @@ def require_files(nodes: Sequence[Node]) -> None:
 
 @dataclass(frozen=True)
 class _TlsFiles:
-    site: Site
+    site: NodeSite
 
     @property
     def certificate(self) -> Path:
@@ -255,7 +255,7 @@ class _TlsFiles:
         return (self.certificate, self.key, self.roots)
 
 
-def _msp_files(site: Site) -> tuple[Path, ...]:
+def _msp_files(site: NodeSite) -> tuple[Path, ...]:
     names = (
         "config.yaml",
         "signcerts/certificate.pem",

@@ -25,13 +25,13 @@ _INNER = ("127.0.0.2", "127.0.0.3")
 _GUARD_OFFSETS = {"guard": 8, "guard_operations": 9}
 
 
-class Model(BaseModel):
+class DescriptionPart(BaseModel):
     """A part of a description: strict, and with nothing in it that is not known."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
-class Ports(Model):
+class Ports(DescriptionPart):
     """An organisation's ports on its host."""
 
     peer: Port
@@ -59,7 +59,7 @@ class Ports(Model):
         return cls(**{name: base + offset for offset, name in enumerate(cls.model_fields)})
 
 
-class Organisation(Model):
+class Organisation(DescriptionPart):
     """One organisation: its roles, and where its nodes are.
 
     Attributes:

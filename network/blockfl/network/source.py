@@ -34,7 +34,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"-?(?:0|[1-9]
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|(?i:null)|)\Z"), ["~", "n", "N", ""])
 
 
-class Source:
+class YamlSource:
     """A YAML text of one mapping.
 
     Args:

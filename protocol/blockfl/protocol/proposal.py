@@ -9,7 +9,7 @@ _STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proposal:
+class BoundProposal:
     """A bound for ``--norm-bound``.
 
     Attributes:
@@ -25,7 +25,7 @@ class Proposal:
     updates: int
 
 
-def propose_bound(norms: Sequence[float], bound: float) -> Proposal:
+def propose_bound(norms: Sequence[float], bound: float) -> BoundProposal:
     """Return the smallest round number with room for one and a half times the largest norm.
 
     Args:
@@ -33,7 +33,7 @@ def propose_bound(norms: Sequence[float], bound: float) -> Proposal:
         bound: The norm bound that was simulated, in weights.
     """
     largest = max(norms, default=0.0)
-    return Proposal(
+    return BoundProposal(
         bound=_round_up(_ROOM * largest) if largest > 0 else None,
         largest=largest,
         shortened=sum(norm > bound for norm in norms),

@@ -38,7 +38,7 @@ from blockfl.protocol.records import (
     Update,
 )
 from blockfl.protocol.referee import choose_referee, is_reference_missed, is_reference_pending, settle_reference
-from blockfl.protocol.selection import Place, choose_participants
+from blockfl.protocol.selection import SelectionSeed, choose_participants
 from blockfl.protocol.task import Deadlines, Task, TaskSpec
 from blockfl.protocol.terms import (
     choose_bound,
@@ -136,7 +136,7 @@ def open_round(
     spec, enrolments = task.spec, list(enrolments)
     _check_turn(spec, progress, previous, number)
     referee = choose_referee(spec.referee, enrolments, number)
-    chosen, resting = _choose(spec, enrolments, Place(spec.task, number, progress.model_digest))
+    chosen, resting = _choose(spec, enrolments, SelectionSeed(spec.task, number, progress.model_digest))
     participants, committee = _list_participants(spec, chosen), _list_recipients(consortium, keys)
     weight_max = max(one.weight for one in participants)
     bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
@@ -198,7 +198,7 @@ _NOT_CLOSED: Final = _Closing(closed_at_ms=0, accepted=(), rejected=(), unjudged
 
 
 def _choose(
-    spec: TaskSpec, enrolments: Iterable[Enrolment], place: Place
+    spec: TaskSpec, enrolments: Iterable[Enrolment], place: SelectionSeed
 ) -> tuple[dict[str, Enrolment], Organisations]:
     """Return the enrolments of those who take part in a round that opens now, and who else may take part, ascending."""
     enrolled = {one.organisation: one for one in enrolments if one.organisation in spec.institutions}

@@ -40,7 +40,7 @@ class Selection(Record):
         return self.count if self.count is not None else -(-enrolled * (self.share_micro or 0) // MICRO)
 
 
-class Place(NamedTuple):
+class SelectionSeed(NamedTuple):
     """What decides beside the names: all of it on the ledger before the round opens."""
 
     task: str
@@ -49,7 +49,7 @@ class Place(NamedTuple):
 
 
 def choose_participants(
-    selection: Selection | None, names: Collection[str], minimum: int, place: Place
+    selection: Selection | None, names: Collection[str], minimum: int, place: SelectionSeed
 ) -> tuple[str, ...]:
     """Return who takes part, ascending: never fewer than the round needs.
 
@@ -65,6 +65,6 @@ def choose_participants(
     return tuple(sorted(sorted(names, key=lambda name: draw_lot(place, name))[:size]))
 
 
-def draw_lot(place: Place, name: str) -> str:
+def draw_lot(place: SelectionSeed, name: str) -> str:
     """Return an institution's lot in a round, lower-case hex; the smallest take part."""
     return compute_digest("\n".join([_PREFIX, place.task, str(place.round), place.base_digest, name]).encode())

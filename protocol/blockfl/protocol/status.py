@@ -8,7 +8,7 @@ from blockfl.protocol.canonical import Record
 from blockfl.protocol.records import Aggregate, Progress, Round, Update, Vote
 
 
-class Status(Record):
+class TaskStatus(Record):
     """A task's progress, and its last round with everything that happens in it; on no ledger, made when it is read.
 
     ``round`` is the last one opened, None before the first. ``updates`` are those submitted in it, ``votes`` those on

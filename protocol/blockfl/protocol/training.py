@@ -47,7 +47,7 @@ class LearningRateSchedule(Record, ABC):
         """Return the rate of a round in millionths, at least one, from that of round 1."""
 
 
-class Step(LearningRateSchedule):
+class StepSchedule(LearningRateSchedule):
     """The rate is multiplied by ``factor`` after each ``every`` rounds."""
 
     suggested: ClassVar = {"every": "10", "factor": "0.5"}
@@ -89,7 +89,7 @@ class Cosine(LearningRateSchedule):
         return self.end_micro + (((first_micro - self.end_micro) * share + _ONE**2 // 2) >> 2 * _BITS)
 
 
-Schedule = Annotated[Step | Exponential | Cosine, Field(discriminator="method")]
+Schedule = Annotated[StepSchedule | Exponential | Cosine, Field(discriminator="method")]
 SCHEDULES: Final[Mapping[str, type[LearningRateSchedule]]] = {
     one.model_fields["method"].default: one for one in get_args(get_args(Schedule)[0])
 }

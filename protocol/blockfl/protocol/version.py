@@ -33,7 +33,7 @@ _Block = dict[str, _Doubles]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Version:
+class ModelFile:
     """What a model file holds.
 
     Attributes:
@@ -62,7 +62,7 @@ def compute_layout(manifest: Manifest, optimiser: Optimiser) -> Manifest:
     return Manifest(tensors=manifest.tensors + state)
 
 
-def encode_version(spec: TaskSpec, version: Version) -> bytes:
+def encode_version(spec: TaskSpec, version: ModelFile) -> bytes:
     """Return the model file of a version.
 
     Raises:
@@ -74,7 +74,7 @@ def encode_version(spec: TaskSpec, version: Version) -> bytes:
     return encode_model(compute_layout(spec.manifest, spec.optimiser), np.concatenate(vectors))
 
 
-def decode_version(spec: TaskSpec, data: bytes) -> Version:
+def decode_version(spec: TaskSpec, data: bytes) -> ModelFile:
     """Return what a model file of a task holds, read-only.
 
     Raises:
@@ -82,13 +82,15 @@ def decode_version(spec: TaskSpec, data: bytes) -> Version:
             its state; BFL307 for NaN or infinity.
     """
     if spec.optimiser is None or has_layout(spec.manifest, data):
-        return Version(model=decode_model(spec.manifest, data))
+        return ModelFile(model=decode_model(spec.manifest, data))
     values = decode_model(compute_layout(spec.manifest, spec.optimiser), data)
     vectors = values[spec.manifest.dimension :].reshape(-1, spec.manifest.trained)
-    return Version(model=values[: spec.manifest.dimension], state=dict(zip(spec.optimiser.state, vectors, strict=True)))
+    return ModelFile(
+        model=values[: spec.manifest.dimension], state=dict(zip(spec.optimiser.state, vectors, strict=True))
+    )
 
 
-def apply_round(spec: TaskSpec, base: Version, total: Total, *, scale: int, divisor: int) -> Version:
+def apply_round(spec: TaskSpec, base: ModelFile, total: Total, *, scale: int, divisor: int) -> ModelFile:
     """Return the version after a round of a task: weights move by the rule and optimiser, statistics by their own.
 
     Args and Raises: as ``apply_step``.
@@ -96,13 +98,13 @@ def apply_round(spec: TaskSpec, base: Version, total: Total, *, scale: int, divi
     limits = freeze_statistics(spec)
     if limits is None:
         return apply_step(spec.optimiser, base, total, scale=scale, divisor=divisor)
-    weights = Version(model=base.model[: limits.trained], state=base.state)
+    weights = ModelFile(model=base.model[: limits.trained], state=base.state)
     moved = apply_step(spec.optimiser, weights, total[: limits.trained], scale=scale, divisor=divisor)
     rest = move_statistics(spec.manifest, base.model, total, limit=limits.limit, divisor=divisor)
-    return Version(model=np.concatenate([moved.model, rest]), state=moved.state)
+    return ModelFile(model=np.concatenate([moved.model, rest]), state=moved.state)
 
 
-def apply_step(optimiser: Optimiser | None, base: Version, total: Total, *, scale: int, divisor: int) -> Version:
+def apply_step(optimiser: Optimiser | None, base: ModelFile, total: Total, *, scale: int, divisor: int) -> ModelFile:
     """Return the version after a round.
 
     Args:
@@ -117,7 +119,7 @@ def apply_step(optimiser: Optimiser | None, base: Version, total: Total, *, scal
         FloatingPointError: the process flushes subnormal numbers to zero.
     """
     if optimiser is None:
-        return Version(model=apply_sum(base.model, total, scale=scale, divisor=divisor))
+        return ModelFile(model=apply_sum(base.model, total, scale=scale, divisor=divisor))
     _check_state(optimiser, base)
     model = np.empty_like(base.model)
     state = {name: np.empty_like(base.model) for name in optimiser.state}
@@ -132,10 +134,10 @@ def apply_step(optimiser: Optimiser | None, base: Version, total: Total, *, scal
                 state[name][block] = one
     if not all(np.isfinite(one).all() for one in (model, *state.values())):
         raise ProtocolError(Code.NOT_FINITE, "the base model or the result holds a value that is NaN or infinite")
-    return Version(model=model, state=state)
+    return ModelFile(model=model, state=state)
 
 
-def _check_state(optimiser: Optimiser, base: Version) -> None:
+def _check_state(optimiser: Optimiser, base: ModelFile) -> None:
     if base.state and tuple(base.state) != optimiser.state:
         raise ProtocolError(
             Code.MANIFEST_MISMATCH, f"expected the state {', '.join(optimiser.state)}, got {', '.join(base.state)}"

@@ -25,7 +25,7 @@ _MAXIMUM_ANSWER_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Membership:
+class ChannelMembership:
     """How an ordering node takes part in a channel.
 
     Attributes:
@@ -76,7 +76,7 @@ class Participation:
     private_key: Path
     timeout_s: float = 30.0
 
-    async def find(self, channel: str) -> Membership | None:
+    async def find(self, channel: str) -> ChannelMembership | None:
         """Ask how the node takes part in a channel; None: not at all.
 
         Raises:
@@ -85,7 +85,7 @@ class Participation:
         status, said = await asyncio.to_thread(self._request, "GET", f"{_CHANNELS}/{channel}")
         if status == http.client.NOT_FOUND:
             return None
-        return Membership.parse(self._expect(status, said, http.client.OK), self.address)
+        return ChannelMembership.parse(self._expect(status, said, http.client.OK), self.address)
 
     async def channels(self) -> tuple[str, ...]:
         """List the node's channels.
@@ -97,7 +97,7 @@ class Participation:
         listed = self._expect(status, said, http.client.OK).get("channels") or []
         return tuple(str(one["name"]) for one in listed)
 
-    async def join(self, block: bytes) -> Membership:
+    async def join(self, block: bytes) -> ChannelMembership:
         """Have the node take part in a channel from its first block on.
 
         Args:
@@ -111,7 +111,7 @@ class Participation:
         verify_genesis_block(decode_block(block))
         body, kind = _form("config-block", block)
         status, said = await asyncio.to_thread(self._request, "POST", _CHANNELS, body, kind)
-        return Membership.parse(self._expect(status, said, http.client.CREATED), self.address)
+        return ChannelMembership.parse(self._expect(status, said, http.client.CREATED), self.address)
 
     def _expect(self, status: int, said: Any, wanted: int) -> dict[str, Any]:
         if status != wanted or not isinstance(said, dict):

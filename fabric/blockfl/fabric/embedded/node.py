@@ -28,10 +28,10 @@ from prometheus_client import CollectorRegistry
 from blockfl.fabric.counters import Counters
 from blockfl.fabric.embedded.endorsing.admission import Admission
 from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
-from blockfl.fabric.embedded.endorsing.endorser import Endorser
+from blockfl.fabric.embedded.endorsing.endorser import EndorsingPeer
 from blockfl.fabric.embedded.endorsing.fairness import Turns
 from blockfl.fabric.embedded.endorsing.installation import Installation
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 from blockfl.fabric.embedded.services.block_reader import BlockReader
 from blockfl.fabric.embedded.services.deliver_service import DeliverService
 from blockfl.fabric.embedded.services.endorser_service import EndorserService
@@ -71,7 +71,7 @@ class EmbeddedNode:
 
     def __init__(self, settings: NodeSettings) -> None:
         self._settings = settings
-        self._ledger: Ledger | None = None
+        self._ledger: ChannelLedger | None = None
         self._hosts: dict[str, ContractHost] = {}
         self._counters: defaultdict[str, Counters] = defaultdict(Counters)
         self._listeners: dict[str, _Listener] = {}
@@ -79,7 +79,7 @@ class EmbeddedNode:
         self._blocks: BlockReader | None = None
         self._operations: OperationsService | None = None
         self._admission: Admission | None = None
-        self._endorsers: dict[str, Endorser] = {}
+        self._endorsers: dict[str, EndorsingPeer] = {}
         self._addresses: dict[str, str] = {}
         self._waiting: dict[str, OrganisationSettings] = {}
         self._follower: asyncio.Task[None] | None = None
@@ -87,7 +87,7 @@ class EmbeddedNode:
         self._stopped = asyncio.Event()
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> ChannelLedger:
         """The running node's ledger.
 
         Raises:
@@ -237,14 +237,14 @@ class EmbeddedNode:
 
     # --- inside
 
-    def _open_ledger(self) -> Ledger:
+    def _open_ledger(self) -> ChannelLedger:
         settings = self._settings
         try:
             genesis = common_pb2.Block.FromString(read_bytes(settings.genesis))
         except DecodeError as error:
             raise NodeError(f"expected a configuration block in {settings.genesis}, got something else") from error
         orderer = _load_signer(settings.orderer)
-        ledger = Ledger.open(settings.directory / "ledger", genesis, orderer=orderer)
+        ledger = ChannelLedger.open(settings.directory / "ledger", genesis, orderer=orderer)
         try:
             if ledger.channel_id != settings.channel:
                 raise NodeError(
@@ -320,7 +320,7 @@ class EmbeddedNode:
                     self._stopped.set()
                     return
 
-    def _make_endorser(self, organisation: OrganisationSettings) -> Endorser:
+    def _make_endorser(self, organisation: OrganisationSettings) -> EndorsingPeer:
         assert self._admission is not None
         signer = _load_signer(organisation)
         _check_role(self.ledger, signer, "peer")
@@ -329,7 +329,7 @@ class EmbeddedNode:
         self._hosts[organisation.msp_id] = host
         directory = self.ledger.organisation_directory(organisation.msp_id) / _INSTALLED
         values = organisation.contract.values() if organisation.contract else {}
-        return Endorser(
+        return EndorsingPeer(
             signer=signer,
             ledger=self.ledger,
             admission=self._admission,
@@ -365,7 +365,7 @@ def _load_signer(endpoint: EndpointSettings) -> Signer:
         raise NodeError(f"the identity of {endpoint.msp_id} cannot be used: {error}") from error
 
 
-def _check_role(ledger: Ledger, signer: Signer, role: Any) -> None:
+def _check_role(ledger: ChannelLedger, signer: Signer, role: Any) -> None:
     msps = ledger.config.msps
     identity = signer.identity
     try:

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from blockfl.fabric.settings_file import ListenAddress, Settings, StoredPath, load_settings, read_text, resolve_paths
 
 
-class ContractSettings(Settings):
+class ContractEndpoint(Settings):
     """Where an organisation's contract service listens, and the TLS that the node shows it.
 
     Attributes:
@@ -71,7 +71,7 @@ class OrganisationSettings(EndpointSettings):
         contract: None when connection.json needs no values.
     """
 
-    contract: ContractSettings | None = None
+    contract: ContractEndpoint | None = None
 
 
 class NodeSettings(Settings):

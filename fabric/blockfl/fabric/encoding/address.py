@@ -11,7 +11,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
 from blockfl.fabric.encoding import der
-from blockfl.fabric.encoding.der import DerError, Reader
+from blockfl.fabric.encoding.der import DerError, DerReader
 from blockfl.fabric.encoding.uri import check_uri
 
 _EMAIL, _DNS, _URI, _IP = 1, 2, 6, 7
@@ -36,25 +36,25 @@ class Names:
 
 def read_alternative_names(content: bytes) -> Names:
     """The names of a SubjectAltName that `check_alternative_names` takes."""
-    return _collect(Reader(Reader(content).read(der.SEQUENCE)))
+    return _collect(DerReader(DerReader(content).read(der.SEQUENCE)))
 
 
 def read_name_constraints(content: bytes) -> tuple[Names, Names]:
     """What NameConstraints that `check_name_constraints` takes permit, and what they exclude."""
-    reader = Reader(Reader(content).read(der.SEQUENCE))
+    reader = DerReader(DerReader(content).read(der.SEQUENCE))
     permitted, excluded = (reader.read_optional(tag) or b"" for tag in (_PERMITTED, _EXCLUDED))
     return _collect(_bases(permitted)), _collect(_bases(excluded))
 
 
-def _bases(subtrees: bytes) -> Reader:
-    reader, found = Reader(subtrees), b""
+def _bases(subtrees: bytes) -> DerReader:
+    reader, found = DerReader(subtrees), b""
     while reader:
-        tag, base = Reader(reader.read(der.SEQUENCE)).read_any()
+        tag, base = DerReader(reader.read(der.SEQUENCE)).read_any()
         found += der.encode_element(tag, base)
-    return Reader(found)
+    return DerReader(found)
 
 
-def _collect(names: Reader) -> Names:
+def _collect(names: DerReader) -> Names:
     found: dict[int, list[bytes]] = {kind: [] for kind in (_EMAIL, _DNS, _URI, _IP)}
     while names:
         tag, name = names.read_any()
@@ -73,7 +73,7 @@ def check_alternative_names(content: bytes) -> bool:
     Raises:
         DerError: it is malformed.
     """
-    names = Reader(Reader(content).read(der.SEQUENCE))
+    names = DerReader(DerReader(content).read(der.SEQUENCE))
     has_any = False
     while names:
         tag, name = names.read_any()
@@ -99,8 +99,8 @@ def check_name_constraints(content: bytes) -> bool:
     Raises:
         DerError: they are malformed or empty.
     """
-    outer = Reader(content)
-    reader = Reader(outer.read(der.SEQUENCE))
+    outer = DerReader(content)
+    reader = DerReader(outer.read(der.SEQUENCE))
     subtrees = [reader.read_optional(_PERMITTED), reader.read_optional(_EXCLUDED)]
     if outer or reader:
         raise DerError("there is more than name constraints")
@@ -122,10 +122,10 @@ def is_domain(name: bytes, *, is_constraint: bool) -> bool:
 
 
 def _check_subtrees(subtrees: bytes) -> bool:
-    reader = Reader(subtrees)
+    reader = DerReader(subtrees)
     is_understood = True
     while reader:
-        tag, base = Reader(reader.read(der.SEQUENCE)).read_any()
+        tag, base = DerReader(reader.read(der.SEQUENCE)).read_any()
         kind = tag ^ _TAG_BITS
         if kind in (_EMAIL, _DNS, _URI):
             _check_ascii(base)

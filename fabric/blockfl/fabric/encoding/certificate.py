@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Final
 
 from blockfl.fabric.encoding import der
-from blockfl.fabric.encoding.der import DerError, Reader
+from blockfl.fabric.encoding.der import DerError, DerReader
 from blockfl.fabric.encoding.extension import Extension, Extensions, read_extension
 from blockfl.fabric.encoding.name import read_units
 from blockfl.fabric.encoding.public_key import PublicKeyInfo, read_public_key
@@ -44,9 +44,9 @@ class Algorithm:
     @classmethod
     def read(cls, content: bytes) -> Algorithm:
         """Read an AlgorithmIdentifier's content; what follows the parameters does not matter."""
-        reader = Reader(content)
+        reader = DerReader(content)
         identifier = reader.read_object_identifier()
-        encoded = Reader(content).read(der.OBJECT_IDENTIFIER)
+        encoded = DerReader(content).read(der.OBJECT_IDENTIFIER)
         parameters = reader.read_any(whole=True)[1] if reader else b""
         return cls(identifier=identifier, encoded_identifier=encoded, parameters=parameters)
 
@@ -99,12 +99,12 @@ class Certificate:
         Raises:
             DerError: Go refuses it.
         """
-        outer = Reader(encoded)
-        reader = Reader(outer.read(der.SEQUENCE))
+        outer = DerReader(encoded)
+        reader = DerReader(outer.read(der.SEQUENCE))
         if outer:
             raise DerError("there is more than a certificate")
         to_be_signed = reader.read(der.SEQUENCE, whole=True)
-        signed = Reader(Reader(to_be_signed).read(der.SEQUENCE))
+        signed = DerReader(DerReader(to_be_signed).read(der.SEQUENCE))
         version = _read_version(signed)
         serial_number = signed.read_integer()
         if serial_number < 0:
@@ -115,7 +115,7 @@ class Certificate:
         parsed_algorithm = Algorithm.read(algorithm)
         issuer = signed.read(der.SEQUENCE, whole=True)
         read_units(issuer)
-        validity = Reader(signed.read(der.SEQUENCE))
+        validity = DerReader(signed.read(der.SEQUENCE))
         not_before_s, not_after_s = validity.read_time(), validity.read_time()
         subject = signed.read(der.SEQUENCE, whole=True)
         units = read_units(subject)
@@ -145,11 +145,11 @@ class Certificate:
         return self.issuer == self.subject
 
 
-def _read_version(signed: Reader) -> int:
+def _read_version(signed: DerReader) -> int:
     explicit = signed.read_optional(_VERSION)
     if explicit is None:
         return 1
-    reader = Reader(explicit)
+    reader = DerReader(explicit)
     version = reader.read_int64()
     if version == _LARGEST and not reader:
         return -_LARGEST - 1  # Go adds one, and does not notice that this overflows
@@ -159,19 +159,19 @@ def _read_version(signed: Reader) -> int:
 
 
 def _read_key_info(key_info: bytes) -> PublicKeyInfo:
-    reader = Reader(Reader(key_info).read(der.SEQUENCE))
+    reader = DerReader(DerReader(key_info).read(der.SEQUENCE))
     algorithm = Algorithm.read(reader.read(der.SEQUENCE))
     return read_public_key(algorithm.identifier, algorithm.parameters, der.right_align(*reader.read_bits()))
 
 
-def _read_extensions(signed: Reader, version: int) -> Extensions:
+def _read_extensions(signed: DerReader, version: int) -> Extensions:
     if version > 1:
         signed.read_optional(_ISSUER_ID)
         signed.read_optional(_SUBJECT_ID)
     explicit = signed.read_optional(_EXTENSIONS) if version == 3 else None
     if explicit is None:
         return Extensions()
-    reader = Reader(Reader(explicit).read(der.SEQUENCE))
+    reader = DerReader(DerReader(explicit).read(der.SEQUENCE))
     found: dict[tuple[int, ...], Extension] = {}
     while reader:
         extension = read_extension(reader.read(der.SEQUENCE))

@@ -28,7 +28,7 @@ class DerError(ValueError):
     """The bytes are not what they should be."""
 
 
-class Reader:
+class DerReader:
     """What is left of an encoding."""
 
     __slots__ = ("_data", "_position")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from blockfl.fabric.encoding import der
 from blockfl.fabric.encoding.address import check_alternative_names, check_name_constraints
-from blockfl.fabric.encoding.der import DerError, Reader
+from blockfl.fabric.encoding.der import DerError, DerReader
 
 _EXTENSION: Final = (2, 5, 29)
 _ISSUER_ACCESS: Final = (1, 3, 6, 1, 5, 5, 7, 1, 1)
@@ -89,7 +89,7 @@ class Extensions:
 
 def read_extension(content: bytes) -> Extension:
     """Read one extension's content; what follows the value does not matter."""
-    reader = Reader(content)
+    reader = DerReader(content)
     identifier = reader.read_object_identifier()
     is_critical = reader.read_boolean() if reader.peek() == der.BOOLEAN else False
     return Extension(identifier=identifier, is_critical=is_critical, content=reader.read(der.OCTET_STRING))
@@ -102,12 +102,12 @@ def read_authority_key(extension: Extension) -> bytes | None:
         DerError: it is malformed or critical.
     """
     _check_not_critical(extension)
-    reader = Reader(Reader(extension.content).read(der.SEQUENCE))
+    reader = DerReader(DerReader(extension.content).read(der.SEQUENCE))
     return reader.read_optional(_C0)
 
 
 def _key_usage(extension: Extension) -> Mapping[str, Any]:
-    bits, padding = Reader(extension.content).read_bits()
+    bits, padding = DerReader(extension.content).read_bits()
     size = len(bits) * 8 - padding
     return {
         "key_usage": sum(
@@ -117,7 +117,7 @@ def _key_usage(extension: Extension) -> Mapping[str, Any]:
 
 
 def _basic_constraints(extension: Extension) -> Mapping[str, Any]:
-    reader = Reader(Reader(extension.content).read(der.SEQUENCE))
+    reader = DerReader(DerReader(extension.content).read(der.SEQUENCE))
     is_ca = reader.read_boolean() if reader.peek() == der.BOOLEAN else False
     if reader.peek() != der.INTEGER:
         return {"is_ca": is_ca}
@@ -138,12 +138,12 @@ def _name_constraints(extension: Extension) -> Mapping[str, Any] | None:
 
 
 def _distribution_points(extension: Extension) -> Mapping[str, Any]:
-    points = Reader(Reader(extension.content).read(der.SEQUENCE))
+    points = DerReader(DerReader(extension.content).read(der.SEQUENCE))
     while points:
-        name = Reader(points.read(der.SEQUENCE)).read_optional(_CC0)
+        name = DerReader(points.read(der.SEQUENCE)).read_optional(_CC0)
         if name is None:
             continue
-        names = Reader(Reader(name).read(_CC0))
+        names = DerReader(DerReader(name).read(_CC0))
         while names.peek() == _C6:
             names.read(_C6)
     return {}
@@ -154,7 +154,7 @@ def _authority_key(extension: Extension) -> Mapping[str, Any]:
 
 
 def _policy_constraints(extension: Extension) -> Mapping[str, Any]:
-    reader = Reader(Reader(extension.content).read(der.SEQUENCE))
+    reader = DerReader(DerReader(extension.content).read(der.SEQUENCE))
     return {
         "explicit_policy": reader.read_int64(_C0) if reader.peek() == _C0 else None,
         "inhibit_mapping": reader.read_int64(_C1) if reader.peek() == _C1 else None,
@@ -162,7 +162,7 @@ def _policy_constraints(extension: Extension) -> Mapping[str, Any]:
 
 
 def _purposes(extension: Extension) -> Mapping[str, Any]:
-    reader = Reader(Reader(extension.content).read(der.SEQUENCE))
+    reader = DerReader(DerReader(extension.content).read(der.SEQUENCE))
     purposes = []
     while reader:
         purposes.append(reader.read_object_identifier())
@@ -171,14 +171,14 @@ def _purposes(extension: Extension) -> Mapping[str, Any]:
 
 def _subject_key(extension: Extension) -> Mapping[str, Any]:
     _check_not_critical(extension)
-    return {"subject_key": Reader(extension.content).read(der.OCTET_STRING)}
+    return {"subject_key": DerReader(extension.content).read(der.OCTET_STRING)}
 
 
 def _policies(extension: Extension) -> Mapping[str, Any]:
-    reader = Reader(Reader(extension.content).read(der.SEQUENCE))
+    reader = DerReader(DerReader(extension.content).read(der.SEQUENCE))
     policies: dict[bytes, None] = {}
     while reader:
-        policy = Reader(reader.read(der.SEQUENCE)).read(der.OBJECT_IDENTIFIER)
+        policy = DerReader(reader.read(der.SEQUENCE)).read(der.OBJECT_IDENTIFIER)
         _check_long_identifier(policy)
         if policy in policies:
             raise DerError("a policy is there twice")
@@ -187,23 +187,23 @@ def _policies(extension: Extension) -> Mapping[str, Any]:
 
 
 def _mappings(extension: Extension) -> Mapping[str, Any]:
-    reader = Reader(Reader(extension.content).read(der.SEQUENCE))
+    reader = DerReader(DerReader(extension.content).read(der.SEQUENCE))
     mappings = []
     while reader:
-        mapping = Reader(reader.read(der.SEQUENCE))
+        mapping = DerReader(reader.read(der.SEQUENCE))
         mappings.append((mapping.read(der.OBJECT_IDENTIFIER), mapping.read(der.OBJECT_IDENTIFIER)))
     return {"mappings": tuple(mappings)}
 
 
 def _inhibit_any(extension: Extension) -> Mapping[str, Any]:
-    return {"inhibit_any": Reader(extension.content).read_int64()}
+    return {"inhibit_any": DerReader(extension.content).read_int64()}
 
 
 def _issuer_access(extension: Extension) -> Mapping[str, Any]:
     _check_not_critical(extension)
-    reader = Reader(Reader(extension.content).read(der.SEQUENCE))
+    reader = DerReader(DerReader(extension.content).read(der.SEQUENCE))
     while reader:
-        description = Reader(reader.read(der.SEQUENCE))
+        description = DerReader(reader.read(der.SEQUENCE))
         description.read_object_identifier()
         description.read_optional(_C6)
     return {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from blockfl.fabric.encoding import der
-from blockfl.fabric.encoding.der import DerError, Reader
+from blockfl.fabric.encoding.der import DerError, DerReader
 
 _UNIT: Final = (2, 5, 4, 11)
 _COMMON_NAME: Final = (2, 5, 4, 3)
@@ -49,11 +49,11 @@ def describe_name(name: bytes) -> str:
 
 
 def _read_attributes(name: bytes) -> Iterator[tuple[tuple[int, ...], str]]:
-    sets = Reader(Reader(name).read(der.SEQUENCE))
+    sets = DerReader(DerReader(name).read(der.SEQUENCE))
     while sets:
-        attributes = Reader(sets.read(der.SET))
+        attributes = DerReader(sets.read(der.SET))
         while attributes:
-            attribute = Reader(attributes.read(der.SEQUENCE))
+            attribute = DerReader(attributes.read(der.SEQUENCE))
             yield attribute.read_object_identifier(), read_text(*attribute.read_any())
 
 

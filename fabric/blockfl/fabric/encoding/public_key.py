@@ -8,7 +8,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from blockfl.fabric.encoding import der
-from blockfl.fabric.encoding.der import DerError, Reader
+from blockfl.fabric.encoding.der import DerError, DerReader
 
 _RSA: Final = (1, 2, 840, 113549, 1, 1, 1)
 _DSA: Final = (1, 2, 840, 10040, 4, 1)
@@ -62,7 +62,7 @@ def read_public_key(algorithm: tuple[int, ...], parameters: bytes, content: byte
 
 
 def _read_ecdsa(parameters: bytes, content: bytes) -> ec.EllipticCurvePublicKey:
-    curve = _CURVES.get(Reader(parameters).read_object_identifier())
+    curve = _CURVES.get(DerReader(parameters).read_object_identifier())
     if curve is None:
         raise DerError("an ECDSA key is on an unknown curve")
     if not content or content[0] != _UNCOMPRESSED:
@@ -76,13 +76,13 @@ def _read_ecdsa(parameters: bytes, content: bytes) -> ec.EllipticCurvePublicKey:
 def _check_rsa(parameters: bytes, content: bytes) -> None:
     if parameters != _NULL:
         raise DerError("an RSA key has no NULL parameters")
-    reader = Reader(Reader(content).read(der.SEQUENCE))
+    reader = DerReader(DerReader(content).read(der.SEQUENCE))
     if reader.read_integer() <= 0 or reader.read_int64() <= 0:
         raise DerError("an RSA key's numbers are not positive")
 
 
 def _check_dsa(parameters: bytes, content: bytes) -> None:
-    y = Reader(content).read_integer()
-    reader = Reader(Reader(parameters).read(der.SEQUENCE))
+    y = DerReader(content).read_integer()
+    reader = DerReader(DerReader(parameters).read(der.SEQUENCE))
     if min(y, *(reader.read_integer() for _ in range(3))) <= 0:
         raise DerError("a DSA key's numbers are not positive")

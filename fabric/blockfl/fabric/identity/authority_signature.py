@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa,
 from blockfl.fabric.encoding import der
 from blockfl.fabric.encoding.asn1 import Fields
 from blockfl.fabric.encoding.certificate import Algorithm, Certificate
-from blockfl.fabric.encoding.der import DerError, Reader
+from blockfl.fabric.encoding.der import DerError, DerReader
 from blockfl.fabric.encoding.revocation_list import RevocationList, read_algorithm
 from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.identity.signing import parse_ecdsa_signature
@@ -92,8 +92,8 @@ def _hash(name: str | None, *, sha1_allowed: bool) -> hashes.HashAlgorithm:
 
 def _strict_signature(encoded: bytes) -> bytes:
     """An ECDSA signature of a certificate, in which nothing may trail, unlike in signatures of transactions."""
-    outer = Reader(encoded)
-    body = Reader(outer.read(der.SEQUENCE))
+    outer = DerReader(encoded)
+    body = DerReader(outer.read(der.SEQUENCE))
     r, s = body.read_integer(), body.read_integer()
     if outer or body or min(r, s) < 0:
         raise DerError("expected R and S of an ECDSA signature, got more or others")

@@ -25,7 +25,7 @@ from fabric_protos.msp import identities_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.encoding.certificate import Certificate
-from blockfl.fabric.encoding.der import INTEGER, SEQUENCE, DerError, Reader
+from blockfl.fabric.encoding.der import INTEGER, SEQUENCE, DerError, DerReader
 from blockfl.fabric.encoding.pem import decode_pem
 from blockfl.fabric.encoding.protobuf import parse
 from blockfl.fabric.errors import IdentityError
@@ -264,7 +264,7 @@ def parse_ecdsa_signature(signature: bytes) -> tuple[int, int]:
 
 def _read_as_go(signature: bytes) -> tuple[int, int]:
     try:
-        body = Reader(Reader(signature).read(SEQUENCE))
+        body = DerReader(DerReader(signature).read(SEQUENCE))
         return body.read_integer(INTEGER), body.read_integer(INTEGER)
     except DerError as error:
         raise IdentityError(

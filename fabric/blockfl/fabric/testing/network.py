@@ -19,7 +19,7 @@ from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition, CollectionSpec, Lifecycle, package_contract, package_id
 from blockfl.fabric.embedded.node import EmbeddedNode
-from blockfl.fabric.embedded.settings import ContractSettings, EndpointSettings, NodeSettings, OrganisationSettings
+from blockfl.fabric.embedded.settings import ContractEndpoint, EndpointSettings, NodeSettings, OrganisationSettings
 from blockfl.fabric.errors import NodeError
 from blockfl.fabric.identity.signing import Signer, create_private_key, private_key_pem
 from blockfl.fabric.shim import Contract, ContractServer, ServerTls
@@ -267,7 +267,7 @@ def _with_services(network: Network) -> NodeSettings:
     organisations = []
     for organisation in network.settings.organisations:
         home = network.directory / organisation.msp_id
-        contract = ContractSettings(
+        contract = ContractEndpoint(
             address=network.servers[organisation.msp_id].address
             if organisation.msp_id in network.servers
             else "127.0.0.1:9",

@@ -95,7 +95,7 @@ class Endorsement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
+class AnnouncedEvent:
     """The event that a transaction announces when it turns out valid."""
 
     chaincode: str
@@ -138,7 +138,7 @@ class Transaction:
     response_status: int = 0
     response_message: str = ""
     response_payload: bytes = b""
-    event: Event | None = None
+    event: AnnouncedEvent | None = None
     results: bytes = b""
     endorsements: tuple[Endorsement, ...] = ()
     proposal_hash: bytes = b""
@@ -298,7 +298,7 @@ def encode_response_payload(
     status: int = 200,
     message: str = "",
     payload: bytes = b"",
-    event: Event | None = None,
+    event: AnnouncedEvent | None = None,
 ) -> bytes:
     """The `protos.ProposalResponsePayload` that every endorser of a proposal must arrive at.
 
@@ -326,7 +326,7 @@ def encode_response_payload(
     )
 
 
-def encode_event(event: Event) -> bytes:
+def encode_event(event: AnnouncedEvent) -> bytes:
     """Serialise an event as `protos.ChaincodeEvent`."""
     return _serialize(
         chaincode_event_pb2.ChaincodeEvent(

@@ -25,8 +25,8 @@ from fabric_protos.peer import (
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.transaction.envelope import (
     ENDORSER_TRANSACTION,
+    AnnouncedEvent,
     Endorsement,
-    Event,
     Transaction,
     compute_tx_id,
     parse_part,
@@ -194,7 +194,9 @@ def _decode_action(reading: Reading) -> dict[str, Any]:
         "response_payload": action.response.payload,
         "event": None
         if event is None
-        else Event(chaincode=event.chaincode_id, tx_id=event.tx_id, name=event.event_name, payload=event.payload),
+        else AnnouncedEvent(
+            chaincode=event.chaincode_id, tx_id=event.tx_id, name=event.event_name, payload=event.payload
+        ),
         "results": action.results,
         "endorsements": reading.endorsements,
         "proposal_hash": response.proposal_hash,

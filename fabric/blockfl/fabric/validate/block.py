@@ -16,7 +16,7 @@ from blockfl.fabric.transaction.envelope import VALID
 from blockfl.fabric.transaction.reading import Reading, read_tx_id
 from blockfl.fabric.transaction.rwset import Version
 from blockfl.fabric.validate.endorsement import EndorsementRules
-from blockfl.fabric.validate.envelope import Candidate, InvalidTransaction, check_envelope, read_candidate
+from blockfl.fabric.validate.envelope import CheckedTransaction, InvalidTransaction, check_envelope, read_candidate
 from blockfl.fabric.validate.reads import check_reads
 from blockfl.fabric.validate.signatures import SignatureCache
 from blockfl.fabric.validate.state import StateUpdates
@@ -197,7 +197,7 @@ class _BlockCheck:
                     batch.apply(candidate.readwrites, Version(self._number, index))
         return self._outcome(batch.finish(self._number, self._expires_if_defined))
 
-    def _follow_config(self, candidate: Candidate) -> None:
+    def _follow_config(self, candidate: CheckedTransaction) -> None:
         try:
             self._new_config = ChannelConfig.from_config_envelope(candidate.data, self._config.channel_id, lenient=True)
         except ConfigError as error:
@@ -219,8 +219,8 @@ class _BlockCheck:
         batch.apply_config(self._envelopes[0].payload.data, Version(0, 0))
         return self._outcome(batch.finish(0, self._expires))
 
-    def _check_alone(self) -> list[Candidate | None]:
-        candidates: list[Candidate | None] = []
+    def _check_alone(self) -> list[CheckedTransaction | None]:
+        candidates: list[CheckedTransaction | None] = []
         for index, envelope in enumerate(self._envelopes):
             try:
                 candidate = check_envelope(envelope, self._config, self._state, self._signatures)
@@ -234,7 +234,7 @@ class _BlockCheck:
                 candidates.append(None)
         return candidates
 
-    def _apply_config(self, candidate: Candidate) -> None:
+    def _apply_config(self, candidate: CheckedTransaction) -> None:
         if len(self._envelopes) != 1:
             raise BlockError(
                 f"block {self._number} holds a configuration beside {len(self._envelopes) - 1} other "
@@ -245,7 +245,7 @@ class _BlockCheck:
         except BlockError as error:
             raise BlockError(f"block {self._number}: {error}") from error
 
-    def _mark_duplicates(self, candidates: list[Candidate | None]) -> None:
+    def _mark_duplicates(self, candidates: list[CheckedTransaction | None]) -> None:
         seen: set[str] = set()
         for index, candidate in enumerate(candidates):
             if candidate is None or candidate.is_config:
@@ -255,7 +255,7 @@ class _BlockCheck:
                 candidates[index] = None
             seen.add(candidate.tx_id)
 
-    def _check_in_order(self, candidates: list[Candidate | None]) -> StateUpdates:
+    def _check_in_order(self, candidates: list[CheckedTransaction | None]) -> StateUpdates:
         batch = UpdateBatch(self._state)
         for index, candidate in enumerate(candidates):
             if candidate is None:
@@ -279,7 +279,7 @@ class _BlockCheck:
         self._codes[index] = reason.code
         self._reasons[index] = reason.reason
 
-    def _outcome(self, updates: StateUpdates, candidates: Sequence[Candidate | None] = ()) -> BlockValidation:
+    def _outcome(self, updates: StateUpdates, candidates: Sequence[CheckedTransaction | None] = ()) -> BlockValidation:
         known = [None if one is None else one.tx_id for one in candidates] or [None] * len(self._envelopes)
         return BlockValidation(
             number=self._number,

@@ -15,7 +15,7 @@ from blockfl.fabric.errors import BlockError, IdentityError, PolicyError
 from blockfl.fabric.transaction.collection import Collection
 from blockfl.fabric.transaction.rwset import VALIDATION_PARAMETER, NamespaceReadWriteSet, decode_metadata
 from blockfl.fabric.validate.definition import Definition, find_collection, read_definition
-from blockfl.fabric.validate.envelope import Candidate, InvalidTransaction
+from blockfl.fabric.validate.envelope import CheckedTransaction, InvalidTransaction
 from blockfl.fabric.validate.signatures import hash_endorsed
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class EndorsementRules:
         self._definitions: dict[str, Definition | None] = {}
         self._changed: set[Place] = set()
 
-    def check(self, candidate: Candidate) -> None:
+    def check(self, candidate: CheckedTransaction) -> None:
         """Check a transaction's endorsements, in each namespace that it writes and in that of its chaincode.
 
         Raises:
@@ -139,7 +139,7 @@ class EndorsementRules:
         return definition
 
 
-def list_endorsers(candidate: Candidate, config: ChannelConfig, signatures: SignatureCache) -> list[Identity]:
+def list_endorsers(candidate: CheckedTransaction, config: ChannelConfig, signatures: SignatureCache) -> list[Identity]:
     """The distinct endorsers of a transaction whose signatures verify; the others do not count."""
     found: dict[tuple[str, bytes], Identity] = {}
     signed = hash_endorsed(candidate.signed_response, [one.endorser for one in candidate.endorsements])

@@ -41,7 +41,7 @@ class InvalidTransaction(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
+class CheckedTransaction:
     """A transaction whose form, creator and proposal are in order.
 
     Attributes:
@@ -63,7 +63,7 @@ class Candidate:
 
 def check_envelope(
     envelope: bytes | Reading, config: ChannelConfig, state: StateView, signatures: SignatureCache
-) -> Candidate:
+) -> CheckedTransaction:
     """Check everything about a transaction but its endorsements and its reads.
 
     1. envelope, payload and headers parse; type, epoch, nonce and creator are set as they must be;
@@ -84,7 +84,7 @@ def check_envelope(
     if channel_header.type == CONFIG:
         if not payload.data:
             raise InvalidTransaction(transaction_pb2.INVALID_CONFIG_TRANSACTION, "it holds no configuration")
-        return Candidate(tx_id=channel_header.tx_id, is_config=True, data=payload.data)
+        return CheckedTransaction(tx_id=channel_header.tx_id, is_config=True, data=payload.data)
     if channel_header.type != ENDORSER_TRANSACTION:
         raise InvalidTransaction(
             transaction_pb2.UNSUPPORTED_TX_PAYLOAD, f"type {channel_header.type} does not belong into a block"
@@ -103,7 +103,7 @@ def check_envelope(
     return _check_response(reading)
 
 
-def read_candidate(envelope: bytes | Reading) -> Candidate:
+def read_candidate(envelope: bytes | Reading) -> CheckedTransaction:
     """Read what a transaction would change, without judging it.
 
     Raises:
@@ -113,15 +113,15 @@ def read_candidate(envelope: bytes | Reading) -> Candidate:
     try:
         header = reading.channel_header
         if header.type == CONFIG:
-            return Candidate(tx_id=header.tx_id, is_config=True, data=reading.payload.data)
+            return CheckedTransaction(tx_id=header.tx_id, is_config=True, data=reading.payload.data)
         action = reading.action
     except BlockError as reason:
         raise BlockError(f"what the transaction changes cannot be read: {reason}") from reason
     return _make_candidate(reading, action.chaincode_id.name, decode_read_write_set(action.results))
 
 
-def _make_candidate(reading: Reading, chaincode: str, readwrites: ReadWriteSet) -> Candidate:
-    return Candidate(
+def _make_candidate(reading: Reading, chaincode: str, readwrites: ReadWriteSet) -> CheckedTransaction:
+    return CheckedTransaction(
         tx_id=reading.channel_header.tx_id,
         is_config=False,
         data=reading.payload.data,
@@ -175,7 +175,7 @@ def _check_action(reading: Reading) -> None:
         raise InvalidTransaction(code, "what was endorsed is not this proposal: the hashes differ")
 
 
-def _check_response(reading: Reading) -> Candidate:
+def _check_response(reading: Reading) -> CheckedTransaction:
     extension = _take(reading, "extension", transaction_pb2.BAD_HEADER_EXTENSION)
     if not reading.response.extension:
         raise InvalidTransaction(transaction_pb2.BAD_RESPONSE_PAYLOAD, "the response holds no chaincode action")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from blockfl.fabric.embedded.endorsing.lifecycle_state import NAMESPACES, SOURCES, Parameters, encode_metadata
-from blockfl.fabric.embedded.ordering.ledger import Ledger, Snapshot
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger, Snapshot
 from blockfl.fabric.embedded.storage.definition import (
     LIFECYCLE,
-    ChaincodeDefinition,
+    StoredDefinition,
     decode_state_data,
     read_definition,
 )
@@ -25,7 +25,7 @@ _PARAMETERS = "ChaincodeParameters"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Approval:
+class ChaincodeView:
     """A chaincode as one organisation sees it.
 
     Attributes:
@@ -34,7 +34,7 @@ class Approval:
         approved: Whether it approved exactly what is committed.
     """
 
-    definition: ChaincodeDefinition
+    definition: StoredDefinition
     package_id: str
     approved: bool
 
@@ -47,13 +47,13 @@ class Approvals:
         ledger: Tells when definitions last changed.
     """
 
-    def __init__(self, organisation: str, ledger: Ledger) -> None:
+    def __init__(self, organisation: str, ledger: ChannelLedger) -> None:
         self._organisation = organisation
         self._ledger = ledger
-        self._known: dict[str, Approval | None] = {}
+        self._known: dict[str, ChaincodeView | None] = {}
         self._known_at = 0
 
-    def find(self, chaincode: str, snapshot: Snapshot) -> Approval | None:
+    def find(self, chaincode: str, snapshot: Snapshot) -> ChaincodeView | None:
         """Looks a chaincode up; None when it is not defined."""
         changed_at = self._ledger.definitions_height
         if snapshot.height < changed_at:
@@ -65,25 +65,25 @@ class Approvals:
             self._known[chaincode] = self._read(chaincode, snapshot)
         return self._known[chaincode]
 
-    def all(self, snapshot: Snapshot) -> list[Approval]:
+    def all(self, snapshot: Snapshot) -> list[ChaincodeView]:
         """Lists every chaincode that is defined."""
         prefix = f"{NAMESPACES}/metadata/"
         rows = snapshot.range(LIFECYCLE, prefix, prefix + "\x7f")
         found = [self._read(key.removeprefix(prefix), snapshot) for key, _ in rows]
         return [approval for approval in found if approval is not None]
 
-    def _read(self, chaincode: str, snapshot: Snapshot) -> Approval | None:
+    def _read(self, chaincode: str, snapshot: Snapshot) -> ChaincodeView | None:
         reader = _PublicReader(snapshot)
         definition = read_definition(lambda _, key: reader.get(key), chaincode)
         if definition is None:
             return None
-        return Approval(
+        return ChaincodeView(
             definition=definition,
             package_id=self._read_package_id(definition, snapshot),
             approved=self._has_approved(definition, snapshot, reader),
         )
 
-    def _read_package_id(self, definition: ChaincodeDefinition, snapshot: Snapshot) -> str:
+    def _read_package_id(self, definition: StoredDefinition, snapshot: Snapshot) -> str:
         key = f"{SOURCES}/fields/{definition.name}#{definition.sequence}/PackageID"
         try:
             found = snapshot.private_get(self._organisation, LIFECYCLE, IMPLICIT_PREFIX + self._organisation, key)
@@ -91,7 +91,7 @@ class Approvals:
             return ""
         return str(decode_state_data(found.value).String) if found else ""
 
-    def _has_approved(self, definition: ChaincodeDefinition, snapshot: Snapshot, reader: _PublicReader) -> bool:
+    def _has_approved(self, definition: StoredDefinition, snapshot: Snapshot, reader: _PublicReader) -> bool:
         name = f"{definition.name}#{definition.sequence}"
         fields = Parameters.read(definition.name, reader).fields()
         expected = {f"{NAMESPACES}/metadata/{name}": encode_metadata(_PARAMETERS, fields)}

@@ -19,7 +19,7 @@ from fabric_protos.peer import (
 
 from blockfl.fabric.counters import Counters
 from blockfl.fabric.embedded.endorsing.admission import Admission, Refused
-from blockfl.fabric.embedded.endorsing.approvals import Approval, Approvals
+from blockfl.fabric.embedded.endorsing.approvals import Approvals, ChaincodeView
 from blockfl.fabric.embedded.endorsing.contract_host import ContractHost
 from blockfl.fabric.embedded.endorsing.contract_stream import encode_transaction
 from blockfl.fabric.embedded.endorsing.installation import Installation
@@ -28,8 +28,8 @@ from blockfl.fabric.embedded.endorsing.operations import Operations
 from blockfl.fabric.embedded.endorsing.proposal import SignedProposal
 from blockfl.fabric.embedded.endorsing.simulator import Interest, SimulationError, Simulator
 from blockfl.fabric.embedded.endorsing.system_contracts import SYSTEM_CONTRACTS, SystemContracts
-from blockfl.fabric.embedded.ordering.ledger import Ledger, Snapshot
-from blockfl.fabric.embedded.storage.definition import LIFECYCLE, ChaincodeDefinition
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger, Snapshot
+from blockfl.fabric.embedded.storage.definition import LIFECYCLE, StoredDefinition
 from blockfl.fabric.errors import FabricError, NodeError, ShimError
 from blockfl.fabric.identity.signing import Identity, Signer
 
@@ -45,7 +45,7 @@ class EndorserFailure(FabricError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endorsed:
+class EndorserAnswer:
     """What one organisation's peer answers to a proposal.
 
     Attributes:
@@ -84,7 +84,7 @@ class _Simulated:
     version: str
 
 
-class Endorser:
+class EndorsingPeer:
     """The endorsing half of one organisation's peer.
 
     Args:
@@ -100,7 +100,7 @@ class Endorser:
         self,
         *,
         signer: Signer,
-        ledger: Ledger,
+        ledger: ChannelLedger,
         admission: Admission,
         host: ContractHost,
         installation: Installation,
@@ -132,7 +132,7 @@ class Endorser:
 
     async def endorse(
         self, proposal: SignedProposal, creator: Identity, snapshot: Snapshot | None, *, evaluate: bool = False
-    ) -> Endorsed:
+    ) -> EndorserAnswer:
         """Simulates an admitted proposal and signs the result.
 
         Args:
@@ -145,13 +145,13 @@ class Endorser:
             EndorserFailure: The peer cannot run the call.
         """
         if snapshot is None:
-            return Endorsed(organisation=self.organisation, response=self._run_without_channel(proposal, creator))
+            return EndorserAnswer(organisation=self.organisation, response=self._run_without_channel(proposal, creator))
         self._counters.add("evaluations" if evaluate else "endorsements")
         simulator = self._simulator(proposal, creator, snapshot)
         try:
             simulated = await self._simulate(proposal, creator, snapshot, simulator)
             if evaluate:
-                return Endorsed(organisation=self.organisation, response=simulated.response)
+                return EndorserAnswer(organisation=self.organisation, response=simulated.response)
             return await self._sign(proposal, simulated, simulator)
         except ShimError as error:
             text = f"error in simulation: failed to execute transaction {proposal.tx_id}: {error}"
@@ -255,7 +255,7 @@ class Endorser:
         )
         return answer.message
 
-    def _check_runnable(self, name: str, snapshot: Snapshot, simulator: Simulator) -> Approval:
+    def _check_runnable(self, name: str, snapshot: Snapshot, simulator: Simulator) -> ChaincodeView:
         simulator.sequence(name)  # recorded: an upgrade invalidates this transaction
         channel = snapshot.config.channel_id
         found = self._approvals.find(name, snapshot)
@@ -276,7 +276,7 @@ class Endorser:
             )
         return found
 
-    def _check_initialised(self, definition: ChaincodeDefinition, is_init: bool, simulator: Simulator) -> None:
+    def _check_initialised(self, definition: StoredDefinition, is_init: bool, simulator: Simulator) -> None:
         name, version = definition.name, definition.version
         if not definition.init_required:
             if is_init:
@@ -294,11 +294,11 @@ class Endorser:
 
     # --- signing
 
-    async def _sign(self, proposal: SignedProposal, simulated: _Simulated, simulator: Simulator) -> Endorsed:
+    async def _sign(self, proposal: SignedProposal, simulated: _Simulated, simulator: Simulator) -> EndorserAnswer:
         result = simulator.result()
         response = simulated.response
         if _ERROR_THRESHOLD <= response.status < _ERROR:
-            return Endorsed(organisation=self.organisation, response=response)
+            return EndorserAnswer(organisation=self.organisation, response=response)
         action = proposal_pb2.ChaincodeAction(
             results=result.public,
             events=_encode_event(proposal, simulated.event) if response.status < _ERROR_THRESHOLD else b"",
@@ -309,7 +309,7 @@ class Endorser:
             proposal_hash=proposal.proposal_hash, extension=action.SerializeToString(deterministic=True)
         ).SerializeToString(deterministic=True)
         if response.status >= _ERROR:
-            return Endorsed(organisation=self.organisation, response=response, payload=payload)
+            return EndorserAnswer(organisation=self.organisation, response=response, payload=payload)
         if result.private:
             sets = [proposal.shared.private_set(*place, rwset) for place, rwset in result.private.items()]
             await self._ledger.stage_private(self.organisation, proposal.tx_id, sets)
@@ -317,7 +317,7 @@ class Endorser:
         signature = self.signer.sign(payload + identity.serialized)
         self._ledger.signatures.remember(identity, signature, payload + identity.serialized)
         endorsement = proposal_response_pb2.Endorsement(endorser=identity.serialized, signature=signature)
-        return Endorsed(
+        return EndorserAnswer(
             organisation=self.organisation,
             response=response,
             payload=payload,

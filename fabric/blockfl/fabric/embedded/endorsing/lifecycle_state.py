@@ -27,7 +27,7 @@ Fields = Mapping[str, bytes]
 """Field name to serialised StateData, in the order of the structure."""
 
 
-class State(Protocol):
+class StructurePlace(Protocol):
     """Where a structure is laid out."""
 
     def get(self, key: str) -> bytes:
@@ -102,7 +102,7 @@ class Parameters:
         }
 
     @classmethod
-    def read(cls, name: str, state: State) -> Parameters:
+    def read(cls, name: str, state: StructurePlace) -> Parameters:
         """Reads the fields of a definition; missing ones are empty."""
 
         def message(kind: Any, field_name: str) -> Any:
@@ -144,18 +144,18 @@ def encode_metadata(datatype: str, fields: Fields) -> bytes:
     return bytes(db_pb2.StateMetadata(datatype=datatype, fields=list(fields)).SerializeToString())
 
 
-def read_metadata(namespace: str, name: str, state: State) -> Any:
+def read_metadata(namespace: str, name: str, state: StructurePlace) -> Any:
     """Reads the key that says which fields a structure has; None when there is no such structure."""
     value = state.get(f"{namespace}/metadata/{name}")
     return decode_stored(db_pb2.StateMetadata, value) if value else None
 
 
-def read_integer(name: str, field_name: str, state: State) -> int:
+def read_integer(name: str, field_name: str, state: StructurePlace) -> int:
     """Reads an integer field; 0 when there is none."""
     return int(decode_state_data(state.get(f"{NAMESPACES}/fields/{name}/{field_name}")).Int64)
 
 
-def write(namespace: str, name: str, datatype: str, fields: Fields, state: State) -> None:
+def write(namespace: str, name: str, datatype: str, fields: Fields, state: StructurePlace) -> None:
     """Lays a structure out, writing only what changes and deleting fields that it no longer has."""
     metadata = read_metadata(namespace, name, state)
     stored = list(metadata.fields) if metadata else []

@@ -14,7 +14,7 @@ from fabric_protos.common import common_pb2
 from fabric_protos.peer import chaincode_pb2, proposal_pb2
 from google.protobuf.message import DecodeError
 
-from blockfl.fabric.embedded.endorsing.shared_work import SharedWork
+from blockfl.fabric.embedded.endorsing.payload_cache import PayloadCache
 from blockfl.fabric.encoding.wire import encode_bytes, encode_prefix, scan_fields
 from blockfl.fabric.errors import BlockError
 
@@ -57,7 +57,7 @@ class SignedProposal:
     is_init: bool
     invocation: bytes
     has_transient: bool
-    shared: SharedWork = field(default_factory=SharedWork)
+    shared: PayloadCache = field(default_factory=PayloadCache)
 
     @classmethod
     def parse(cls, encoded: bytes | memoryview) -> SignedProposal:

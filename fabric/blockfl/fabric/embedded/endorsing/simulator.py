@@ -22,7 +22,7 @@ from blockfl.fabric.embedded.ordering.ledger import PrivateValue
 from blockfl.fabric.embedded.storage.definition import (
     LEGACY_LIFECYCLE,
     LIFECYCLE,
-    ChaincodeDefinition,
+    StoredDefinition,
     read_definition,
     read_sequence,
 )
@@ -264,7 +264,7 @@ class Simulator:
         """Reads a chaincode's sequence number; 0 when it is not defined."""
         return read_sequence(self.get_state, chaincode)
 
-    def definition(self, chaincode: str) -> ChaincodeDefinition | None:
+    def definition(self, chaincode: str) -> StoredDefinition | None:
         """Reads a chaincode's definition."""
         return read_definition(self.get_state, chaincode)
 

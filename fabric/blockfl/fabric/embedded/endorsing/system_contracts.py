@@ -13,7 +13,7 @@ from fabric_protos.peer import proposal_response_pb2, query_pb2, transaction_pb2
 
 from blockfl.fabric.channel.block import header_hash
 from blockfl.fabric.embedded.endorsing.simulator import SimulationError
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 
 SYSTEM_CONTRACTS: Final = frozenset({"qscc", "cscc", "lscc"})
 _NUMBER: Final = re.compile(r"[0-9]{1,20}")
@@ -22,7 +22,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,20}")
 class SystemContracts:
     """Answers queries about one ledger."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: ChannelLedger) -> None:
         self._ledger = ledger
 
     def invoke(self, name: str, args: tuple[bytes, ...]) -> Any:

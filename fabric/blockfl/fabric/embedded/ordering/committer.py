@@ -38,7 +38,7 @@ from blockfl.fabric.embedded.storage.definition import LIFECYCLE
 from blockfl.fabric.embedded.storage.files import FileIdentity, Files
 from blockfl.fabric.embedded.storage.private_set import PrivateCommit
 from blockfl.fabric.embedded.storage.private_store import PrivateStore
-from blockfl.fabric.embedded.storage.store import Committed, Place, StateStore
+from blockfl.fabric.embedded.storage.store import Savepoint, StateStore, TransactionPlace
 from blockfl.fabric.errors import BlockError, NodeError
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.transaction.envelope import VALID
@@ -52,7 +52,7 @@ References = Sequence[Sequence[SetReference]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedBlock:
     """A block that was validated, with all that committing it changes.
 
     Attributes:
@@ -65,7 +65,7 @@ class Prepared:
     encoded: bytes
     validation: BlockValidation
     private: Mapping[str, PrivateCommit]
-    committed: Committed
+    committed: Savepoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class Committer:
         self._state = StateStore(directory / "state.sqlite", self._blocks, page_limit=options.page_limit)
         self._private: dict[str, PrivateStore] = {}
         self._configs: dict[int, ChannelConfig] = {}
-        self.committed = Committed()
+        self.committed = Savepoint()
         # How many blocks there were when the last one with definitions or a configuration was committed.
         self.definitions_height = 0
         self.signatures = SignatureCache()
@@ -158,9 +158,9 @@ class Committer:
 
     # -- coming up, see `recovery`
 
-    def restore(self, committed: Committed | None) -> None:
+    def restore(self, committed: Savepoint | None) -> None:
         """Go on from what the state records; None when it is empty, block 0 is stored then."""
-        self.committed = committed or Committed()
+        self.committed = committed or Savepoint()
         number = self.committed.config_block
         self._configs[number] = ChannelConfig.from_block(common_pb2.Block.FromString(self._blocks.read(number)))
         self._check_signer()
@@ -210,7 +210,7 @@ class Committer:
         finally:
             view.close()
 
-    def prepare_update(self, update: bytes) -> Prepared:
+    def prepare_update(self, update: bytes) -> PreparedBlock:
         """Make the block that brings the configuration of an update; nothing is stored yet.
 
         Args:
@@ -228,7 +228,7 @@ class Committer:
             )
         return prepared
 
-    def prepare_batch(self, envelopes: Sequence[bytes], references: References) -> Prepared:
+    def prepare_batch(self, envelopes: Sequence[bytes], references: References) -> PreparedBlock:
         """Make a block of envelopes, sign and validate it; nothing is stored yet.
 
         Args:
@@ -240,7 +240,7 @@ class Committer:
         """
         return self._prepare_own(envelopes, references, last_config=self.committed.config_block)
 
-    def _prepare_own(self, envelopes: Sequence[bytes], references: References, *, last_config: int) -> Prepared:
+    def _prepare_own(self, envelopes: Sequence[bytes], references: References, *, last_config: int) -> PreparedBlock:
         signer = self.check_orders()
         committed = self.committed
         block = build_block(committed.height, committed.header_hash, envelopes)
@@ -254,7 +254,7 @@ class Committer:
         )
         return self._prepare(block, references)
 
-    def prepare_block(self, encoded: bytes) -> Prepared:
+    def prepare_block(self, encoded: bytes) -> PreparedBlock:
         """Verify and validate the next block, made by another orderer; nothing is stored yet.
 
         Raises:
@@ -279,7 +279,7 @@ class Committer:
             )
         return prepared
 
-    def commit(self, prepared: Prepared) -> None:
+    def commit(self, prepared: PreparedBlock) -> None:
         """Store a prepared block and what it changes; all is on disk when this returns.
 
         Raises:
@@ -295,7 +295,7 @@ class Committer:
         self._state.close()
         self._blocks.close()
 
-    def _prepare(self, block: Any, references: References | None) -> Prepared:
+    def _prepare(self, block: Any, references: References | None) -> PreparedBlock:
         committed = self.committed
         view = self._state.begin_read()
         try:
@@ -312,11 +312,11 @@ class Committer:
         number = validation.number
         commit_hash = validation.commit_hash(committed.commit_hash)
         set_commit(block, validation.filter, commit_hash)
-        return Prepared(
+        return PreparedBlock(
             encoded=encode_block(block),
             validation=validation,
             private=private,
-            committed=Committed(
+            committed=Savepoint(
                 height=number + 1,
                 header_hash=header_hash(block.header),
                 commit_hash=commit_hash,
@@ -325,11 +325,11 @@ class Committer:
             ),
         )
 
-    def _apply(self, prepared: Prepared) -> None:
+    def _apply(self, prepared: PreparedBlock) -> None:
         validation, committed = prepared.validation, prepared.committed
         number = validation.number
         places = [
-            (name, Place(code=validation.codes[index], block=number, index=index))
+            (name, TransactionPlace(code=validation.codes[index], block=number, index=index))
             for index, name in enumerate(validation.tx_ids)
             if name is not None
         ]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from blockfl.fabric.channel.config import ChannelConfig
-from blockfl.fabric.embedded.ordering.committer import Committer, CommitterOptions, Prepared
+from blockfl.fabric.embedded.ordering.committer import Committer, CommitterOptions, PreparedBlock
 from blockfl.fabric.embedded.ordering.orderer import ForeignBlock, Orderer, Submission
 from blockfl.fabric.embedded.ordering.recovery import recover
 from blockfl.fabric.embedded.ordering.refusal import verify_orderable
@@ -33,7 +33,7 @@ from blockfl.fabric.errors import NodeError
 from blockfl.fabric.identity.signing import Signer
 from blockfl.fabric.validate import SignatureCache
 
-__all__ = ["Ledger", "PrivateSet", "PrivateValue", "Snapshot", "StoredSet", "TransactionStatus"]
+__all__ = ["ChannelLedger", "PrivateSet", "PrivateValue", "Snapshot", "StoredSet", "TransactionStatus"]
 
 Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
@@ -48,7 +48,7 @@ class TransactionStatus:
     index: int
 
 
-class Ledger:
+class ChannelLedger:
     """One channel's ledger in one directory."""
 
     def __init__(self, committer: Committer, lock: DirectoryLock) -> None:
@@ -310,7 +310,7 @@ class Ledger:
             )
         return stores[organisation]
 
-    def _published(self, prepared: Prepared | None) -> None:
+    def _published(self, prepared: PreparedBlock | None) -> None:
         """Wake whoever waits for a block; runs in the orderer's thread."""
         with self._guard:
             self._codes.update(() if prepared is None else prepared.validation.codes)

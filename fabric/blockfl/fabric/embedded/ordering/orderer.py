@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from blockfl.fabric.embedded.ordering.committer import Committer, Prepared
+from blockfl.fabric.embedded.ordering.committer import Committer, PreparedBlock
 from blockfl.fabric.errors import BlockError, FabricError, NodeError
 from blockfl.fabric.validate.orderable import Orderable
 
@@ -24,7 +24,7 @@ _WAITING_COUNT: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class OrderedOutcome:
     """What became of an envelope: its id, its block, its place there and its validation code."""
 
     transaction_id: str
@@ -47,7 +47,7 @@ class Submission:
     envelope: bytes
     orderable: Orderable
     sequence: int
-    outcome: Future[Outcome] = field(default_factory=Future)
+    outcome: Future[OrderedOutcome] = field(default_factory=Future)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class ForeignBlock:
 class Orderer:
     """Feeds a committer from its one thread."""
 
-    def __init__(self, committer: Committer, published: Callable[[Prepared | None], None]) -> None:
+    def __init__(self, committer: Committer, published: Callable[[PreparedBlock | None], None]) -> None:
         """Start the thread.
 
         Args:
@@ -190,7 +190,7 @@ class Orderer:
         validation = prepared.validation
         for index, submission in enumerate(batch):
             _log_invalid(prepared, index)
-            outcome = Outcome(
+            outcome = OrderedOutcome(
                 transaction_id=validation.tx_ids[index] or submission.orderable.transaction_id,
                 code=validation.codes[index],
                 block_number=validation.number,
@@ -216,7 +216,7 @@ class Orderer:
                 submission.outcome.set_exception(error if refused else BlockError(f"it was not ordered: {error!r}"))
         return renewed
 
-    def _prepare(self, batch: Sequence[Submission]) -> Prepared:
+    def _prepare(self, batch: Sequence[Submission]) -> PreparedBlock:
         if batch[0].orderable.is_update:
             return self._committer.prepare_update(batch[0].envelope)
         envelopes = [submission.envelope for submission in batch]
@@ -266,7 +266,7 @@ def _size(item: Submission | ForeignBlock) -> int:
     return len(item.encoded if isinstance(item, ForeignBlock) else item.envelope)
 
 
-def _log_invalid(prepared: Prepared, index: int) -> None:
+def _log_invalid(prepared: PreparedBlock, index: int) -> None:
     validation = prepared.validation
     if validation.reasons[index]:
         _log.info(

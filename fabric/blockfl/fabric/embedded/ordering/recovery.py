@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from blockfl.fabric.channel.block import encode_block, header_hash, set_commit, verify_genesis, verify_link
 from blockfl.fabric.embedded.ordering.committer import Committer
-from blockfl.fabric.embedded.storage.store import Committed
+from blockfl.fabric.embedded.storage.store import Savepoint
 from blockfl.fabric.errors import BlockError, NodeError
 
 
@@ -41,7 +41,7 @@ def recover(committer: Committer, genesis: Any | None) -> None:
     committer.finish_recovery()
 
 
-def _load_blocks(committer: Committer, committed: Committed | None) -> None:
+def _load_blocks(committer: Committer, committed: Savepoint | None) -> None:
     directory = committer.directory / "blocks"
     previous = b""
 
@@ -81,7 +81,7 @@ def _begin(committer: Committer, genesis: Any | None) -> None:
             )
 
 
-def _check_agreement(committer: Committer, committed: Committed | None) -> None:
+def _check_agreement(committer: Committer, committed: Savepoint | None) -> None:
     if committed is None:
         return
     last = common_pb2.Block.FromString(committer.blocks.read(committed.height - 1))

@@ -9,7 +9,7 @@ from typing import Self
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.embedded.storage.private_set import PrivateValue
 from blockfl.fabric.embedded.storage.private_view import PrivateView
-from blockfl.fabric.embedded.storage.store import Committed, StateView
+from blockfl.fabric.embedded.storage.store import Savepoint, StoredStateView
 from blockfl.fabric.errors import NodeError
 from blockfl.fabric.transaction.rwset import hash_key
 from blockfl.fabric.validate import HashedValue, StateValue
@@ -28,9 +28,9 @@ class Snapshot:
 
     def __init__(
         self,
-        state: StateView,
+        state: StoredStateView,
         private: Mapping[str, PrivateView],
-        committed: Committed,
+        committed: Savepoint,
         config: ChannelConfig,
     ) -> None:
         """Put the parts together; they are closed with the snapshot."""

@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import chaincode_event_pb2, events_pb2
 
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 from blockfl.fabric.errors import BlockError, NodeError
-from blockfl.fabric.transaction.envelope import ENDORSER_TRANSACTION, VALID, Event, Transaction
+from blockfl.fabric.transaction.envelope import ENDORSER_TRANSACTION, VALID, AnnouncedEvent, Transaction
 from blockfl.fabric.transaction.reading import decode_transaction, read_tx_id
 
 _CACHED_BLOCKS: Final = 256
@@ -26,7 +26,7 @@ _Decoded = TypeVar("_Decoded")
 class BlockReader:
     """Blocks of one ledger, as listeners want them."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: ChannelLedger) -> None:
         self._ledger = ledger
         self._events: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
         self._filtered: OrderedDict[int, bytes] = OrderedDict()
@@ -112,7 +112,7 @@ def _decode_events(block: Any) -> tuple[Any, ...]:
     return tuple(events)
 
 
-def _event_message(event: Event) -> Any:
+def _event_message(event: AnnouncedEvent) -> Any:
     return chaincode_event_pb2.ChaincodeEvent(
         chaincode_id=event.chaincode, tx_id=event.tx_id, event_name=event.name, payload=event.payload
     )

@@ -20,7 +20,7 @@ from fabric_protos.orderer import ab_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.embedded.endorsing.admission import AccessDenied, Admission, Refused, UnknownChannel, WrongTime
-from blockfl.fabric.embedded.ordering.ledger import Ledger
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger
 from blockfl.fabric.embedded.services.block_reader import BlockReader
 from blockfl.fabric.embedded.services.rpc import service
 from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix
@@ -60,7 +60,7 @@ class DeliverService:
     """
 
     def __init__(
-        self, *, ledger: Ledger, admission: Admission, blocks: BlockReader, organisation: str | None = None
+        self, *, ledger: ChannelLedger, admission: Admission, blocks: BlockReader, organisation: str | None = None
     ) -> None:
         self._ledger = ledger
         self._admission = admission

@@ -9,10 +9,10 @@ import grpc
 from fabric_protos.peer import proposal_response_pb2
 
 from blockfl.fabric.embedded.endorsing.admission import Admission, Refused, UnknownChannel
-from blockfl.fabric.embedded.endorsing.endorser import Endorser, EndorserFailure
+from blockfl.fabric.embedded.endorsing.endorser import EndorserFailure, EndorsingPeer
 from blockfl.fabric.embedded.endorsing.fairness import Crowded, Turns
 from blockfl.fabric.embedded.endorsing.proposal import SignedProposal
-from blockfl.fabric.embedded.ordering.ledger import Ledger, Snapshot
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger, Snapshot
 from blockfl.fabric.embedded.services.rpc import RpcError, service
 from blockfl.fabric.errors import BlockError
 
@@ -29,7 +29,7 @@ class EndorserService:
         turns: Of all organisations that call the node.
     """
 
-    def __init__(self, *, endorser: Endorser, ledger: Ledger, admission: Admission, turns: Turns) -> None:
+    def __init__(self, *, endorser: EndorsingPeer, ledger: ChannelLedger, admission: Admission, turns: Turns) -> None:
         self._endorser = endorser
         self._ledger = ledger
         self._admission = admission

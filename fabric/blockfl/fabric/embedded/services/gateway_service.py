@@ -19,12 +19,12 @@ from fabric_protos.gateway import gateway_pb2
 from fabric_protos.peer import proposal_response_pb2
 
 from blockfl.fabric.embedded.endorsing.admission import AccessDenied, Admission, Refused, Unauthorized, UnknownChannel
-from blockfl.fabric.embedded.endorsing.endorser import Endorsed, Endorser, EndorserFailure
+from blockfl.fabric.embedded.endorsing.endorser import EndorserAnswer, EndorserFailure, EndorsingPeer
 from blockfl.fabric.embedded.endorsing.fairness import Crowded, Turns
 from blockfl.fabric.embedded.endorsing.planner import NoPlan, Plan, make_plan
 from blockfl.fabric.embedded.endorsing.proposal import SignedProposal, assemble_envelope
 from blockfl.fabric.embedded.endorsing.simulator import Interest
-from blockfl.fabric.embedded.ordering.ledger import Ledger, Snapshot
+from blockfl.fabric.embedded.ordering.ledger import ChannelLedger, Snapshot
 from blockfl.fabric.embedded.services.block_reader import BlockReader
 from blockfl.fabric.embedded.services.rpc import RpcError, parse, service
 from blockfl.fabric.embedded.storage.definition import LIFECYCLE
@@ -57,9 +57,9 @@ class GatewayService:
         self,
         *,
         organisation: str,
-        endorsers: Mapping[str, Endorser],
+        endorsers: Mapping[str, EndorsingPeer],
         addresses: Mapping[str, str],
-        ledger: Ledger,
+        ledger: ChannelLedger,
         admission: Admission,
         blocks: BlockReader,
         turns: Turns,
@@ -116,7 +116,7 @@ class GatewayService:
                 )
         raise RpcError(_Code.ABORTED, "failed to evaluate transaction, see attached details for more info", details)
 
-    def _evaluators(self, chaincode: str, organisations: Sequence[str], snapshot: Snapshot) -> list[Endorser]:
+    def _evaluators(self, chaincode: str, organisations: Sequence[str], snapshot: Snapshot) -> list[EndorsingPeer]:
         ready = self._ready_endorsers(chaincode, snapshot)
         if organisations:
             ready = [endorser for endorser in ready if endorser.organisation in organisations]
@@ -148,7 +148,7 @@ class GatewayService:
 
     async def _endorse_by_names(
         self, proposal: SignedProposal, creator: Identity, snapshot: Snapshot, organisations: Sequence[str]
-    ) -> list[Endorsed]:
+    ) -> list[EndorserAnswer]:
         ready = {e.organisation: e for e in self._ready_endorsers(proposal.chaincode, snapshot)}
         missing = [name for name in organisations if name not in ready]
         if missing:
@@ -161,9 +161,9 @@ class GatewayService:
 
     async def _endorse_by_policy(
         self, proposal: SignedProposal, creator: Identity, snapshot: Snapshot
-    ) -> list[Endorsed]:
+    ) -> list[EndorserAnswer]:
         ready = self._ready_endorsers(proposal.chaincode, snapshot)
-        first: Endorsed | None = None
+        first: EndorserAnswer | None = None
         interest = Interest()
         if self._own in ready:
             answers, details = await self._collect(proposal, creator, snapshot, [self._own], None)
@@ -191,8 +191,8 @@ class GatewayService:
         return await self._follow(plan, proposal, creator, snapshot, first)
 
     async def _follow(
-        self, plan: Plan, proposal: SignedProposal, creator: Identity, snapshot: Snapshot, first: Endorsed | None
-    ) -> list[Endorsed]:
+        self, plan: Plan, proposal: SignedProposal, creator: Identity, snapshot: Snapshot, first: EndorserAnswer | None
+    ) -> list[EndorserAnswer]:
         endorsed = {first.organisation: first} if first else {}
         failed: set[str] = set()
         details: list[ErrorDetail] = []
@@ -212,14 +212,14 @@ class GatewayService:
         proposal: SignedProposal,
         creator: Identity,
         snapshot: Snapshot,
-        endorsers: Sequence[Endorser],
+        endorsers: Sequence[EndorsingPeer],
         expected: bytes | None,
-    ) -> tuple[list[Endorsed], list[ErrorDetail]]:
+    ) -> tuple[list[EndorserAnswer], list[ErrorDetail]]:
         """Asks several organisations at once; all must arrive at the same bytes."""
         outcomes = await asyncio.gather(
             *(endorser.endorse(proposal, creator, snapshot) for endorser in endorsers), return_exceptions=True
         )
-        answers: list[Endorsed] = []
+        answers: list[EndorserAnswer] = []
         details: list[ErrorDetail] = []
         for endorser, outcome in zip(endorsers, outcomes, strict=True):
             if isinstance(outcome, EndorserFailure):
@@ -235,7 +235,7 @@ class GatewayService:
                 answers.append(outcome)
         return answers, details
 
-    def _ready_endorsers(self, chaincode: str, snapshot: Snapshot) -> list[Endorser]:
+    def _ready_endorsers(self, chaincode: str, snapshot: Snapshot) -> list[EndorsingPeer]:
         """Endorsers that can run a chaincode: the own organisation first, those known to be down last."""
         others = [endorser for endorser in self._endorsers.values() if endorser is not self._own]
         random.shuffle(others)
@@ -280,7 +280,7 @@ class GatewayService:
                 raise RpcError(_Code.UNAVAILABLE, str(error), error.details) from error
             raise
 
-    def _detail(self, endorser: Endorser, message: str) -> ErrorDetail:
+    def _detail(self, endorser: EndorsingPeer, message: str) -> ErrorDetail:
         msp_id = endorser.organisation
         return ErrorDetail(address=self._addresses[msp_id], msp_id=msp_id, message=message)
 
@@ -382,7 +382,7 @@ class GatewayService:
         return self._ledger.height
 
 
-def _is_peer(endorser: Endorser, snapshot: Snapshot) -> bool:
+def _is_peer(endorser: EndorsingPeer, snapshot: Snapshot) -> bool:
     """Whether the channel still accepts an endorser: its organisation is there, its certificate not revoked."""
     try:
         snapshot.config.msps.validate(endorser.signer.identity)
@@ -408,11 +408,11 @@ def _read_proposal(request: bytes) -> tuple[SignedProposal, list[str]]:
         raise RpcError(_Code.INVALID_ARGUMENT, f"failed to unpack transaction proposal: {error}") from error
 
 
-def _contract_error(answer: Endorsed) -> str:
+def _contract_error(answer: EndorserAnswer) -> str:
     return f"chaincode response {answer.response.status}, {answer.response.message}"
 
 
-def _encode_evaluated(answer: Endorsed) -> bytes:
+def _encode_evaluated(answer: EndorserAnswer) -> bytes:
     response = proposal_response_pb2.Response(
         status=answer.response.status, message=answer.response.message, payload=answer.response.payload
     )

@@ -27,7 +27,7 @@ GetState = Callable[[str, str], bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChaincodeDefinition:
+class StoredDefinition:
     """A committed chaincode definition.
 
     Attributes:
@@ -58,7 +58,7 @@ def read_sequence(get_state: GetState, name: str) -> int:
     return decode_state_data(value).Int64 if value else 0
 
 
-def read_definition(get_state: GetState, name: str) -> ChaincodeDefinition | None:
+def read_definition(get_state: GetState, name: str) -> StoredDefinition | None:
     """Reads a chaincode's whole definition: five keys."""
     if not get_state(LIFECYCLE, metadata_key(name)):
         return None
@@ -115,10 +115,10 @@ def decode_stored(kind: Any, value: bytes) -> Any:
 @lru_cache(maxsize=64)
 def _decode_definition(
     name: str, sequence: bytes, endorsement: bytes, validation: bytes, collections: bytes
-) -> ChaincodeDefinition:
+) -> StoredDefinition:
     info = decode_stored(chaincode_definition_pb2.ChaincodeEndorsementInfo, decode_state_data(endorsement).Bytes)
     rules = decode_stored(chaincode_definition_pb2.ChaincodeValidationInfo, decode_state_data(validation).Bytes)
-    return ChaincodeDefinition(
+    return StoredDefinition(
         name=name,
         sequence=decode_state_data(sequence).Int64,
         version=info.version,

@@ -55,7 +55,7 @@ _COMMITTED: Final = "committed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class TransactionPlace:
     """Where a transaction is and the code that validation gave it."""
 
     code: int
@@ -64,7 +64,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Committed:
+class Savepoint:
     """How far the state is.
 
     Attributes:
@@ -148,7 +148,7 @@ class StateStore:
         """
         self._database.verify(_TABLES)
 
-    def committed(self) -> Committed | None:
+    def committed(self) -> Savepoint | None:
         """How far the state is; None in a new file."""
         return _read_committed(self._database, self._database.writer)
 
@@ -156,8 +156,8 @@ class StateStore:
         self,
         block: bytes,
         updates: StateUpdates,
-        places: Iterable[tuple[str, Place]],
-        committed: Committed,
+        places: Iterable[tuple[str, TransactionPlace]],
+        committed: Savepoint,
     ) -> None:
         """Apply a block; on disk when this returns.
 
@@ -183,9 +183,9 @@ class StateStore:
             )
             write_meta(connection, _COMMITTED, committed.encode())
 
-    def begin_read(self) -> StateView:
+    def begin_read(self) -> StoredStateView:
         """Open a consistent view of what is committed."""
-        return StateView(self._database, self._blocks)
+        return StoredStateView(self._database, self._blocks)
 
     def trim_log(self) -> None:
         """Keep SQLite's log short; the thread that commits calls it when it holds no lock."""
@@ -196,7 +196,7 @@ class StateStore:
         self._database.close()
 
 
-class StateView:
+class StoredStateView:
     """A consistent view of the state, as `validate` reads it."""
 
     def __init__(self, database: Database, blocks: BlockStore) -> None:
@@ -242,7 +242,7 @@ class StateView:
         """Tell whether a transaction with this id, valid or not, is on the ledger."""
         return self.place(transaction_id) is not None
 
-    def place(self, transaction_id: str) -> Place | None:
+    def place(self, transaction_id: str) -> TransactionPlace | None:
         """Look a transaction up; of several with one id the first counts."""
         query = "SELECT * FROM transactions WHERE transaction_id = ?"
         with self._database.errors():
@@ -250,11 +250,11 @@ class StateView:
         if row is None:
             return None
         self._check(row)
-        return Place(code=row[1], block=row[2], index=row[3])
+        return TransactionPlace(code=row[1], block=row[2], index=row[3])
 
-    def committed(self) -> Committed:
+    def committed(self) -> Savepoint:
         """How far the state of this view is."""
-        return _read_committed(self._database, self._connection) or Committed()
+        return _read_committed(self._database, self._connection) or Savepoint()
 
     def close(self) -> None:
         """End the read transaction."""
@@ -274,11 +274,11 @@ class StateView:
         return StateValue(value=value, version=Version(block, tx), metadata=metadata)
 
 
-def _read_committed(database: Database, connection: sqlite3.Connection) -> Committed | None:
+def _read_committed(database: Database, connection: sqlite3.Connection) -> Savepoint | None:
     with database.errors():
         encoded = read_meta(connection, _COMMITTED)
     try:
-        return None if encoded is None else Committed.decode(encoded)
+        return None if encoded is None else Savepoint.decode(encoded)
     except NodeError as error:
         raise database.damaged(str(error)) from error
 

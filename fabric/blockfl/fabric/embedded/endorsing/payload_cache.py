@@ -15,7 +15,7 @@ from blockfl.fabric.embedded.ordering.ledger import PrivateSet
 _LARGE_BYTES: Final = 64 << 10
 
 
-class SharedWork:
+class PayloadCache:
     """Remembers hashes, messages and private sets of one proposal."""
 
     def __init__(self) -> None:

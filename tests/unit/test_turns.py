@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.aggregator.duty import Watch, compute_rank
+from blockfl.aggregator.turns import DutyClock, compute_rank
 
 COMMITTEE = ("coordinator", "regulator", "university")
 
@@ -24,13 +24,13 @@ def test_different_duties_begin_with_different_members() -> None:
 
 
 def test_a_duty_is_waited_for_from_the_first_look_on() -> None:
-    watch = Watch()
+    watch = DutyClock()
     assert watch.waited("open", 100.0) == 0.0
     assert watch.waited("open", 103.5) == 3.5
 
 
 def test_a_forgotten_duty_starts_anew() -> None:
-    watch = Watch()
+    watch = DutyClock()
     watch.waited("open", 100.0)
     watch.waited("close", 100.0)
     watch.forget(["close"])

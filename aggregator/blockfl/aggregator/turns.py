@@ -43,7 +43,7 @@ def calls_to_work(event: Event) -> bool:
     return event.name not in _OF_NO_CONSEQUENCE
 
 
-class Watch:
+class DutyClock:
     """When each duty was first seen to be open, on this process's own clock."""
 
     def __init__(self) -> None:
