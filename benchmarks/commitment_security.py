@@ -3,8 +3,8 @@
     python -m benchmarks.commitment_security
 
 Binding: the cheapest way to a second opening of a sum, by lattice reduction, in the core-SVP model (2^(0.292 β)
-operations, 2^(0.265 β) on a quantum computer, for block size β). Whoever sieves gets 2^(0.2075 β) short vectors at once
-and needs one that keeps the bounds. Hiding: the terms of the proof, as powers of two.
+operations, 2^(0.265 β) on a quantum computer, for block size β). An attacker who sieves gets 2^(0.2075 β) short vectors
+at once and needs one that keeps the bounds. Hiding: the terms of the proof, as powers of two.
 """
 
 from __future__ import annotations

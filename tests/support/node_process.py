@@ -104,7 +104,7 @@ async def running(network: Consortium, tmp_path: Path, open_files: int | None = 
         while not (line := (await process.stderr.readline()).decode()).rstrip().endswith(": ready"):
             lines.append(line)
             assert line, "".join(lines)
-        assert "whoever runs this process sees and controls every organisation" in "".join(lines)
+        assert "the operator of this process sees and controls every organisation" in "".join(lines)
         yield NodeProcess(process, NodeSettings.load(path), network)
     finally:
         if process.returncode is None:

@@ -26,8 +26,8 @@ from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.records import Aggregate, Blob, Commitment, Model, Progress, Round, SignedHeader
+from blockfl.protocol.round import CHANGE_INTERVAL_MS
 from support.refusal import refused
 from support.scenario import TASK, Scenario, make_spec
 from support.world import World

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.protocol.claims import Withdrawal
 from blockfl.protocol.codes import Code
-from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.records import Round
+from blockfl.protocol.round import CHANGE_INTERVAL_MS
 from support.contract import make_registered_world, make_scenario, refused
 from support.federation import make_certificate
 from support.scenario import Scenario

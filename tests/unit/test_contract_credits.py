@@ -17,8 +17,8 @@ from blockfl.protocol.economics import (
     Score,
     Settlement,
 )
-from blockfl.protocol.limits import CHANGE_INTERVAL_MS
 from blockfl.protocol.moment import format_moment
+from blockfl.protocol.round import CHANGE_INTERVAL_MS
 from blockfl.protocol.seal import encode_public_key
 from support.contract import make_scenario, not_endorsed, refused
 from support.federation import INSTITUTIONS, SAMPLES

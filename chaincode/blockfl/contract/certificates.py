@@ -1,4 +1,4 @@
-"""Certificates that an organisation no longer stands by: whoever uses one is refused, from the next transaction on.
+"""Certificates that an organisation no longer stands by: their callers are refused, from the next transaction on.
 
 The contract takes the organisation's word, and that of nobody else: an organisation can withdraw its own certificates
 only. Every call reads the record of its creator's, so that what was endorsed before a withdrawal and ordered after it

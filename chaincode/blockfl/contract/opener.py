@@ -1,6 +1,6 @@
 """The committee member's part of the contract: opens sealed updates, in memory only.
 
-Owns the private opening key. Whatever an opened update is worth is a verdict, the same in every member's service;
+Owns the private opening key. What an opened update is worth is a verdict, the same in every member's service;
 what is wrong with this member itself (no key, bytes not there yet) is a refusal, so that the others go on without it.
 """
 

@@ -31,7 +31,8 @@ async def require_settled(state: State, task: str, code: Code) -> None:
 async def fill_stake(state: State, policy: Economics, spec: TaskSpec, samples: int, *, is_enrolled: bool) -> bool:
     """Lock what the caller's stake lacks for so many samples; return whether anything changed.
 
-    Whoever repeats an enrolment fills the stake up if possible; what is left is enough to stay, or the call is refused.
+    An institution that repeats an enrolment fills its stake up if possible; what is left is enough to stay, or the call
+    is refused.
 
     Raises:
         ProtocolError: BFL603 when the account holds too little, BFL602 when no account could hold enough.

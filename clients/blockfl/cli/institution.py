@@ -136,7 +136,7 @@ def withdraw_certificate(
     certificate: Annotated[str, typer.Argument(help="A certificate file (PEM), or SHA-256 of its DER in hex.")],
     profile: option.Profile,
 ) -> None:
-    """Withdraw a certificate of this organisation, for good: from now on whatever it signs is refused (BFL208).
+    """Withdraw a certificate of this organisation, for good: from now on what it signs is refused (BFL208).
 
     The profile may be that of any certificate of the organisation, the withdrawn one included. Updates that are on the
     ledger already stand.

@@ -1,4 +1,4 @@
-"""Long commands: log with times, are ended well by SIGTERM and SIGINT, and seen to be alive by whoever watches them."""
+"""Long commands: log with times, are ended well by SIGTERM and SIGINT, and show the watcher that they are alive."""
 
 import asyncio
 import contextlib

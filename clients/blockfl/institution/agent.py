@@ -367,7 +367,7 @@ class InstitutionAgent:
         except (ProtocolError, RefusedError) as error:
             if error.code in _RETRIED_CODES:
                 raise
-            # Whatever the code, and be it one that this version does not know: a round is lost, the agent goes on.
+            # Also with a code that this version does not know: a round is lost, the agent goes on.
             self._skip(number, f"training gave no usable update: {error}")
 
     def _find_obstacle(self, status: TaskStatus, round_: Round, part: Participant | None) -> str | None:

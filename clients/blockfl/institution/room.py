@@ -12,7 +12,7 @@ def find_lack_of_room(directory: Path) -> str | None:
     try:
         found = os.statvfs(directory)
     except OSError:
-        return None  # whoever uses the directory says what is wrong with it
+        return None  # the user of the directory says what is wrong with it
     if found.f_bavail * found.f_frsize >= _LEAST_BYTES:
         return None
     return f"the disk is full: no room in {directory} ({os.strerror(errno.ENOSPC)}); free space, then start again"

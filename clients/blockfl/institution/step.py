@@ -1,4 +1,4 @@
-"""What the agent tells about its work, for whoever shows it."""
+"""What the agent tells about its work, for a program that shows it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -65,7 +65,7 @@ _CLOSE_S, _EXIT_S = 5.0, 1.0
 
 
 class TrainingService(Protocol):
-    """What the agent needs of whatever trains."""
+    """What the agent needs of the process that trains."""
 
     async def describe(self) -> ModelDescription:
         """Return the model's tensors and the numbers of samples."""

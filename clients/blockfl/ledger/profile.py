@@ -122,7 +122,7 @@ class ConnectionProfile(BaseModel):
         return profile.model_copy(update={**paths, "gateways": gateways})
 
     def save(self, path: Path) -> None:
-        """Write the profile at once: whoever reads it meanwhile has the old one or the new one."""
+        """Write the profile at once: a process that reads it meanwhile has the old one or the new one."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.partial")
         content = self.model_dump(mode="json", exclude_defaults=True)

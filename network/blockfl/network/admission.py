@@ -1,6 +1,6 @@
 """Organisations that join a running network: taken into its description, onto its channel, into its contract.
 
-Whoever brings the network up writes the newcomer into ``consortium.yaml`` and raises ``sequence``; the rest is done
+The operator of the network writes the newcomer into ``consortium.yaml`` and raises ``sequence``; the rest is done
 here and by what brings the contract up. It may be interrupted anywhere and run again. Here the administrators' keys of
 all members are at hand; where they are not, the same is done by files (see `administration`).
 """

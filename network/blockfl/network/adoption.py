@@ -1,6 +1,6 @@
 """BlockFL on a Fabric channel that is there already: one organisation's contract service, profiles and keys.
 
-Peers, ordering nodes and identities stay where they are and belong to whoever runs them. What is added on each
+Peers, ordering nodes and identities stay where they are and belong to their operators. What is added on each
 organisation's host is a contract service beside its peer, and the files of this directory. The private keys of the
 organisation's users are named, not copied. What the peer has to be told stands in ``peer.env``.
 

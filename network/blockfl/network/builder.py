@@ -23,7 +23,7 @@ _PLACEHOLDER = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
 
 
 class BuilderError(Exception):
-    """The package cannot be built; the peer shows the text to whoever installs it."""
+    """The package cannot be built; the peer shows the text to the administrator that installs it."""
 
 
 def detect(metadata: Path) -> bool:

@@ -66,7 +66,7 @@ class EmbeddedLauncher:
 
     banner = (
         "the embedded node is for trying, teaching and testing on one machine: "
-        "whoever runs it sees and controls every organisation"
+        "its operator sees and controls every organisation"
     )
 
     def __init__(self, hosts: Sequence[Host], layout: Layout, processes: ProcessTable) -> None:

@@ -1,8 +1,8 @@
 """The founding file: every founder's membership file and the terms, signed by each of them; block 0 follows from it.
 
-Whoever has the file makes the same first block, byte for byte, and compares one digest. Signatures are kept beside it.
-Refuses what would let one founder fool the others: two names for one key, a root that did not issue, terms or members
-changed after a signature, a signature that is missing.
+A host that has the file makes the same first block, byte for byte, and compares one digest. Signatures are kept beside
+it. Refuses what would let one founder fool the others: two names for one key, a root that did not issue, terms or
+members changed after a signature, a signature that is missing.
 
 Example:
     founding = Founding.assemble(terms, members)

@@ -12,7 +12,7 @@ class Launcher(Protocol):
 
     @property
     def banner(self) -> str:
-        """What whoever brings it up should know about it."""
+        """What the operator that brings it up should know about it."""
         ...
 
     def require(self) -> None:

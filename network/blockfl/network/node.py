@@ -61,7 +61,7 @@ class Node:
         name: As ``blockfl network status`` shows it, e.g. ``peer-regulator``.
         kind: What it is.
         organisation: Whose it is.
-        command: Program and arguments; the program is found by whoever starts it.
+        command: Program and arguments; the launcher finds the program.
         environment: Everything it is configured with.
         files: What it reads; each must be there before it starts.
         data: What it writes.

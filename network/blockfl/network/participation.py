@@ -25,7 +25,7 @@ class ChannelNodes:
     """The peer of an organisation, and its ordering node if it has one.
 
     Args:
-        host: The organisation's part, as whoever asks sees it.
+        host: The organisation's part, as the caller sees it.
         user: Whose connection profile is used, and so which address: ``admin`` from this machine.
     """
 

@@ -44,7 +44,7 @@ _BANNER: Final = (
 )
 _ONCE: Final = (PROVISION, SETUP)
 _WORKERS: Final = ("aggregator-", "agent-")
-"""Started by whoever wants them, as on every ledger."""
+"""Started by users that want them, as on every ledger."""
 
 
 class ComposeProject:
@@ -73,7 +73,7 @@ class ComposeProject:
 
     @property
     def name(self) -> str:
-        """The project's name: as whoever brought it up said, otherwise one of the directory's own.
+        """The project's name: as the operator that brought it up said, otherwise one of the directory's own.
 
         Raises:
             NetworkError: The file that says so is damaged.
@@ -221,7 +221,7 @@ class ComposeProject:
         }
 
     def _owner(self) -> tuple[int, int]:
-        """Return as whom containers run: whoever brings the network up, but never root."""
+        """Return as whom containers run: the user that brings the network up, but never root."""
         status = self._directory.stat()
         if status.st_uid:
             return status.st_uid, status.st_gid

@@ -87,7 +87,7 @@ def claim_volume(directory: Path, genesis: bytes) -> None:
                 f"{directory} holds the ledger of another channel, or of one with other keys; put the former keys and "
                 f"genesis.block back, or delete {directory}"
             )
-        # The marker first: whoever is interrupted leaves nothing that the next one would take for a ledger.
+        # The marker first: after an interruption there is nothing that the next start would take for a ledger.
         write_file(marker, f"{json.dumps({'genesis': digest})}\n".encode())
     (directory / "tmp").mkdir(exist_ok=True, mode=0o700)
 

@@ -53,7 +53,6 @@ MAX_COMPARED_UPDATES: Final = 1000
 
 Comparison = Generator[int, Vector, Gram]
 """Yields the index of the vector that it wants next, is sent its values, and returns all dot products."""
-Tolerated = Annotated[int, Field(ge=0, le=10_000)]
 _Asked = TypeVar("_Asked")
 _Result = TypeVar("_Result")
 

@@ -5,7 +5,7 @@ who sees no update. A and B are public and made from a label (SHAKE-128; the fir
 update in blocks of 1024 values, r four polynomials of int16 drawn for this update alone.
 
 Owns: the public matrix, the randomness, the bytes of a commitment, the check of a sum. Every opening is bounded:
-without a bound on the sum of the randomness anyone solves it for whatever sum he likes.
+without a bound on the sum of the randomness anyone solves it for any sum that he likes.
 
     commitment = compute_commitment(values, expand_randomness(secret))
     verify_sum(total, randomness_sum, commitments)
@@ -115,7 +115,7 @@ def decode_commitment(data: bytes) -> Coefficients:
 def verify_sum(total: Integers, randomness: Integers, commitments: Iterable[bytes]) -> None:
     """Verify that a sum is that of the updates behind these commitments.
 
-    Whoever can make this accept two sums has solved a short-integer-solution problem; see the limits in
+    An attacker that can make this accept two sums has solved a short-integer-solution problem; see the limits in
     ``docs/adr/commitment.md``.
 
     Args:

@@ -1,8 +1,8 @@
 """Who was right when a committee member says that it cannot open its wrap: settled by showing one ephemeral key.
 
 Owns: the claim, and what a shown key proves. The header, its wraps and the members' opening keys are public; one
-ephemeral private key makes everything about the wraps follow, so that whoever sees it can check. It discloses the
-update's data key: whoever also has the sealed chunks can read the update, but nobody learns the secret behind its
+ephemeral private key makes everything about the wraps follow, so that everybody who sees it can check. It discloses the
+update's data key: a reader that also has the sealed chunks can read the update, but nobody learns the secret behind its
 commitment, nor any opening key.
 
     dispute = claim_wrap(header, "university", now_ms)

@@ -1,8 +1,8 @@
 """Hybrid public key encryption in base mode: HKDF-SHA256, AES-256-GCM, with a given ephemeral key.
 
 Owns: the kinds of keys, one object each in one table, and single-shot encryption to them. The ephemeral key is an
-argument, so that whoever knows what it was derived from can repeat an encryption and compare. **An ephemeral key must
-never serve two plaintexts.** To add a kind of key: its object in ``KEMS``.
+argument, so that a party that knows what it was derived from can repeat an encryption and compare. **An ephemeral key
+must never serve two plaintexts.** To add a kind of key: its object in ``KEMS``.
 
     encapsulation, ciphertext = encrypt(derive_key(ikm), recipient, info, b"secret")
     decrypt(encapsulation, ciphertext, private_key, info)

@@ -14,9 +14,6 @@ from pydantic import Field, StringConstraints, model_validator
 from blockfl.protocol.canonical import Decimal, Natural, Positive, Record
 from blockfl.protocol.manifest import Manifest
 
-CHANGE_INTERVAL_MS = 10_000
-"""How long an enrolment or an opening key stays before its owner may change it again: rounds cannot open while what
-they start from changes all the time."""
 MAX_JUDGED = 64
 """Of how many updates one transaction may hold the verdicts."""
 MAX_TENSOR_BOUNDS = 512

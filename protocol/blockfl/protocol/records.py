@@ -401,7 +401,7 @@ class Model(Record):
     """A version of the global model. Key: ``model/<task>/<version>``. Version 0 is the initial one, without a sum.
 
     ``voters`` are the committee members whose votes made it, ``summed_by`` the one that brought its sum; of version 0,
-    nobody and whoever created the task.
+    nobody and the task's creator.
     """
 
     task: Name

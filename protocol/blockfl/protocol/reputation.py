@@ -1,7 +1,7 @@
 """Who may take part: reputation, suspension, and a stake that is still worth something.
 
 Reputation is an integer moving average of what rounds said, in thousandths: 1000 for an update that was paid, 500 for
-one that was accepted without, 0 for none or a rejected one. Whoever falls below the floor sits out, and comes back at
+one that was accepted without, 0 for none or a rejected one. An institution below the floor sits out, and comes back at
 the floor: the next failure suspends again.
 
 Source: ``docs/economics.md``, reputation.
@@ -41,8 +41,8 @@ def has_stake(standing: Standing) -> bool:
 def list_eligible(standings: Mapping[str, Standing], *, number: int, minimum: int) -> tuple[str, ...]:
     """Return who may take part in round ``number``, ascending.
 
-    Whoever has stake and is not suspended; if those are fewer than the round needs, the suspended ones as well:
-    suspensions count rounds, and no round would ever open.
+    The institutions that have stake and are not suspended; if those are fewer than the round needs, the suspended ones
+    as well: suspensions count rounds, and no round would ever open.
     """
     staked = tuple(name for name in sorted(standings) if has_stake(standings[name]))
     active = tuple(name for name in staked if standings[name].suspended_until < number)

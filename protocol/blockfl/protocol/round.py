@@ -20,7 +20,7 @@ from blockfl.protocol.combination import AggregationRule
 from blockfl.protocol.disclosure import is_disclosing, limit_shares
 from blockfl.protocol.economics import Score
 from blockfl.protocol.effect import freeze_effect, list_accepted, list_missing, settle_effect
-from blockfl.protocol.limits import CHANGE_INTERVAL_MS, RoundNorms
+from blockfl.protocol.limits import RoundNorms
 from blockfl.protocol.moment import format_moment
 from blockfl.protocol.payload import ENCODINGS
 from blockfl.protocol.records import (
@@ -48,6 +48,10 @@ from blockfl.protocol.terms import (
     freeze_norms,
     freeze_statistics,
 )
+
+CHANGE_INTERVAL_MS: Final = 10_000
+"""How long an enrolment or an opening key stays before its owner may change it again: rounds cannot open while what
+they start from changes all the time."""
 
 
 def check_spec(spec: TaskSpec, consortium: Consortium) -> None:
@@ -340,7 +344,7 @@ def close_round(
     accepted = tuple(name for name in good if effect is None or name not in effect.harmful)
     weight = sum(one.weight for one in round_.participants if one.organisation in accepted)
     failure = _find_failure(accepted, minimum_accepted, referee, last_accepted)
-    # Whoever closes late leaves as much time to publish as whoever closes in time.
+    # A late close leaves as much time to publish as one in time.
     delay_ms = max(0, now_ms - round_.judge_deadline_ms)
     return round_.model_copy(
         update={

@@ -1,8 +1,8 @@
 """What an update is worth: fresh information that others have found too.
 
-From every accepted update its projection on the last public sums is taken away: whoever repeats what is known has
-nothing left. What is left is regressed on what is left of the others; the share that they explain, less what chance
-would explain, is the score. Everything is exact: dot products are integers, the rest is rational.
+From every accepted update its projection on the last public sums is taken away: an institution that repeats what is
+known has nothing left. What is left is regressed on what is left of the others; the share that they explain, less what
+chance would explain, is the score. Everything is exact: dot products are integers, the rest is rational.
 
     gram = compute_gram([*previous_sums, *updates])
     points = compute_points(gram, known=len(previous_sums), dimension=d)      # in thousandths, −1000 … 1000

@@ -10,9 +10,9 @@ checked by repeating it:
     ephemeral_i  = HKDF(data key, place, recipient i)            HPKE with this ephemeral key wraps the data key
 
 A member that opens its own wrap has the data key, repeats *all* wraps and compares, before it looks at a chunk. So all
-members answer the same: if any wrap is not the one that the data key gives, whoever can open refuses with BFL412, and
-whoever cannot open refuses with BFL412 too. If all are, everybody holds the same key, and every later check has the
-same result everywhere. What a member finds wrong with *itself* (its key is not the round's, the bytes are not those
+members answer the same: if any wrap is not the one that the data key gives, a member that can open refuses with BFL412,
+and one that cannot open refuses with BFL412 too. If all are, everybody holds the same key, and every later check has
+the same result everywhere. What a member finds wrong with *itself* (its key is not the round's, the bytes are not those
 announced) is an error of another class (BFL119, BFL304), never a verdict.
 
 A member that only pretends that it cannot open is outvoted: its answer differs from the others', who reach the
@@ -266,7 +266,7 @@ def derive_commitment_secret(seed: bytes, place: SealPlace, payload_digest: str)
 
 
 def derive_ephemeral_key(data_key: bytes, place: SealPlace, recipient: Recipient) -> KemPrivateKey:
-    """Return the ephemeral key of one wrap; whoever is shown it can open this wrap and no other."""
+    """Return the ephemeral key of one wrap; a party that is shown it can open this wrap and no other."""
     info = _EPHEMERAL_KEY + _wrap_context(place, recipient.organisation, recipient.public_key)
     return hpke.find_kem(bytes.fromhex(recipient.public_key)).derive(hpke.expand(data_key, info, 32))
 

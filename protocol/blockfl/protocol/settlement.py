@@ -1,7 +1,7 @@
 """What a round pays and what it costs, from public records only.
 
 An institution is paid pool · its points, over 1000 · the number of participants: what it declares earns nothing, and
-nobody's share grows when others are rejected. Whatever is not paid, remainders of divisions included, stays in the
+nobody's share grows when others are rejected. What is not paid, remainders of divisions included, stays in the
 treasury. Penalties are thousandths of the required stake, rounded down, and never more than the stake that is left.
 A round that the committee has not scored in time is settled without points: nobody is paid for an update or for
 judging, and what its update is worth changes nobody's standing.
@@ -266,7 +266,7 @@ def _settle(
 
 
 def _list_fines(policy: Economics, facts: Facts, balances: Mapping[str, int]) -> tuple[Payment, ...]:
-    """Whoever voted for another model than the one that most participants arrived at pays, once."""
+    """A participant that voted for another model than the one that most participants arrived at pays, once."""
     version = facts.base.version if facts.base else 0
     return tuple(
         Payment(
@@ -280,7 +280,7 @@ def _list_fees(policy: Economics, facts: Facts, treasury: int) -> tuple[Payment,
     """Fees in ascending order, as long as the treasury has them.
 
     None for the members in a round where an update stayed unjudged, or that they did not score; the aggregator's goes
-    to whoever brought the sum when the aggregator missed its deadline.
+    to the member that brought the sum when the aggregator missed its deadline.
     """
     due = []
     if not facts.round_.unjudged and facts.score.state == "scored":

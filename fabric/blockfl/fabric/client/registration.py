@@ -1,4 +1,4 @@
-"""Which package a contract service runs, asked as its peer asks: the first that it says to whoever may dial it."""
+"""Which package a contract service runs, asked as its peer asks: the first that it says to a caller it admits."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ from blockfl.fabric.transaction.code import code_name
 _LOG = logging.getLogger(__name__)
 
 BANNER = (
-    "embedded node: for trying, teaching, developing and testing. It is not a consortium's ledger: whoever runs this "
-    "process sees and controls every organisation. Use Hyperledger Fabric where nobody is to be trusted with that."
+    "embedded node: for trying, teaching, developing and testing. It is not a consortium's ledger: the operator of "
+    "this process sees and controls every organisation. Use Hyperledger Fabric where nobody is to be trusted with that."
 )
 _INSTALLED = "chaincodes"
 _ORDERER = ""

@@ -114,7 +114,7 @@ class NodeSettings(Settings):
             public = not _is_loopback(address)
             if public and (not self.allow_public or address == self.operations_listen):
                 raise ValueError(
-                    f"refusing to listen on {address}: the embedded node is for one machine, whoever runs it controls "
+                    f"refusing to listen on {address}: the embedded node is for one machine, its operator controls "
                     "every organisation; use 127.0.0.1, or set allow_public if you know what that means"
                 )
         return self

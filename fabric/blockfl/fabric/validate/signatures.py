@@ -10,7 +10,6 @@ from typing import Final
 
 from blockfl.fabric.identity.signing import Identity, verify_digest
 
-FINGERPRINT_BYTES: Final = 32
 _CAPACITY: Final = 65_536
 
 

@@ -74,7 +74,7 @@ class Interest:
     private_reads: set[tuple[str, str]] = field(default_factory=set)
 
     def add_write(self, namespace: str, collection: str, policy: bytes) -> None:
-        """Notes a write: whoever the key's own policy names decides, otherwise collection or chaincode."""
+        """Notes a write: the key's own policy says who decides, otherwise that of the collection or chaincode."""
         self.namespaces.setdefault(namespace, False)
         if policy:
             self.key_policies.setdefault(namespace, {})[policy] = None

@@ -311,7 +311,7 @@ class ChannelLedger:
         return stores[organisation]
 
     def _published(self, prepared: PreparedBlock | None) -> None:
-        """Wake whoever waits for a block; runs in the orderer's thread."""
+        """Wake the callers that wait for a block; runs in the orderer's thread."""
         with self._guard:
             self._codes.update(() if prepared is None else prepared.validation.codes)
             waiters, self._height_waiters = self._height_waiters, []

@@ -152,7 +152,7 @@ class Orderer:
             if batch and (item.orderable.is_update or batch[0].orderable.is_update):
                 break
             self._take()
-            # Whoever gave up before is not served; from here on giving up comes too late.
+            # A caller that gave up before is not served; from here on giving up comes too late.
             if item.outcome.set_running_or_notify_cancel():
                 batch.append(item)
                 size += _size(item)

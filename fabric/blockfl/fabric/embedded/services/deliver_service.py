@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -29,7 +29,6 @@ from blockfl.fabric.identity.signing import Identity, check_not_expired
 
 _LOG = logging.getLogger(__name__)
 _Status = common_pb2.Status
-_MAX_BLOCK: Final = (1 << 64) - 1
 
 Encode = Callable[[int, Identity], Awaitable[bytes]]
 """Makes the response that carries a block's number for a client."""
