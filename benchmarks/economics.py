@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.economics_plot import plot
 from benchmarks.regression import CLASSES, DIMENSION, FEATURES, Array, Base, Data
 from blockfl.protocol.account import compute_required_stake, create_standing, lock
 from blockfl.protocol.aggregation import apply_sum
@@ -391,29 +392,6 @@ def summarise(runs: Mapping[str, Sequence[Run]], rounds: int) -> dict[str, objec
 
 def _average(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
-
-
-def plot(first: Mapping[str, Run], directory: Path) -> None:
-    """Draw the player's credits and reputation over the rounds, and the honest institutions' by size of their data."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pictures = {
-        "balances": ({name: run.balances["player"] for name, run in first.items()}, "credits, stake included"),
-        "reputation": ({name: run.reputations["player"] for name, run in first.items()}, "reputation, thousandths"),
-        "data": (dict(first["honest"].balances), "credits, stake included; all honest"),
-    }
-    for name, (lines, label) in pictures.items():
-        figure, axes = pyplot.subplots(figsize=(8, 5))
-        for line, values in lines.items():
-            axes.plot(range(1, len(values) + 1), values, label=line.replace("_", " "))
-        axes.set_xlabel("round")
-        axes.set_ylabel(label)
-        axes.legend(fontsize="small")
-        figure.savefig(directory / f"{name}.svg", bbox_inches="tight")
-        pyplot.close(figure)
 
 
 Game = tuple[str, int, int]

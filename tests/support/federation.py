@@ -87,6 +87,17 @@ class Federation:
         )
 
 
+def _make_keys() -> tuple[dict[str, X25519PrivateKey], dict[str, ec.EllipticCurvePrivateKey]]:
+    """Return the committee's opening keys and the institutions' signing keys."""
+    opening_keys = {
+        name: X25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number, name in enumerate(COMMITTEE, 1)
+    }
+    signing_keys = {
+        name: ec.derive_private_key(number + 100, ec.SECP256R1()) for number, name in enumerate(INSTITUTIONS)
+    }
+    return opening_keys, signing_keys
+
+
 def make_federation(
     *,
     shape: Sequence[int] = (3, 4),
@@ -123,12 +134,7 @@ def make_federation(
     )
     consortium = make_consortium()
     task, progress, _ = create_task(spec, "coordinator", NOW_MS)
-    opening_keys = {
-        name: X25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number, name in enumerate(COMMITTEE, 1)
-    }
-    signing_keys = {
-        name: ec.derive_private_key(number + 100, ec.SECP256R1()) for number, name in enumerate(INSTITUTIONS)
-    }
+    opening_keys, signing_keys = _make_keys()
     certificates = {name: make_certificate(name, key, deterministic=True) for name, key in signing_keys.items()}
     keys = tuple(
         CommitteeKey(organisation=name, public_key=encode_public_key(key), registered_at_ms=NOW_MS)

@@ -25,9 +25,9 @@ from blockfl.ledger.store import ModelStore
 from blockfl.protocol import catalogue
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.change import CHANGE_INTERVAL_MS
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Aggregate, Blob, Commitment, Model, Progress, Round, SignedHeader
-from blockfl.protocol.round import CHANGE_INTERVAL_MS
 from support.refusal import refused
 from support.scenario import TASK, Scenario, make_spec
 from support.world import World

@@ -11,8 +11,8 @@ import pytest
 from blockfl.audit.errors import VerificationError
 from blockfl.audit.log import LoggedWrite
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.change import CHANGE_INTERVAL_MS
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY, Account, Payment, Score, Settlement, Standing
-from blockfl.protocol.round import CHANGE_INTERVAL_MS
 from support.paid_task import PaidTask
 from support.recorded_world import Recorded, history_of, make_recorded_task, verify_credits
 

@@ -13,9 +13,9 @@ from blockfl.audit.entry import format_time
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol import catalogue
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.change import CHANGE_INTERVAL_MS
 from blockfl.protocol.claims import Withdrawal
 from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Round
-from blockfl.protocol.round import CHANGE_INTERVAL_MS
 from support.federation import INSTITUTIONS
 from support.forged_openings import FIRST, MEMBER, Forgery, change, enrolled, open_anew, publish_and_open, set_fields
 from support.recorded_world import PLACE, Recorded, Telling, make_recorded_scenario, tell

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.fabric.identity.signing import Identity, Signer
+from blockfl.protocol.change import CHANGE_INTERVAL_MS
 from blockfl.protocol.claims import Withdrawal
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Round
-from blockfl.protocol.round import CHANGE_INTERVAL_MS
 from support.contract import make_registered_world, make_scenario, refused
 from support.federation import make_certificate
 from support.scenario import Scenario

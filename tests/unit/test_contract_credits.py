@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.protocol.canonical import MAX_INTEGER
+from blockfl.protocol.change import CHANGE_INTERVAL_MS
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import (
     DEFAULT_ECONOMICS,
@@ -18,7 +19,6 @@ from blockfl.protocol.economics import (
     Settlement,
 )
 from blockfl.protocol.moment import format_moment
-from blockfl.protocol.round import CHANGE_INTERVAL_MS
 from blockfl.protocol.seal import encode_public_key
 from support.contract import make_scenario, not_endorsed, refused
 from support.federation import INSTITUTIONS, SAMPLES

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blockfl.fabric.identity.signing import Identity, Signer
 from blockfl.protocol.canonical import MAX_RECORD_NAMES, compute_digest
+from blockfl.protocol.change import CHANGE_INTERVAL_MS
 from blockfl.protocol.codes import Code
 from blockfl.protocol.hpke import KEMS, Kem
 from blockfl.protocol.model import manifest_of
 from blockfl.protocol.records import CHUNK_BYTES, Consortium, Enrolment, Member, Model, Progress
-from blockfl.protocol.round import CHANGE_INTERVAL_MS
 from blockfl.protocol.seal import encode_public_key
 from blockfl.protocol.task import Task, TaskSpec
 from support.contract import make_registered_world, make_scenario, not_endorsed, refused, upload_model_chunk

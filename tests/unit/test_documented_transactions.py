@@ -11,7 +11,7 @@ import pytest
 
 from blockfl.contract.authority import compute_creator_digest
 from blockfl.protocol import catalogue
-from blockfl.protocol.round import CHANGE_INTERVAL_MS
+from blockfl.protocol.change import CHANGE_INTERVAL_MS
 from blockfl.protocol.task import TaskSpec
 from support.assessed_task import AssessedTask, make_assessed_spec
 from support.contract import make_registered_world

@@ -23,6 +23,7 @@ from blockfl.protocol.catalogue import (
     TASK,
     model_chunk_key,
 )
+from blockfl.protocol.change import check_change
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.publication import check_readable
 from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment
@@ -82,7 +83,7 @@ class Setup:
         if previous and previous.public_key == public_key:
             return previous.encode()
         if previous:
-            rule.check_change(
+            check_change(
                 f"the opening key of {state.caller}", changed_at_ms=previous.registered_at_ms, now_ms=state.now_ms
             )
         record = CommitteeKey(organisation=state.caller, public_key=public_key, registered_at_ms=state.now_ms)
@@ -163,7 +164,7 @@ class Setup:
             if not repeated:
                 await self._require_no_open_round(state, task)
             what = f"the enrolment of {state.caller} in {task}"
-            rule.check_change(what, changed_at_ms=previous.enrolled_at_ms, now_ms=state.now_ms)
+            check_change(what, changed_at_ms=previous.enrolled_at_ms, now_ms=state.now_ms)
         if spec.economics and not repeated and state.caller in spec.institutions:
             if previous:
                 await require_settled(state, task, Code.STAKE_BOUND)

@@ -78,14 +78,7 @@ def simulate(
     models are those of the network, bit for bit for equal seeds. Nothing is sealed, signed or paid, and nobody is late.
     """
     output = Output(as_json=json)
-    if terms.needs_referee:
-        raise SettingsError(
-            "a simulation has no referee: choose another --rule than trusted_mean, and no --minimum-reference-cosine"
-        )
-    if alone and python is not None and keep_optimiser:
-        raise SettingsError(
-            "--alone cannot begin with a new optimizer in another environment: leave out --keep-optimiser, or --alone"
-        )
+    _check_options(terms, begins_anew=alone and keep_optimiser and python is not None)
     data = parse_sites([*site, *(held_out or ())])
     evaluators = parse_sites(held_out or ())
     _check_sites(data, evaluators)
@@ -115,6 +108,18 @@ def simulate(
         shared_memory=shared_memory,
     )
     _tell(output, spec, *_run(output, order, directory), directory)
+
+
+def _check_options(terms: TaskTerms, *, begins_anew: bool) -> None:
+    """Refuse what a simulation cannot do: a referee, and a new optimizer in another environment."""
+    if terms.needs_referee:
+        raise SettingsError(
+            "a simulation has no referee: choose another --rule than trusted_mean, and no --minimum-reference-cosine"
+        )
+    if begins_anew:
+        raise SettingsError(
+            "--alone cannot begin with a new optimizer in another environment: leave out --keep-optimiser, or --alone"
+        )
 
 
 async def _read_model(

@@ -41,6 +41,7 @@ from blockfl.protocol.referee import choose_referee, is_reference_missed, is_ref
 from blockfl.protocol.selection import SelectionSeed, choose_participants
 from blockfl.protocol.task import Deadlines, Task, TaskSpec
 from blockfl.protocol.terms import (
+    Bounds,
     choose_bound,
     compute_bounds,
     compute_typical,
@@ -48,10 +49,6 @@ from blockfl.protocol.terms import (
     freeze_norms,
     freeze_statistics,
 )
-
-CHANGE_INTERVAL_MS: Final = 10_000
-"""How long an enrolment or an opening key stays before its owner may change it again: rounds cannot open while what
-they start from changes all the time."""
 
 
 def check_spec(spec: TaskSpec, consortium: Consortium) -> None:
@@ -142,10 +139,8 @@ def open_round(
     referee = choose_referee(spec.referee, enrolments, number)
     chosen, resting = _choose(spec, enrolments, SelectionSeed(spec.task, number, progress.model_digest))
     participants, committee = _list_participants(spec, chosen), _list_recipients(consortium, keys)
-    weight_max = max(one.weight for one in participants)
     bound_l2_micro = choose_bound(spec, [one.norms.typical_l2_micro for one in earlier if one.norms])
-    dimension, encoding = spec.manifest.trained, ENCODINGS[spec.encoding]
-    bounds = compute_bounds(bound_l2_micro, weight_max=weight_max, dimension=dimension, encoding=encoding)
+    bounds = _compute_bounds(spec, participants, bound_l2_micro)
     return Round(
         task=spec.task,
         round=number,
@@ -169,6 +164,12 @@ def open_round(
         **_start_clock(spec.deadlines, now_ms),
         **_NOT_CLOSED,
     )
+
+
+def _compute_bounds(spec: TaskSpec, participants: Sequence[Participant], bound_l2_micro: int) -> Bounds:
+    weight_max = max(one.weight for one in participants)
+    dimension, encoding = spec.manifest.trained, ENCODINGS[spec.encoding]
+    return compute_bounds(bound_l2_micro, weight_max=weight_max, dimension=dimension, encoding=encoding)
 
 
 class _Clock(TypedDict):
@@ -243,26 +244,6 @@ def _list_recipients(consortium: Consortium, keys: Iterable[CommitteeKey]) -> tu
             f"waiting for {', '.join(sorted(set(consortium.committee) - set(registered)))}",
         )
     return tuple(Recipient(organisation=one, public_key=key) for one, key in sorted(registered.items()))
-
-
-def check_change(what: str, *, changed_at_ms: int, now_ms: int) -> None:
-    """Check that a record that rounds start from may be changed again.
-
-    Args:
-        what: the record, for the error.
-        changed_at_ms: when it was written last.
-        now_ms: the transaction's time.
-
-    Raises:
-        ProtocolError: BFL120.
-    """
-    again_ms = changed_at_ms + CHANGE_INTERVAL_MS
-    if now_ms < again_ms:
-        raise ProtocolError(
-            Code.CHANGED_LATELY,
-            f"{what} was changed at {format_moment(changed_at_ms)} and may be changed again from "
-            f"{format_moment(again_ms)} on, the transaction's time is {format_moment(now_ms)}: try again then",
-        )
 
 
 def check_accepting(round_: Round, organisation: str, now_ms: int) -> None:
