@@ -22,9 +22,9 @@ from examples.heart.model import save_model
 from blockfl.institution.frames import Begin, Train
 from blockfl.institution.learner import Learner
 from blockfl.institution.vector import Vector
-from blockfl.protocol.aggregation import Sum, apply_sum
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.quantise import quantise_update
+from blockfl.protocol.sums import Sum, apply_sum
 from blockfl.protocol.terms import compute_bounds, compute_weights
 
 ROUNDS = 12

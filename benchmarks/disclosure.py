@@ -27,8 +27,8 @@ from benchmarks.perceptron import DIMENSION, Doubles, Rows, Sites, create_model
 from blockfl.institution.errors import WorkloadError
 from blockfl.institution.frames import Evaluated, Train, Trained, TrainingProgress
 from blockfl.institution.vector import Vector
+from blockfl.protocol.aggregation import FEDAVG
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.disclosure import limit_shares
 from blockfl.protocol.model import decode_model, encode_model, manifest_of
 from blockfl.protocol.task import Deadlines, TaskSpec

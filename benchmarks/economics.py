@@ -24,10 +24,9 @@ import numpy.typing as npt
 from benchmarks.economics_plot import plot
 from benchmarks.regression import CLASSES, DIMENSION, FEATURES, Array, Base, Data
 from blockfl.protocol.account import compute_required_stake, create_standing, lock
-from blockfl.protocol.aggregation import apply_sum
+from blockfl.protocol.aggregation import TrustedMean, combine, drive
+from blockfl.protocol.aggregation_arithmetic import REFERENCE
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.combination import TrustedMean, combine, drive
-from blockfl.protocol.combining import REFERENCE
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS, TREASURY, Account, Credit, Score, Standing
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.manifest import Manifest, Tensor
@@ -40,6 +39,7 @@ from blockfl.protocol.reputation import list_eligible
 from blockfl.protocol.round import close_round
 from blockfl.protocol.scoring import compute_gram, compute_points, weigh_points
 from blockfl.protocol.settlement import Facts, list_payments, settle_round
+from blockfl.protocol.sums import apply_sum
 from blockfl.protocol.task import Deadlines, TaskSpec
 from blockfl.protocol.terms import compute_bounds, compute_weights
 from blockfl.protocol.training import Training

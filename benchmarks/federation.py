@@ -20,7 +20,7 @@ from examples.heart.hospitals import Split, load_all
 from benchmarks.attacks import ADAPTIVE, ATTACKS, Scene, flip_labels, plant_backdoor
 from benchmarks.perceptron import DIMENSION, Array, Doubles, Rows, Sites, compute_accuracy, compute_losses, create_model
 from benchmarks.strategies import ALONE, CANDIDATES, OPTIMISERS, STRATEGIES, Memory, combine, measure_cosines
-from blockfl.protocol.combination import FEDAVG
+from blockfl.protocol.aggregation import FEDAVG
 from blockfl.protocol.payload import INT16, MAX_VALUE
 from blockfl.protocol.terms import Bounds, compute_bounds, compute_weights
 from blockfl.protocol.version import ModelFile, apply_step

@@ -31,9 +31,9 @@ from blockfl.network.foundation import found
 from blockfl.network.host import Host
 from blockfl.network.layout import Layout
 from blockfl.network.process import ProcessTable
-from blockfl.protocol.aggregation import compute_sum_bytes
 from blockfl.protocol.catalogue import MODEL_COLLECTION, SEALED_COLLECTION
 from blockfl.protocol.records import CHUNK_BYTES
+from blockfl.protocol.sums import compute_sum_bytes
 
 _UPDATE_BYTES = 2
 """Of each value of an update: 16 bits."""

@@ -26,8 +26,8 @@ from blockfl.cli.columns import read_columns
 from blockfl.institution.dataset import Dataset, load_dataset
 from blockfl.institution.frames import Evaluated, Train, Trained, TrainingProgress
 from blockfl.institution.vector import Vector
+from blockfl.protocol.aggregation import FEDAVG
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.model import encode_model, manifest_of
 from blockfl.protocol.task import Deadlines, TaskSpec
 from blockfl.protocol.training import Training

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from benchmarks.attacks import TOLERANCE
 from benchmarks.perceptron import LAYERS, Doubles
-from blockfl.protocol.combination import (
+from blockfl.protocol.aggregation import (
     FEDAVG,
     Aggregation,
     FedAvg,

@@ -29,8 +29,8 @@ from blockfl.protocol.records import Blob, Commitment, Header, Round, SignedHead
 from blockfl.protocol.seal import seal
 from blockfl.protocol.submission import compose_header, compose_place, verify_header_signature
 from blockfl.protocol.task import TaskSpec
-from reference.aggregation import apply_naively
-from reference.combination import combine_naively
+from reference.aggregation import combine_naively
+from reference.sums import apply_naively
 from support.scenario import Scenario, Values
 from support.world import CONFLICT, Invalid
 

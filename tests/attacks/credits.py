@@ -9,11 +9,11 @@ from attacks.catalogue import Outcome, attack, invalid, outvoted, refused, succe
 from attacks.observation import attempt, attempt_all
 from attacks.terms import PAID
 from blockfl.protocol import catalogue
-from blockfl.protocol.aggregation import decode_sum
 from blockfl.protocol.codes import Code
 from blockfl.protocol.economics import MOVES_AHEAD
 from blockfl.protocol.payload import MAX_VALUE
 from blockfl.protocol.records import Model
+from blockfl.protocol.sums import decode_sum
 
 RICH = str(10**9)
 

@@ -15,10 +15,10 @@ from blockfl.audit.aggregate import check_aggregate
 from blockfl.audit.errors import VerificationError
 from blockfl.ledger.lineage import obtain_model
 from blockfl.protocol import catalogue
-from blockfl.protocol.aggregation import RANDOMNESS_SUM_BYTES, encode_sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.commitment import add_commitments, compute_commitment, decode_commitment
+from blockfl.protocol.sums import RANDOMNESS_SUM_BYTES, encode_sum
 from blockfl.protocol.version import decode_version
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from blockfl.protocol.assessment import Effect
-from blockfl.protocol.combination import (
+from blockfl.protocol.aggregation import (
     FEDAVG,
     LEAST_SELECTED,
     Aggregation,
@@ -17,8 +16,9 @@ from blockfl.protocol.combination import (
     TrimmedMean,
     TrustedMean,
 )
+from blockfl.protocol.assessment import Effect
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Economics
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
+from blockfl.protocol.norm_rules import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.task import Deadlines, TaskSpec
 from support.federation import INSTITUTIONS

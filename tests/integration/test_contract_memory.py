@@ -10,8 +10,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.ledger.answer import decode_list
+from blockfl.protocol.aggregation import Median
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.combination import Median
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Score
 from blockfl.protocol.records import Aggregate, Update
 from support.federation import INSTITUTIONS, NOW_MS, make_consortium

@@ -16,9 +16,9 @@ from blockfl.audit.verification import verify_bundles
 from blockfl.contract.state import encode_list
 from blockfl.fabric.client.gateway import Endorsed
 from blockfl.protocol import catalogue
+from blockfl.protocol.aggregation import TrimmedMean
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import TrimmedMean
 from blockfl.protocol.optimiser import Yogi
 from blockfl.protocol.records import Notice, Update
 from blockfl.protocol.version import decode_version

@@ -16,7 +16,7 @@ from blockfl.institution.outbox import Outbox
 from blockfl.institution.policy import Departures
 from blockfl.institution.step import Step
 from blockfl.ledger.store import ModelStore
-from blockfl.protocol.limits import NormRules
+from blockfl.protocol.norm_rules import NormRules
 from blockfl.protocol.records import Round
 from support.federation import INSTITUTIONS
 from support.referee import Referee

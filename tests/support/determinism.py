@@ -369,7 +369,7 @@ PROMISED: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("blockfl.fabric.identity.policy", "blockfl.fabric.identity.signing"): frozenset({"Identity"}),
     ("blockfl.fabric.identity.policy", "blockfl.fabric.identity.msp_manager"): frozenset({"MspManager"}),
     ("blockfl.protocol.manifest", "blockfl.protocol.dtype"): frozenset({"DtypeName"}),
-    ("blockfl.protocol.aggregation", "blockfl.protocol.dtype"): frozenset({"Vector"}),
+    ("blockfl.protocol.sums", "blockfl.protocol.dtype"): frozenset({"Vector"}),
     ("blockfl.fabric.shim", "blockfl.fabric.shim.server"): frozenset({"ContractServer", "ServerTls"}),
 }
 """What a module of the path may take of those above, or of those with an exception for all that they hold, by name."""
@@ -384,9 +384,9 @@ EXCEPTIONS: Final[Mapping[tuple[str, str, Kind], str]] = {
     "be less than one half, so that the integers it is rounded to are exact",
     ("blockfl.protocol.tally", "make_tally_manifest", "float"): "the name of a type; no number is one",
     ("blockfl.protocol.catalogue", "", "order"): "the module's own declarations, as they stand in it",
-    ("blockfl.protocol.aggregation", "compute_means", "float"): _MODELS,
-    ("blockfl.protocol.aggregation", "require_ieee_subnormals", "float"): _MODELS,
-    ("blockfl.protocol.aggregation", "_survives_halving", "float"): _MODELS,
+    ("blockfl.protocol.sums", "compute_means", "float"): _MODELS,
+    ("blockfl.protocol.sums", "require_ieee_subnormals", "float"): _MODELS,
+    ("blockfl.protocol.sums", "_survives_halving", "float"): _MODELS,
     ("blockfl.contract.opener", "Opener.__init__", "concurrency"): _TURN,
     ("blockfl.contract.verifier", "SumVerifier.__init__", "concurrency"): _TURN,
     ("blockfl.fabric.shim.contract", "Context.__init__", "concurrency"): "requests to the peer go one after the other",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from blockfl.protocol.combination import TrustedMean
+from blockfl.protocol.aggregation import TrustedMean
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY
 from blockfl.protocol.records import Round
 from blockfl.protocol.referee import Referee

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from blockfl.protocol.aggregation import FEDAVG
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.combination import FEDAVG
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import encode_model, manifest_of
+from blockfl.protocol.norm_rules import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.payload import INT16, EncodingName
 from blockfl.protocol.records import CommitteeKey, Consortium, Enrolment, Header, Member, Progress, Round, SignedHeader
 from blockfl.protocol.round import create_task, open_round

@@ -10,7 +10,7 @@ from blockfl.cli.institution import read_certificate_digest
 from blockfl.cli.norms import parse_norms
 from blockfl.cli.strategy import parse_optimiser, parse_rule
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.limits import NormRules
+from blockfl.protocol.norm_rules import NormRules
 from blockfl.protocol.seal import encode_public_key
 from support.decoders import Decoder, of
 from support.outer_decoders import keep

@@ -12,7 +12,6 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from blockfl.contract import argument
-from blockfl.protocol.aggregation import Sum, decode_randomness, decode_sum, encode_sum
 from blockfl.protocol.blob import join_blob, split_blob
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
@@ -35,6 +34,7 @@ from blockfl.protocol.seal import (
     unwrap_data_key,
 )
 from blockfl.protocol.submission import compute_certificate_digest, verify_header_signature
+from blockfl.protocol.sums import Sum, decode_randomness, decode_sum, encode_sum
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.version import apply_step, decode_version, encode_version
 from support.decoders import Decoder

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from blockfl.protocol.aggregation import FEDAVG, NormClippedMean
 from blockfl.protocol.assessment import Assessment, Effect, RoundEffect
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.claims import Dispute, Erasure, Withdrawal
-from blockfl.protocol.combination import FEDAVG, NormClippedMean
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.goal import Appraisal, Goal
-from blockfl.protocol.limits import RoundStatistics
 from blockfl.protocol.metrics import Metric, Metrics
+from blockfl.protocol.norm_rules import RoundStatistics
 from blockfl.protocol.optimiser import Momentum
 from blockfl.protocol.publication import create_aggregate
 from blockfl.protocol.records import Ending, Header, Notice, Progress, Round, RoundReferee, Vote

@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from blockfl.protocol.combination import TrustedMean
-from blockfl.protocol.limits import NormRules
+from blockfl.protocol.aggregation import TrustedMean
+from blockfl.protocol.norm_rules import NormRules
 from blockfl.protocol.records import IfAbsent
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.task import TaskSpec

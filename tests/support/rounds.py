@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
+from blockfl.protocol.aggregation import Median
 from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.combination import Median
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
+from blockfl.protocol.norm_rules import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.optimiser import Momentum
 from blockfl.protocol.task import TaskSpec
 from support.chronicle import Chronicle

@@ -13,9 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from blockfl.fabric.identity.signing import Signer
 from blockfl.ledger.lineage import compute_model
 from blockfl.protocol import catalogue
-from blockfl.protocol.aggregation import Sum
+from blockfl.protocol.aggregation import FEDAVG, Aggregation
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.combination import FEDAVG, Aggregation
 from blockfl.protocol.dispute import choose_ephemeral_key
 from blockfl.protocol.metrics import Metric, Metrics
 from blockfl.protocol.model import encode_model, manifest_of
@@ -25,9 +24,10 @@ from blockfl.protocol.records import Aggregate, Blob, Consortium, Header, Model,
 from blockfl.protocol.referee import Referee
 from blockfl.protocol.seal import SealPlace, derive_data_key, encode_public_key
 from blockfl.protocol.submission import compose_place, compose_update, sign_header
+from blockfl.protocol.sums import Sum
 from blockfl.protocol.task import Deadlines, Task, TaskSpec
 from blockfl.protocol.training import Training
-from reference.combination import combine_naively
+from reference.aggregation import combine_naively
 from support.federation import INSTITUTIONS, SAMPLES
 
 TASK = "heart"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockfl.institution.encoder import BoundedEncoder
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
+from blockfl.protocol.norm_rules import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.records import Round, Update
 from blockfl.protocol.task import TaskSpec
 from support.scenario import TASK, Scenario, Values, make_spec

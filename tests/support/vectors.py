@@ -17,20 +17,19 @@ from pydantic import TypeAdapter
 
 from blockfl.protocol import catalogue
 from blockfl.protocol import seal as seal_rules
-from blockfl.protocol.aggregation import Sum, apply_sum, decode_randomness
+from blockfl.protocol.aggregation import Aggregation, combine, drive
+from blockfl.protocol.aggregation_arithmetic import REFERENCE
 from blockfl.protocol.assessment import RoundEffect
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.combination import Aggregation, combine, drive
-from blockfl.protocol.combining import REFERENCE
 from blockfl.protocol.commitment import add_commitments, compute_commitment, expand_randomness, verify_sum
 from blockfl.protocol.disclosure import limit_shares
 from blockfl.protocol.dispute import claim_wrap, settle_claim
 from blockfl.protocol.effect import is_harmful
 from blockfl.protocol.judging import judge_values
-from blockfl.protocol.limits import MICRO, AdaptiveBound, NormRules, RoundNorms, TensorBound
 from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
+from blockfl.protocol.norm_rules import MICRO, AdaptiveBound, NormRules, RoundNorms, TensorBound
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.optimiser import Optimiser
 from blockfl.protocol.payload import INT16
@@ -40,6 +39,7 @@ from blockfl.protocol.scoring import compute_gram, compute_points
 from blockfl.protocol.seal import SealPlace, encode_public_key, seal
 from blockfl.protocol.status import TaskStatus
 from blockfl.protocol.submission import compute_certificate_digest, signing_bytes, verify_header_signature
+from blockfl.protocol.sums import Sum, apply_sum, decode_randomness
 from blockfl.protocol.terms import adapt_bound, compute_bounds, compute_typical, compute_weights, freeze_norms
 from blockfl.protocol.value_rules import VALUE_RULES, Candidate
 from blockfl.protocol.version import ModelFile, apply_step, decode_version, encode_version

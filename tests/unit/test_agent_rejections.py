@@ -20,7 +20,7 @@ from blockfl.institution.frames import Train, Trained
 from blockfl.institution.training import Progress
 from blockfl.institution.vector import Vector
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
+from blockfl.protocol.norm_rules import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Round
 from blockfl.protocol.value_rules import VALUE_RULES

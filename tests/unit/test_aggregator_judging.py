@@ -9,7 +9,7 @@ import pytest
 from blockfl.aggregator.judging import Judge
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError
 from blockfl.protocol.codes import Code
-from blockfl.protocol.limits import MAX_JUDGED
+from blockfl.protocol.norm_rules import MAX_JUDGED
 from blockfl.protocol.records import Notice, Update
 from support.federation import make_federation
 

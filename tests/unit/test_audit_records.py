@@ -8,7 +8,7 @@ import pytest
 from blockfl.audit.errors import VerificationError
 from blockfl.protocol import catalogue
 from blockfl.protocol.claims import Equivocation, Withdrawal
-from blockfl.protocol.limits import RoundNorms
+from blockfl.protocol.norm_rules import RoundNorms
 from blockfl.protocol.records import Aggregate, Model, Round, SignedHeader, Update, Vote
 from blockfl.protocol.submission import sign_header
 from support.federation import INSTITUTIONS

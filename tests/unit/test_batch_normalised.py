@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from blockfl.institution.frames import Evaluated, Train, Trained, TrainingProgress
 from blockfl.institution.vector import Vector
+from blockfl.protocol.aggregation import FEDAVG
 from blockfl.protocol.blob import split_blob
-from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.manifest import Kind, Manifest, Tensor
 from blockfl.protocol.model import encode_model
 from blockfl.protocol.optimiser import Momentum, Optimiser

@@ -10,8 +10,8 @@ from benchmarks.robustness import list_cases
 from benchmarks.robustness_tables import Findings
 from benchmarks.strategies import STRATEGIES, combine
 
-from blockfl.protocol import combination
-from blockfl.protocol.combining import REFERENCE
+from blockfl.protocol import aggregation
+from blockfl.protocol.aggregation_arithmetic import REFERENCE
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.terms import compute_bounds
@@ -27,8 +27,8 @@ def test_a_rule_makes_of_updates_what_the_protocol_makes_of_them(name: str) -> N
     reference = (common // 2 + generator.integers(-900, 901, 257)).astype(np.int16)
     rule = RULES[name]
     found = dict(enumerate(updates)) | {REFERENCE: reference}
-    x = combination.drive(
-        combination.combine(rule, dimension=257, count=11, scale=10, has_reference=True), found.__getitem__
+    x = aggregation.drive(
+        aggregation.combine(rule, dimension=257, count=11, scale=10, has_reference=True), found.__getitem__
     )
     mean, counted = combine(rule, np.stack(updates).astype(np.float64), np.ones(11), reference.astype(np.float64))
     # Each of the protocol's integer divisions cuts up to one unit off.

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from blockfl.cli.class_weights import describe_balance, parse_class_weights
 from blockfl.institution.dataset import Dataset
-from blockfl.institution.draft import make_request
 from blockfl.institution.errors import DataError
 from blockfl.institution.learning import weigh_samples
+from blockfl.institution.round_training import make_request
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.table import Column, Table
 from blockfl.protocol.task import TaskSpec

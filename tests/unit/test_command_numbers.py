@@ -25,8 +25,8 @@ from blockfl.cli.number import ANY, Limits, limits_of, make_limits, parse_micro,
 from blockfl.cli.strategy import parse_optimiser, parse_rule
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import manifest_of
+from blockfl.protocol.norm_rules import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.optimiser import Adam
 from blockfl.protocol.training import Training
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from blockfl.protocol import catalogue
-from blockfl.protocol.aggregation import encode_sum
+from blockfl.protocol.aggregation import Median
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import Median
-from blockfl.protocol.limits import NormRules, TensorBound
+from blockfl.protocol.norm_rules import NormRules, TensorBound
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Round
+from blockfl.protocol.sums import encode_sum
 from blockfl.protocol.terms import compute_bounds, compute_typical, freeze_norms
 from support.contract import refused
 from support.strict_task import CODES, NORM_MICRO, RULES, Breach, StrictTask, make_strict_spec

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from blockfl.cli.main import app
+from blockfl.protocol.aggregation import RULES
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import RULES
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.optimiser import OPTIMISERS
 from blockfl.protocol.rules import JUDGING

@@ -9,7 +9,7 @@ import pytest
 
 from blockfl.institution.errors import TrainingError
 from blockfl.institution.frames import Train
-from blockfl.institution.kept import KeptTraining, lay_state
+from blockfl.institution.kept_optimiser import KeptTraining, lay_state
 from blockfl.institution.optimiser_state import FILE, read_state, write_state
 from blockfl.institution.personal import PersonalStore
 from blockfl.institution.training import TrainingProcess, TrainingService

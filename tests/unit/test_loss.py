@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from blockfl.institution.loss import list_losses
-from blockfl.protocol.limits import TensorLimit
+from blockfl.protocol.norm_rules import TensorLimit
 from support.federation import ALL_NORMS, make_federation
 
 FEDERATION = make_federation()

@@ -53,9 +53,9 @@ from blockfl.network.process import ProcessTable
 from blockfl.network.project import ComposeProject
 from blockfl.network.setup import _parse_owner, provision
 from blockfl.network.volume import claim_volume
-from blockfl.protocol.aggregation import decode_randomness
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.scoring import decode_values
+from blockfl.protocol.sums import decode_randomness
 from support.answer_decoders import drive, endpoint
 from support.channel import make_channel
 from support.node_decoders import system_contracts

@@ -5,8 +5,8 @@ import pytest
 
 from blockfl.cli.norms import parse_norms
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.model import manifest_of
+from blockfl.protocol.norm_rules import AdaptiveBound, NormRules, TensorBound
 
 MANIFEST = manifest_of(
     {name: np.zeros(2, np.float32) for name in ("dense/kernel", "dense/bias", "out/kernel", "out/bias")}

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockfl.protocol.aggregation import FEDAVG
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import FEDAVG
-from blockfl.protocol.limits import AdaptiveBound, NormRules, RoundNorms, TensorBound
+from blockfl.protocol.norm_rules import AdaptiveBound, NormRules, RoundNorms, TensorBound
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Round, Update
 from blockfl.protocol.round import close_round, open_round

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from blockfl.audit.views import describe_norm
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.limits import RoundNorms, TensorLimit
+from blockfl.protocol.norm_rules import RoundNorms, TensorLimit
 from blockfl.protocol.norms import compute_dot, compute_norms, compute_square, find_broken_tensors, is_cosine_at_least
 from blockfl.protocol.records import Round, Update
 from blockfl.protocol.rule import require

@@ -10,10 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blockfl.protocol import optimiser
-from blockfl.protocol.aggregation import apply_sum
 from blockfl.protocol.codes import Code
 from blockfl.protocol.model import decode_manifest, decode_model, encode_model, unflatten
 from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
+from blockfl.protocol.sums import apply_sum
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.version import ModelFile, apply_step, compute_layout, decode_version, encode_version
 from reference.optimiser import step_naively

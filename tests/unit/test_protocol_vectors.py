@@ -16,12 +16,12 @@ from blockfl.protocol import catalogue
 from blockfl.protocol.rules import JUDGING
 from reference import commitment as lattice
 from reference import seal as naive
-from reference.aggregation import add_naively, apply_naively
+from reference.aggregation import combine_naively
 from reference.canonical import encode_naively
-from reference.combination import combine_naively
 from reference.economics import points as compute_points_naively
 from reference.norms import judge_naively, judge_rules_naively
 from reference.optimiser import step_naively
+from reference.sums import add_naively, apply_naively
 from reference.terms import (
     adapt_naively,
     compute_linf_squared_naively,

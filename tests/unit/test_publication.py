@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockfl.protocol.aggregation import FEDAVG
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.moment import format_moment
 from blockfl.protocol.publication import (
     abandon_round,

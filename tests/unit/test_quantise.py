@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.limits import TensorLimit
+from blockfl.protocol.norm_rules import TensorLimit
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.quantise import clip_delta, quantise_update
 from blockfl.protocol.terms import compute_bounds

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from blockfl.protocol import catalogue
-from blockfl.protocol.aggregation import Sum
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.economics import DEFAULT_ECONOMICS
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.records import Model, Progress, Round, SignedHeader, Vote
 from blockfl.protocol.submission import compose_place, compute_certificate_digest
+from blockfl.protocol.sums import Sum
 from reference import round_states as reference
 from support.federation import COMMITTEE, INSTITUTIONS
 from support.paid_task import DIMENSION, PaidTask, make_paid_spec

@@ -13,8 +13,8 @@ from blockfl.institution.rehearsal import rehearse
 from blockfl.institution.rounding import check_rounding, compute_step, find_finest_step, measure_rounding
 from blockfl.institution.training import TrainingProcess
 from blockfl.institution.vector import Vector
-from blockfl.protocol.limits import AdaptiveBound
 from blockfl.protocol.model import manifest_of
+from blockfl.protocol.norm_rules import AdaptiveBound
 from blockfl.protocol.payload import ENCODINGS
 from blockfl.protocol.quantise import quantise_update
 from blockfl.protocol.table import Table

@@ -21,10 +21,7 @@ from blockfl.institution.outbox import Outbox
 from blockfl.ledger.lineage import obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol import catalogue
-from blockfl.protocol.blob import split_blob
-from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import (
+from blockfl.protocol.aggregation import (
     FEDAVG,
     Aggregation,
     FedAvg,
@@ -34,6 +31,9 @@ from blockfl.protocol.combination import (
     NormClippedMean,
     TrimmedMean,
 )
+from blockfl.protocol.blob import split_blob
+from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.codes import Code
 from blockfl.protocol.model import decode_model
 from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
 from blockfl.protocol.records import Aggregate, Consortium, Member, Model, Round

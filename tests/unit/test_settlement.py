@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockfl.protocol.account import create_standing
+from blockfl.protocol.aggregation import FEDAVG
 from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.combination import FEDAVG
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, Credit, Score, Settlement, Standing
 from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.moment import format_moment

@@ -16,12 +16,12 @@ from blockfl.cli.simulate import describe_round, describe_training
 from blockfl.institution.errors import SettingsError, WorkloadError
 from blockfl.institution.frames import Train, Trained, TrainingProgress
 from blockfl.institution.vector import Vector
+from blockfl.protocol.aggregation import FEDAVG, Median
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.combination import FEDAVG, Median
 from blockfl.protocol.goal import Goal
-from blockfl.protocol.limits import NormRules
 from blockfl.protocol.model import decode_model, encode_model, manifest_of
+from blockfl.protocol.norm_rules import NormRules
 from blockfl.protocol.proposal import propose_bound
 from blockfl.protocol.task import Deadlines, TaskSpec
 from blockfl.protocol.training import Phase, StepSchedule, Training

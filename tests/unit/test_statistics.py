@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from blockfl.institution.encoder import BoundedEncoder
+from blockfl.protocol.aggregation import Krum, NormClippedMean, combine, compare, drive
+from blockfl.protocol.aggregation_arithmetic import clip
 from blockfl.protocol.blob import split_blob
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import Krum, NormClippedMean, combine, compare, drive
-from blockfl.protocol.combining import clip
-from blockfl.protocol.limits import RoundStatistics
 from blockfl.protocol.manifest import Kind, Manifest, Tensor
 from blockfl.protocol.model import encode_model
+from blockfl.protocol.norm_rules import RoundStatistics
 from blockfl.protocol.optimiser import Adam, Momentum
 from blockfl.protocol.payload import INT16, Values
 from blockfl.protocol.records import Round

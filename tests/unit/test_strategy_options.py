@@ -20,8 +20,8 @@ from blockfl.cli.strategy import parse_optimiser, parse_rule
 from blockfl.cli.terms import OPTIONS, parse_terms
 from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.profile import ConnectionProfile
+from blockfl.protocol.aggregation import FEDAVG, Aggregation, Krum, Median, MultiKrum, NormClippedMean, TrimmedMean
 from blockfl.protocol.codes import Code
-from blockfl.protocol.combination import FEDAVG, Aggregation, Krum, Median, MultiKrum, NormClippedMean, TrimmedMean
 from blockfl.protocol.model import unflatten
 from blockfl.protocol.optimiser import Adagrad, Adam, Momentum, Optimiser, Yogi
 from blockfl.protocol.payload import ENCODINGS

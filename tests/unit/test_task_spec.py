@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from blockfl.protocol.combination import MAX_COMPARED_UPDATES, MAX_COMPARED_VALUES, MAX_PRODUCTS
+from blockfl.protocol.aggregation import MAX_COMPARED_UPDATES, MAX_COMPARED_VALUES, MAX_PRODUCTS
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, KNOWN_SUMS
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS
 from blockfl.protocol.payload import ENCODINGS, INT16

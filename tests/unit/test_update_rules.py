@@ -15,7 +15,7 @@ import pytest
 from blockfl.cli.number import limits_of
 from blockfl.protocol.codes import Code
 from blockfl.protocol.judging import Judgement, judge_update
-from blockfl.protocol.limits import NormRules
+from blockfl.protocol.norm_rules import NormRules
 from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.payload import INT16
 from blockfl.protocol.records import Header, WrappedKey

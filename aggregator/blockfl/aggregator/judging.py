@@ -13,7 +13,7 @@ from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, is_refused_with
 from blockfl.protocol.codes import Code
 from blockfl.protocol.judging import describe_verdict
-from blockfl.protocol.limits import MAX_JUDGED
+from blockfl.protocol.norm_rules import MAX_JUDGED
 from blockfl.protocol.records import Round, Update
 
 _log = logging.getLogger(__name__)

@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Callable
 
 from blockfl.ledger.client import Ledger
-from blockfl.protocol.aggregation import Sum, encode_sum
+from blockfl.protocol.aggregation import combine, drive_async
 from blockfl.protocol.catalogue import HEADERS
-from blockfl.protocol.combination import combine, drive_async
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.judging import open_update
 from blockfl.protocol.opening import Opening
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Round, SignedHeader
+from blockfl.protocol.sums import Sum, encode_sum
 from blockfl.protocol.task import TaskSpec
 
 Progress = Callable[[str], None]

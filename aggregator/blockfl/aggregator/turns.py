@@ -65,8 +65,8 @@ class AggregatorSettings:
     Attributes:
         tasks: Only these tasks; empty: every task of the ledger.
         enrolment_patience_s: How long the first round waits, once enough institutions have enrolled, for the rest.
-        judge_patience_s: After how long the next member judges or closes what the one before has not.
-        takeover_s: After how long another member opens, sums or settles in the aggregator's place.
+        judge_patience_s: After how long the next member judges, closes, votes or gives a round up.
+        takeover_s: After how long another member opens, sums, publishes, appraises or settles for the aggregator.
         abandon_slack_s: How long after its publish deadline a round is given up: as much as stated times may be off.
         until_complete: End once every task has had all its rounds.
     """

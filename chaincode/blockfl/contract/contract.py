@@ -50,8 +50,8 @@ from blockfl.protocol.canonical import Digest, MspId, Name
 from blockfl.protocol.catalogue import CONSORTIUM, LISTINGS, PROGRESS, RECORDS
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import Key, Number, Parts
-from blockfl.protocol.limits import MAX_JUDGED
 from blockfl.protocol.metrics import Metrics
+from blockfl.protocol.norm_rules import MAX_JUDGED
 from blockfl.protocol.records import Blob, Consortium, SignedHeader
 from blockfl.protocol.task import TaskSpec
 

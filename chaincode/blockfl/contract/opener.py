@@ -9,12 +9,11 @@ import asyncio
 from blockfl.contract.chunk import fetch_model, fetch_sealed
 from blockfl.contract.settings import ContractSettings
 from blockfl.contract.state import State
-from blockfl.protocol.aggregation import encode_sum
+from blockfl.protocol.aggregation import combine, compare, drive_async
+from blockfl.protocol.aggregation_arithmetic import REFERENCE
 from blockfl.protocol.blob import compute_blob
 from blockfl.protocol.catalogue import HEADER, MODEL
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.combination import combine, compare, drive_async
-from blockfl.protocol.combining import REFERENCE
 from blockfl.protocol.economics import KNOWN_SUMS
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.judging import Judgement, judge_update, open_update
@@ -23,6 +22,7 @@ from blockfl.protocol.norms import Integers
 from blockfl.protocol.payload import Values
 from blockfl.protocol.records import Blob, Header, Round
 from blockfl.protocol.scoring import Vector, compute_points, decode_values, weigh_points
+from blockfl.protocol.sums import encode_sum
 from blockfl.protocol.task import TaskSpec
 
 

@@ -6,12 +6,12 @@ from typing import Final
 
 from blockfl.contract.chunk import fetch_model, fetch_sum
 from blockfl.contract.state import State
-from blockfl.protocol.aggregation import compute_sum_bytes
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import COMMITMENT, HEADER
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import Evidence, verify_round_sum
 from blockfl.protocol.records import Blob, Round
+from blockfl.protocol.sums import compute_sum_bytes
 
 _REMEMBERED: Final = 16
 

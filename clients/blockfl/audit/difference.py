@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from blockfl.audit.entry import format_time
 from blockfl.protocol.canonical import Record
-from blockfl.protocol.limits import RoundNorms
+from blockfl.protocol.norm_rules import RoundNorms
 
 R = TypeVar("R", bound=Record)
 

@@ -33,7 +33,7 @@ from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.goal import Appraisal
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.key import Key, Range
-from blockfl.protocol.limits import NormRules
+from blockfl.protocol.norm_rules import NormRules
 from blockfl.protocol.records import Aggregate, Model, Progress, Round, Update
 from blockfl.protocol.round import describe_ending
 from blockfl.protocol.task import WEIGHT_SHARE_MAX_MICRO, TaskSpec

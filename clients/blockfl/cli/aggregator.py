@@ -46,10 +46,11 @@ def run(
         Decimal, real_option(_PATIENCE, help="Seconds the first round waits for those not enrolled, once enough are.")
     ] = Decimal(60),
     judge_patience: Annotated[
-        Decimal, real_option(_PATIENCE, help="Seconds after which the next member judges or closes.")
+        Decimal, real_option(_PATIENCE, help="Seconds after which the next member judges, closes or votes.")
     ] = Decimal(5),
     takeover: Annotated[
-        Decimal, real_option(_PATIENCE, help="Seconds after which another member sums in the aggregator's place.")
+        Decimal,
+        real_option(_PATIENCE, help="Seconds after which another member opens, sums or publishes instead."),
     ] = Decimal(60),
     model: workload.Model = None,
     code: workload.Code = None,

@@ -8,7 +8,7 @@ import typer
 
 from blockfl.cli.number import Limits, make_limits, parse_micro, parse_whole
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.limits import MICRO
+from blockfl.protocol.norm_rules import MICRO
 from blockfl.protocol.table import Table
 from blockfl.protocol.training import MAX_CLASSES
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from blockfl.cli.number import limits_of, make_limits, parse_micro, parse_number, parse_whole
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.limits import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.norm_rules import AdaptiveBound, NormRules, TensorBound
 from blockfl.protocol.value_rules import CHOICES, Choice
 
 _ADAPTIVE: Final = ("rounds", "factor", "floor")

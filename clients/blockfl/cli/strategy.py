@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from blockfl.cli.number import MICRO, Limits, limits_of, parse_micro, parse_number, parse_whole
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.combination import RULES, Aggregation, AggregationRule
+from blockfl.protocol.aggregation import RULES, Aggregation, AggregationRule
 from blockfl.protocol.optimiser import OPTIMISERS, Optimiser, ServerOptimiser
 from blockfl.protocol.selection import Selection
 from blockfl.protocol.training import SCHEDULES, Phase, Schedule

@@ -25,7 +25,7 @@ from blockfl.cli import columns as columns_file
 from blockfl.cli.number import MICRO, limits_of, real_option, whole_option
 from blockfl.cli.supervision import NOBODY, Supervision
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.combination import Aggregation
+from blockfl.protocol.aggregation import Aggregation
 from blockfl.protocol.economics import Economics
 from blockfl.protocol.goal import Goal
 from blockfl.protocol.manifest import Manifest

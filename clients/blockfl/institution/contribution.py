@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from blockfl.institution.draft import check_loss, encode_trained, make_request
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import OutboxError, RejectionError, SettingsError, TrainingError
 from blockfl.institution.frames import Trained, TrainingProgress
 from blockfl.institution.outbox import Outbox, Parcel
 from blockfl.institution.policy import Departures
 from blockfl.institution.precheck import find_refusal
+from blockfl.institution.round_training import check_loss, encode_trained, make_request
 from blockfl.institution.step import Report, Stage, Step
 from blockfl.institution.training import TrainingService
 from blockfl.institution.vector import Vector

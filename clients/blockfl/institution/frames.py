@@ -106,7 +106,7 @@ class Save(Message):
 
 
 class TensorShape(Message):
-    """One tensor of the model, and what happens to it (``blockfl.protocol.records.Tensor``)."""
+    """One tensor of the model, and what happens to it (``blockfl.protocol.manifest.Tensor``)."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     shape: Annotated[tuple[Annotated[int, Field(ge=1, le=2**28)], ...], Field(max_length=8)]

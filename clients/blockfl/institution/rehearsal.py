@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from blockfl.institution.draft import make_request
 from blockfl.institution.errors import InstitutionError
 from blockfl.institution.frames import Rehearsed, Train
-from blockfl.institution.kept import lay_state
+from blockfl.institution.kept_optimiser import lay_state
 from blockfl.institution.optimiser_state import FILE
 from blockfl.institution.personal import Division
 from blockfl.institution.policy import LocalPolicy
 from blockfl.institution.preparation import check_role, check_tensors, choose_samples
+from blockfl.institution.round_training import make_request
 from blockfl.institution.rounding import check_rounding
 from blockfl.institution.training import TrainingProcess, make_manifest
 from blockfl.institution.training_limits import TrainingLimits

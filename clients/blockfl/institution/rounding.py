@@ -19,8 +19,8 @@ from typing import Final
 import numpy as np
 
 from blockfl.institution.errors import TrainingError
-from blockfl.protocol.limits import MICRO
 from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.norm_rules import MICRO
 from blockfl.protocol.payload import ENCODINGS
 from blockfl.protocol.proposal import propose_bound
 from blockfl.protocol.quantise import Delta

@@ -11,14 +11,14 @@ from typing import Final
 
 from blockfl.fabric.identity.process_memory import hide_memory
 from blockfl.institution.agent import AgentSettings, InstitutionAgent
+from blockfl.institution.disk_space import find_lack_of_room
 from blockfl.institution.encoder import UpdateEncoder
 from blockfl.institution.errors import SettingsError
-from blockfl.institution.kept import KeptTraining
+from blockfl.institution.kept_optimiser import KeptTraining
 from blockfl.institution.outbox import Outbox
 from blockfl.institution.personal import Division, PersonalStore, check_patterns
 from blockfl.institution.policy import Departures
 from blockfl.institution.rehearsal import rehearse
-from blockfl.institution.room import find_lack_of_room
 from blockfl.institution.step import Report, Step, ignore_step
 from blockfl.institution.training import TrainingProcess, TrainingService, Workload, make_manifest
 from blockfl.institution.training_limits import TrainingLimits

@@ -29,7 +29,7 @@ from blockfl.institution.table import Cells, check_names, find_missing, find_num
 from blockfl.institution.vector import Vector
 from blockfl.protocol.canonical import MAX_INTEGER
 from blockfl.protocol.digits import encode_tally
-from blockfl.protocol.limits import MICRO
+from blockfl.protocol.norm_rules import MICRO
 from blockfl.protocol.table import Column, Table
 from blockfl.protocol.tally import BINS, ROWS, has_bins, make_tally_manifest
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
+from blockfl.institution.disk_space import find_lack_of_room
 from blockfl.institution.errors import ConfinementError, TrainingError
 from blockfl.institution.frames import (
     PREFIX,
@@ -47,7 +48,6 @@ from blockfl.institution.frames import (
 )
 from blockfl.institution.interpreter import make_command, make_environment
 from blockfl.institution.log import TrainingLog
-from blockfl.institution.room import find_lack_of_room
 from blockfl.institution.scratch import make_scratch, remove_tree, take_file
 from blockfl.institution.training_limits import TrainingLimits, watch
 from blockfl.institution.vector import Vector, decode_vector, encode_vector

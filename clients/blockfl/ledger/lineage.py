@@ -12,12 +12,12 @@ from blockfl.ledger.errors import LedgerError
 from blockfl.ledger.evidence import fetch_evidence
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import Progress, fetch_blob, ignore_progress
-from blockfl.protocol.aggregation import decode_sum, require_ieee_subnormals
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import MODEL
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
 from blockfl.protocol.records import Model
+from blockfl.protocol.sums import decode_sum, require_ieee_subnormals
 from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.version import apply_round, decode_version, encode_version
 

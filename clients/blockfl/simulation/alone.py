@@ -9,8 +9,8 @@ Nothing is rounded, shortened, judged or averaged: the institution goes on from 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from blockfl.institution.draft import check_loss, make_request
 from blockfl.institution.errors import TrainingError, WorkloadError
+from blockfl.institution.round_training import check_loss, make_request
 from blockfl.institution.vector import Vector
 from blockfl.institution.version import list_metrics
 from blockfl.protocol.canonical import compute_digest

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blockfl.institution.frames import Evaluated, ModelDescription, Rehearsed, Train, Trained, TrainingProgress
-from blockfl.institution.kept import KeptTraining
+from blockfl.institution.kept_optimiser import KeptTraining
 from blockfl.institution.personal import PersonalMemory
 from blockfl.institution.training import TrainingProcess, TrainingService
 from blockfl.institution.training_limits import TrainingLimits

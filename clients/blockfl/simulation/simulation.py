@@ -14,17 +14,17 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from blockfl.audit.metrics import pool
-from blockfl.institution.draft import check_loss, encode_trained, make_request
 from blockfl.institution.encoder import BoundedEncoder
 from blockfl.institution.errors import TrainingError, WorkloadError
 from blockfl.institution.frames import Evaluated, Train, Trained, TrainingProgress
 from blockfl.institution.precheck import explain_refusal
+from blockfl.institution.round_training import check_loss, encode_trained, make_request
 from blockfl.institution.vector import Vector
 from blockfl.institution.version import list_metrics
+from blockfl.protocol.aggregation import combine, drive
 from blockfl.protocol.appraising import appraise, end_by_goal
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import ProtocolError
-from blockfl.protocol.combination import combine, drive
 from blockfl.protocol.goal import Appraisal
 from blockfl.protocol.judging import Judgement
 from blockfl.protocol.metrics import Metrics

@@ -214,7 +214,7 @@ def _make_sites(
 ) -> "dict[str, Site]":
     """Return the sites as they are before the first round: with no optimizer's state, and initial personal layers."""
     from blockfl.simulation.divided import DividedSite, WholeSite
-    from blockfl.simulation.kept import KeptSite
+    from blockfl.simulation.kept_optimiser import KeptSite
 
     sites: dict[str, Site] = {}
     for name, (learner, division) in divided.items():
@@ -260,8 +260,8 @@ def _rehearse(
     Raises:
         TrainingError: The task's bound swallows a tensor.
     """
-    from blockfl.institution.draft import make_request
     from blockfl.institution.rehearsal import judge_dry_epoch
+    from blockfl.institution.round_training import make_request
 
     request = make_request(spec, 1, seed)
     try:

@@ -1,216 +1,417 @@
-"""The sum of the accepted updates, and the model that follows from it.
+"""The aggregation rules: what each makes of a round's updates, one vector X of integers, and what X is divided by.
 
-Owns: the accumulator, the bytes of a sum, and the one formula that every organisation must compute to the same bit.
-Elementwise + × ÷ in float64, in a fixed order, no ``pow``; refuses to run where subnormal numbers are flushed to zero
-(training libraries switch that on for their whole process).
+Owns: fedavg, median, trimmed mean, Krum, multi-Krum, norm-clipped mean and trusted mean. Each is one class; its
+``Traits`` are all that the rest of BlockFL asks of a rule. Integers alone. A rule asks for updates one at a time, for
+some more than once, so that memory stays bounded: the caller opens an update, hands its values over and forgets them.
+At most ``MATRIX_BYTES`` of several updates' coordinates are kept at once.
 
-    total = Sum(dimension, committed=True)
-    total.add(values, randomness)
-    model = apply_sum(base, total.values, scale=round_.scale, divisor=round_.divisor)
+    rule = TrimmedMean(trim=2)
+    rule.traits.least_updates         # 5
+    rule.traits.divisor(11)           # 7: so many values of each coordinate are kept
+    x = drive(combine(rule, dimension=d, count=11, scale=round_.scale), lambda index: open_update(accepted[index]))
 
-Source: ``docs/protocol.md``, aggregation.
+Ties are broken by the order of the organisations. |X| ≤ 32767 · divisor for every rule of weight 1, so X fits int32.
+
+Source: ``docs/protocol.md``, aggregation; Yin et al. 2018 (median, trimmed mean); Blanchard et al. 2017 (Krum);
+Cao et al. 2021 (FLTrust, trusted mean).
 """
 
-from collections.abc import Iterator
-from typing import Any, Final
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal, TypeVar, get_args
 
 import numpy as np
-import numpy.typing as npt
+from pydantic import Field
 
+from blockfl.protocol.aggregation_arithmetic import (
+    Batch,
+    Combination,
+    add_up,
+    combine_clipped,
+    combine_nearest,
+    combine_sorted,
+    combine_trusted,
+    multiply,
+)
+from blockfl.protocol.canonical import Record
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.commitment import MAX_COUNT, RANDOM_POLYNOMIALS, Randomness
-from blockfl.protocol.dtype import Vector
-from blockfl.protocol.payload import MAX_VALUE, Values
-from blockfl.protocol.ring import DEGREE
+from blockfl.protocol.scoring import Gram, Vector
 
-Total = npt.NDArray[np.int32]
+MATRIX_BYTES: Final = 2**26
+"""The most bytes of coordinates of several updates that are kept at once: 64 MiB, 3 million coordinates of 11."""
+LEAST_SELECTED: Final = 3
+"""A mean of one or two updates would expose an individual one."""
+MAX_COMPARED_VALUES: Final = 2**29
+"""Beyond that, a rule that compares updates, or a score, would open each of them too often, and keep contract services
+busy for too long: 11 institutions with 48 million parameters."""
+MAX_PRODUCTS: Final = 2**34
+"""Beyond that, the dot products of the vectors that Krum or a score compares keep contract services busy for too long:
+the squared number of vectors, times the dimension."""
+MAX_COMPARED_UPDATES: Final = 1000
+"""The most institutions of a task with a rule that multiplies updates with each other."""
 
-MAX_UPDATES: Final = MAX_COUNT
-"""So many updates, and the randomness of their commitments, fit into int32 without overflow: 65 536."""
-RANDOMNESS_SUM_BYTES: Final = 4 * RANDOM_POLYNOMIALS * DEGREE
-_BLOCK = 2**16
+Comparison = Generator[int, Vector, Gram]
+"""Yields the index of the vector that it wants next, is sent its values, and returns all dot products."""
+_Asked = TypeVar("_Asked")
+_Result = TypeVar("_Result")
 
 
-class Sum:
-    """Adds updates up, one at a time; memory O(d)."""
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """All that BlockFL asks of a rule with its parameters.
 
-    def __init__(self, dimension: int, *, committed: bool = False) -> None:
-        """Start with zero.
+    Attributes:
+        is_linear: Whether X is the sum of the updates, which commitments prove. The updates of other rules have
+            weight 1, and the committee recomputes X.
+        looks_at: What of the updates the rule needs at once. This decides for which sizes of tasks it is allowed.
+        least_updates: The fewest updates that the rule is defined for.
+        divisor: What X is divided by, that is how many values are in it: a function of the accepted updates' Σω,
+            which is their number if the rule is not linear.
+        combine: The combination of at least ``least_updates`` updates.
+        clip_l2_micro: The norm that the rule shortens updates to, 0 if it does not or the updates say it themselves.
+        needs_referee: Whether the rule compares updates with a referee's.
+    """
+
+    is_linear: bool
+    looks_at: Literal["one update", "coordinates of all", "products of all"]
+    least_updates: int
+    divisor: Callable[[int], int]
+    combine: Callable[[Batch], Combination]
+    clip_l2_micro: int
+    needs_referee: bool
+
+
+class AggregationRule(Record, ABC):
+    """How a round's updates become X. Each field is a key of the option ``--rule``, its description the key's help."""
+
+    rule: str
+
+    @classmethod
+    @abstractmethod
+    def fill_in(cls, given: Mapping[str, int], minimum: int, /) -> Mapping[str, int]:
+        """Return parameters for the keys that a user leaves out.
 
         Args:
-            dimension: d.
-            committed: whether the randomness of the updates' commitments is added up with them.
+            given: The parameters that the user names.
+            minimum: The fewest updates that the task accepts; the parameters are the most that these allow.
         """
-        self._values: Total = np.zeros(dimension, dtype=np.int32)
-        self._randomness: Total | None = np.zeros((RANDOM_POLYNOMIALS, DEGREE), dtype=np.int32) if committed else None
-        self.count = 0
 
     @property
-    def values(self) -> Total:
-        """The sum so far, int32 of shape (d,), read-only."""
-        view = self._values.view()
-        view.flags.writeable = False
-        return view
+    @abstractmethod
+    def traits(self) -> Traits:
+        """What follows from the rule and its parameters."""
 
-    def add(self, values: Values, randomness: Randomness | None = None) -> None:
-        """Add one update.
+    def check_task(self, institutions: int, dimension: int, bound_l2_micro: int) -> None:
+        """Check that contract services can afford the rule, and that its parameters fit the task.
 
         Args:
-            values: int16, shape (d,), within ±32767.
-            randomness: int16, shape (4, 1024); not used unless the sum is a committed one.
+            institutions: The number of institutions.
+            dimension: d.
+            bound_l2_micro: The bound B of an update.
 
         Raises:
-            ProtocolError: BFL414 for another dtype or shape, BFL415 for −32768 or more updates than fit.
+            ValueError: They cannot, or do not; the text says what to choose.
         """
-        if values.dtype != np.int16 or values.shape != self._values.shape:
-            raise ProtocolError(
-                Code.PAYLOAD_FORMAT,
-                f"expected int16 of shape {self._values.shape}, got {values.dtype} of {values.shape}",
+        values, products = institutions * dimension, institutions**2 * dimension
+        cheaper = "choose trimmed_mean, median or norm_clipped_mean"
+        looks_at, clip_l2_micro = self.traits.looks_at, self.traits.clip_l2_micro
+        if looks_at != "one update" and values > MAX_COMPARED_VALUES:
+            raise ValueError(
+                f"{self.rule} compares up to {MAX_COMPARED_VALUES} values of updates, {institutions} institutions make "
+                f"{values}: choose a smaller model, norm_clipped_mean or fedavg"
             )
-        if int(values.min(initial=0)) < -MAX_VALUE:
-            raise ProtocolError(Code.RANGE, f"expected values within ±{MAX_VALUE}, got -32768")
-        if self.count == MAX_UPDATES:
-            raise ProtocolError(Code.RANGE, f"a sum holds at most {MAX_UPDATES} updates")
-        if self._randomness is not None:
-            if randomness is None or randomness.dtype != np.int16 or randomness.shape != self._randomness.shape:
-                raise ValueError("expected the randomness of the update's commitment, int16 of shape (4, 1024)")
-            np.add(self._randomness, randomness, out=self._randomness)
-        np.add(self._values, values, out=self._values)
-        self.count += 1
-
-    def encode(self) -> bytes:
-        """Return the bytes of the sum so far, with that of the randomness at the end of a committed one."""
-        data = encode_sum(self._values)
-        return data if self._randomness is None else data + encode_sum(self._randomness.ravel())
+        if looks_at == "products of all" and institutions > MAX_COMPARED_UPDATES:
+            raise ValueError(
+                f"{self.rule} is for up to {MAX_COMPARED_UPDATES} institutions, got {institutions}: {cheaper}"
+            )
+        if looks_at == "products of all" and products > MAX_PRODUCTS:
+            raise ValueError(
+                f"{self.rule} multiplies up to {MAX_PRODUCTS} pairs of values, {institutions} institutions make "
+                f"{products}: {cheaper}, fewer institutions or a smaller model"
+            )
+        if clip_l2_micro > bound_l2_micro:
+            raise ValueError(
+                f"clip_l2_micro {clip_l2_micro} would clip nothing, for bound_l2_micro is {bound_l2_micro}"
+            )
 
 
-def encode_sum(values: Total) -> bytes:
-    """Return a sum as little-endian int32.
+class FedAvg(AggregationRule):
+    """The weighted mean of the updates."""
 
-    Raises:
-        ProtocolError: BFL414 for another dtype or shape.
-    """
-    if values.dtype != np.int32 or values.ndim != 1 or not values.size:
-        raise ProtocolError(
-            Code.PAYLOAD_FORMAT, f"expected a vector of int32, got {values.dtype} of shape {values.shape}"
+    rule: Literal["fedavg"] = "fedavg"
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], _minimum: int, /) -> Mapping[str, int]:
+        """There are none."""
+        return {}
+
+    @property
+    def traits(self) -> Traits:
+        """The institutions have multiplied by ω."""
+        return Traits(
+            is_linear=True,
+            looks_at="one update",
+            least_updates=1,
+            divisor=lambda weight: weight,
+            combine=lambda batch: add_up(range(batch.count), batch.dimension),
+            clip_l2_micro=0,
+            needs_referee=False,
         )
-    return values.astype("<i4", copy=False).tobytes()
 
 
-def compute_sum_bytes(dimension: int, *, committed: bool) -> int:
-    """Return the length of a sum."""
-    return 4 * dimension + (RANDOMNESS_SUM_BYTES if committed else 0)
+class Median(AggregationRule):
+    """The median of each coordinate; X is the sum of the two middle values, or twice the one."""
+
+    rule: Literal["median"] = "median"
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], _minimum: int, /) -> Mapping[str, int]:
+        """There are none."""
+        return {}
+
+    @property
+    def traits(self) -> Traits:
+        """Two values of each coordinate."""
+        return Traits(
+            is_linear=False,
+            looks_at="coordinates of all",
+            least_updates=1,
+            divisor=lambda _: 2,
+            combine=lambda batch: combine_sorted(batch, first=(batch.count - 1) // 2, last=batch.count // 2, parts=2),
+            clip_l2_micro=0,
+            needs_referee=False,
+        )
 
 
-def decode_sum(data: bytes, *, dimension: int, count: int, committed: bool = False) -> Total:
-    """Return a sum, int32 of shape (d,), read-only.
+class TrimmedMean(AggregationRule):
+    """The mean of each coordinate without its ``trim`` smallest and ``trim`` largest values."""
+
+    rule: Literal["trimmed_mean"] = "trimmed_mean"
+    trim: Annotated[
+        int, Field(ge=1, le=10_000, description="the values left out at each end, default (minimum - 1) / 2")
+    ]
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], minimum: int, /) -> Mapping[str, int]:
+        """One value must be left."""
+        return {"trim": (minimum - 1) // 2}
+
+    @property
+    def traits(self) -> Traits:
+        """The values that are left, of which there must be one."""
+        return Traits(
+            is_linear=False,
+            looks_at="coordinates of all",
+            least_updates=2 * self.trim + 1,
+            divisor=lambda count: count - 2 * self.trim,
+            combine=lambda batch: combine_sorted(batch, first=self.trim, last=batch.count - 1 - self.trim, parts=1),
+            clip_l2_micro=0,
+            needs_referee=False,
+        )
+
+
+class Krum(AggregationRule):
+    """The one update that is nearest to its n − ``byzantine`` − 2 nearest."""
+
+    rule: Literal["krum"] = "krum"
+    byzantine: Annotated[int, Field(ge=0, le=10_000, description="the updates to withstand, default (minimum - 3) / 2")]
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], minimum: int, /) -> Mapping[str, int]:
+        """Most others must be honest."""
+        return {"byzantine": (minimum - 3) // 2}
+
+    @property
+    def traits(self) -> Traits:
+        """One update, as it is."""
+        return Traits(
+            is_linear=False,
+            looks_at="products of all",
+            least_updates=2 * self.byzantine + 3,
+            divisor=lambda _: 1,
+            combine=lambda batch: combine_nearest(batch, byzantine=self.byzantine, selected=1),
+            clip_l2_micro=0,
+            needs_referee=False,
+        )
+
+
+class MultiKrum(AggregationRule):
+    """The mean of the ``selected`` updates that Krum likes best."""
+
+    rule: Literal["multi_krum"] = "multi_krum"
+    byzantine: Annotated[
+        int, Field(ge=0, le=10_000, description="the updates to withstand, default the most, as for krum")
+    ]
+    selected: Annotated[
+        int,
+        Field(ge=LEAST_SELECTED, le=10_000, description="the updates to average, default minimum - byzantine - 2"),
+    ]
+
+    @classmethod
+    def fill_in(cls, given: Mapping[str, int], minimum: int, /) -> Mapping[str, int]:
+        """One parameter leaves room for the other."""
+        selected = given.get("selected", LEAST_SELECTED)
+        byzantine = given.get("byzantine", max(0, min((minimum - 3) // 2, minimum - 2 - selected)))
+        return {"byzantine": byzantine, "selected": max(LEAST_SELECTED, minimum - 2 - byzantine)}
+
+    @property
+    def traits(self) -> Traits:
+        """The selected are among the n − f − 2 that Krum's authors vouch for."""
+        return Traits(
+            is_linear=False,
+            looks_at="products of all",
+            least_updates=max(2 * self.byzantine + 3, self.selected + self.byzantine + 2),
+            divisor=lambda _: self.selected,
+            combine=lambda batch: combine_nearest(batch, byzantine=self.byzantine, selected=self.selected),
+            clip_l2_micro=0,
+            needs_referee=False,
+        )
+
+
+class NormClippedMean(AggregationRule):
+    """The mean of the updates, each shortened to an L2 norm: ``clip_l2_micro``, or with 0 the median of their norms."""
+
+    rule: Literal["norm_clipped_mean"] = "norm_clipped_mean"
+    clip_l2_micro: Annotated[
+        int, Field(ge=0, le=10**15, description="the norm to shorten to, default 0, the median of the updates' norms")
+    ]
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], _minimum: int, /) -> Mapping[str, int]:
+        """The updates say it."""
+        return {"clip_l2_micro": 0}
+
+    @property
+    def traits(self) -> Traits:
+        """Every update counts, shortened."""
+        return Traits(
+            is_linear=False,
+            looks_at="one update",
+            least_updates=1,
+            divisor=lambda count: count,
+            combine=lambda batch: combine_clipped(batch, self.clip_l2_micro),
+            clip_l2_micro=self.clip_l2_micro,
+            needs_referee=False,
+        )
+
+
+class TrustedMean(AggregationRule):
+    """The mean of the updates whose cosine to the referee's is positive, each as long as the referee's.
+
+    Without the referee's update, where the task goes on without one, it is the norm-clipped mean.
+    """
+
+    rule: Literal["trusted_mean"] = "trusted_mean"
+    by_cosine: Annotated[
+        int, Field(ge=0, le=1, description="1 weights each update by its cosine, as FLTrust does; default 0, all alike")
+    ]
+
+    @classmethod
+    def fill_in(cls, _given: Mapping[str, int], _minimum: int, /) -> Mapping[str, int]:
+        """Alike: a cosine as weight is what an attacker chooses."""
+        return {"by_cosine": 0}
+
+    @property
+    def traits(self) -> Traits:
+        """As many values as there are updates: a weighted mean, times their number."""
+        return Traits(
+            is_linear=False,
+            looks_at="one update",
+            least_updates=1,
+            divisor=lambda count: count,
+            combine=self._combine,
+            clip_l2_micro=0,
+            needs_referee=True,
+        )
+
+    def _combine(self, batch: Batch) -> Combination:
+        return combine_trusted(batch, self.by_cosine) if batch.has_reference else combine_clipped(batch, 0)
+
+
+Aggregation = Annotated[
+    FedAvg | Median | TrimmedMean | Krum | MultiKrum | NormClippedMean | TrustedMean, Field(discriminator="rule")
+]
+RULES: Final[Mapping[str, type[AggregationRule]]] = {
+    one.model_fields["rule"].default: one for one in get_args(get_args(Aggregation)[0])
+}
+"""Every rule by its name."""
+FEDAVG: Final = FedAvg()
+
+
+def combine(
+    rule: AggregationRule,
+    *,
+    dimension: int,
+    count: int,
+    scale: int,
+    trained: int | None = None,
+    has_reference: bool = False,
+    matrix_bytes: int = MATRIX_BYTES,
+) -> Combination:
+    """Return the combination of ``count`` accepted updates.
 
     Args:
-        data: the bytes.
+        rule: of the task.
         dimension: d.
-        count: the number of updates in it; no value exceeds 32767 times that.
-        committed: whether the sum of the commitments' randomness follows.
+        count: number of accepted updates, in ascending order of their organisations.
+        scale: s of the round.
+        trained: how many of the values, the first ones, are trained weights; None: all. Norms and distances are theirs.
+        has_reference: whether the referee's update can be asked for, as the index ``REFERENCE``.
+        matrix_bytes: the memory that may be taken for coordinates of several updates.
 
     Raises:
-        ProtocolError: BFL501 for another length, or a value that no sum of so many updates has.
+        ProtocolError: BFL505 if the rule is not defined for so few updates; when driven, BFL414 or BFL415 for values
+            that are no update's.
     """
-    expected = compute_sum_bytes(dimension, committed=committed)
-    if dimension < 1 or len(data) != expected:
-        raise ProtocolError(Code.SUM_MISMATCH, f"expected {expected} bytes for {dimension} sums, got {len(data)}")
-    values = np.frombuffer(data, dtype="<i4", count=dimension).astype(np.int32, copy=False)
-    values.flags.writeable = False
-    limit = MAX_VALUE * count
-    if int(values.max()) > limit or int(values.min()) < -limit:
-        raise ProtocolError(Code.SUM_MISMATCH, f"expected values within ±{limit}, the sum of {count} updates")
-    return values
+    least = rule.traits.least_updates
+    if count < least:
+        raise ProtocolError(Code.TOO_FEW_ACCEPTED, f"the rule {rule.rule} needs {least} updates, {count} were accepted")
+    width = max(1, min(dimension, matrix_bytes // (2 * count)))
+    weights = dimension if trained is None else trained
+    batch = Batch(
+        dimension=dimension, trained=weights, count=count, scale=scale, width=width, has_reference=has_reference
+    )
+    return rule.traits.combine(batch)
 
 
-def decode_randomness(data: bytes, dimension: int) -> Total:
-    """Return the sum of the randomness at the end of a committed sum, int32 of shape (4, 1024).
-
-    Raises:
-        ProtocolError: BFL501 for another length.
-    """
-    expected = compute_sum_bytes(dimension, committed=True)
-    if len(data) != expected:
-        raise ProtocolError(Code.SUM_MISMATCH, f"expected {expected} bytes for {dimension} sums, got {len(data)}")
-    tail = np.frombuffer(data, dtype="<i4", offset=4 * dimension).astype(np.int32, copy=False)
-    return tail.reshape(RANDOM_POLYNOMIALS, DEGREE)
-
-
-def apply_sum(base: Vector, total: Total, *, scale: int, divisor: int) -> Vector:
-    """Return the new model: float32(float64(base) + X·2^−s ÷ divisor), element by element.
+def compare(dimension: int, count: int, *, trained: int | None = None, matrix_bytes: int = MATRIX_BYTES) -> Comparison:
+    """Return the comparison of ``count`` vectors, at least one: their exact dot products.
 
     Args:
-        base: float32, shape (d,): the model that the updates started from.
-        total: X, int32, shape (d,).
-        scale: s of the round.
-        divisor: of X, for fedavg Σω of the accepted updates.
-
-    Returns:
-        float32, shape (d,).
+        dimension: d.
+        count: number of vectors, int16 or int32, of shape (d,).
+        trained: how many of the values, the first ones, are compared; None: all.
+        matrix_bytes: the memory that may be taken for coordinates of several vectors.
 
     Raises:
-        ProtocolError: BFL306 for other dtypes or shapes; BFL307 if the base or the result is not finite.
-        FloatingPointError: the process flushes subnormal numbers to zero.
+        ProtocolError: when driven, BFL414 for another shape or dtype.
     """
-    model = np.empty_like(base)
-    for block, step in compute_means(base, total, scale=scale, divisor=divisor):
-        step += base[block]
-        # A value over the largest float32 becomes infinite here, and is refused below.
-        with np.errstate(over="ignore"):
-            model[block] = step
-    if not np.isfinite(model).all():
-        raise ProtocolError(Code.NOT_FINITE, "the base model or the result holds a value that is NaN or infinite")
-    return model
+    width = max(1, min(dimension, matrix_bytes // (4 * count)))
+    return multiply(dimension, count, width, np.dtype(np.int32), dimension if trained is None else trained)
 
 
-def compute_means(
-    base: Vector, total: Total, *, scale: int, divisor: int
-) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
-    """Yield Δ = X·2^−s ÷ divisor block by block, float64: so that memory does not grow with d.
-
-    Args and Raises: as ``apply_sum``.
-    """
-    require_ieee_subnormals()
-    if base.dtype != np.float32 or total.dtype != np.int32 or base.ndim != 1 or base.shape != total.shape:
-        raise ProtocolError(
-            Code.MANIFEST_MISMATCH,
-            f"expected float32 and int32 of one shape (d,), got {base.dtype} of {base.shape} "
-            f"and {total.dtype} of {total.shape}",
-        )
-    if divisor < 1:
-        raise ValueError(f"expected a divisor of 1 or more, got {divisor}")
-    unit = np.ldexp(np.float64(1), -scale)
-    quotient = np.float64(divisor)
-    for start in range(0, base.size, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        step = total[block].astype(np.float64)
-        step *= unit
-        step /= quotient
-        yield block, step
+def drive(combination: Generator[int, _Asked, _Result], fetch: Callable[[int], _Asked]) -> _Result:
+    """Return X, or the dot products, given how to come by the values of an update."""
+    x: _Result
+    try:
+        index = next(combination)
+        while True:
+            index = combination.send(fetch(index))
+    except StopIteration as end:
+        x = end.value
+    return x
 
 
-def require_ieee_subnormals() -> None:
-    """Check that this thread computes with subnormal numbers as IEEE 754 says.
-
-    Raises:
-        FloatingPointError: it flushes them to zero, so that digests would differ from everybody else's.
-    """
-    single = np.full(64, np.finfo(np.float32).smallest_normal, dtype=np.float32)
-    double = np.full(64, np.finfo(np.float64).smallest_normal, dtype=np.float64)
-    exact = (
-        _survives_halving(single)
-        and _survives_halving(double)
-        and (single.astype(np.float64) / 2).astype(np.float32).all()
-    )
-    if not exact:
-        raise FloatingPointError(
-            "this thread flushes subnormal numbers to zero (a training library switches that on): "
-            "compute models in a process without one"
-        )
-
-
-def _survives_halving(tiny: npt.NDArray[Any]) -> bool:
-    halved = tiny / 2
-    return bool(halved.all() and (halved + halved == tiny).all())
+async def drive_async(
+    combination: Generator[int, _Asked, _Result], fetch: Callable[[int], Awaitable[_Asked]]
+) -> _Result:
+    """Return X, or the dot products, like ``drive``, where an update must be waited for."""
+    x: _Result
+    try:
+        index = next(combination)
+        while True:
+            index = combination.send(await fetch(index))
+    except StopIteration as end:
+        x = end.value
+    return x

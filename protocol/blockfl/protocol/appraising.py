@@ -19,9 +19,9 @@ from typing import Final
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.disclosure import limit_shares
 from blockfl.protocol.goal import Appraisal, Goal
-from blockfl.protocol.limits import MICRO, describe_micro
 from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.moment import format_moment
+from blockfl.protocol.norm_rules import MICRO, describe_micro
 from blockfl.protocol.records import Ending, Enrolment, Model, Organisations, Progress, Round
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.terms import compute_weights

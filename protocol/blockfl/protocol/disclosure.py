@@ -11,7 +11,7 @@ Source: ``docs/protocol.md``, what sums tell.
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from blockfl.protocol.limits import MICRO
+from blockfl.protocol.norm_rules import MICRO
 
 DISCLOSING_CHANGES: Final = 2
 """So many institutions more or fewer, and the difference of two sums is mostly their updates."""

@@ -11,11 +11,11 @@ Source: ``docs/protocol.md``, commitment.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from blockfl.protocol.aggregation import decode_randomness, decode_sum
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.commitment import verify_sum
 from blockfl.protocol.records import Commitment, Header
+from blockfl.protocol.sums import decode_randomness, decode_sum
 
 
 @dataclass(frozen=True, kw_only=True)

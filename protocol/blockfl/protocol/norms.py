@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from blockfl.protocol.limits import TensorLimit
+from blockfl.protocol.norm_rules import TensorLimit
 from blockfl.protocol.payload import Values
 
 Integers = npt.NDArray[np.signedinteger[Any]]

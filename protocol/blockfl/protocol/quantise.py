@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.limits import TensorLimit
+from blockfl.protocol.norm_rules import TensorLimit
 from blockfl.protocol.norms import compute_norms, find_broken_tensors
 from blockfl.protocol.payload import MAX_VALUE, Values
 

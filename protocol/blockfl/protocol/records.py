@@ -16,8 +16,8 @@ from blockfl.protocol.assessment import RoundEffect
 from blockfl.protocol.canonical import ChannelName, Decimal, Digest, Hex, MspId, Name, Natural, Positive, Record
 from blockfl.protocol.economics import TREASURY
 from blockfl.protocol.hpke import KEMS
-from blockfl.protocol.limits import RoundNorms, RoundStatistics
 from blockfl.protocol.manifest import MAX_DIMENSION
+from blockfl.protocol.norm_rules import RoundNorms, RoundStatistics
 from blockfl.protocol.payload import EncodingName
 
 CHUNK_BYTES = 4 * 1024 * 1024

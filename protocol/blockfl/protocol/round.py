@@ -14,14 +14,14 @@ Source: ``docs/protocol.md``, one round.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, TypedDict
 
+from blockfl.protocol.aggregation import AggregationRule
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.combination import AggregationRule
 from blockfl.protocol.disclosure import is_disclosing, limit_shares
 from blockfl.protocol.economics import Score
 from blockfl.protocol.effect import freeze_effect, list_accepted, list_missing, settle_effect
-from blockfl.protocol.limits import RoundNorms
 from blockfl.protocol.moment import format_moment
+from blockfl.protocol.norm_rules import RoundNorms
 from blockfl.protocol.payload import ENCODINGS
 from blockfl.protocol.records import (
     CommitteeKey,

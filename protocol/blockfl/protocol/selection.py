@@ -14,7 +14,7 @@ from typing import Annotated, Final, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from blockfl.protocol.canonical import Record, compute_digest
-from blockfl.protocol.limits import MICRO
+from blockfl.protocol.norm_rules import MICRO
 
 _PREFIX: Final = "BlockFL choice of participants 1"
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.dtype import Vector
-from blockfl.protocol.limits import RoundStatistics
 from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.norm_rules import RoundStatistics
 from blockfl.protocol.payload import Values
 
 REACH_BITS: Final = 4

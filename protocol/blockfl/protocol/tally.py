@@ -18,8 +18,8 @@ Source: ``docs/protocol.md``, tallies.
 from math import isqrt
 from typing import Final
 
-from blockfl.protocol.limits import MICRO
 from blockfl.protocol.manifest import Manifest, Tensor
+from blockfl.protocol.norm_rules import MICRO
 from blockfl.protocol.table import Column, Table
 
 ROWS: Final = "rows"

@@ -9,13 +9,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from blockfl.protocol.aggregation import MAX_COMPARED_VALUES, MAX_PRODUCTS, Aggregation
 from blockfl.protocol.assessment import Effect
 from blockfl.protocol.canonical import Digest, MspId, Name, Natural, Positive, Record
-from blockfl.protocol.combination import MAX_COMPARED_VALUES, MAX_PRODUCTS, Aggregation
 from blockfl.protocol.economics import KNOWN_SUMS, Economics
 from blockfl.protocol.goal import Goal
-from blockfl.protocol.limits import MICRO, NormRules
 from blockfl.protocol.manifest import MAX_DIMENSION, MAX_TENSORS, Manifest
+from blockfl.protocol.norm_rules import MICRO, NormRules
 from blockfl.protocol.optimiser import Optimiser, name_state_tensor
 from blockfl.protocol.payload import ENCODINGS, EncodingName
 from blockfl.protocol.personal import MAX_PATTERNS, Pattern, is_personal

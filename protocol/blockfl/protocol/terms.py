@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Final
 
-from blockfl.protocol.limits import (
+from blockfl.protocol.norm_rules import (
     MICRO_SQUARED,
     AdaptiveBound,
     RoundNorms,

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self, get_ar
 from pydantic import Field, model_validator
 
 from blockfl.protocol.canonical import Record
-from blockfl.protocol.limits import MICRO, describe_micro
+from blockfl.protocol.norm_rules import MICRO, describe_micro
 
 _BITS: Final = 60
 _ONE: Final = 2**_BITS

@@ -2,7 +2,7 @@
 
 Owns: every such rule, with its check, what it costs, how a task chooses it, and its explanation. A verdict is public:
 it tells bit lengths and tenths, never an exact number, for the exact norm of a one-element tensor *is* its value.
-A new rule that a task chooses by a number needs a code (``codes``), a field (``limits``) and an object here.
+A new rule that a task chooses by a number needs a code (``codes``), a field (``norm_rules``) and an object here.
 
     candidate = Candidate.of(round_, values, weight=part.weight, last_sum=last_sum, reference=None)
     breach = find_breach(VALUE_RULES, candidate)
@@ -17,7 +17,7 @@ from math import isqrt
 from typing import Final, Self
 
 from blockfl.protocol.codes import Code
-from blockfl.protocol.limits import MICRO_SQUARED, RoundNorms, RoundStatistics, describe_micro, power_of_four
+from blockfl.protocol.norm_rules import MICRO_SQUARED, RoundNorms, RoundStatistics, describe_micro, power_of_four
 from blockfl.protocol.norms import (
     Integers,
     Norms,

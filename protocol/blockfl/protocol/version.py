@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from blockfl.protocol.aggregation import Total, apply_sum, compute_means
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.dtype import Vector
 from blockfl.protocol.manifest import Manifest, Tensor
 from blockfl.protocol.model import decode_model, encode_model, has_layout
 from blockfl.protocol.optimiser import MICRO, Adagrad, Adam, Momentum, Optimiser, Yogi, name_state_tensor
 from blockfl.protocol.statistics import move_statistics
+from blockfl.protocol.sums import Total, apply_sum, compute_means
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.terms import freeze_statistics
 

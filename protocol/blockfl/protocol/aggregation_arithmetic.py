@@ -1,6 +1,6 @@
 """What the aggregation rules compute with: updates that are asked for one at a time, in bounded memory.
 
-A generator yields the index of the update that it wants next and is sent its values; the rules in ``combination`` say
+A generator yields the index of the update that it wants next and is sent its values; the rules in ``aggregation`` say
 which generator is theirs.
 
 Source: ``docs/protocol.md``, aggregation.
@@ -14,12 +14,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from blockfl.protocol.aggregation import Sum, Total
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.limits import compute_l2_squared
+from blockfl.protocol.norm_rules import compute_l2_squared
 from blockfl.protocol.norms import compute_dot, compute_norms
 from blockfl.protocol.payload import MAX_VALUE, Values
 from blockfl.protocol.scoring import Gram, compute_gram
+from blockfl.protocol.sums import Sum, Total
 
 Combination = Generator[int, Values, Total]
 """Yields the index of the update that it wants next, is sent its values, and returns X, int32 of shape (d,)."""

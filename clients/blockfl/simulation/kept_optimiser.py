@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blockfl.institution.frames import Evaluated, Train, Trained, TrainingProgress
-from blockfl.institution.kept import lay_state, take_state
+from blockfl.institution.kept_optimiser import lay_state, take_state
 from blockfl.institution.optimiser_state import FILE, limit_state
 from blockfl.institution.personal import PersonalMemory
 from blockfl.institution.vector import Vector
