@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,9 @@ from fabric_protos.peer import transaction_pb2
 from blockfl.fabric.channel.changes import add_organisation, change_batch, remove_organisation, revoke_certificates
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
+from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.embedded.ordering.reconfiguration import build_config_transaction
+from blockfl.fabric.errors import EvaluateError
 from blockfl.fabric.transaction.rwset import (
     CollectionReadWriteSet,
     HashedRead,
@@ -29,7 +32,7 @@ from support.config_updates import MAJORITY, admin, config_transaction, update_c
 from support.key_operations import OPERATIONS, POLICY
 from support.organisation import make_organisation
 from support.random_transactions import RandomTransactions
-from support.real_peer import RealPeer, real_peer
+from support.real_peer import CHANNEL, RealPeer, real_peer
 from support.scratch_ledger import NAMES, definition_values, digest, organisations, own_policy, writes
 
 # A block with one of the first two is refused as a whole; without a channel peers look at their own organisation;
@@ -44,11 +47,16 @@ LEFT_OUT = {
 
 
 @pytest.fixture
-async def peer(tmp_path: Path) -> AsyncIterator[RealPeer]:
+def binaries() -> Path:
     directory = os.environ.get("FABRIC_BIN")
     if not directory or not (Path(directory) / "peer").is_file():
         pytest.skip("FABRIC_BIN does not name a directory with Fabric's peer")
-    async with real_peer(Path(directory), tmp_path) as running:
+    return Path(directory)
+
+
+@pytest.fixture
+async def peer(binaries: Path, tmp_path: Path) -> AsyncIterator[RealPeer]:
+    async with real_peer(binaries, tmp_path) as running:
         app = definition_values(
             "app", collections={"sealed": own_policy(2, "alpha", "beta"), "notes": b""}, block_to_live=3
         )
@@ -170,3 +178,18 @@ async def test_a_peer_forgets_private_keys_at_the_same_block(peer: RealPeer) -> 
         read = peer.craft([NamespaceReadWriteSet(namespace="app", collections=(reads,))])
         codes.append((await peer.compare(read)).codes[0])
     assert codes == [transaction_pb2.VALID] * 4 + [transaction_pb2.MVCC_READ_CONFLICT] * 2
+
+
+async def test_calls_wait_for_a_place_at_a_peer_that_runs_as_many_as_it_takes(binaries: Path, tmp_path: Path) -> None:
+    one_at_a_time = {"CORE_PEER_LIMITS_CONCURRENCY_GATEWAYSERVICE": "1"}
+    asker = organisations()["delta"].signer("asker")
+    async with real_peer(binaries, tmp_path, one_at_a_time) as peer, Gateway(peer.endpoint, asker, CHANNEL) as gateway:
+
+        async def ask(count: int, **options: Any) -> list[bytes | BaseException]:
+            calls = [gateway.evaluate("qscc", "GetChainInfo", CHANNEL, **options) for _ in range(count)]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        refused = [one for one in await ask(32, retries=0) if isinstance(one, EvaluateError)]
+        assert refused
+        assert all("exceeding concurrency limit (1)" in str(one) for one in refused)
+        assert [one for one in await ask(32) if not isinstance(one, bytes)] == []

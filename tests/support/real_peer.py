@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +140,7 @@ class RealPeer(ScratchLedger):
         super().__init__(config)
         self._source = source
         self.orderer = orderer
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         genesis = common_pb2.Block.FromString(source.blocks[0])
         validation = validate_block(genesis, config, self.state)
         self.state.apply(validation.updates, validation.tx_ids)
@@ -183,7 +183,7 @@ class RealPeer(ScratchLedger):
 
     async def _committed(self, number: int) -> Any:
         request = sign_seek(seek_from(number), CHANNEL, organisations()["delta"].signer("admin", "admin"))
-        async with asyncio.timeout(_BLOCK_S), self._endpoint.open_channel() as channel:
+        async with asyncio.timeout(_BLOCK_S), self.endpoint.open_channel() as channel:
             async for block in read_blocks(channel, request):
                 return block
         raise AssertionError(f"the peer does not serve block {number}")
@@ -202,8 +202,10 @@ class PeerIdentity:
 
 
 @asynccontextmanager
-async def real_peer(binaries: Path, directory: Path) -> AsyncIterator[RealPeer]:
-    """A peer of delta on a raft channel whose only ordering node is the test."""
+async def real_peer(
+    binaries: Path, directory: Path, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[RealPeer]:
+    """A peer of delta on a raft channel whose only ordering node is the test; ``settings`` are further variables."""
     source, port = BlockSource(), free_port()
     alpha, delta = organisations()["alpha"], organisations()["delta"]
     genesis = build_genesis_block(
@@ -228,7 +230,7 @@ async def real_peer(binaries: Path, directory: Path) -> AsyncIterator[RealPeer]:
         tls_key=tls_key,
     )
     try:
-        async with running_peer(binaries, directory, identity) as peer:
+        async with running_peer(binaries, directory, identity, settings) as peer:
             async with Endorser(peer.endpoint, delta.signer("admin", "admin")) as endorser:
                 await wait_for(endorser, peer.process)
                 await endorser.query("", "cscc", "JoinChain", encode_block(genesis))
@@ -247,10 +249,12 @@ class RunningPeer:
 
 
 @asynccontextmanager
-async def running_peer(binaries: Path, directory: Path, identity: PeerIdentity) -> AsyncIterator[RunningPeer]:
+async def running_peer(
+    binaries: Path, directory: Path, identity: PeerIdentity, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[RunningPeer]:
     """A peer of delta that has joined no channel yet, and may not be ready."""
     endpoint = Endpoint(address=f"127.0.0.1:{free_port()}", tls_roots_pem=identity.tls_authority)
-    environment = _environment(binaries, directory, endpoint, identity)
+    environment = _environment(binaries, directory, endpoint, identity) | dict(settings or {})
     with (directory / "peer.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             binaries / "peer", "node", "start", env=environment, stdout=log, stderr=log

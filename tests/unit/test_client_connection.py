@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 
+from blockfl.fabric.client.calls import read_status, send
 from blockfl.fabric.client.connection import Connection
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.stages import Timeouts
@@ -76,4 +79,29 @@ async def test_a_message_that_is_too_large_is_not_sent_again(connection: Connect
     peer = Peer(EndorseError(TOO_LARGE, status=grpc.StatusCode.RESOURCE_EXHAUSTED), times=1)
     with pytest.raises(EndorseError):
         await connection.try_again(peer, timeout_s=30.0, retries=3)
+    assert peer.calls == 1
+
+
+@pytest.mark.parametrize("error", CROWDED.values(), ids=list(CROWDED))
+async def test_submitting_and_asking_for_the_outcome_wait_for_a_place_too(
+    connection: Connection, error: GatewayError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def call(_: Connection, kind: Any, what: str, method: str, *rest: Any) -> bytes:
+        asked.append(method)
+        if asked.count(method) < 3:
+            raise error
+        return b""
+
+    monkeypatch.setattr(Connection, "call", call)
+    await send(connection, "channel", "tx", b"envelope", timeout_s=30.0)
+    await read_status(connection, b"request", b"signature", "tx", timeout_s=30.0)
+    assert asked == ["Submit"] * 3 + ["CommitStatus"] * 3
+
+
+async def test_any_other_refusal_of_a_submission_is_told_at_once(connection: Connection) -> None:
+    peer = Peer(EndorseError("no orderers could successfully process", status=grpc.StatusCode.UNAVAILABLE), times=1)
+    with pytest.raises(EndorseError):
+        await connection.wait_for_place(peer, timeout_s=30.0)
     assert peer.calls == 1

@@ -52,7 +52,7 @@ async def test_what_the_user_prints_never_becomes_a_frame(tmp_path: Path) -> Non
         ('frames.write(struct.pack("<II", 10, 2**32 - 4))', "a body of 4294967292 bytes: expected 12"),
         ('send(TRAINED, bytes(8))', "a body of 8 bytes: expected 12"),
         ('send(TRAINED)', "expected Trained with 12 bytes, got Trained with 0"),
-        ('send(DESCRIPTION)', "got Description"),
+        ('send(DESCRIPTION)', "got ModelDescription"),
         ('send({"kind": "trained"}, bytes(12))', "not a message of this protocol: trained.samples"),
         ('send(TRAINED | {"loss": "0.5"}, bytes(12))', "trained.loss"),
         ('send(TRAINED | {"more": 1}, bytes(12))', "trained.more"),

@@ -110,7 +110,9 @@ async def send(connection: Connection, channel: str, transaction_id: str, envelo
         (encode_bytes(1, transaction_id.encode()), encode_bytes(2, channel.encode()), encode_bytes(3, envelope))
     )
     what = f"cannot submit transaction {transaction_id}"
-    await connection.call(SubmitError, what, "Submit", request, timeout_s, transaction_id)
+    await connection.wait_for_place(
+        lambda limit_s: connection.call(SubmitError, what, "Submit", request, limit_s, transaction_id), timeout_s
+    )
 
 
 def build_status_request(connection: Connection, channel: str, transaction_id: str) -> bytes:
@@ -132,7 +134,10 @@ async def read_status(
     """
     signed = gateway_pb2.SignedCommitStatusRequest(request=request, signature=signature).SerializeToString()
     what = f"the outcome of transaction {transaction_id} is unknown, submitting the same one again is safe"
-    answer = await connection.call(CommitStatusError, what, "CommitStatus", signed, timeout_s, transaction_id)
+    answer = await connection.wait_for_place(
+        lambda limit_s: connection.call(CommitStatusError, what, "CommitStatus", signed, limit_s, transaction_id),
+        timeout_s,
+    )
     try:
         response = gateway_pb2.CommitStatusResponse.FromString(answer)
     except DecodeError as error:

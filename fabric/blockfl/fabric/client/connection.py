@@ -28,6 +28,9 @@ from blockfl.fabric.transaction.envelope import encode_envelope
 AnySigner = MessageSigner | RemoteSigner | Identity
 """Who signs: at once; when asked; or, with an identity alone, somebody elsewhere (`signable`)."""
 
+Attempt = Callable[[float], Coroutine[Any, Any, bytes]]
+"""A call; it is told how long it may take, in seconds."""
+
 _SERVICE: Final = "/gateway.Gateway/"
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
@@ -122,27 +125,42 @@ class Connection:
         except grpc.aio.AioRpcError as error:
             raise gateway_error(kind, what, error, transaction_id) from error
 
-    async def try_again(
-        self, call: Callable[[float], Coroutine[Any, Any, bytes]], timeout_s: float, retries: int
-    ) -> bytes:
-        """Make a call that orders nothing, again while the peer cannot be reached or is only just back.
-
-        The call waits as long as it may take in two cases. The caller's own contract service is away: it restarts. The
-        peer runs as many calls as it takes at a time: some of them end.
+    async def wait_for_place(self, call: Attempt, timeout_s: float) -> bytes:
+        """Make a call, again while the peer runs as many as it takes at a time: it has begun nothing then.
 
         Args:
             call: takes how long it may take, in seconds.
-            timeout_s: how long one attempt may take, and all of those that wait (for a contract service, for a place)
-                together.
-            retries: how often to try again at most where a peer is away; 0: never.
+            timeout_s: how long all of that may take.
+        """
+        until, attempt, left_s = time.monotonic() + timeout_s, 0, timeout_s
+        while True:
+            try:
+                return await call(left_s)
+            except GatewayError as error:
+                left_s = until - time.monotonic()
+                if not (_is_crowded(error) and left_s > _FIRST_PAUSE_S):
+                    raise
+            await asyncio.sleep(min(pause_s(attempt), left_s / 2))
+            left_s, attempt = until - time.monotonic(), attempt + 1
+
+    async def try_again(self, call: Attempt, timeout_s: float, retries: int) -> bytes:
+        """Make a call that orders nothing, again while the peer cannot be reached or is only just back.
+
+        While the caller's own contract service is away the call waits for it as long as it may take: it restarts. It
+        waits for a place at a busy peer, too.
+
+        Args:
+            call: takes how long it may take, in seconds.
+            timeout_s: how long one attempt may take, and all of those that wait for a contract service together.
+            retries: how often to try again at most where a peer is away; 0: never, and nothing is waited for.
         """
         until = time.monotonic() + timeout_s
         limit_s, failures, attempt = timeout_s, 0, 0
         while True:
             try:
-                return await call(limit_s)
+                return await (self.wait_for_place(call, limit_s) if retries else call(limit_s))
             except GatewayError as error:
-                waits = retries > 0 and (self._waits_for_contract(error) or _is_crowded(error))
+                waits = retries > 0 and self._waits_for_contract(error)
                 failures += not waits
                 left_s = until - time.monotonic()
                 if failures > retries or not (left_s > _FIRST_PAUSE_S if waits else self._may_pass(error)):

@@ -115,8 +115,7 @@ class Gateway:
             args: its arguments.
             transient: data that must not become part of a transaction.
             organisations: MSP ids of which one peer is to run it; the gateway's own peer by default.
-            retries: how often to try again when the peer is away. A peer that is busy, and the own contract service,
-                are waited for as long as an attempt may take; 0: neither.
+            retries: how often to try again when the peer is away; if not 0, it waits for a busy one, too.
             timeout_s: how long each attempt may take, in seconds.
 
         Raises:
