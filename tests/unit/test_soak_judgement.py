@@ -56,6 +56,11 @@ def test_a_leak_in_the_second_half_is_found(quantity: str) -> None:
     assert grown(settled) == []
 
 
+@pytest.mark.parametrize(("more", "found"), [(1.0, []), (2.0, [("node", THREADS)])])
+def test_one_thread_more_is_flat_and_two_are_not(more: float, found: list[tuple[str, str]]) -> None:
+    assert grown([sample(number, {THREADS: 4.0 + more * (number > 750)}) for number in ROUNDS]) == found
+
+
 def test_a_disk_may_fill_evenly_and_not_faster_and_faster() -> None:
     samples = [sample(number) for number in ROUNDS]
     assert grown(samples) == []
