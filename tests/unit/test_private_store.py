@@ -106,6 +106,18 @@ def bytes_of(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file())
 
 
+def test_nothing_is_remembered_of_sets_that_were_staged(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        for number in range(20):
+            store.stage(f"tx{number}", [make_set({f"k{number}": b"value"})], height=0)
+        with pytest.raises(BlockError):
+            store.stage("broken", [PrivateSet(namespace="app", collection="sealed", rwset=b"\xff")], height=0)
+        assert len(store._pinned) == 0
+        store.finish(f"tx{number}" for number in range(20))
+        store.forget_staged(0)
+        assert store.staged() == frozenset()
+
+
 def test_small_and_large_values_come_back_with_their_version(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         put(store, 4, {"small": b"value", "large": LARGE, "other": LARGE[:100]})

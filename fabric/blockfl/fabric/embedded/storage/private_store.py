@@ -129,7 +129,7 @@ class PrivateStore:
                 self._finished.discard(transaction_id)
         finally:
             with self._lock:
-                self._pinned.subtract(digests)
+                self._pinned -= Counter(digests)  # drops what is pinned no more; subtract would keep it at 0 for ever
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a set with this digest is here, staged or committed."""
