@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "FABRIC_BIN", "FABRIC_CFG_PATH", "GRPC_VERBOSITY")
 _READY_S = 30.0
 _END_S = 10.0
+_STOP_S = 10.0
 
 
 class HostError(Exception):
@@ -184,6 +186,7 @@ class Host:
                     if names in " ".join(process.cmdline()):
                         process.send_signal(signal.SIGSTOP)
                         stopped.append(process)
+            _await_stop(stopped)
             yield len(stopped)
         finally:
             for process in stopped:
@@ -276,3 +279,12 @@ class Conversation:
 def _own_processes(pid: int) -> Path:
     """Return what tells one host's processes from all others: the namespace of their pids."""
     return Path(f"/proc/{pid}/ns/pid").readlink()
+
+
+def _await_stop(processes: Sequence[psutil.Process]) -> None:
+    """Wait until processes stand still: a busy one takes the signal when it runs next, and tells only its parent."""
+    until = time.monotonic() + _STOP_S
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            while process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE) and time.monotonic() < until:
+                time.sleep(0.01)

@@ -199,11 +199,11 @@ def test_memory_stays_bounded_while_large_private_data_pass_through(tmp_path: Pa
     script = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
-        "from blockfl.fabric.embedded.ordering.ledger import Ledger\n"
+        "from blockfl.fabric.embedded.ordering.ledger import ChannelLedger\n"
         "from support.channel import PrivateWrites, load_channel\n"
         "async def main():\n"
         "    channel = load_channel(Path(sys.argv[1]))\n"
-        "    with Ledger.open(Path(sys.argv[2]), channel.genesis, orderer=channel.orderer) as ledger:\n"
+        "    with ChannelLedger.open(Path(sys.argv[2]), channel.genesis, orderer=channel.orderer) as ledger:\n"
         "        await ledger.order(channel.define('sealed').envelope)\n"
         "        async def put(number):\n"
         "            value = number.to_bytes(4, 'big') * (1 << 20)\n"
