@@ -22,7 +22,7 @@ ROUNDS = range(10, 1001, 10)
 QUIET = {MEMORY: 60_000.0, DESCRIPTORS: 20.0, THREADS: 4.0}
 
 
-def sample(number: int, changes: Mapping[str, float] | None = None, name: str = "node") -> Sample:
+def sample(number: int, changes: Mapping[str, float] | None = None, name: str = "agent") -> Sample:
     return Sample(
         round=number,
         at_s=float(number),
@@ -51,14 +51,19 @@ def test_a_process_that_wobbles_is_flat() -> None:
 def test_a_leak_in_the_second_half_is_found(quantity: str) -> None:
     leak = 1.5 * BOUNDS[quantity] / 490
     leaking = [sample(number, {quantity: QUIET[quantity] + leak * number}) for number in ROUNDS]
-    assert grown(leaking) == [("node", quantity)]
+    assert grown(leaking) == [("agent", quantity)]
     settled = [sample(number, {quantity: QUIET[quantity] + leak * min(number, 500)}) for number in ROUNDS]
     assert grown(settled) == []
 
 
-@pytest.mark.parametrize(("more", "found"), [(1.0, []), (2.0, [("node", THREADS)])])
+@pytest.mark.parametrize(("more", "found"), [(1.0, []), (2.0, [("agent", THREADS)])])
 def test_one_thread_more_is_flat_and_two_are_not(more: float, found: list[tuple[str, str]]) -> None:
     assert grown([sample(number, {THREADS: 4.0 + more * (number > 750)}) for number in ROUNDS]) == found
+
+
+@pytest.mark.parametrize(("kb", "found"), [(30, []), (50, [("node", MEMORY)])])
+def test_what_is_explained_is_explained_up_to_a_pace(kb: int, found: list[tuple[str, str]]) -> None:
+    assert grown([sample(number, {MEMORY: 60_000.0 + kb * number}, name="node") for number in ROUNDS]) == found
 
 
 def test_a_disk_may_fill_evenly_and_not_faster_and_faster() -> None:
