@@ -34,9 +34,9 @@ _KNOWN: Final = """\
 what `memray` finds of 40 rounds after 40 more. With room for 1000 signatures and 64 kB of pages the node gained 6 kB
 a round in rounds 200 to 400. That run came after an entry that stayed for each private set had been found and mended.
 
-**Nothing else grows beyond the bound.** Until 2026-11-30 aggregators grew by 32 to 46 kB a round: in a task with credits they read all
-settlements in each round. Agents grew by 4 kB: they read their whole record of departures. A process may gain a
-**thread** when several of its calls wait for a disk at once, up to its pool's size.
+**Nothing else grows beyond the bound.** Until 2026-11-30 aggregators grew by 32 to 46 kB a round: in a task with
+credits they read all settlements in each round. Agents grew by 4 kB: they read their whole record of departures. A
+process may gain a **thread** when several of its calls wait for a disk at once, up to its pool's size.
 """
 
 

@@ -25,6 +25,9 @@ from blockfl.cli.query import _QUESTIONS, Answer
 from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.catalogue import TASK
+from blockfl.protocol.norm_rules import RoundNorms
+from blockfl.protocol.value_rules import CHOICES
+from support.federation import ALL_NORMS, make_federation
 from support.played_ledger import CERTIFICATE, HOSTILE, INSTITUTIONS, Played
 from support.world import World
 
@@ -222,3 +225,13 @@ def test_a_trusted_first_block_is_named_as_a_file_or_as_its_hash(played: Played,
     assert "this is another ledger than the one you pinned" in str(verify("0" * 64).exception)
     assert "name that with --founding FILE, too" in str(verify(str(certificate)).exception)
     assert "is neither a file nor a block's hash" in str(verify("nothing").exception)
+
+
+def test_a_round_tells_every_number_by_which_its_task_chose_a_rule() -> None:
+    round_ = make_federation(norms=ALL_NORMS).round
+    assert round_.norms is not None
+    frozen = [one.field for one in CHOICES if one.field in RoundNorms.model_fields]
+    assert {"minimum_cosine_micro", "minimum_reference_cosine_micro"} <= set(frozen)
+    norms = round_.norms.model_copy(update=dict.fromkeys(frozen, 250_000))
+    told = views._norms(round_.model_copy(update={"norms": norms}))
+    assert {field: told[field.removesuffix("_micro")] for field in frozen} == dict.fromkeys(frozen, 0.25)

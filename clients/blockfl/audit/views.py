@@ -33,7 +33,7 @@ from blockfl.protocol.effect import find_verdict
 from blockfl.protocol.goal import Appraisal
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.key import Key, Range
-from blockfl.protocol.norm_rules import NormRules
+from blockfl.protocol.norm_rules import NormRules, RoundNorms
 from blockfl.protocol.records import Aggregate, Model, Progress, Round, Update
 from blockfl.protocol.round import describe_ending
 from blockfl.protocol.task import WEIGHT_SHARE_MAX_MICRO, TaskSpec
@@ -304,11 +304,11 @@ def _norms(round_: Round) -> dict[str, float | None]:
     if norms is None:
         return {}
     unit = 2.0**round_.scale
-    cosine = norms.minimum_cosine_micro
+    chosen = {one.field: getattr(norms, one.field) for one in CHOICES if one.field in RoundNorms.model_fields}
     return {
         "bound": norms.bound_l2_micro / 10**6,
         "minimum": isqrt(int(norms.minimum_l2_squared)) / unit,
-        "minimum_cosine": None if cosine is None else cosine / 10**6,
+        **{field.removesuffix("_micro"): None if micro is None else micro / 10**6 for field, micro in chosen.items()},
         "typical": norms.typical_l2_micro / 10**6 if norms.typical_l2_micro else None,
     } | {f"bound of {one.tensor}": isqrt(int(one.l2_squared)) / unit for one in norms.tensors}
 
