@@ -32,7 +32,7 @@ demo: $(STAMP) ## Four real hospitals, twelve rounds, the audit (result in build
 	$(BIN)/python -m examples.heart.demo --ledger $(LEDGER) $(DEMO)
 
 test: $(STAMP) ## Every test; TEST="-k name" chooses, REQUIRE=local fails where that ledger cannot run
-	@$(if $(TEST),,echo "every test: 20 minutes on 2 quiet cores, 35 on busy ones; make test-quick takes 3, TEST=\"-k name\" chooses")
+	@$(if $(TEST),,echo "every test: 13 minutes on 2 quiet cores, 30 on busy ones; make test-quick takes 3, TEST=\"-k name\" chooses")
 	$(BIN)/python -m pytest $(PARALLEL) $(addprefix --require ,$(REQUIRE)) $(TEST)
 
 test-quick: $(STAMP) ## What a developer runs before each commit: no networks, no training
