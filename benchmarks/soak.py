@@ -36,7 +36,7 @@ ROUNDS: Final = 1000
 SAMPLES: Final = 100
 """How many samples a run has, at least where it has so many rounds."""
 EXPLAINED: Final[Mapping[tuple[str, str], tuple[str, float]]] = {
-    ("node", MEMORY): ("fills its caches: 65 536 signatures, 2 MB of pages for each of its databases", 40.0)
+    ("node", MEMORY): ("fills its caches: 2 MB of pages for each of its databases", 26.0)
 }
 """By process and quantity, why it grows, and by how much in each round at most."""
 _POOL, _ENDOWMENT = 1_000_000_000, 1_000_000

@@ -30,13 +30,15 @@ _KNOWN: Final = """\
 ## What grows
 
 **The node** fills its caches. It remembers up to 65 536 signatures: some 10 kB more in each round, and full after
-504 rounds. Each of its eight databases keeps up to 2 MB of pages: some 26 kB more in each round until then. That is
-what `memray` finds of 40 rounds after 40 more. With room for 1000 signatures and 64 kB of pages the node gained 6 kB
-a round in rounds 200 to 400. That run came after an entry that stayed for each private set had been found and mended.
+504 rounds. The connection that writes to each of its eight databases keeps up to 2 MB of pages: some 26 kB more in each
+round until then. That is what `memray` finds of 40 rounds after 40 more, and beyond 26 kB nothing counts as explained.
+With room for 1000 signatures and 64 kB of pages the node gained 6 kB a round in rounds 200 to 400. That run came after
+an entry that stayed for each private set had been found and mended.
 
 **Nothing else grows beyond the bound.** Until 2026-11-30 aggregators grew by 32 to 46 kB a round: in a task with
-credits they read all settlements in each round. Agents grew by 4 kB: they read their whole record of departures. A
-process may gain a **thread** when several of its calls wait for a disk at once, up to its pool's size.
+credits they read all settlements in each round. Agents grew by 4 to 6 kB: they read their whole record of departures,
+which was a part of it. A process may gain a **thread** when several of its calls wait for a disk at once, up to its
+pool's size.
 """
 
 

@@ -132,16 +132,16 @@ class Connection:
             call: takes how long it may take, in seconds.
             timeout_s: how long all of that may take.
         """
-        until, attempt, left_s = time.monotonic() + timeout_s, 0, timeout_s
+        until, attempt = time.monotonic() + timeout_s, 0
         while True:
             try:
-                return await call(left_s)
+                return await call(until - time.monotonic())
             except GatewayError as error:
                 left_s = until - time.monotonic()
                 if not (_is_crowded(error) and left_s > _FIRST_PAUSE_S):
                     raise
             await asyncio.sleep(min(pause_s(attempt), left_s / 2))
-            left_s, attempt = until - time.monotonic(), attempt + 1
+            attempt += 1
 
     async def try_again(self, call: Attempt, timeout_s: float, retries: int) -> bytes:
         """Make a call that orders nothing, again while the peer cannot be reached or is only just back.
