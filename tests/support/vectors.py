@@ -27,6 +27,7 @@ from blockfl.protocol.commitment import add_commitments, compute_commitment, exp
 from blockfl.protocol.disclosure import limit_shares
 from blockfl.protocol.dispute import claim_wrap, settle_claim
 from blockfl.protocol.effect import is_harmful
+from blockfl.protocol.evidence import RoundEvidence
 from blockfl.protocol.judging import judge_values
 from blockfl.protocol.model import compute_model_digest, encode_model, flatten, manifest_of
 from blockfl.protocol.norm_rules import MICRO, AdaptiveBound, NormRules, RoundNorms, TensorBound
@@ -379,7 +380,8 @@ def make_inputs(name: str) -> list[Document]:
 
 def list_record_kinds() -> dict[str, type[Record]]:
     """Return every kind of record and of its parts, by name."""
-    found: list[type[Record]] = [Record, TaskStatus]  # this one is on no ledger, so that the catalogue does not name it
+    # What is on no ledger the catalogue does not name.
+    found: list[type[Record]] = [Record, TaskStatus, RoundEvidence]
     for kind in found:
         found += [one for one in kind.__subclasses__() if one not in found]
     kinds = [one for one in found if one.__module__.startswith("blockfl.protocol.") and ABC not in one.__bases__]

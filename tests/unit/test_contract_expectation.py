@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from blockfl.contract.state import State
+from blockfl.fabric.shim import Context
 from blockfl.protocol import catalogue, evidence
+from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
+from blockfl.protocol.status import Expected, TaskStatus
 from support.scenario import Scenario
 from support.world import Transaction, World
 
@@ -126,3 +129,77 @@ async def test_a_sum_is_verified_once_in_each_service_and_another_is_verified_ag
     await scenario.publish(1, scenario.initial_model)
     outside = world.plan("PublishModel")
     assert len(verified) == 2 + len({*world.consortium.committee, *outside})
+
+
+@pytest.fixture
+async def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many keys each message to the peer has asked for."""
+    numbers: list[int] = []
+    get_state, get_states = Context.get_state, Context.get_states
+
+    async def count_one(self: Context, key: str) -> bytes | None:
+        numbers.append(1)
+        return await get_state(self, key)
+
+    async def count_all(self: Context, keys: Sequence[str]) -> tuple[bytes | None, ...]:
+        numbers.append(len(keys))
+        return await get_states(self, keys)
+
+    monkeypatch.setattr(Context, "get_state", count_one)
+    monkeypatch.setattr(Context, "get_states", count_all)
+    return numbers
+
+
+async def test_a_reader_that_expects_the_right_round_is_answered_after_one_message(asked: list[int]) -> None:
+    world = World()
+    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
+    await scenario.prepare()
+    await scenario.open()
+
+    async def read(*expected: Expected) -> tuple[TaskStatus, int]:
+        asked.clear()
+        answer = await world.evaluate("beta", "ReadStatus", "heart", *[one.encode() for one in expected])
+        return TaskStatus.decode(answer), len(asked)
+
+    async def look(previous: TaskStatus) -> tuple[TaskStatus, int]:
+        assert previous.round is not None
+        return await read(Expected.after(previous.round))
+
+    first, without = await read()
+    assert without == 3
+    for organisation in ("gamma", "alpha"):
+        await scenario.submit(organisation)
+    status, messages = await look(first)
+    assert (messages, [one.organisation for one in status.updates]) == (1, ["alpha", "gamma"])
+    assert status == (await read())[0]
+
+    await scenario.contribute("beta", "delta")
+    for organisation in ("alpha", "gamma"):
+        await scenario.upload(organisation)
+        await scenario.judge(organisation)
+    await scenario.close()
+    await scenario.attest()
+    model = await scenario.publish(1, scenario.initial_model)
+    status, messages = await look(status)
+    assert status.round is not None
+    assert (messages, status.round.state, len(status.votes)) == (1, "published", 2)
+    # The next round is expected with the same members; until it is there, the last one is read as before.
+    again, messages = await look(status)
+    assert (again, messages) == (status, 3)
+    assert compute_digest(model) == status.progress.model_digest
+    await scenario.open(2)
+    status, messages = await look(status)
+    assert status.round is not None
+    assert (messages, status.round.round) == (1, 2)
+
+
+async def test_a_wrong_expectation_changes_nothing_in_the_answer() -> None:
+    world = World()
+    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
+    await scenario.prepare()
+    await scenario.open()
+    await scenario.submit("alpha")
+    answer = await world.evaluate("beta", "ReadStatus", "heart")
+    for number, names in ((1, ()), (7, ("alpha", "nobody")), (0, ("alpha",))):
+        expected = Expected(round=number, committee=names, contributors=names)
+        assert await world.evaluate("beta", "ReadStatus", "heart", expected.encode()) == answer

@@ -9,6 +9,7 @@ import pytest
 
 from blockfl.protocol import catalogue, claims, economics, metrics, records
 from blockfl.protocol.codes import Code
+from blockfl.protocol.evidence import RoundEvidence
 from blockfl.protocol.status import TaskStatus
 from blockfl.protocol.task import Task
 from support.contract import make_scenario, refused
@@ -45,6 +46,7 @@ READS: list[tuple[str, list[str], type[Any], int | None]] = [
     ("ListUpdates", ["heart", "1"], records.Update, 4),
     ("ListHeaders", ["heart", "1"], records.SignedHeader, 4),
     ("ListCommitments", ["heart", "1"], records.Commitment, 4),
+    ("ReadEvidence", ["heart", "1"], RoundEvidence, None),
     ("ListEquivocations", ["heart", "1"], claims.Equivocation, 0),
     ("ReadAggregate", ["heart", "1"], records.Aggregate, None),
     ("ReadModel", ["heart", "1"], records.Model, None),
@@ -89,6 +91,7 @@ async def test_every_read_returns_canonical_records_and_writes_nothing(
         ("ReadHeader", ["heart", "2", "alpha"], Code.UPDATE_UNKNOWN),
         ("ReadUpdate", ["heart", "1", "regulator"], Code.UPDATE_UNKNOWN),
         ("ReadUpload", ["heart", "2", "alpha"], Code.UPDATE_UNKNOWN),
+        ("ReadEvidence", ["heart", "3"], Code.ROUND_UNKNOWN),
         ("ReadAggregate", ["heart", "2"], Code.RECORD_UNKNOWN),
         ("ReadModel", ["heart", "2"], Code.RECORD_UNKNOWN),
         ("ReadModelChunk", ["heart", "00" * 32], Code.MODEL_MISSING),
@@ -187,3 +190,18 @@ async def test_a_read_submitted_as_a_transaction_needs_the_contracts_policy(fini
     assert (await world.submit("beta", "ReadTask", "heart")).written == []
     with pytest.raises(Invalid):
         await world.submit("beta", "ReadTask", "heart", endorsers=["beta"])
+
+
+async def test_the_evidence_of_a_sum_is_that_of_the_accepted_updates(finished: tuple[Scenario, World]) -> None:
+    scenario, world = finished
+    found = RoundEvidence.decode(await world.evaluate("beta", "ReadEvidence", "heart", "1"))
+    accepted = (await scenario.round(1)).accepted
+    assert accepted == ("alpha", "beta", "delta")
+    assert tuple(one.header.organisation for one in found.headers) == accepted
+    assert tuple(one.organisation for one in found.commitments) == accepted
+    for name, signed, commitment in zip(accepted, found.headers, found.commitments, strict=True):
+        read = await world.evaluate("beta", "ReadHeader", "heart", "1", name)
+        assert signed.encode() == read
+        assert commitment.encode() == await world.evaluate("beta", "ReadCommitment", "heart", "1", name)
+    # Of a round that is open nothing is accepted yet.
+    assert RoundEvidence.decode(await world.evaluate("beta", "ReadEvidence", "heart", "2")).headers == ()

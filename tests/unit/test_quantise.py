@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from blockfl.protocol.codes import Code
 from blockfl.protocol.norm_rules import TensorLimit
 from blockfl.protocol.payload import INT16
-from blockfl.protocol.quantise import clip_delta, quantise_update
+from blockfl.protocol.quantise import clip_delta, measure_length, quantise_update
 from blockfl.protocol.terms import compute_bounds
 from reference.norms import judge_naively, judge_rules_naively
 from support.refusal import refused
@@ -291,3 +291,15 @@ def test_a_tensor_of_bound_nought_becomes_nothing() -> None:
         tensors=limits_of((1, 2, 0)),
     )
     assert values.tolist() == [3, 0, 0, 3]
+
+
+@given(hnp.arrays(np.float32, st.integers(0, 300), elements=st.floats(-(2.0**99), 2.0**99, width=32)))
+def test_the_length_of_floats_is_their_l2_norm(values: npt.NDArray[np.float32]) -> None:
+    exact = math.sqrt(math.fsum(float(one) ** 2 for one in values))
+    assert measure_length(values) == pytest.approx(exact, rel=1e-12)
+
+
+def test_the_length_of_many_floats_is_that_of_all_of_them() -> None:
+    values = np.ones(2**16 * 3 + 5, np.float32)
+    assert measure_length(values) == math.sqrt(values.size)
+    assert measure_length(values.astype(np.float64) * 2) == 2 * math.sqrt(values.size)

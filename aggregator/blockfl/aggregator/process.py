@@ -20,7 +20,16 @@ from blockfl.aggregator.judging import Judge
 from blockfl.aggregator.membership import register_key
 from blockfl.aggregator.publishing import Publisher
 from blockfl.aggregator.turns import AggregatorSettings as AggregatorSettings
-from blockfl.aggregator.turns import DutyClock, Outlook, calls_to_work, choose_first, compute_rank
+from blockfl.aggregator.turns import (
+    DutyClock,
+    Outlook,
+    calls_to_work,
+    choose_first,
+    compute_rank,
+    is_for_another,
+    name_judging,
+)
+from blockfl.ledger.alarm import Alarm
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, is_refused_with, is_unreadable
 from blockfl.ledger.event import Event
@@ -74,7 +83,7 @@ class Aggregator:
         self._report = report
         self._assessor = Assessor(ledger, opening_key, store, evaluator, report) if evaluator else None
         self._watch = DutyClock()
-        self._woken = asyncio.Event()
+        self._alarm = Alarm()
         self._consortium: Consortium | None = None
         self._names: tuple[str, ...] | None = None
         self._tasks: dict[str, Task] = {}
@@ -94,7 +103,7 @@ class Aggregator:
         retry_s = _RETRY_S
         try:
             while True:
-                self._woken.clear()
+                self._alarm.reset()
                 try:
                     outlook = await self._look()
                 except (LedgerError, ProtocolError) as error:
@@ -113,6 +122,7 @@ class Aggregator:
                     listener.result()
                 await self._wait(outlook.wake_s)
         finally:
+            self._alarm.reset()
             listener.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await listener
@@ -126,20 +136,27 @@ class Aggregator:
             if event.name == "ConsortiumRegistered":
                 self._consortium = None
             if (calls_to_work(event) and not self._ledger.is_own(event)) or self._is_report_awaited(event):
-                self._woken.set()
+                self._wake(event)
+
+    def _wake(self, event: Event) -> None:
+        """Look now, or a little later at what is another member's turn."""
+        consortium, task = self._consortium, self._tasks.get(event.notice.task)
+        if (
+            consortium is None
+            or task is None
+            or not is_for_another(event, self._ledger.organisation, consortium.committee, task.spec.aggregator)
+        ):
+            self._alarm.ring()
+        else:
+            self._alarm.ring_later()
 
     def _is_report_awaited(self, event: Event) -> bool:
         task = self._tasks.get(event.notice.task)
         return event.name == "MetricsReported" and task is not None and task.spec.goal is not None
 
     async def _wait(self, timeout_s: float) -> None:
-        # Not wait_for: on Python 3.11 it may swallow a cancellation that comes together with the event.
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._woken.wait()
-        except TimeoutError:
-            if timeout_s:
-                self._names = None
+        if not await self._alarm.wait(timeout_s) and timeout_s:
+            self._names = None
 
     async def _look(self) -> Outlook:
         """Do everything that is due now."""
@@ -310,13 +327,13 @@ class Aggregator:
         patience_s = self._settings.judge_patience_s
         updates = {update.organisation: update for update in status.updates}
         # The member with whom a round's judging begins judges what has arrived together; each update has its patience.
-        first = choose_first(consortium.committee, f"judge/{name}/{number}")
+        first = choose_first(consortium.committee, name_judging(name, number))
         due = [
             organisation
             for organisation, update in updates.items()
             if update.state == "submitted"
             and not self._waits_for_reference(round_, updates, organisation, outlook)
-            and self._is_due(consortium, f"judge/{name}/{number}/{organisation}", outlook, patience_s, first)
+            and self._is_due(consortium, f"{name_judging(name, number)}/{organisation}", outlook, patience_s, first)
             and await self._can_be_judged(round_, update, outlook)
         ]
         if due:

@@ -15,6 +15,8 @@ _OF_NO_CONSEQUENCE: Final = frozenset(
     {"MetricsReported", "EquivocationRecorded", "RoundOpened", "UpdateSubmitted", "SumChunkUploaded"}
 )
 """A round begins with training, and an update is judged when its chunks are there or its time is over."""
+_OF_THE_AGGREGATOR: Final = frozenset({"RoundClosed", "ModelPublished"})
+"""What is followed by something that the aggregator does first."""
 _IDLE_S = 5.0
 
 
@@ -41,6 +43,28 @@ def calls_to_work(event: Event) -> bool:
     if event.name == "ModelChunkUploaded":
         return not event.notice.round
     return event.name not in _OF_NO_CONSEQUENCE
+
+
+def is_for_another(event: Event, organisation: str, committee: Sequence[str], aggregator: str | None) -> bool:
+    """Whether what an event makes due is another member's turn, so that this one may look a little later.
+
+    Its patience with the other begins with that look.
+
+    Args:
+        event: Of a task.
+        organisation: The member.
+        committee: The members, ascending.
+        aggregator: Who comes first for what the task's aggregator does.
+    """
+    if event.name == "ChunkUploaded":
+        duty = name_judging(event.notice.task, event.notice.round)
+        return choose_first(committee, duty) != organisation
+    return event.name in _OF_THE_AGGREGATOR and aggregator in committee and aggregator != organisation
+
+
+def name_judging(task: str, number: int) -> str:
+    """Return the duty with which a round's judging begins."""
+    return f"judge/{task}/{number}"
 
 
 class DutyClock:

@@ -114,6 +114,26 @@ async def fetch_chunk(state: State, collection: str, key: str) -> bytes:
     return chunk
 
 
+async def find_chunk(state: State, collection: str, key: str, digest: str) -> bytes | None:
+    """Return a chunk's bytes from the peer that is asked, or None if the ledger does not hold exactly this chunk.
+
+    For a chunk that is there the peer is asked once: bytes with this digest are what the ledger holds.
+
+    Raises:
+        ProtocolError: BFL116 when this peer does not hold them, although the ledger does.
+    """
+    failure: ProtocolError | None = None
+    try:
+        chunk = await fetch_chunk(state, collection, key)
+        if compute_digest(chunk) == digest:
+            return chunk
+    except ProtocolError as error:
+        failure = error
+    if not await is_present(state, collection, key, digest):
+        return None
+    raise failure or ProtocolError(Code.CHUNK_UNAVAILABLE, f"this peer holds other bytes in {collection}/{key}")
+
+
 async def fetch_model(state: State, task: str, blob: Blob) -> bytes:
     """Return the bytes of a model or sum from the endorsing peer.
 

@@ -47,12 +47,13 @@ from blockfl.fabric.errors import IdentityError
 from blockfl.fabric.shim import Context, ContractFault
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Digest, MspId, Name
-from blockfl.protocol.catalogue import CONSORTIUM, LISTINGS, PROGRESS, RECORDS
+from blockfl.protocol.catalogue import CONSORTIUM, LISTINGS, RECORDS
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import Key, Number, Parts
 from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.norm_rules import MAX_JUDGED
 from blockfl.protocol.records import Blob, Consortium, SignedHeader
+from blockfl.protocol.status import Expected
 from blockfl.protocol.task import TaskSpec
 
 _MAX_TIME_MS: Final = 2**52
@@ -179,7 +180,7 @@ def _list_transactions(setup: Setup, rounds: Rounds) -> dict[str, ContractFuncti
         "SettleWrap": ContractFunction(
             disputes.settle_wrap, (task, number, decode_organisation, decode_organisation), ("ephemeral_key",)
         ),
-        "CloseRound": ContractFunction(rounds.close_round, (task, number), expects=expectation.of_round),
+        "CloseRound": ContractFunction(rounds.close_round, (task, number), expects=expectation.of_closing),
         "UploadSumChunk": ContractFunction(
             rounds.upload_sum_chunk, (task, number, decode_digest), ("chunk",), expects=expectation.of_round
         ),
@@ -218,12 +219,24 @@ def _list_credits(credits: Credits) -> dict[str, ContractFunction]:
 def _list_reads() -> dict[str, ContractFunction]:
     task, number, organisation = decode_name, decode_number, decode_organisation
     return _list_record_reads() | {
-        "ReadStatus": ContractFunction(query.read_status, (task,), expects=lambda _, task: (PROGRESS.key(task),)),
-        "ReadUpload": ContractFunction(query.read_upload, (task, number, organisation)),
-        "ReadChunk": ContractFunction(query.read_chunk, (task, number, organisation, decode_number)),
-        "ReadSumChunk": ContractFunction(query.read_sum_chunk, (task, number, decode_digest)),
+        "ReadStatus": ContractFunction(
+            query.read_status,
+            (task,),
+            expects=expectation.of_status,
+            further=Further(bounded(Expected), at_most=1),
+        ),
+        "ReadEvidence": ContractFunction(query.read_evidence, (task, number), expects=expectation.of_evidence),
+        "ReadUpload": ContractFunction(query.read_upload, (task, number, organisation), expects=expectation.of_upload),
+        "ReadChunk": ContractFunction(
+            query.read_chunk, (task, number, organisation, decode_number), expects=expectation.of_sealed_chunk
+        ),
+        "ReadSumChunk": ContractFunction(
+            query.read_sum_chunk, (task, number, decode_digest), expects=expectation.of_membership
+        ),
         "ReadSumUpload": ContractFunction(query.read_sum_upload, (task, number, bounded(Blob))),
-        "ReadModelChunk": ContractFunction(query.read_model_chunk, (task, decode_digest)),
+        "ReadModelChunk": ContractFunction(
+            query.read_model_chunk, (task, decode_digest), expects=expectation.of_membership
+        ),
         "ReadModelUpload": ContractFunction(query.read_model_upload, (task, bounded(Blob))),
     }
 

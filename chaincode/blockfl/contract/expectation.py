@@ -19,10 +19,12 @@ from blockfl.protocol.catalogue import (
     ROUND,
     TASK,
     UPDATE,
+    VOTE,
 )
 from blockfl.protocol.key import Key, RecordType
 from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.records import SignedHeader
+from blockfl.protocol.status import Expected
 
 Keys = tuple[Key[Any], ...]
 
@@ -39,7 +41,7 @@ def of_round(state: State, task: str, number: int, *_: object) -> Keys:
 
 
 def of_opening(state: State, task: str, number: int) -> Keys:
-    """Return what opening a round reads: the round before it, too."""
+    """Return what opening a round reads first: the round before it, too."""
     del state
     previous = (ROUND.key(task, number - 1),) if number > 1 else ()
     return CONSORTIUM.key(), TASK.key(task), PROGRESS.key(task), *previous
@@ -68,9 +70,50 @@ def of_sum(state: State, task: str, number: int, *_: object) -> Keys:
     return *of_round(state, task, number), AGGREGATE.key(task, number), TASK.key(task)
 
 
+def of_closing(state: State, task: str, number: int) -> Keys:
+    """Return what closing a round reads."""
+    return *of_round(state, task, number), TASK.key(task)
+
+
 def of_vote(state: State, task: str, number: int, *_: object) -> Keys:
-    """Return what voting for a model reads."""
-    return *of_round(state, task, number), AGGREGATE.key(task, number), PROGRESS.key(task)
+    """Return what voting for a model reads, and what making it with its sum reads."""
+    made = (TASK.key(task),) if state.context.transient else ()
+    return *of_round(state, task, number), AGGREGATE.key(task, number), PROGRESS.key(task), *made
+
+
+def of_status(state: State, task: str, *expected: Expected) -> Keys:
+    """Return what reading where a task stands reads, if its last round is the one that the reader expects."""
+    del state
+    keys: list[Key[Any]] = [PROGRESS.key(task)]
+    for one in expected:
+        keys += [ROUND.key(task, one.round), AGGREGATE.key(task, one.round)]
+        keys += [UPDATE.key(task, one.round, name) for name in one.contributors]
+        keys += [VOTE.key(task, one.round, name) for name in one.committee]
+    return tuple(keys)
+
+
+def of_evidence(state: State, task: str, number: int) -> Keys:
+    """Return what reading the evidence of a sum reads first."""
+    del state
+    return (ROUND.key(task, number),)
+
+
+def of_sealed_chunk(state: State, task: str, number: int, organisation: str, *_: object) -> Keys:
+    """Return what reading a sealed chunk reads."""
+    del state
+    return CONSORTIUM.key(), HEADER.key(task, number, organisation)
+
+
+def of_upload(state: State, task: str, number: int, organisation: str) -> Keys:
+    """Return what reading how far an upload is reads."""
+    del state
+    return (HEADER.key(task, number, organisation),)
+
+
+def of_membership(state: State, *_: object) -> Keys:
+    """Return what a read reads that depends on the caller's role alone."""
+    del state
+    return (CONSORTIUM.key(),)
 
 
 def of_metrics(state: State, metrics: Metrics) -> Keys:

@@ -5,16 +5,17 @@ from typing import Any
 
 from blockfl.contract.authority import require_committee, require_member
 from blockfl.contract.chunk import (
-    fetch_chunk,
-    is_present,
+    find_chunk,
     list_model_presence,
     list_sealed_presence,
     list_sum_presence,
 )
 from blockfl.contract.state import State
+from blockfl.contract.verifier import expect_evidence
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import (
     AGGREGATE,
+    COMMITMENT,
     CONSORTIUM,
     HEADER,
     MODEL_COLLECTION,
@@ -26,9 +27,10 @@ from blockfl.protocol.catalogue import (
     sum_chunk_key,
 )
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.evidence import RoundEvidence
 from blockfl.protocol.key import Listing, RecordType
 from blockfl.protocol.records import Blob
-from blockfl.protocol.status import TaskStatus
+from blockfl.protocol.status import Expected, TaskStatus
 
 Read = Callable[..., Awaitable[bytes]]
 
@@ -52,8 +54,11 @@ def offer_listing(listing: Listing[..., Any]) -> Read:
     return read
 
 
-async def read_status(state: State, task: str) -> bytes:
-    """Return where a task stands: its progress, and its last round with updates, sum and votes (BFL101)."""
+async def read_status(state: State, task: str, *_: Expected) -> bytes:
+    """Return where a task stands: its progress, and its last round with updates, sum and votes (BFL101).
+
+    What the caller expects it to be saves messages, and changes nothing in the answer.
+    """
     progress = await state.read(PROGRESS.key(task))
     if not progress.round:
         return TaskStatus(progress=progress, round=None, updates=(), aggregate=None, votes=()).encode()
@@ -66,6 +71,16 @@ async def read_status(state: State, task: str) -> bytes:
         updates=tuple(updates[one] for one in sorted(updates)),
         aggregate=await state.find(AGGREGATE.key(task, progress.round)),
         votes=tuple(votes.values()),
+    ).encode()
+
+
+async def read_evidence(state: State, task: str, number: int) -> bytes:
+    """Return the headers and commitments of a closed round's accepted updates, in their order (BFL103, BFL114)."""
+    round_ = await state.read(ROUND.key(task, number))
+    expect_evidence(state, round_)
+    return RoundEvidence(
+        headers=tuple([await state.read(HEADER.key(task, number, one)) for one in round_.accepted]),
+        commitments=tuple([await state.read(COMMITMENT.key(task, number, one)) for one in round_.accepted]),
     ).encode()
 
 
@@ -82,29 +97,30 @@ async def read_chunk(state: State, task: str, number: int, organisation: str, in
     key = sealed_chunk_key(task, number, organisation, index)
     if index >= len(header.chunk_digests):
         raise ProtocolError(Code.RECORD_UNKNOWN, f"the update has {len(header.chunk_digests)} chunks, got {index}")
-    if not await is_present(state, SEALED_COLLECTION, key, header.chunk_digests[index]):
+    chunk = await find_chunk(state, SEALED_COLLECTION, key, header.chunk_digests[index])
+    if chunk is None:
         raise ProtocolError(Code.UPLOAD_INCOMPLETE, f"chunk {index} of {organisation} has not been uploaded")
-    return await fetch_chunk(state, SEALED_COLLECTION, key)
+    return chunk
 
 
 async def read_model_chunk(state: State, task: str, digest: str) -> bytes:
     """Return a chunk of a model or sum to a member (BFL207, BFL111, BFL116)."""
     require_member(await state.read(CONSORTIUM.key()), state.caller)
-    key = model_chunk_key(task, digest)
-    if not await is_present(state, MODEL_COLLECTION, key, digest):
+    chunk = await find_chunk(state, MODEL_COLLECTION, model_chunk_key(task, digest), digest)
+    if chunk is None:
         raise ProtocolError(Code.MODEL_MISSING, f"the chunk {digest} of task {task} has not been uploaded")
-    return await fetch_chunk(state, MODEL_COLLECTION, key)
+    return chunk
 
 
 async def read_sum_chunk(state: State, task: str, number: int, digest: str) -> bytes:
     """Return a chunk of a round's sum to a member of the committee (BFL202, BFL111, BFL116)."""
     require_committee(await state.read(CONSORTIUM.key()), state.caller)
-    key = sum_chunk_key(task, number, digest)
-    if not await is_present(state, SEALED_COLLECTION, key, digest):
+    chunk = await find_chunk(state, SEALED_COLLECTION, sum_chunk_key(task, number, digest), digest)
+    if chunk is None:
         raise ProtocolError(
             Code.MODEL_MISSING, f"the chunk {digest} of the sum of round {number} of {task} has not been uploaded"
         )
-    return await fetch_chunk(state, SEALED_COLLECTION, key)
+    return chunk
 
 
 async def read_sum_upload(state: State, task: str, number: int, blob: Blob) -> bytes:

@@ -16,7 +16,7 @@ from blockfl.contract.opener import Opener
 from blockfl.contract.reports import report_with_header, require_unset
 from blockfl.contract.stake import require_settled, select_eligible
 from blockfl.contract.state import State, encode_list
-from blockfl.contract.verifier import SumVerifier
+from blockfl.contract.verifier import SumVerifier, expect_evidence
 from blockfl.protocol import publication
 from blockfl.protocol import round as rule
 from blockfl.protocol.appraising import check_appraised
@@ -27,6 +27,7 @@ from blockfl.protocol.catalogue import (
     ASSESSMENT,
     COMMITMENT,
     CONSORTIUM,
+    ENROLMENT,
     EQUIVOCATION,
     HEADER,
     MODEL,
@@ -77,8 +78,9 @@ class Rounds:
         previous = await state.read(ROUND.key(task, progress.round)) if progress.round else None
         if previous and previous.round == number and previous.state == "open":
             return previous.encode()
-        keys = await state.find_committee_keys(consortium.committee)
         candidates = rule.list_candidates(record.spec, consortium)
+        state.expect(*[ENROLMENT.key(task, one) for one in candidates])
+        keys = await state.find_committee_keys(consortium.committee)
         enrolments = await select_valid(state, await state.find_enrolments(task, candidates))
         earlier = await state.find_latest_rounds(record.spec, progress.version)
         parts = record, progress, previous, consortium, keys
@@ -352,6 +354,8 @@ class Rounds:
                     Code.ALREADY_SETTLED, f"round {number} of {task} was published as {model.digest}, not {digest}"
                 )
             return round_.encode()
+        if chunk is not None and (await state.read(TASK.key(task))).spec.is_committed:
+            expect_evidence(state, round_)
         aggregate, votes = await state.read(AGGREGATE.key(task, number)), await state.find_votes(round_)
         if chunk is not None:
             publication.check_readable(round_, aggregate, votes, compute_digest(chunk))
@@ -363,7 +367,7 @@ class Rounds:
             round_, progress, aggregate, {**votes, state.caller: vote}, digest, state.now_ms
         )
         total = aggregate.sum
-        presence = await list_model_presence(state, task, total) if total else []
+        presence = await list_model_presence(state, task, total) if made and total else []
         if made is None or total is None or not (all(presence) or chunk):
             if state.caller not in votes:
                 state.announce("ModelProposed", task=task, number=number, organisation=state.caller, detail=digest)

@@ -65,14 +65,19 @@ class SumVerifier:
 
     async def _read_evidence(self, state: State, round_: Round) -> list[Evidence]:
         task, number = round_.task, round_.round
-        state.expect(*[HEADER.key(task, number, one) for one in round_.accepted])
-        state.expect(*[COMMITMENT.key(task, number, one) for one in round_.accepted])
+        expect_evidence(state, round_)
         evidence = []
         for organisation in round_.accepted:
             header = (await state.read(HEADER.key(task, number, organisation))).header
             commitment = await state.read(COMMITMENT.key(task, number, organisation))
             evidence.append(Evidence(header=header, commitment=commitment))
         return evidence
+
+
+def expect_evidence(state: State, round_: Round) -> None:
+    """Say that the evidence of a closed round's sum is going to be read."""
+    state.expect(*[HEADER.key(round_.task, round_.round, one) for one in round_.accepted])
+    state.expect(*[COMMITMENT.key(round_.task, round_.round, one) for one in round_.accepted])
 
 
 def _digest_evidence(evidence: list[Evidence]) -> str:

@@ -27,6 +27,7 @@ from blockfl.institution.errors import (
     TrainingError,
 )
 from blockfl.institution.outbox import Outbox, Parcel
+from blockfl.institution.outcomes import Outcomes
 from blockfl.institution.personal import DividedTraining, PersonalKeeper, PersonalMemory
 from blockfl.institution.policy import Departures, LocalPolicy
 from blockfl.institution.preparation import (
@@ -40,15 +41,14 @@ from blockfl.institution.step import Report, Stage, Step, ignore_step
 from blockfl.institution.training import TrainingService, make_manifest
 from blockfl.institution.vector import Vector
 from blockfl.institution.version import Versions
+from blockfl.ledger.alarm import Alarm
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.ending import find_ending
 from blockfl.ledger.errors import LedgerError, RefusedError
 from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
-from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, TASK, UPDATE
+from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, TASK
 from blockfl.protocol.codes import Code, ProtocolError
-from blockfl.protocol.effect import find_verdict
-from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.records import Consortium, Participant, Progress, Round
 from blockfl.protocol.round import describe_ending
 from blockfl.protocol.status import TaskStatus
@@ -59,8 +59,9 @@ _FIRST_IDLE_S, _IDLE_S = 0.25, 5.0
 """Events wake the work; it also looks by itself, soon after the start, when the stream of events is not there yet."""
 _RETRY_S, _RETRY_LIMIT_S = 0.5, 15.0
 _EVENTS_RETRY_S = 2.0
-_ACCEPTED, _REFERENCE = "accepted", "the reference"
-_WAKING = frozenset({"RoundOpened", "RoundClosed", "RoundFailed", "ModelPublished", "TaskEnded"})
+_WAKING = frozenset({"RoundOpened", "RoundFailed", "ModelPublished", "TaskEnded"})
+_CLOSED = "RoundClosed"
+"""Tells how this institution's update was judged, and is followed by the version that it went into."""
 _RETRIED_CODES = frozenset(
     {Code.BLOB_MISMATCH, Code.CHUNK_UNAVAILABLE, Code.MODEL_MISSING, Code.TASK_BUSY, Code.CHANGED_LATELY, None}
 )
@@ -129,15 +130,14 @@ class InstitutionAgent:
         self._versions = Versions(
             ledger=ledger, training=self._training, store=store, report=report, departures=self._departures
         )
-        self._woken = asyncio.Event()
+        self._alarm = Alarm()
         self._consortium: Consortium | None = None
         self._task: Task | None = None
         self._samples = 0
         self._enrolled = False
         self._first_round: int | None = None
         self._sent: set[int] = set()
-        self._told: set[tuple[int, str]] = set()
-        self._outcomes: dict[int, str] = {}
+        self._outcomes = Outcomes(ledger, settings.task, report)
 
     @property
     def _name(self) -> str:
@@ -160,10 +160,10 @@ class InstitutionAgent:
         retry_s, idle_s = _RETRY_S, _FIRST_IDLE_S
         try:
             while True:
-                self._woken.clear()
+                self._alarm.reset()
                 try:
                     if await self._look():
-                        self._report(Step(stage="done", text=self._sum_up()))
+                        self._report(Step(stage="done", text=self._outcomes.sum_up()))
                         return
                 except (LedgerError, ProtocolError) as error:
                     self._check_retry(error)
@@ -176,11 +176,10 @@ class InstitutionAgent:
                     retry_s = _RETRY_S
                     if self._metrics is not None:
                         self._metrics.looked()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(idle_s):
-                            await self._woken.wait()
+                    await self._alarm.wait(idle_s)
                     idle_s = min(2 * idle_s, _IDLE_S)
         finally:
+            self._alarm.reset()
             listener.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await listener
@@ -204,11 +203,15 @@ class InstitutionAgent:
         while True:
             try:
                 async for event in self._ledger.events():
-                    if event.notice.task == self._name and event.name in _WAKING:
-                        self._woken.set()
+                    if event.notice.task != self._name:
+                        continue
+                    if event.name in _WAKING:
+                        self._alarm.ring()
+                    elif event.name == _CLOSED:
+                        self._alarm.ring_later()
             except (FabricError, LedgerError, ProtocolError) as error:
                 # Once: what stands in the way of events is told of every read as well.
-                self._tell_once(0, "retry", f"events: {error}")
+                self._outcomes.tell_once(0, "retry", f"events: {error}")
             await asyncio.sleep(_EVENTS_RETRY_S)
 
     async def _look(self) -> bool:
@@ -230,14 +233,14 @@ class InstitutionAgent:
         is_behind = round_ is not None and round_.state == "published" and progress.version <= round_.base_version
         complete = settled and not is_behind and self._is_last(task, progress)
         if progress.ended:
-            self._tell_once(0, "wait", describe_ending(progress))
+            self._outcomes.tell_once(0, "wait", describe_ending(progress))
         if not complete:
             await self._enrol()
         if round_ is not None and round_.state == "open":
             await self._resend(round_)
         model = await self._versions.catch_up(task, progress)
         if round_ is not None:
-            await self._tell_verdict(round_)
+            await self._outcomes.follow(round_)
             if settled:
                 self._outbox.prune(self._name, round_.round + 1)
             elif round_.state == "open" and not self._only_evaluates(task):
@@ -309,7 +312,7 @@ class InstitutionAgent:
             except RefusedError as error:
                 if error.code not in (Code.TASK_BUSY, Code.CHANGED_LATELY):
                     raise
-                self._tell_once(0, "enrol", str(error))
+                self._outcomes.tell_once(0, "enrol", str(error))
                 return
         self._enrolled = True
         self._report(Step(stage="enrol", text=f"enrolled in {self._name} with {self._samples} samples"))
@@ -328,7 +331,7 @@ class InstitutionAgent:
         try:
             await self._send(round_, self._outbox.load(self._name, number))
         except OutboxError as error:
-            self._skip(number, str(error))
+            self._outcomes.skip(number, str(error))
 
     async def _send(self, round_: Round, parcel: Parcel) -> None:
         try:
@@ -337,38 +340,38 @@ class InstitutionAgent:
         except RefusedError as error:
             if error.code is None:
                 raise
-            self._skip(round_.round, f"the update was refused: {error}")
+            self._outcomes.skip(round_.round, f"the update was refused: {error}")
         self._sent.add(round_.round)
 
     async def _take_part(self, task: Task, status: TaskStatus, round_: Round, base: Vector) -> None:
         """Train and send, unless this round's update is made already or must not be made."""
         number = round_.round
         part = round_.participant(self._ledger.organisation)
-        if number in self._sent or (number, "skip") in self._told:
+        if number in self._sent or self._outcomes.has_skipped(number):
             return
         wait = self._settings.policy.find_wait(datetime.now(UTC))
         if wait is not None:
-            self._tell_once(number, "wait", wait)
+            self._outcomes.tell_once(number, "wait", wait)
             return
         if self._ledger.organisation in round_.resting:
-            self._tell_once(number, "wait", "not chosen for this round; nothing is owed")
+            self._outcomes.tell_once(number, "wait", "not chosen for this round; nothing is owed")
             return
         reason = self._find_obstacle(status, round_, part)
         if reason is not None or part is None or self._consortium is None:
-            self._skip(number, reason or "not part of this round")
+            self._outcomes.skip(number, reason or "not part of this round")
             return
         try:
             parcel = await self._contribution.make(self._consortium, task, round_, part, base)
             await self._send(round_, parcel)
         except TimeoutError:
-            self._skip(number, "the submit deadline passed before the update was ready")
+            self._outcomes.skip(number, "the submit deadline passed before the update was ready")
         except (TrainingError, RejectionError, OutboxError) as error:
-            self._skip(number, str(error))
+            self._outcomes.skip(number, str(error))
         except (ProtocolError, RefusedError) as error:
             if error.code in _RETRIED_CODES:
                 raise
             # Also with a code that this version does not know: a round is lost, the agent goes on.
-            self._skip(number, f"training gave no usable update: {error}")
+            self._outcomes.skip(number, f"training gave no usable update: {error}")
 
     def _find_obstacle(self, status: TaskStatus, round_: Round, part: Participant | None) -> str | None:
         """Return why no update may be made for this round, None when one may."""
@@ -391,60 +394,6 @@ class InstitutionAgent:
                 "identity, always with the same directory"
             )
         return None
-
-    async def _tell_verdict(self, round_: Round) -> None:
-        if round_.state == "open" or round_.participant(self._ledger.organisation) is None:
-            return
-        organisation, number = self._ledger.organisation, round_.round
-        if round_.failure == "abandoned":
-            self._skip(number, "the round was given up, it was not published in time")
-        if (number, "verdict") in self._told:
-            return
-        text = _ACCEPTED
-        referee = round_.referee
-        if referee and referee.organisation == organisation:
-            text = f"{_REFERENCE}, {referee.reference}"
-        elif organisation in round_.rejected:
-            update = await self._ledger.read(UPDATE.key(self._name, number, organisation))
-            text = describe_verdict(find_verdict(round_, update))
-        elif organisation in round_.absent:
-            text = "absent: no update was submitted"
-        elif organisation in round_.unjudged:
-            text = "not judged in time"
-        if round_.has_failed_closing:
-            text += f"; the round failed ({round_.failure}), {len(round_.accepted)} updates were accepted"
-        if organisation in round_.absent:
-            self._outcomes.setdefault(number, text)
-        else:
-            self._outcomes[number] = text
-        self._tell_once(number, "verdict", text)
-
-    def _sum_up(self) -> str:
-        """Return in how many rounds this agent contributed, in words.
-
-        Raises:
-            NothingContributedError: There were rounds, and it contributed to none.
-        """
-        counted = sum(text.startswith((_ACCEPTED, _REFERENCE)) for text in self._outcomes.values())
-        done, rounds = f"done with task {self._name}", len(self._outcomes)
-        if rounds and not counted:
-            number, why = max(self._outcomes.items())
-            raise NothingContributedError(
-                f"{done}, but no update of {self._ledger.organisation} was accepted in {rounds} "
-                f"{'round' if rounds == 1 else 'rounds'}; round {number}: {why}"
-            )
-        return f"{done}: {counted} of {rounds} rounds contributed" if rounds else done
-
-    # What is told
-
-    def _skip(self, number: int, why: str) -> None:
-        self._outcomes.setdefault(number, why)
-        self._tell_once(number, "skip", why)
-
-    def _tell_once(self, number: int, stage: Stage, text: str) -> None:
-        if (number, stage) not in self._told:
-            self._told.add((number, stage))
-            self._report(Step(stage=stage, round=number, text=text))
 
     def _tell(self, stage: Stage, number: int, text: str, started: float) -> None:
         self._report(Step(stage=stage, round=number, text=text, seconds=time.monotonic() - started))

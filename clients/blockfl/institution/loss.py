@@ -11,6 +11,7 @@ import numpy as np
 from blockfl.institution.rounding import compute_step, list_hidden, measure_rounding
 from blockfl.institution.vector import Vector
 from blockfl.protocol.manifest import Manifest
+from blockfl.protocol.quantise import measure_length
 from blockfl.protocol.records import Round
 from blockfl.protocol.statistics import REACH_BITS
 
@@ -25,7 +26,7 @@ def list_losses(manifest: Manifest, change: Vector, round_: Round, weight: int) 
         weight: The institution's weight in it.
     """
     texts = []
-    norm = _measure(change[: manifest.trained])
+    norm = measure_length(change[: manifest.trained])
     bound = ldexp(isqrt(int(round_.bound_l2_squared)), -round_.scale)
     if norm > bound:
         texts.append(
@@ -33,7 +34,7 @@ def list_losses(manifest: Manifest, change: Vector, round_: Round, weight: int) 
             "of each change is sent; a higher --norm-bound, a lower learning rate or scaled inputs keep it whole"
         )
     for one in round_.norms.tensors if round_.norms else ():
-        own, limit = _measure(change[one.offset : one.offset + one.size]), isqrt(int(one.l2_squared))
+        own, limit = measure_length(change[one.offset : one.offset + one.size]), isqrt(int(one.l2_squared))
         if own > ldexp(limit, -round_.scale):
             texts.append(f"tensor {one.tensor} is shortened from {own:.4g} to {ldexp(limit, -round_.scale):.4g}")
     for tensor in manifest.tensors:
@@ -42,7 +43,3 @@ def list_losses(manifest: Manifest, change: Vector, round_: Round, weight: int) 
             texts.append(f"the statistic {tensor.name} moved too far for one round; only a part of its move is sent")
     step = compute_step(round_.scale, weight)
     return texts + list_hidden(measure_rounding(manifest, change, step), step)
-
-
-def _measure(values: Vector) -> float:
-    return float(np.linalg.norm(values.astype(np.float64)))

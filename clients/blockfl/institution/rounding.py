@@ -23,7 +23,7 @@ from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.norm_rules import MICRO
 from blockfl.protocol.payload import ENCODINGS
 from blockfl.protocol.proposal import propose_bound
-from blockfl.protocol.quantise import Delta
+from blockfl.protocol.quantise import Delta, measure_length
 from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.terms import compute_scale
 
@@ -92,8 +92,9 @@ def measure_rounding(manifest: Manifest, change: Delta, step: float) -> list[Rou
         part = part[part > 0]
         if tensor.kind != "weight" or not part.size:
             continue
-        share = part / step % 1.0
-        noise = step * np.sqrt(np.sum(share * (1.0 - share))) / np.linalg.norm(part)
+        scaled = part / step
+        share = scaled - np.floor(scaled)
+        noise = step * np.sqrt(np.sum(share * (1.0 - share))) / measure_length(part)
         found.append(
             Rounded(tensor=tensor.name, smallest=float(part.min()), largest=float(part.max()), noise=float(noise))
         )
@@ -124,7 +125,7 @@ def check_rounding(spec: TaskSpec, change: Delta, *, is_most: bool = True) -> li
     """
     step = find_finest_step(spec)
     rounded = measure_rounding(spec.manifest, change, step)
-    norm = float(np.linalg.norm(change[: spec.manifest.trained].astype(np.float64)))
+    norm = measure_length(change[: spec.manifest.trained])
     bound = propose_bound([norm], spec.bound_l2_micro / MICRO).bound
     swallowed = [one for one in rounded if one.noise >= SWALLOWED]
     if is_most and swallowed and bound is not None and 1 <= bound * MICRO < spec.bound_l2_micro:

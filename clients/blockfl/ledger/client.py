@@ -15,14 +15,13 @@ from typing import Self, TypeVar
 
 from blockfl.fabric.client.events import Checkpoint
 from blockfl.fabric.client.gateway import Committed, Endorsed, Gateway, Timeouts
-from blockfl.fabric.client.status import absent_organisations
 from blockfl.fabric.errors import CommitError, EndorseError, FabricError
 from blockfl.fabric.transaction.envelope import Proposal
 from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from blockfl.ledger.answer import decode_flags, decode_list, decode_record
-from blockfl.ledger.endorsers import Endorsers, is_dissent
-from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError, translate
+from blockfl.ledger.endorsers import Endorsers, find_dissenting, find_failed
+from blockfl.ledger.errors import RefusedError, UnreachableError, translate
 from blockfl.ledger.event import Event
 from blockfl.ledger.memory import Memory
 from blockfl.ledger.profile import ConnectionProfile
@@ -31,6 +30,7 @@ from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.catalogue import CONSORTIUM
 from blockfl.protocol.codes import Code
+from blockfl.protocol.evidence import RoundEvidence
 from blockfl.protocol.key import Key, Range
 from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.status import TaskStatus
@@ -145,7 +145,7 @@ class Ledger:
                     "SettleWrap", *words, transient={"ephemeral_key": ephemeral_key}, organisations=endorsers
                 )
             except (UnreachableError, RefusedError) as error:
-                failed = _failed_endorsers(error, endorsers)
+                failed = find_failed(error, endorsers)
                 order = [one for one in order if one not in failed]
                 if not failed or len(failed) == len(endorsers) or len(order) < majority:
                     raise
@@ -253,7 +253,16 @@ class Ledger:
         Raises:
             RefusedError: BFL101.
         """
-        return decode_record(TaskStatus, await self.evaluate("ReadStatus", task))
+        expected = self._memory.list_expected(task)
+        return self._memory.look(decode_record(TaskStatus, await self.evaluate("ReadStatus", task, *expected)))
+
+    async def read_evidence(self, task: str, number: int) -> RoundEvidence:
+        """Return the headers and commitments of a closed round's accepted updates, in their order.
+
+        Raises:
+            RefusedError: BFL103; BFL114 or BFL117 when one of them is not there.
+        """
+        return decode_record(RoundEvidence, await self.evaluate("ReadEvidence", task, str(number)))
 
     async def read_upload(self, task: str, number: int, organisation: str) -> tuple[bool, ...]:
         """Return for each chunk of an update whether it is on the ledger."""
@@ -395,7 +404,7 @@ class Ledger:
             try:
                 return await self.submit(function, *arguments, transient=transient, organisations=endorsers)
             except (UnreachableError, RefusedError) as error:
-                failed, dissenting = _failed_endorsers(error, endorsers), _dissenting_endorsers(error, endorsers)
+                failed, dissenting = find_failed(error, endorsers), find_dissenting(error, endorsers)
                 if isinstance(error, UnreachableError):
                     self._endorsers.note_absent(failed - dissenting)
                 # The first answer may be the wrong one: it cannot be told which endorser differs.
@@ -428,20 +437,3 @@ def writes_anything(envelope: bytes) -> bool:
     """Whether a transaction changes anything of the contract's."""
     sets = decode_read_write_set(decode_transaction(envelope).results)
     return any(one.writes_anything for one in sets.namespaces)
-
-
-def _failed_endorsers(error: LedgerError, endorsers: Sequence[str]) -> frozenset[str]:
-    """Return the endorsers that the gateway names as not answering, or as refusing."""
-    cause = error.__cause__
-    if not isinstance(cause, EndorseError):
-        return frozenset()
-    named = frozenset(detail.msp_id for detail in cause.details) | absent_organisations(cause)
-    return named & frozenset(endorsers)
-
-
-def _dissenting_endorsers(error: LedgerError, endorsers: Sequence[str]) -> frozenset[str]:
-    """Return the endorsers whose result the gateway calls unlike the first one that it received."""
-    cause = error.__cause__
-    if not isinstance(cause, EndorseError):
-        return frozenset()
-    return frozenset(detail.msp_id for detail in cause.details if detail.msp_id in endorsers and is_dissent(detail))

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 import grpc
 
 from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.status import absent_organisations
 from blockfl.fabric.errors import EndorseError, ErrorDetail, FabricError
-from blockfl.ledger.errors import UnreachableError
+from blockfl.ledger.errors import LedgerError, UnreachableError
 from blockfl.protocol.codes import Code
 
 _CATCH_UP_S = 10.0
@@ -113,3 +114,20 @@ def is_dissent(detail: ErrorDetail) -> bool:
 def _is_opinion(detail: ErrorDetail) -> bool:
     """Whether a peer has run the contract and come to another result, rather than not answered."""
     return is_dissent(detail) or Code.of(detail.message) is not None
+
+
+def find_failed(error: LedgerError, endorsers: Sequence[str]) -> frozenset[str]:
+    """Return the endorsers that the gateway names as not answering, or as refusing."""
+    cause = error.__cause__
+    if not isinstance(cause, EndorseError):
+        return frozenset()
+    named = frozenset(detail.msp_id for detail in cause.details) | absent_organisations(cause)
+    return named & frozenset(endorsers)
+
+
+def find_dissenting(error: LedgerError, endorsers: Sequence[str]) -> frozenset[str]:
+    """Return the endorsers whose result the gateway calls unlike the first one that it received."""
+    cause = error.__cause__
+    if not isinstance(cause, EndorseError):
+        return frozenset()
+    return frozenset(detail.msp_id for detail in cause.details if detail.msp_id in endorsers and is_dissent(detail))

@@ -4,22 +4,25 @@ from collections.abc import Sequence
 
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError
-from blockfl.protocol.catalogue import COMMITMENTS, HEADERS
 from blockfl.protocol.evidence import Evidence
 
 
 async def fetch_evidence(ledger: Ledger, task: str, number: int, accepted: Sequence[str]) -> list[Evidence]:
-    """Return headers and commitments of the accepted updates, in their order; two reads, however many there are.
+    """Return headers and commitments of the accepted updates, in their order; one read, however many there are.
 
     Raises:
-        LedgerError: As the reads do; or one of the records is not there.
+        LedgerError: As the read does; or the evidence is not that of exactly these updates.
     """
-    headers = {one.header.organisation: one.header for one in await ledger.read_all(HEADERS.below(task, number))}
-    commitments = {one.organisation: one for one in await ledger.read_all(COMMITMENTS.below(task, number))}
-    missing = [one for one in accepted if one not in headers or one not in commitments]
-    if missing:
+    found = await ledger.read_evidence(task, number)
+    signed = [one.header.organisation for one in found.headers]
+    committed = [one.organisation for one in found.commitments]
+    if not signed == committed == list(accepted):
         raise LedgerError(
-            f"round {number} of {task}: the ledger has no header or no commitment of {', '.join(missing)}, "
-            "whose updates the round accepted"
+            f"round {number} of {task}: expected headers and commitments of the accepted updates, of "
+            f"{', '.join(accepted)}; got headers of {', '.join(signed) or 'none'} and commitments of "
+            f"{', '.join(committed) or 'none'}"
         )
-    return [Evidence(header=headers[one], commitment=commitments[one]) for one in accepted]
+    return [
+        Evidence(header=one.header, commitment=commitment)
+        for one, commitment in zip(found.headers, found.commitments, strict=True)
+    ]

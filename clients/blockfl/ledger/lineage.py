@@ -16,7 +16,7 @@ from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.catalogue import MODEL
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.evidence import verify_round_sum
-from blockfl.protocol.records import Model
+from blockfl.protocol.records import Blob, Model
 from blockfl.protocol.sums import decode_sum, require_ieee_subnormals
 from blockfl.protocol.task import Task, TaskSpec
 from blockfl.protocol.version import apply_round, decode_version, encode_version
@@ -57,13 +57,24 @@ async def obtain_model(
     for model in reversed(missing):
         if model.sum is None:
             raise LedgerError(f"task {task.spec.task}: version {model.version} has no sum on the ledger")
-        total = await fetch_blob(ledger, task.spec.task, model.sum, progress=progress)
-        if task.spec.is_committed:
-            evidence = await fetch_evidence(ledger, task.spec.task, model.round, model.accepted)
-            await asyncio.to_thread(verify_round_sum, total, task.spec.manifest.dimension, evidence)
+        total = await _fetch_sum(ledger, task, model, model.sum, progress)
         content = await asyncio.to_thread(derive_model, task.spec, content, total, model)
         store.put(content)
     return content
+
+
+async def _fetch_sum(ledger: Ledger, task: Task, model: Model, blob: Blob, progress: Progress) -> bytes:
+    """Return the sum of a version, verified where updates come with commitments; its evidence comes meanwhile."""
+    if not task.spec.is_committed:
+        return await fetch_blob(ledger, task.spec.task, blob, progress=progress)
+    evidence = asyncio.create_task(fetch_evidence(ledger, task.spec.task, model.round, model.accepted))
+    try:
+        total = await fetch_blob(ledger, task.spec.task, blob, progress=progress)
+        await asyncio.to_thread(verify_round_sum, total, task.spec.manifest.dimension, await evidence)
+    finally:
+        evidence.cancel()
+        await asyncio.gather(evidence, return_exceptions=True)
+    return total
 
 
 def derive_model(spec: TaskSpec, base: bytes, total: bytes, model: Model) -> bytes:

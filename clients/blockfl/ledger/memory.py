@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 from blockfl.protocol.canonical import Record
 from blockfl.protocol.key import Key
+from blockfl.protocol.status import Expected, TaskStatus
 
 R = TypeVar("R", bound=Record)
 
@@ -20,6 +21,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.sent: deque[str] = deque(maxlen=_REMEMBERED)
+        self._expected: dict[str, Expected] = {}
         self._records: OrderedDict[str, Record] = OrderedDict()
 
     def find(self, key: Key[R]) -> R | None:
@@ -37,3 +39,13 @@ class Memory:
         self._records[key] = record
         if len(self._records) > _REMEMBERED:
             self._records.popitem(last=False)
+
+    def list_expected(self, task: str) -> list[bytes]:
+        """Return what a task's last round is expected to be, encoded, if the task was looked at before."""
+        return [self._expected[task].encode()] if task in self._expected else []
+
+    def look(self, status: TaskStatus) -> TaskStatus:
+        """Remember where a task stands, for the next look, and return it."""
+        if status.round is not None:
+            self._expected[status.progress.task] = Expected.after(status.round)
+        return status

@@ -35,6 +35,7 @@ from blockfl.protocol import records
 from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.catalogue import (
     AGGREGATE,
+    COMMITMENT,
     CONSORTIUM,
     HEADER,
     MODEL_COLLECTION,
@@ -47,6 +48,7 @@ from blockfl.protocol.catalogue import (
     sealed_chunk_key,
 )
 from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.evidence import RoundEvidence
 from blockfl.protocol.key import Key, Range
 from blockfl.protocol.status import TaskStatus
 
@@ -137,6 +139,14 @@ class RemoteLedger(Ledger):
             updates=await self.read_all(UPDATES.below(task, progress.round)),
             aggregate=_decode(key, aggregate.value) if aggregate else None,
             votes=await self.read_all(VOTES.below(task, progress.round)),
+        )
+
+    async def read_evidence(self, task: str, number: int) -> RoundEvidence:
+        """Return headers and commitments of a round's accepted updates, as the verified chain has them."""
+        accepted = (await self.read(ROUND.key(task, number))).accepted
+        return RoundEvidence(
+            headers=tuple([await self.read(HEADER.key(task, number, one)) for one in accepted]),
+            commitments=tuple([await self.read(COMMITMENT.key(task, number, one)) for one in accepted]),
         )
 
     async def read_config(self, sequence: int = 0) -> ChannelConfig:

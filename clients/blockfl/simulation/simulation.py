@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-import numpy as np
-
 from blockfl.audit.metrics import pool
 from blockfl.institution.encoder import BoundedEncoder
 from blockfl.institution.errors import TrainingError, WorkloadError
@@ -30,6 +28,7 @@ from blockfl.protocol.judging import Judgement
 from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.norms import Integers
 from blockfl.protocol.payload import Values
+from blockfl.protocol.quantise import measure_length
 from blockfl.protocol.records import (
     CommitteeKey,
     Consortium,
@@ -210,7 +209,7 @@ class _Simulation:
             values, told = encode_trained(BoundedEncoder(seed), spec, round_, part.weight, base, found)
         except (WorkloadError, TrainingError, ProtocolError) as error:
             return SiteOutcome(state="nothing", told=(str(error),)), None, None
-        norm = float(np.linalg.norm(measure_change(spec.manifest, base, found)[: spec.manifest.trained].astype(float)))
+        norm = measure_length(measure_change(spec.manifest, base, found)[: spec.manifest.trained])
         last_sum = self._last_sum if round_.norms and round_.norms.needs_last_sum else None
         candidate = Candidate.of(round_, values, weight=part.weight, last_sum=last_sum, reference=None)
         refusal = explain_refusal(candidate)

@@ -10,11 +10,14 @@ Source: ``docs/protocol.md``, commitment.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
-from blockfl.protocol.canonical import compute_digest
+from pydantic import FailFast
+
+from blockfl.protocol.canonical import Record, compute_digest
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.commitment import verify_sum
-from blockfl.protocol.records import Commitment, Header
+from blockfl.protocol.records import Commitment, Header, SignedHeader
 from blockfl.protocol.sums import decode_randomness, decode_sum
 
 
@@ -24,6 +27,16 @@ class Evidence:
 
     header: Header
     commitment: Commitment
+
+
+class RoundEvidence(Record):
+    """The evidence of a round's sum in one answer; on no ledger, made when it is read.
+
+    Of each accepted update its signed header and its commitment, in the same order.
+    """
+
+    headers: Annotated[tuple[SignedHeader, ...], FailFast()]
+    commitments: Annotated[tuple[Commitment, ...], FailFast()]
 
 
 def verify_round_sum(total: bytes, dimension: int, evidence: Iterable[Evidence]) -> None:

@@ -8,6 +8,7 @@ to Σx², so the update is rounded, its norm computed as it is when judged, the 
 Source: ``docs/protocol.md``, quantisation.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,11 +17,12 @@ import numpy.typing as npt
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.norm_rules import TensorLimit
-from blockfl.protocol.norms import compute_norms, find_broken_tensors
+from blockfl.protocol.norms import compute_dot, compute_norms, find_broken_tensors
 from blockfl.protocol.payload import MAX_VALUE, Values
 
 Delta = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
+_BLOCK: Final = 2**16
 _ATTEMPTS: Final = 64
 
 
@@ -41,12 +43,21 @@ def clip_delta(delta: Delta, bound_l2: float) -> npt.NDArray[np.float64]:
     largest = np.abs(exact).max(initial=0.0)
     if largest == 0.0:
         return exact
-    norm = np.linalg.norm(exact / largest)
+    norm = measure_length(exact / largest)
     with np.errstate(over="ignore"):
         if norm <= bound_l2 / largest:
             return exact
     shortened: npt.NDArray[np.float64] = exact / largest * (bound_l2 / norm)
     return shortened
+
+
+def measure_length(values: Delta) -> float:
+    """Return the L2 norm of floats, float32 or float64 of shape (d,): the same whatever the number of processors.
+
+    Not by BLAS: its threads wait for each other busily, in every institution's process of a machine.
+    """
+    blocks = (values[start : start + _BLOCK].astype(np.float64) for start in range(0, values.size, _BLOCK))
+    return math.sqrt(sum(float(np.sum(np.square(block))) for block in blocks))
 
 
 def quantise_update(
@@ -120,9 +131,8 @@ def _root(tensor: TensorLimit) -> np.float64:
 
 
 def _shrinkage(exact: npt.NDArray[np.float64], values: Values, limit_l2: np.float64, attempt: int) -> np.float64:
-    length_squared = np.dot(exact, exact)
-    rounded = values.astype(np.float64)
-    noise = np.dot(rounded, rounded) - length_squared
+    length_squared = measure_length(exact) ** 2
+    noise = compute_dot(values, values) - length_squared
     # Aim under the limit by what rounding added; each attempt a little lower, so that luck is not needed.
     room = max(limit_l2**2 - noise, limit_l2**2 / 4)
     return np.float64(min(1.0, np.sqrt(room / length_squared)) * (1 - 0.001 * (attempt + 1)))

@@ -1,11 +1,12 @@
 """Where a task stands, in one answer: all that an agent or an aggregator looks at before it decides what is due."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import FailFast
 
 from blockfl.protocol.canonical import Record
-from blockfl.protocol.records import Aggregate, Progress, Round, Update, Vote
+from blockfl.protocol.key import MAX_NUMBER, Number
+from blockfl.protocol.records import Aggregate, Organisations, Progress, Round, Update, Vote
 
 
 class TaskStatus(Record):
@@ -20,3 +21,23 @@ class TaskStatus(Record):
     updates: Annotated[tuple[Update, ...], FailFast()]
     aggregate: Aggregate | None
     votes: Annotated[tuple[Vote, ...], FailFast()]
+
+
+class Expected(Record):
+    """What a reader expects a task's last round to be, so that all of it is asked for at once; the answer is the same.
+
+    ``committee`` are those who may vote, ``contributors`` those who may submit updates.
+    """
+
+    round: Number
+    committee: Organisations
+    contributors: Organisations
+
+    @classmethod
+    def after(cls, round_: Round) -> Self:
+        """Return what follows a round that was read: itself while it lasts, then the next one with the same members."""
+        return cls(
+            round=min(round_.round + (round_.state in ("published", "failed")), MAX_NUMBER),
+            committee=tuple(one.organisation for one in round_.committee),
+            contributors=round_.contributors,
+        )

@@ -16,7 +16,6 @@ from typing import Any
 import grpc
 from fabric_protos.common import common_pb2
 from fabric_protos.gateway import gateway_pb2
-from fabric_protos.peer import proposal_response_pb2
 
 from blockfl.fabric.embedded.endorsing.admission import AccessDenied, Admission, Refused, Unauthorized, UnknownChannel
 from blockfl.fabric.embedded.endorsing.endorser import EndorserAnswer, EndorserFailure, EndorsingPeer
@@ -413,7 +412,4 @@ def _contract_error(answer: EndorserAnswer) -> str:
 
 
 def _encode_evaluated(answer: EndorserAnswer) -> bytes:
-    response = proposal_response_pb2.Response(
-        status=answer.response.status, message=answer.response.message, payload=answer.response.payload
-    )
-    return encode_bytes(1, response.SerializeToString())
+    return encode_bytes(1, answer.response.SerializeToString())

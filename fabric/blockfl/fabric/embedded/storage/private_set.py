@@ -16,6 +16,7 @@ from blockfl.fabric.errors import BlockError
 from blockfl.fabric.transaction.rwset import Version
 
 _WRITES: Final = 3
+_HEAD_BYTES: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,15 @@ class PrivateSet:
     def digest(self) -> bytes:
         """The SHA-256 of the set, `pvt_rwset_hash` in the public read/write set."""
         return sha256(self.rwset).digest()
+
+    @cached_property
+    def entries(self) -> tuple[Row, ...]:
+        """The keys and where their values are, see `scan_entries`.
+
+        Raises:
+            BlockError: the set does not parse.
+        """
+        return scan_entries(self.digest, self.rwset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +111,22 @@ def scan_entries(digest: bytes, rwset: bytes) -> tuple[Row, ...]:
             if number == _WRITES and isinstance(content, memoryview):
                 key, value = _scan_write(content)
                 if value:
-                    # Wherever equal bytes are found they are the value.
-                    position = rwset.find(value, position)
+                    position = _locate(rwset, value, position)
                 entries.append((digest, key, sha256(key).digest(), position, len(value) if value else -1))
     except ValueError as error:
         raise BlockError(f"expected a private write set, got {len(rwset)} bytes that do not parse: {error}") from error
     return tuple(entries)
+
+
+def _locate(rwset: bytes, value: memoryview, position: int) -> int:
+    """Return where a value is; wherever equal bytes are found they are the value."""
+    # A search for megabytes prepares itself by reading all of them several times.
+    head = bytes(value[:_HEAD_BYTES])
+    while True:
+        position = rwset.find(head, position)
+        if len(value) <= _HEAD_BYTES or rwset[position : position + len(value)] == bytes(value):
+            return position
+        position += 1
 
 
 def _scan_write(content: memoryview) -> tuple[bytes, memoryview | None]:

@@ -111,7 +111,7 @@ class PrivateStore:
             BlockError: a set does not parse.
             NodeError: the disk is full or refuses.
         """
-        scanned = [(part, scan_entries(part.digest, part.rwset)) for part in sets]
+        scanned = [(part, part.entries) for part in sets]
         digests = [part.digest for part in sets]
         # A pinned payload is not removed although no row names it yet, so the lock is free while the file is synced.
         with self._lock:
