@@ -209,7 +209,7 @@ async def test_the_contract_has_the_documented_transactions_and_reads_and_no_oth
         documented |= dict(called(f"`{one}`") for one in list_quoted(row[0]))
     assert documented == {function: len(entry.arguments) for function, entry in table.items()}
     further = {called(row[0])[0] for row in TRANSACTIONS if has_further(row[0])}
-    further |= {called(f"`{one}`")[0] for row in READS for one in list_quoted(row[0]) if has_further(one)}
+    further |= {called(f"`{one}`")[0] for row in READS for one in list_quoted(row[0]) if has_further(f"`{one}`")}
     assert further == {function for function, entry in table.items() if entry.further}
     transient = {called(row[0])[0]: tuple(list_quoted(row[0])[1:]) for row in TRANSACTIONS}
     brings = {function: (*entry.transient, *entry.optional) for function, entry in table.items()}
