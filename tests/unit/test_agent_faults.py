@@ -16,7 +16,9 @@ from blockfl.institution.frames import Train, Trained
 from blockfl.institution.outbox import Outbox
 from blockfl.institution.training import Progress
 from blockfl.institution.vector import Vector
+from blockfl.ledger.errors import RefusedError
 from blockfl.protocol import catalogue
+from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Commitment
 from support.agent_stage import Stage
 from support.federation import INSTITUTIONS
@@ -98,6 +100,24 @@ async def test_it_waits_for_a_node_that_is_down_and_goes_on(stage: Stage) -> Non
         await asyncio.gather(agent, stage.referee.run(2, *INSTITUTIONS))
 
     assert "connection refused" in site.said("retry")[0]
+
+
+async def test_it_waits_for_the_contract_of_its_own_release(stage: Stage) -> None:
+    site = stage.sites["alpha"]
+    ledger = stage.hub.ledger("alpha")
+    ledger.refuse["ReadEvidence"] = RefusedError("BFL302 no transaction 'ReadEvidence'", Code.UNKNOWN_TRANSACTION)
+    agent = asyncio.create_task(site.agent(ledger).run())
+
+    async def upgrade() -> None:
+        while not site.said("retry"):
+            await asyncio.sleep(0.01)
+        ledger.refuse.clear()
+
+    async with stage.running("beta", "delta", "gamma"):
+        await asyncio.gather(agent, upgrade(), stage.referee.run(2, *INSTITUTIONS))
+
+    assert "BFL302" in site.said("retry")[0]
+    assert site.steps[-1].text == "done with task heart: 2 of 2 rounds contributed"
 
 
 async def test_an_update_for_a_closed_round_is_told_and_the_next_round_goes_on(stage: Stage) -> None:

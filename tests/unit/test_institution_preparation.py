@@ -115,6 +115,20 @@ def test_a_ledger_that_is_down_is_asked_again(message: str) -> None:
     assert find_final_refusal(translated) is None
 
 
+@pytest.mark.parametrize(
+    ("message", "is_told"),
+    [
+        ("chaincode response 500, BFL302 no transaction 'ReadEvidence': see docs/protocol.md", True),
+        ("chaincode response 500, BFL303 expected 1 arguments, got 2", True),
+        ("chaincode response 500, BFL301 expected a number", False),
+    ],
+)
+def test_a_contract_of_another_release_is_named(message: str, is_told: bool) -> None:
+    text = str(translate(EvaluateError(message, status=grpc.StatusCode.UNKNOWN), "ReadStatus"))
+    assert text.startswith(message.partition(", ")[2])
+    assert ("of another release" in text) is is_told
+
+
 # The directory
 
 

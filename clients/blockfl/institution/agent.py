@@ -44,7 +44,7 @@ from blockfl.institution.version import Versions
 from blockfl.ledger.alarm import Alarm
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.ending import find_ending
-from blockfl.ledger.errors import LedgerError, RefusedError
+from blockfl.ledger.errors import OTHER_RELEASE, LedgerError, RefusedError
 from blockfl.ledger.metrics import LedgerMetrics
 from blockfl.ledger.store import ModelStore
 from blockfl.protocol.catalogue import CONSORTIUM, ENROLMENTS, TASK
@@ -62,9 +62,14 @@ _EVENTS_RETRY_S = 2.0
 _WAKING = frozenset({"RoundOpened", "RoundFailed", "ModelPublished", "TaskEnded"})
 _CLOSED = "RoundClosed"
 """Tells how this institution's update was judged, and is followed by the version that it went into."""
-_RETRIED_CODES = frozenset(
-    {Code.BLOB_MISMATCH, Code.CHUNK_UNAVAILABLE, Code.MODEL_MISSING, Code.TASK_BUSY, Code.CHANGED_LATELY, None}
-)
+_RETRIED_CODES = OTHER_RELEASE | {
+    Code.BLOB_MISMATCH,
+    Code.CHUNK_UNAVAILABLE,
+    Code.MODEL_MISSING,
+    Code.TASK_BUSY,
+    Code.CHANGED_LATELY,
+    None,
+}
 """What may be different the next time one asks; None: the transaction was found invalid."""
 
 

@@ -7,8 +7,17 @@ LedgerError
 └── UnknownOutcomeError  sent, but not known to be committed; repeating it is safe, transactions are idempotent
 """
 
+from typing import Final
+
 from blockfl.fabric.errors import CommitError, CommitStatusError, FabricError
 from blockfl.protocol.codes import Code
+
+OTHER_RELEASE: Final = frozenset({Code.ARGUMENTS, Code.UNKNOWN_TRANSACTION})
+"""What the contract says to a program of another release, for these programs call it as their own release does."""
+_OTHER_RELEASE: Final = (
+    "; the contract in force seems to be of another release than this program: compare blockfl --version with "
+    "blockfl network contract show"
+)
 
 
 class LedgerError(Exception):
@@ -45,7 +54,8 @@ def translate(error: FabricError, what: str) -> LedgerError:
     code = Code.of(text)
     if code is not None:
         start = text.index(code.identifier)
-        return RefusedError(text[start:].splitlines()[0], code)
+        hint = _OTHER_RELEASE if code in OTHER_RELEASE else ""
+        return RefusedError(text[start:].splitlines()[0] + hint, code)
     if isinstance(error, CommitStatusError):
         return UnknownOutcomeError(f"{what}: sent, but its outcome is not known ({text}); repeat it")
     if isinstance(error, CommitError):
