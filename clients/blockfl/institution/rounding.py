@@ -92,8 +92,8 @@ def measure_rounding(manifest: Manifest, change: Delta, step: float) -> list[Rou
         part = part[part > 0]
         if tensor.kind != "weight" or not part.size:
             continue
-        scaled = part / step
-        share = scaled - np.floor(scaled)
+        share = part / step
+        share -= np.floor(share)
         noise = step * np.sqrt(np.sum(share * (1.0 - share))) / measure_length(part)
         found.append(
             Rounded(tensor=tensor.name, smallest=float(part.min()), largest=float(part.max()), noise=float(noise))
