@@ -16,6 +16,7 @@ from blockfl.protocol.codes import Code
 from blockfl.protocol.status import Expected, TaskStatus
 from support.scenario import Scenario
 from support.world import Transaction, World
+from support.world_ledger import WorldHub, WorldLedger
 
 
 class Comparing(World):
@@ -203,3 +204,27 @@ async def test_a_wrong_expectation_changes_nothing_in_the_answer() -> None:
     for number, names in ((1, ()), (7, ("alpha", "nobody")), (0, ("alpha",))):
         expected = Expected(round=number, committee=names, contributors=names)
         assert await world.evaluate("beta", "ReadStatus", "heart", expected.encode()) == answer
+
+
+class Listening(WorldLedger):
+    """Keeps what it was asked with."""
+
+    asked: list[tuple[str | bytes, ...]]
+
+    async def evaluate(self, function: str, *arguments: str | bytes, own_peer: bool = False) -> bytes:
+        self.asked.append(arguments)
+        return await super().evaluate(function, *arguments, own_peer=own_peer)
+
+
+async def test_a_client_says_what_it_expects_after_its_first_look() -> None:
+    world = World()
+    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
+    await scenario.prepare()
+    ledger = Listening(WorldHub(world), "beta")
+    ledger.asked = []
+    await ledger.read_status("heart")
+    await scenario.open()
+    status = await ledger.read_status("heart")
+    assert await ledger.read_status("heart") == status
+    assert status.round is not None
+    assert ledger.asked == [("heart",), ("heart",), ("heart", Expected.after(status.round).encode())]

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 
 from blockfl.fabric.embedded.storage.files import Files
 from blockfl.fabric.embedded.storage.private_set import (
@@ -438,3 +439,12 @@ def test_many_threads_stage_the_same_bytes_at_once(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         assert store.holds(part.digest)
         assert payloads(tmp_path) == {part.digest.hex(), other.digest.hex()}
+
+
+def test_values_that_begin_alike_are_found_where_they_are() -> None:
+    head = b"h" * 100
+    values = {"a": head + b"first", "b": head + b"second, longer", "c": head, "d": b"short", "e": head + b"first"}
+    writes = [kv_rwset_pb2.KVWrite(key=key, value=value) for key, value in values.items()]
+    rwset = kv_rwset_pb2.KVRWSet(writes=writes).SerializeToString()
+    entries = PrivateSet(namespace="app", collection="sealed", rwset=rwset).entries
+    assert {key.decode(): rwset[start : start + size] for _, key, _, start, size in entries} == values

@@ -13,7 +13,7 @@ _REMEMBERED: Final = 256
 
 
 class Memory:
-    """Bounded: of records and of transactions the last few hundred.
+    """Bounded: of records and of transactions the last few hundred, of each task one expectation.
 
     Attributes:
         sent: Ids of the transactions that were sent.
