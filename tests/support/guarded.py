@@ -21,6 +21,9 @@ from blockfl.fabric.guard.inspection import Inspector
 from blockfl.fabric.guard.metrics import GuardMetrics
 from blockfl.fabric.reception import make_server
 
+# gRPC widens a stream's window by the round trips it measures: on a loaded machine far beyond what a test could name.
+STEADY = (("grpc.http2.bdp_probe", 0),)
+
 
 class FakeOrderer:
     """Takes every envelope, or answers as it is told; delivers what it has, slowly if nobody reads."""
@@ -116,11 +119,11 @@ async def guarded(view: FakeView, **settings: Any) -> AsyncIterator[Guarded]:
         port = behind.add_insecure_port("127.0.0.1:0")
         await behind.start()
         stack.push_async_callback(behind.stop, None)
-        upstream = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
+        upstream = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}", STEADY))
         forwarder = Forwarder(upstream, Inspector(view), GuardMetrics(registry), **settings)
         before.add_generic_rpc_handlers((forwarder.handler(),))
         port = before.add_insecure_port("127.0.0.1:0")
         await before.start()
         stack.push_async_callback(before.stop, None)
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}", STEADY))
         yield Guarded(orderer=orderer, view=view, channel=channel, registry=registry)
