@@ -13,7 +13,9 @@ import pytest_asyncio
 from blockfl.fabric.client.deliver import block_number
 from blockfl.fabric.client.events import Checkpoint, FileCheckpoint, MemoryCheckpoint
 from blockfl.fabric.client.gateway import Gateway
+from blockfl.fabric.client.private_data import read_private_writes
 from blockfl.fabric.client.streams import BlockStream
+from blockfl.fabric.errors import GatewayError
 from blockfl.fabric.transaction.reading import read_tx_id
 from support.consortium import CHANNEL, AnyConsortium
 from support.scenario_network import ORGANISATIONS, scenario_network
@@ -163,7 +165,13 @@ async def test_block_events_with_private_data_show_it_to_members(network: AnyCon
     for name in ("alpha", "beta"):
         async with network.gateway(name) as gateway, gateway.private_blocks(committed.block_number) as blocks:
             answer = await asyncio.wait_for(anext(blocks), SOON_S)
+            writes = await read_private_writes(gateway, "private", committed.block_number, timeout_s=SOON_S)
+            with pytest.raises(GatewayError):
+                await read_private_writes(gateway, "private", committed.block_number + 1000, timeout_s=SOON_S)
         assert block_number(answer) == committed.block_number
+        assert [(one.collection, one.key, one.value) for one in writes] == (
+            [("alphas", "k", b"for members")] if name == "alpha" else []
+        )
         shown[name] = [
             (one.collection_name, b"for members" in one.rwset)
             for private in answer.private_data_map.values()

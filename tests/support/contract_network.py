@@ -24,6 +24,7 @@ from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import Context
 from blockfl.fabric.transaction.envelope import Proposal, build_proposal
 from blockfl.ledger.client import Ledger
+from blockfl.ledger.deliveries import Deliveries
 from blockfl.ledger.endorsers import Endorsers
 from blockfl.ledger.memory import Memory
 from blockfl.ledger.profile import ConnectionProfile
@@ -180,6 +181,7 @@ class ClientOfNetwork(Ledger):
         self._consortium = None
         self._jitter = random.Random(0)
         self._memory = Memory()
+        self._deliveries = Deliveries(self.gateway, network.name)
 
 
 def _contract_text(error: EndorseError | EvaluateError) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from blockfl.fabric.client.events import Checkpoint
-from blockfl.fabric.client.gateway import Committed
+from blockfl.fabric.client.gateway import Committed, Gateway
 from blockfl.ledger.client import Ledger
+from blockfl.ledger.deliveries import Deliveries
 from blockfl.ledger.errors import RefusedError, UnreachableError
 from blockfl.ledger.event import Event
 from blockfl.ledger.memory import Memory
@@ -88,6 +89,8 @@ class WorldLedger(Ledger):
         self.signer = hub.world.signers[organisation]
         self._consortium = None
         self._memory = Memory()
+        # Without a gateway no event is noted, and so nothing is asked for.
+        self._deliveries = Deliveries(cast("Gateway", None), consortium.contract)
         self.hub = hub
         self.calls: list[str] = []
         self.unreachable = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from benchmarks.counts import RECORDED, TOLERANCE, find_excess, find_least
+from benchmarks.counts import RECORDED, TOLERANCE, find_excess, find_least, find_middle
 from benchmarks.meter import COUNTED, Reading, compute_usage, parse_counts, parse_sockets
 
 SOCKETS = """\
@@ -42,6 +42,13 @@ def test_the_node_s_counters_are_added_up_over_its_endpoints() -> None:
         "endorsements": 7,
     }
     assert set(counts) == {*COUNTED, "invalid"}
+
+
+def test_the_least_round_is_compared_and_the_middle_one_recorded() -> None:
+    rounds = [{"reads": 40, "syncs": 9}, {"reads": 39, "syncs": 5}, {"reads": 31, "syncs": 7}]
+    assert find_least(rounds) == {"reads": 31, "syncs": 5}
+    assert find_middle(rounds) == {"reads": 39, "syncs": 7}
+    assert find_middle(rounds[:2]) == {"reads": 39, "syncs": 5}
 
 
 def test_usage_is_what_came_between_two_readings() -> None:

@@ -13,6 +13,7 @@ from blockfl.fabric.shim import Context
 from blockfl.protocol import catalogue, evidence
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
+from blockfl.protocol.key import MAX_NUMBER
 from blockfl.protocol.status import Expected, TaskStatus
 from support.scenario import Scenario
 from support.world import Transaction, World
@@ -192,6 +193,7 @@ async def test_a_reader_that_expects_the_right_round_is_answered_after_one_messa
     status, messages = await look(status)
     assert status.round is not None
     assert (messages, status.round.round) == (1, 2)
+    assert (status.model.version, status.model.digest) == (1, compute_digest(model))
 
 
 async def test_a_wrong_expectation_changes_nothing_in_the_answer() -> None:
@@ -201,8 +203,8 @@ async def test_a_wrong_expectation_changes_nothing_in_the_answer() -> None:
     await scenario.open()
     await scenario.submit("alpha")
     answer = await world.evaluate("beta", "ReadStatus", "heart")
-    for number, names in ((1, ()), (7, ("alpha", "nobody")), (0, ("alpha",))):
-        expected = Expected(round=number, committee=names, contributors=names)
+    for number, version, names in ((1, 0, ()), (7, 3, ("alpha", "nobody")), (0, MAX_NUMBER, ("alpha",))):
+        expected = Expected(round=number, version=version, committee=names, contributors=names)
         assert await world.evaluate("beta", "ReadStatus", "heart", expected.encode()) == answer
 
 

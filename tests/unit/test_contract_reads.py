@@ -119,7 +119,12 @@ async def test_where_a_task_stands_is_told_in_one_answer() -> None:
         return TaskStatus.decode(await world.evaluate("beta", "ReadStatus", "heart"))
 
     assert await read() == TaskStatus(
-        progress=await scenario.progress(), round=None, updates=(), aggregate=None, votes=()
+        progress=await scenario.progress(),
+        model=records.Model.decode(await world.evaluate("beta", "ReadModel", "heart", "0")),
+        round=None,
+        updates=(),
+        aggregate=None,
+        votes=(),
     )
     await scenario.open()
     await scenario.submit("beta")

@@ -123,6 +123,7 @@ class Aggregator:
                 await self._wait(outlook.wake_s)
         finally:
             self._alarm.reset()
+            await self._publisher.stop()
             listener.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await listener
@@ -344,6 +345,7 @@ class Aggregator:
         if await self._assess(task, round_, updates):
             outlook.wake_s = 0.0
             return
+        await self._publisher.prepare(task, round_, list_accepted(round_, updates))
         if not await self._can_close(round_, updates, outlook):
             return
         if self._is_due(consortium, f"close/{name}/{number}", outlook, patience_s, task.spec.aggregator):

@@ -6,9 +6,9 @@ members agree the sum stays with them, so that nobody can read that of a round t
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from blockfl.aggregator.summing import compute_round_sum
+from blockfl.aggregator.summing import EarlySum, compute_round_sum
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, is_refused_with
 from blockfl.ledger.lineage import compute_model, obtain_model
@@ -46,11 +46,23 @@ class Publisher:
         self._derived: dict[str, tuple[tuple[str, int, str], str]] = {}
         self._total: tuple[str, bytes] | None = None
         self._kept: dict[str, set[str]] = {}
+        self._early = EarlySum(ledger, opening_key)
+
+    async def prepare(self, task: Task, round_: Round, accepted: Sequence[str]) -> None:
+        """Begin to add up what is accepted so far, if it is this member that brings the sum when all goes well."""
+        if task.spec.aggregator == self._ledger.organisation:
+            await self._early.extend(round_, task.spec, accepted)
+
+    async def stop(self) -> None:
+        """Stop what goes on in the background."""
+        await self._early.drop()
 
     async def sum(self, task: Task, round_: Round) -> None:
         """Bring the round's sum, and have the committee attest it."""
         name, number = task.spec.task, round_.round
-        total = await compute_round_sum(self._ledger, round_, task.spec, self._opening_key, self._on_opened(round_))
+        total = await compute_round_sum(
+            self._ledger, round_, task.spec, self._opening_key, self._on_opened(round_), self._early
+        )
         blob, chunks = split_blob(total)
         self._total = blob.digest, total
         if len(chunks) == 1:

@@ -1,14 +1,19 @@
 """What the task's rule makes of a round's accepted updates, opened one at a time: memory stays bounded.
 
 The rules and their bound are the protocol's; a sum of updates takes memory O(d), whatever the number of institutions.
+Updates that are simply added up are added while the round goes on, as soon as they are accepted.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
 
 from blockfl.ledger.client import Ledger
+from blockfl.ledger.errors import LedgerError
 from blockfl.protocol.aggregation import combine, drive_async
 from blockfl.protocol.catalogue import HEADERS
+from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.hpke import OpeningKey
 from blockfl.protocol.judging import open_update
 from blockfl.protocol.opening import Opening
@@ -19,9 +24,90 @@ from blockfl.protocol.task import TaskSpec
 
 Progress = Callable[[str], None]
 
+_log = logging.getLogger(__name__)
+
+
+class EarlySum:
+    """The sum of one round's updates so far, made beside everything else; the round's close says whose belong into it.
+
+    Args:
+        ledger: The committee member's ledger.
+        opening_key: The member's private key.
+    """
+
+    def __init__(self, ledger: Ledger, opening_key: OpeningKey) -> None:
+        self._ledger = ledger
+        self._opening_key = opening_key
+        self._place: tuple[str, int] | None = None
+        self._total: Sum | None = None
+        self._wanted: Sequence[str] = ()
+        self._added: list[str] = []
+        self._work: asyncio.Task[None] | None = None
+
+    async def extend(self, round_: Round, spec: TaskSpec, accepted: Sequence[str]) -> None:
+        """Add updates of an open round that are accepted, in the background; what fails is left to the close.
+
+        Args:
+            round_: The round.
+            spec: The task's; nothing is added where updates are not simply added up.
+            accepted: Whose updates are accepted so far.
+        """
+        if not spec.is_committed:
+            return
+        place = round_.task, round_.round
+        if place != self._place:
+            await self.drop()
+            self._place, self._total = place, Sum(spec.manifest.dimension, committed=True)
+        self._wanted = accepted
+        is_working = self._work is not None and not self._work.done()
+        if self._total is not None and not is_working and not set(accepted) <= set(self._added):
+            self._work = asyncio.create_task(self._add_up(round_, self._total), name="early sum")
+
+    async def take(self, round_: Round) -> tuple[Sum, list[str]] | None:
+        """Return the sum and whose updates are in it, once; None if there is none, or one with another update in it."""
+        total, added = self._total, self._added
+        if self._place == (round_.task, round_.round) and self._work is not None:
+            await asyncio.wait([self._work])
+        is_usable = self._place == (round_.task, round_.round) and set(added) <= set(round_.accepted)
+        await self.drop()
+        return (total, added) if total is not None and is_usable else None
+
+    async def drop(self) -> None:
+        """Forget the sum, and stop adding to it."""
+        work, self._work = self._work, None
+        self._place, self._total, self._wanted, self._added = None, None, (), []
+        if work is not None:
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+
+    async def _add_up(self, round_: Round, total: Sum) -> None:
+        added, signed = self._added, dict[str, SignedHeader]()
+        try:
+            while left := [one for one in self._wanted if one not in added]:
+                if left[0] not in signed:
+                    signed = await _read_headers(self._ledger, round_)
+                opening = await fetch_opening(self._ledger, signed[left[0]], self._opening_key)
+                # Not in a thread of its own: a sum that is dropped must not have half an update in it.
+                total.add(opening.values, opening.randomness)
+                added.append(left[0])
+        except (LedgerError, ProtocolError, KeyError) as error:
+            what = "round %d of %s: no further update is added up before it closes: %r"
+            _log.info(what, round_.round, round_.task, error)
+
+
+async def _read_headers(ledger: Ledger, round_: Round) -> dict[str, SignedHeader]:
+    signed = await ledger.read_all(HEADERS.below(round_.task, round_.round))
+    return {one.header.organisation: one for one in signed}
+
 
 async def compute_round_sum(
-    ledger: Ledger, round_: Round, spec: TaskSpec, opening_key: OpeningKey, progress: Progress
+    ledger: Ledger,
+    round_: Round,
+    spec: TaskSpec,
+    opening_key: OpeningKey,
+    progress: Progress,
+    early: EarlySum | None = None,
 ) -> bytes:
     """Return the encoded X of the accepted updates, read from the organisation's own peer.
 
@@ -31,16 +117,18 @@ async def compute_round_sum(
         spec: The task's; with commitments the sum of their randomness is part of the sum.
         opening_key: The member's private key.
         progress: Told whose update was opened; rules that compare updates open them more than once.
+        early: What was added up before the round closed.
 
     Raises:
         LedgerError: When a chunk cannot be read.
         ProtocolError: When an accepted update cannot be opened.
     """
 
-    signed = await ledger.read_all(HEADERS.below(round_.task, round_.round))
-    headers = {one.header.organisation: one for one in signed}
+    headers: dict[str, SignedHeader] = {}
 
     async def fetch(organisation: str) -> Opening:
+        if not headers:
+            headers.update(await _read_headers(ledger, round_))
         opening = await fetch_opening(ledger, headers[organisation], opening_key)
         progress(organisation)
         return opening
@@ -59,10 +147,12 @@ async def compute_round_sum(
             has_reference=round_.has_reference,
         )
         return encode_sum(await drive_async(combination, fetch_values))
-    total = Sum(spec.manifest.dimension, committed=True)
+    found = await early.take(round_) if early is not None else None
+    total, added = found or (Sum(spec.manifest.dimension, committed=True), [])
     for organisation in round_.accepted:
-        opening = await fetch(organisation)
-        await asyncio.to_thread(total.add, opening.values, opening.randomness)
+        if organisation not in added:
+            opening = await fetch(organisation)
+            await asyncio.to_thread(total.add, opening.values, opening.randomness)
     return total.encode()
 
 

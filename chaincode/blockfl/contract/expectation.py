@@ -21,7 +21,7 @@ from blockfl.protocol.catalogue import (
     UPDATE,
     VOTE,
 )
-from blockfl.protocol.key import Key, RecordType
+from blockfl.protocol.key import MAX_NUMBER, Key, RecordType
 from blockfl.protocol.metrics import Metrics
 from blockfl.protocol.records import SignedHeader
 from blockfl.protocol.status import Expected
@@ -87,6 +87,7 @@ def of_status(state: State, task: str, *expected: Expected) -> Keys:
     keys: list[Key[Any]] = [PROGRESS.key(task)]
     for one in expected:
         keys += [ROUND.key(task, one.round), AGGREGATE.key(task, one.round)]
+        keys += [MODEL.key(task, one.version), MODEL.key(task, min(one.version + 1, MAX_NUMBER))]
         keys += [UPDATE.key(task, one.round, name) for name in one.contributors]
         keys += [VOTE.key(task, one.round, name) for name in one.committee]
     return tuple(keys)

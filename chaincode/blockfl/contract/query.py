@@ -18,6 +18,7 @@ from blockfl.protocol.catalogue import (
     COMMITMENT,
     CONSORTIUM,
     HEADER,
+    MODEL,
     MODEL_COLLECTION,
     PROGRESS,
     ROUND,
@@ -55,18 +56,21 @@ def offer_listing(listing: Listing[..., Any]) -> Read:
 
 
 async def read_status(state: State, task: str, *_: Expected) -> bytes:
-    """Return where a task stands: its progress, and its last round with updates, sum and votes (BFL101).
+    """Return where a task stands: progress, last version, and last round with updates, sum and votes (BFL101).
 
     What the caller expects it to be saves messages, and changes nothing in the answer.
     """
     progress = await state.read(PROGRESS.key(task))
+    state.expect(MODEL.key(task, progress.version), *([ROUND.key(task, progress.round)] if progress.round else []))
+    model = await state.read(MODEL.key(task, progress.version))
     if not progress.round:
-        return TaskStatus(progress=progress, round=None, updates=(), aggregate=None, votes=()).encode()
+        return TaskStatus(progress=progress, model=model, round=None, updates=(), aggregate=None, votes=()).encode()
     round_ = await state.read(ROUND.key(task, progress.round))
     state.expect(AGGREGATE.key(task, progress.round), *state.list_vote_keys(round_))
     updates, votes = await state.find_updates(round_), await state.find_votes(round_)
     return TaskStatus(
         progress=progress,
+        model=model,
         round=round_,
         updates=tuple(updates[one] for one in sorted(updates)),
         aggregate=await state.find(AGGREGATE.key(task, progress.round)),

@@ -20,15 +20,15 @@ from blockfl.fabric.transaction.envelope import Proposal
 from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from blockfl.ledger.answer import decode_flags, decode_list, decode_record
+from blockfl.ledger.deliveries import Deliveries, Place
 from blockfl.ledger.endorsers import Endorsers, find_dissenting, find_failed
 from blockfl.ledger.errors import RefusedError, UnreachableError, translate
 from blockfl.ledger.event import Event
 from blockfl.ledger.memory import Memory
 from blockfl.ledger.profile import ConnectionProfile
-from blockfl.protocol import records
+from blockfl.protocol import catalogue, records
 from blockfl.protocol.assessment import Assessment
 from blockfl.protocol.canonical import Record
-from blockfl.protocol.catalogue import CONSORTIUM
 from blockfl.protocol.codes import Code
 from blockfl.protocol.evidence import RoundEvidence
 from blockfl.protocol.key import Key, Range
@@ -57,6 +57,7 @@ class Ledger:
         self._consortium: records.Consortium | None = None
         self._jitter = random.Random()  # noqa: S311 (spreads retries, decides nothing)
         self._memory = Memory()
+        self._deliveries = Deliveries(self.gateway, profile.contract)
 
     async def __aenter__(self) -> Self:
         await self.gateway.__aenter__()
@@ -270,11 +271,13 @@ class Ledger:
 
     async def read_chunk(self, task: str, number: int, organisation: str, index: int) -> bytes:
         """Return a sealed chunk from the organisation's own peer (committee)."""
-        return await self._read_private("ReadChunk", task, str(number), organisation, str(index))
+        place = catalogue.SEALED_COLLECTION, catalogue.sealed_chunk_key(task, number, organisation, index)
+        return await self._read_private(place, "ReadChunk", task, str(number), organisation, str(index))
 
     async def read_sum_chunk(self, task: str, number: int, digest: str) -> bytes:
         """Return a chunk of a round's sum from the organisation's own peer (committee)."""
-        return await self._read_private("ReadSumChunk", task, str(number), digest)
+        place = catalogue.SEALED_COLLECTION, catalogue.sum_chunk_key(task, number, digest)
+        return await self._read_private(place, "ReadSumChunk", task, str(number), digest)
 
     async def read_sum_upload(self, task: str, number: int, blob: records.Blob) -> tuple[bool, ...]:
         """Return for each chunk of a round's sum whether the committee has it."""
@@ -282,7 +285,8 @@ class Ledger:
 
     async def read_model_chunk(self, task: str, digest: str) -> bytes:
         """Return a chunk of a model or sum from the organisation's own peer."""
-        return await self._read_private("ReadModelChunk", task, digest)
+        place = catalogue.MODEL_COLLECTION, catalogue.model_chunk_key(task, digest)
+        return await self._read_private(place, "ReadModelChunk", task, digest)
 
     async def read_model_upload(self, task: str, blob: records.Blob) -> tuple[bool, ...]:
         """Return for each chunk of a model or sum whether it is on the ledger."""
@@ -307,7 +311,8 @@ class Ledger:
             async for event in stream:
                 if event.name == "ConsortiumRegistered":
                     self._consortium = None  # endorsers are chosen from the record that counts now
-                yield Event.of(event)
+                self._deliveries.note(told := Event.of(event))
+                yield told
 
     # The two ways to call the contract
 
@@ -418,11 +423,13 @@ class Ledger:
 
     async def _read_members(self) -> records.Consortium:
         if self._consortium is None:
-            self._consortium = await self.read(CONSORTIUM.key())
+            self._consortium = await self.read(catalogue.CONSORTIUM.key())
         return self._consortium
 
-    async def _read_private(self, function: str, *arguments: str) -> bytes:
+    async def _read_private(self, place: Place, function: str, *arguments: str) -> bytes:
         """Read private data at the own peer, which fetches what it has not endorsed some time after the block."""
+        if (delivered := await self._deliveries.take(*place)) is not None:
+            return delivered
         for pause_s in FETCHING_S:
             try:
                 return await self.evaluate(function, *arguments, own_peer=True)

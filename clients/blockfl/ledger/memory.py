@@ -4,6 +4,7 @@ from collections import OrderedDict, deque
 from typing import Final, TypeVar
 
 from blockfl.protocol.canonical import Record
+from blockfl.protocol.catalogue import MODEL
 from blockfl.protocol.key import Key
 from blockfl.protocol.status import Expected, TaskStatus
 
@@ -45,7 +46,8 @@ class Memory:
         return [self._expected[task].encode()] if task in self._expected else []
 
     def look(self, status: TaskStatus) -> TaskStatus:
-        """Remember where a task stands, for the next look, and return it."""
+        """Remember where a task stands, for the next look, and its last version, which stays as it is; return it."""
+        self.keep(MODEL.key(status.model.task, status.model.version), status.model)
         if status.round is not None:
             self._expected[status.progress.task] = Expected.after(status.round)
         return status

@@ -38,6 +38,7 @@ from blockfl.protocol.catalogue import (
     COMMITMENT,
     CONSORTIUM,
     HEADER,
+    MODEL,
     MODEL_COLLECTION,
     PROGRESS,
     ROUND,
@@ -130,11 +131,13 @@ class RemoteLedger(Ledger):
     async def read_status(self, task: str) -> TaskStatus:
         """Return where a task stands, as the verified chain has it."""
         progress = await self.read(PROGRESS.key(task))
+        model = await self.read(MODEL.key(task, progress.version))
         if not progress.round:
-            return TaskStatus(progress=progress, round=None, updates=(), aggregate=None, votes=())
+            return TaskStatus(progress=progress, model=model, round=None, updates=(), aggregate=None, votes=())
         aggregate = self._replica.state.get(self.profile.contract, key := AGGREGATE.key(task, progress.round))
         return TaskStatus(
             progress=progress,
+            model=model,
             round=await self.read(ROUND.key(task, progress.round)),
             updates=await self.read_all(UPDATES.below(task, progress.round)),
             aggregate=_decode(key, aggregate.value) if aggregate else None,

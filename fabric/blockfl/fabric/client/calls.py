@@ -11,11 +11,12 @@ from typing import Any
 
 import grpc
 from fabric_protos.gateway import gateway_pb2
+from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import transaction_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.client.connection import Connection
-from blockfl.fabric.client.events import ChaincodeEvent
+from blockfl.fabric.client.events import ChaincodeEvent, Position
 from blockfl.fabric.client.stages import Status
 from blockfl.fabric.client.status import malformed_answer
 from blockfl.fabric.encoding.wire import encode_bytes, encode_prefix, scan_fields
@@ -213,3 +214,18 @@ def as_proposal_message(proposal: Proposal, organisations: Sequence[str]) -> Any
         proposal=proposal.signed_proposal,
         endorsing_organizations=list(organisations),
     )
+
+
+def build_events_request(connection: Connection, channel: str, chaincode: str, position: Position | None) -> bytes:
+    """Make a request for events after a place, or from now on (gateway.ChaincodeEventsRequest); still to be signed."""
+    start = ab_pb2.SeekPosition(next_commit=ab_pb2.SeekNextCommit())
+    if position is not None:
+        start = ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=position.block_number))
+    request = gateway_pb2.ChaincodeEventsRequest(
+        channel_id=channel,
+        chaincode_id=chaincode,
+        identity=connection.identity.serialized,
+        start_position=start,
+        after_transaction_id=position.transaction_id if position else "",
+    )
+    return bytes(request.SerializeToString())

@@ -50,6 +50,12 @@ def seek_from(number: int) -> Any:
     )
 
 
+def seek_one(number: int) -> Any:
+    """One block only, and no waiting for it (orderer.SeekInfo)."""
+    position = ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=number))
+    return ab_pb2.SeekInfo(start=position, stop=position, behavior=ab_pb2.SeekInfo.FAIL_IF_NOT_READY)
+
+
 def seek_next() -> Any:
     """All blocks from the next one on, without end (orderer.SeekInfo)."""
     return _seek(

@@ -15,24 +15,24 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Self, cast
+from typing import Any, Self, cast
 
+import grpc
 import grpc.aio
 from fabric_protos.common import ledger_pb2
 from fabric_protos.gateway import gateway_pb2
-from fabric_protos.orderer import ab_pb2
 from google.protobuf.message import DecodeError
 
 from blockfl.fabric.client import calls, signable
 from blockfl.fabric.client.connection import AnySigner, Connection
-from blockfl.fabric.client.deliver import read_height, seek_from, seek_newest, seek_next
+from blockfl.fabric.client.deliver import read_height, seek_from, seek_newest, seek_next, seek_one
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.events import Checkpoint, Position
 from blockfl.fabric.client.outcome import settle
 from blockfl.fabric.client.signable import BLOCKS, FILTERED_BLOCKS, PRIVATE_BLOCKS
 from blockfl.fabric.client.stages import Committed, Endorsed, Status, Timeouts
 from blockfl.fabric.client.streams import BlockStream, EventStream
-from blockfl.fabric.errors import CommitError, EvaluateError, IdentityError
+from blockfl.fabric.errors import CommitError, EvaluateError, GatewayError, IdentityError
 from blockfl.fabric.identity.signing import Identity, MessageSigner, Signer
 from blockfl.fabric.transaction.envelope import Proposal, draft_proposal, encode_envelope
 
@@ -283,7 +283,7 @@ class Gateway:
         """
 
         async def open_events(position: Position, left_s: float | None) -> AsyncGenerator[bytes, None]:
-            request = self._events_request(chaincode, position)
+            request = calls.build_events_request(self._connection, self.channel, chaincode, position)
             signed = gateway_pb2.SignedChaincodeEventsRequest(
                 request=request, signature=await self._connection.sign(request)
             ).SerializeToString()
@@ -372,7 +372,7 @@ class Gateway:
         self, chaincode: str, *, start_block: int | None = None, checkpoint: Checkpoint | None = None
     ) -> signable.SignableEvents:
         """A request for chaincode events; where it begins is as in `events`, and fixed now."""
-        request = self._events_request(chaincode, _begin(start_block, checkpoint))
+        request = calls.build_events_request(self._connection, self.channel, chaincode, _begin(start_block, checkpoint))
         return signable.SignableEvents(connection=self._connection, message=request, chaincode=chaincode)
 
     def new_blocks(
@@ -380,9 +380,18 @@ class Gateway:
     ) -> signable.SignableBlocks:
         """A request for blocks of a kind (`signable.BLOCKS`, …); where it begins is fixed now."""
         position = _begin(start_block, checkpoint)
-        seek = seek_next() if position is None else seek_from(position.block_number)
-        message = self._connection.build_seek(seek, self.channel)
-        return signable.SignableBlocks(connection=self._connection, message=message, kind=kind)
+        return self._ask_blocks(kind, seek_next() if position is None else seek_from(position.block_number))
+
+    async def private_block(self, number: int, *, timeout_s: float) -> Any:
+        """Return one block with the private data that the peer may show (protos.BlockAndPrivateData).
+
+        Raises:
+            GatewayError: the peer refuses or lacks it, or the connection broke.
+        """
+        async with aclosing(self._ask_blocks(PRIVATE_BLOCKS, seek_one(number)).read(timeout_s=timeout_s)) as blocks:
+            async for block in blocks:
+                return block
+        raise GatewayError(f"block {number}: the peer sent none", status=grpc.StatusCode.NOT_FOUND)
 
     def proposal_from(self, content: bytes) -> signable.SignableProposal:
         """Rebuild a proposal from its bytes, here or from an official client. Raises BlockError as all of these."""
@@ -404,6 +413,10 @@ class Gateway:
         """Rebuild a request for blocks of a kind from its bytes."""
         return signable.blocks_from(self._connection, content, kind)
 
+    def _ask_blocks(self, kind: str, seek: Any) -> signable.SignableBlocks:
+        message = self._connection.build_seek(seek, self.channel)
+        return signable.SignableBlocks(connection=self._connection, message=message, kind=kind)
+
     def _signable(self, proposal: Proposal, organisations: Sequence[str]) -> signable.SignableProposal:
         return signable.SignableProposal(
             connection=self._connection,
@@ -412,19 +425,6 @@ class Gateway:
             proposal=proposal,
             organisations=tuple(organisations),
         )
-
-    def _events_request(self, chaincode: str, position: Position | None) -> bytes:
-        start = ab_pb2.SeekPosition(next_commit=ab_pb2.SeekNextCommit())
-        if position is not None:
-            start = ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=position.block_number))
-        request = gateway_pb2.ChaincodeEventsRequest(
-            channel_id=self.channel,
-            chaincode_id=chaincode,
-            identity=self.identity.serialized,
-            start_position=start,
-            after_transaction_id=position.transaction_id if position else "",
-        )
-        return bytes(request.SerializeToString())
 
     def _follow(
         self, kind: str, start: int | None, checkpoint: Checkpoint | None, timeout_s: float | None

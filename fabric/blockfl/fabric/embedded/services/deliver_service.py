@@ -210,9 +210,9 @@ class DeliverService:
         parts = [encode_bytes(1, await self._blocks.block(number))]
         if self._organisation is not None and creator.msp_id == self._organisation:
             for index, content in self._private_data(number).items():
-                entry = encode_integer(1, index) + encode_prefix(2, len(content)) + content
-                parts.append(encode_prefix(2, len(entry)) + entry)
-        return encode_bytes(4, b"".join(parts))
+                head = encode_integer(1, index) + encode_prefix(2, len(content))
+                parts += encode_prefix(2, len(head) + len(content)), head, content
+        return b"".join((encode_prefix(4, sum(map(len, parts))), *parts))
 
     def _private_data(self, number: int) -> dict[int, bytes]:
         assert self._organisation is not None

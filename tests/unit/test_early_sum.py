@@ -1,0 +1,137 @@
+"""A sum that is made while its round goes on is the one that is made at its close, whatever happens in between."""
+
+from __future__ import annotations
+
+import pytest
+
+from blockfl.aggregator.summing import EarlySum, compute_round_sum
+from blockfl.ledger.errors import LedgerError
+from blockfl.protocol.records import Round
+from blockfl.protocol.task import TaskSpec
+from support.federation import INSTITUTIONS
+from support.scenario import Scenario, make_spec
+from support.world import World
+from support.world_ledger import WorldHub, WorldLedger
+
+
+class Stage:
+    """An open round with everybody's update, and a member that adds up."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.hub = WorldHub(self.world)
+        self.scenario = Scenario(self.hub, self.world.consortium, self.world.signers, self.world.opening_keys)
+        self.ledger: WorldLedger = self.hub.ledger("coordinator")
+        self.key = self.world.opening_keys["coordinator"]
+        self.early = EarlySum(self.ledger, self.key)
+
+    @property
+    def spec(self) -> TaskSpec:
+        return self.scenario.spec
+
+    async def open(self, number: int = 1) -> Round:
+        await self.scenario.open(number)
+        for organisation in INSTITUTIONS:
+            await self.scenario.submit(organisation, number)
+            await self.scenario.upload(organisation, number)
+            await self.scenario.judge(organisation, number)
+        return await self.scenario.round(number)
+
+    def count_chunks(self) -> int:
+        return self.ledger.calls.count("ReadChunk")
+
+    async def sum(self, round_: Round, early: EarlySum | None = None) -> bytes:
+        return await compute_round_sum(self.ledger, round_, self.spec, self.key, lambda _: None, early)
+
+    async def wait(self) -> None:
+        work = self.early._work
+        assert work is not None
+        await work
+
+
+@pytest.fixture
+async def stage() -> Stage:
+    stage = Stage()
+    await stage.scenario.prepare()
+    return stage
+
+
+async def test_what_is_accepted_is_added_before_the_close_and_nothing_twice(stage: Stage) -> None:
+    open_ = await stage.open()
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS[:2])
+    await stage.wait()
+    assert stage.count_chunks() == 2
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS[:2])
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS[:3])
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS[1:3])
+    await stage.wait()
+    assert stage.count_chunks() == 3
+    await stage.scenario.close()
+    closed = await stage.scenario.round()
+    total = await stage.sum(closed, stage.early)
+    assert stage.count_chunks() == 4
+    assert total == await stage.sum(closed)
+    # It is given away once.
+    stage.ledger.calls.clear()
+    assert await stage.sum(closed, stage.early) == total
+    assert stage.count_chunks() == 4
+
+
+async def test_the_close_waits_for_what_is_being_added(stage: Stage) -> None:
+    open_ = await stage.open()
+    await stage.scenario.close()
+    closed = await stage.scenario.round()
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    total = await stage.sum(closed, stage.early)
+    assert stage.count_chunks() == 4
+    assert total == await stage.sum(closed)
+
+
+async def test_an_update_that_does_not_count_in_the_end_is_in_no_sum(stage: Stage) -> None:
+    open_ = await stage.open()
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    await stage.wait()
+    await stage.scenario.close()
+    closed = await stage.scenario.round()
+    fewer = closed.model_copy(update={"accepted": closed.accepted[1:]})
+    total = await stage.sum(fewer, stage.early)
+    assert total == await stage.sum(fewer)
+    assert total != await stage.sum(closed)
+
+
+async def test_what_fails_before_the_close_is_added_at_the_close(stage: Stage) -> None:
+    open_ = await stage.open()
+    stage.ledger.unreachable = True
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    await stage.wait()
+    stage.ledger.unreachable = False
+    await stage.scenario.close()
+    closed = await stage.scenario.round()
+    assert await stage.sum(closed, stage.early) == await stage.sum(closed)
+    stage.ledger.unreachable = True
+    with pytest.raises(LedgerError):
+        await stage.sum(closed, stage.early)
+
+
+async def test_a_sum_is_of_one_round(stage: Stage) -> None:
+    open_ = await stage.open()
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    await stage.scenario.close()
+    closed = await stage.scenario.round()
+    for other in (
+        closed.model_copy(update={"round": 2}),
+        closed.model_copy(update={"task": "lungs"}),
+    ):
+        await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+        assert await stage.early.take(other) is None
+    await stage.early.extend(open_.model_copy(update={"round": 2}), stage.spec, ())
+    assert await stage.early.take(closed) is None
+    assert await stage.sum(closed, stage.early) == await stage.sum(closed)
+
+
+async def test_nothing_is_added_up_where_a_rule_compares_updates(stage: Stage) -> None:
+    open_ = await stage.open()
+    spec, _ = make_spec(check="recompute")
+    await stage.early.extend(open_, spec, INSTITUTIONS)
+    assert stage.early._work is None
+    assert await stage.early.take(open_) is None
