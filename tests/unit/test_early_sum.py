@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from blockfl.aggregator.publishing import Publisher
 from blockfl.aggregator.summing import EarlySum, compute_round_sum
 from blockfl.ledger.errors import LedgerError
+from blockfl.ledger.store import ModelStore
+from blockfl.protocol.catalogue import TASK
 from blockfl.protocol.records import Round
 from blockfl.protocol.task import TaskSpec
 from support.federation import INSTITUTIONS
@@ -105,6 +110,10 @@ async def test_what_fails_before_the_close_is_added_at_the_close(stage: Stage) -
     await stage.early.extend(open_, stage.spec, INSTITUTIONS)
     await stage.wait()
     stage.ledger.unreachable = False
+    stage.ledger.calls.clear()
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    await stage.wait()
+    assert stage.ledger.calls == []
     await stage.scenario.close()
     closed = await stage.scenario.round()
     assert await stage.sum(closed, stage.early) == await stage.sum(closed)
@@ -135,3 +144,41 @@ async def test_nothing_is_added_up_where_a_rule_compares_updates(stage: Stage) -
     await stage.early.extend(open_, spec, INSTITUTIONS)
     assert stage.early._work is None
     assert await stage.early.take(open_) is None
+
+
+async def test_the_aggregator_keeps_one_for_each_task_until_its_round_is_over(stage: Stage, tmp_path: Path) -> None:
+    open_ = await stage.open()
+    task = await stage.ledger.read(TASK.key("heart"))
+    publishers = {
+        name: Publisher(stage.hub.ledger(name), stage.key, ModelStore(tmp_path / name), lambda _: None)
+        for name in ("coordinator", "regulator")
+    }
+    for publisher in publishers.values():
+        for _ in range(3):
+            await publisher.prepare(task, open_, INSTITUTIONS)
+            await publisher.prepare(task, open_.model_copy(update={"task": "lungs"}), INSTITUTIONS)
+            for early in publisher._early.values():
+                assert early._work is not None
+                await early._work
+    calls = {name: publisher._ledger.calls for name, publisher in publishers.items()}  # type: ignore[attr-defined]
+    assert calls["coordinator"].count("ReadChunk") == len(INSTITUTIONS)
+    assert calls["coordinator"].count("ListHeaders") == 2
+    # Another member adds up only when it has to.
+    assert calls["regulator"] == []
+    publisher = publishers["coordinator"]
+    status = await publisher._ledger.read_status("heart")
+    await publisher.tell_of_vote(status)
+    assert sorted(publisher._early) == ["heart", "lungs"]
+    failed = status.model_copy(update={"round": open_.model_copy(update={"state": "failed"})})
+    await publisher.tell_of_vote(failed)
+    assert sorted(publisher._early) == ["lungs"]
+
+
+async def test_who_stops_while_it_adds_up_stops(stage: Stage) -> None:
+    open_ = await stage.open()
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    work = stage.early._work
+    assert work is not None
+    await stage.early.drop()
+    assert work.cancelled()
+    assert stage.count_chunks() < len(INSTITUTIONS)

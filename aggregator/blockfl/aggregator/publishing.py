@@ -46,22 +46,24 @@ class Publisher:
         self._derived: dict[str, tuple[tuple[str, int, str], str]] = {}
         self._total: tuple[str, bytes] | None = None
         self._kept: dict[str, set[str]] = {}
-        self._early = EarlySum(ledger, opening_key)
+        self._early: dict[str, EarlySum] = {}
 
     async def prepare(self, task: Task, round_: Round, accepted: Sequence[str]) -> None:
         """Begin to add up what is accepted so far, if it is this member that brings the sum when all goes well."""
         if task.spec.aggregator == self._ledger.organisation:
-            await self._early.extend(round_, task.spec, accepted)
+            early = self._early.setdefault(round_.task, EarlySum(self._ledger, self._opening_key))
+            await early.extend(round_, task.spec, accepted)
 
     async def stop(self) -> None:
         """Stop what goes on in the background."""
-        await self._early.drop()
+        for early in self._early.values():
+            await early.drop()
 
     async def sum(self, task: Task, round_: Round) -> None:
         """Bring the round's sum, and have the committee attest it."""
         name, number = task.spec.task, round_.round
         total = await compute_round_sum(
-            self._ledger, round_, task.spec, self._opening_key, self._on_opened(round_), self._early
+            self._ledger, round_, task.spec, self._opening_key, self._on_opened(round_), self._early.pop(name, None)
         )
         blob, chunks = split_blob(total)
         self._total = blob.digest, total
@@ -119,6 +121,8 @@ class Publisher:
     async def tell_of_vote(self, status: TaskStatus) -> None:
         """Report what has become of the last round that this member derived a model for, once it is over."""
         name = status.progress.task
+        if status.round is not None and status.round.state in ("published", "failed") and name in self._early:
+            await self._early.pop(name).drop()
         if name not in self._derived:
             return
         number = self._derived[name][0][1]

@@ -5,7 +5,6 @@ Updates that are simply added up are added while the round goes on, as soon as t
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -43,9 +42,10 @@ class EarlySum:
         self._wanted: Sequence[str] = ()
         self._added: list[str] = []
         self._work: asyncio.Task[None] | None = None
+        self._has_failed = False
 
     async def extend(self, round_: Round, spec: TaskSpec, accepted: Sequence[str]) -> None:
-        """Add updates of an open round that are accepted, in the background; what fails is left to the close.
+        """Add accepted updates of an open round, in the background; when one fails, the rest waits for the close.
 
         Args:
             round_: The round.
@@ -59,8 +59,8 @@ class EarlySum:
             await self.drop()
             self._place, self._total = place, Sum(spec.manifest.dimension, committed=True)
         self._wanted = accepted
-        is_working = self._work is not None and not self._work.done()
-        if self._total is not None and not is_working and not set(accepted) <= set(self._added):
+        is_stopped = self._has_failed or (self._work is not None and not self._work.done())
+        if self._total is not None and not is_stopped and not set(accepted) <= set(self._added):
             self._work = asyncio.create_task(self._add_up(round_, self._total), name="early sum")
 
     async def take(self, round_: Round) -> tuple[Sum, list[str]] | None:
@@ -73,13 +73,15 @@ class EarlySum:
         return (total, added) if total is not None and is_usable else None
 
     async def drop(self) -> None:
-        """Forget the sum, and stop adding to it."""
-        work, self._work = self._work, None
-        self._place, self._total, self._wanted, self._added = None, None, (), []
-        if work is not None:
+        """Stop adding, and forget the sum."""
+        if (work := self._work) is not None:
             work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
+            # Not awaited itself: whoever cancels this process meanwhile must not be taken for the work.
+            await asyncio.wait([work])
+        self._work, self._has_failed = None, False
+        self._place, self._total, self._wanted, self._added = None, None, (), []
+        if work is not None and not work.cancelled():
+            work.result()
 
     async def _add_up(self, round_: Round, total: Sum) -> None:
         added, signed = self._added, dict[str, SignedHeader]()
@@ -92,6 +94,7 @@ class EarlySum:
                 total.add(opening.values, opening.randomness)
                 added.append(left[0])
         except (LedgerError, ProtocolError, KeyError) as error:
+            self._has_failed = True
             what = "round %d of %s: no further update is added up before it closes: %r"
             _log.info(what, round_.round, round_.task, error)
 
