@@ -230,3 +230,6 @@ async def test_a_client_says_what_it_expects_after_its_first_look() -> None:
     assert await ledger.read_status("heart") == status
     assert status.round is not None
     assert ledger.asked == [("heart",), ("heart",), ("heart", Expected.after(status.round).encode())]
+    # The version came with it, and stays as it is.
+    assert await ledger.read(catalogue.MODEL.key("heart", 0)) == status.model
+    assert len(ledger.asked) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,8 @@ async def test_the_close_waits_for_what_is_being_added(stage: Stage) -> None:
     await stage.scenario.close()
     closed = await stage.scenario.round()
     await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    while not stage.count_chunks():
+        await asyncio.sleep(0)
     total = await stage.sum(closed, stage.early)
     assert stage.count_chunks() == 4
     assert total == await stage.sum(closed)
