@@ -30,15 +30,15 @@ What the missed aims would take:
 - **Seconds.** No single place is hot. Half of what processes do is gRPC and asyncio, a third of the node is SQLite
   and waits for the disk; rules, records and cryptography of our own are the smaller part. Much less needs a gateway,
   a shim and a store that are not Python. On real Fabric the peers take two thirds, and nothing of ours runs in them.
-- **A peer's store.** With a million parameters a quarter of a committee peer's samples (`perf`) rewrite its LevelDB,
-  which keeps payloads among the records, and a quarter unpacks blocks of it: a table's small keys share one with
-  its first payload. 4 KiB put between them took a tenth off those peers, and 4 % off the round; that is another form of
-  chunks.
+- **A peer's store.** With a million parameters a quarter of a committee peer's samples (`perf`) rewrite its
+  LevelDB, which keeps payloads among the records, and a quarter unpacks blocks of it: a table's small keys
+  share one with its first payload. 4 KiB put between them took a tenth off those peers, and 4 % off the round;
+  that is another form of chunks.
 - **A million parameters.** Each payload goes to every endorser's contract service and back over the shim, which
-  Fabric's protocol demands. Readers get theirs beside the blocks since 2026-12-01: a third fewer bytes in the shim,
-  a few hundredths of the processor-seconds, so bytes are not what costs. Judges compute a commitment for each
-  update; one for a random combination of all updates of a transaction would do, and is a change of the protocol
-  that needs a proof first.
+  Fabric's protocol demands. Readers get theirs beside the blocks: that took a third of the bytes off the shim,
+  and a few hundredths off the processor-seconds, so bytes are not what costs. Judges compute a commitment for
+  each update; one for a random combination of all updates of a transaction would do, and is a change of the
+  protocol that needs a proof first.
 - **Bytes.** A third of them are certificates: Fabric's envelope names each endorser and, twice, its sender in full.
   The commitment is 8 kB. Answers repeat a record that is written as well (2.5 kB). 28 kB need identities by
   reference, which Fabric has not.

@@ -30,6 +30,7 @@ class Stage:
         self.ledger: WorldLedger = self.hub.ledger("coordinator")
         self.key = self.world.opening_keys["coordinator"]
         self.early = EarlySum(self.ledger, self.key)
+        self.opened: list[str] = []
 
     @property
     def spec(self) -> TaskSpec:
@@ -64,14 +65,15 @@ async def stage() -> Stage:
 
 async def test_what_is_accepted_is_added_before_the_close_and_nothing_twice(stage: Stage) -> None:
     open_ = await stage.open()
-    await stage.early.extend(open_, stage.spec, INSTITUTIONS[:2])
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS[:2], stage.opened.append)
     await stage.wait()
     assert stage.count_chunks() == 2
-    await stage.early.extend(open_, stage.spec, INSTITUTIONS[:2])
-    await stage.early.extend(open_, stage.spec, INSTITUTIONS[:3])
-    await stage.early.extend(open_, stage.spec, INSTITUTIONS[1:3])
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS[:2], stage.opened.append)
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS[:3], stage.opened.append)
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS[1:3], stage.opened.append)
     await stage.wait()
     assert stage.count_chunks() == 3
+    assert tuple(stage.opened) == INSTITUTIONS[:3]
     await stage.scenario.close()
     closed = await stage.scenario.round()
     total = await stage.sum(closed, stage.early)
@@ -87,7 +89,7 @@ async def test_the_close_waits_for_what_is_being_added(stage: Stage) -> None:
     open_ = await stage.open()
     await stage.scenario.close()
     closed = await stage.scenario.round()
-    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS, stage.opened.append)
     while not stage.count_chunks():
         await asyncio.sleep(0)
     total = await stage.sum(closed, stage.early)
@@ -97,7 +99,7 @@ async def test_the_close_waits_for_what_is_being_added(stage: Stage) -> None:
 
 async def test_an_update_that_does_not_count_in_the_end_is_in_no_sum(stage: Stage) -> None:
     open_ = await stage.open()
-    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS, stage.opened.append)
     await stage.wait()
     await stage.scenario.close()
     closed = await stage.scenario.round()
@@ -110,11 +112,11 @@ async def test_an_update_that_does_not_count_in_the_end_is_in_no_sum(stage: Stag
 async def test_what_fails_before_the_close_is_added_at_the_close(stage: Stage) -> None:
     open_ = await stage.open()
     stage.ledger.unreachable = True
-    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS, stage.opened.append)
     await stage.wait()
     stage.ledger.unreachable = False
     stage.ledger.calls.clear()
-    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS, stage.opened.append)
     await stage.wait()
     assert stage.ledger.calls == []
     await stage.scenario.close()
@@ -127,16 +129,16 @@ async def test_what_fails_before_the_close_is_added_at_the_close(stage: Stage) -
 
 async def test_a_sum_is_of_one_round(stage: Stage) -> None:
     open_ = await stage.open()
-    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS, stage.opened.append)
     await stage.scenario.close()
     closed = await stage.scenario.round()
     for other in (
         closed.model_copy(update={"round": 2}),
         closed.model_copy(update={"task": "lungs"}),
     ):
-        await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+        await stage.early.extend(open_, stage.spec, INSTITUTIONS, stage.opened.append)
         assert await stage.early.take(other) is None
-    await stage.early.extend(open_.model_copy(update={"round": 2}), stage.spec, ())
+    await stage.early.extend(open_.model_copy(update={"round": 2}), stage.spec, (), stage.opened.append)
     assert await stage.early.take(closed) is None
     assert await stage.sum(closed, stage.early) == await stage.sum(closed)
 
@@ -144,7 +146,7 @@ async def test_a_sum_is_of_one_round(stage: Stage) -> None:
 async def test_nothing_is_added_up_where_a_rule_compares_updates(stage: Stage) -> None:
     open_ = await stage.open()
     spec, _ = make_spec(check="recompute")
-    await stage.early.extend(open_, spec, INSTITUTIONS)
+    await stage.early.extend(open_, spec, INSTITUTIONS, stage.opened.append)
     assert stage.early._work is None
     assert await stage.early.take(open_) is None
 
@@ -179,7 +181,7 @@ async def test_the_aggregator_keeps_one_for_each_task_until_its_round_is_over(st
 
 async def test_who_stops_while_it_adds_up_stops(stage: Stage) -> None:
     open_ = await stage.open()
-    await stage.early.extend(open_, stage.spec, INSTITUTIONS)
+    await stage.early.extend(open_, stage.spec, INSTITUTIONS, stage.opened.append)
     work = stage.early._work
     assert work is not None
     await stage.early.drop()

@@ -123,10 +123,12 @@ class Aggregator:
                 await self._wait(outlook.wake_s)
         finally:
             self._alarm.reset()
-            await self._publisher.stop()
             listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listener
+            try:
+                await self._publisher.stop()
+            finally:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await listener
 
     async def _listen(self) -> None:
         """Wake the work when something happened; what, is read from the ledger and not from the event."""

@@ -52,7 +52,7 @@ class Publisher:
         """Begin to add up what is accepted so far, if it is this member that brings the sum when all goes well."""
         if task.spec.aggregator == self._ledger.organisation:
             early = self._early.setdefault(round_.task, EarlySum(self._ledger, self._opening_key))
-            await early.extend(round_, task.spec, accepted)
+            await early.extend(round_, task.spec, accepted, self._on_opened(round_))
 
     async def stop(self) -> None:
         """Stop what goes on in the background."""

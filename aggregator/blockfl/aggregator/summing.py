@@ -44,13 +44,14 @@ class EarlySum:
         self._work: asyncio.Task[None] | None = None
         self._has_failed = False
 
-    async def extend(self, round_: Round, spec: TaskSpec, accepted: Sequence[str]) -> None:
+    async def extend(self, round_: Round, spec: TaskSpec, accepted: Sequence[str], progress: Progress) -> None:
         """Add accepted updates of an open round, in the background; when one fails, the rest waits for the close.
 
         Args:
             round_: The round.
             spec: The task's; nothing is added where updates are not simply added up.
             accepted: Whose updates are accepted so far.
+            progress: Told whose update was opened.
         """
         if not spec.is_committed:
             return
@@ -61,16 +62,16 @@ class EarlySum:
         self._wanted = accepted
         is_stopped = self._has_failed or (self._work is not None and not self._work.done())
         if self._total is not None and not is_stopped and not set(accepted) <= set(self._added):
-            self._work = asyncio.create_task(self._add_up(round_, self._total), name="early sum")
+            self._work = asyncio.create_task(self._add_up(round_, self._total, progress), name="early sum")
 
     async def take(self, round_: Round) -> tuple[Sum, list[str]] | None:
         """Return the sum and whose updates are in it, once; None if there is none, or one with another update in it."""
         total, added = self._total, self._added
-        if self._place == (round_.task, round_.round) and self._work is not None:
+        is_of_round = self._place == (round_.task, round_.round)
+        if is_of_round and self._work is not None:
             await asyncio.wait([self._work])
-        is_usable = self._place == (round_.task, round_.round) and set(added) <= set(round_.accepted)
         await self.drop()
-        return (total, added) if total is not None and is_usable else None
+        return (total, added) if total is not None and is_of_round and set(added) <= set(round_.accepted) else None
 
     async def drop(self) -> None:
         """Stop adding, and forget the sum."""
@@ -83,7 +84,7 @@ class EarlySum:
         if work is not None and not work.cancelled():
             work.result()
 
-    async def _add_up(self, round_: Round, total: Sum) -> None:
+    async def _add_up(self, round_: Round, total: Sum, progress: Progress) -> None:
         added, signed = self._added, dict[str, SignedHeader]()
         try:
             while left := [one for one in self._wanted if one not in added]:
@@ -93,6 +94,7 @@ class EarlySum:
                 # Not in a thread of its own: a sum that is dropped must not have half an update in it.
                 total.add(opening.values, opening.randomness)
                 added.append(left[0])
+                progress(left[0])
         except (LedgerError, ProtocolError, KeyError) as error:
             self._has_failed = True
             what = "round %d of %s: no further update is added up before it closes: %r"
