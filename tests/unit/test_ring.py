@@ -97,6 +97,26 @@ def test_numbers_aligned_with_the_phase_are_multiplied_exactly() -> None:
         assert multiply_by_fft([factor] * 8, [short] * 8, np.int16) == multiply_exactly([factor] * 8, [short] * 8)
 
 
+@pytest.mark.parametrize("top", [1, 2**9, 2**12, 2**13])
+@pytest.mark.parametrize("short", SHORT)
+def test_small_values_are_multiplied_exactly_in_larger_groups(short: str, top: int) -> None:
+    """More blocks than the largest group holds, all of the same worst case."""
+    blocks = 67
+    a, x = FACTORS["lowest digits"](), SHORT[short](top)
+    expected = [blocks * one % Q for one in multiply(a, x)]
+    assert multiply_by_fft([a] * blocks, [x] * blocks, np.int16) == expected
+
+
+@pytest.mark.parametrize(
+    ("largest", "size"),
+    [([1], 64), ([4000], 64), ([4100], 32), ([8200], 32), ([2**14], 16), ([2**15], 8), ([2**14, 2**15], 8)],
+)
+def test_a_larger_group_errs_by_a_quarter_at_most(largest: list[int], size: int) -> None:
+    assert ring._choose_group(largest) == (size, compute_error_bound(largest, size))
+    if size > 8:
+        assert compute_error_bound(largest, size) <= 0.25
+
+
 @pytest.mark.parametrize("largest", [[2**15], [2**14, 2**15], [2**14, 2**14, 2], [2**14, 2**14, 2**14, 2**14]])
 def test_the_proven_error_is_under_one_half_for_all_that_is_allowed(largest: list[int]) -> None:
     assert 0 < compute_error_bound(largest) < 0.5

@@ -14,8 +14,7 @@ from blockfl.ledger.errors import LedgerError, is_refused_with
 from blockfl.ledger.lineage import compute_model, obtain_model
 from blockfl.ledger.store import ModelStore
 from blockfl.ledger.transfer import fetch_sum, upload_blob, upload_sum
-from blockfl.protocol.blob import split_blob
-from blockfl.protocol.canonical import compute_digest
+from blockfl.protocol.blob import cut_chunks, split_blob
 from blockfl.protocol.catalogue import ROUND
 from blockfl.protocol.codes import Code
 from blockfl.protocol.hpke import OpeningKey
@@ -89,10 +88,9 @@ class Publisher:
             content = await asyncio.to_thread(
                 compute_model, task.spec, base, total, len(round_.accepted), round_.scale, round_.divisor
             )
-            self._store.put(content)
-            digest = compute_digest(content)
+            digest = await asyncio.to_thread(self._store.put, content)
             # Others can be computed from the ledger again.
-            self._kept[name] = {task.spec.initial_model.digest, compute_digest(base), digest}
+            self._kept[name] = {task.spec.initial_model.digest, round_.base_digest, digest}
             self._store.prune(set().union(*self._kept.values()))
             self._derived[name] = place, digest
         return self._derived[name][1]
@@ -105,7 +103,7 @@ class Publisher:
 
     async def publish(self, round_: Round, attested: Blob, agreed: str) -> None:
         """Let everybody read the sum of a round whose model the committee agrees on, and make the version."""
-        _, chunks = split_blob(await self._fetch_total(round_, attested))
+        chunks = cut_chunks(await self._fetch_total(round_, attested))
         if len(chunks) == 1:
             await self._ledger.publish_model(round_.task, round_.round, agreed, *chunks)
             return

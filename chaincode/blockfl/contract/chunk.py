@@ -26,8 +26,13 @@ _SPACE = b" \t\r\n"
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
-def check_chunk(chunk: bytes, digest: str) -> None:
+def check_chunk(chunk: bytes, digest: str, computed: str | None = None) -> None:
     """Check a chunk against its announced digest.
+
+    Args:
+        chunk: As it came with the call.
+        digest: The announced one.
+        computed: Its own, where this transaction has computed it already.
 
     Raises:
         ProtocolError: BFL305 for a wrong size, BFL304 for another digest, BFL301 for text.
@@ -36,19 +41,24 @@ def check_chunk(chunk: bytes, digest: str) -> None:
         raise ProtocolError(Code.CHUNK_SIZE, f"expected a chunk of 1 to {CHUNK_BYTES} bytes, got {len(chunk)}")
     if may_be_object(chunk):
         raise ProtocolError(Code.MALFORMED, "expected bytes of a model or an update, got what may be a JSON object")
-    got = compute_digest(chunk)
+    got = computed or compute_digest(chunk)
     if got != digest:
         raise ProtocolError(Code.CHUNK_MISMATCH, f"expected the chunk {digest}, got {got}: send the announced one")
 
 
-def check_whole(blob: Blob, chunk: bytes) -> None:
-    """Check that a chunk is all of a model or sum.
+def check_whole(blob: Blob, chunk: bytes, computed: str | None = None) -> None:
+    """Check that a chunk is all of a model or sum; arguments as of `check_chunk`.
 
     Raises:
         ProtocolError: BFL308 when it is not; as `check_chunk`.
     """
-    check_chunk(chunk, blob.digest)
-    join_blob(blob, [chunk])
+    check_chunk(chunk, blob.digest, computed)
+    # The chunk has the digest of the whole: what is left to check takes no second look at its bytes.
+    if blob.chunks != (blob.digest,) or blob.size_bytes != len(chunk):
+        raise ProtocolError(
+            Code.BLOB_MISMATCH,
+            f"expected {blob.size_bytes} bytes in {len(blob.chunks)} chunks, got one of {len(chunk)}: send all of it",
+        )
 
 
 def may_be_object(chunk: bytes) -> bool:

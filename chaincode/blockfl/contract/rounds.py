@@ -357,8 +357,9 @@ class Rounds:
         if chunk is not None and (await state.read(TASK.key(task))).spec.is_committed:
             expect_evidence(state, round_)
         aggregate, votes = await state.read(AGGREGATE.key(task, number)), await state.find_votes(round_)
-        if chunk is not None:
-            publication.check_readable(round_, aggregate, votes, compute_digest(chunk))
+        computed = None if chunk is None else compute_digest(chunk)
+        if computed is not None:
+            publication.check_readable(round_, aggregate, votes, computed)
         vote = publication.cast_vote(round_, aggregate, votes, state.caller, digest, state.now_ms)
         if state.caller not in votes:
             await state.write(vote)
@@ -375,7 +376,7 @@ class Rounds:
         published, moved, model = made
         spec = (await state.read(TASK.key(task))).spec
         if chunk is not None:
-            check_whole(total, chunk)
+            check_whole(total, chunk, computed)
         if spec.is_committed:
             await self._verifier.verify(state, round_, spec.manifest.dimension, total, is_public=True, content=chunk)
         if chunk is not None and not all(presence):

@@ -38,8 +38,9 @@ def list_losses(manifest: Manifest, change: Vector, round_: Round, weight: int) 
         if own > ldexp(limit, -round_.scale):
             texts.append(f"tensor {one.tensor} is shortened from {own:.4g} to {ldexp(limit, -round_.scale):.4g}")
     for tensor in manifest.tensors:
-        part = np.abs(change[tensor.offset : tensor.offset + tensor.size])
-        if tensor.kind in ("statistic", "variance") and part.max(initial=0.0) > 1 << REACH_BITS:
+        if tensor.kind not in ("statistic", "variance"):
+            continue
+        if np.abs(change[tensor.offset : tensor.offset + tensor.size]).max(initial=0.0) > 1 << REACH_BITS:
             texts.append(f"the statistic {tensor.name} moved too far for one round; only a part of its move is sent")
     step = compute_step(round_.scale, weight)
     return texts + list_hidden(measure_rounding(manifest, change, step), step)

@@ -88,9 +88,11 @@ def measure_rounding(manifest: Manifest, change: Delta, step: float) -> list[Rou
     """
     found = []
     for tensor in manifest.tensors:
+        if tensor.kind != "weight":
+            continue
         part = np.abs(change[tensor.offset : tensor.offset + tensor.size].astype(np.float64))
         part = part[part > 0]
-        if tensor.kind != "weight" or not part.size:
+        if not part.size:
             continue
         share = part / step
         share -= np.floor(share)

@@ -137,7 +137,8 @@ class Versions:
                 await self._testify(task, progress)
             raise DivergenceError(str(error)) from error
         model = (await asyncio.to_thread(decode_version, task.spec, content)).model
-        digest = compute_digest(content)
+        # What came has this digest, or `obtain_model` had refused it.
+        digest = (await self._ledger.read(MODEL.key(progress.task, progress.version))).digest
         self._tell("fetch", progress, f"version {progress.version} is {digest}", started)
         self._store.prune({digest, task.spec.initial_model.digest})
         return model

@@ -50,7 +50,7 @@ async def obtain_model(
         content = store.fetch(model.digest)
         if content is None and at == 0:
             content = await fetch_blob(ledger, task.spec.task, task.spec.initial_model, progress=progress)
-            store.put(content)
+            store.put(content, task.spec.initial_model.digest)
         elif content is None:
             missing.append(model)
             at -= 1
@@ -59,7 +59,7 @@ async def obtain_model(
             raise LedgerError(f"task {task.spec.task}: version {model.version} has no sum on the ledger")
         total = await _fetch_sum(ledger, task, model, model.sum, progress)
         content = await asyncio.to_thread(derive_model, task.spec, content, total, model)
-        store.put(content)
+        store.put(content, model.digest)
     return content
 
 

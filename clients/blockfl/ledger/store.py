@@ -35,8 +35,12 @@ class ModelStore:
         """Return where the file of this digest is, or would be."""
         return self._directory / (digest + _SUFFIX)
 
-    def put(self, content: bytes) -> str:
+    def put(self, content: bytes, computed: str | None = None) -> str:
         """Keep a file; durable when this returns.
+
+        Args:
+            content: Of the file.
+            computed: Its digest, where the caller has computed it from these bytes.
 
         Returns:
             Its digest.
@@ -44,7 +48,7 @@ class ModelStore:
         Raises:
             LedgerError: When the disk refuses, with what to do; nothing half-written stays.
         """
-        digest = compute_digest(content)
+        digest = computed or compute_digest(content)
         target = self.path(digest)
         if target.exists():
             return digest

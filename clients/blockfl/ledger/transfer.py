@@ -8,9 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from blockfl.ledger.client import Ledger
-from blockfl.protocol.blob import join_blob
-from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.codes import Code, ProtocolError
+from blockfl.protocol.blob import join_verified, verify_chunk
 from blockfl.protocol.records import Blob
 
 IN_FLIGHT = 4
@@ -114,12 +112,11 @@ async def _fetch(blob: Blob, read: Callable[[str], Awaitable[bytes]], progress: 
 
     async def get(index: int) -> None:
         chunk = await read(blob.chunks[index])
-        if compute_digest(chunk) != blob.chunks[index]:
-            raise ProtocolError(Code.BLOB_MISMATCH, f"chunk {index} of {blob.digest}: the peer returned other bytes")
+        verify_chunk(blob, index, chunk)
         chunks[index] = chunk
 
     await _move([False] * len(blob.chunks), get, progress)
-    return join_blob(blob, chunks)
+    return join_verified(blob, chunks)
 
 
 async def _move(present: Sequence[bool], move: Callable[[int], Awaitable[None]], progress: Progress) -> None:

@@ -40,10 +40,10 @@ def clip_delta(delta: Delta, bound_l2: float) -> npt.NDArray[np.float64]:
     if not 0 <= bound_l2 < np.inf:
         raise ValueError(f"expected a finite bound of 0 or more, got {bound_l2}")
     # The largest value is taken out, so that squares neither overflow nor vanish.
-    largest = np.abs(exact).max(initial=0.0)
+    largest = max(exact.max(initial=0.0), -exact.min(initial=0.0))
     if largest == 0.0:
         return exact
-    norm = measure_length(exact / largest)
+    norm = _measure_length(exact, largest)
     with np.errstate(over="ignore"):
         if norm <= bound_l2 / largest:
             return exact
@@ -56,8 +56,17 @@ def measure_length(values: Delta) -> float:
 
     Not by BLAS: its threads wait for each other busily, in every institution's process of a machine.
     """
-    blocks = (values[start : start + _BLOCK].astype(np.float64) for start in range(0, values.size, _BLOCK))
-    return math.sqrt(sum(float(np.sum(np.square(block))) for block in blocks))
+    return _measure_length(values, 1.0)
+
+
+def _measure_length(values: Delta, unit: float) -> float:
+    """Return the L2 norm in some unit."""
+    total = 0.0
+    for start in range(0, values.size, _BLOCK):
+        block = values[start : start + _BLOCK].astype(np.float64)
+        block /= unit
+        total += float(np.sum(np.square(block, out=block)))
+    return math.sqrt(total)
 
 
 def quantise_update(
@@ -96,7 +105,9 @@ def quantise_update(
         part = slice(tensor.offset, tensor.offset + tensor.size)
         exact[part] = clip_delta(exact[part], np.ldexp(_root(tensor), -scale))
     exact = clip_delta(exact, np.ldexp(limit_l2 / weight, -scale))
-    exact = np.clip(np.ldexp(exact * weight, scale), -limit_linf, limit_linf)
+    exact *= weight
+    np.ldexp(exact, scale, out=exact)
+    np.clip(exact, -limit_linf, limit_linf, out=exact)
     for attempt in range(_ATTEMPTS):
         values = _round(exact, generator)
         if _shrink_tensors(exact, values, weight, tensors, attempt):
@@ -110,9 +121,14 @@ def quantise_update(
 
 
 def _round(exact: npt.NDArray[np.float64], generator: np.random.Generator) -> Values:
-    lower = np.floor(exact)
-    lower += generator.random(len(exact)) < exact - lower
-    return lower.astype(np.int16)
+    values = np.empty(len(exact), np.int16)
+    # By blocks, which stay in the processor's cache.
+    for start in range(0, len(exact), _BLOCK):
+        block = exact[start : start + _BLOCK]
+        lower = np.floor(block)
+        lower += generator.random(len(block)) < block - lower
+        values[start : start + _BLOCK] = lower
+    return values
 
 
 def _shrink_tensors(

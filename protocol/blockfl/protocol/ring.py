@@ -11,6 +11,7 @@ right ones on every processor, whatever the order of additions. Refuses to answe
 Source: ``docs/adr/commitment.md``, exactness; Higham, Accuracy and Stability of Numerical Algorithms, theorem 24.2.
 """
 
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -37,7 +38,11 @@ _MAX_TOP_DIGIT: Final = 2**15
 """The highest digit may be as large as an int16, so that one digit is enough for an update."""
 
 _GROUP: Final = 8
-"""Blocks whose products are added up before they are rounded."""
+"""Blocks whose products are added up before they are rounded, whatever their values."""
+_LARGER_GROUPS: Final = (64, 32, 16)
+"""Where values are small the bound holds for more blocks, which are transformed back and rounded once."""
+_LARGER_GROUP_ERROR: Final = 0.25
+"""At most, in a larger group: so the check of what is rounded stays as sharp as with 8 blocks of int16."""
 _ROUNDOFF: Final = 2.0**-53
 _TRANSFORM_ERROR: Final = 150.0
 """Of one transform, relative, in units of the roundoff: 9 levels at 15.7 and the twist at 8.3."""
@@ -73,12 +78,12 @@ def sum_products(spectra: Spectra, values: Integers) -> Coefficients:
         ArithmeticError: the error bound does not hold; the result would not be certain.
     """
     digits = _split(values)
-    bound = compute_error_bound([_largest(digit) for digit in digits])
+    size, bound = _choose_group([_largest(digit) for digit in digits])
     folded = [_fold(digit) for digit in digits]
-    starts = range(0, len(values), _GROUP)
-    sums = np.zeros((len(starts), _LEVELS, DEGREE // 2), dtype=np.complex128)
-    for group, start in zip(sums, starts, strict=True):
-        stop = start + _GROUP
+    sums = np.zeros((-(-len(values) // size), _LEVELS, DEGREE // 2), dtype=np.complex128)
+    # Eight blocks at a time, however large the group: so much stays in the processor's cache.
+    for start in range(0, len(values), _GROUP):
+        stop, group = start + _GROUP, sums[start // size]
         for index, digit in enumerate(folded):
             # Digit i of a times digit j of x counts 2^(15(i+j)): from 2^60 on it is a multiple of q.
             factor = spectra[start:stop, : _LEVELS - index]
@@ -86,21 +91,32 @@ def sum_products(spectra: Spectra, values: Integers) -> Coefficients:
     return _combine(_round(_unfold(sums), bound).sum(axis=0))
 
 
-def compute_error_bound(largest: list[int]) -> float:
+def compute_error_bound(largest: list[int], group: int = _GROUP) -> float:
     """Return what no coefficient of a group's sum of products can be off by, before it is rounded.
 
     Args:
         largest: the largest absolute value in each digit of the short factor.
+        group: blocks in the group.
 
     Raises:
         ArithmeticError: it is one half or more.
     """
-    terms = _GROUP * len(largest)
-    length = _GROUP * DEGREE * _HALF_DIGIT * sum(largest)
+    terms = group * len(largest)
+    length = group * DEGREE * _HALF_DIGIT * sum(largest)
     bound = (3 * _TRANSFORM_ERROR + terms + 3) * _ROUNDOFF * length
     if not bound < 0.5:
         raise ArithmeticError(f"digits up to {largest} may be off by {bound:.3f}: expected less than one half")
     return bound
+
+
+def _choose_group(largest: list[int]) -> tuple[int, float]:
+    """Return how many blocks are added up before they are rounded, and the error bound of so many."""
+    for group in _LARGER_GROUPS:
+        with suppress(ArithmeticError):
+            bound = compute_error_bound(largest, group)
+            if bound <= _LARGER_GROUP_ERROR:
+                return group, bound
+    return _GROUP, compute_error_bound(largest)
 
 
 def _split(values: Integers) -> list[Integers]:

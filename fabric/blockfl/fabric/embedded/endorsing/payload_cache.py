@@ -36,7 +36,8 @@ class PayloadCache:
 
     def private_set(self, namespace: str, collection: str, rwset: bytes) -> PrivateSet:
         """Returns the private set with this content, the same object for all organisations."""
-        new = PrivateSet(namespace=namespace, collection=collection, rwset=rwset)
+        # The builder of the set has asked for its digest.
+        new = PrivateSet(namespace=namespace, collection=collection, rwset=rwset, computed=self.digest(rwset))
         for known in self._sets:
             if known == new:
                 return known

@@ -5,7 +5,7 @@ A set stays the bytes that were endorsed; keys and values are found in it withou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import Final
@@ -21,16 +21,21 @@ _HEAD_BYTES: Final = 64
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateSet:
-    """What one transaction writes to one private collection: a serialised kvrwset.KVRWSet."""
+    """What one transaction writes to one private collection: a serialised kvrwset.KVRWSet.
+
+    Attributes:
+        computed: its SHA-256, where who makes it has computed it already.
+    """
 
     namespace: str
     collection: str
     rwset: bytes
+    computed: bytes | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def digest(self) -> bytes:
         """The SHA-256 of the set, `pvt_rwset_hash` in the public read/write set."""
-        return sha256(self.rwset).digest()
+        return self.computed or sha256(self.rwset).digest()
 
     @cached_property
     def entries(self) -> tuple[Row, ...]:

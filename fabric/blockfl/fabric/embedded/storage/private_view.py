@@ -65,8 +65,10 @@ class PrivateView:
                 part = read_set(self._connection, row[4])
                 if part is None:
                     raise self._database.damaged(f"the set {row[4].hex()} is missing")
-                data = self._payloads.read(row[4]) if part.data is None else part.data
-                if sha256(data).digest() != row[4]:
+                data = part.data
+                if data is None:
+                    data = self._payloads.read(row[4])  # which verifies it
+                elif sha256(data).digest() != row[4]:
                     raise self._database.damaged(f"the set {row[4].hex()} does not have its digest")
                 found.append(StoredSet(tx_index=row[1], namespace=row[2], collection=row[3], rwset=data))
         return tuple(found)
