@@ -22,6 +22,8 @@ from blockfl.protocol.catalogue import (
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.records import CHUNK_BYTES, Blob, Header, Round
 
+_SMALL_BYTES = 1 << 20
+"""So much of sealed updates is in memory at once beside the one that is opened."""
 _SPACE = b" \t\r\n"
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
@@ -173,6 +175,45 @@ async def fetch_sealed(state: State, header: Header) -> Iterator[bytes]:
         ]
     )
     return _drain(chunks)
+
+
+async def find_sealed(state: State, header: Header) -> Iterator[bytes] | None:
+    """Return an iterator as `fetch_sealed` does if the endorsing peer gives every chunk as announced, else None.
+
+    Bytes with the announced digests are what the ledger holds, which then need not be asked. Otherwise it says whether
+    nobody has uploaded them, or this peer lacks them.
+    """
+    try:
+        return _verify_sealed(header, list(await fetch_sealed(state, header)))
+    except ProtocolError:
+        return None
+
+
+async def find_small_sealed(state: State, headers: Sequence[Header]) -> dict[str, Iterator[bytes]]:
+    """Return what `find_sealed` does, by organisation, of several updates that are small together: asked for at once.
+
+    Those that it does not return are to be looked at one by one.
+    """
+    if sum(one.payload_bytes for one in headers) > _SMALL_BYTES:
+        return {}
+    places = [(one, index) for one in headers for index in range(len(one.chunk_digests))]
+    try:
+        values = await state.context.get_privates(SEALED_COLLECTION, [_sealed_key(*place) for place in places])
+    except LedgerRefusal:
+        return {}
+    found = {}
+    for header in headers:
+        own = [value for (one, _), value in zip(places, values, strict=True) if one is header]
+        if chunks := _verify_sealed(header, own):
+            found[header.organisation] = chunks
+    return found
+
+
+def _verify_sealed(header: Header, chunks: Sequence[bytes | None]) -> Iterator[bytes] | None:
+    verified = deque(
+        one for one, digest in zip(chunks, header.chunk_digests, strict=True) if one and compute_digest(one) == digest
+    )
+    return _drain(verified) if len(verified) == len(chunks) else None
 
 
 def _drain(chunks: deque[bytes]) -> Iterator[bytes]:

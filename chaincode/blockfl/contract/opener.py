@@ -5,8 +5,9 @@ what is wrong with this member itself (no key, bytes not there yet) is a refusal
 """
 
 import asyncio
+from collections.abc import Iterator, Sequence
 
-from blockfl.contract.chunk import fetch_model, fetch_sealed
+from blockfl.contract.chunk import fetch_model, fetch_sealed, find_sealed, find_small_sealed, list_sealed_presence
 from blockfl.contract.settings import ContractSettings
 from blockfl.contract.state import State
 from blockfl.protocol.aggregation import combine, compare, drive_async
@@ -16,7 +17,7 @@ from blockfl.protocol.catalogue import HEADER, MODEL
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.economics import KNOWN_SUMS
 from blockfl.protocol.hpke import OpeningKey
-from blockfl.protocol.judging import Judgement, judge_update, open_update
+from blockfl.protocol.judging import Judgement, judge_update, judge_upload, open_update, require_upload
 from blockfl.protocol.manifest import Manifest
 from blockfl.protocol.norms import Integers
 from blockfl.protocol.payload import Values
@@ -35,17 +36,38 @@ class Opener:
         # However many transactions come at once, one of them opens updates: memory is bounded by what one needs.
         self._turn = asyncio.Lock()
 
-    async def judge(self, state: State, round_: Round, header: Header, *, is_compared: bool) -> Judgement:
+    async def find_small(self, state: State, headers: Sequence[Header]) -> dict[str, Iterator[bytes]]:
+        """Return the chunks of several updates, by organisation, where this member can open them and they are small."""
+        return await find_small_sealed(state, headers) if self._key and len(headers) > 1 else {}
+
+    async def judge(
+        self, state: State, round_: Round, header: Header, *, is_compared: bool, chunks: Iterator[bytes] | None = None
+    ) -> Judgement:
         """Open an update and apply every rule to it, and open the referee's before where the two are compared.
 
+        Args:
+            state: The transaction's.
+            round_: The round.
+            header: Of the update.
+            is_compared: Whether the update is compared with the referee's.
+            chunks: The sealed chunks, verified, if they are here already.
+
         Raises:
-            ProtocolError: BFL119, BFL116 or BFL304: this member cannot judge.
+            ProtocolError: BFL119, BFL116 or BFL304: this member cannot judge; BFL115: chunks may still come.
         """
-        key = self._require_key(round_)
         async with self._turn:
+            if chunks is None and self._key:
+                chunks = await find_sealed(state, header)
+            if chunks is None:
+                presence = await list_sealed_presence(state, header)
+                require_upload(round_, header, presence, state.now_ms)
+                if incomplete := judge_upload(presence):
+                    return incomplete
+                self._require_key(round_)
+                chunks = await fetch_sealed(state, header)
+            key = self._require_key(round_)
             last_sum = await _fetch_last_sum(state, round_, header.dimension)
             reference = await self._open(state, round_, REFERENCE, key) if is_compared else None
-            chunks = await fetch_sealed(state, header)
             return judge_update(header, round_, chunks, self._organisation, key, last_sum=last_sum, reference=reference)
 
     async def _open(self, state: State, round_: Round, index: int, key: OpeningKey) -> Values:

@@ -1,5 +1,7 @@
 """Transactions of a round, from its opening to the model that it makes."""
 
+from collections.abc import Iterator
+
 from blockfl.contract.authority import describe_certificate, require_committee, require_contributor
 from blockfl.contract.certificates import require_valid, select_valid
 from blockfl.contract.chunk import (
@@ -7,7 +9,6 @@ from blockfl.contract.chunk import (
     check_whole,
     is_present,
     list_model_presence,
-    list_sealed_presence,
     list_sum_presence,
     require_chunks,
 )
@@ -43,9 +44,7 @@ from blockfl.protocol.catalogue import (
 )
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.effect import check_assessing
-from blockfl.protocol.judging import judge_upload
 from blockfl.protocol.metrics import Metrics
-from blockfl.protocol.moment import format_moment
 from blockfl.protocol.records import Blob, Round, SignedHeader, Update
 from blockfl.protocol.referee import check_reference
 from blockfl.protocol.submission import (
@@ -178,36 +177,28 @@ class Rounds:
         require_committee(await state.read(CONSORTIUM.key()), state.caller)
         if list(organisations) != sorted(set(organisations)):
             raise ProtocolError(Code.MALFORMED, "expected organisations in ascending order, each once")
-        updates: list[Update] = []
+        updates = [await state.read(UPDATE.key(task, number, one)) for one in organisations]
+        waiting = [one.organisation for one in updates if one.state == "submitted"]
+        headers = [(await state.read(HEADER.key(task, number, one))).header for one in waiting]
+        small = await self._opener.find_small(state, headers)
         verdicts: dict[str, str] = {}
-        for organisation in organisations:
-            update = await state.read(UPDATE.key(task, number, organisation))
-            if update.state == "submitted":
-                update = await self._judge(state, update)
+        for index, organisation in enumerate(organisations):
+            if organisation in waiting:
+                update = updates[index] = await self._judge(state, updates[index], small.pop(organisation, None))
                 verdicts[organisation] = f"{update.code} {update.reason}".rstrip() if update.code else update.state
-            updates.append(update)
         if verdicts:
             names, details = ", ".join(verdicts), "; ".join(verdicts.values())
             state.announce("UpdateJudged", task=task, number=number, organisation=names, detail=details)
         return encode_list([one.encode() for one in updates])
 
-    async def _judge(self, state: State, update: Update) -> Update:
+    async def _judge(self, state: State, update: Update, chunks: Iterator[bytes] | None) -> Update:
         """Write the verdict on an update; the referee's is judged first, and is the others' reference."""
         task, number, organisation = update.task, update.round, update.organisation
         round_ = await state.read(ROUND.key(task, number))
         rule.check_open(round_)
         is_compared = check_reference(round_, await self._find_reference(state, round_), organisation, state.now_ms)
         header = (await state.read(HEADER.key(task, number, organisation))).header
-        presence = await list_sealed_presence(state, header)
-        missing = presence.count(False)
-        deadline_ms = round_.get_submit_deadline_ms(organisation)
-        if missing and state.now_ms <= deadline_ms:
-            raise ProtocolError(
-                Code.UPLOAD_INCOMPLETE,
-                f"{missing} of {len(header.chunk_digests)} chunks of {organisation} are missing and may come until "
-                f"{format_moment(deadline_ms)}, the transaction's time is {format_moment(state.now_ms)}: judge later",
-            )
-        judgement = judge_upload(presence) or await self._opener.judge(state, round_, header, is_compared=is_compared)
+        judgement = await self._opener.judge(state, round_, header, is_compared=is_compared, chunks=chunks)
         judged = judgement.apply(update, state.now_ms)
         await state.write(judged)
         if judgement.commitment:

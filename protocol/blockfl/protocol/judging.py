@@ -17,6 +17,7 @@ import numpy as np
 
 from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.hpke import OpeningKey
+from blockfl.protocol.moment import format_moment
 from blockfl.protocol.norms import Integers, Norms
 from blockfl.protocol.opening import Opening
 from blockfl.protocol.payload import MAX_VALUE, Values
@@ -120,6 +121,28 @@ def judge_upload(presence: Sequence[bool]) -> Judgement | None:
     """Return the verdict on an update whose time to be uploaded is over, None if every chunk is there."""
     breach = find_breach(UPLOAD_RULES, presence)
     return Judgement.of(breach, None) if breach else None
+
+
+def require_upload(round_: Round, header: Header, presence: Sequence[bool], now_ms: int) -> None:
+    """Check that an update is complete, or the time to upload it is over.
+
+    Args:
+        round_: the header's round.
+        header: the submitted header.
+        presence: for each chunk whether it is on the ledger.
+        now_ms: the transaction's time.
+
+    Raises:
+        ProtocolError: BFL115 if chunks may still come.
+    """
+    missing = presence.count(False)
+    deadline_ms = round_.get_submit_deadline_ms(header.organisation)
+    if missing and now_ms <= deadline_ms:
+        raise ProtocolError(
+            Code.UPLOAD_INCOMPLETE,
+            f"{missing} of {len(presence)} chunks of {header.organisation} are missing and may come until "
+            f"{format_moment(deadline_ms)}, the transaction's time is {format_moment(now_ms)}: judge later",
+        )
 
 
 def judge_update(

@@ -136,13 +136,13 @@ def _locate(rwset: bytes, value: memoryview, position: int) -> int:
 
 def _scan_write(content: memoryview) -> tuple[bytes, memoryview | None]:
     key, value, deleted = b"", None, False
-    for number, field in scan_fields(content):
-        if number == 1 and isinstance(field, memoryview):
-            key = bytes(field)
-        elif number == 2 and isinstance(field, int):
-            deleted = bool(field)
-        elif number == 3 and isinstance(field, memoryview):
-            value = field
+    for number, part in scan_parts(content):
+        if number == 1 and isinstance(part, memoryview):
+            key = bytes(part)
+        elif number == 2 and isinstance(part, int):
+            deleted = bool(part)
+        elif number == 3 and isinstance(part, memoryview):
+            value = part
     return key, None if deleted or not value else value
 
 
