@@ -4,6 +4,7 @@ One transaction holds the verdicts on several updates, each named. When it fails
 update that a member cannot judge does not hold the others up.
 """
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ from blockfl.protocol.codes import Code
 from blockfl.protocol.judging import describe_verdict
 from blockfl.protocol.norm_rules import MAX_JUDGED
 from blockfl.protocol.records import Round, Update
+from blockfl.protocol.submission import count_chunks
+from blockfl.protocol.task import TaskSpec
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +38,14 @@ class Judge:
     def __init__(self, ledger: Ledger, report: Callable[[str], None]) -> None:
         self._ledger = ledger
         self._report = report
+
+    async def find_incomplete(self, spec: TaskSpec, round_: Round, organisations: Sequence[str]) -> set[str]:
+        """Return whose updates do not have all their chunks on the ledger yet."""
+        count = count_chunks(spec)
+        whole = await asyncio.gather(
+            *(self._ledger.is_uploaded(round_.task, round_.round, one, count) for one in organisations)
+        )
+        return {one for one, there in zip(organisations, whole, strict=True) if not there}
 
     async def judge(self, round_: Round, dimension: int, organisations: Sequence[str]) -> list[Update]:
         """Have updates judged; return what came of it, without those that cannot be judged yet.

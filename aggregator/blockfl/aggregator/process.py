@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from blockfl.aggregator.appraisal import Appraiser
 from blockfl.aggregator.assessment import Assessor, Evaluator
@@ -332,17 +332,16 @@ class Aggregator:
         # The member with whom a round's judging begins judges what has arrived together; each update has its patience.
         first = choose_first(consortium.committee, name_judging(name, number))
         due = [
-            organisation
+            update
             for organisation, update in updates.items()
             if update.state == "submitted"
             and not self._waits_for_reference(round_, updates, organisation, outlook)
             and self._is_due(consortium, f"{name_judging(name, number)}/{organisation}", outlook, patience_s, first)
-            and await self._can_be_judged(round_, update, outlook)
         ]
-        if due:
-            judged = await self._judge.judge(round_, task.spec.manifest.dimension, due)
+        if whole := await self._find_whole(task, round_, due, outlook):
+            judged = await self._judge.judge(round_, task.spec.manifest.dimension, whole)
             updates |= {one.organisation: one for one in judged}
-            if len(judged) < len(due):
+            if len(judged) < len(whole):
                 outlook.wake_s = min(outlook.wake_s, _RETRY_S)
         if await self._assess(task, round_, updates):
             outlook.wake_s = 0.0
@@ -375,11 +374,12 @@ class Aggregator:
             return updates[referee].state == "submitted"
         return not self._is_past(round_.get_submit_deadline_ms(referee), outlook)
 
-    async def _can_be_judged(self, round_: Round, update: Update, outlook: Outlook) -> bool:
-        """Whether all chunks are there, or the time for them is over."""
-        if self._is_past(round_.get_submit_deadline_ms(update.organisation), outlook):
-            return True
-        return all(await self._ledger.read_upload(round_.task, round_.round, update.organisation))
+    async def _find_whole(self, task: Task, round_: Round, updates: Sequence[Update], outlook: Outlook) -> list[str]:
+        """Return whose updates have all their chunks on the ledger, or no more time for them."""
+        names = [one.organisation for one in updates]
+        awaited = [one for one in names if not self._is_past(round_.get_submit_deadline_ms(one), outlook)]
+        incomplete = await self._judge.find_incomplete(task.spec, round_, awaited)
+        return [one for one in names if one not in incomplete]
 
     async def _can_close(self, round_: Round, updates: dict[str, Update], outlook: Outlook) -> bool:
         """Whether the contract would let the round close, so that no transaction is wasted on asking."""

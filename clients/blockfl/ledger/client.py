@@ -269,6 +269,11 @@ class Ledger:
         """Return for each chunk of an update whether it is on the ledger."""
         return decode_flags(await self.evaluate("ReadUpload", task, str(number), organisation))
 
+    async def is_uploaded(self, task: str, number: int, organisation: str, count: int) -> bool:
+        """Whether an update of ``count`` chunks is on the ledger whole, as events or else the contract says."""
+        place = task, number, organisation
+        return self._deliveries.count_uploaded(*place) >= count or all(await self.read_upload(*place))
+
     async def read_chunk(self, task: str, number: int, organisation: str, index: int) -> bytes:
         """Return a sealed chunk from the organisation's own peer (committee)."""
         place = catalogue.SEALED_COLLECTION, catalogue.sealed_chunk_key(task, number, organisation, index)
@@ -313,8 +318,6 @@ class Ledger:
                     self._consortium = None  # endorsers are chosen from the record that counts now
                 self._deliveries.note(told := Event.of(event))
                 yield told
-
-    # The two ways to call the contract
 
     async def evaluate(self, function: str, *arguments: str | bytes, own_peer: bool = False) -> bytes:
         """Ask the contract without a transaction.

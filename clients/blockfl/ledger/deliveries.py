@@ -49,6 +49,7 @@ class Deliveries:
         self._blocks: OrderedDict[Place, int] = OrderedDict()
         self._held: OrderedDict[Place, bytes] = OrderedDict()
         self._attested: dict[str, tuple[int, str]] = {}
+        self._uploaded: OrderedDict[tuple[str, int, str], set[int]] = OrderedDict()
         self._turn = asyncio.Lock()
 
     def note(self, event: Event) -> None:
@@ -59,6 +60,16 @@ class Deliveries:
             self._blocks.move_to_end(place)
         while len(self._blocks) > _KNOWN:
             self._blocks.popitem(last=False)
+        notice = event.notice
+        if event.name == "ChunkUploaded" and notice.detail.isdecimal():
+            upload = notice.task, notice.round, notice.organisation
+            self._uploaded.setdefault(upload, set()).add(int(notice.detail))
+            while len(self._uploaded) > _KNOWN:
+                self._uploaded.popitem(last=False)
+
+    def count_uploaded(self, task: str, number: int, organisation: str) -> int:
+        """Return how many chunks of an update events have told of; there may be more."""
+        return len(self._uploaded.get((task, number, organisation), ()))
 
     async def take(self, collection: str, key: str) -> bytes | None:
         """Return a payload that a block has brought, once, as the own peer says; None if the contract is to be asked.

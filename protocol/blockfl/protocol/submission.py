@@ -30,7 +30,7 @@ from blockfl.protocol.opening import derive_opening
 from blockfl.protocol.payload import ENCODINGS, Values
 from blockfl.protocol.records import Commitment, Consortium, Header, Participant, Round, SignedHeader, Update
 from blockfl.protocol.seal import Sealed, SealPlace, compute_chunk_count, seal
-from blockfl.protocol.task import Task
+from blockfl.protocol.task import Task, TaskSpec
 
 PREFIX: Final = b"BLOCKFL-UPDATE-V1\0"
 _ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -160,6 +160,11 @@ def check_header(header: Header, consortium: Consortium, task: Task, round_: Rou
     _expect(Code.PAYLOAD_FORMAT, "number of chunks", compute_chunk_count(payload_bytes), len(header.chunk_digests))
     got = 0 if header.commitment_digest is None else 1
     _expect(Code.COMMITMENT, f"commitments with the check {task.spec.check}", int(task.spec.is_committed), got)
+
+
+def count_chunks(spec: TaskSpec) -> int:
+    """Return how many sealed chunks each update of a task has."""
+    return compute_chunk_count(ENCODINGS[spec.encoding].compute_payload_bytes(spec.manifest.dimension))
 
 
 def signing_bytes(header: Header) -> bytes:

@@ -136,7 +136,7 @@ def _locate(rwset: bytes, value: memoryview, position: int) -> int:
 
 def _scan_write(content: memoryview) -> tuple[bytes, memoryview | None]:
     key, value, deleted = b"", None, False
-    for number, part in scan_parts(content):
+    for number, part in scan_fields(content):
         if number == 1 and isinstance(part, memoryview):
             key = bytes(part)
         elif number == 2 and isinstance(part, int):
