@@ -28,8 +28,9 @@ from blockfl.aggregator.turns import (
     compute_rank,
     is_for_another,
     name_judging,
+    rank_vote,
 )
-from blockfl.ledger.alarm import Alarm
+from blockfl.ledger.alarm import LATER_S, Alarm
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, is_refused_with, is_unreadable
 from blockfl.ledger.event import Event
@@ -144,14 +145,10 @@ class Aggregator:
     def _wake(self, event: Event) -> None:
         """Look now, or a little later at what is another member's turn."""
         consortium, task = self._consortium, self._tasks.get(event.notice.task)
-        if (
-            consortium is None
-            or task is None
-            or not is_for_another(event, self._ledger.organisation, consortium.committee, task.spec.aggregator)
-        ):
-            self._alarm.ring()
-        else:
+        if consortium and task and is_for_another(event, self._ledger.organisation, consortium, task.spec):
             self._alarm.ring_later()
+        else:
+            self._alarm.ring()
 
     def _is_report_awaited(self, event: Event) -> bool:
         task = self._tasks.get(event.notice.task)
@@ -442,8 +439,9 @@ class Aggregator:
                 outlook.wake_s = 0.0
         elif digest is not None and self._ledger.organisation not in votes:
             # Each vote reads all the others, so that two at once meet: a member votes after those before it in turn.
-            rank = compute_rank(consortium.committee, self._ledger.organisation, "vote", first)
+            rank = rank_vote(consortium.committee, self._ledger.organisation, first)
             duty, patience_s = f"vote/{name}/{number}", self._settings.judge_patience_s
             if len(votes) >= rank or self._is_due(consortium, duty, outlook, patience_s, first):
                 await self._publisher.vote(round_, digest)
-                outlook.wake_s = 0.0
+                is_next = first == self._ledger.organisation and len(votes) + 1 >= round_.threshold
+                outlook.wake_s = 0.0 if is_next else min(outlook.wake_s, LATER_S)  # events tell of further votes

@@ -42,7 +42,7 @@ class Publisher:
         self._opening_key = opening_key
         self._store = store
         self._report = report
-        self._derived: dict[str, tuple[tuple[str, int, str], str]] = {}
+        self._derived: dict[str, tuple[tuple[str, int, int, str], str]] = {}
         self._total: tuple[str, bytes] | None = None
         self._kept: dict[str, set[str]] = {}
         self._early: dict[str, EarlySum] = {}
@@ -81,7 +81,7 @@ class Publisher:
         name, number = task.spec.task, round_.round
         if self._ledger.organisation not in [one.organisation for one in round_.committee]:
             return None
-        place = name, number, attested.digest
+        place = name, number, round_.base_version, attested.digest
         if name not in self._derived or self._derived[name][0] != place:
             base = await obtain_model(self._ledger, self._store, task, round_.base_version)
             total = await self._fetch_total(round_, attested)
@@ -123,13 +123,17 @@ class Publisher:
             await self._early.pop(name).drop()
         if name not in self._derived:
             return
-        number = self._derived[name][0][1]
-        round_ = status.round
-        if round_ is None or round_.round != number:
-            round_ = await self._ledger.read(ROUND.key(name, number))
-        if round_.state == "published":
-            self._report(f"task {name}, round {round_.round}: published version {round_.base_version + 1}")
-        if round_.state != "closed":
+        (_, number, base_version, _), digest = self._derived[name]
+        progress = status.progress
+        if progress.round > number and (progress.version, progress.model_digest) == (base_version + 1, digest):
+            state = "published"  # what was derived here is what the next round begins with
+        elif status.round is not None and status.round.round == number:
+            state = status.round.state
+        else:
+            state = (await self._ledger.read(ROUND.key(name, number))).state
+        if state == "published":
+            self._report(f"task {name}, round {number}: published version {base_version + 1}")
+        if state != "closed":
             del self._derived[name]
             self._total = None
 

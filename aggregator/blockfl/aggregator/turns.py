@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from blockfl.ledger.event import Event
+from blockfl.protocol.records import Consortium
+from blockfl.protocol.task import TaskSpec
 
 _OF_NO_CONSEQUENCE: Final = frozenset(
     {"MetricsReported", "EquivocationRecorded", "RoundOpened", "UpdateSubmitted", "SumChunkUploaded"}
@@ -17,6 +19,7 @@ _OF_NO_CONSEQUENCE: Final = frozenset(
 """A round begins with training, and an update is judged when its chunks are there or its time is over."""
 _OF_THE_AGGREGATOR: Final = frozenset({"RoundClosed", "ModelPublished"})
 """What is followed by something that the aggregator does first."""
+_VOTING: Final = "vote"
 _IDLE_S = 5.0
 
 
@@ -45,21 +48,36 @@ def calls_to_work(event: Event) -> bool:
     return event.name not in _OF_NO_CONSEQUENCE
 
 
-def is_for_another(event: Event, organisation: str, committee: Sequence[str], aggregator: str | None) -> bool:
+def is_for_another(event: Event, organisation: str, consortium: Consortium, spec: TaskSpec) -> bool:
     """Whether what an event makes due is another member's turn, so that this one may look a little later.
 
     Its patience with the other begins with that look.
 
     Args:
-        event: Of a task.
+        event: Of the task.
         organisation: The member.
-        committee: The members, ascending.
-        aggregator: Who comes first for what the task's aggregator does.
+        consortium: Who the committee is.
+        spec: The task's; its aggregator comes first for what the task's aggregator does.
     """
+    committee, aggregator = consortium.committee, spec.aggregator
     if event.name == "ChunkUploaded":
         duty = name_judging(event.notice.task, event.notice.round)
         return choose_first(committee, duty) != organisation
-    return event.name in _OF_THE_AGGREGATOR and aggregator in committee and aggregator != organisation
+    if aggregator not in committee or aggregator == organisation:
+        return False
+    if event.name == "UpdateJudged":
+        # The aggregator adds up what is accepted, and closes. What is compared or tried out waits for others, too.
+        return spec.effect is None and spec.referee is None
+    if event.name == "ModelProposed" and event.notice.organisation in committee:
+        # The next in turn votes, if votes are needed; then the aggregator publishes.
+        voter = rank_vote(committee, event.notice.organisation, aggregator)
+        return not voter + 1 == rank_vote(committee, organisation, aggregator) < consortium.threshold
+    return event.name in _OF_THE_AGGREGATOR
+
+
+def rank_vote(committee: Sequence[str], organisation: str, aggregator: str) -> int:
+    """Return the member's place in the order in which votes are cast."""
+    return compute_rank(committee, organisation, _VOTING, aggregator)
 
 
 def name_judging(task: str, number: int) -> str:

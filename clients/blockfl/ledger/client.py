@@ -99,12 +99,12 @@ class Ledger:
 
     async def open_round(self, task: str, number: int) -> Committed:
         """Open the next round (committee)."""
-        return await self.submit("OpenRound", task, str(number))
+        return await self._submit_as_members("OpenRound", task, str(number))
 
     async def submit_update(self, signed: records.SignedHeader, report: Metrics | None = None) -> Committed:
         """Submit the signed header of an update, and with it what is reported of the base model (institution)."""
         further = [report.encode()] if report else []
-        return await self.submit("SubmitUpdate", signed.encode(), *further)
+        return await self._submit_as_members("SubmitUpdate", signed.encode(), *further)
 
     async def upload_chunk(self, task: str, number: int, index: int, chunk: bytes) -> Committed:
         """Upload one sealed chunk of the organisation's update."""
@@ -157,7 +157,7 @@ class Ledger:
 
     async def close_round(self, task: str, number: int) -> records.Round:
         """Close a round, and return it as it is then (committee)."""
-        return decode_record(records.Round, (await self.submit("CloseRound", task, str(number))).payload)
+        return decode_record(records.Round, (await self._submit_as_members("CloseRound", task, str(number))).payload)
 
     async def upload_sum_chunk(self, task: str, number: int, digest: str, chunk: bytes) -> Committed:
         """Upload one chunk of a closed round's sum for the committee alone (committee)."""
@@ -180,7 +180,7 @@ class Ledger:
 
     async def report_metrics(self, metrics: Metrics) -> Committed:
         """Report the organisation's own evaluation of a version (institution)."""
-        return await self.submit("ReportMetrics", metrics.encode())
+        return await self._submit_as_members("ReportMetrics", metrics.encode())
 
     async def request_erasure(self, task: str) -> Committed:
         """Ask, on record, for the organisation's own updates to be erased (institution)."""
