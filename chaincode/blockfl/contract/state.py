@@ -5,7 +5,8 @@ restored rather than compared with its canonical bytes: peers of both kinds endo
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, Final, TypeVar
 
 from blockfl.fabric.identity.policy import signature_policy
 from blockfl.fabric.shim import Context
@@ -40,6 +41,9 @@ from blockfl.protocol.task import TaskSpec
 from blockfl.protocol.terms import list_recent_versions
 
 R = TypeVar("R", bound=Record)
+_REMEMBERED: Final = 256
+_REMEMBERED_BYTES: Final = 16 << 10
+"""A commitment has 11 kB; four megabytes of records at most are remembered."""
 
 
 class State:
@@ -79,7 +83,7 @@ class State:
             self._seen[missing[0]] = await self.context.get_state(missing[0])
         elif missing:
             self._seen |= zip(missing, await self.context.get_states(missing), strict=True)
-        return [None if (data := self._seen[key]) is None else key.of.kind.restore(data) for key in keys]
+        return [None if (data := self._seen[key]) is None else _restore(key.of.kind, data) for key in keys]
 
     async def read(self, key: Key[R]) -> R:
         """Return the record of a key.
@@ -189,6 +193,19 @@ class State:
         """Emit the transaction's event."""
         notice = Notice(task=task, round=number, organisation=organisation, detail=detail)
         self.context.set_event(event, notice.encode())
+
+
+def _restore(kind: type[R], data: bytes) -> R:
+    """Return the record in these bytes; of small ones that come again and again the same object, which is frozen."""
+    if len(data) > _REMEMBERED_BYTES:
+        return kind.restore(data)
+    record: R = _remember(kind, data)
+    return record
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remember(kind: type[Any], data: bytes) -> Any:
+    return kind.restore(data)
 
 
 def encode_list(rows: list[bytes]) -> bytes:
