@@ -84,6 +84,10 @@ class Approvals:
         )
 
     def _read_package_id(self, definition: StoredDefinition, snapshot: Snapshot) -> str:
+        if self._organisation not in snapshot.organisations:
+            # Calls open the private data of those alone whom they ask; a later approval of this sequence counts, too.
+            with self._ledger.snapshot(self._organisation) as own:
+                return self._read_package_id(definition, own)
         key = f"{SOURCES}/fields/{definition.name}#{definition.sequence}/PackageID"
         try:
             found = snapshot.private_get(self._organisation, LIFECYCLE, IMPLICIT_PREFIX + self._organisation, key)

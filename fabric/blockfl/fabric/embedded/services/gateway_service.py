@@ -97,22 +97,25 @@ class GatewayService:
     async def _evaluate_admitted(
         self, proposal: SignedProposal, creator: Identity, organisations: Sequence[str]
     ) -> bytes:
-        with self._ledger.snapshot(*self._endorsers) as snapshot:
-            details: list[ErrorDetail] = []
-            for endorser in self._evaluators(proposal.chaincode, organisations, snapshot):
-                try:
+        with self._ledger.snapshot() as snapshot:
+            evaluators = self._evaluators(proposal.chaincode, organisations, snapshot)
+        details: list[ErrorDetail] = []
+        for endorser in evaluators:
+            try:
+                # Of the one that is asked alone: opening everybody's private data for each read costs the square.
+                with self._ledger.snapshot(endorser.organisation) as snapshot:
                     answer = await endorser.endorse(proposal, creator, snapshot, evaluate=True)
-                except EndorserFailure as failure:
-                    details.append(self._detail(endorser, str(failure)))
-                    continue
-                if answer.succeeded:
-                    return bytes(_encode_evaluated(answer))
-                text = _contract_error(answer)
-                raise RpcError(
-                    _Code.UNKNOWN,
-                    f"evaluate call to endorser returned error: {text}",
-                    [*details, self._detail(endorser, text)],
-                )
+            except EndorserFailure as failure:
+                details.append(self._detail(endorser, str(failure)))
+                continue
+            if answer.succeeded:
+                return bytes(_encode_evaluated(answer))
+            text = _contract_error(answer)
+            raise RpcError(
+                _Code.UNKNOWN,
+                f"evaluate call to endorser returned error: {text}",
+                [*details, self._detail(endorser, text)],
+            )
         raise RpcError(_Code.ABORTED, "failed to evaluate transaction, see attached details for more info", details)
 
     def _evaluators(self, chaincode: str, organisations: Sequence[str], snapshot: Snapshot) -> list[EndorsingPeer]:
@@ -135,7 +138,8 @@ class GatewayService:
             text = f"duplicate transaction found [{proposal.tx_id}]. Creator [{proposal.creator.hex()}]"
             raise RpcError(_Code.ABORTED, _NOT_ENDORSED, [self._detail(self._own, text)])
         async with self._turn(creator):
-            with self._ledger.snapshot(*self._endorsers) as snapshot:
+            involved = [name for name in organisations or self._endorsers if name in self._endorsers]
+            with self._ledger.snapshot(*involved) as snapshot:
                 answers = await (
                     self._endorse_by_names(proposal, creator, snapshot, organisations)
                     if organisations
