@@ -8,7 +8,7 @@
     python -m benchmarks.growth --only parameters --dimensions 25000000
     python -m benchmarks.growth --only rounds --rounds 100
 
-For each number of institutions a whole consortium runs in one process (`one_process`): a hundred processes on two
+For each number of institutions a whole consortium runs in three processes (`one_process`): a hundred processes on two
 processors would measure the scheduler. Parameters and rounds have real processes. A run adds to what others have
 measured. Nobody trains.
 """
@@ -32,7 +32,7 @@ from benchmarks import rounds
 from benchmarks.bench import describe_machine
 from benchmarks.consortium import Untrained
 from benchmarks.counts import find_least
-from benchmarks.one_process import consortium_in_one_process
+from benchmarks.one_process import consortium_in_three_processes
 
 KINDS: Final = ("institutions", "parameters", "rounds")
 INSTITUTIONS: Final = (4, 16, 50)
@@ -47,7 +47,7 @@ _TIMEOUT_S: Final = 3600.0
 
 
 async def measure_institutions(count: int, directory: Path) -> dict[str, Any]:
-    """Run rounds of so many institutions in this process.
+    """Run rounds of so many institutions, which are in this process, with the node and the contracts in two more.
 
     Args:
         count: Of institutions.
@@ -56,10 +56,12 @@ async def measure_institutions(count: int, directory: Path) -> dict[str, Any]:
     Returns:
         Seconds and processor-seconds a round, the least counts of a round, and some of them for each institution.
     """
-    async with consortium_in_one_process(directory, institutions=count) as consortium:
+    async with consortium_in_three_processes(directory, institutions=count) as consortium:
+        everything = [psutil.Process(), *psutil.Process().children(recursive=True)]
         marks = []
         async for counts in consortium.play("growth", dimension=_SMALL, rounds=_FEW):
-            marks.append((time.monotonic(), time.process_time(), counts))
+            used = [one.cpu_times() for one in everything]
+            marks.append((time.monotonic(), sum(one.user + one.system for one in used), counts))
     spans = list(itertools.pairwise(marks))
     least = find_least([{name: new[2][name] - old[2][name] for name in new[2]} for old, new in spans])
     return {

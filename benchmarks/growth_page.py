@@ -33,8 +33,9 @@ def _describe_institutions(figures: Mapping[str, Mapping[str, Any]]) -> str:
         ["reads", *(f"{figures[one]['counts']['evaluations']:,}" for one in counts)],
         ["reads for each", *(f"{figures[one]['for_each']['evaluations']:.1f}" for one in counts)],
     ]
-    return "A round of 10,000 parameters, everybody in one process:\n\n" + tabulate(
-        ["a round", *(f"{one} institutions" for one in counts)], rows
+    return (
+        "A round of 10,000 parameters; the node, all contract services and all agents are a process each:\n\n"
+        + tabulate(["a round", *(f"{one} institutions" for one in counts)], rows)
     )
 
 
