@@ -11,7 +11,6 @@ right ones on every processor, whatever the order of additions. Refuses to answe
 Source: ``docs/adr/commitment.md``, exactness; Higham, Accuracy and Stability of Numerical Algorithms, theorem 24.2.
 """
 
-from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -101,9 +100,7 @@ def compute_error_bound(largest: list[int], group: int = _GROUP) -> float:
     Raises:
         ArithmeticError: it is one half or more.
     """
-    terms = group * len(largest)
-    length = group * DEGREE * _HALF_DIGIT * sum(largest)
-    bound = (3 * _TRANSFORM_ERROR + terms + 3) * _ROUNDOFF * length
+    bound = _bound(largest, group)
     if not bound < 0.5:
         raise ArithmeticError(f"digits up to {largest} may be off by {bound:.3f}: expected less than one half")
     return bound
@@ -112,11 +109,16 @@ def compute_error_bound(largest: list[int], group: int = _GROUP) -> float:
 def _choose_group(largest: list[int]) -> tuple[int, float]:
     """Return how many blocks are added up before they are rounded, and the error bound of so many."""
     for group in _LARGER_GROUPS:
-        with suppress(ArithmeticError):
-            bound = compute_error_bound(largest, group)
-            if bound <= _LARGER_GROUP_ERROR:
-                return group, bound
+        bound = _bound(largest, group)
+        if bound <= _LARGER_GROUP_ERROR:
+            return group, bound
     return _GROUP, compute_error_bound(largest)
+
+
+def _bound(largest: list[int], group: int) -> float:
+    terms = group * len(largest)
+    length = group * DEGREE * _HALF_DIGIT * sum(largest)
+    return (3 * _TRANSFORM_ERROR + terms + 3) * _ROUNDOFF * length
 
 
 def _split(values: Integers) -> list[Integers]:
