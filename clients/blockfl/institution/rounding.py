@@ -11,9 +11,9 @@ Before an institution enrols, ``check_rounding`` refuses a bound that swallows a
 nothing is refused: a site whose rows the model fits already changes little, and that is its vote.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ldexp
 from typing import Final
 
 import numpy as np
@@ -32,6 +32,7 @@ TOLD: Final = 1.0
 SWALLOWED: Final = 5.0
 """A tensor is swallowed when its noise is five times as long as its change: by squares, 4 % of what arrives."""
 _NAMED: Final = 4
+_BLOCK: Final = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Rounded:
 
 def compute_step(scale: int, weight: int) -> float:
     """Return one step of rounding, in weights, for an institution of this weight in a round of this scale."""
-    return ldexp(1.0, -scale) / weight
+    return math.ldexp(1.0, -scale) / weight
 
 
 def find_finest_step(spec: TaskSpec, bound_l2_micro: int | None = None) -> float:
@@ -90,17 +91,25 @@ def measure_rounding(manifest: Manifest, change: Delta, step: float) -> list[Rou
     for tensor in manifest.tensors:
         if tensor.kind != "weight":
             continue
-        part = np.abs(change[tensor.offset : tensor.offset + tensor.size].astype(np.float64))
-        part = part[part > 0]
-        if not part.size:
-            continue
-        share = part / step
-        share -= np.floor(share)
-        noise = step * np.sqrt(np.sum(share * (1.0 - share))) / measure_length(part)
-        found.append(
-            Rounded(tensor=tensor.name, smallest=float(part.min()), largest=float(part.max()), noise=float(noise))
-        )
+        if rounded := _measure_tensor(tensor.name, change[tensor.offset : tensor.offset + tensor.size], step):
+            found.append(rounded)
     return found
+
+
+def _measure_tensor(name: str, change: Delta, step: float) -> Rounded | None:
+    """Return what rounding does to a tensor, None if it does not change; memory does not grow with it."""
+    smallest, largest, noise = np.inf, 0.0, 0.0
+    for start in range(0, change.size, _BLOCK):
+        part = np.abs(change[start : start + _BLOCK].astype(np.float64))
+        smallest = min(smallest, float(part.min(where=part > 0, initial=np.inf)))
+        largest = max(largest, float(part.max()))
+        part /= step
+        part -= np.floor(part)
+        noise += float(np.sum(part * (1.0 - part)))
+    if not largest:
+        return None
+    length = measure_length(change)
+    return Rounded(tensor=name, smallest=smallest, largest=largest, noise=step * math.sqrt(noise) / length)
 
 
 def list_hidden(rounded: Sequence[Rounded], step: float) -> list[str]:

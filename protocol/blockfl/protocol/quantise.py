@@ -37,18 +37,24 @@ def clip_delta(delta: Delta, bound_l2: float) -> npt.NDArray[np.float64]:
         ProtocolError: BFL307 if a value is NaN or infinite.
     """
     exact = _check_finite(delta)
+    _clip(exact, bound_l2)
+    return exact
+
+
+def _clip(exact: npt.NDArray[np.float64], bound_l2: float) -> None:
+    """Shorten finite values in place to L2 norm ``bound_l2``, if they are longer."""
     if not 0 <= bound_l2 < np.inf:
         raise ValueError(f"expected a finite bound of 0 or more, got {bound_l2}")
     # The largest value is taken out, so that squares neither overflow nor vanish.
     largest = max(exact.max(initial=0.0), -exact.min(initial=0.0))
     if largest == 0.0:
-        return exact
+        return
     norm = _measure_length(exact, largest)
     with np.errstate(over="ignore"):
         if norm <= bound_l2 / largest:
-            return exact
-    shortened: npt.NDArray[np.float64] = exact / largest * (bound_l2 / norm)
-    return shortened
+            return
+    exact /= largest
+    exact *= bound_l2 / norm
 
 
 def measure_length(values: Delta) -> float:
@@ -102,9 +108,8 @@ def quantise_update(
     limit_linf = np.float64(min(MAX_VALUE, weight * bound_linf))
     exact = _check_finite(delta)
     for tensor in tensors:
-        part = slice(tensor.offset, tensor.offset + tensor.size)
-        exact[part] = clip_delta(exact[part], np.ldexp(_root(tensor), -scale))
-    exact = clip_delta(exact, np.ldexp(limit_l2 / weight, -scale))
+        _clip(exact[tensor.offset : tensor.offset + tensor.size], np.ldexp(_root(tensor), -scale))
+    _clip(exact, np.ldexp(limit_l2 / weight, -scale))
     exact *= weight
     np.ldexp(exact, scale, out=exact)
     np.clip(exact, -limit_linf, limit_linf, out=exact)
