@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from blockfl.aggregator.judging import Judge
+from blockfl.ledger.client import Ledger
 from blockfl.ledger.errors import LedgerError, RefusedError, UnreachableError
 from blockfl.protocol.codes import Code
+from blockfl.protocol.model import manifest_of
 from blockfl.protocol.norm_rules import MAX_JUDGED
 from blockfl.protocol.records import Notice, Update
+from blockfl.protocol.submission import count_chunks
 from support.federation import make_federation
 
 ROUND = make_federation().round
@@ -86,3 +90,19 @@ def test_a_notice_about_several_tells_what_happened_to_each() -> None:
     assert notice.details == {"alpha": "accepted", "beta": "BFL416 tensor 3"}
     alone = notice.model_copy(update={"organisation": "alpha", "detail": "accepted; or not"})
     assert alone.details == {"alpha": "accepted; or not"}
+
+
+async def test_an_update_is_incomplete_until_as_many_chunks_are_there_as_it_has() -> None:
+    asked: list[tuple[str, int, str, int]] = []
+
+    class Uploading:
+        async def is_uploaded(self, task: str, number: int, organisation: str, count: int) -> bool:
+            asked.append((task, number, organisation, count))
+            return organisation != "beta"
+
+    spec, ledger = make_federation().task.spec, cast("Ledger", Uploading())
+    judge = Judge(ledger, lambda _: None)
+    assert await judge.find_incomplete(spec, ROUND, ("alpha", "beta")) == {"beta"}
+    assert asked == [("heart", 1, "alpha", 1), ("heart", 1, "beta", 1)]
+    large = spec.model_copy(update={"manifest": manifest_of({"large": np.zeros(3 * 2**20, np.float32)})})
+    assert (count_chunks(spec), count_chunks(large)) == (1, 2)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockfl.protocol.blob import compute_blob, join_blob, split_blob
+from blockfl.protocol.blob import compute_blob, cut_chunks, join_blob, join_verified, split_blob
 from blockfl.protocol.canonical import compute_digest
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import CHUNK_BYTES, Blob
@@ -75,3 +75,25 @@ def test_chunks_have_the_one_size_though_their_digests_fit() -> None:
 def test_arbitrary_chunks_join_only_to_the_bytes(data: bytes, chunks: list[bytes]) -> None:
     joined = value_or_code(lambda: join_blob(compute_blob(data), chunks))
     assert joined in (data, Code.BLOB_MISMATCH)
+
+
+def test_a_single_chunk_is_the_whole() -> None:
+    blob, chunks = split_blob(b"small")
+    assert (blob.chunks, chunks) == ((blob.digest,), (b"small",))
+    assert cut_chunks(b"small") == chunks
+    assert cut_chunks(DATA) == CHUNKS
+
+
+@pytest.mark.parametrize("data", [b"", b"small", b"smalL"])
+def test_a_single_chunk_has_the_digest_of_the_whole_or_is_none(data: bytes) -> None:
+    blob, _ = split_blob(b"small")
+    for other in (blob, blob.model_copy(update={"digest": "0" * 64}), blob.model_copy(update={"chunks": ("0" * 64,)})):
+        joined = value_or_code(lambda other=other: join_blob(other, [data]))
+        assert joined == (data if (data, other) == (b"small", blob) else Code.BLOB_MISMATCH)
+
+
+def test_chunks_that_were_verified_are_all_and_in_order() -> None:
+    assert join_verified(BLOB, CHUNKS) == DATA
+    for chunks in (CHUNKS[:2], (*CHUNKS, b""), (CHUNKS[2], CHUNKS[1], CHUNKS[0])):
+        with refused(Code.BLOB_MISMATCH, f"in {len(chunks)}"):
+            join_verified(BLOB, chunks)

@@ -12,9 +12,10 @@ from blockfl.contract.state import State
 from blockfl.fabric.shim import Context
 from blockfl.protocol import catalogue, evidence
 from blockfl.protocol.canonical import compute_digest
-from blockfl.protocol.codes import Code
+from blockfl.protocol.codes import Code, ProtocolError
 from blockfl.protocol.key import MAX_NUMBER
 from blockfl.protocol.status import Expected, TaskStatus
+from support.federation import make_federation
 from support.scenario import Scenario
 from support.world import Transaction, World
 from support.world_ledger import WorldHub, WorldLedger
@@ -233,3 +234,51 @@ async def test_a_client_says_what_it_expects_after_its_first_look() -> None:
     # The version came with it, and stays as it is.
     assert await ledger.read(catalogue.MODEL.key("heart", 0)) == status.model
     assert len(ledger.asked) == 3
+
+
+async def test_a_record_that_comes_again_is_the_same_object_and_what_is_none_is_refused_each_time() -> None:
+    """Peers give the same few records back in most calls; small ones are put together once."""
+    world = World()
+    scenario = Scenario(world, world.consortium, world.signers, world.opening_keys)
+    await scenario.prepare()
+    open_ = await scenario.open()
+    key = catalogue.ROUND.key("heart", 1)
+
+    class Holding(Peer):
+        def __init__(self, data: bytes) -> None:
+            super().__init__()
+            self.data = data
+
+        async def get_state(self, key: str) -> bytes | None:
+            return self.data
+
+    def hold(data: bytes) -> State:
+        return State(Holding(data))  # type: ignore[arg-type]
+
+    first = await hold(open_.encode()).read(key)
+    assert first == open_
+    assert await hold(bytes(bytearray(open_.encode()))).read(key) is first
+    closed = open_.model_copy(update={"state": "failed", "failure": "too few accepted"})
+    assert (await hold(closed.encode()).read(key)).state == "failed"
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match=Code.MALFORMED.identifier):
+            await hold(b'{"round":1}').read(key)
+    # The same bytes are another record under a key of another kind, or none.
+    with pytest.raises(ProtocolError, match=Code.MALFORMED.identifier):
+        await hold(open_.encode()).read(catalogue.TASK.key("heart"))
+
+
+async def test_of_large_records_none_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blockfl.contract.state._REMEMBERED_BYTES", 10)
+    peer = Peer()
+    data = make_federation().round.encode()
+
+    async def get_state(key: str) -> bytes | None:
+        return data
+
+    peer.get_state = get_state  # type: ignore[method-assign]
+    key = catalogue.ROUND.key("heart", 1)
+    first = await State(peer).read(key)  # type: ignore[arg-type]
+    second = await State(peer).read(key)  # type: ignore[arg-type]
+    assert first == second
+    assert first is not second

@@ -187,3 +187,41 @@ async def test_who_stops_while_it_adds_up_stops(stage: Stage) -> None:
     await stage.early.drop()
     assert work.cancelled()
     assert stage.count_chunks() < len(INSTITUTIONS)
+
+
+@pytest.mark.parametrize(("ended", "read"), [("published", 0), ("another", 1), ("abandoned", 1)])
+async def test_what_became_of_a_vote_shows_in_the_round_that_follows(
+    stage: Stage, tmp_path: Path, ended: str, read: int
+) -> None:
+    reports: list[str] = []
+    publisher = Publisher(stage.ledger, stage.key, ModelStore(tmp_path), reports.append)
+    await stage.open()
+    await stage.scenario.close()
+    await stage.scenario.attest()
+    status = await stage.ledger.read_status("heart")
+    assert status.round is not None
+    assert status.aggregate is not None
+    assert status.aggregate.sum is not None
+    digest = await publisher.derive(await stage.ledger.read(TASK.key("heart")), status.round, status.aggregate.sum)
+    await publisher.tell_of_vote(status)
+    assert reports == []
+    if ended == "published":
+        await stage.scenario.publish(1, stage.scenario.initial_model)
+    elif ended == "another":
+        # The committee agreed on a model that was not derived here.
+        for member in ("regulator", "university"):
+            await stage.scenario.vote(member, "f" * 64)
+        await stage.scenario.disclose("regulator", "f" * 64)
+    else:
+        stage.world.now_ms = status.round.publish_deadline_ms + 1
+        await stage.world.submit("regulator", "AbandonRound", "heart", "1")
+    await stage.scenario.open(2)
+    following = await stage.ledger.read_status("heart")
+    assert (following.progress.model_digest == digest) == (ended == "published")
+    stage.ledger.calls.clear()
+    await publisher.tell_of_vote(following)
+    assert stage.ledger.calls.count("ReadRound") == read
+    assert reports == ([] if ended == "abandoned" else ["task heart, round 1: published version 1"])
+    reports.clear()
+    await publisher.tell_of_vote(following)
+    assert reports == []

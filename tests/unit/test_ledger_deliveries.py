@@ -293,3 +293,44 @@ async def test_a_version_comes_beside_its_block_and_a_wrong_one_of_the_contract(
         assert failed.value.code is Code.BLOB_MISMATCH
     assert await fetch_blob(ledger, "heart", blob) == b"a sum"
     assert (peer.asked, peer.evaluated) == ([7], evaluated)
+
+
+def test_events_tell_how_much_of_an_update_is_uploaded() -> None:
+    deliveries = make_deliveries(
+        Peer(),
+        make_event("ChunkUploaded", 7, detail="0"),
+        make_event("ChunkUploaded", 7, detail="0"),
+        make_event("ChunkUploaded", 8, detail="2"),
+        make_event("ChunkUploaded", 8, detail="0", organisation="beta"),
+        make_event("ChunkUploaded", 8, detail="many"),
+        make_event("SumChunkUploaded", 8, detail="1"),
+    )
+    assert deliveries.count_uploaded("heart", 3, "alpha") == 2
+    assert deliveries.count_uploaded("heart", 3, "beta") == 1
+    assert deliveries.count_uploaded("heart", 4, "alpha") == 0
+
+
+def test_of_the_oldest_uploads_nothing_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_KNOWN", 2)
+    events = [make_event("ChunkUploaded", 7, detail="0", number=number) for number in (1, 2, 3)]
+    deliveries = make_deliveries(Peer(), *events)
+    assert [deliveries.count_uploaded("heart", number, "alpha") for number in (1, 2, 3)] == [0, 1, 1]
+
+
+async def test_the_contract_is_asked_only_where_events_do_not_tell_that_an_update_is_whole() -> None:
+    asked: list[str] = []
+
+    class Asking(Ledger):
+        def __init__(self) -> None:
+            self._deliveries = make_deliveries(Peer(), make_event("ChunkUploaded", 7, detail="0"))
+
+        async def read_upload(self, task: str, number: int, organisation: str) -> tuple[bool, ...]:
+            asked.append(organisation)
+            return (True, organisation == "beta")
+
+    ledger = Asking()
+    assert await ledger.is_uploaded("heart", 3, "alpha", 1)
+    assert asked == []
+    assert not await ledger.is_uploaded("heart", 3, "alpha", 2)
+    assert await ledger.is_uploaded("heart", 3, "beta", 2)
+    assert asked == ["alpha", "beta"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ JUDGED = Update(
     judged_at_ms=2,
 )
 NOTICE = Notice(task="heart", round=1, organisation="alpha", detail="")
+RECORD: Any = NOTICE
+"""Stands for any record that a call sends."""
 
 
 def endorse_error(answers: dict[str, str], status: grpc.StatusCode = grpc.StatusCode.ABORTED) -> EndorseError:
@@ -400,3 +402,25 @@ async def test_another_refusal_of_a_read_counts_at_once(make_ledger: Make) -> No
     with pytest.raises(LedgerError, match="BFL207"):
         await make_ledger(gateway).read_model_chunk("heart", "0" * 64)
     assert len(gateway.evaluated) == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ledger: ledger.open_round("heart", 1),
+        lambda ledger: ledger.submit_update(RECORD),
+        lambda ledger: ledger.close_round("heart", 1),
+        lambda ledger: ledger.report_metrics(RECORD),
+    ],
+    ids=["open", "submit", "close", "report"],
+)
+async def test_what_a_majority_endorses_is_asked_of_a_majority_at_once_and_of_others_when_one_is_away(
+    make_ledger: Make, call: Callable[[Ledger], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "decode_record", lambda *_: None)
+    gateway = ScriptedGateway([{"beta": GONE}, None])
+    await call(make_ledger(gateway))
+    assert gateway.asked == [
+        ("alpha", "beta", "coordinator", "delta"),
+        ("alpha", "coordinator", "delta", "gamma", "regulator", "university"),
+    ]

@@ -13,6 +13,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockfl.fabric.embedded.endorsing.payload_cache import PayloadCache
 from blockfl.fabric.encoding.wire import encode_bytes, encode_integer, encode_prefix, encode_varint, scan_fields
 from blockfl.fabric.errors import BlockError
 from blockfl.fabric.shim.messages import decode_message
@@ -207,3 +208,15 @@ def test_scanning_reads_integers_and_bytes_and_passes_over_fields_of_fixed_size(
 def test_a_channel_of_another_wire_type_is_none() -> None:
     """As the official decoder has it: a field of eight bytes is no text, whatever its number."""
     assert decode_message(b"\x08\x01" + b"\x39" + b"channel!").channel == ""
+
+
+def test_organisations_that_come_to_the_same_private_set_share_it_and_its_digest() -> None:
+    cache = PayloadCache()
+    small, large = b"small", bytes(1 << 20) + b"large"
+    for rwset in (small, large):
+        shared = cache.private_set("app", "notes", rwset)
+        assert cache.private_set("app", "notes", bytes(bytearray(rwset))) is shared
+        assert shared.digest == hashlib.sha256(rwset).digest()
+        other = cache.private_set("app", "others", rwset)
+        assert (other is shared, other.digest) == (False, shared.digest)
+    assert cache.private_set("app", "notes", large[:-1] + b"!").digest == hashlib.sha256(large[:-1] + b"!").digest()
