@@ -194,6 +194,46 @@ async def test_a_stopped_contract_service_is_named_and_does_not_stop_the_others(
         assert await gateway.evaluate(CONTRACT, "Get", "k") == b"3"
 
 
+async def test_calls_open_the_private_data_of_those_alone_whom_they_ask(
+    network: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of everybody's for each call, fifty organisations would open fifty times as much as of their own."""
+    ledger, opened = network.running.ledger, list[tuple[str, ...]]()
+    snapshot = ledger.snapshot
+
+    def note(*organisations: str) -> Any:
+        opened.append(organisations)
+        return snapshot(*organisations)
+
+    async with network.gateway("alpha") as gateway:
+        await gateway.submit(CONTRACT, "PutPrivate", "sealed", "s", transient={"value": b"secret"})
+        monkeypatch.setattr(ledger, "snapshot", note)
+        assert await gateway.evaluate(CONTRACT, "GetPrivate", "sealed", "s") == b"secret"
+        assert {name for names in opened for name in names} == {"alpha"}
+        opened.clear()
+        await gateway.submit(CONTRACT, "Put", "k", "v", organisations=("alpha", "gamma", "delta"))
+        assert ("alpha", "gamma", "delta") in opened
+        assert not any("beta" in names for names in opened)
+        # Who is asked in the place of another reads what it holds itself.
+        await network.stop_service("alpha")
+        opened.clear()
+        assert await gateway.evaluate(CONTRACT, "GetPrivate", "sealed", "s", organisations=("alpha", "beta")) == (
+            b"secret"
+        )
+        assert ("beta",) in opened
+
+
+async def test_what_an_organisation_approved_is_found_by_calls_that_do_not_open_its_private_data(
+    network: Consortium,
+) -> None:
+    await network.stop_node()
+    await network.start_node()
+    # The first call after a start looks for everybody's approval, and is evaluated at one organisation.
+    async with network.gateway("alpha") as gateway:
+        assert await gateway.evaluate(CONTRACT, "Caller") == b"alpha"
+        await gateway.submit(CONTRACT, "Put", "k", "v", organisations=FOUR)
+
+
 async def test_a_service_that_runs_another_package_is_refused_by_name(network: Consortium) -> None:
     await network.stop_service("alpha")
     await network.start_service("alpha", "app_1.0:" + "0" * 64)
