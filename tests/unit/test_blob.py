@@ -1,5 +1,7 @@
 """Blobs: chunks of 4 MiB, each and the whole verified."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,7 +90,7 @@ def test_a_single_chunk_is_the_whole() -> None:
 def test_a_single_chunk_has_the_digest_of_the_whole_or_is_none(data: bytes) -> None:
     blob, _ = split_blob(b"small")
     for other in (blob, blob.model_copy(update={"digest": "0" * 64}), blob.model_copy(update={"chunks": ("0" * 64,)})):
-        joined = value_or_code(lambda other=other: join_blob(other, [data]))
+        joined = value_or_code(partial(join_blob, other, [data]))
         assert joined == (data if (data, other) == (b"small", blob) else Code.BLOB_MISMATCH)
 
 
