@@ -117,3 +117,16 @@ async def test_a_site_that_only_evaluates_sends_nothing_that_could_be_swallowed(
     assert await rehearse(training, spec, seed=1, organisation="Zoo")
     with pytest.raises(TrainingError, match="is too large"):
         await rehearse(training, spec, seed=1, organisation=spec.institutions[0])
+
+
+def test_a_tensor_of_many_blocks_is_measured_whole() -> None:
+    size = 2 * 2**16 + 5
+    manifest = manifest_of({"large": np.zeros(size, np.float32), "still": np.zeros(3, np.float32)})
+    change = np.zeros(manifest.dimension, np.float32)
+    change[:size:2] = np.float32(-0.25)
+    change[7], change[2**16 + 1], change[size - 1] = 0.75, 0.5, np.float32(-0.125)
+    (one,) = measure_rounding(manifest, change, 1.0)
+    assert (one.tensor, one.smallest, one.largest) == ("large", 0.125, 0.75)
+    share = np.abs(change[:size].astype(np.float64)) % 1.0
+    expected = np.sqrt(np.sum(share * (1 - share))) / np.linalg.norm(change[:size].astype(np.float64))
+    assert one.noise == pytest.approx(expected, rel=1e-12)
