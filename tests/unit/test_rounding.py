@@ -124,7 +124,7 @@ def test_a_tensor_of_many_blocks_is_measured_whole() -> None:
     manifest = manifest_of({"large": np.zeros(size, np.float32), "still": np.zeros(3, np.float32)})
     change = np.zeros(manifest.dimension, np.float32)
     change[:size:2] = np.float32(-0.25)
-    change[7], change[2**16 + 1], change[size - 1] = 0.75, 0.5, np.float32(-0.125)
+    change[7], change[2**16 + 1], change[size - 1] = 0.75, 0.125, np.float32(-0.5)
     (one,) = measure_rounding(manifest, change, 1.0)
     assert (one.tensor, one.smallest, one.largest) == ("large", 0.125, 0.75)
     share = np.abs(change[:size].astype(np.float64)) % 1.0
