@@ -141,3 +141,14 @@ async def test_a_service_without_an_opening_key_asks_for_no_bytes_and_still_find
     world.now_ms = (await scenario.round()).get_submit_deadline_ms("beta") + 1
     assert await judge(world, "beta", peer="delta") == ["rejected"]
     assert asked.values == []
+
+
+async def test_of_a_round_that_is_over_nothing_private_is_read(asked: Asked) -> None:
+    scenario, world = await uploaded()
+    world.now_ms = (await scenario.round()).judge_deadline_ms + 1
+    await scenario.close()
+    asked.values.clear()
+    asked.hashes = 0
+    with refused(Code.ROUND_CLOSED):
+        await judge(world, *NAMES)
+    assert (asked.values, asked.hashes) == ([], 0)

@@ -196,15 +196,14 @@ async def find_small_sealed(state: State, headers: Sequence[Header]) -> dict[str
     """
     if sum(one.payload_bytes for one in headers) > _SMALL_BYTES:
         return {}
-    places = [(one, index) for one in headers for index in range(len(one.chunk_digests))]
+    keys = [_sealed_key(one, index) for one in headers for index in range(len(one.chunk_digests))]
     try:
-        values = await state.context.get_privates(SEALED_COLLECTION, [_sealed_key(*place) for place in places])
+        values = iter(await state.context.get_privates(SEALED_COLLECTION, keys))
     except LedgerRefusal:
         return {}
     found = {}
     for header in headers:
-        own = [value for (one, _), value in zip(places, values, strict=True) if one is header]
-        if chunks := _verify_sealed(header, own):
+        if chunks := _verify_sealed(header, [next(values) for _ in header.chunk_digests]):
             found[header.organisation] = chunks
     return found
 

@@ -179,6 +179,8 @@ class Rounds:
             raise ProtocolError(Code.MALFORMED, "expected organisations in ascending order, each once")
         updates = [await state.read(UPDATE.key(task, number, one)) for one in organisations]
         waiting = [one.organisation for one in updates if one.state == "submitted"]
+        if waiting:  # nothing private is read of a round that is over
+            rule.check_open(await state.read(ROUND.key(task, number)))
         headers = [(await state.read(HEADER.key(task, number, one))).header for one in waiting]
         small = await self._opener.find_small(state, headers)
         verdicts: dict[str, str] = {}
@@ -195,7 +197,6 @@ class Rounds:
         """Write the verdict on an update; the referee's is judged first, and is the others' reference."""
         task, number, organisation = update.task, update.round, update.organisation
         round_ = await state.read(ROUND.key(task, number))
-        rule.check_open(round_)
         is_compared = check_reference(round_, await self._find_reference(state, round_), organisation, state.now_ms)
         header = (await state.read(HEADER.key(task, number, organisation))).header
         judgement = await self._opener.judge(state, round_, header, is_compared=is_compared, chunks=chunks)

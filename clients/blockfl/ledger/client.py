@@ -297,7 +297,7 @@ class Ledger:
         """Return for each chunk of a model or sum whether it is on the ledger."""
         return decode_flags(await self.evaluate("ReadModelUpload", task, blob.encode()))
 
-    # Events
+    # Events, and the two ways to call the contract
 
     def is_own(self, event: Event) -> bool:
         """Whether an event is of a transaction that this client has sent lately: it knows what happened."""
