@@ -19,6 +19,7 @@ from blockfl.institution.errors import WorkloadError
 from blockfl.cli.columns import read_columns
 from blockfl.institution.frames import Begin, Train
 from blockfl.institution.learner import Learner
+from blockfl.institution import learner as learner_module
 
 def make(metrics=("accuracy",), loss="binary_crossentropy", optimizer="sgd", units=1, inputs=3, batch=False):
     keras.utils.set_random_seed(1)
@@ -107,6 +108,9 @@ learner = Learner(mixed, data(), 1)
 few = learner.train(learner.initial(), Train(epochs=2, batch_size=1000, learning_rate=0.1, seed=3), lambda told: None)
 out["mixed"] = [*sorted({one.dtype for one in learner.describe().tensors}), few[0].loss,
                 float(np.abs(few[1] - learner.initial()).max())]
+learner_module._PROGRESS_INTERVAL_S, told = 0, []
+learner.train(learner.initial(), Train(epochs=2, batch_size=10, learning_rate=0.1, seed=3), told.append)
+out["told"] = [(one.epoch, one.step, one.steps) for one in told]
 print(json.dumps(out))
 """
 
@@ -142,6 +146,10 @@ def test_what_does_not_fit_is_refused_when_the_agent_starts(found: dict[str, obj
 def test_a_model_without_accuracy_is_evaluated_by_what_it_measures(found: dict[str, object]) -> None:
     assert found["accuracy"] is None
     assert found["poolings"] == {"auc": "institution", "rmse": "root_mean_square", "mae": "mean"}
+
+
+def test_each_step_is_told_once_though_every_step_takes_long(found: dict[str, object]) -> None:
+    assert found["told"] == [[epoch, step, 3] for epoch in (1, 2) for step in (1, 2, 3)]
 
 
 def test_a_rehearsal_leaves_nothing_behind(found: dict[str, object]) -> None:

@@ -304,7 +304,7 @@ class Learner:
 
 
 class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells how far training or evaluating is, at the end of each epoch and at most twice a second in between."""
+    """Tells how far training or evaluating is: each epoch's end once, and at most twice a second in between."""
 
     def __init__(self, report: Callable[[TrainingProgress], None]) -> None:
         super().__init__()
@@ -316,7 +316,8 @@ class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if time.monotonic() - self._told >= _PROGRESS_INTERVAL_S:
+        is_last = batch + 1 == self.params.get("steps")
+        if not is_last and time.monotonic() - self._told >= _PROGRESS_INTERVAL_S:
             self._tell(batch + 1, logs)
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
