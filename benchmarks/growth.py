@@ -2,7 +2,8 @@
 
     {"institutions": {count: {"seconds", "cpu_seconds", "counts": {…}, "for_each": {"endorsements", "evaluations"}}},
      "parameters": {dimension: {"seconds", "cpu_seconds", "peak_mb": {process: MB}}},
-     "rounds": {dimension: {"rounds", "first": {"seconds", "memory_mb"}, "last": {…}}}}
+     "rounds": {dimension: {"rounds", "first": {"seconds", "memory_mb"}, "last": {…},
+                            "audit": {"transactions", "per_second": {processors: rate}}}}}
 
     python -m benchmarks.growth --only institutions --institutions 4 16
     python -m benchmarks.growth --only parameters --dimensions 25000000
@@ -17,6 +18,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -82,7 +84,8 @@ def measure_rounds(count: int, directory: Path) -> dict[str, Any]:
     """Run many rounds; compare the first tenth of them with the last, the first round left out.
 
     Returns:
-        For each of the two the median of seconds a round, and each process's memory at its end, in MB.
+        For each of the two the median of seconds a round, and each process's memory at its end, in MB; and what
+        verifying the ledger took afterwards.
     """
     consortium = Untrained(directory)
     moments, memory = [], list[dict[str, float]]()
@@ -92,6 +95,8 @@ def measure_rounds(count: int, directory: Path) -> dict[str, Any]:
         for number in range(1, count + 1):
             moments.append(consortium.wait_for_version("growth", number, _TIMEOUT_S).at_s)
             memory.append(_read_memory(consortium.processes()))
+        consortium.wait_for_institutions(_TIMEOUT_S)
+        audit = measure_audit(consortium)
     finally:
         consortium.close()
         consortium.take_down()
@@ -101,7 +106,30 @@ def measure_rounds(count: int, directory: Path) -> dict[str, Any]:
         "rounds": count,
         "first": {"seconds": round(statistics.median(seconds[:tenth]), 3), "memory_mb": memory[tenth]},
         "last": {"seconds": round(statistics.median(seconds[-tenth:]), 3), "memory_mb": memory[-1]},
+        "audit": audit,
     }
+
+
+def measure_audit(consortium: Untrained) -> dict[str, Any]:
+    """Have ``blockfl audit verify`` verify a bundle of the whole ledger, on one processor and on two, if there are two.
+
+    Returns:
+        The number of transactions, and how many each of the two got through in a second of the whole command.
+    """
+    bundle = str(consortium.directory / "evidence.bundle")
+    consortium.query("audit", "export", bundle)
+    every = sorted(os.sched_getaffinity(0))
+    rates, transactions = {}, 0
+    try:
+        for count in range(1, min(2, len(every)) + 1):
+            # Commands inherit it.
+            os.sched_setaffinity(0, every[:count])
+            began = time.monotonic()
+            transactions = consortium.query("audit", "verify", bundle)["transactions"]
+            rates[str(count)] = round(transactions / (time.monotonic() - began), 1)
+    finally:
+        os.sched_setaffinity(0, every)
+    return {"transactions": transactions, "per_second": rates}
 
 
 def _read_memory(processes: Iterable[tuple[str, int]]) -> dict[str, float]:

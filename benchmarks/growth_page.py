@@ -1,10 +1,13 @@
 """The part of docs/performance.md that says how rounds grow, of what ``make growth`` measured."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.growth import MOST_MB
 from benchmarks.markdown import tabulate
+
+PROCESSORS: Final = {"1": "one processor", "2": "two"}
+"""By the number of processors, in words."""
 
 
 def describe_growth(growth: Mapping[str, Any]) -> str:
@@ -63,4 +66,9 @@ def _describe_rounds(figures: Mapping[str, Mapping[str, Any]]) -> str:
             f"{one['rounds']} rounds of {int(size):,} parameters: {first['seconds']:.2f} s a round in the first tenth, "
             f"{last['seconds']:.2f} s in the last. Memory in MB at the end of each:\n\n"
         ) + tabulate(["process", "first tenth", "last"], rows)
+        rates = " and ".join(f"{rate:,.0f} on {PROCESSORS[of]}" for of, rate in one["audit"]["per_second"].items())
+        text += (
+            f"\n`blockfl audit verify` verifies {rates}, of that ledger's {one['audit']['transactions']:,} "
+            "transactions in a second, its start included.\n"
+        )
     return text

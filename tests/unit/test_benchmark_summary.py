@@ -77,6 +77,9 @@ def test_the_rate_of_a_round_is_told_beside_the_same_bytes_not_judged() -> None:
     assert describe_moving({"rounds": {}}) == ""
 
 
+AUDIT = {"transactions": 1600, "per_second": {"1": 310.0, "2": 590.0}}
+
+
 def test_the_page_of_growth_holds_what_was_measured_and_for_each_institution() -> None:
     count = {
         "seconds": 8.0,
@@ -89,8 +92,10 @@ def test_the_page_of_growth_holds_what_was_measured_and_for_each_institution() -
     assert "| processor-seconds for each | 0.25 |" in text
     assert "| endorsements for each | 10.0 |" in text
     tenth = {"seconds": 1.5, "memory_mb": {"node": 90.0}}
-    text = describe_growth(growth | {"rounds": {"10000": {"rounds": 100, "first": tenth, "last": tenth}}})
+    rounds = {"rounds": 100, "first": tenth, "last": tenth, "audit": AUDIT}
+    text = describe_growth(growth | {"rounds": {"10000": rounds}})
     assert "| node | 90 | 90 |" in text
+    assert "310 on one processor and 590 on two, of that ledger's 1,600 transactions in a second" in text
 
 
 def test_a_process_above_the_limit_of_memory_is_named() -> None:
@@ -133,6 +138,16 @@ def test_more_for_each_institution_than_with_four_is_seen() -> None:
         "endorsements for each of 50 institutions": True,
         "evaluations for each of 50 institutions": False,
         "50 institutions, 10,000 parameters, s": False,
+    }
+
+
+def test_rounds_that_get_slower_and_an_audit_that_is_slow_are_seen() -> None:
+    rounds = {"rounds": 100, "first": {"seconds": 1.0}, "last": {"seconds": 1.2}, "audit": AUDIT}
+    aims = {one.what: one.is_reached for one in list_aims({"rounds": {}, "peers": {}}, {}, {"rounds": {"10": rounds}})}
+    assert aims == {
+        "the last tenth of 100 rounds beside the first, s a round": False,
+        "audit verify, transactions a second on one processor": True,
+        "audit verify, transactions a second on two": False,
     }
 
 
