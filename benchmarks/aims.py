@@ -36,9 +36,9 @@ What the missed aims would take:
   a shim and a store that are not Python. On real Fabric the peers take two thirds, and nothing of ours runs in them.
 - **Processes.** The same round of 10,000 parameters takes a third less processor time in three processes (Growth,
   below) than in the sixteen that organisations of their own need: the rest is switching between them. Two processors
-  stand still for 11 % of it, and for 7 % of a round of 1,000,000 (`perf`, the whole machine), so the node's
-  endorsements and reads in processes of their own could bring no more than that here. With a higher priority for the node (nice -10)
-  a round took as long.
+  stand still for 20 % of it, and for 14 % of a round of 1,000,000 (`/proc/stat`). So the node's endorsements and
+  reads in processes of their own could bring a fifth here if nobody ever waited for anybody, less what the switching
+  costs. With a higher priority for the node (nice -10) a round took as long.
 - **What Python stands on.** Tried, in turns: an interpreter that was built with optimisation by profile, whose own
   benchmarks take a fifth less, at most 3 %; gRPC without threads of its own for sockets, 3 to 5 % of the processor
   time, but gRPC means to remove that way; an allocator that keeps what is freed, 2 %; larger HTTP/2 frames and
