@@ -69,6 +69,6 @@ def _describe_rounds(figures: Mapping[str, Mapping[str, Any]]) -> str:
         rates = " and ".join(f"{rate:,.0f} on {PROCESSORS[of]}" for of, rate in one["audit"]["per_second"].items())
         text += (
             f"\n`blockfl audit verify` verifies {rates}, of that ledger's {one['audit']['transactions']:,} "
-            "transactions in a second, its start included.\n"
+            "transactions in a second: the whole command, which starts and replays in order on one of them.\n"
         )
     return text
