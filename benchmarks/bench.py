@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from examples.heart.stage import find_free_ports
+from examples.heart.stage import PORTS
+from examples.port_range import reserve_ports
 
 from benchmarks import moving, rounds, transactions
 from benchmarks.contenders import FRAMEWORKS, Failed, Unavailable, find_interpreter
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="how often each contender has its turn")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    transaction = transactions.measure(find_free_ports())
+    transaction = transactions.measure(reserve_ports(PORTS))
     tell_transactions(transaction)
     # The embedded node always: what another ledger costs is only seen beside it, in the same run.
     ledgers = list(dict.fromkeys(("embedded", arguments.ledger)))
@@ -117,7 +118,7 @@ def measure_peer(run: Any, python: Path, arguments: argparse.Namespace, times: d
 def measure_moving(arguments: argparse.Namespace, moved: dict[int, list[float]]) -> None:
     """Move the bytes of every size once, under a contract that judges nothing."""
     with tempfile.TemporaryDirectory(prefix="blockfl-bench-") as scratch:
-        found = moving.measure(Path(scratch), find_free_ports(), arguments.dimensions, arguments.rounds)
+        found = moving.measure(Path(scratch), reserve_ports(PORTS), arguments.dimensions, arguments.rounds)
     for dimension, seconds in found.items():
         moved.setdefault(dimension, []).append(seconds)
     print(f"the same bytes, not judged: {describe_times(moved)}", flush=True)

@@ -9,7 +9,6 @@ consortium.close()
 consortium.take_down()
 """
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from examples.heart.stage import PORTS, Stage, find_free_ports
+from examples.heart.stage import PORTS, Stage
+from examples.port_range import reserve_ports
 
 from benchmarks.meter import Reading, read
 from blockfl.network.description import PORTS_PER_ORGANISATION, Description
@@ -40,7 +40,7 @@ class Untrained(Stage):
     def __init__(self, directory: Path, *, institutions: int = 4, ledger: str = "embedded") -> None:
         ports = max(PORTS, PORTS_PER_ORGANISATION * (institutions + len(COMMITTEE)))
         # Two that begin at the same time look in different places.
-        base_port = find_free_ports(17050 + PORTS * (os.getpid() % 200), ports=ports)
+        base_port = reserve_ports(ports)
         super().__init__(directory, base_port, ledger)
         self._description = describe(institutions, base_port)
         self.institutions = self._description.consortium.having("institution")

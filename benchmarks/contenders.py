@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from examples.environment import Unavailable, find_with, install_packages
-from examples.heart.stage import find_free_ports
+from examples.port_range import reserve_ports
 
 from blockfl.fabric.identity.authority import Authority
 from blockfl.fabric.identity.signing import create_private_key, private_key_pem
@@ -82,7 +82,7 @@ def run_secure_simulation(python: Path, dimension: int, rounds: int, scratch: Pa
 
 def run_grpc(python: Path, dimension: int, rounds: int, scratch: Path) -> float:
     """Flower's older server and clients over gRPC, without TLS."""
-    address = f"127.0.0.1:{find_free_ports(29000)}"
+    address = f"127.0.0.1:{reserve_ports()}"
     with ExitStack() as stack:
         command = [*_flower(python, "server", "--address", address), *_task(dimension, rounds, scratch)]
         server = _start(stack, command, scratch, "server")
@@ -94,7 +94,7 @@ def run_grpc(python: Path, dimension: int, rounds: int, scratch: Path) -> float:
 
 def run_deployed(python: Path, dimension: int, rounds: int, scratch: Path) -> float:
     """Flower's deployed fleet: a SuperLink, a SuperNode for each client, their apps in processes, TLS everywhere."""
-    programs, ports = python.absolute().parent, find_free_ports(29000, ports=CLIENTS + 1)
+    programs, ports = python.absolute().parent, reserve_ports(CLIENTS + 1)
     link = f"127.0.0.1:{ports}"
     authority, server = _issue_certificate(scratch)
     tls = [*("--ssl-ca-certfile", str(authority)), *("--ssl-certfile", str(server))]

@@ -17,7 +17,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from examples.heart.stage import PORTS, find_free_ports
+from examples.heart.stage import PORTS
+from examples.port_range import reserve_ports
 
 from benchmarks.consortium import COMMITTEE, describe, write_initial_model
 from benchmarks.institution import StillTraining
@@ -163,7 +164,7 @@ def prepare(
 ) -> tuple[list[Host], EmbeddedLauncher, ProcessTable]:
     """Make everybody's identity and settings, and return their parts, what starts their node, and what it starts."""
     ports = max(PORTS, PORTS_PER_ORGANISATION * (institutions + len(COMMITTEE)))
-    description = describe(institutions, base_port or find_free_ports(ports=ports))
+    description = describe(institutions, base_port or reserve_ports(ports))
     layout = Layout(directory)
     hosts = found(description.for_ledger("embedded"), layout)
     for host in hosts:

@@ -28,7 +28,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from examples.heart.stage import find_free_ports
+from examples.heart.stage import PORTS
+from examples.port_range import reserve_ports
 
 from benchmarks.consortium import COMMITTEE, describe
 from benchmarks.contract_network import connect, put_in_force, start
@@ -196,7 +197,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/bench/private_data.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="blockfl-private-") as scratch:
-        rows = measure(Path(scratch), find_free_ports(), arguments.turns)
+        rows = measure(Path(scratch), reserve_ports(PORTS), arguments.turns)
     machine = {"load": round(os.getloadavg()[2], 1), "processors": os.cpu_count()}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps({"rows": rows, **machine}, indent=2) + "\n")

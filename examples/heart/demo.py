@@ -7,7 +7,6 @@ institution sends a scaled update in one round, and is seen to be rejected. Noth
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import signal
 import sys
@@ -17,8 +16,9 @@ from typing import Any
 
 from examples.heart import containers
 from examples.heart.hosts_stage import HostsStage, require_hosts
-from examples.heart.stage import COORDINATOR, PORTS, DemoError, Stage, find_free_ports
+from examples.heart.stage import COORDINATOR, PORTS, DemoError, Stage
 from examples.heart.summary import plot_accuracy, print_rounds
+from examples.port_range import reserve_ports
 
 COMMITTEE = ("coordinator", "regulator", "university")
 HOSPITALS = ("cleveland", "hungary", "longbeach", "switzerland")
@@ -75,7 +75,7 @@ def set_stage(arguments: argparse.Namespace) -> Stage:
     if arguments.ledger == "hosts":
         return HostsStage(directory)
     # Two demos that begin at the same time look in different places.
-    return Stage(directory, find_free_ports(17050 + PORTS * (os.getpid() % 200)), arguments.ledger)
+    return Stage(directory, reserve_ports(PORTS), arguments.ledger)
 
 
 def play(stage: Stage, arguments: argparse.Namespace) -> dict[str, Any]:

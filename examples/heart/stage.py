@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -222,21 +221,3 @@ class Stage:
 
     def _tail(self, name: str) -> str:
         return "\n".join(self.read_log(name).splitlines()[-15:])
-
-
-def find_free_ports(first: int = 17050, ports: int = PORTS) -> int:
-    """Return the first port of a free range of so many."""
-    for base in range(first, 60000, ports):
-        if all(_is_free(port) for port in range(base, base + ports)):
-            return base
-    raise SystemExit("error: no free range of ports on 127.0.0.1")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from examples.port_range import reserve_ports
+
 from blockfl.cli.output import Exit
 from blockfl.network.process import ProcessTable
 from blockfl.protocol.economics import DEFAULT_ECONOMICS, TREASURY
 from chaos.link import Link, find_lack_of_tearing, tear
 from support.disk import mount_small, unmount
 from support.federation_processes import COMMITTEE, INSTITUTIONS, PORTS, FederationProcesses
-from support.port_range import find_free_base_port
 
 TASK: Final = "chaos"
 DIMENSION: Final = 2000
@@ -50,7 +51,7 @@ class Crew(FederationProcesses):
     """
 
     def __init__(self, directory: Path, ledger: str) -> None:
-        super().__init__(directory, find_free_base_port(PORTS), ledger)
+        super().__init__(directory, reserve_ports(PORTS), ledger)
         self.network = directory / "disk" / "network"
         self.table = ProcessTable(self.network)
         self.not_done: dict[str, str] = {}

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from examples.port_range import reserve_ports
 
 from blockfl.fabric.client.endorser import Endorser
 from blockfl.fabric.client.lifecycle import package_contract, package_id
@@ -24,7 +25,7 @@ from blockfl.fabric.transaction.envelope import assemble_transaction, build_prop
 from blockfl.fabric.transaction.reading import decode_transaction
 from blockfl.fabric.transaction.rwset import decode_read_write_set
 from support.consortium import CHANNEL, CONTRACT, AnyConsortium, any_consortium
-from support.node_runtime import NodeChaincode, NodeRuntime, free_address
+from support.node_runtime import NodeChaincode, NodeRuntime
 from support.operations import CALLS, DEFINITION, POPULATION, SECRET
 from support.operations_contract import Operation, encode_operations, operations_contract
 from support.stories import settle
@@ -71,7 +72,7 @@ async def node_chaincode(
     home.mkdir()
     certificate, key = issue_tls(network, organisation, "node")
     client_certificate, client_key = issue_tls(network, organisation, "peer")
-    chaincode = NodeChaincode(runtime, free_address(), home, network.organisations[organisation])
+    chaincode = NodeChaincode(runtime, f"127.0.0.1:{reserve_ports()}", home, network.organisations[organisation])
     package = package_contract(
         f"node_{organisation}",
         {

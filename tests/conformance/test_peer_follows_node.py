@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples.port_range import reserve_ports
 from fabric_protos.peer import transaction_pb2
 
 from blockfl.fabric.channel.block import decode_metadata, encode_block
@@ -21,7 +22,6 @@ from blockfl.network.binaries import find_binaries
 from blockfl.network.errors import NetworkError
 from support.federation_processes import PORTS, FederationProcesses
 from support.follower import following_peer
-from support.port_range import find_free_base_port
 
 TASK = "followed"
 FOLLOW_S = 120.0
@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FederationProc
         find_binaries()
     except NetworkError as error:
         pytest.skip(str(error))
-    federation = FederationProcesses(tmp_path_factory.mktemp("followed"), find_free_base_port(PORTS))
+    federation = FederationProcesses(tmp_path_factory.mktemp("followed"), reserve_ports(PORTS))
     try:
         federation.up()
         federation.start_aggregators()

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
+from examples.port_range import reserve_ports
 
 from support.federation_processes import PORTS, FederationProcesses
-from support.port_range import find_free_base_port
 
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> Iterator[FederationProcesses]:
     """The default consortium, its three aggregators running."""
-    running = FederationProcesses(tmp_path_factory.mktemp("federation"), find_free_base_port(PORTS), ledger_kind)
+    running = FederationProcesses(tmp_path_factory.mktemp("federation"), reserve_ports(PORTS), ledger_kind)
     try:
         running.up()
         running.start_aggregators()

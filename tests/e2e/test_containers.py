@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples.port_range import reserve_ports
 
 from blockfl.network.engine import Engine
 from blockfl.network.network import Network
@@ -19,7 +20,6 @@ from blockfl.network.state import NetworkState
 from blockfl.network.status import ProcessStatus
 from support.federation_processes import PORTS, FederationProcesses
 from support.ledgers import LEDGERS
-from support.port_range import find_free_base_port
 
 WAIT_S = 300
 
@@ -28,7 +28,7 @@ WAIT_S = 300
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FederationProcesses]:
     if reason := LEDGERS["compose"]():
         pytest.skip(reason)
-    running = FederationProcesses(tmp_path_factory.mktemp("containers"), find_free_base_port(PORTS), "compose")
+    running = FederationProcesses(tmp_path_factory.mktemp("containers"), reserve_ports(PORTS), "compose")
     try:
         running.up()
         yield running

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from examples.port_range import reserve_ports
 
 from blockfl.ledger.client import Ledger
 from blockfl.network.description import Description
@@ -18,7 +19,6 @@ from blockfl.protocol.settlement import Facts
 from blockfl.protocol.task import TaskSpec
 from reference import economics as reference
 from support.federation_processes import PORTS, FederationProcesses
-from support.port_range import find_free_base_port
 
 TASK, DIMENSION, ROUNDS = "behaviours", 500, 12
 POOL, ENDOWMENT = 1_000_000, 20_000
@@ -57,7 +57,7 @@ def describe_consortium(base_port: int) -> Description:
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> Iterator[FederationProcesses]:
     """Five institutions after twelve settled rounds."""
-    base_port = find_free_base_port(PORTS + 10)
+    base_port = reserve_ports(PORTS + 10)
     directory = tmp_path_factory.mktemp("economics")
     running = FederationProcesses(directory, base_port, ledger_kind, describe_consortium(base_port))
     try:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from examples.port_range import reserve_ports
 
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.transfer import fetch_blob
@@ -17,7 +18,6 @@ from blockfl.network.organisation import Organisation, Ports
 from blockfl.protocol import catalogue
 from blockfl.simulation.simulation import simulate
 from support.federation_processes import INSTITUTIONS, PORTS, FederationProcesses
-from support.port_range import find_free_base_port
 from support.simulated_site import NumpySite
 from support.training import NumpyTraining
 
@@ -27,7 +27,7 @@ DIMENSION, ROUNDS = 500, 2
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> Iterator[FederationProcesses]:
-    base_port = find_free_base_port(PORTS + 10)
+    base_port = reserve_ports(PORTS + 10)
     default = Description.load_default(base_port)
     running = FederationProcesses(tmp_path_factory.mktemp("growth"), base_port, ledger_kind, default)
     try:

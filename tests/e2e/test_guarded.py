@@ -7,13 +7,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from examples.port_range import reserve_ports
 
 from blockfl.network.description import Description
 from blockfl.network.guard import guard_name
 from blockfl.network.process import ProcessTable
 from support.federation_processes import PORTS, FederationProcesses
 from support.ledgers import LEDGERS
-from support.port_range import find_free_base_port
 
 pytestmark = [pytest.mark.slow]
 
@@ -35,7 +35,7 @@ def read_counts(address: str) -> dict[str, float]:
 def test_rounds_run_through_guards_one_of_which_is_killed(tmp_path: Path) -> None:
     if reason := LEDGERS["local"]():
         pytest.skip(reason)
-    base_port = find_free_base_port(PORTS)
+    base_port = reserve_ports(PORTS)
     description = describe(base_port)
     federation = FederationProcesses(tmp_path, base_port, "local", description)
     try:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from examples.heart.hospitals import load_split
+from examples.port_range import reserve_ports
 
 from support.federation_processes import PORTS, FederationProcesses
-from support.port_range import find_free_base_port
 
 ROOT = Path(__file__).parents[2]
 TASK, ROUNDS = "heart", 2
@@ -36,7 +36,7 @@ def run_agent(federation: FederationProcesses, organisation: str, hospital: str)
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FederationProcesses]:
     """A task that was played to its end, on the embedded node; the confinement is the same on every ledger."""
-    running = FederationProcesses(tmp_path_factory.mktemp("federation"), find_free_base_port(PORTS), "embedded")
+    running = FederationProcesses(tmp_path_factory.mktemp("federation"), reserve_ports(PORTS), "embedded")
     try:
         running.up()
         play(running)

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from examples.port_range import reserve_ports
 
 from blockfl.audit import views
 from blockfl.ledger.client import Ledger
 from blockfl.network.process import ProcessTable
 from blockfl.protocol import catalogue
 from support.federation_processes import COMMITTEE, PORTS, FederationProcesses
-from support.port_range import find_free_base_port
 
 DIMENSION, ROUNDS = 2000, 2
 WAIT_S = 120
@@ -21,7 +21,7 @@ GONE, LEFT = "coordinator", ("regulator", "university")
 @pytest.fixture
 def processes(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> Iterator[FederationProcesses]:
     """A consortium of its own for each test, whose members do not wait long for one another."""
-    running = FederationProcesses(tmp_path_factory.mktemp("federation"), find_free_base_port(PORTS), ledger_kind)
+    running = FederationProcesses(tmp_path_factory.mktemp("federation"), reserve_ports(PORTS), ledger_kind)
     try:
         running.up()
         running.start_aggregators(COMMITTEE, ["--takeover", "2", "--judge-patience", "1"])

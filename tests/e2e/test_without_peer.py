@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from examples.port_range import reserve_ports
 
 from blockfl.fabric.channel.endorsing import list_endorsing
 from blockfl.ledger.client import Ledger
@@ -15,7 +16,6 @@ from blockfl.network.layout import Layout
 from blockfl.network.network import Network
 from support.federation_processes import INSTITUTIONS, PORTS, FederationProcesses
 from support.passage import Passage
-from support.port_range import find_free_base_port
 
 TASK, DIMENSION, ROUNDS = "without-peer", 2000, 4
 GUEST, GATEWAYS = "switzerland", ("regulator", "university")
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def federation(tmp_path_factory: pytest.TempPathFactory, ledger_kind: str) -> Iterator[FederationProcesses]:
     if ledger_kind == "compose":
         pytest.skip("containers of one machine are made for organisations with peers")
-    base_port = find_free_base_port(PORTS)
+    base_port = reserve_ports(PORTS)
     text = default_description().replace("base_port: 17050", f"base_port: {base_port}")
     lines = text.replace(f"  - name: {GUEST}\n", f"  - name: {GUEST}\n    gateways: [{', '.join(GATEWAYS)}]\n")
     description = Description.parse(lines, "consortium.yaml")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from examples.port_range import reserve_ports
 
 from blockfl.ledger.client import Ledger
 from blockfl.ledger.profile import ConnectionProfile
@@ -20,7 +21,6 @@ from blockfl.protocol import catalogue
 from support.containers import Project, why_not
 from support.founded import ROLES, found, say
 from support.ledgers import LEDGERS
-from support.port_range import find_free_base_port
 
 pytestmark = pytest.mark.slow
 OWNER = 1000
@@ -33,7 +33,7 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pro
     if reason := LEDGERS["local"]() or why_not():
         pytest.skip(reason)
     directory = tmp_path_factory.mktemp("hosts")
-    founding = found(directory, find_free_base_port(60))
+    founding = found(directory, reserve_ports(60))
     names = [f"{kind}.{name}" for name in ROLES for kind in ("peer", "orderer", "contract")]
     made = {}
     for name in ROLES:

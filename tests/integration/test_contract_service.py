@@ -9,12 +9,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from examples.port_range import reserve_ports
 
 from blockfl.protocol.codes import Code
 from blockfl.protocol.records import Consortium
 from support.federation import NOW_MS, make_consortium
 from support.http import ask
-from support.node_process import free_addresses
 from support.other_installation import install_other
 from support.service import (
     OPENING_KEY,
@@ -77,7 +77,7 @@ async def test_it_refuses_a_consortium_that_its_organisation_did_not_agree_to(
 
 
 async def test_it_tells_how_it_is_and_counts_what_it_runs(files: ServiceFiles, record: Consortium) -> None:
-    (address,) = free_addresses(1)
+    address = f"127.0.0.1:{reserve_ports()}"
     files.change(operations_listen=address)
     async with running_service(files) as (_, said), dial(files.tls.endpoint(said["address"])) as peer:
         await register(peer, record, World())

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from benchmarks.counts import INSTITUTIONS, RECORDED, count, find_excess, find_least
+from examples.port_range import reserve_ports
 
 from support.federation_processes import PORTS
-from support.port_range import find_free_base_port
 
 
 @pytest.mark.slow
 async def test_a_round_costs_no_more_than_recorded(tmp_path: Path) -> None:
-    rounds = await count(tmp_path, base_port=find_free_base_port(PORTS))
+    rounds = await count(tmp_path, base_port=reserve_ports(PORTS))
     counted, recorded = find_least(rounds), json.loads(RECORDED.read_bytes())[str(INSTITUTIONS)]
     assert set(counted) == set(recorded)
     assert all(counted[name] > 0 for name in recorded if name != "invalid"), counted

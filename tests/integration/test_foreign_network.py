@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples.port_range import reserve_ports
 from typer.testing import CliRunner
 
 from blockfl.cli.main import app
@@ -21,7 +22,6 @@ from blockfl.protocol import catalogue
 from blockfl.protocol.records import Consortium, Round
 from support.federation_processes import FederationProcesses
 from support.foreign_network import CHANNEL, ForeignNetwork, ForeignPeer, foreign_network
-from support.port_range import find_free_base_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -68,7 +68,7 @@ class Adoption(FederationProcesses):
     """BlockFL on the network of others: each organisation's part in a directory of its own."""
 
     def __init__(self, directory: Path, foreign: ForeignNetwork) -> None:
-        super().__init__(directory, find_free_base_port(10 * len(ROLES)), "local")
+        super().__init__(directory, reserve_ports(10 * len(ROLES)), "local")
         self.institutions = INSTITUTIONS
         self.peers = dict(zip(ROLES, foreign.peers, strict=True))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from examples.port_range import reserve_ports
 
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.participation import Participation
@@ -32,7 +33,6 @@ from blockfl.network.network import Network
 from blockfl.network.stall import STALLED_S
 from blockfl.protocol import catalogue
 from support.ledgers import LEDGERS
-from support.port_range import find_free_base_port
 
 WAIT_S = 90.0
 
@@ -59,7 +59,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     if reason := LEDGERS["local"]():
         pytest.skip(reason)
     directory = tmp_path_factory.mktemp("local") / "network"
-    network = Network.prepare(directory, None, "local", base_port=find_free_base_port(70))
+    network = Network.prepare(directory, None, "local", base_port=reserve_ports(70))
     try:
         network.up(ignore)
         yield network
@@ -291,7 +291,7 @@ def test_a_volume_of_another_network_is_refused_with_what_to_do(network: Network
 def test_an_interrupted_up_is_finished_by_the_next_one(tmp_path: Path) -> None:
     if reason := LEDGERS["local"]():
         pytest.skip(reason)
-    directory, port = tmp_path / "network", str(find_free_base_port(70))
+    directory, port = tmp_path / "network", str(reserve_ports(70))
     command = [sys.executable, "-m", "blockfl.cli.main", "network", "up", "--ledger", "local", "-d", str(directory)]
     try:
         # Keys only; nodes started; channel joined and the contract on its way.

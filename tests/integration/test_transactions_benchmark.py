@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 from benchmarks import transactions
-
-from support.port_range import find_free_base_port
+from examples.port_range import reserve_ports
 
 _PORTS = 100
 
 
 @pytest.mark.slow
 def test_small_transactions_are_measured() -> None:
-    result = transactions.measure(find_free_base_port(_PORTS), one=3, many=transactions.CLIENTS)
+    result = transactions.measure(reserve_ports(_PORTS), one=3, many=transactions.CLIENTS)
     assert result.median_ms > result.bare_ms > 0
     assert result.per_second > 0

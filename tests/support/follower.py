@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from examples.port_range import reserve_ports
+
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.peer import Peer
@@ -19,7 +21,6 @@ from blockfl.network.layout import Layout
 from blockfl.network.node import NodeSite, describe_peer, make_connection
 from blockfl.network.organisation import Ports
 from blockfl.network.process import ProcessSpec, ProcessTable
-from support.port_range import find_free_base_port
 
 READY_S = 60.0
 POLL_S = 0.1
@@ -61,7 +62,7 @@ async def following_peer(network: Path, organisation: str, directory: Path) -> A
     description = Description.load(layout.description)
     binaries = find_binaries()
     place = layout.organisation(organisation)
-    ports = Ports.from_base(find_free_base_port(10))
+    ports = Ports.from_base(reserve_ports(10))
     member = description.organisation(organisation).model_copy(update={"ports": ports})
     site = NodeSite(
         identity=place.node("peer", "msp").parent.resolve(),

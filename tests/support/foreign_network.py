@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 import yaml
+from examples.port_range import reserve_ports
 
 from blockfl.network.binaries import find_binaries
 from blockfl.network.errors import NetworkError
 from blockfl.network.local import write_builder
 from support.intermediate import issue_by_intermediates
-from support.port_range import find_free_base_port
 
 CHANNEL = "trade.channel-1"
 _TOOLS = ("peer", "orderer", "cryptogen", "configtxgen", "osnadmin")
@@ -87,7 +87,7 @@ class ForeignNetwork:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._base = find_free_base_port(_PORTS_OF_A_NODE * (_ORDERERS + self.organisations))
+        self._base = reserve_ports(_PORTS_OF_A_NODE * (_ORDERERS + self.organisations))
         self.peers = [
             ForeignPeer(
                 msp_id=f"Org{number}MSP",

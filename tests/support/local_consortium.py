@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from examples.port_range import reserve_ports
+
 from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.gateway import Gateway
 from blockfl.fabric.client.lifecycle import ChaincodeDefinition, Lifecycle, package_contract, package_id
@@ -26,7 +28,6 @@ from blockfl.network.organisation import Organisation, Ports
 from blockfl.network.process import ProcessTable
 from blockfl.protocol.records import Role
 from support.organisation import Organisation as Members
-from support.port_range import find_free_base_port
 
 READY_S = 90.0
 _ORDERERS = 4
@@ -170,7 +171,7 @@ async def local_consortium(
 
 def describe(names: Sequence[str], channel: str, contract: str) -> Description:
     """A network of these organisations: BFT where there are enough of them, else raft."""
-    base = find_free_base_port(10 * len(names))
+    base = reserve_ports(10 * len(names))
     return Description(
         network="test",
         channel=channel,

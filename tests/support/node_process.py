@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+from examples.port_range import reserve_ports
 
 from blockfl.fabric.channel.config import ChannelConfig
 from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
@@ -21,14 +22,6 @@ from blockfl.fabric.embedded.settings import NodeSettings
 from support.consortium import CHANNEL, Consortium
 
 NAMES = ("alpha", "beta", "gamma")
-
-
-def free_addresses(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
-    return addresses
 
 
 class NodeProcess:
@@ -95,7 +88,7 @@ async def running(network: Consortium, tmp_path: Path, open_files: int | None = 
     assert network.settings is not None
     path = tmp_path / "node.json"
     if not path.exists():
-        operations = network.settings.model_copy(update={"operations_listen": free_addresses(1)[0]})
+        operations = network.settings.model_copy(update={"operations_listen": f"127.0.0.1:{reserve_ports()}"})
         path.write_text(operations.model_dump_json())
     process = await spawn(path, open_files)
     try:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,13 +104,6 @@ class NodeChaincode:
         if process is not None and process.returncode is None:
             process.kill()
             await process.wait()
-
-
-def free_address() -> str:
-    """An address that was free a moment ago: the chaincode's package has to name it before it listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def install_runtime() -> NodeRuntime:

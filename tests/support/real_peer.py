@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from examples.port_range import reserve_ports
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
 
@@ -41,12 +41,6 @@ NodeOUs:
   AdminOUIdentifier: {OrganizationalUnitIdentifier: admin}
   OrdererOUIdentifier: {OrganizationalUnitIdentifier: orderer}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def issue_tls(organisation: Organisation) -> tuple[bytes, bytes]:
@@ -206,7 +200,7 @@ async def real_peer(
     binaries: Path, directory: Path, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[RealPeer]:
     """A peer of delta on a raft channel whose only ordering node is the test; ``settings`` are further variables."""
-    source, port = BlockSource(), free_port()
+    source, port = BlockSource(), reserve_ports()
     alpha, delta = organisations()["alpha"], organisations()["delta"]
     genesis = build_genesis_block(
         ChannelSpec(
@@ -253,7 +247,7 @@ async def running_peer(
     binaries: Path, directory: Path, identity: PeerIdentity, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[RunningPeer]:
     """A peer of delta that has joined no channel yet, and may not be ready."""
-    endpoint = Endpoint(address=f"127.0.0.1:{free_port()}", tls_roots_pem=identity.tls_authority)
+    endpoint = Endpoint(address=f"127.0.0.1:{reserve_ports()}", tls_roots_pem=identity.tls_authority)
     environment = _environment(binaries, directory, endpoint, identity) | dict(settings or {})
     with (directory / "peer.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -309,8 +303,8 @@ def _environment(binaries: Path, directory: Path, endpoint: Endpoint, identity: 
         "CORE_LEDGER_SNAPSHOTS_ROOTDIR": str(directory / "snapshots"),
         "CORE_PEER_ADDRESS": endpoint.address,
         "CORE_PEER_LISTENADDRESS": endpoint.address,
-        "CORE_PEER_CHAINCODELISTENADDRESS": f"127.0.0.1:{free_port()}",
-        "CORE_OPERATIONS_LISTENADDRESS": f"127.0.0.1:{free_port()}",
+        "CORE_PEER_CHAINCODELISTENADDRESS": f"127.0.0.1:{reserve_ports()}",
+        "CORE_OPERATIONS_LISTENADDRESS": f"127.0.0.1:{reserve_ports()}",
         "CORE_PEER_TLS_ENABLED": "true",
         "CORE_PEER_TLS_CERT_FILE": str(directory / "tls.crt"),
         "CORE_PEER_TLS_KEY_FILE": str(directory / "tls.key"),

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from examples.port_range import reserve_ports
+
 from blockfl.network.description import Description, LedgerKind
 from blockfl.network.network import Network
-from support.port_range import find_free_base_port
 
 ORGANISATIONS = ("coordinator", "regulator", "university", "hospital")
 _TEXT = """\
@@ -44,7 +45,7 @@ def small_network(
     directory: Path, ledger: LedgerKind, *, consensus: str = "BFT", guard: bool = False
 ) -> Iterator[Network]:
     """Bring one up, and take it down."""
-    text = describe_small(find_free_base_port(60), consensus=consensus, guard=guard)
+    text = describe_small(reserve_ports(60), consensus=consensus, guard=guard)
     network = Network.prepare(directory, Description.parse(text, "small.yaml", ledger), ledger)
     try:
         network.up(lambda _: None)

@@ -63,6 +63,7 @@ class Stopping:
         changes: of its parts.
         precedes: the read/write set of the transaction before it.
         follows: of the one after it.
+        races: whether a peer stops only when its threads meet in one order; in the other it commits the block.
     """
 
     reason: str
@@ -70,6 +71,7 @@ class Stopping:
     changes: Mapping[str, Change] = field(default_factory=dict)
     precedes: Callable[[str, str, str], list[NamespaceReadWriteSet]] | None = None
     follows: Callable[[str, str, str], list[NamespaceReadWriteSet]] | None = None
+    races: bool = False
 
 
 def _policy(member: str) -> tuple[tuple[str, bytes], ...]:
@@ -142,7 +144,7 @@ STOPPING: Final[Mapping[str, Stopping]] = {
         follows=_writing,
     ),
     "policies of keys of two chaincodes, and a write": Stopping(
-        reason="writes to other chaincodes", namespaces=_ruling_both, follows=_writing_elsewhere
+        reason="writes to other chaincodes", namespaces=_ruling_both, follows=_writing_elsewhere, races=True
     ),
     "a policy of a private key without its value": Stopping(
         reason="without its value", namespaces=_ruling_own, precedes=_deleting_own

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from examples.port_range import reserve_ports
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
 
@@ -25,7 +26,7 @@ from blockfl.fabric.identity.signing import private_key_pem
 from support.corpus_drafts import PORT
 from support.corpus_updates import REFUSED, TAKEN, make_update_block, make_update_case, updates_genesis
 from support.corpus_world import corpus_organisations, corpus_peer
-from support.real_peer import NODE_OUS, PeerAnswered, PeerStopped, RunningPeer, free_port, running_peer, wait_for
+from support.real_peer import NODE_OUS, PeerAnswered, PeerStopped, RunningPeer, running_peer, wait_for
 from support.rich_certificates import fixed_key
 
 _ANSWER_S: Final = 30.0
@@ -115,7 +116,7 @@ def _configure(binaries: Path, directory: Path) -> tuple[dict[str, str], Partici
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     certificate, private, roots = (str(directory / name) for name in ("tls.crt", "tls.key", "tls_ca.pem"))
-    administration = f"127.0.0.1:{free_port()}"
+    administration = f"127.0.0.1:{reserve_ports()}"
     configuration = binaries if (binaries / "orderer.yaml").is_file() else binaries.parent / "config"
     environment = {
         "PATH": os.environ["PATH"],
@@ -141,7 +142,7 @@ def _configure(binaries: Path, directory: Path) -> tuple[dict[str, str], Partici
         "ORDERER_ADMIN_TLS_PRIVATEKEY": private,
         "ORDERER_ADMIN_TLS_CLIENTAUTHREQUIRED": "true",
         "ORDERER_ADMIN_TLS_CLIENTROOTCAS": f"[{roots}]",
-        "ORDERER_OPERATIONS_LISTENADDRESS": f"127.0.0.1:{free_port()}",
+        "ORDERER_OPERATIONS_LISTENADDRESS": f"127.0.0.1:{reserve_ports()}",
         "ORDERER_FILELEDGER_LOCATION": str(directory / "ledger"),
         "ORDERER_CONSENSUS_WALDIR": str(directory / "wal"),
         "ORDERER_CONSENSUS_SNAPDIR": str(directory / "snapshots"),

@@ -9,13 +9,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from examples.port_range import reserve_ports
 
 from blockfl.network.backup import back_up, restore
 from blockfl.network.errors import NetworkError
 from blockfl.network.network import Network
 from blockfl.network.process import ProcessSpec, ProcessTable
 from support.federation_processes import PORTS
-from support.port_range import find_free_base_port
 
 SECRET = "organisations/hungary/users/agent/key.pem"
 PUBLIC = "organisations/hungary/users/agent/certificate.pem"
@@ -148,7 +148,7 @@ def test_a_damaged_backup_is_refused_as_a_whole(network: Path, tmp_path: Path) -
 
 def test_a_ledger_is_copied_only_while_nothing_runs(tmp_path: Path) -> None:
     home = tmp_path / "network"
-    network = Network.prepare(home, None, "embedded", base_port=find_free_base_port(PORTS))
+    network = Network.prepare(home, None, "embedded", base_port=reserve_ports(PORTS))
     processes = ProcessTable(home)
     processes.start(ProcessSpec(name="node", command=["/bin/sleep", "600"], environment={}))
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from examples.port_range import reserve_ports
 from typer.testing import CliRunner
 
 from blockfl.cli.economics import _draw, read_policy
@@ -29,7 +30,6 @@ from blockfl.protocol.codes import ProtocolError
 from blockfl.protocol.training import Training
 from support.federation_processes import PORTS
 from support.organisation import make_organisation
-from support.port_range import find_free_base_port
 
 COMMANDS = [
     ["network", "up"],
@@ -248,7 +248,7 @@ def test_a_task_needs_exactly_one_initial_model(tmp_path: Path) -> None:
 def test_a_network_is_not_brought_up_where_no_directory_can_be(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(NetworkError, match=r"no network can be kept there .* name a new directory with -d"):
-        Network.prepare(tmp_path / place, None, "embedded", base_port=find_free_base_port(PORTS))
+        Network.prepare(tmp_path / place, None, "embedded", base_port=reserve_ports(PORTS))
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -292,7 +292,7 @@ def test_a_network_is_not_brought_up_in_somebody_elses_directory(tmp_path: Path)
 
 
 def test_other_ports_for_a_network_that_exists_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    base_port = find_free_base_port(PORTS)
+    base_port = reserve_ports(PORTS)
     Network.prepare(tmp_path / "network", None, "embedded", base_port=base_port)
     again = Network.prepare(tmp_path / "network", None, "embedded", base_port=base_port)
     assert again.description.base_port == base_port
@@ -301,7 +301,7 @@ def test_other_ports_for_a_network_that_exists_are_refused_with_what_to_do(tmp_p
 
 
 def test_a_port_that_is_taken_is_found_before_anything_is_written(tmp_path: Path) -> None:
-    base_port = find_free_base_port(PORTS)
+    base_port = reserve_ports(PORTS)
     with socket.create_server(("127.0.0.1", base_port)):
         with pytest.raises(NetworkError, match=f"in use: 127.0.0.1:{base_port} for node"):
             Network.prepare(tmp_path / "network", None, "embedded", base_port=base_port)

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from examples.port_range import reserve_ports
 from fabric_protos.orderer import ab_pb2
 
 from blockfl.fabric.client.broadcast import BROADCAST
@@ -30,7 +31,6 @@ from blockfl.network.guard import guard_process
 from blockfl.network.host import Host
 from blockfl.network.layout import Layout
 from support.guarded import FakeOrderer
-from support.real_peer import free_port
 from support.small_network import describe_small
 
 SOON_S = 30.0
@@ -46,7 +46,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
 @pytest.fixture
 def settings(host: Host) -> GuardSettings:
     loaded = GuardSettings.load(Path(guard_process(host).command[-1]))
-    here = {"listen": "127.0.0.1:0", "operations_listen": "127.0.0.1:0", "orderer": f"127.0.0.1:{free_port()}"}
+    here = {"listen": "127.0.0.1:0", "operations_listen": "127.0.0.1:0", "orderer": f"127.0.0.1:{reserve_ports()}"}
     return loaded.model_copy(update=here)
 
 
