@@ -36,9 +36,13 @@ What the missed aims would take:
   a shim and a store that are not Python. On real Fabric the peers take two thirds, and nothing of ours runs in them.
 - **Processes.** The same round of 10,000 parameters takes a third less processor time in three processes (Growth,
   below) than in the sixteen that organisations of their own need: the rest is switching between them. Two processors
-  stand still for 20 % of it, and for 14 % of a round of 1,000,000 (`/proc/stat`). So the node's endorsements and
-  reads in processes of their own could bring a fifth here if nobody ever waited for anybody, less what the switching
-  costs. With a higher priority for the node (nice -10) a round took as long.
+  stand still for 20 % of it, and for 14 % of a round of 1,000,000 (`/proc/stat`). The node's endorsements and
+  reads in processes of their own, each on the same files, made rounds slower, in turns of whole rounds: by 10 % with
+  10,000 parameters and 4 % with 1,000,000 in one such process, by 6 to 17 % in two to seven. A third of the node's
+  work left it, but a round is a chain of steps that wait for each other: what a step gains by not standing in a
+  queue, a millisecond on average, it loses on the way to another process and back. With a higher priority for the
+  node (nice -10) a round took as long.
+- **The disk.** Without any wait for it, which is not an option, rounds took 3 and 5 % less.
 - **What Python stands on.** Tried, in turns: an interpreter that was built with optimisation by profile, whose own
   benchmarks take a fifth less, at most 3 %; gRPC without threads of its own for sockets, 3 to 5 % of the processor
   time, but gRPC means to remove that way; an allocator that keeps what is freed, 2 %; larger HTTP/2 frames and
