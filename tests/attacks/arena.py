@@ -25,6 +25,7 @@ from blockfl.fabric.channel.changes import revoke_certificates
 from blockfl.fabric.channel.update import build_update_envelope, compute_update, sign_update
 from blockfl.fabric.client.broadcast import broadcast
 from blockfl.fabric.client.deliver import ORDERER_DELIVER, PEER_DELIVER, read_config
+from blockfl.fabric.client.endpoint import Endpoint
 from blockfl.fabric.client.gateway import Endorsed, Gateway
 from blockfl.fabric.errors import CommitError, SubmitError
 from blockfl.fabric.identity.signing import Signer, private_key_pem
@@ -289,13 +290,18 @@ class Arena:
         reader = network.signer("beta")
         places = [(network.endpoint(name), PEER_DELIVER) for name in network.organisations]
         places += [(endpoint, ORDERER_DELIVER) for endpoint in network.orderer_endpoints()]
-        async with asyncio.timeout(_SPREAD_S):
-            await asyncio.gather(
-                *(
-                    read_config(endpoint, CHANNEL, reader, sequence=config.sequence + 1, method=method)
-                    for endpoint, method in places
-                )
-            )
+        late = {f"{method} of {endpoint.address}" for endpoint, method in places}
+
+        async def wait(endpoint: Endpoint, method: str) -> None:
+            await read_config(endpoint, CHANNEL, reader, sequence=config.sequence + 1, method=method)
+            late.discard(f"{method} of {endpoint.address}")
+
+        try:
+            async with asyncio.timeout(_SPREAD_S):
+                await asyncio.gather(*(wait(*place) for place in places))
+        except TimeoutError as error:
+            text = f"configuration {config.sequence + 1} is missing after {_SPREAD_S} s: {', '.join(sorted(late))}"
+            raise AssertionError(text) from error
 
     async def _await_service(self, organisation: str) -> None:
         """Wait until a peer has found its service again."""

@@ -54,6 +54,9 @@ class Trial:
         }
 
 
+_TESTS = Path(__file__).parents[1]
+
+
 async def try_attack(attack: Attack, arena: Arena) -> Trial:
     """Carry an attack out in a round of its own and complete that round."""
     observed: tuple[Outcome, ...] = ()
@@ -64,7 +67,8 @@ async def try_attack(attack: Attack, arena: Arena) -> Trial:
         await bout.finish()
     except Exception as error:
         stage = "the honest round did not go on" if observed else "the attack was not carried out"
-        where = traceback.extract_tb(error.__traceback__)[-1]
+        # What waits in vain ends in the standard library: who waited is what helps.
+        where = [one for one in traceback.extract_tb(error.__traceback__) if _TESTS in Path(one.filename).parents][-1]
         text = str(error).partition("\n")[0]
         problem = f"{stage}: {type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"
         return Trial(attack=attack, expected=expected, observed=observed, problem=problem)
